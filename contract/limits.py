@@ -1,0 +1,24 @@
+"""Every limit of the contract, by name. A model's context window may be tighter; nothing is looser."""
+
+from __future__ import annotations
+
+PROMPT_CHARS = 32_768
+"""Longest prompt, in Unicode code points."""
+
+MAX_TOKENS = 4_096
+"""Most tokens one request may ask for."""
+
+STOP_SEQUENCES = 4
+"""Most stop sequences in one request (OpenAI's number)."""
+
+STOP_CHARS = 256
+"""Longest stop sequence, in Unicode code points."""
+
+BODY_BYTES = 1_048_576
+"""Largest request body. The longest prompt, each character written as a JSON escape pair, still fits."""
+
+BODY_SECONDS = 10.0
+"""Longest a client may take to send its body."""
+
+INSTANCES = 16
+"""Most prompts in one KServe V1 or V2 request."""

@@ -1,0 +1,162 @@
+"""Everything that can go wrong, as RFC 9457 problem documents from one table.
+
+The status decides who tries again. Knative Eventing retries 404, 408, 409, 429 and every 5xx and gives up on other 4xx;
+HTTP clients commonly do the same. So what a repetition cannot mend is 400, 406, 413, 415, and 404 is for names only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from contract.fields import StrictModel
+
+MEDIA_TYPE = "application/problem+json"
+_PREFIX = "urn:shangcai:problem:"
+_MOST_ERRORS = 16  # of one body; a hostile one could hold a hundred thousand
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """One row of the table: a stable name, the HTTP status and a short title that never changes."""
+
+    slug: str
+    status: int
+    title: str
+
+    @property
+    def uri(self) -> str:
+        return _PREFIX + self.slug
+
+
+MALFORMED_BODY = ProblemType("malformed-body", 400, "The request body cannot be read")
+INVALID_FIELD = ProblemType("invalid-field", 400, "A field of the request is not allowed")
+NOT_FOUND = ProblemType("not-found", 404, "There is nothing at this address")
+UNKNOWN_MODEL = ProblemType("unknown-model", 404, "No model of this name is served here")
+METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This address does not take this method")
+NOT_ACCEPTABLE = ProblemType("not-acceptable", 406, "The result has no form that the Accept header takes")
+BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
+BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
+UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is not JSON")
+INTERNAL = ProblemType("internal", 500, "The server made a mistake")
+NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
+BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
+LOADING = ProblemType("loading", 503, "The model is still loading")
+OVERLOADED = ProblemType("overloaded", 503, "The server is full")
+UNAVAILABLE = ProblemType("unavailable", 503, "The model server cannot be reached")
+UPSTREAM_TIMEOUT = ProblemType("upstream-timeout", 504, "The model server did not answer in time")
+
+PROBLEM_TYPES = (
+    MALFORMED_BODY,
+    INVALID_FIELD,
+    NOT_FOUND,
+    UNKNOWN_MODEL,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    BODY_TIMEOUT,
+    BODY_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    INTERNAL,
+    NOT_IMPLEMENTED,
+    BAD_UPSTREAM,
+    LOADING,
+    OVERLOADED,
+    UNAVAILABLE,
+    UPSTREAM_TIMEOUT,
+)
+
+
+class FieldError(StrictModel):
+    """One field that was refused, and why."""
+
+    field: str
+    detail: str
+
+
+class Problem(StrictModel):
+    """An RFC 9457 document. Members beyond the standard ones depend on the type and are safe to ignore."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+    retry_after: int | None = None
+
+
+class ProblemError(Exception):
+    """A problem on its way to the client.
+
+    `retry_after` is in seconds and rounded up; it becomes the Retry-After header too. `extra` holds further members.
+    """
+
+    def __init__(
+        self,
+        kind: ProblemType,
+        detail: str,
+        *,
+        errors: list[FieldError] | None = None,
+        retry_after: float | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.problem = Problem(
+            type=kind.uri,
+            title=kind.title,
+            status=kind.status,
+            detail=detail,
+            errors=errors,
+            retry_after=None if retry_after is None else max(1, math.ceil(retry_after)),
+            **extra,
+        )
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return self.problem.model_dump(exclude_none=True)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        retry_after = self.problem.retry_after
+        return {} if retry_after is None else {"Retry-After": str(retry_after)}
+
+
+def invalid_field(field: str, detail: str) -> ProblemError:
+    return field_problem([FieldError(field=field, detail=detail)])
+
+
+def invalid_fields(error: ValidationError, known: Iterable[str]) -> ProblemError:
+    """Name every refused field of a body and what is allowed there.
+
+    `known` are the fields that the body may have. A body that is no JSON at all is a MALFORMED_BODY.
+    """
+    errors = []
+    for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
+        match item["type"]:
+            case "json_invalid":
+                return ProblemError(MALFORMED_BODY, f"The body is not valid JSON: {item['ctx']['error']}.")
+            case "extra_forbidden":
+                detail = f"unknown field; allowed are {', '.join(known)}"
+            case "missing":
+                detail = "is required"
+            case "value_error":
+                detail = str(item["ctx"]["error"])
+            case _:
+                detail = item["msg"][:1].lower() + item["msg"][1:]
+        name = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"])
+        errors.append(FieldError(field=name or "body", detail=detail))
+    return field_problem(errors)
+
+
+def field_problem(errors: list[FieldError]) -> ProblemError:
+    """An INVALID_FIELD problem that names each of `errors`."""
+    errors = errors[:_MOST_ERRORS]
+    detail = "; ".join(f"{error.field}: {error.detail}" for error in errors)
+    return ProblemError(INVALID_FIELD, detail, errors=errors)

@@ -1,0 +1,38 @@
+"""What a client gets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contract.fields import StrictModel
+
+FinishReason = Literal["stop", "length"]
+
+
+class Usage(StrictModel):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Timing(StrictModel):
+    """Seconds, as `web` saw them."""
+
+    queue_s: float | None = Field(description="Wait for a slot; null when the runtime behind does not tell.")
+    first_token_s: float = Field(description="From the arrival of the request to the first token.")
+    total_s: float = Field(description="From the arrival of the request to the last token.")
+
+
+class TextResult(StrictModel):
+    """A finished text."""
+
+    id: str
+    model: str
+    kind: Literal["text"] = "text"
+    text: str
+    finish_reason: FinishReason = Field(description="`stop`: the text is complete; `length`: max_tokens cut it.")
+    usage: Usage
+    timing: Timing
