@@ -1,0 +1,152 @@
+"""ASGI middleware that stands between the socket and an application.
+
+- The body is read whole, within a size and a time limit, before the application runs.
+- The application is cancelled as soon as the client is gone. Starlette notices a closed connection only at its next
+  send and KServe's routes not at all, so a generation would be computed to the end for nobody.
+- An exception nobody handled becomes a problem document; its traceback goes to the log, never to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contract import problems
+from contract.limits import BODY_BYTES, BODY_SECONDS
+from contract.problems import ProblemError
+from wire.problems import problem_response
+
+log = logging.getLogger(__name__)
+
+SEND_SECONDS = 30.0
+"""Longest a client may refuse to take what is sent to it; then it counts as gone."""
+
+
+class _ClientStalled(Exception):
+    """The client is there but reads no more."""
+
+
+class RequestGuard:
+    """See the module; the limits bound what a client may send, how slowly it may send, and how slowly it may read.
+
+    `respond` makes the answer to the request at a path out of a problem.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        body_bytes: int = BODY_BYTES,
+        body_seconds: float = BODY_SECONDS,
+        send_seconds: float = SEND_SECONDS,
+        respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
+    ) -> None:
+        self.app = app
+        self.body_bytes = body_bytes
+        self.body_seconds = body_seconds
+        self.send_seconds = send_seconds
+        self.respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        answering = answered = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal answering, answered
+            answering = True
+            try:
+                async with asyncio.timeout(self.send_seconds):
+                    await send(message)
+            except TimeoutError:
+                raise _ClientStalled from None
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        try:
+            body = await self._read_body(Headers(scope=scope), receive)
+            finished = body is not None and await self._run(scope, body, receive, watched_send)
+            # Servers report a disconnect after a whole answer too.
+            if not finished and not answered:
+                log.info("499 %s %r: the client left", scope["method"], scope["path"])
+            return
+        except _ClientStalled:
+            log.info("499 %s %r: the client reads no more", scope["method"], scope["path"])
+            return
+        except ProblemError as error:
+            problem = error
+        except Exception:
+            log.exception("%s %r failed", scope["method"], scope["path"])
+            problem = ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what.")
+        if answering:
+            # The status line is out: only a broken connection can still tell the client that this is not the end.
+            raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem
+        response = self.respond(scope["path"], problem)
+        # What is left of a refused body must not be taken for the next request.
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body, or None when the client left while sending it."""
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.body_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self.body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise ProblemError(
+                problems.BODY_TIMEOUT, f"The body did not arrive whole within {self.body_seconds:g} s."
+            ) from None
+
+    def _too_large(self) -> ProblemError:
+        return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {self.body_bytes} bytes.")
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> bool:
+        """Run the application until it has answered (True) or the client has left (False)."""
+        delivered = False
+        gone = asyncio.create_task(_disconnected(receive))
+
+        async def replay() -> Message:
+            nonlocal delivered
+            if not delivered:
+                delivered = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await asyncio.shield(gone)
+
+        answer = asyncio.ensure_future(self.app(scope, replay, send))
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            finished = answer.done()
+        finally:
+            gone.cancel()
+            answer.cancel()
+            # The application's own clean-up (closing its stream frees the slot) belongs to this request.
+            await asyncio.wait({answer, gone})
+        if finished or not answer.cancelled():
+            answer.result()
+        return finished
+
+
+async def _disconnected(receive: Receive) -> Message:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return message

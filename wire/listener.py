@@ -1,0 +1,24 @@
+"""The listening socket, opened before the server so that an error is one line and early connections wait in it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; an OSError whose message is one clear line."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # Inherited by every connection (asyncio sets it on sockets of its own making only). Without it, Nagle's
+        # algorithm lets the pieces of a stream wait for the acknowledgement of the piece before.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} on {host} is in use") from None
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None

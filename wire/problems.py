@@ -1,0 +1,46 @@
+"""Problem documents as HTTP responses, and starlette's own errors as problem documents."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract import problems
+from contract.problems import ProblemError, ProblemType
+
+
+def problem_response(error: ProblemError) -> Response:
+    return JSONResponse(
+        error.document,
+        status_code=error.kind.status,
+        headers={"Cache-Control": "no-store", **error.headers},
+        media_type=problems.MEDIA_TYPE,
+    )
+
+
+async def handle_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette raises these for unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    response = problem_response(from_http_exception(request, error))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def from_http_exception(request: Request, error: HTTPException) -> ProblemError:
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return ProblemError(problems.NOT_FOUND, f"There is nothing at {request.url.path}.")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "other methods")
+            return ProblemError(problems.METHOD_NOT_ALLOWED, f"{request.url.path} takes {allowed}.")
+        case status:
+            phrase = HTTPStatus(status).phrase
+            return ProblemError(ProblemType(phrase.lower().replace(" ", "-"), status, phrase), str(error.detail))

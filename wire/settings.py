@@ -1,0 +1,26 @@
+"""Settings from command line flags and the environment, refused in one line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsError
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
+    """Parse `argv` (the process's own when None) and the environment; exit with status 2 on what is not allowed."""
+    program = settings.model_config.get("cli_prog_name") or sys.argv[0]
+    try:
+        return CliApp.run(settings, cli_args=None if argv is None else list(argv))
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            flag = "--" + ".".join(map(str, item["loc"])).replace("_", "-")
+            print(f"{program}: {flag}: {item['msg']}", file=sys.stderr)
+    except SettingsError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+    raise SystemExit(2)
