@@ -1,0 +1,1 @@
+"""The chef: a KServe custom predictor around one generative model."""

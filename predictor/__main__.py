@@ -1,0 +1,51 @@
+"""`python -m predictor`: check, listen, and only then import what is heavy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from predictor.engine import ModelError
+from predictor.settings import Settings
+from predictor.source import check_source
+from wire.listener import listen
+from wire.settings import read_settings
+
+
+def main() -> int:
+    settings = read_settings(Settings)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
+    try:
+        check_source(settings.model)
+        listener = listen(settings.host, settings.port)
+        if settings.grpc_port:
+            listen("::", settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
+    except (ModelError, OSError) as error:
+        print(f"predictor: {error}", file=sys.stderr)
+        return 1
+
+    # KServe parses the process's arguments when it is imported, and would trip over ours.
+    del sys.argv[1:]
+    from predictor.model import GenerationModel
+    from predictor.server import PredictorServer
+    from predictor.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine(
+        settings.model, device=settings.device, dtype=settings.dtype, max_waiting=settings.max_waiting
+    )
+    model = GenerationModel(settings.served_name, engine)
+    PredictorServer(model, listener, grpc_port=settings.grpc_port, grace_seconds=settings.grace_seconds).run()
+    if model.startup.error:
+        print(f"predictor: {model.startup.error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The loading thread may still be inside an import of torch, which does not survive the interpreter's own farewell.
+    os._exit(status)

@@ -1,0 +1,91 @@
+"""Problem documents in the dialects of the routes.
+
+Every error is an RFC 9457 document; under an extension member `error` it also is what clients of the route look for:
+OpenAI's error object, or KServe's error string.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from kserve.errors import InvalidInput, ModelNotFound, ServerNotLive
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract import problems
+from contract.problems import FieldError, ProblemError, field_problem
+from wire.problems import from_http_exception
+
+OPENAI_PREFIX = "/openai/v1"
+
+
+def document(path: str, error: ProblemError) -> dict[str, Any]:
+    problem = error.document
+    if not path.startswith(OPENAI_PREFIX):
+        return problem | {"error": error.problem.detail}
+    errors = error.problem.errors
+    return problem | {
+        "error": {
+            "message": error.problem.detail,
+            "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
+            "param": errors[0].field if errors else None,
+            "code": error.kind.slug,
+        }
+    }
+
+
+def respond(path: str, error: ProblemError) -> Response:
+    return JSONResponse(
+        document(path, error),
+        status_code=error.kind.status,
+        headers={"Cache-Control": "no-store", **error.headers},
+        media_type=problems.MEDIA_TYPE,
+    )
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """Exception handler for ProblemError, and for KServe's and FastAPI's own errors, which become problems."""
+    return respond(request.url.path, _as_problem(error))
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Exception handler for what starlette and FastAPI raise: unknown paths, wrong methods, unreadable V2 bodies."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        return respond(request.url.path, ProblemError(problems.MALFORMED_BODY, str(error.detail)))
+    response = respond(request.url.path, from_http_exception(request, error))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _as_problem(error: Exception) -> ProblemError:
+    match error:
+        case ProblemError():
+            return error
+        case RequestValidationError():
+            return _body_problem(error)
+        case ModelNotFound():
+            return ProblemError(problems.UNKNOWN_MODEL, str(error))
+        case ServerNotLive():
+            return ProblemError(problems.UNAVAILABLE, "The engine makes no progress; only a restart helps.")
+        case NotImplementedError():
+            return ProblemError(problems.NOT_IMPLEMENTED, str(error) or "This server does not do that.")
+        case InvalidInput():
+            return ProblemError(problems.MALFORMED_BODY, str(error))
+    raise error
+
+
+def _body_problem(error: RequestValidationError) -> ProblemError:
+    """KServe declares a V2 body as "tensors or bytes"; only the first of the two is JSON."""
+    errors = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if part not in ("body", "InferenceRequest")]
+        if path != ["bytes"]:
+            errors.append(FieldError(field=".".join(path) or "body", detail=str(item["msg"])))
+    return field_problem(errors)
+
+
+KSERVE_ERRORS = (InvalidInput, ModelNotFound, ServerNotLive, NotImplementedError, RequestValidationError)

@@ -1,0 +1,149 @@
+"""What the server knows of a model: an engine takes tasks and streams events.
+
+The server is written against this interface alone, so every promise it makes is tested with a scripted engine and no
+weights. The real one is `predictor.transformers_engine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from contract.problems import ProblemError
+from contract.request import Sampling
+from contract.result import FinishReason
+
+
+class Message(TypedDict):
+    """One turn of a conversation. `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextTask:
+    """What to write: a conversation goes through the model's chat template, a plain string goes in as it is."""
+
+    prompt: str | tuple[Message, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The task has left the queue; `queue_s` seconds it waited there."""
+
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The next piece of text; never empty, and never part of a stop sequence."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a task that ended well. Token counts include the end-of-sequence token."""
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+EngineEvent = Started | Token | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """All events of a task in one."""
+
+    text: str
+    queue_s: float
+    end: Finished
+
+
+class Generation:
+    """One accepted task: iterate over its events, `close` it to free its slot at the next token.
+
+    The engine publishes from any thread; the server iterates on the event loop it was made on.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
+        self._closed = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Nobody wants the rest. May be called more than once, and after the end."""
+        self._closed.set()
+
+    def publish(self, event: EngineEvent | ProblemError) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except RuntimeError:  # the loop is gone, and with it everybody who could listen
+            self.close()
+
+    async def __aiter__(self) -> AsyncIterator[EngineEvent]:
+        """Started, any number of Tokens, Finished. A ProblemError is raised in the place of any of them."""
+        while True:
+            event = await self._events.get()
+            if isinstance(event, ProblemError):
+                raise event
+            yield event
+            if isinstance(event, Finished):
+                return
+
+    async def complete(self) -> Completion:
+        """Wait for the end; giving up waiting closes the generation."""
+        queue_s = 0.0
+        pieces: list[str] = []
+        try:
+            async for event in self:
+                match event:
+                    case Started():
+                        queue_s = event.queue_s
+                    case Token():
+                        pieces.append(event.text)
+                    case Finished():
+                        return Completion("".join(pieces), queue_s, event)
+        finally:
+            self.close()
+        raise AssertionError("a generation ends with Finished or raises")
+
+
+class TextEngine(ABC):
+    """A text model on its device."""
+
+    @abstractmethod
+    def load(self, report: Callable[[str], None]) -> None:
+        """Get ready to generate, warm-up included. Blocks; runs once, in a thread of its own.
+
+        `report` takes the name of each phase as it begins. Raises ModelError with one line that a user can act on.
+        """
+
+    @abstractmethod
+    async def submit(self, task: TextTask) -> Generation:
+        """Accept a task, or raise a ProblemError: it does not fit the context window, or the queue is full."""
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether the engine still makes progress; False means that only a restart helps."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop working and let go of the threads."""
+
+
+class ModelError(Exception):
+    """The model cannot be served; the message is one line that says why."""

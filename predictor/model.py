@@ -1,0 +1,193 @@
+"""The KServe Model around an engine: V1 and V2 payloads in, predictions and tensors out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve.protocol.infer_type import to_http_parameters
+from pydantic import Field, ValidationError
+
+from contract import problems
+from contract.fields import StrictModel
+from contract.limits import INSTANCES
+from contract.problems import ProblemError, invalid_field, invalid_fields
+from contract.request import Sampling, TextPrompt
+from predictor.engine import Completion, Generation, ModelError, TextEngine, TextTask
+from predictor.startup import Startup
+
+_GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
+
+
+class _V1Body(StrictModel):
+    instances: list[TextPrompt] = Field(min_length=1, max_length=INSTANCES)
+
+
+class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
+    """One served model. Ready after a warm-up generation, alive while its engine moves."""
+
+    def __init__(self, name: str, engine: TextEngine) -> None:
+        super().__init__(name)
+        self._engine = engine
+        self.startup = Startup()
+
+    # Life-cycle
+
+    def start_loading(self, on_failure: Callable[[], None]) -> None:
+        """Load in the background; `on_failure` is called on that thread when the model cannot be loaded."""
+
+        def load() -> None:
+            try:
+                self._engine.load(self.startup.enter)
+            except ModelError as error:
+                self.startup.fail(str(error))
+                on_failure()
+            except BaseException as error:
+                self.startup.fail(f"loading failed: {type(error).__name__}: {error}")
+                on_failure()
+                raise
+            else:
+                self.ready = True
+                self.startup.succeed()
+
+        threading.Thread(target=load, name="load", daemon=True).start()
+
+    def load(self) -> bool:
+        # KServe calls this from a request when the model is not ready; its own would set ready.
+        raise self._grpc_error(self.not_ready())
+
+    async def healthy(self) -> bool:
+        return bool(self.ready) and self._engine.alive
+
+    def not_ready(self) -> ProblemError:
+        """Why the model cannot answer: it is still loading, or its engine is dead."""
+        if self.startup.ready:
+            return ProblemError(problems.UNAVAILABLE, "The engine makes no progress; only a restart helps.")
+        return self.startup.problem(self.name)
+
+    @property
+    def alive(self) -> bool:
+        """False when only a restart helps. Loading counts as alive."""
+        return self._engine.alive if self.startup.ready else self.startup.error is None
+
+    def stop(self) -> None:
+        super().stop()
+        self._engine.close()
+
+    # Generating
+
+    async def submit(self, task: TextTask) -> Generation:
+        """Accept a task; a ProblemError when the model is not ready or the engine refuses it."""
+        if not await self.healthy():
+            raise self.not_ready()
+        return await self._engine.submit(task)
+
+    def validate(self, payload: Any) -> Any:
+        return payload  # KServe's own knows less about the payload than `predict`
+
+    async def predict(
+        self, payload: dict[str, Any] | bytes | InferRequest, headers: dict[str, str] | None = None
+    ) -> dict[str, Any] | InferResponse:
+        if isinstance(payload, InferRequest):
+            try:
+                return await self._infer(payload)
+            except ProblemError as error:
+                raise self._grpc_error(error) if payload.from_grpc else error from None
+        return await self._predict_v1(payload)
+
+    async def _predict_v1(self, payload: dict[str, Any] | bytes) -> dict[str, Any]:
+        if isinstance(payload, bytes):  # KServe parses only bodies whose content type is exactly application/json
+            try:
+                payload = orjson.loads(payload)
+            except orjson.JSONDecodeError as error:
+                raise ProblemError(problems.MALFORMED_BODY, f"The body is not valid JSON: {error}.") from None
+        try:
+            body = _V1Body.model_validate(payload)
+        except ValidationError as error:
+            raise invalid_fields(error, _V1Body.model_fields | TextPrompt.model_fields) from None
+        completions = await _all([self._complete(instance.prompt, instance) for instance in body.instances])
+        return {"predictions": [_prediction(completion) for completion in completions]}
+
+    async def _infer(self, request: InferRequest) -> InferResponse:
+        prompts, sampling = _read_tensors(request)
+        completions = await _all([self._complete(prompt, sampling) for prompt in prompts])
+        shape = [len(completions)]
+        columns = {
+            "text": ("BYTES", [completion.text for completion in completions]),
+            "finish_reason": ("BYTES", [completion.end.finish_reason for completion in completions]),
+            "prompt_tokens": ("INT64", [completion.end.prompt_tokens for completion in completions]),
+            "completion_tokens": ("INT64", [completion.end.completion_tokens for completion in completions]),
+        }
+        outputs = [InferOutput(name, shape, datatype, data) for name, (datatype, data) in columns.items()]
+        return InferResponse(
+            request.id or "",
+            self.name,
+            outputs,
+            from_grpc=request.from_grpc,
+            use_binary_outputs=request.use_binary_outputs,
+        )
+
+    async def _complete(self, prompt: str, sampling: Sampling) -> Completion:
+        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling))
+        return await generation.complete()
+
+    # V2 metadata
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        return [{"name": "prompt", "datatype": "BYTES", "shape": [-1]}]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        types = {"text": "BYTES", "finish_reason": "BYTES", "prompt_tokens": "INT64", "completion_tokens": "INT64"}
+        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in types.items()]
+
+    @staticmethod
+    def _grpc_error(error: ProblemError) -> GrpcException:
+        return GrpcException(_GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT), error.problem.detail)
+
+
+def _prediction(completion: Completion) -> dict[str, Any]:
+    """One text as the V1 protocol returns it: the members that `/generate` answers with, too."""
+    end = completion.end
+    return {
+        "text": completion.text,
+        "finish_reason": end.finish_reason,
+        "usage": {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens},
+    }
+
+
+def _read_tensors(request: InferRequest) -> tuple[list[str], Sampling]:
+    """The prompts and the sampling parameters of a V2 request; a ProblemError that names what is wrong."""
+    if [tensor.name for tensor in request.inputs] != ["prompt"] or request.inputs[0].datatype != "BYTES":
+        raise invalid_field("inputs", 'must be one tensor: name "prompt", datatype "BYTES", shape [number of prompts]')
+    try:
+        values = request.inputs[0].as_numpy().reshape(-1).tolist()
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values]
+    except Exception as error:  # KServe raises whatever numpy and struct do on a tensor that is not what it says
+        raise invalid_field("inputs.prompt", f"cannot be read as a BYTES tensor: {error}") from None
+    if not 1 <= len(texts) <= INSTANCES:
+        raise invalid_field("inputs.prompt", f"must hold 1 to {INSTANCES} prompts, not {len(texts)}")
+    try:
+        # gRPC has no parameter type for fractions, so numbers may come as strings.
+        parameters = to_http_parameters(request.parameters or {})
+        parameters.pop("binary_data_output", None)
+        sampling = Sampling.model_validate(parameters, strict=False)
+        prompts = [TextPrompt.model_validate({"prompt": text}).prompt for text in texts]
+    except ValidationError as error:
+        raise invalid_fields(error, Sampling.model_fields) from None
+    return prompts, sampling
+
+
+async def _all(completions: list[Coroutine[Any, Any, Completion]]) -> list[Completion]:
+    """Run them together; the first failure or a cancellation ends them all."""
+    tasks = [asyncio.ensure_future(completion) for completion in completions]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

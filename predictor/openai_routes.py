@@ -1,0 +1,88 @@
+"""The OpenAI routes, streaming and not. KServe's own need vLLM and vanish without it."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract import problems
+from contract.problems import ProblemError
+from predictor import dialects
+from predictor.engine import Finished, Generation, Started, Token
+from predictor.model import GenerationModel
+from predictor.openai_types import ChatDocuments, ChatRequest, CompletionDocuments, CompletionRequest
+from wire.body import json_body
+from wire.sse import EventStream, frame
+
+Documents = ChatDocuments | CompletionDocuments
+
+
+def openai_router(model: GenerationModel) -> APIRouter:
+    """Routes for one served model."""
+    router = APIRouter(prefix=dialects.OPENAI_PREFIX)
+    card = {"id": model.name, "object": "model", "created": int(time.time()), "owned_by": "shangcai"}
+
+    @router.get("/models")
+    async def models() -> dict[str, object]:
+        return {"object": "list", "data": [card]}
+
+    @router.get("/models/{name:path}")
+    async def model_card(name: str) -> dict[str, object]:
+        _check_name(name)
+        return card
+
+    @router.post("/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await answer(await json_body(request, ChatRequest), ChatDocuments, request.url.path)
+
+    @router.post("/completions")
+    async def completions(request: Request) -> Response:
+        return await answer(await json_body(request, CompletionRequest), CompletionDocuments, request.url.path)
+
+    async def answer(body: ChatRequest | CompletionRequest, documents: type[Documents], path: str) -> Response:
+        _check_name(body.model)
+        generation = await model.submit(body.task)
+        shapes = documents(uuid.uuid4().hex, body.model)
+        if body.stream:
+            frames = _frames(generation, shapes, body.streams_usage, path)
+            return EventStream(frames, on_close=generation.close)
+        completion = await generation.complete()
+        return JSONResponse(shapes.whole(completion))
+
+    def _check_name(name: str) -> None:
+        if name != model.name:
+            raise ProblemError(
+                problems.UNKNOWN_MODEL, f"There is no model {name[:64]!r} here; {model.name!r} is served."
+            )
+
+    return router
+
+
+async def _frames(generation: Generation, shapes: Documents, usage: bool, path: str) -> AsyncGenerator[bytes]:
+    """The stream: a first chunk once the task has a slot, pieces, the finish reason, totals if wanted, [DONE]."""
+    queue_s = 0.0
+    try:
+        async for event in generation:
+            match event:
+                case Started():
+                    queue_s = event.queue_s
+                    yield _data(shapes.first())
+                case Token():
+                    yield _data(shapes.piece(event.text))
+                case Finished():
+                    yield _data(shapes.last(event))
+                    if usage:
+                        yield _data(shapes.totals(event, queue_s))
+                    yield frame("[DONE]")
+    except ProblemError as error:  # the status line is out; OpenAI's clients raise what `error` says
+        yield _data(dialects.document(path, error))
+
+
+def _data(document: dict[str, object]) -> bytes:
+    return frame(json.dumps(document, ensure_ascii=False, separators=(",", ":")))

@@ -1,0 +1,196 @@
+"""KServe's ModelServer, with the parts that its users would stumble over put right.
+
+What is KServe's stays KServe's: the V1 and V2 routes, gRPC, metrics and the life-cycle. Ours are the listening socket
+(open before anything heavy is imported), readiness and liveness that tell the truth, the OpenAI routes, one form of
+error everywhere, and cancelling when a client leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import FastAPI
+from grpc import aio
+from kserve import ModelServer
+from kserve.constants.constants import MAX_GRPC_MESSAGE_LENGTH
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor, LoggingInterceptor
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+from starlette.exceptions import HTTPException
+
+from contract.problems import ProblemError
+from predictor import dialects
+from predictor.model import GenerationModel
+from predictor.openai_routes import openai_router
+from wire.guard import RequestGuard
+
+
+class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
+    """Serves one model on a socket that is listening already.
+
+    `grace_seconds` bounds how long accepted requests may take after SIGTERM. gRPC is off without a `grpc_port`.
+    """
+
+    def __init__(
+        self, model: GenerationModel, listener: socket.socket, *, grpc_port: int | None, grace_seconds: int
+    ) -> None:
+        super().__init__(
+            http_port=listener.getsockname()[1],
+            grpc_port=grpc_port or 0,
+            enable_grpc=grpc_port is not None,
+            grace_period=grace_seconds,
+            workers=1,
+        )
+        self._host = listener.getsockname()[0]
+        self.model = model
+        self.register_model(model)
+        self.repository = _OneModel(self.registered_models)
+        self.rest = _RESTServer(
+            model,
+            listener,
+            _RestDataPlane(model, self.registered_models),
+            self.repository,
+            grace_seconds=grace_seconds,
+            timeout_keep_alive=self.timeout_keep_alive,
+        )
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then finish what was accepted; also ends when the model could not be loaded.
+
+        In the place of `ModelServer.start`, which opens the port only when a model is ready.
+        """
+        for sig in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes over while it serves
+            signal.signal(sig, lambda *_: self.leave())
+        self.model.start_loading(on_failure=self.leave)
+        asyncio.run(self._serve())
+
+    def leave(self) -> None:
+        """Take no more requests, finish what was accepted, return from `run`. Safe from any thread."""
+        self.rest.leave()
+
+    async def _serve(self) -> None:
+        grpc = await self._start_grpc() if self.enable_grpc else None
+        try:
+            await self.rest.start()
+            if grpc is not None:
+                await grpc.stop(self.grace_period)
+        finally:
+            # Only now, and not with the signal as KServe has it: what was accepted still needs the engine.
+            self.model.stop()
+
+    async def _start_grpc(self) -> aio.Server:
+        """KServe's gRPC service, on the address that was asked for; KServe's own server listens on every one."""
+        server = aio.server(
+            ThreadPoolExecutor(self.max_threads, "grpc"),
+            interceptors=(LoggingInterceptor(), ExceptionToStatusInterceptor()),
+            options=[
+                ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_LENGTH),
+                ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE_LENGTH),
+                ("grpc.so_reuseport", 0),  # two servers on one port would share its requests
+            ],
+        )
+        servicer = InferenceServicer(_DataPlane(self.model, self.registered_models), self.repository)
+        add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        server.add_insecure_port(f"{host}:{self.grpc_port}")
+        await server.start()
+        return server
+
+
+class _DataPlane(DataPlane):  # type: ignore[misc]
+    """Server-wide readiness and liveness, which KServe's own always affirms."""
+
+    def __init__(self, model: GenerationModel, registry: Any) -> None:
+        super().__init__(model_registry=registry)
+        self._model = model
+
+    async def ready(self) -> bool:
+        return await self._model.healthy()
+
+    async def live(self) -> dict[str, str]:
+        return {"status": "alive" if self._model.alive else "dead"}
+
+
+class _RestDataPlane(_DataPlane):
+    """Over HTTP, "not ready" is a problem document that says what the model is busy with."""
+
+    async def ready(self) -> bool:
+        return await self.model_ready(self._model.name)
+
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+        if model_name != self._model.name:
+            raise ModelNotFound(model_name)
+        if not await self._model.healthy():
+            raise self._model.not_ready()
+        return True
+
+    def decode(self, body: Any, headers: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().decode(body, headers, *args, **kwargs)
+        except (InvalidInput, ProblemError):
+            raise
+        except Exception as error:  # KServe looks into bodies without looking at their shape first
+            raise InvalidInput(f"the body cannot be read: {type(error).__name__}: {error}") from None
+
+
+class _OneModel(ModelRepositoryExtension):  # type: ignore[misc]
+    """KServe lets any client unload a model, which would leave a pod that looks healthy and serves nothing."""
+
+    async def load(self, model_name: str) -> None:
+        raise NotImplementedError("This server loads its one model when it starts.")
+
+    async def unload(self, model_name: str) -> None:
+        raise NotImplementedError("This server keeps its one model for as long as it runs.")
+
+
+class _RESTServer(RESTServer):  # type: ignore[misc]
+    """KServe's routes and ours, on an application of our own and a given socket."""
+
+    def __init__(
+        self,
+        model: GenerationModel,
+        listener: socket.socket,
+        dataplane: DataPlane,
+        repository: ModelRepositoryExtension,
+        *,
+        grace_seconds: int,
+        timeout_keep_alive: int,
+    ) -> None:
+        super().__init__(
+            "",
+            dataplane,
+            repository,
+            http_port=0,
+            grace_period=grace_seconds,
+            timeout_keep_alive=timeout_keep_alive,
+        )
+        self._model = model
+        self._listener = listener
+
+    async def start(self) -> None:
+        self.create_application()
+        # As a socket, not as a file descriptor: uvicorn would duplicate that one, and connections would go on being
+        # accepted, by nobody, after SIGTERM.
+        await self._server.serve(sockets=[self._listener])
+
+    def leave(self) -> None:
+        self._server.should_exit = True
+
+    def create_application(self) -> FastAPI:
+        app = FastAPI(title="Shangcai predictor", docs_url=None, redoc_url=None, openapi_url=None)
+        app.include_router(openai_router(self._model))
+        self._register_endpoints(app)
+        for error in (ProblemError, *dialects.KSERVE_ERRORS):
+            app.add_exception_handler(error, dialects.handle)
+        app.add_exception_handler(HTTPException, dialects.handle_http_exception)
+        app.add_middleware(RequestGuard, respond=dialects.respond)
+        self.config.app = app
+        return app
