@@ -1,0 +1,161 @@
+"""Serve a model on this machine: a predictor and a web process, watched and stopped together.
+
+Called by scripts/run, which makes the environment first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from wire.listener import listen
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+PROMPT = "写一首关于春雨的诗"
+POLL_SECONDS = 0.1
+STOP_SECONDS = 35.0
+"""A little more than the grace both servers give what they have accepted."""
+
+
+Children = dict[str, subprocess.Popen[bytes]]
+"""By module, in the order of their start."""
+
+
+class Stop(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+class Ended(Exception):
+    """A child ended by itself."""
+
+
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, raise_stop)
+    children: Children = {}
+    try:
+        listen(HOST, arguments.port).close()  # said here, before the model is loaded for nothing
+        with listen(HOST, 0) as free:
+            predictor_port = free.getsockname()[1]
+        common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
+        model = ["--model", arguments.model, "--name", arguments.name]
+        children["predictor"] = start("predictor", ["--port", str(predictor_port), *model, *common])
+        models = json.dumps({arguments.name: f"http://{HOST}:{predictor_port}"})
+        children["web"] = start("web", ["--port", str(arguments.port), "--models", models, *common])
+        wait_until_ready(children, f"http://{HOST}:{predictor_port}/v1/models/{arguments.name}", arguments.name)
+        wait_until_ready(children, f"http://{HOST}:{arguments.port}/healthz", "web")
+        announce(arguments.name, arguments.port)
+        while True:
+            check(children)
+            time.sleep(POLL_SECONDS)
+    except Stop:
+        print("\nstopping: what was accepted is finished first", flush=True)
+        return 0
+    except (Ended, OSError) as error:
+        if str(error):
+            print(f"scripts/run: {error}", file=sys.stderr)
+        return 1
+    finally:
+        stop(children)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/run", description="Serve /generate on this machine.")
+    parser.add_argument(
+        "--model", default=str(ROOT / "models" / "poet"), help="folder or hub id of a causal language model (the poet)"
+    )
+    parser.add_argument("--name", help="served name (default: the last part of the model's path)")
+    parser.add_argument(
+        "--port", type=int, default=os.environ.get("PORT", "8080"), help="port of /generate (default: $PORT or 8080)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the servers' own log lines")
+    arguments = parser.parse_args(argv)
+    if not 1 <= arguments.port <= 65535:
+        parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
+    arguments.name = arguments.name or Path(arguments.model).resolve().name
+    return arguments
+
+
+def raise_stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stop
+
+
+def start(module: str, flags: list[str]) -> subprocess.Popen[bytes]:
+    # A session of its own keeps the terminal's Ctrl-C from the children: they are stopped in order, by us.
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *flags], cwd=ROOT, start_new_session=True, preexec_fn=end_with_parent
+    )
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when this supervisor dies, however it dies (Linux only)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def wait_until_ready(children: Children, url: str, what: str) -> None:
+    """Poll `url` until it answers 200, and print each phase it reports on the way."""
+    begun = time.monotonic()
+    shown = ""
+    while True:
+        check(children)
+        try:
+            answer = httpx.get(url, timeout=5, trust_env=False)
+            if answer.is_success:
+                return
+            phase = answer.json().get("phase", "")
+        except (httpx.HTTPError, ValueError):
+            phase = "starting"
+        if phase and phase != shown:
+            print(f"{time.monotonic() - begun:6.1f} s  {what}: {phase}", flush=True)
+            shown = phase
+        time.sleep(POLL_SECONDS)
+
+
+def announce(name: str, port: int) -> None:
+    url = f"http://{HOST}:{port}/generate"
+    body = json.dumps({"prompt": PROMPT}, ensure_ascii=False)
+    print(
+        f"\n{name} is served at {url}; try\n\n"
+        f"  curl {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}\n\nCtrl-C stops it.",
+        flush=True,
+    )
+
+
+def check(children: Children) -> None:
+    for module, child in children.items():
+        status = child.poll()
+        if status is not None:
+            # A child that ends with a status of its own has said why in a line of its own.
+            raise Ended(f"{module} was ended by {signal.Signals(-status).name}" if status < 0 else "")
+
+
+def stop(children: Children) -> None:
+    """Stop web before the predictor it may still wait for; kill what does not go."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    for child in reversed(children.values()):
+        child.terminate()
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""scripts/run: one command, no orphans, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+class Run(Protocol):
+    url: str
+    port: int
+    output: str
+
+    @property
+    def process(self) -> Process: ...
+    def wait_for(self, text: str) -> None: ...
+    def wait_until_ready(self) -> None: ...
+    def wait(self) -> int: ...
+    def children(self) -> dict[str, int]: ...
+
+
+class Process(Protocol):
+    pid: int
+
+    def send_signal(self, sig: int) -> None: ...
+
+
+Start = Callable[..., Run]
+Gone = Callable[[int], bool]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything_cleanly(start: Start, gone: Gone, sig: int) -> None:
+    run = start()
+    run.wait_until_ready()
+    children = run.children()
+    assert set(children) == {"predictor", "web"}
+    run.process.send_signal(sig)
+    assert run.wait() == 0
+    assert all(gone(pid) for pid in children.values())
+    assert "Traceback" not in run.output
+
+
+def test_a_signal_while_loading_stops_everything_cleanly(start: Start, gone: Gone) -> None:
+    run = start()
+    run.wait_for("importing")
+    children = run.children()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert all(gone(pid) for pid in children.values())
+    assert "Traceback" not in run.output
+
+
+def test_a_request_in_flight_is_finished_before_the_stop(start: Start) -> None:
+    run = start()
+    run.wait_until_ready()
+    with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
+        lines = response.iter_lines()
+        assert next(line for line in lines if line.startswith("event: token"))
+        run.process.send_signal(signal.SIGTERM)
+        rest = list(lines)
+    assert "event: result" in rest
+    assert run.wait() == 0
+
+
+def test_killing_the_supervisor_leaves_no_orphan(start: Start, gone: Gone) -> None:
+    run = start()
+    run.wait_until_ready()
+    children = run.children()
+    run.process.send_signal(signal.SIGKILL)
+    assert all(gone(pid) for pid in children.values())
+
+
+@pytest.mark.parametrize("victim", ["predictor", "web"])
+def test_a_child_that_dies_ends_the_run_with_one_line(start: Start, gone: Gone, victim: str) -> None:
+    run = start()
+    run.wait_until_ready()
+    children = run.children()
+    os.kill(children[victim], signal.SIGKILL)
+    assert run.wait() == 1
+    assert run.output.splitlines()[-1] == f"scripts/run: {victim} was ended by SIGKILL"
+    assert all(gone(pid) for pid in children.values())
+
+
+def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run = start(port=listener.getsockname()[1])
+        assert run.wait() == 1
+    assert run.output == f"scripts/run: port {run.port} on 127.0.0.1 is in use\n"
+
+
+def test_a_wrong_model_is_said_in_one_line(start: Start, tmp_path: Path) -> None:
+    run = start("--model", str(tmp_path / "nothing"))
+    assert run.wait() == 1
+    assert run.output.splitlines()[-1] == f"predictor: there is no folder {tmp_path / 'nothing'}"
+    assert "Traceback" not in run.output
+
+
+def test_a_model_that_cannot_be_loaded_is_said_in_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    run = start("--model", str(tmp_path))
+    assert run.wait() == 1
+    assert run.output.splitlines()[-1].startswith(f"predictor: cannot load {tmp_path}: ")
+    assert "Traceback" not in run.output
+
+
+def test_a_wrong_flag_is_refused(start: Start) -> None:
+    run = start("--no-such-flag")
+    assert run.wait() == 2
+    assert "unrecognized arguments: --no-such-flag" in run.output
