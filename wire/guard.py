@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 SEND_SECONDS = 30.0
 """Longest a client may refuse to take what is sent to it; then it counts as gone."""
+
+
+REFUSED_BYTES = 33_554_432
+"""Most that is read, and thrown away, of a body that has been refused."""
 
 
 class _ClientStalled(Exception):
@@ -71,9 +76,15 @@ class RequestGuard:
 
         try:
             body = await self._read_body(Headers(scope=scope), receive)
-            finished = body is not None and await self._run(scope, body, receive, watched_send)
+        except ProblemError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        if body is None:
+            log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
+            return
+        try:
             # Servers report a disconnect after a whole answer too.
-            if not finished and not answered:
+            if not await self._run(scope, body, receive, watched_send) and not answered:
                 log.info("499 %s %r: the client left", scope["method"], scope["path"])
             return
         except _ClientStalled:
@@ -87,10 +98,23 @@ class RequestGuard:
         if answering:
             # The status line is out: only a broken connection can still tell the client that this is not the end.
             raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem
-        response = self.respond(scope["path"], problem)
-        # What is left of a refused body must not be taken for the next request.
+        await problem_response(problem)(scope, receive, send)
+
+    async def _refuse(self, problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a client that may still be sending its body, and close the connection when it stops.
+
+        A connection that is closed over unread data is reset, and the reset destroys the answer on its way.
+        """
+        response = problem_response(problem)
         response.headers["Connection"] = "close"
-        await response(scope, receive, send)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        left = REFUSED_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.body_seconds):
+                while left > 0 and (message := await receive()).get("more_body", False):
+                    left -= len(message.get("body", b""))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
         """The whole body, or None when the client left while sending it."""

@@ -1,0 +1,189 @@
+"""A fake model server, the application in front of it with or without real sockets, and readers of what it answers.
+
+Everything is handed out as fixtures: test folders are no packages, so nothing can be imported from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+from contract import Problem, problems
+from web.app import create_app
+from web.settings import Settings
+
+Handler = Callable[[httpx.Request], httpx.Response]
+Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+LIMIT = 10.0  # seconds after which a test that waits has failed
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def stream() -> Callable[..., bytes]:
+    """An OpenAI-style stream as our predictor sends it; keywords leave parts out or change them."""
+
+    def make(
+        *pieces: str,
+        finish_reason: str | None = "stop",
+        usage: dict[str, Any] | None = {"prompt_tokens": 7, "completion_tokens": 3},  # noqa: B006
+        timing: dict[str, Any] | None = None,
+        done: bool = True,
+    ) -> bytes:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+        ]
+        if finish_reason is not None:
+            chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
+        if usage is not None:
+            last: dict[str, Any] = {"choices": [], "usage": usage}
+            chunks.append(last if timing is None else {**last, "timing": timing})
+        data = [json.dumps(chunk, ensure_ascii=False) for chunk in chunks] + (["[DONE]"] if done else [])
+        return "".join(f"data: {item}\n\n" for item in data).encode()
+
+    return make
+
+
+@pytest.fixture
+def sse_answer() -> Callable[..., httpx.Response]:
+    """A 200 with these bytes as its event stream, in as many pieces."""
+
+    def make(*parts: bytes) -> httpx.Response:
+        async def content() -> AsyncGenerator[bytes]:
+            for part in parts:
+                yield part
+
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+
+    return make
+
+
+@pytest.fixture
+def seen() -> list[httpx.Request]:
+    """What the fake model server was sent."""
+    return []
+
+
+@pytest.fixture
+def web(
+    seen: list[httpx.Request], stream: Callable[..., bytes], sse_answer: Callable[..., httpx.Response]
+) -> Callable[..., httpx.AsyncClient]:
+    """A client of the application in front of a fake model server; no sockets."""
+
+    def poet(_request: httpx.Request) -> httpx.Response:
+        return sse_answer(stream("春", "天", timing={"queue_s": 0.25}))
+
+    def make(handler: Handler = poet, **settings: Any) -> httpx.AsyncClient:
+        def record(request: httpx.Request) -> httpx.Response:
+            seen.append(request)
+            return handler(request)
+
+        settings = {"models": {"poet": "http://poet.test/base/", "novelist": "http://novelist.test"}, **settings}
+        app = create_app(Settings(**settings), httpx.MockTransport(record))
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test")
+
+    return make
+
+
+@pytest.fixture
+def events() -> Callable[[str], list[tuple[str, Any]]]:
+    """Server-sent events as (name, data); comments are left out."""
+
+    def read(text: str) -> list[tuple[str, Any]]:
+        found = []
+        for block in text.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+            if fields:
+                found.append((fields["event"], json.loads(fields["data"])))
+        return found
+
+    return read
+
+
+@pytest.fixture
+def slug() -> Callable[[httpx.Response], str]:
+    """The name of the problem in a response, after checking that header, status and document agree."""
+
+    def read(response: httpx.Response) -> str:
+        assert response.headers["content-type"] == problems.MEDIA_TYPE, response.text
+        assert response.headers["x-request-id"]
+        document = Problem.model_validate(response.json())
+        assert document.status == response.status_code
+        assert "Traceback" not in response.text
+        retry_after = None if document.retry_after is None else str(document.retry_after)
+        assert response.headers.get("retry-after") == retry_after
+        return document.type.removeprefix("urn:shangcai:problem:")
+
+    return read
+
+
+@pytest.fixture
+async def serve() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[str]]]:
+    """Runs an application under uvicorn, in this loop, and gives its URL."""
+    running: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
+
+    async def start(app: ASGIApp) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False)
+        config.timeout_graceful_shutdown = 1
+        server = uvicorn.Server(config)
+        running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
+        async with asyncio.timeout(LIMIT):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, task in running:
+        server.should_exit = True
+        await asyncio.wait_for(task, LIMIT)
+
+
+@pytest.fixture
+async def raw_server() -> AsyncGenerator[Callable[[Connection], Awaitable[str]]]:
+    """A model server made of bytes: the callback gets each connection once the request's header has been read."""
+    servers: list[asyncio.Server] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def start(connection: Connection) -> str:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(
+                int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
+            )
+            await reader.readexactly(length)
+            await connection(reader, writer)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        servers.append(server)
+        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    yield start
+    for writer in writers:
+        writer.close()
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,34 @@
+"""Reading server-sent events, however the bytes are cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from web.eventlines import DataFields, EventTooLongError
+
+STREAM = ": comment\n\ndata: a\n\nevent: x\ndata:b\nid: 1\ndata:  c\n\ndata\n\ndata: 春\n\ndata: unfinished\n"
+DATA = [b"a", b"b\n c", "春".encode()]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_every_cut_gives_the_same_events(end: str, size: int) -> None:
+    raw = STREAM.replace("\n", end).encode()
+    fields = DataFields()
+    found = [data for at in range(0, len(raw), size) for data in fields.feed(raw[at : at + size])]
+    assert found == DATA
+
+
+@pytest.mark.parametrize("parts", [[b"data: abcd", b"e"], [b"data: a\n", b"data: b\n"], [b"data:\n" * 3]])
+def test_an_event_has_a_limit(parts: list[bytes]) -> None:
+    *within, beyond = parts
+    fields = DataFields(event_bytes=10)
+    for part in within:
+        assert fields.feed(part) == []
+    with pytest.raises(EventTooLongError):
+        fields.feed(beyond)
+
+
+def test_the_limit_is_for_each_event() -> None:
+    fields = DataFields(event_bytes=10)
+    assert fields.feed(b"data: abcd\n\n" * 3) == [b"abcd"] * 3

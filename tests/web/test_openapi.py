@@ -1,0 +1,124 @@
+"""The OpenAPI document: it is true, down to its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from contract import GenerationRequest, Problem
+from web.openapi import describe
+
+Web = Callable[..., httpx.AsyncClient]
+Events = Callable[[str], list[tuple[str, Any]]]
+
+DOCUMENT = describe("1.2.3", ["poet", "novelist"])
+GENERATE = DOCUMENT["paths"]["/generate"]["post"]
+REQUESTS = GENERATE["requestBody"]["content"]["application/json"]
+REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if status != "200"}
+PROBLEMS = [
+    (int(status), name, example["value"])
+    for status, answer in REFUSALS.items()
+    for name, example in answer["content"]["application/problem+json"]["examples"].items()
+]
+
+
+def validate(instance: object, schema: dict[str, Any]) -> None:
+    """Against a schema of the document, with the document's components in reach."""
+    Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(instance)
+
+
+async def test_it_is_served(web: Web) -> None:
+    document = (await web().get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    assert document["paths"] == DOCUMENT["paths"]
+    assert document["components"] == DOCUMENT["components"]
+
+
+@pytest.mark.parametrize("path", [path for path, item in DOCUMENT["paths"].items() if "get" in item])
+async def test_every_documented_path_answers(web: Web, path: str) -> None:
+    response = await web().get(path)
+    assert response.status_code == 200
+    content = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+    validate(response.json(), content["schema"])
+    assert content.get("example", response.json()) == response.json()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    def references(node: object) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return own.union(*map(references, node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    for reference in references(DOCUMENT):
+        _, kind, name = reference.removeprefix("#/").split("/")
+        assert name in DOCUMENT["components"][kind], reference
+
+
+def test_the_schemas_are_schemas() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("example", REQUESTS["examples"].values(), ids=REQUESTS["examples"].keys())
+async def test_request_examples_work(web: Web, events: Events, example: dict[str, Any]) -> None:
+    GenerationRequest.model_validate(example["value"])
+    validate(example["value"], REQUESTS["schema"])
+    response = await web().post("/generate", json=example["value"])
+    documented = GENERATE["responses"]["200"]["content"]
+    if example["value"].get("stream"):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        validate_events(events(response.text))
+    else:
+        validate(response.json(), documented["application/json"]["schema"])
+
+
+def validate_events(found: list[tuple[str, Any]]) -> None:
+    assert found[-1][0] in ("result", "error")
+    for name, data in found:
+        validate(data, {"$ref": f"#/components/schemas/{name.capitalize()}Event"})
+
+
+def test_the_answer_examples_are_true(events: Events) -> None:
+    documented = GENERATE["responses"]["200"]["content"]
+    validate(documented["application/json"]["example"], documented["application/json"]["schema"])
+    found = events(documented["text/event-stream"]["example"])
+    validate_events(found)
+    text = "".join(data["text"] for name, data in found if name == "token")
+    assert found[-1][1] == documented["application/json"]["example"]
+    assert found[-1][1]["text"] == text
+
+
+@pytest.mark.parametrize(("status", "name", "example"), PROBLEMS)
+def test_problem_examples_are_problems(status: int, name: str, example: dict[str, Any]) -> None:
+    problem = Problem.model_validate(example)
+    assert (problem.status, problem.type) == (status, f"urn:shangcai:problem:{name}")
+    validate(example, REFUSALS[str(status)]["content"]["application/problem+json"]["schema"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "headers"),
+    [
+        ("malformed-body", b"{", {"Content-Type": "application/json"}),
+        ("invalid-field", b'{"prompt": "x", "max_tokens": 0}', {"Content-Type": "application/json"}),
+        ("unsupported-media-type", b"x", {"Content-Type": "text/plain"}),
+        ("not-acceptable", b'{"prompt": "x"}', {"Content-Type": "application/json", "Accept": "image/png"}),
+        ("body-too-large", b" " * 1_048_577, {}),
+    ],
+)
+async def test_problem_examples_are_what_is_answered(
+    web: Web, kind: str, content: bytes, headers: dict[str, str]
+) -> None:
+    response = await web().post("/generate", content=content, headers=headers)
+    assert response.json() == next(example for _, name, example in PROBLEMS if name == kind)
+
+
+def test_the_sampling_limits_are_documented() -> None:
+    stop = DOCUMENT["components"]["schemas"]["GenerationRequest"]["properties"]["stop"]
+    assert {"type": "array", "maxItems": 4, "items": {"type": "string", "minLength": 1, "maxLength": 256}} in stop[
+        "anyOf"
+    ]

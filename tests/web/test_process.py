@@ -1,0 +1,136 @@
+"""`python -m web` as an operator meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from web.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+MODELS = json.dumps({"poet": "http://127.0.0.1:9"})
+LIMIT = 20.0
+
+Run = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_application_imports_nothing_heavy(run: Run) -> None:
+    heavy = {"torch", "kserve", "fastapi", "transformers", "predictor", "numpy"}
+    out, err = run("-c", f"import sys, web.app, web.__main__; print({heavy} & sys.modules.keys())").communicate()
+    assert (out.strip(), err) == ("set()", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "named"),
+    [
+        ({}, [], "models"),
+        ({"MODELS": "poet"}, [], "models"),
+        ({"MODELS": "{}"}, [], "models"),
+        ({"MODELS": '{"poet": "ftp://x"}'}, [], "http"),
+        ({"MODELS": '{"poet": "http://user:secret@x"}'}, [], "password"),
+        ({"MODELS": '{"poet": "http://x?y"}'}, [], "path"),
+        ({"MODELS": MODELS, "PORT": "70000"}, [], "port"),
+        ({"MODELS": MODELS}, ["--read-seconds", "0"], "read-seconds"),
+        ({"MODELS": MODELS}, ["--body-bytes", "many"], "body-bytes"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(
+    run: Run, environment: dict[str, str], arguments: list[str], named: str
+) -> None:
+    process = run("-m", "web", *arguments, **environment)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    [line] = err.splitlines()
+    assert named in line
+    assert "secret" not in line
+
+
+def test_a_port_in_use_is_one_clear_line(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = run("-m", "web", "--host", "127.0.0.1", "--models", MODELS, PORT=port)
+        _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert err == f"web: port {port} on 127.0.0.1 is in use\n"
+
+
+def listening(process: subprocess.Popen[str]) -> str:
+    assert process.stderr
+    for line in process.stderr:
+        if match := re.search(r"listening on (\S+) port (\d+), serving poet at ", line):
+            return f"http://{match[1]}:{match[2]}"
+    pytest.fail("it ended before it listened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_stop(run: Run, number: signal.Signals) -> None:
+    process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS)
+    url = listening(process)
+    assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
+    assert httpx.post(f"{url}/generate", json={"prompt": "x"}, trust_env=False).status_code == 503
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_an_accepted_request_is_finished_after_sigterm(run: Run, stream: Callable[..., bytes]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(LIMIT)
+        models = json.dumps({"poet": f"http://127.0.0.1:{upstream.getsockname()[1]}"})
+        process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models)
+        url = httpx.URL(listening(process))
+        with socket.create_connection((url.host, url.port or 0), timeout=LIMIT) as client:
+            body = b'{"prompt": "x"}'
+            client.sendall(
+                b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            connection, _ = upstream.accept()
+            process.send_signal(signal.SIGTERM)
+            assert any("Waiting for connections to close" in line for line in process.stderr or ())
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + stream("whole"))
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"text":"whole"' in answer
+    assert process.wait(LIMIT) == 0
+
+
+def test_help_names_every_setting(run: Run) -> None:
+    out, _ = run("-m", "web", "--help").communicate(timeout=LIMIT)
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in out
+    assert all(field.description for field in Settings.model_fields.values())

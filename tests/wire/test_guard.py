@@ -1,0 +1,199 @@
+"""What stands between the socket and an application: bounded bodies, clients that leave, mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from contract import ProblemError, problems
+from wire.guard import RequestGuard
+
+Wire = Any  # of conftest, which cannot be imported
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await Request(scope, receive).body()
+    await PlainTextResponse(body)(scope, receive, send)
+
+
+async def never_called(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    pytest.fail("the application ran")
+
+
+def slug(wire: Wire) -> str:
+    document = json.loads(wire.answer)
+    assert document["status"] == wire.status
+    assert wire.headers["content-type"] == problems.MEDIA_TYPE
+    return str(document["type"].rpartition(":")[2])
+
+
+async def test_a_body_arrives_whole(wire: Wire) -> None:
+    wire.body(b"one ", more=True)
+    wire.body(b"", more=True)
+    wire.body(b"two")
+    await wire.run(RequestGuard(echo))
+    assert (wire.status, wire.answer) == (200, b"one two")
+
+
+async def test_a_body_of_exactly_the_limit_is_taken(wire: Wire) -> None:
+    wire.body(b"x" * 10)
+    await wire.run(RequestGuard(echo, body_bytes=10), {"Content-Length": "10"})
+    assert wire.answer == b"x" * 10
+
+
+async def test_a_body_over_the_limit_is_refused_as_soon_as_it_is(wire: Wire) -> None:
+    wire.body(b"x" * 6, more=True)
+    wire.body(b"x" * 6, more=True)  # and no end
+    await wire.run(RequestGuard(never_called, body_bytes=10, body_seconds=0.02))
+    assert (wire.status, slug(wire), wire.headers["connection"]) == (413, "body-too-large", "close")
+
+
+@pytest.mark.parametrize("announced", ["11", "9" * 20])
+async def test_an_announced_body_over_the_limit_is_not_even_read(wire: Wire, announced: str) -> None:
+    await wire.run(RequestGuard(never_called, body_bytes=10, body_seconds=0.02), {"Content-Length": announced})
+    assert slug(wire) == "body-too-large"
+
+
+async def test_the_rest_of_a_refused_body_is_read_but_not_kept(wire: Wire) -> None:
+    """Closing over unread data would reset the connection, and the answer with it."""
+    wire.body(b"x" * 11, more=True)
+    wire.body(b"x" * 11, more=True)
+    wire.body(b"x")
+    await wire.run(RequestGuard(never_called, body_bytes=10))
+    assert slug(wire) == "body-too-large"
+    assert wire.incoming.empty()
+
+
+async def test_a_slow_body_is_given_up(wire: Wire) -> None:
+    wire.body(b"x", more=True)
+    await wire.run(RequestGuard(never_called, body_seconds=0.02))
+    assert (wire.status, slug(wire), wire.headers["connection"]) == (408, "body-timeout", "close")
+
+
+async def test_a_client_that_leaves_within_its_body_gets_nothing(wire: Wire) -> None:
+    wire.body(b"x", more=True)
+    wire.leave()
+    await wire.run(RequestGuard(never_called))
+    assert wire.sent == []
+
+
+async def test_a_client_that_leaves_cancels_the_application(wire: Wire) -> None:
+    steps = []
+
+    async def slow(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        wire.leave()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+
+    wire.body(b"")
+    await wire.run(RequestGuard(slow))
+    assert steps == ["cleaned up"]
+    assert wire.sent == []
+
+
+async def test_an_application_may_wait_for_the_disconnect(wire: Wire) -> None:
+    seen = []
+
+    async def listening(_scope: Scope, receive: Receive, _send: Send) -> None:
+        seen.append((await receive())["type"])
+        wire.leave()
+        seen.append((await receive())["type"])
+
+    wire.body(b"")
+    await wire.run(RequestGuard(listening))
+    assert seen[0] == "http.request"
+
+
+async def test_a_guard_that_is_cancelled_cancels_the_application(wire: Wire) -> None:
+    begun, steps = asyncio.Event(), []
+
+    async def slow(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append("cleaned up")
+
+    wire.body(b"")
+    task = asyncio.create_task(wire.run(RequestGuard(slow)))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["cleaned up"]
+
+
+async def test_a_client_that_reads_no_more_counts_as_gone(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    wire.reads.clear()
+    wire.body(b"x")
+    await wire.run(RequestGuard(echo, send_seconds=0.02))
+    assert wire.sent == []
+    assert "reads no more" in caplog.text
+
+
+async def test_a_mistake_is_a_problem_and_its_traceback_is_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise RuntimeError("secret")
+
+    wire.body(b"")
+    await wire.run(RequestGuard(broken))
+    assert (wire.status, slug(wire)) == (500, "internal")
+    assert b"secret" not in wire.answer
+    assert "RuntimeError: secret" in caplog.text
+
+
+async def test_a_problem_nobody_handled_is_answered(wire: Wire) -> None:
+    async def full(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ProblemError(problems.OVERLOADED, "full", retry_after=3)
+
+    wire.body(b"")
+    await wire.run(RequestGuard(full))
+    assert (wire.status, slug(wire), wire.headers["retry-after"]) == (503, "overloaded", "3")
+
+
+async def test_a_mistake_within_the_answer_breaks_the_connection(wire: Wire) -> None:
+    async def broken(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("secret")
+
+    wire.body(b"")
+    with pytest.raises(RuntimeError, match="after its answer had begun"):
+        await wire.run(RequestGuard(broken))
+    assert len(wire.sent) == 1
+
+
+async def test_a_disconnect_after_the_whole_answer_is_no_leaving(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def lingering(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        wire.leave()
+        await asyncio.Event().wait()
+
+    wire.body(b"x")
+    await wire.run(RequestGuard(lingering))
+    assert wire.answer == b"x"
+    assert "499" not in caplog.text
+
+
+async def test_what_is_not_http_passes() -> None:
+    seen = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: object) -> Any:
+        return {}
+
+    await RequestGuard(app)({"type": "lifespan"}, nothing, nothing)
+    assert seen == ["lifespan"]

@@ -1,0 +1,55 @@
+"""`python -m web`: settings, socket, server."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+import uvicorn
+
+from web.app import create_app
+from web.settings import Settings
+from wire.listener import listen
+from wire.settings import read_settings
+
+log = logging.getLogger("web")
+
+
+def main() -> None:
+    # uvicorn finishes its work first and then raises the signal that ended it once more, which would be an exit status
+    # of -15. To be told to stop and to have stopped well is a 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    settings = read_settings(Settings)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, and so does web.identity
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as error:
+        print(f"web: {error}", file=sys.stderr)
+        sys.exit(1)
+    host, port = listener.getsockname()[:2]
+    models = ", ".join(f"{name} at {url}" for name, url in settings.models.items())
+    log.info("listening on %s port %d, serving %s", host, port, models)
+    _server(settings).run(sockets=[listener])
+
+
+def _server(settings: Settings) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            http="h11",  # named, so that a server with more installed behaves no differently; it bounds the header, too
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.max_clients,
+            timeout_graceful_shutdown=settings.grace_seconds,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

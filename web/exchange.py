@@ -1,0 +1,129 @@
+"""One exchange with a model server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import anyio
+import httpx
+
+from web.chunks import Chunk, parse_chunk
+from web.eventlines import DataFields, EventTooLongError
+from web.failures import bad_answer, refusal, transport_failures
+
+ANSWER_BYTES = 16_777_216
+"""Most bytes of one upstream stream."""
+
+REFUSAL_BYTES = 65_536
+"""Most bytes that are read of an upstream error body."""
+
+DRAIN_SECONDS = 1.0
+"""Longest wait, after `[DONE]`, for the end that lets the connection be used again."""
+
+_DONE = b"[DONE]"
+
+
+class _Accepted:
+    """Comes before the chunks."""
+
+
+class Exchange:
+    """A request and the chunks that answer it, in a task of its own.
+
+    httpcore keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way, as by
+    `Task.cancel` or `asyncio.timeout`, while httpcore closes a response, that connection stays taken for ever. So this
+    task is cancelled by its own scope only, whatever happens to those who read from it.
+
+    The chunks wait here for a client that reads slowly (ANSWER_BYTES bounds them): it must not hold up the model.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, url: str, deadline: float) -> None:
+        self._client = client
+        self._request = request
+        self._url = url
+        self._scope = anyio.CancelScope(deadline=deadline)
+        self._closed = False
+        self._items: asyncio.Queue[_Accepted | Chunk | Exception | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run())
+
+    async def accepted(self) -> None:
+        """Wait until the model server has taken the request, or raise the problem."""
+        item = await self._next()
+        assert isinstance(item, _Accepted)
+
+    async def chunks(self) -> AsyncGenerator[Chunk]:
+        while isinstance(item := await self._next(), Chunk):
+            yield item
+
+    async def _next(self) -> _Accepted | Chunk | None:
+        item = await self._items.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def close(self) -> None:
+        """Cancel whatever is still going on, and wait until the connection is free or closed."""
+        self._closed = True
+        self._scope.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        end: Exception | None = None
+        try:
+            with transport_failures(self._url):
+                with self._scope:
+                    await self._converse()
+                if self._scope.cancelled_caught and not self._closed:
+                    raise TimeoutError
+        except Exception as error:  # for whoever reads; nobody awaits this task
+            end = error
+        self._items.put_nowait(end)
+
+    async def _converse(self) -> None:
+        response = await self._client.send(self._request, stream=True)
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise refusal(self._url, response.status_code, response.headers, await _read(response, REFUSAL_BYTES))
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise bad_answer(self._url, "it is no event stream")
+            self._items.put_nowait(_Accepted())
+            await self._receive(response.aiter_bytes())
+        finally:
+            await response.aclose()
+
+    async def _receive(self, parts: AsyncIterator[bytes]) -> None:
+        """Up to [DONE] or the end; whether the text is whole is for the reader to see."""
+        fields = DataFields()
+        size = 0
+        async for part in parts:
+            size += len(part)
+            if size > ANSWER_BYTES:
+                raise bad_answer(self._url, "it is too long")
+            try:
+                events = fields.feed(part)
+            except EventTooLongError:
+                raise bad_answer(self._url, "an event of it is too long") from None
+            for data in events:
+                if data == _DONE:
+                    await _drain(parts)
+                    return
+                self._items.put_nowait(parse_chunk(self._url, data))
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > limit:
+            return body[:limit]
+    return body
+
+
+async def _drain(parts: AsyncIterator[bytes]) -> None:
+    try:
+        with anyio.move_on_after(DRAIN_SECONDS):
+            async for _ in parts:
+                pass
+    except httpx.HTTPError:
+        pass  # the text is whole; the connection is closed instead of kept

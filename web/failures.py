@@ -1,0 +1,153 @@
+"""Every way in which a model server can fail, as the problem that the client is told.
+
+Addresses and details of the server go to the log; the client learns what it can act on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from contract import Problem, ProblemError, ProblemType, problems
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5
+"""Retry-After where the model server gives none."""
+
+MOST_RETRY_SECONDS = 3600
+"""Largest Retry-After that is passed on."""
+
+MESSAGE_CHARS = 500
+"""Longest text of a model server that is passed on."""
+
+_OUR_TYPE = problems.MALFORMED_BODY.uri.removesuffix(problems.MALFORMED_BODY.slug)
+_KNOWN_TYPES = {kind.uri: kind for kind in problems.PROBLEM_TYPES}
+
+# These would speak of the request that web made, not of the one that the client sent.
+_MISUNDERSTANDINGS = {
+    problems.MALFORMED_BODY,
+    problems.NOT_FOUND,
+    problems.METHOD_NOT_ALLOWED,
+    problems.NOT_ACCEPTABLE,
+    problems.BODY_TIMEOUT,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+@contextmanager
+def transport_failures(url: str) -> Iterator[None]:
+    """Turns what httpx and asyncio raise into problems."""
+    try:
+        yield
+    except httpx.PoolTimeout as error:
+        raise _failure(
+            url, error, problems.OVERLOADED, "All connections to the model servers are taken.", RETRY_SECONDS
+        ) from None
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise _failure(
+            url, error, problems.UNAVAILABLE, "The model server does not take connections.", RETRY_SECONDS
+        ) from None
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise _failure(url, error, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
+    except httpx.HTTPError as error:
+        raise _failure(
+            url, error, problems.BAD_UPSTREAM, "The connection to the model server broke before its answer was whole."
+        ) from None
+
+
+def bad_answer(url: str, why: str) -> ProblemError:
+    return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.")
+
+
+def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ProblemError:
+    """The problem behind an answer whose status is not 200."""
+    ours = _our_problem(url, body, _retry_after(headers))
+    if ours is not None:
+        return ours
+    message = _message(body)
+    seen = f"status {status}: {message}"
+    match status:
+        case HTTPStatus.BAD_REQUEST | HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
+            detail = f"The model server refused the request: {message or 'it does not say why'}"
+            return _failure(url, seen, problems.INVALID_FIELD, detail)
+        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
+            wait = _retry_after(headers) or RETRY_SECONDS
+            return _failure(url, seen, problems.OVERLOADED, "The model server is full or not ready.", wait)
+        case HTTPStatus.GATEWAY_TIMEOUT:
+            return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.")
+        case _:
+            # 404 too: this server itself lists the name, so the mistake is the operator's and not the client's.
+            return bad_answer(url, seen)
+
+
+def unusable_event(url: str, data: bytes) -> ProblemError:
+    """The problem behind an event that is no chunk: ours, or `{"error": {"message": ...}}`, or nonsense."""
+    return _our_problem(url, data) or bad_answer(url, f"an event of it is no chunk: {data[:MESSAGE_CHARS]!r}")
+
+
+def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
+    """A problem document of our own predictor, to be passed on."""
+    try:
+        problem = Problem.model_validate_json(data)
+    except ValidationError:
+        return None
+    if not problem.type.startswith(_OUR_TYPE) or not 400 <= problem.status <= 599:
+        return None
+    slug = problem.type.removeprefix(_OUR_TYPE)
+    kind = _KNOWN_TYPES.get(problem.type, ProblemType(slug, problem.status, problem.title))
+    seen = f"{slug}: {problem.detail}"
+    if kind in _MISUNDERSTANDINGS:
+        return bad_answer(url, seen)
+    extra = problem.model_extra or {}
+    wait = problem.retry_after or retry_after
+    error = _failure(url, seen, kind, problem.detail, wait)
+    # `error` is there for OpenAI clients of the predictor and repeats the rest.
+    members = {name: value for name, value in extra.items() if name != "error"}
+    error.problem = error.problem.model_copy(update={**members, "errors": problem.errors})
+    return error
+
+
+class _ErrorBody(BaseModel):
+    error: Any = None
+    message: Any = None
+    detail: Any = None
+
+
+def _foreign_error(url: str, data: bytes) -> ProblemError | None:
+    """An error event of another runtime: `{"error": {"message": ...}}`, after a 200 and so without a status."""
+    try:
+        failed = bool(_ErrorBody.model_validate_json(data).error)
+    except ValidationError:
+        return None
+    return bad_answer(url, f"it ends with an error: {_message(data)}") if failed else None
+
+
+def _message(body: bytes) -> str:
+    """The one sentence in an error body, wherever the runtime puts it."""
+    try:
+        parsed = _ErrorBody.model_validate_json(body)
+    except ValidationError:
+        return ""  # HTML of a proxy, say: nothing for a client to read
+    inner = parsed.error.get("message") if isinstance(parsed.error, dict) else parsed.error
+    for text in (inner, parsed.message, parsed.detail):
+        if isinstance(text, str) and text:
+            return text if len(text) <= MESSAGE_CHARS else text[: MESSAGE_CHARS - 1] + "…"
+    return ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("retry-after", "")
+    seconds = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None  # a date is not taken
+    return None if seconds is None else min(max(1, seconds), MOST_RETRY_SECONDS)
+
+
+def _failure(url: str, seen: object, kind: ProblemType, detail: str, retry_after: float | None = None) -> ProblemError:
+    log.warning("%s at %s: %r", kind.slug, url, seen)
+    return ProblemError(kind, detail, retry_after=retry_after)

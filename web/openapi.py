@@ -1,0 +1,205 @@
+"""The OpenAPI 3.1 description, assembled from the contract's own models so that it cannot drift from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from contract import (
+    BODY_BYTES,
+    ErrorEvent,
+    GenerationRequest,
+    Problem,
+    ProblemType,
+    ResultEvent,
+    StatusEvent,
+    TextResult,
+    Timing,
+    TokenEvent,
+    Usage,
+    problems,
+)
+from web.accept import JSON, SSE
+from wire.sse import frame
+
+_EVENTS = (StatusEvent, TokenEvent, ResultEvent, ErrorEvent)
+
+# In the order of the statuses; what is missing here cannot happen to a POST /generate.
+_PROBLEMS: dict[ProblemType, str] = {
+    problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
+    problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
+    problems.UNKNOWN_MODEL: "The models served here are: poet.",
+    problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
+    problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",
+    problems.BODY_TOO_LARGE: f"A body may have at most {BODY_BYTES} bytes.",
+    problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
+    "application/json.",
+    problems.INTERNAL: "Something went wrong on the server; its log says what.",
+    problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
+    problems.LOADING: "poet is loading.",
+    problems.OVERLOADED: "The model server is full or not ready.",
+    problems.UNAVAILABLE: "The model server does not take connections.",
+    problems.UPSTREAM_TIMEOUT: "The model server took too long.",
+}
+
+_REQUESTS: dict[str, dict[str, Any]] = {
+    "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
+    "sampling": {
+        "summary": "Everything that can be chosen",
+        "value": {
+            "prompt": "Write a poem about the moon",
+            "max_tokens": 128,
+            "temperature": 0.8,
+            "top_p": 0.95,
+            "stop": ["\n\n", "END"],
+            "seed": 7,
+        },
+    },
+    "live": {"summary": "Read it while it is written", "value": {"prompt": "春天的雨", "stream": True}},
+}
+
+_TEXT = "床前明月光,疑是地上霜。\n举头望明月,低头思故乡。"
+_RESULT = ResultEvent(
+    id="0b7f8c1e5d9a4f2e8c3b6a1d7e9f0a2c",
+    model="poet",
+    text=_TEXT,
+    finish_reason="stop",
+    usage=Usage(prompt_tokens=12, completion_tokens=25),
+    timing=Timing(queue_s=0.0021, first_token_s=0.0312, total_s=0.1984),
+)
+
+
+def describe(version: str, models: list[str]) -> dict[str, Any]:
+    """The document; `models` are the served names, the default first."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shangcai",
+            "version": version,
+            "summary": "From a prompt to a poem",
+            "description": f"Models served here: {', '.join(models)}. The first is the default.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/generate": {"post": _generate()},
+            "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
+            "/openapi.json": {"get": _simple("openapi", "This document")},
+            "/": {"get": _simple("discovery", "What is served here")},
+        },
+        "components": {"schemas": _schemas(), "headers": _headers()},
+    }
+
+
+def _generate() -> dict[str, Any]:
+    return {
+        "operationId": "generate",
+        "summary": "Generate a text",
+        "description": f"The Accept header chooses the form: {JSON} (default) or {SSE}. "
+        '`"stream": true` chooses the latter whatever Accept says.',
+        "parameters": [
+            _parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
+            _parameter("traceparent", "W3C trace context, passed on to the model server."),
+            _parameter("tracestate", "W3C trace context, passed on to the model server."),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": _ref("GenerationRequest"), "examples": _REQUESTS}},
+        },
+        "responses": {
+            "200": {
+                "description": "The text, whole or as it is written.",
+                "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+                "content": {
+                    JSON: {"schema": _ref("TextResult"), "example": _RESULT.model_dump(mode="json")},
+                    SSE: {"schema": {"type": "string", "description": _EVENTS_TEXT}, "example": _live_example()},
+                },
+            },
+            **{str(status): _refusal(status) for status in dict.fromkeys(kind.status for kind in _PROBLEMS)},
+        },
+    }
+
+
+_EVENTS_TEXT = (
+    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent) and `token` "
+    "(TokenEvent), then exactly one `result` (ResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
+)
+
+
+def _live_example() -> str:
+    first, second = _TEXT[:12], _TEXT[12:]
+    events: list[StatusEvent | TokenEvent | ResultEvent] = [
+        StatusEvent(state="queued"),
+        StatusEvent(state="running"),
+        TokenEvent(text=first),
+        TokenEvent(text=second),
+        _RESULT,
+    ]
+    return b"".join(frame(event.model_dump_json(), event.event) for event in events).decode()
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    kinds = [kind for kind in _PROBLEMS if kind.status == status]
+    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if status == problems.OVERLOADED.status:
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    return {
+        "description": "; or ".join(kind.title for kind in kinds) + ".",
+        "headers": headers,
+        "content": {
+            problems.MEDIA_TYPE: {
+                "schema": {
+                    "allOf": [_ref("Problem"), {"properties": {"type": {"enum": [kind.uri for kind in kinds]}}}]
+                },
+                "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
+            }
+        },
+    }
+
+
+def _example(kind: ProblemType) -> dict[str, Any]:
+    detail = _PROBLEMS[kind]
+    example: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
+    if kind is problems.INVALID_FIELD:
+        field, _, reason = detail.partition(": ")
+        example["errors"] = [{"field": field, "detail": reason}]
+    if kind.status == problems.OVERLOADED.status:
+        example["retry_after"] = 5
+    return example
+
+
+def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"type": "object"}}
+    if example is not None:
+        content["example"] = example
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": summary + ".", "content": {JSON: content}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(GenerationRequest, "validation")]
+    outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
+        (model, "serialization") for model in (TextResult, Problem, *_EVENTS)
+    ]
+    _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = document["$defs"]
+    return schemas
+
+
+def _headers() -> dict[str, Any]:
+    return {
+        "X-Request-Id": {"description": "The name of this request.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
+    }
+
+
+def _parameter(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
+def _ref(model: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model}"}

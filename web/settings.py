@@ -1,0 +1,79 @@
+"""What an operator can set: every value is an environment variable (`PORT`) and a flag (`--port`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AnyHttpUrl, Field, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contract.limits import BODY_BYTES, BODY_SECONDS
+from wire.guard import SEND_SECONDS
+from wire.sse import HEARTBEAT_SECONDS
+
+_HTTP_URL = TypeAdapter(AnyHttpUrl)
+
+
+def _base_url(text: str) -> str:
+    """Checked here, so that a typing error stops the start and not the first request."""
+    url = _HTTP_URL.validate_python(text)
+    if url.query is not None or url.fragment is not None:
+        raise ValueError("must end with its host or path: paths are appended to it")
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not hold a user name or password: it is written to the log")
+    return str(url).rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Settings(BaseSettings):
+    """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        cli_prog_name="python -m web",
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    models: dict[ModelName, BaseUrl] = Field(
+        min_length=1,
+        description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081"}. '
+        "The first is the default model.",
+    )
+    host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+
+    connect_seconds: PositiveFloat = Field(default=5, description="Longest wait for a connection to a model server.")
+    read_seconds: PositiveFloat = Field(
+        default=60, description="Longest silence of a model server; its heartbeats, if it sends any, break the silence."
+    )
+    generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
+    max_connections: PositiveInt = Field(default=100, description="Most connections to the model servers together.")
+    pool_seconds: PositiveFloat = Field(default=5, description="Longest wait for one of these connections.")
+    keepalive_seconds: PositiveFloat = Field(
+        default=3,
+        description="How long an idle connection is kept; less than model servers do (uvicorn: 5), "
+        "else both ends race.",
+    )
+
+    heartbeat_seconds: PositiveFloat = Field(
+        default=HEARTBEAT_SECONDS, description="Silence after which an event stream sends a comment."
+    )
+    body_bytes: PositiveInt = Field(default=BODY_BYTES, description="Largest request body.")
+    body_seconds: PositiveFloat = Field(default=BODY_SECONDS, description="Longest a client may take to send its body.")
+    send_seconds: PositiveFloat = Field(
+        default=SEND_SECONDS, description="Longest a client may refuse to take what is sent to it."
+    )
+    max_clients: PositiveInt = Field(default=1000, description="Most open client connections; more get a bare 503.")
+    cors_origins: list[str] = Field(
+        default=[], description="Origins whose pages may call this server; none by default."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")
+    grace_seconds: PositiveInt = Field(
+        default=30, description="After SIGTERM: longest wait for accepted requests to be finished."
+    )

@@ -1,0 +1,75 @@
+"""The way to a model server: one streaming chat completion in the OpenAI shapes, whatever the client wants in the end.
+
+Streaming always, because closing the connection is then all it takes to cancel, and the first token can be timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from contract import GenerationRequest
+from web.exchange import Exchange
+
+if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
+    from web.settings import Settings
+
+_PATH = "/openai/v1/chat/completions"
+_PASSED_ON = {"max_tokens", "temperature", "top_p", "stop", "seed"}
+
+
+class Upstream:
+    """The model servers, by way of one pool of connections."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, model: str, order: GenerationRequest, headers: dict[str, str], deadline: float
+    ) -> AsyncIterator[Exchange]:
+        """Send the order and wait until it is accepted, which is not yet running. Leaving the context cancels it.
+
+        `deadline` is on the clock of the event loop. Whatever goes wrong is a ProblemError.
+        """
+        request = self._client.build_request("POST", url + _PATH, json=_body(model, order), headers=headers)
+        exchange = Exchange(self._client, request, url, deadline)
+        try:
+            await exchange.accepted()
+            yield exchange
+        finally:
+            await exchange.close()
+
+
+def make_client(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=transport,
+        limits=httpx.Limits(
+            max_connections=settings.max_connections,
+            max_keepalive_connections=settings.max_connections,
+            keepalive_expiry=settings.keepalive_seconds,
+        ),
+        timeout=httpx.Timeout(
+            connect=settings.connect_seconds,
+            read=settings.read_seconds,
+            write=settings.read_seconds,
+            pool=settings.pool_seconds,
+        ),
+        # Compression would hold tokens back until a block is full.
+        headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "User-Agent": "shangcai-web"},
+        follow_redirects=False,
+        trust_env=False,  # a proxy variable of the machine must not catch what is addressed to a neighbour
+    )
+
+
+def _body(model: str, order: GenerationRequest) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": order.prompt}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **order.model_dump(include=_PASSED_ON, exclude_none=True),
+    }
