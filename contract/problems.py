@@ -7,11 +7,11 @@ HTTP clients commonly do the same. So what a repetition cannot mend is 400, 406,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.fields import StrictModel
 
@@ -132,18 +132,15 @@ def invalid_field(field: str, detail: str) -> ProblemError:
     return field_problem([FieldError(field=field, detail=detail)])
 
 
-def invalid_fields(error: ValidationError, known: Iterable[str]) -> ProblemError:
-    """Name every refused field of a body and what is allowed there.
-
-    `known` are the fields that the body may have. A body that is no JSON at all is a MALFORMED_BODY.
-    """
+def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemError:
+    """Name every field that `body` refused and what is allowed there. What is no JSON at all is a MALFORMED_BODY."""
     errors = []
     for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
         match item["type"]:
             case "json_invalid":
                 return ProblemError(MALFORMED_BODY, f"The body is not valid JSON: {item['ctx']['error']}.")
             case "extra_forbidden":
-                detail = f"unknown field; allowed are {', '.join(known)}"
+                detail = f"unknown field; allowed are {', '.join(_fields_beside(body, item['loc']))}"
             case "missing":
                 detail = "is required"
             case "value_error":
@@ -153,6 +150,21 @@ def invalid_fields(error: ValidationError, known: Iterable[str]) -> ProblemError
         name = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"])
         errors.append(FieldError(field=name or "body", detail=detail))
     return field_problem(errors)
+
+
+def _fields_beside(body: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
+    """The fields that the model at the end of `path`, less its last part, does have."""
+    for part in path[:-1]:
+        if part in body.model_fields:
+            body = _model_in(body.model_fields[str(part)].annotation) or body
+    return body.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `list[Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def field_problem(errors: list[FieldError]) -> ProblemError:

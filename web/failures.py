@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from contract import Problem, ProblemError, ProblemType, problems
+from contract import FieldError, Problem, ProblemError, ProblemType, problems
+from contract.problems import field_problem
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +106,17 @@ def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> Probl
     seen = f"{slug}: {problem.detail}"
     if kind in _MISUNDERSTANDINGS:
         return bad_answer(url, seen)
-    extra = problem.model_extra or {}
-    wait = problem.retry_after or retry_after
-    error = _failure(url, seen, kind, problem.detail, wait)
+    # The client's prompt went upstream as the only message of a conversation.
+    errors = [
+        FieldError(field="prompt" if error.field == "messages" else error.field, detail=error.detail)
+        for error in problem.errors or ()
+    ]
+    detail = field_problem(errors).problem.detail if errors else problem.detail
+    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after)
     # `error` is there for OpenAI clients of the predictor and repeats the rest.
-    members = {name: value for name, value in extra.items() if name != "error"}
-    error.problem = error.problem.model_copy(update={**members, "errors": problem.errors})
-    return error
+    members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
+    passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
+    return passed_on
 
 
 class _ErrorBody(BaseModel):

@@ -26,4 +26,4 @@ async def json_body(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        raise invalid_fields(error, model.model_fields) from None
+        raise invalid_fields(error, model) from None

@@ -82,7 +82,7 @@ def test_one_refused_field() -> None:
 def refused(body: str) -> ProblemError:
     with pytest.raises(ValidationError) as caught:
         GenerationRequest.model_validate_json(body)
-    return problems.invalid_fields(caught.value, GenerationRequest.model_fields)
+    return problems.invalid_fields(caught.value, GenerationRequest)
 
 
 def test_every_refused_field_is_named() -> None:

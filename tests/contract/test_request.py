@@ -71,7 +71,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 def test_refused_by_name_and_with_what_is_allowed(fields: dict[str, Any], named: str, allowed: str) -> None:
     with pytest.raises(ValidationError) as caught:
         GenerationRequest.model_validate_json(json.dumps({"prompt": "x", **fields}))
-    [error] = invalid_fields(caught.value, GenerationRequest.model_fields).problem.errors or []
+    [error] = invalid_fields(caught.value, GenerationRequest).problem.errors or []
     assert error.field == named
     assert allowed in error.detail
 

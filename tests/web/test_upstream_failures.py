@@ -169,6 +169,14 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
     assert response.json() == body
 
 
+async def test_what_the_predictor_calls_messages_is_the_clients_prompt(web: Web) -> None:
+    errors = [{"field": "messages", "detail": "has 300 tokens; the model's context holds 256"}]
+    body = {"type": "urn:shangcai:problem:invalid-field", "title": "x", "status": 400, "detail": "x", "errors": errors}
+    response = await web(lambda _: httpx.Response(400, json=body)).post("/generate", json={"prompt": "x"})
+    assert response.json()["errors"] == [{**errors[0], "field": "prompt"}]
+    assert response.json()["detail"] == "prompt: has 300 tokens; the model's context holds 256"
+
+
 async def test_a_problem_type_that_is_newer_than_this_server_is_passed_on(web: Web, slug: Slug) -> None:
     body = {"type": "urn:shangcai:problem:on-fire", "title": "Hot", "status": 503, "detail": "The stove burns."}
     response = await web(lambda _: httpx.Response(503, json=body)).post("/generate", json={"prompt": "x"})
