@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 from predictor.engine import ModelError
@@ -14,6 +15,9 @@ from wire.settings import read_settings
 
 
 def main() -> int:
+    # Until the server takes over. In a container this is process 1, which a signal without a handler does not reach.
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, lambda *_: os._exit(0))
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
@@ -21,7 +25,7 @@ def main() -> int:
         check_source(settings.model)
         listener = listen(settings.host, settings.port)
         if settings.grpc_port:
-            listen("::", settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
+            listen(settings.host, settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
     except (ModelError, OSError) as error:
         print(f"predictor: {error}", file=sys.stderr)
         return 1

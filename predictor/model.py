@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
@@ -23,6 +23,9 @@ from predictor.engine import Completion, Generation, ModelError, TextEngine, Tex
 from predictor.startup import Startup
 
 _GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
+
+
+_OUTPUTS = {"text": "BYTES", "finish_reason": "BYTES", "prompt_tokens": "INT64", "completion_tokens": "INT64"}
 
 
 class _V1Body(StrictModel):
@@ -110,7 +113,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         try:
             body = _V1Body.model_validate(payload)
         except ValidationError as error:
-            raise invalid_fields(error, _V1Body.model_fields | TextPrompt.model_fields) from None
+            raise invalid_fields(error, _V1Body) from None
         completions = await _all([self._complete(instance.prompt, instance) for instance in body.instances])
         return {"predictions": [_prediction(completion) for completion in completions]}
 
@@ -118,19 +121,20 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         prompts, sampling = _read_tensors(request)
         completions = await _all([self._complete(prompt, sampling) for prompt in prompts])
         shape = [len(completions)]
-        columns = {
-            "text": ("BYTES", [completion.text for completion in completions]),
-            "finish_reason": ("BYTES", [completion.end.finish_reason for completion in completions]),
-            "prompt_tokens": ("INT64", [completion.end.prompt_tokens for completion in completions]),
-            "completion_tokens": ("INT64", [completion.end.completion_tokens for completion in completions]),
+        columns: dict[str, list[Any]] = {
+            "text": [completion.text for completion in completions],
+            "finish_reason": [completion.end.finish_reason for completion in completions],
+            "prompt_tokens": [completion.end.prompt_tokens for completion in completions],
+            "completion_tokens": [completion.end.completion_tokens for completion in completions],
         }
-        outputs = [InferOutput(name, shape, datatype, data) for name, (datatype, data) in columns.items()]
+        outputs = [InferOutput(name, shape, _OUTPUTS[name], data) for name, data in columns.items()]
         return InferResponse(
             request.id or "",
             self.name,
             outputs,
             from_grpc=request.from_grpc,
             use_binary_outputs=request.use_binary_outputs,
+            requested_outputs=None if request.from_grpc else request.request_outputs,
         )
 
     async def _complete(self, prompt: str, sampling: Sampling) -> Completion:
@@ -143,12 +147,12 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         return [{"name": "prompt", "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        types = {"text": "BYTES", "finish_reason": "BYTES", "prompt_tokens": "INT64", "completion_tokens": "INT64"}
-        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in types.items()]
+        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in _OUTPUTS.items()]
 
     @staticmethod
     def _grpc_error(error: ProblemError) -> GrpcException:
-        return GrpcException(_GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT), error.problem.detail)
+        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
+        return GrpcException(status_code=code, details=error.problem.detail)
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:
@@ -165,6 +169,11 @@ def _read_tensors(request: InferRequest) -> tuple[list[str], Sampling]:
     """The prompts and the sampling parameters of a V2 request; a ProblemError that names what is wrong."""
     if [tensor.name for tensor in request.inputs] != ["prompt"] or request.inputs[0].datatype != "BYTES":
         raise invalid_field("inputs", 'must be one tensor: name "prompt", datatype "BYTES", shape [number of prompts]')
+    for output in request.request_outputs or ():
+        if output.name not in _OUTPUTS:
+            raise invalid_field("outputs", f"there is no output {output.name[:64]!r}; there are {', '.join(_OUTPUTS)}")
+    if not isinstance(request.parameters or {}, Mapping):  # KServe does not look at those that come with binary tensors
+        raise invalid_field("parameters", "must be an object")
     try:
         values = request.inputs[0].as_numpy().reshape(-1).tolist()
         texts = [value.decode() if isinstance(value, bytes) else value for value in values]
@@ -179,7 +188,7 @@ def _read_tensors(request: InferRequest) -> tuple[list[str], Sampling]:
         sampling = Sampling.model_validate(parameters, strict=False)
         prompts = [TextPrompt.model_validate({"prompt": text}).prompt for text in texts]
     except ValidationError as error:
-        raise invalid_fields(error, Sampling.model_fields) from None
+        raise invalid_fields(error, Sampling) from None
     return prompts, sampling
 
 

@@ -10,7 +10,7 @@ from predictor.engine import ModelError
 MOUNT_POINT = "/mnt/models"
 """Where KServe's storage initializer puts the model."""
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 def check_source(model: str) -> None:
@@ -23,5 +23,5 @@ def check_source(model: str) -> None:
             raise ModelError(f"the folder {model} holds no *.safetensors; other weight formats are not loaded")
     elif folder.exists():
         raise ModelError(f"{model} is a file; give the folder that holds config.json and *.safetensors")
-    elif model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
-        raise ModelError(f"there is no folder {model}")
+    elif not _HUB_ID.fullmatch(model):
+        raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}")

@@ -6,27 +6,24 @@ torch and transformers are imported by `load`, not by this module: the port is o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
-import queue
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contract import problems
 from contract.limits import MAX_TOKENS
 from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
-from predictor.engine import Finished, Generation, Message, ModelError, Started, TextEngine, TextTask, Token
-from predictor.stop_sequences import StopScanner
+from predictor.engine import Finished, Generation, Message, ModelError, Started, TextEngine, TextTask
+from predictor.jobs import Job, JobQueue
+from predictor.writer import Writer
 
 if TYPE_CHECKING:
-    import torch
     from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
@@ -37,16 +34,11 @@ MAX_WAITING = 64
 STALL_SECONDS = 120.0
 """A step that takes longer than this is taken for a stuck device."""
 
+GREEDY_BELOW = 1e-4
+"""A lower temperature counts as 0: it would hardly differ, and the logits divided by it could be infinite."""
+
 DEFAULT_TOKENS = 512
 """max_tokens where neither the request nor the model's generation config says."""
-
-
-@dataclass(slots=True)
-class _Job:
-    generation: Generation
-    prompt: list[int]
-    sampling: Sampling
-    accepted_at: float = field(default_factory=time.perf_counter)
 
 
 class TransformersEngine(TextEngine):
@@ -59,11 +51,11 @@ class TransformersEngine(TextEngine):
     def __init__(
         self, model: str, *, device: str = "auto", dtype: str = "auto", max_waiting: int = MAX_WAITING
     ) -> None:
+        self.model: Any
         self._source = model
         self._device = device
         self._dtype = dtype
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(max_waiting)
-        self._closing = threading.Event()
+        self._jobs = JobQueue(max_waiting)
         self._cook = threading.Thread(target=self._serve, name="engine", daemon=True)
         # One thread, because a Rust tokenizer that is reconfigured while another thread encodes with it raises.
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
@@ -81,6 +73,8 @@ class TransformersEngine(TextEngine):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         transformers.utils.logging.disable_progress_bar()
+        if not log.isEnabledFor(logging.DEBUG):
+            transformers.utils.logging.set_verbosity_error()  # what is wrong is said below, in one line
         device = self._device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,14 +87,18 @@ class TransformersEngine(TextEngine):
                 self._source, trust_remote_code=False
             )
             if not self.tokenizer.is_fast:
-                raise ModelError(f"{self._source} has no tokenizer.json; slow tokenizers are not served")
+                raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
             report("loading the weights")
-            self.model: Any = AutoModelForCausalLM.from_pretrained(
-                self._source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            self.model, info = AutoModelForCausalLM.from_pretrained(
+                self._source,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
+            self._check_weights(info)
             self.model.to(device)
-        except ModelError:
-            raise
         except Exception as error:
             log.debug("loading %s failed", self._source, exc_info=True)
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -112,14 +110,23 @@ class TransformersEngine(TextEngine):
         self._cook.start()
         self._warm_up()
 
+    def _check_weights(self, info: dict[str, Any]) -> None:
+        """transformers makes up the tensors that it does not find, and would serve noise."""
+        wrong = {"missing": sorted(info["missing_keys"]), "of the wrong shape": sorted(info["mismatched_keys"])}
+        for what, tensors in wrong.items():
+            if tensors:
+                first = tensors[0] if isinstance(tensors[0], str) else tensors[0][0]
+                raise ModelError(f"{len(tensors)} of its tensors are {what}, {first} among them")
+
     def _warm_up(self) -> None:
         """Run one short generation, so that lazily built kernels and caches are not the first user's wait."""
         asyncio.run(self._generate_once())
 
     async def _generate_once(self) -> None:
-        generation = await self.submit(TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=2)))
-        async for _ in generation:
-            pass
+        try:
+            await (await self.submit(TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=2)))).complete()
+        except ProblemError as error:
+            raise ModelError(f"{self._source} cannot generate: {error}") from error
 
     # Accepting
 
@@ -131,15 +138,13 @@ class TransformersEngine(TextEngine):
                 "prompt" if isinstance(task.prompt, str) else "messages",
                 f"has {len(prompt)} tokens; the model's context holds {self.context}, the answer included",
             )
-        job = _Job(Generation(), prompt, task.sampling)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
+        job = Job(Generation(), prompt, task.sampling)
+        if not self._jobs.put(job):
             raise ProblemError(
                 problems.OVERLOADED,
-                f"{self._jobs.maxsize} requests are waiting already.",
-                retry_after=self._jobs.maxsize * self._service_s,
-            ) from None
+                f"{self._jobs.places} requests are waiting already.",
+                retry_after=self._jobs.places * self._service_s,
+            )
         return job.generation
 
     def _encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
@@ -164,8 +169,6 @@ class TransformersEngine(TextEngine):
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if job.generation.closed or self._closing.is_set():
-                continue
             self._beat_at = begun = time.perf_counter()
             job.generation.publish(Started(begun - job.accepted_at))
             try:
@@ -179,13 +182,13 @@ class TransformersEngine(TextEngine):
             finally:
                 self._beat_at = None
 
-    def _generate(self, job: _Job) -> Finished:
+    def _generate(self, job: Job) -> Finished:
         import torch
         from transformers import StoppingCriteriaList
 
         config = self._generation_config(job)
         torch.manual_seed(secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed)
-        writer = _Writer(self, job, config)
+        writer = Writer(job, config, self.tokenizer.backend_tokenizer, self._beat)
         ids = torch.tensor([job.prompt], device=self.device)
         with torch.inference_mode():
             self.model.generate(
@@ -197,7 +200,7 @@ class TransformersEngine(TextEngine):
             )
         return writer.finish()
 
-    def _generation_config(self, job: _Job) -> GenerationConfig:
+    def _generation_config(self, job: Job) -> GenerationConfig:
         """The model's own defaults, with what the request asks for laid over them."""
         sampling = job.sampling
         config: GenerationConfig = copy.deepcopy(self.model.generation_config)
@@ -208,14 +211,14 @@ class TransformersEngine(TextEngine):
         if config.pad_token_id is None:  # one sequence is never padded, but generate warns without
             config.pad_token_id = self.tokenizer.eos_token_id
         if sampling.temperature is not None or sampling.top_p is not None:
-            config.do_sample = sampling.temperature != 0
+            config.do_sample = sampling.temperature is None or sampling.temperature >= GREEDY_BELOW
             config.temperature = sampling.temperature if sampling.temperature is not None else config.temperature
             config.top_p = sampling.top_p if sampling.top_p is not None else config.top_p
         if not config.do_sample:  # generate warns of sampling parameters it is not going to use
             config.temperature = config.top_p = config.top_k = None
         return config
 
-    def beat(self) -> None:
+    def _beat(self) -> None:
         self._beat_at = time.perf_counter()
 
     @property
@@ -225,56 +228,6 @@ class TransformersEngine(TextEngine):
         return self._cook.is_alive() and not stalled
 
     def close(self) -> None:
-        self._closing.set()
         self._encoder.shutdown(wait=False, cancel_futures=True)
-        with contextlib.suppress(queue.Full):  # then the thread is emptying the queue, and it is a daemon in any case
-            self._jobs.put_nowait(None)
-
-
-class _Writer:
-    """Streamer and stopping criterion of one `generate` call: turns token ids into Token events.
-
-    `generate` calls `put` with the prompt first and then with each token, and the instance itself after each token to
-    learn whether to stop.
-    """
-
-    def __init__(self, engine: TransformersEngine, job: _Job, config: GenerationConfig) -> None:
-        from tokenizers.decoders import DecodeStream
-
-        self._engine = engine
-        self._job = job
-        eos = config.eos_token_id
-        self._eos = {eos} if isinstance(eos, int) else set(eos or ())
-        self._decoder = DecodeStream(skip_special_tokens=True)
-        self._scanner = StopScanner(job.sampling.stop or ())
-        self._ended = False
-        self._count = -1  # the prompt comes first
-
-    def put(self, ids: torch.Tensor) -> None:
-        self._engine.beat()
-        self._count += 1
-        if self._count == 0:
-            return
-        token = int(ids[0])
-        if token in self._eos:
-            self._ended = True
-            return
-        piece = self._decoder.step(self._engine.tokenizer.backend_tokenizer, token)
-        if piece:
-            self._publish(self._scanner.push(piece))
-
-    def end(self) -> None:
-        """Called by `generate` at the end."""
-
-    def __call__(self, ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        stop = self._scanner.stopped or self._job.generation.closed
-        return ids.new_full((ids.shape[0],), stop, dtype=bool)
-
-    def finish(self) -> Finished:
-        self._publish(self._scanner.flush())
-        complete = self._ended or self._scanner.stopped
-        return Finished("stop" if complete else "length", len(self._job.prompt), self._count)
-
-    def _publish(self, text: str) -> None:
-        if text:
-            self._job.generation.publish(Token(text))
+        for job in self._jobs.close():
+            job.generation.publish(ProblemError(problems.UNAVAILABLE, "The server is shutting down."))

@@ -98,14 +98,14 @@ class RequestGuard:
         if answering:
             # The status line is out: only a broken connection can still tell the client that this is not the end.
             raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem
-        await problem_response(problem)(scope, receive, send)
+        await self.respond(scope["path"], problem)(scope, receive, send)
 
     async def _refuse(self, problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a client that may still be sending its body, and close the connection when it stops.
 
         A connection that is closed over unread data is reset, and the reset destroys the answer on its way.
         """
-        response = problem_response(problem)
+        response = self.respond(scope["path"], problem)
         response.headers["Connection"] = "close"
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})

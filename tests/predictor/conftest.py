@@ -1,0 +1,241 @@
+"""A scripted engine, a server around it on a real socket, and a real engine with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from unittest import mock
+
+import httpx
+import pytest
+
+from contract.result import FinishReason
+from predictor.engine import Finished, Generation, Started, TextEngine, TextTask, Token
+from predictor.transformers_engine import TransformersEngine
+from wire.listener import listen
+
+with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
+    from predictor.model import GenerationModel
+    from predictor.server import PredictorServer
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
+
+DEADLINE = 60.0
+"""Longest that a test waits for anything: a hang, not a measure of speed."""
+
+
+@dataclass
+class Script:
+    """What the engine says to one task: each piece is a text, a gate to wait at, or an exception to end with."""
+
+    pieces: tuple[str | asyncio.Event | Exception, ...]
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 3
+    completion_tokens: int = 2
+    queue_s: float = 0.25
+
+
+class ScriptedEngine(TextEngine):
+    """Says what it was told to. Records the tasks it got and the generations it made."""
+
+    def __init__(self) -> None:
+        self.tasks: list[TextTask] = []
+        self.generations: list[Generation] = []
+        self.loading = threading.Event()
+        self.load_gate = threading.Event()
+        self.load_error: BaseException | None = None
+        self.is_alive = True
+        self.stopped = False
+        self._scripts: deque[Script | Exception] = deque()
+        self._speakers: set[asyncio.Task[None]] = set()
+
+    def enqueue(self, *pieces: str | asyncio.Event | Exception, **ending: Any) -> None:
+        """What to say to the next task that has no script yet."""
+        self._scripts.append(Script(pieces, **ending))
+
+    def refuse(self, error: Exception) -> None:
+        """Raise this when the next task is submitted."""
+        self._scripts.append(error)
+
+    @property
+    def closed(self) -> list[bool]:
+        return [generation.closed for generation in self.generations]
+
+    def load(self, report: Callable[[str], None]) -> None:
+        report("pretending to load")
+        self.loading.set()
+        assert self.load_gate.wait(DEADLINE)
+        if self.load_error:
+            raise self.load_error
+
+    async def submit(self, task: TextTask) -> Generation:
+        self.tasks.append(task)
+        script = self._scripts.popleft()
+        if isinstance(script, Exception):
+            raise script
+        generation = Generation()
+        self.generations.append(generation)
+        speaker = asyncio.create_task(self._speak(generation, script))
+        self._speakers.add(speaker)
+        speaker.add_done_callback(self._speakers.discard)
+        return generation
+
+    async def _speak(self, generation: Generation, script: Script) -> None:
+        generation.publish(Started(script.queue_s))
+        for piece in script.pieces:
+            match piece:
+                case str():
+                    generation.publish(Token(piece))
+                case asyncio.Event():
+                    await piece.wait()
+                case _:
+                    generation.publish(piece)  # type: ignore[arg-type]  # only ProblemErrors make sense here
+                    return
+        generation.publish(Finished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
+
+    @property
+    def alive(self) -> bool:
+        return self.is_alive
+
+    def close(self) -> None:
+        self.stopped = True
+        self.load_gate.set()
+        for speaker in self._speakers:
+            speaker.cancel()
+
+
+class Eventually(Protocol):
+    async def __call__(self, holds: Callable[[], object]) -> None: ...
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Waits until something holds, however slow the machine is."""
+
+    async def wait(holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@dataclass
+class Served:
+    """A server that runs in the event loop of the test."""
+
+    engine: ScriptedEngine
+    model: GenerationModel
+    server: PredictorServer
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
+    """Serves, and goes on loading until the test opens `engine.load_gate`."""
+    model = GenerationModel("poet", engine)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5)
+    serving = asyncio.create_task(server.rest.start())
+    model.start_loading(on_failure=server.leave)
+    try:
+        yield Served(engine, model, server, port)
+    finally:
+        # Without uvicorn's waits, which add up over hundreds of tests; the graceful end has tests of its own.
+        serving.cancel()
+        await asyncio.wait({serving})
+        uvicorn = server.rest._server
+        for accepting in getattr(uvicorn, "servers", ()):
+            accepting.close()
+        for connection in list(uvicorn.server_state.connections):
+            connection.transport.abort()
+        listener.close()
+        model.stop()
+
+
+@pytest.fixture
+async def server(loading_server: Served, eventually: Eventually) -> Served:
+    """Serves, and is ready."""
+    loading_server.engine.load_gate.set()
+    await eventually(lambda: loading_server.model.startup.ready)
+    return loading_server
+
+
+@pytest.fixture
+async def loading_client(loading_server: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=loading_server.url, timeout=DEADLINE) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(server: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
+        yield client
+
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer and no chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(["hello world, hello moon and sun"] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1, do_sample=True)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path) -> Iterator[TransformersEngine]:
+    """The real engine with the tiny model, and three places in its queue."""
+    engine = TransformersEngine(str(tiny_model), max_waiting=3)
+    engine.load(lambda _phase: None)
+    yield engine
+    assert engine.alive, "the engine survived every test"
+    engine.close()

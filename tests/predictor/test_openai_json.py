@@ -1,0 +1,296 @@
+"""The OpenAI routes, answered in one piece."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from contract import problems
+from contract.problems import ProblemError
+from contract.request import Sampling
+from predictor.engine import TextTask
+
+CHAT = "/openai/v1/chat/completions"
+COMPLETIONS = "/openai/v1/completions"
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "poet", "messages": [{"role": "user", "content": "moon"}]} | fields
+
+
+def completion(**fields: Any) -> dict[str, Any]:
+    return {"model": "poet", "prompt": "moon"} | fields
+
+
+async def test_the_served_model_is_listed(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/openai/v1/models")).json()
+
+    assert listed["object"] == "list"
+    [card] = listed["data"]
+    assert (card["id"], card["object"]) == ("poet", "model")
+    assert (await client.get("/openai/v1/models/poet")).json() == card
+
+
+async def test_a_chat_completion_holds_the_text_the_reason_and_the_usage(
+    client: httpx.AsyncClient, engine: Any
+) -> None:
+    engine.enqueue("床前", "明月光", prompt_tokens=3, completion_tokens=6)
+
+    answer = await client.post(CHAT, json=chat())
+
+    assert answer.status_code == 200
+    document = answer.json()
+    assert document.pop("id").startswith("chatcmpl-")
+    assert document.pop("created") > 0
+    assert document == {
+        "object": "chat.completion",
+        "model": "poet",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "床前明月光", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
+        "timing": {"queue_s": 0.25},
+    }
+
+
+async def test_a_completion_holds_the_text_the_reason_and_the_usage(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("light", " on the bed", finish_reason="length", prompt_tokens=1, completion_tokens=4)
+
+    document = (await client.post(COMPLETIONS, json=completion())).json()
+
+    assert document.pop("id").startswith("cmpl-")
+    assert document.pop("created") > 0
+    assert document == {
+        "object": "text_completion",
+        "model": "poet",
+        "choices": [{"index": 0, "text": "light on the bed", "logprobs": None, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5},
+        "timing": {"queue_s": 0.25},
+    }
+
+
+async def test_chat_messages_reach_the_engine_as_turns(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("x")
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "moon "}, {"type": "text", "text": "rain"}]},
+        {"role": "assistant", "content": "ok", "name": "poet"},
+        {"role": "user", "content": "go on"},
+    ]
+
+    assert (await client.post(CHAT, json=chat(messages=messages))).status_code == 200
+
+    [task] = engine.tasks
+    assert task.prompt == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "moon rain"},
+        {"role": "assistant", "content": "ok"},
+        {"role": "user", "content": "go on"},
+    )
+
+
+async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("x")
+    engine.enqueue("x")
+
+    await client.post(COMPLETIONS, json=completion(prompt=" moon\n"))
+    await client.post(COMPLETIONS, json=completion(prompt=[" moon\n"]))
+
+    assert [task.prompt for task in engine.tasks] == [" moon\n", " moon\n"]
+
+
+async def test_sampling_parameters_reach_the_engine(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("x")
+    fields = {"max_tokens": 7, "temperature": 0, "top_p": 0.5, "stop": "\n", "seed": 2**63 - 1}
+
+    await client.post(COMPLETIONS, json=completion(**fields))
+
+    sampling = engine.tasks[0].sampling
+    assert sampling.model_dump(include=set(Sampling.model_fields)) == fields | {"stop": ["\n"], "temperature": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "max_tokens"),
+    [({"max_completion_tokens": 5}, 5), ({"max_tokens": 6}, 6), ({"max_tokens": 6, "max_completion_tokens": 5}, 5)],
+)
+async def test_both_names_of_the_token_limit_work(
+    client: httpx.AsyncClient, engine: Any, fields: dict[str, int], max_tokens: int
+) -> None:
+    engine.enqueue("x")
+
+    await client.post(CHAT, json=chat(**fields))
+
+    assert engine.tasks[0].sampling.max_tokens == max_tokens
+
+
+HABITS = {
+    "n": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0.0,
+    "logit_bias": {},
+    "user": "me",
+    "stream": False,
+    "stream_options": None,
+    "seed": None,
+    "stop": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat(**HABITS, logprobs=False, metadata={"a": "b"}, store=False)),
+        (COMPLETIONS, completion(**HABITS, best_of=1, echo=False, logprobs=None, suffix="")),
+    ],
+)
+async def test_habitual_fields_that_ask_for_nothing_are_taken(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    engine.enqueue("x")
+
+    assert (await client.post(path, json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (CHAT, "n", 2),
+        (CHAT, "tools", [{"type": "function"}]),
+        (CHAT, "response_format", {"type": "json_object"}),
+        (CHAT, "logprobs", True),
+        (CHAT, "presence_penalty", 0.5),
+        (CHAT, "frequency_penalty", -1),
+        (CHAT, "logit_bias", {"5": 1.0}),
+        (CHAT, "max_completion_tokens", 0),
+        (CHAT, "messages", []),
+        (CHAT, "messages", "moon"),
+        (CHAT, "messages", None),
+        (CHAT, "messages", [{"role": "user", "content": "x" * 32_769}]),
+        (CHAT, "messages", [{"role": "user", "content": "x"}] * 1_025),
+        (CHAT, "messages.0.role", [{"role": "tool", "content": "x"}]),
+        (CHAT, "messages.0.content", [{"role": "user"}]),
+        (CHAT, "messages.0.tool_calls", [{"role": "assistant", "content": "x", "tool_calls": []}]),
+        (COMPLETIONS, "n", 2),
+        (COMPLETIONS, "best_of", 2),
+        (COMPLETIONS, "echo", True),
+        (COMPLETIONS, "logprobs", 1),
+        (COMPLETIONS, "suffix", "end"),
+        (COMPLETIONS, "prompt", ""),
+        (COMPLETIONS, "prompt", " \n"),
+        (COMPLETIONS, "prompt", None),
+        (COMPLETIONS, "prompt", ["a", "b"]),
+        (COMPLETIONS, "prompt", [1, 2]),
+        (COMPLETIONS, "prompt", "x" * 32_769),
+        (COMPLETIONS, "max_tokens", 0),
+        (COMPLETIONS, "max_tokens", 4_097),
+        (COMPLETIONS, "max_tokens", "5"),
+        (COMPLETIONS, "temperature", -0.1),
+        (COMPLETIONS, "temperature", 2.1),
+        (COMPLETIONS, "temperature", "hot"),
+        (COMPLETIONS, "top_p", 0),
+        (COMPLETIONS, "top_p", 1.1),
+        (COMPLETIONS, "seed", -1),
+        (COMPLETIONS, "seed", 2**63),
+        (COMPLETIONS, "stop", ["a", "b", "c", "d", "e"]),
+        (COMPLETIONS, "stop.0", [""]),
+        (COMPLETIONS, "stop.0", ["x" * 257]),
+        (COMPLETIONS, "stream", "yes"),
+        (COMPLETIONS, "stream_options.unknown", {"unknown": 1}),
+        (COMPLETIONS, "colour", "blue"),
+    ],
+)
+async def test_a_field_that_cannot_be_honoured_is_refused_by_name(
+    client: httpx.AsyncClient, engine: Any, path: str, field: str, value: object
+) -> None:
+    body = chat() if path == CHAT else completion()
+
+    answer = await client.post(path, json=body | {field.partition(".")[0]: value})
+
+    assert answer.status_code == 400
+    problem = answer.json()
+    assert problem["type"] == "urn:shangcai:problem:invalid-field"
+    # A union names its branches too.
+    assert any(error["field"].startswith(field) for error in problem["errors"]), problem
+    assert problem["error"]["type"] == "invalid_request_error"
+    assert problem["error"]["param"].startswith(field)
+    assert problem["error"]["code"] == "invalid-field"
+    assert problem["error"]["message"] == problem["detail"]
+    assert engine.tasks == []
+
+
+@pytest.mark.parametrize(("path", "body"), [(CHAT, chat(model="cook")), (COMPLETIONS, completion(model="cook"))])
+async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    answer = await client.post(path, json=body)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown-model"
+    assert "'cook'" in answer.json()["error"]["message"]
+    assert "'poet'" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("path", "body"), [(CHAT, chat()), (COMPLETIONS, completion())])
+async def test_a_missing_model_name_is_named(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    del body["model"]
+
+    answer = await client.post(path, json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "model: is required"
+
+
+async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.refuse(ProblemError(problems.OVERLOADED, "64 requests are waiting already.", retry_after=12.1))
+
+    answer = await client.post(CHAT, json=chat())
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "13"
+    assert answer.json()["type"] == "urn:shangcai:problem:overloaded"
+    assert answer.json()["error"] == {
+        "message": "64 requests are waiting already.",
+        "type": "server_error",
+        "param": None,
+        "code": "overloaded",
+    }
+
+
+async def test_a_problem_in_the_middle_is_the_whole_answer(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("half a", ProblemError(problems.INTERNAL, "The model failed on this request."))
+
+    answer = await client.post(CHAT, json=chat())
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "The model failed on this request."
+    assert "half a" not in answer.text
+
+
+async def test_a_mistake_of_ours_is_a_problem_without_traceback(
+    client: httpx.AsyncClient, engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.refuse(KeyError("secret detail"))
+
+    answer = await client.post(CHAT, json=chat())
+
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["error"]["code"] == "internal"
+    assert "secret" not in answer.text
+    assert "secret detail" in caplog.text
+
+
+async def test_the_engine_gets_one_task_with_the_fields_of_the_request(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("x")
+
+    await client.post(COMPLETIONS, json=completion())
+
+    [task] = engine.tasks
+    assert isinstance(task, TextTask)
+    assert task.sampling.max_tokens is None
+    assert engine.closed == [True]

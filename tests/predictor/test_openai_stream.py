@@ -1,0 +1,151 @@
+"""The OpenAI routes as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from contract import problems
+from contract.problems import ProblemError
+
+CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
+COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})
+BOTH = pytest.mark.parametrize(("path", "body"), [CHAT, COMPLETION])
+
+
+async def stream(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
+    """The data of every event, less the members that differ from run to run."""
+    async with client.stream("POST", path, json=body | {"stream": True}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
+        assert answer.headers["cache-control"] == "no-store"
+        text = (await answer.aread()).decode()
+    assert text.endswith("\n\n")
+    documents = []
+    ids = set()
+    for event in text[:-2].split("\n\n"):
+        assert event.startswith("data: ")
+        data = event.removeprefix("data: ")
+        document = data if data == "[DONE]" else json.loads(data)
+        if isinstance(document, dict) and "id" in document:
+            ids.add((document.pop("id"), document.pop("created")))
+        documents.append(document)
+    assert len(ids) <= 1, "every chunk of a stream has the same id"
+    return documents
+
+
+def chat_chunk(delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return {"object": "chat.completion.chunk", "model": "poet", "choices": [choice]}
+
+
+def text_chunk(text: str, reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    return {"object": "text_completion", "model": "poet", "choices": [choice]}
+
+
+async def test_a_chat_stream_is_role_pieces_reason_done(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("床前", "明月光\n")
+
+    assert await stream(client, *CHAT) == [
+        chat_chunk({"role": "assistant", "content": ""}),
+        chat_chunk({"content": "床前"}),
+        chat_chunk({"content": "明月光\n"}),
+        chat_chunk({}, "stop"),
+        "[DONE]",
+    ]
+
+
+async def test_a_completion_stream_is_pieces_reason_done(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("light", " on", finish_reason="length")
+
+    assert await stream(client, *COMPLETION) == [
+        text_chunk(""),
+        text_chunk("light"),
+        text_chunk(" on"),
+        text_chunk("", "length"),
+        "[DONE]",
+    ]
+
+
+@BOTH
+async def test_usage_comes_before_done_when_it_is_asked_for(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    engine.enqueue("x", prompt_tokens=5, completion_tokens=7)
+
+    *_, totals, done = await stream(client, path, body | {"stream_options": {"include_usage": True}})
+
+    assert done == "[DONE]"
+    assert totals["choices"] == []
+    assert totals["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    assert totals["timing"] == {"queue_s": 0.25}
+
+
+@BOTH
+async def test_a_text_of_nothing_is_a_whole_stream_too(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    engine.enqueue()
+
+    assert len(await stream(client, path, body)) == 3
+
+
+@BOTH
+async def test_what_fails_before_the_first_event_has_a_status(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    engine.refuse(ProblemError(problems.OVERLOADED, "full", retry_after=2))
+
+    answer = await client.post(path, json=body | {"stream": True})
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert answer.json()["error"]["code"] == "overloaded"
+
+
+@BOTH
+async def test_what_fails_in_the_middle_is_the_last_event_and_no_done_follows(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    engine.enqueue("half", ProblemError(problems.INTERNAL, "The model failed on this request."))
+
+    first, piece, last = await stream(client, path, body)
+
+    assert first["choices"]
+    assert piece["choices"]
+    assert last["type"] == "urn:shangcai:problem:internal"
+    assert last["status"] == 500
+    assert last["error"]["message"] == "The model failed on this request."
+
+
+@BOTH
+async def test_pieces_are_sent_as_they_come(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+) -> None:
+    gate = asyncio.Event()
+    engine.enqueue("early", gate, "late")
+
+    async with client.stream("POST", path, json=body | {"stream": True}) as answer:
+        lines = answer.aiter_lines()
+        while "early" not in await anext(lines):
+            pass
+        assert not gate.is_set()
+        gate.set()
+        rest = [line async for line in lines]
+
+    assert any("late" in line for line in rest)
+    assert rest[-2:] == ["data: [DONE]", ""]
+
+
+async def test_awkward_text_survives_the_framing(client: httpx.AsyncClient, engine: Any) -> None:
+    awkward = 'a\nb\r\nc\rdata: x\n\nevent: y\u2028\u2029\x85\0\U0001f319"\\'
+    engine.enqueue(awkward)
+
+    _, piece, *_ = await stream(client, *CHAT)
+
+    assert piece["choices"][0]["delta"]["content"] == awkward

@@ -1,0 +1,219 @@
+"""What can be said before the model is there: settings, where the model comes from, how far loading is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from predictor.engine import ModelError
+from predictor.settings import Settings
+from predictor.source import check_source
+from predictor.startup import Startup
+from wire.settings import read_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFERENCE_SERVICE_NAME", raising=False)
+
+
+def refusal(model: str) -> str:
+    with pytest.raises(ModelError) as refused:
+        check_source(model)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_folder_with_a_config_and_safetensors_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+
+    check_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("model", ["gpt2", "Qwen/Qwen3-0.6B", "org-1/name_2.3"])
+def test_a_hub_id_is_a_source(model: str) -> None:
+    check_source(model)
+
+
+def test_a_folder_without_config_is_told_so(tmp_path: Path) -> None:
+    assert refusal(str(tmp_path)) == f"the folder {tmp_path} holds no model: there is no config.json in it"
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.gguf"])
+def test_a_folder_of_pickles_is_told_so(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "config.json").touch()
+    (tmp_path / weights).touch()
+
+    message = f"the folder {tmp_path} holds no *.safetensors; other weight formats are not loaded"
+    assert refusal(str(tmp_path)) == message
+
+
+def test_a_file_is_told_to_be_one(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+
+    assert refusal(str(file)) == f"{file} is a file; give the folder that holds config.json and *.safetensors"
+
+
+@pytest.mark.parametrize(
+    "model", ["/mnt/models", "./poet", "../poet", "~/poet", "a/b/c", "a b", "", "-", "模型/诗人\n"]
+)
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/proc")  # where there are no such folders
+
+    refusal(model)
+
+
+def settings(*arguments: str) -> Settings:
+    return read_settings(Settings, arguments)
+
+
+def test_everything_has_a_default() -> None:
+    chosen = settings()
+
+    assert chosen.model_dump() == {
+        "model": "/mnt/models",
+        "name": "",
+        "host": "0.0.0.0",
+        "port": 8080,
+        "grpc_port": None,
+        "device": "auto",
+        "dtype": "auto",
+        "max_waiting": 64,
+        "grace_seconds": 30,
+        "log_level": "info",
+    }
+    assert chosen.served_name == "models"
+
+
+def test_flags_set_everything() -> None:
+    chosen = settings(
+        *(
+            "--model",
+            "gpt2",
+            "--name",
+            "poet",
+            "--host",
+            "::1",
+            "--port",
+            "1",
+            "--grpc-port",
+            "2",
+            "--device",
+            "cuda:1",
+        ),
+        *("--dtype", "bfloat16", "--max-waiting", "3", "--grace-seconds", "0", "--log-level", "debug"),
+    )
+
+    assert chosen.model_dump() == {
+        "model": "gpt2",
+        "name": "poet",
+        "host": "::1",
+        "port": 1,
+        "grpc_port": 2,
+        "device": "cuda:1",
+        "dtype": "bfloat16",
+        "max_waiting": 3,
+        "grace_seconds": 0,
+        "log_level": "debug",
+    }
+
+
+def test_the_environment_sets_what_no_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTOR_PORT", "9000")
+    monkeypatch.setenv("PREDICTOR_MODEL", "gpt2")
+
+    chosen = settings("--port", "9001")
+
+    assert (chosen.model, chosen.port) == ("gpt2", 9001)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "service", "served"),
+    [
+        ("org/poet", "", "", "poet"),
+        ("/models/poet/", "", "", "poet"),
+        ("org/poet", "cook", "", "cook"),
+        ("org/poet", "", "shangcai", "shangcai"),
+        ("org/poet", "cook", "shangcai", "cook"),
+        ("/", "", "", "model"),
+        (".", "", "", "model"),
+    ],
+)
+def test_the_served_name_is_given_or_kserves_or_the_models(
+    monkeypatch: pytest.MonkeyPatch, model: str, name: str, service: str, served: str
+) -> None:
+    monkeypatch.setenv("INFERENCE_SERVICE_NAME", service)
+
+    assert settings("--model", model, *(["--name", name] if name else [])).served_name == served
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "high"], "--port"),
+        (["--port", "65536"], "--port"),
+        (["--port", "-1"], "--port"),
+        (["--grpc-port", "0"], "--grpc-port"),
+        (["--max-waiting", "0"], "--max-waiting"),
+        (["--grace-seconds", "-1"], "--grace-seconds"),
+        (["--dtype", "int8"], "--dtype"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--name", "a/b"], "--name"),
+        (["--name", "a b"], "--name"),
+        (["--colour", "blue"], "--colour"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        settings(*arguments)
+
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    last = printed.err.strip().splitlines()[-1]
+    assert last.startswith("python -m predictor: ")
+    assert named in last
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        settings("--help")
+
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for flag in Settings.model_fields:
+        assert "--" + flag.replace("_", "-") in printed
+
+
+def test_startup_tells_the_phase_and_the_seconds() -> None:
+    startup = Startup()
+    startup.enter("importing torch")
+
+    problem = startup.problem("poet")
+
+    assert problem.kind.status == 503
+    assert problem.headers == {"Retry-After": "1"}
+    document: dict[str, Any] = problem.document
+    assert document["phase"] == "importing torch"
+    assert document["seconds"] >= 0
+    assert document["detail"].startswith("Model poet is not ready: importing torch, ")
+
+
+def test_startup_ends_ready_or_failed() -> None:
+    startup = Startup()
+    assert (startup.ready, startup.error, startup.phase) == (False, None, "starting")
+
+    startup.fail("no weights")
+    assert (startup.ready, startup.error, startup.phase) == (False, "no weights", "failed")
+
+    startup = Startup()
+    startup.succeed()
+    assert (startup.ready, startup.error, startup.phase) == (True, None, "ready")

@@ -1,0 +1,220 @@
+"""The real engine on a tiny random model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from contract.problems import ProblemError
+from contract.request import Sampling
+from predictor.engine import Completion, Finished, Message, Started, TextTask, Token
+from predictor.transformers_engine import TransformersEngine
+
+pytestmark = pytest.mark.slow
+
+
+async def write(engine: TransformersEngine, prompt: str | tuple[Message, ...] = "moon", **sampling: Any) -> Completion:
+    return await (await engine.submit(TextTask(prompt, Sampling(**{"max_tokens": 20} | sampling)))).complete()
+
+
+def chat(*contents: str, role: str = "user") -> tuple[Message, ...]:
+    return tuple(Message(role=role, content=content) for content in contents)
+
+
+async def spoken(engine: TransformersEngine, **sampling: Any) -> tuple[list[str], list[int], Finished]:
+    """The pieces of a generation, and the token ids they came from."""
+    ids: list[int] = []
+    generate = engine.model.generate
+
+    def recording(*arguments: Any, **named: Any) -> Any:
+        output = generate(*arguments, **named)
+        ids.extend(output[0, arguments[0].shape[1] :].tolist())
+        return output
+
+    engine.model.generate = recording
+    try:
+        generation = await engine.submit(TextTask("moon", Sampling(**sampling)))
+        events = [event async for event in generation]
+    finally:
+        del engine.model.generate
+    first, *pieces, last = events
+    assert isinstance(first, Started)
+    assert isinstance(last, Finished)
+    assert all(isinstance(piece, Token) and piece.text for piece in pieces)
+    return [piece.text for piece in pieces if isinstance(piece, Token)], ids, last
+
+
+async def test_the_same_seed_writes_the_same_text(loaded: TransformersEngine) -> None:
+    first = await write(loaded, seed=7, temperature=1.0)
+    await write(loaded, seed=8, temperature=1.0)
+
+    assert (await write(loaded, seed=7, temperature=1.0)).text == first.text
+
+
+async def test_different_seeds_and_none_write_different_texts(loaded: TransformersEngine) -> None:
+    texts = [(await write(loaded, seed=seed, temperature=1.0)).text for seed in range(5)]
+    texts += [(await write(loaded, temperature=1.0)).text for _ in range(2)]
+
+    assert len(set(texts)) == 7
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+async def test_the_smallest_and_the_largest_seed_work(loaded: TransformersEngine, seed: int) -> None:
+    assert (await write(loaded, seed=seed)).end.completion_tokens > 0
+
+
+async def test_at_temperature_0_the_seed_does_not_matter(loaded: TransformersEngine) -> None:
+    texts = {(await write(loaded, seed=seed, temperature=0.0)).text for seed in range(3)}
+
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e-40},
+        {"temperature": 1e-5},
+        {"temperature": 2.0},
+        {"top_p": 1e-300},
+        {"top_p": 1.0},
+        {"temperature": 0.0, "top_p": 0.5},
+        {"temperature": 1e-40, "top_p": 1e-40},
+    ],
+)
+async def test_every_allowed_sampling_works_and_transformers_warns_of_nothing(
+    loaded: TransformersEngine, transformers_log: pytest.LogCaptureFixture, sampling: Any
+) -> None:
+    assert (await write(loaded, **sampling)).end.completion_tokens > 0
+    assert transformers_log.text == ""
+
+
+@pytest.fixture
+def transformers_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Its warnings, which it keeps to itself and the engine silences while it loads."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    logging.enable_propagation()
+    yield caplog
+    logging.disable_propagation()
+    logging.set_verbosity(verbosity)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 17])
+async def test_max_tokens_is_exact(loaded: TransformersEngine, limit: int) -> None:
+    completion = await write(loaded, max_tokens=limit, temperature=0.0)
+
+    assert completion.end.finish_reason == "length"
+    assert completion.end.completion_tokens == limit
+
+
+async def test_without_max_tokens_the_context_is_the_limit(loaded: TransformersEngine) -> None:
+    completion = await write(loaded, max_tokens=None, temperature=0.0)
+
+    assert completion.end.prompt_tokens + completion.end.completion_tokens == loaded.context
+
+
+async def test_the_end_of_sequence_token_stops(loaded: TransformersEngine) -> None:
+    ends = [(await write(loaded, seed=seed, max_tokens=250, temperature=2.0)).end for seed in range(20)]
+
+    stopped = [end for end in ends if end.finish_reason == "stop"]
+    assert stopped, "a random model ends by chance"
+    assert all(end.completion_tokens < 250 for end in stopped)
+
+
+async def test_pieces_joined_are_what_the_tokens_decode_to(loaded: TransformersEngine) -> None:
+    for seed in range(10):
+        pieces, ids, end = await spoken(loaded, seed=seed, temperature=2.0, max_tokens=100)
+
+        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        assert "".join(pieces) == text.rstrip("\N{REPLACEMENT CHARACTER}")
+        assert end.completion_tokens == len(ids)
+
+
+async def test_a_stop_sequence_over_token_boundaries_ends_the_text_before_it(loaded: TransformersEngine) -> None:
+    pieces, _, end = await spoken(loaded, seed=1, temperature=1.0, max_tokens=60)
+    text = "".join(pieces)
+    middle = len("".join(pieces[: len(pieces) // 2]))
+    stop = text[middle - 2 : middle + 2]
+
+    completion = await write(loaded, seed=1, temperature=1.0, max_tokens=60, stop=[stop])
+
+    assert completion.text == text[: text.index(stop)]
+    assert completion.end.finish_reason == "stop"
+    assert completion.end.completion_tokens < end.completion_tokens
+
+
+async def test_a_stop_sequence_that_never_comes_changes_nothing(loaded: TransformersEngine) -> None:
+    plain = await write(loaded, seed=1, temperature=1.0)
+
+    stopping = await write(loaded, seed=1, temperature=1.0, stop=["\0\0\0", plain.text + "!"])
+
+    assert stopping.text == plain.text
+
+
+async def test_a_prompt_over_the_context_is_refused_by_its_length(loaded: TransformersEngine) -> None:
+    with pytest.raises(ProblemError) as refused:
+        await write(loaded, "x" * 300)
+
+    assert refused.value.kind.status == 400
+    assert str(refused.value) == "prompt: has 300 tokens; the model's context holds 256, the answer included"
+    with pytest.raises(ProblemError, match="messages: has 300 tokens"):
+        await write(loaded, chat("x" * 300))
+
+
+async def test_the_longest_prompt_of_the_contract_is_refused_too(loaded: TransformersEngine) -> None:
+    with pytest.raises(ProblemError, match=r"prompt: has \d+ tokens"):
+        await write(loaded, "诗" * 32_768)
+
+
+async def test_a_prompt_that_leaves_room_for_one_token_gets_one(loaded: TransformersEngine) -> None:
+    completion = await write(loaded, "x" * 255, temperature=0.0)
+
+    assert completion.end == Finished("length", 255, 1)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["床前明月光", "\U0001f319\u200d\U0001f468", "e\u0301", "\0", "\ufffd", "</s>", "<s>" * 9]
+)
+async def test_any_text_is_a_prompt(loaded: TransformersEngine, prompt: str) -> None:
+    assert (await write(loaded, prompt)).end.prompt_tokens > 0
+
+
+async def test_without_a_chat_template_the_turns_are_lines(loaded: TransformersEngine) -> None:
+    together = await write(loaded, chat("hello", "moon"), seed=1)
+
+    assert together == await same_but_queue(loaded, "hello\nmoon", together, seed=1)
+
+
+async def same_but_queue(engine: TransformersEngine, prompt: str, as_queued: Completion, **sampling: Any) -> Completion:
+    completion = await write(engine, prompt, **sampling)
+    return Completion(completion.text, as_queued.queue_s, completion.end)
+
+
+async def test_a_chat_template_writes_the_prompt(loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+
+    templated = await write(loaded, chat("moon"), seed=1)
+
+    assert templated == await same_but_queue(loaded, "[user]moon>", templated, seed=1)
+
+
+async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}moon"
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+
+    with pytest.raises(ProblemError) as refused:
+        await write(loaded, chat("Be brief.", role="system"))
+
+    assert refused.value.kind.status == 400
+    assert str(refused.value) == "messages: the model's chat template refuses them: System role not supported"
+    assert (await write(loaded, chat("moon"))).end.completion_tokens > 0
