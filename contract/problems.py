@@ -42,6 +42,7 @@ METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This address does n
 NOT_ACCEPTABLE = ProblemType("not-acceptable", 406, "The result has no form that the Accept header takes")
 BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
+OUT_OF_MEMORY = ProblemType("out-of-memory", 413, "The request does not fit into the device's memory")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is not JSON")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
@@ -50,6 +51,7 @@ LOADING = ProblemType("loading", 503, "The model is still loading")
 OVERLOADED = ProblemType("overloaded", 503, "The server is full")
 UNAVAILABLE = ProblemType("unavailable", 503, "The model server cannot be reached")
 UPSTREAM_TIMEOUT = ProblemType("upstream-timeout", 504, "The model server did not answer in time")
+TOO_LATE = ProblemType("too-late", 504, "The time that the request was given is over")
 
 PROBLEM_TYPES = (
     MALFORMED_BODY,
@@ -60,6 +62,7 @@ PROBLEM_TYPES = (
     NOT_ACCEPTABLE,
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
+    OUT_OF_MEMORY,
     UNSUPPORTED_MEDIA_TYPE,
     INTERNAL,
     NOT_IMPLEMENTED,
@@ -68,6 +71,7 @@ PROBLEM_TYPES = (
     OVERLOADED,
     UNAVAILABLE,
     UPSTREAM_TIMEOUT,
+    TOO_LATE,
 )
 
 

@@ -1,4 +1,4 @@
-"""`python -m predictor`: check, listen, and only then import what is heavy."""
+"""`python -m predictor`: check, listen, and only then import what is heavy. `python -m predictor plan`: see plan."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def main() -> int:
     # Until the server takes over. In a container this is process 1, which a signal without a handler does not reach.
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, lambda *_: os._exit(0))
+    if sys.argv[1:2] == ["plan"]:
+        from predictor.plan import print_plan
+
+        return print_plan(sys.argv[2:])
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
@@ -37,10 +41,22 @@ def main() -> int:
     from predictor.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(
-        settings.model, device=settings.device, dtype=settings.dtype, max_waiting=settings.max_waiting
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_concurrency=settings.max_concurrency,
+        max_waiting=settings.max_waiting,
+        max_length=settings.max_length,
+        memory=settings.memory,
     )
-    model = GenerationModel(settings.served_name, engine)
-    PredictorServer(model, listener, grpc_port=settings.grpc_port, grace_seconds=settings.grace_seconds).run()
+    model = GenerationModel(settings.served_name, engine, request_seconds=settings.request_seconds)
+    PredictorServer(
+        model,
+        listener,
+        grpc_port=settings.grpc_port,
+        grace_seconds=settings.grace_seconds,
+        quiet_seconds=settings.quiet_seconds,
+    ).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1

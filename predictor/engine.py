@@ -27,10 +27,14 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class TextTask:
-    """What to write: a conversation goes through the model's chat template, a plain string goes in as it is."""
+    """What to write: a conversation goes through the model's chat template, a plain string goes in as it is.
+
+    `seconds` is how long the client is going to wait; None is for ever.
+    """
 
     prompt: str | tuple[Message, ...]
     sampling: Sampling
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,11 @@ class TextEngine(ABC):
     @abstractmethod
     def alive(self) -> bool:
         """Whether the engine still makes progress; False means that only a restart helps."""
+
+    @property
+    def strained(self) -> bool:
+        """Whether it would rather be sent nothing at the moment, though it answers what comes."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

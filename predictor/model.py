@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from contract.problems import ProblemError, invalid_field, invalid_fields
 from contract.request import Sampling, TextPrompt
 from predictor.engine import Completion, Generation, ModelError, TextEngine, TextTask
 from predictor.startup import Startup
+from wire.deadline import REQUEST_SECONDS, request_seconds
 
 _GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
 
@@ -35,9 +37,11 @@ class _V1Body(StrictModel):
 class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     """One served model. Ready after a warm-up generation, alive while its engine moves."""
 
-    def __init__(self, name: str, engine: TextEngine) -> None:
+    def __init__(self, name: str, engine: TextEngine, *, request_seconds: float = REQUEST_SECONDS) -> None:
         super().__init__(name)
         self._engine = engine
+        self._request_seconds = request_seconds
+        self._leaving = False
         self.startup = Startup()
 
     # Life-cycle
@@ -66,30 +70,42 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         raise self._grpc_error(self.not_ready())
 
     async def healthy(self) -> bool:
-        return bool(self.ready) and self._engine.alive
+        return bool(self.ready) and self._engine.alive and not self._engine.strained and not self._leaving
 
     def not_ready(self) -> ProblemError:
-        """Why the model cannot answer: it is still loading, or its engine is dead."""
-        if self.startup.ready:
-            return ProblemError(problems.UNAVAILABLE, "The engine makes no progress; only a restart helps.")
-        return self.startup.problem(self.name)
+        """Why the model cannot answer: it is leaving or loading, memory has just run out, or its engine is dead."""
+        if self._leaving:
+            return ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
+        if not self.startup.ready:
+            return self.startup.problem(self.name)
+        if self._engine.alive:
+            return ProblemError(problems.OVERLOADED, "Memory ran out again and again a moment ago.", retry_after=10)
+        return ProblemError(problems.UNAVAILABLE, "The engine makes no progress; only a restart helps.")
 
     @property
     def alive(self) -> bool:
         """False when only a restart helps. Loading counts as alive."""
         return self._engine.alive if self.startup.ready else self.startup.error is None
 
+    def leave(self) -> None:
+        """Not ready any more; what comes all the same is still answered."""
+        self._leaving = True
+
     def stop(self) -> None:
+        """End what runs and waits with a problem, and answer nothing any more."""
         super().stop()
         self._engine.close()
 
     # Generating
 
-    async def submit(self, task: TextTask) -> Generation:
-        """Accept a task; a ProblemError when the model is not ready or the engine refuses it."""
-        if not await self.healthy():
+    async def submit(self, task: TextTask, headers: Mapping[str, str]) -> Generation:
+        """Accept a task; a ProblemError when the model is not loaded or alive, or the engine refuses it.
+
+        `headers` of the request, with names in lower case, may hold a deadline.
+        """
+        if not (self.ready and self._engine.alive):
             raise self.not_ready()
-        return await self._engine.submit(task)
+        return await self._engine.submit(replace(task, seconds=request_seconds(headers, self._request_seconds)))
 
     def validate(self, payload: Any) -> Any:
         return payload  # KServe's own knows less about the payload than `predict`
@@ -99,12 +115,12 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     ) -> dict[str, Any] | InferResponse:
         if isinstance(payload, InferRequest):
             try:
-                return await self._infer(payload)
+                return await self._infer(payload, headers or {})
             except ProblemError as error:
                 raise self._grpc_error(error) if payload.from_grpc else error from None
-        return await self._predict_v1(payload)
+        return await self._predict_v1(payload, headers or {})
 
-    async def _predict_v1(self, payload: dict[str, Any] | bytes) -> dict[str, Any]:
+    async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(payload, bytes):  # KServe parses only bodies whose content type is exactly application/json
             try:
                 payload = orjson.loads(payload)
@@ -114,12 +130,12 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
             body = _V1Body.model_validate(payload)
         except ValidationError as error:
             raise invalid_fields(error, _V1Body) from None
-        completions = await _all([self._complete(instance.prompt, instance) for instance in body.instances])
+        completions = await _all([self._complete(instance.prompt, instance, headers) for instance in body.instances])
         return {"predictions": [_prediction(completion) for completion in completions]}
 
-    async def _infer(self, request: InferRequest) -> InferResponse:
+    async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         prompts, sampling = _read_tensors(request)
-        completions = await _all([self._complete(prompt, sampling) for prompt in prompts])
+        completions = await _all([self._complete(prompt, sampling, headers) for prompt in prompts])
         shape = [len(completions)]
         columns: dict[str, list[Any]] = {
             "text": [completion.text for completion in completions],
@@ -137,8 +153,8 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
             requested_outputs=None if request.from_grpc else request.request_outputs,
         )
 
-    async def _complete(self, prompt: str, sampling: Sampling) -> Completion:
-        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling))
+    async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
+        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling), headers)
         return await generation.complete()
 
     # V2 metadata

@@ -39,18 +39,18 @@ def openai_router(model: GenerationModel) -> APIRouter:
 
     @router.post("/chat/completions")
     async def chat(request: Request) -> Response:
-        return await answer(await json_body(request, ChatRequest), ChatDocuments, request.url.path)
+        return await answer(request, await json_body(request, ChatRequest), ChatDocuments)
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
-        return await answer(await json_body(request, CompletionRequest), CompletionDocuments, request.url.path)
+        return await answer(request, await json_body(request, CompletionRequest), CompletionDocuments)
 
-    async def answer(body: ChatRequest | CompletionRequest, documents: type[Documents], path: str) -> Response:
+    async def answer(request: Request, body: ChatRequest | CompletionRequest, documents: type[Documents]) -> Response:
         _check_name(body.model)
-        generation = await model.submit(body.task)
+        generation = await model.submit(body.task, request.headers)
         shapes = documents(uuid.uuid4().hex, body.model)
         if body.stream:
-            frames = _frames(generation, shapes, body.streams_usage, path)
+            frames = _frames(generation, shapes, body.streams_usage, request.url.path)
             return EventStream(frames, on_close=generation.close)
         completion = await generation.complete()
         return JSONResponse(shapes.whole(completion))

@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,17 +33,31 @@ from contract.problems import ProblemError
 from predictor import dialects
 from predictor.model import GenerationModel
 from predictor.openai_routes import openai_router
+from predictor.traffic import Traffic
 from wire.guard import RequestGuard
+
+POLL_SECONDS = 0.05
+"""How often it is looked whether the server may leave."""
+
+LAST_SECONDS = 2
+"""The end of the grace, in which what could not be finished is told so."""
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     """Serves one model on a socket that is listening already.
 
-    `grace_seconds` bounds how long accepted requests may take after SIGTERM. gRPC is off without a `grpc_port`.
+    After SIGTERM it goes on serving until nothing new has come for `quiet_seconds`, because Knative's queue-proxy may
+    still hold requests for it; `grace_seconds` bounds that and what has been accepted. gRPC is off without `grpc_port`.
     """
 
     def __init__(
-        self, model: GenerationModel, listener: socket.socket, *, grpc_port: int | None, grace_seconds: int
+        self,
+        model: GenerationModel,
+        listener: socket.socket,
+        *,
+        grpc_port: int | None,
+        grace_seconds: int,
+        quiet_seconds: float = 0.0,
     ) -> None:
         super().__init__(
             http_port=listener.getsockname()[1],
@@ -50,6 +67,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             workers=1,
         )
         self._host = listener.getsockname()[0]
+        self._quiet_seconds = quiet_seconds
+        self._leaving = threading.Event()
         self.model = model
         self.register_model(model)
         self.repository = _OneModel(self.registered_models)
@@ -58,7 +77,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             listener,
             _RestDataPlane(model, self.registered_models),
             self.repository,
-            grace_seconds=grace_seconds,
+            on_signal=self.leave,
             timeout_keep_alive=self.timeout_keep_alive,
         )
 
@@ -73,18 +92,36 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         asyncio.run(self._serve())
 
     def leave(self) -> None:
-        """Take no more requests, finish what was accepted, return from `run`. Safe from any thread."""
-        self.rest.leave()
+        """Finish what was accepted and return from `run`. Safe from any thread; asked twice, it does not wait."""
+        if self._leaving.is_set():
+            self.grace_period = 0
+        self._leaving.set()
 
     async def _serve(self) -> None:
         grpc = await self._start_grpc() if self.enable_grpc else None
+        draining = asyncio.create_task(self._drain(grpc))
         try:
             await self.rest.start()
-            if grpc is not None:
-                await grpc.stop(self.grace_period)
         finally:
-            # Only now, and not with the signal as KServe has it: what was accepted still needs the engine.
+            draining.cancel()
             self.model.stop()
+
+    async def _drain(self, grpc: aio.Server | None) -> None:
+        """Once asked to leave: serve on until it is quiet or the grace is over, then end what there still is."""
+        while not self._leaving.is_set():  # noqa: ASYNC110  it is set by threads and signal handlers
+            await asyncio.sleep(POLL_SECONDS)
+        self.model.leave()
+        begun = time.monotonic()
+        traffic = self.rest.traffic
+        calls = asyncio.create_task(grpc.stop(self.grace_period)) if grpc else None
+        while traffic.in_flight or traffic.quiet_s < self._quiet_seconds or (calls and not calls.done()):
+            if time.monotonic() - begun >= self.grace_period - LAST_SECONDS:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        self.model.stop()
+        if calls:
+            await calls
+        self.rest.stop()
 
     async def _start_grpc(self) -> aio.Server:
         """KServe's gRPC service, on the address that was asked for; KServe's own server listens on every one."""
@@ -161,19 +198,17 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         dataplane: DataPlane,
         repository: ModelRepositoryExtension,
         *,
-        grace_seconds: int,
+        on_signal: Callable[[], None],
         timeout_keep_alive: int,
     ) -> None:
         super().__init__(
-            "",
-            dataplane,
-            repository,
-            http_port=0,
-            grace_period=grace_seconds,
-            timeout_keep_alive=timeout_keep_alive,
+            "", dataplane, repository, http_port=0, grace_period=LAST_SECONDS, timeout_keep_alive=timeout_keep_alive
         )
         self._model = model
         self._listener = listener
+        self.traffic = Traffic()
+        # uvicorn's own would close the listener at once, and turn what queue-proxy still holds for us into 502s.
+        self._server.handle_exit = lambda *_: on_signal()
 
     async def start(self) -> None:
         self.create_application()
@@ -181,7 +216,8 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         # accepted, by nobody, after SIGTERM.
         await self._server.serve(sockets=[self._listener])
 
-    def leave(self) -> None:
+    def stop(self) -> None:
+        """Close the listener; what is open has LAST_SECONDS."""
         self._server.should_exit = True
 
     def create_application(self) -> FastAPI:
@@ -192,5 +228,6 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
             app.add_exception_handler(error, dialects.handle)
         app.add_exception_handler(HTTPException, dialects.handle_http_exception)
         app.add_middleware(RequestGuard, respond=dialects.respond)
+        app.add_middleware(self.traffic.watching)
         self.config.app = app
         return app

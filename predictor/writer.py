@@ -1,18 +1,11 @@
-"""From the token ids of one `generate` call to Token events."""
+"""From the token ids of one text to its Token events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from tokenizers import Tokenizer
 
-from predictor.engine import Finished, Token
-from predictor.jobs import Job
+from predictor.engine import Finished, Generation, Token
 from predictor.stop_sequences import StopScanner
-
-if TYPE_CHECKING:
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import GenerationConfig
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -53,47 +46,37 @@ class TextDecoder:
 
 
 class Writer:
-    """Streamer and stopping criterion of one `generate` call.
+    """Publishes a text while it is written, and knows when it ends."""
 
-    `generate` calls `put` with the prompt first and then with each token, and the instance itself after each token to
-    learn whether to stop.
-    """
-
-    def __init__(self, job: Job, config: GenerationConfig, tokenizer: Tokenizer, beat: Callable[[], None]) -> None:
-        self._job = job
-        self._beat = beat
-        eos = config.eos_token_id
-        self._eos = {eos} if isinstance(eos, int) else set(eos or ())
+    def __init__(
+        self, generation: Generation, tokenizer: Tokenizer, *, prompt: int, most: int, eos: set[int], stops: list[str]
+    ) -> None:
+        self._generation = generation
         self._decoder = TextDecoder(tokenizer)
-        self._scanner = StopScanner(job.sampling.stop or ())
+        self._scanner = StopScanner(stops)
+        self._prompt = prompt
+        self._most = most
+        self._eos = eos
         self._ended = False
-        self._count = -1  # the prompt comes first
+        self._count = 0
 
-    def put(self, ids: torch.Tensor) -> None:
-        self._beat()
+    def put(self, token: int) -> bool:
+        """Write one token; whether it was the last."""
         self._count += 1
-        if self._count == 0:
-            return
-        token = int(ids[0])
         if token in self._eos:
             self._ended = True
         else:
             self._publish(self._scanner.push(self._decoder.push(token)))
-
-    def end(self) -> None:
-        """Called by `generate` at the end."""
-
-    def __call__(self, ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        stop = self._scanner.stopped or self._job.generation.closed
-        return ids.new_full((ids.shape[0],), stop, dtype=bool)
+        return self._ended or self._scanner.stopped or self._count >= self._most
 
     def finish(self) -> Finished:
+        """Publish what was held back, and tell how it ended."""
         if not self._scanner.stopped:
             self._publish(self._scanner.push(self._decoder.flush()))
             self._publish(self._scanner.flush())
         complete = self._ended or self._scanner.stopped
-        return Finished("stop" if complete else "length", len(self._job.prompt), self._count)
+        return Finished("stop" if complete else "length", self._prompt, self._count)
 
     def _publish(self, text: str) -> None:
         if text:
-            self._job.generation.publish(Token(text))
+            self._generation.publish(Token(text))

@@ -52,7 +52,9 @@ def main() -> int:
             predictor_port = free.getsockname()[1]
         common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
         model = ["--model", arguments.model, "--name", arguments.name]
-        children["predictor"] = start("predictor", ["--port", str(predictor_port), *model, *common])
+        children["predictor"] = start(
+            "predictor", ["--port", str(predictor_port), "--quiet-seconds", "0", *model, *common]
+        )
         models = json.dumps({arguments.name: f"http://{HOST}:{predictor_port}"})
         children["web"] = start("web", ["--port", str(arguments.port), "--models", models, *common])
         wait_until_ready(children, f"http://{HOST}:{predictor_port}/v1/models/{arguments.name}", arguments.name)

@@ -18,6 +18,7 @@ TABLE = {
     "not-acceptable": 406,
     "body-timeout": 408,
     "body-too-large": 413,
+    "out-of-memory": 413,
     "unsupported-media-type": 415,
     "internal": 500,
     "not-implemented": 501,
@@ -26,6 +27,7 @@ TABLE = {
     "overloaded": 503,
     "unavailable": 503,
     "upstream-timeout": 504,
+    "too-late": 504,
 }
 
 

@@ -10,13 +10,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
 import httpx
 import pytest
 
+from contract import problems
+from contract.problems import ProblemError
+from contract.request import Sampling
 from contract.result import FinishReason
+from predictor.admission import Admission, Job
 from predictor.engine import Finished, Generation, Started, TextEngine, TextTask, Token
 from predictor.transformers_engine import TransformersEngine
 from wire.listener import listen
@@ -24,6 +28,10 @@ from wire.listener import listen
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
     from predictor.model import GenerationModel
     from predictor.server import PredictorServer
+
+if TYPE_CHECKING:
+    from predictor.batch import Batch
+    from predictor.cook import Cook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
 
@@ -109,6 +117,8 @@ class ScriptedEngine(TextEngine):
         self.load_gate.set()
         for speaker in self._speakers:
             speaker.cancel()
+        for generation in self.generations:  # those that have ended hear nothing any more
+            generation.publish(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
 
 
 class Eventually(Protocol):
@@ -153,7 +163,7 @@ async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5)
-    serving = asyncio.create_task(server.rest.start())
+    serving = asyncio.create_task(server._serve())
     model.start_loading(on_failure=server.leave)
     try:
         yield Served(engine, model, server, port)
@@ -239,3 +249,47 @@ def loaded(tiny_model: Path) -> Iterator[TransformersEngine]:
     yield engine
     assert engine.alive, "the engine survived every test"
     engine.close()
+
+
+@dataclass
+class Kitchen:
+    """The parts of the engine thread around the tiny model. Nothing is cooked before `cook.start()`."""
+
+    batch: Batch
+    admission: Admission
+    cook: Cook
+
+    def order(self, prompt: str = "moon", **sampling: Any) -> Job:
+        """Have a text of 12 tokens written that hardly ends before."""
+        asked = Sampling(**{"max_tokens": 12, "seed": 1, "temperature": 1.0} | sampling)
+        job = Job(Generation(), list(prompt.encode()), asked, asked.max_tokens or 1)
+        self.admission.admit(job)
+        return job
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is left of any job."""
+        left = (len(self.batch), self.admission.waiting, self.admission.served)
+        return left == (0, 0, 0) and not self.cook._served and not self.cook._displaced
+
+
+@pytest.fixture
+def kitchen(loaded: TransformersEngine) -> Iterator[Callable[..., Kitchen]]:
+    """Puts a kitchen together, with so many slots; it is closed after the test."""
+    from predictor.batch import Batch
+    from predictor.cook import Cook
+
+    made: list[Kitchen] = []
+
+    def make(slots: int = 4, depth: int = 50) -> Kitchen:
+        batch = Batch(loaded._checkpoint.model, slots, 256)
+        admission = Admission(slots, depth)
+        made.append(Kitchen(batch, admission, Cook(batch, admission, loaded._begin)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.cook.close(ProblemError(problems.UNAVAILABLE, "The test is over."))
+        if each.cook._thread.ident:
+            each.cook._thread.join(DEADLINE)
+            assert not each.cook._thread.is_alive()

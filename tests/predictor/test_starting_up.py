@@ -83,8 +83,13 @@ def test_everything_has_a_default() -> None:
         "grpc_port": None,
         "device": "auto",
         "dtype": "auto",
+        "max_concurrency": 16,
+        "max_length": 8192,
+        "memory": None,
         "max_waiting": 64,
+        "request_seconds": 600,
         "grace_seconds": 30,
+        "quiet_seconds": 1,
         "log_level": "info",
     }
     assert chosen.served_name == "models"
@@ -106,6 +111,8 @@ def test_flags_set_everything() -> None:
             "--device",
             "cuda:1",
         ),
+        *("--max-concurrency", "4", "--max-length", "99", "--memory", "24Gi"),
+        *("--request-seconds", "5", "--quiet-seconds", "0"),
         *("--dtype", "bfloat16", "--max-waiting", "3", "--grace-seconds", "0", "--log-level", "debug"),
     )
 
@@ -117,8 +124,13 @@ def test_flags_set_everything() -> None:
         "grpc_port": 2,
         "device": "cuda:1",
         "dtype": "bfloat16",
+        "max_concurrency": 4,
+        "max_length": 99,
+        "memory": 24 * 2**30,
         "max_waiting": 3,
+        "request_seconds": 5,
         "grace_seconds": 0,
+        "quiet_seconds": 0,
         "log_level": "debug",
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -11,6 +13,7 @@ from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor.engine import Completion, Finished, Message, Started, TextTask, Token
 from predictor.transformers_engine import TransformersEngine
+from predictor.writer import Writer
 
 pytestmark = pytest.mark.slow
 
@@ -26,19 +29,15 @@ def chat(*contents: str, role: str = "user") -> tuple[Message, ...]:
 async def spoken(engine: TransformersEngine, **sampling: Any) -> tuple[list[str], list[int], Finished]:
     """The pieces of a generation, and the token ids they came from."""
     ids: list[int] = []
-    generate = engine.model.generate
+    put = Writer.put
 
-    def recording(*arguments: Any, **named: Any) -> Any:
-        output = generate(*arguments, **named)
-        ids.extend(output[0, arguments[0].shape[1] :].tolist())
-        return output
+    def recording(self: Writer, token: int) -> bool:
+        ids.append(token)
+        return put(self, token)
 
-    engine.model.generate = recording
-    try:
+    with mock.patch.object(Writer, "put", recording):
         generation = await engine.submit(TextTask("moon", Sampling(**sampling)))
         events = [event async for event in generation]
-    finally:
-        del engine.model.generate
     first, *pieces, last = events
     assert isinstance(first, Started)
     assert isinstance(last, Finished)
@@ -115,7 +114,7 @@ async def test_max_tokens_is_exact(loaded: TransformersEngine, limit: int) -> No
 async def test_without_max_tokens_the_context_is_the_limit(loaded: TransformersEngine) -> None:
     completion = await write(loaded, max_tokens=None, temperature=0.0)
 
-    assert completion.end.prompt_tokens + completion.end.completion_tokens == loaded.context
+    assert completion.end.prompt_tokens + completion.end.completion_tokens == loaded.length
 
 
 async def test_the_end_of_sequence_token_stops(loaded: TransformersEngine) -> None:
@@ -130,7 +129,7 @@ async def test_pieces_joined_are_what_the_tokens_decode_to(loaded: TransformersE
     for seed in range(10):
         pieces, ids, end = await spoken(loaded, seed=seed, temperature=2.0, max_tokens=100)
 
-        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        text = loaded._checkpoint.tokenizer.decode(ids, skip_special_tokens=True)
         assert "".join(pieces) == text.rstrip("\N{REPLACEMENT CHARACTER}")
         assert end.completion_tokens == len(ids)
 
@@ -161,7 +160,7 @@ async def test_a_prompt_over_the_context_is_refused_by_its_length(loaded: Transf
         await write(loaded, "x" * 300)
 
     assert refused.value.kind.status == 400
-    assert str(refused.value) == "prompt: has 300 tokens; the model's context holds 256, the answer included"
+    assert str(refused.value) == "prompt: has 300 tokens; a context of 256 is served, the answer included"
     with pytest.raises(ProblemError, match="messages: has 300 tokens"):
         await write(loaded, chat("x" * 300))
 
@@ -199,7 +198,7 @@ async def test_a_chat_template_writes_the_prompt(loaded: TransformersEngine, mon
     template = (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
     )
-    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+    monkeypatch.setattr(loaded._checkpoint.tokenizer, "chat_template", template)
 
     templated = await write(loaded, chat("moon"), seed=1)
 
@@ -210,7 +209,7 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
     loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}moon"
-    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+    monkeypatch.setattr(loaded._checkpoint.tokenizer, "chat_template", template)
 
     with pytest.raises(ProblemError) as refused:
         await write(loaded, chat("Be brief.", role="system"))
@@ -218,3 +217,24 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
     assert refused.value.kind.status == 400
     assert str(refused.value) == "messages: the model's chat template refuses them: System role not supported"
     assert (await write(loaded, chat("moon"))).end.completion_tokens > 0
+
+
+def test_loading_names_its_phases(tiny_model: Path) -> None:
+    phases: list[str] = []
+    engine = TransformersEngine(str(tiny_model))
+    assert not engine.alive
+
+    engine.load(phases.append)
+
+    assert phases == [
+        "importing torch",
+        "importing transformers",
+        "loading the tokenizer",
+        "loading the weights",
+        "checking the batch",
+        "measuring slots",
+        "warming up",
+    ]
+    assert engine.alive
+    assert not engine.strained
+    engine.close()

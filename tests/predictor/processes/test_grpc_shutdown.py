@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 SLOWLY = (
     "-c",
     "import runpy, time; import predictor.writer as w; put = w.Writer.put; "
-    "w.Writer.put = lambda self, ids: (time.sleep(0.02), put(self, ids))[1]; "
+    "w.Writer.put = lambda self, token: (time.sleep(0.02), put(self, token))[1]; "
     "runpy.run_module('predictor', run_name='__main__')",
 )
 

@@ -46,7 +46,7 @@ def slowed(seconds: float) -> tuple[str, ...]:
     """Python arguments that make each token take this long, so that a generation is really under way."""
     code = (
         "import runpy, sys, time; import predictor.writer as w; put = w.Writer.put; "
-        f"w.Writer.put = lambda self, ids: (time.sleep({seconds}), put(self, ids))[1]; "
+        f"w.Writer.put = lambda self, token: (time.sleep({seconds}), put(self, token))[1]; "
         "sys.argv[0] = 'predictor'; runpy.run_module('predictor', run_name='__main__', alter_sys=False)"
     )
     return ("-c", code)
@@ -79,7 +79,7 @@ def test_it_answers_with_the_phase_before_torch_is_imported_and_is_ready_in_the_
     assert phases[0] in ("starting", "importing torch")
     assert set(phases) <= {
         *("starting", "importing torch", "importing transformers", "loading the tokenizer"),
-        *("loading the weights", "warming up"),
+        *("loading the weights", "checking the batch", "measuring slots", "warming up"),
     }
     order = re.findall(r"(importing torch|importing transformers|warming up) took|(ready) after", predictor.log())
     assert ["".join(found) for found in order] == ["importing torch", "importing transformers", "warming up", "ready"]

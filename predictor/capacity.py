@@ -1,0 +1,116 @@
+"""How many slots fit: a number derived from memory, not guessed.
+
+A slot costs the keys and values of a whole text of the longest allowed length, and what one row adds to a step's
+working memory. The weights and the working memory of one prefill are paid once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from predictor.batch import PREFILL_TOKENS
+from predictor.checkpoint import Checkpoint
+from predictor.engine import ModelError
+
+PROCESS_BYTES = 768 * 2**20
+"""What Python, torch, transformers and kserve take on a CPU before any model (measured: 620 MiB of resident memory)."""
+
+MARGIN = 0.1
+"""Part of the memory that is left alone: allocators fragment, and other processes grow."""
+
+ROW_LOGITS = 6
+"""Copies of one row's logits in float32 that sampling holds at once (scaled, sorted, ids, probabilities, sums)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes. `slot` is one slot's share, `once` what any number of slots shares besides the weights."""
+
+    weights: int
+    once: int
+    slot: int
+
+    def slots_in(self, memory: int) -> int:
+        """How many slots fit into `memory` bytes together with the weights."""
+        return max(0, (int(memory * (1 - MARGIN)) - self.weights - self.once) // self.slot)
+
+    def memory_for(self, slots: int) -> int:
+        """Bytes that `slots` slots need, margin included."""
+        return int((self.weights + self.once + slots * self.slot) / (1 - MARGIN))
+
+
+def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: int) -> Cost:
+    """The cost of serving `model` with texts of up to `length` tokens.
+
+    Keys and values are counted from a real forward, which knows every architecture better than its config does.
+    `process_bytes` is what the process needs without the model: nothing on a GPU.
+    """
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)  # more would take memory that is not planned yet
+    with torch.inference_mode():
+        cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
+    # Layers of other kinds keep a state that does not grow, and is small.
+    layers = [layer for layer in getattr(cache, "layers", ()) if getattr(layer, "keys", None) is not None]
+    states = [states for layer in layers for states in (layer.keys, layer.values)]
+    per_token = sum(s.shape[1] * s.shape[3] * s.element_size() for s in states)
+    config = model.config.get_text_config()
+    inner = max(getattr(config, "intermediate_size", 0) or 0, 4 * config.hidden_size)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    # Of a prefill: hidden states, queries, keys, values and the wide layer, each a few times over.
+    once = prefill_tokens * (8 * config.hidden_size + 3 * inner) * 4
+    row = ROW_LOGITS * config.vocab_size * 4 + (8 * config.hidden_size + 3 * inner) * 4
+    return Cost(weights, once + process_bytes, per_token * length + row)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that may be used on `device`: what is free now plus what this process holds already."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device))
+    limits = [int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(limits)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fits. `length` tokens is the longest text, prompt included."""
+
+    slots: int
+    length: int
+    memory: int
+    cost: Cost
+
+    def __str__(self) -> str:
+        return (
+            f"{self.slots} slots of {self.length} tokens: {_size(self.cost.weights)} of weights, "
+            f"{_size(self.cost.once)} once, {_size(self.cost.slot)} a slot, {_size(self.memory)} of memory"
+        )
+
+
+def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:
+    """How many slots to serve `checkpoint` with, at most `max_concurrency`; a ModelError when not even one fits."""
+    length = min(checkpoint.context, max_length)
+    on_cpu = checkpoint.device.type == "cpu"
+    cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
+    if memory is None:
+        memory = available_memory(checkpoint.device)
+    slots = min(max_concurrency, cost.slots_in(memory))
+    if slots < 1:
+        raise ModelError(
+            f"{_size(memory)} of memory do not hold the model and one text of {length} tokens, "
+            f"which take {_size(cost.memory_for(1))}; give it more, or a smaller --max-length"
+        )
+    return Plan(slots, length, memory, cost)
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

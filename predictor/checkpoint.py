@@ -1,0 +1,99 @@
+"""A causal language model on its device, and its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from contract.problems import invalid_field
+from predictor.engine import Message, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`context` is the most tokens that the model can attend to."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    device: torch.device
+    context: int
+
+    def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
+        """The token ids of a plain text, or of a conversation in the model's chat template; never none."""
+        tokenizer = self.tokenizer
+        if isinstance(prompt, str):
+            ids = tokenizer(prompt)["input_ids"]
+        elif tokenizer.chat_template is None:
+            # A base model knows no roles: it continues what was said.
+            ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
+        else:
+            from jinja2 import TemplateError
+
+            try:
+                ids = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+            except TemplateError as error:
+                raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
+        if ids:
+            return list(ids)
+        # Some tokenizers drop every character of a text; a model needs something to begin from.
+        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+
+def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Checkpoint:
+    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
+
+    torch and transformers are imported here and not with the module: the port is open before either is.
+    """
+    report("importing torch")
+    import torch
+
+    report("importing transformers")
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.utils.logging.disable_progress_bar()
+    if not log.isEnabledFor(logging.DEBUG):
+        transformers.utils.logging.set_verbosity_error()  # what is wrong is said below, in one line
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto" and device == "cpu":
+        dtype = "float32"
+    try:
+        report("loading the tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if not tokenizer.is_fast:
+            raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
+        report("loading the weights")
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        _check_weights(info)
+        model.to(device)
+    except Exception as error:
+        log.debug("loading %s failed", source, exc_info=True)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot load {source}: {reason}") from error
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Checkpoint(model.eval(), tokenizer, torch.device(device), int(context or 2**20))
+
+
+def _check_weights(info: dict[str, Any]) -> None:
+    """transformers makes up the tensors that it does not find, and would serve noise."""
+    wrong = {"missing": sorted(info["missing_keys"]), "of the wrong shape": sorted(info["mismatched_keys"])}
+    for what, tensors in wrong.items():
+        if tensors:
+            first = tensors[0] if isinstance(tensors[0], str) else tensors[0][0]
+            raise ModelError(f"{len(tensors)} of its tensors are {what}, {first} among them")

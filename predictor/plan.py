@@ -1,0 +1,46 @@
+"""`python -m predictor plan`: what to write into the InferenceService, without starting a server."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from predictor.checkpoint import load_checkpoint
+from predictor.engine import ModelError
+from predictor.settings import PlanSettings
+from predictor.source import check_source
+from wire.settings import read_settings
+
+
+def print_plan(argv: list[str]) -> int:
+    """Load the model, measure it, and print the fields of `spec.predictor`; the exit status."""
+    settings = read_settings(PlanSettings, argv)
+    try:
+        check_source(settings.model)
+        checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None)
+        from predictor.batch_check import why_not_batched
+        from predictor.capacity import PROCESS_BYTES, plan_slots
+
+        most = 1 if why_not_batched(checkpoint.model) else settings.max_concurrency
+        plan = plan_slots(checkpoint, settings.max_length, most, settings.memory)
+    except ModelError as error:
+        print(f"predictor: {error}", file=sys.stderr)
+        return 1
+    needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
+    on_gpu = checkpoint.device.type != "cpu"
+    # A GPU's slots live on the GPU; the host needs room for Python and for the weights on their way through.
+    host = needed if not on_gpu else math.ceil((plan.cost.weights + 2 * PROCESS_BYTES) / 2**20)
+    print(f"# {plan}")
+    if on_gpu:
+        print(f"# of GPU memory: {needed} MiB")
+    print(
+        f"containerConcurrency: {plan.slots}\n"
+        f"scaleMetric: concurrency\n"
+        f"scaleTarget: {plan.slots}\n"
+        f"containers:\n"
+        f"  - name: kserve-container\n"
+        f"    resources:\n"
+        f"      requests: {{memory: {host}Mi}}\n"
+        f"      limits: {{memory: {host}Mi{', nvidia.com/gpu: 1' if on_gpu else ''}}}"
+    )
+    return 0

@@ -1,0 +1,108 @@
+"""Keys and values of a running batch: one row per slot, allocated once.
+
+Rows of different age sit side by side: each writes its next token at its own position, and attention is masked to what
+the row has written. Joining and leaving copy no other row, and memory is the same at the first request and the last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
+    """A cache of `slots` rows of `length` tokens for each of `layers` layers. Say what comes before each forward."""
+
+    def __init__(self, layers: int, slots: int, length: int) -> None:
+        self.slots = slots
+        self.length = length
+        self._window = _Window(slots, length)
+        super().__init__(layers=[_SlotLayer(self._window) for _ in range(layers)])
+
+    def expect_prompts(self, first_row: int, rows: int, start: int) -> None:
+        """Next come `rows` prompts from position `start` on, for the rows from `first_row` on."""
+        self._window.rows = slice(first_row, first_row + rows)
+        self._window.start = start
+        self._window.positions = None
+
+    def expect_tokens(self, positions: torch.Tensor) -> None:
+        """Next comes one token for each of the first rows, at `positions` of shape [rows]."""
+        self._window.rows = torch.arange(len(positions), device=positions.device)
+        self._window.positions = positions
+        self._window.longest = int(positions.max()) + 1
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of a row over another row."""
+        for layer in self.layers:
+            for states in (layer.keys, layer.values):
+                states[target, :, :length] = states[source, :, :length]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Of one row, in all layers. Known after the first forward."""
+        tensors = [states for layer in self.layers for states in (layer.keys, layer.values)]
+        return sum(states.shape[1] * states.shape[3] * states.element_size() for states in tensors)
+
+
+class _Window:
+    """What part of the cache the coming forward reads and writes; shared by all layers."""
+
+    def __init__(self, slots: int, length: int) -> None:
+        self.slots = slots
+        self.length = length
+        self.rows: slice | torch.Tensor = slice(0, 0)
+        self.start = 0
+        self.longest = 0
+        self.positions: torch.Tensor | None = None  # None while prompts come
+
+
+class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+    def __init__(self, window: _Window) -> None:
+        super().__init__()
+        self._window = window
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys = self._allocate(key_states)
+        self.values = self._allocate(value_states)
+        self.is_initialized = True
+
+    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
+        _, heads, _, size = like.shape
+        # Zeros, because what is masked is still multiplied by zero, and garbage may be not a number.
+        return like.new_zeros(self._window.slots, heads, self._window.length, size)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        window = self._window
+        if window.positions is None:
+            end = window.start + key_states.shape[2]
+            self.keys[window.rows, :, window.start : end] = key_states
+            self.values[window.rows, :, window.start : end] = value_states
+            return self.keys[window.rows, :, :end], self.values[window.rows, :, :end]
+        self.keys[window.rows, :, window.positions] = key_states[:, :, 0]
+        self.values[window.rows, :, window.positions] = value_states[:, :, 0]
+        count = len(window.positions)
+        return self.keys[:count, :, : window.longest], self.values[:count, :, : window.longest]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        if self._window.positions is None:
+            return self._window.start + query_length, 0
+        return self._window.longest, 0
+
+    def get_seq_length(self) -> int:
+        return self._window.start if self._window.positions is None else self._window.longest - 1
+
+    def get_max_length(self) -> int:
+        return self._window.length
+
+    def reset(self) -> None:
+        """Nothing to do: rows are overwritten and masked."""
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        raise NotImplementedError("slots have no beams")

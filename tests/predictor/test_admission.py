@@ -1,0 +1,227 @@
+"""The wait in front of the slots: who gets in, who is next, and what the others are told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from contract import problems
+from contract.problems import ProblemError, ProblemType
+from contract.request import Sampling
+from predictor.admission import PATIENCE, Admission, Job, Pace
+from predictor.engine import Generation
+
+
+def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> Job:
+    now = time.monotonic()
+    deadline = None if seconds is None else now + seconds
+    return Job(Generation(), [1], Sampling(), most, deadline, accepted_at=now - waited)
+
+
+async def told(generation: Generation) -> ProblemType:
+    with pytest.raises(ProblemError) as problem:
+        await asyncio.wait_for(generation.complete(), 60)
+    return problem.value.kind
+
+
+def refusal(admission: Admission, refused: Job) -> ProblemError:
+    with pytest.raises(ProblemError) as problem:
+        admission.admit(refused)
+    return problem.value
+
+
+async def test_as_many_are_let_in_as_slots_and_places_and_no_more() -> None:
+    admission = Admission(slots=8, depth=32)
+    for _ in range(40):
+        admission.admit(job())
+
+    for _ in range(260):
+        problem = refusal(admission, job())
+        assert problem.kind is problems.OVERLOADED
+        assert int(problem.headers["Retry-After"]) >= 1
+    assert (admission.waiting, admission.served) == (40, 0)
+
+
+async def test_the_bound_holds_whoever_runs_and_whoever_waits() -> None:
+    admission = Admission(slots=2, depth=1)
+    for _ in range(3):
+        admission.admit(job())
+    taken = [admission.take(block=False) for _ in range(2)]
+
+    assert refusal(admission, job()).kind is problems.OVERLOADED
+    assert taken[0] is not None
+    admission.done(taken[0], well=True)
+    admission.admit(job())
+    assert (admission.waiting, admission.served) == (2, 1)
+
+
+async def test_many_threads_cannot_get_more_in_together() -> None:
+    admission = Admission(slots=3, depth=4)
+    jobs = [job() for _ in range(200)]
+    refused: list[Job] = []
+
+    def admit(some: list[Job]) -> None:
+        for each in some:
+            try:
+                admission.admit(each)
+            except ProblemError:
+                refused.append(each)
+
+    threads = [threading.Thread(target=admit, args=(jobs[start::8],)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(refused) == 193
+    assert admission.waiting == 7
+
+
+async def test_the_time_to_come_back_grows_with_the_queue_and_with_what_a_generation_took() -> None:
+    admission = Admission(slots=2, depth=10)
+    assert admission.retry_after == 0
+    for _ in range(8):
+        admission.admit(job())
+
+    before = admission.retry_after
+    first = admission.take(block=False)
+    assert first is not None
+    first.taken_at = time.monotonic() - 6
+    admission.done(first, well=True)
+
+    assert before == pytest.approx(3.5 * 1.0)
+    assert admission.retry_after == pytest.approx(3 * 6.0, rel=0.1)
+
+
+def test_the_pace_is_learned_at_once_and_then_smoothed() -> None:
+    pace = Pace()
+    pace.learn(10)
+    assert pace.generation_s == 10
+    pace.learn(20)
+    assert pace.generation_s == pytest.approx(12)
+
+
+async def test_a_generation_that_was_cut_short_teaches_nothing() -> None:
+    admission = Admission(slots=1, depth=1)
+    admission.admit(job())
+    cut = admission.take(block=False)
+    assert cut is not None
+    cut.taken_at = time.monotonic() - 100
+
+    admission.done(cut, well=False)
+
+    assert admission.pace.generation_s == 1.0
+
+
+async def test_a_short_one_goes_before_long_ones() -> None:
+    admission = Admission(slots=1, depth=10)
+    long, longer, short = job(1_000), job(2_000), job(5)
+    for each in (longer, long, short):
+        admission.admit(each)
+
+    assert [admission.take(block=False) for _ in range(4)] == [short, long, longer, None]
+
+
+async def test_among_equals_the_first_goes_first() -> None:
+    admission = Admission(slots=1, depth=10)
+    jobs = [job(10, waited=9 - number) for number in range(5)]
+    for each in jobs:
+        admission.admit(each)
+
+    assert [admission.take(block=False) for _ in range(5)] == jobs
+
+
+async def test_a_long_one_is_not_passed_over_for_ever() -> None:
+    admission = Admission(slots=1, depth=10)
+    long = job(1_000, waited=1_000 / PATIENCE)
+    admission.admit(long)
+    admission.admit(job(5))
+
+    assert admission.take(block=False) is long
+
+
+async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
+    admission = Admission(slots=1, depth=10)
+    admission.pace.learn(10)
+    admission.admit(job(seconds=1))  # it has a slot, and might be a short one
+    admission.admit(job())
+
+    problem = refusal(admission, job(seconds=25))
+    assert problem.kind is problems.OVERLOADED
+    assert "about 30.0 s" in str(problem)
+    assert int(problem.headers["Retry-After"]) == 20
+    admission.admit(job(seconds=35))
+
+
+async def test_one_whose_time_passes_while_it_waits_is_told_and_gives_up_its_place() -> None:
+    admission = Admission(slots=1, depth=1)
+    late = job(seconds=1_000)
+    admission.admit(job())
+    admission.admit(late)
+
+    late.deadline = time.monotonic()
+    admission.sweep()
+
+    assert await told(late.generation) is problems.TOO_LATE
+    admission.admit(job())
+
+
+async def test_a_closed_one_gives_up_its_place_and_is_never_taken() -> None:
+    admission = Admission(slots=1, depth=2)
+    jobs = [job() for _ in range(3)]
+    for each in jobs:
+        admission.admit(each)
+
+    jobs[0].generation.close()
+    jobs[2].generation.close()
+    another = job()
+    admission.admit(another)
+
+    assert [admission.take(block=False) for _ in range(3)] == [jobs[1], another, None]
+
+
+async def test_closing_hands_back_what_waits_and_wakes_the_one_that_takes() -> None:
+    admission = Admission(slots=1, depth=2)
+    taking: list[Any] = []
+    taker = threading.Thread(target=lambda: taking.append(admission.take(block=True)))
+    taker.start()
+    problem = ProblemError(problems.UNAVAILABLE, "closed")
+    admission.close(problem)
+    taker.join(60)
+    assert taking == [None]
+
+    for _ in range(3):
+        assert refusal(admission, job()) is problem
+
+
+async def test_what_is_refused_after_closing_is_not_remembered() -> None:
+    """One problem is raised to everyone; its traceback must not grow with each."""
+    admission = Admission(slots=1, depth=2)
+    problem = ProblemError(problems.UNAVAILABLE, "closed")
+    admission.close(problem)
+
+    def frames() -> int:
+        refusal(admission, job())
+        count, at = 0, problem.__traceback__
+        while at:
+            count, at = count + 1, at.tb_next
+        return count
+
+    assert {frames() for _ in range(5)} == {frames()}
+
+
+async def test_the_jobs_that_still_wait_are_handed_back() -> None:
+    admission = Admission(slots=1, depth=2)
+    jobs = [job() for _ in range(3)]
+    for each in jobs:
+        admission.admit(each)
+    taken = admission.take(block=False)
+
+    left = admission.close(ProblemError(problems.UNAVAILABLE, "closed"))
+
+    assert {*left, taken} == {*jobs}
+    assert admission.waiting == 0

@@ -1,0 +1,261 @@
+"""Rows that join, leave and share forwards: each is told what the model would tell it alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import predictor.batch
+from predictor.batch import Batch, Row
+from predictor.sampler import RowSampling
+
+pytestmark = pytest.mark.slow
+
+VOCABULARY = 60
+LENGTH = 48
+
+
+def tiny(architecture: str, **changes: Any) -> Any:
+    """A random model of four small layers."""
+    import transformers
+
+    config = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 64,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": None,
+        "initializer_range": 0.3,  # with the usual 0.02 a random model hardly attends to anything
+    }
+    torch.manual_seed(0)
+    built = getattr(transformers, f"{architecture}Config")(**config | changes)
+    return transformers.AutoModelForCausalLM.from_config(built).eval()
+
+
+ARCHITECTURES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tiny("Llama"),
+    "llama-eager": lambda: tiny("Llama", attn_implementation="eager"),
+    "gemma3-sliding": lambda: tiny(
+        "Gemma3Text", head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2
+    ),
+    "qwen3-grouped": lambda: tiny("Qwen3", head_dim=8, num_key_value_heads=2),
+    "mistral-sliding": lambda: tiny("Mistral", sliding_window=6, num_key_value_heads=2),
+    "gpt2": lambda: tiny("GPT2", n_embd=32, n_layer=2, n_head=4, n_positions=64),
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest) -> Any:
+    return ARCHITECTURES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return tiny("Llama")
+
+
+@pytest.fixture(autouse=True)
+def short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor.batch, "PREFILL_TOKENS", 8)
+
+
+class CheckedBatch(Batch):
+    """Compares every logit that it goes by with the plain forward of the row's whole text."""
+
+    checked = 0
+
+    def choose(self, rows: list[Row], logits: torch.Tensor) -> list[int]:
+        for row, said in zip(rows, logits, strict=True):
+            with torch.inference_mode():
+                alone = self._model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(said, alone, rtol=1e-3, atol=1e-3)
+            self.checked += 1
+        return super().choose(rows, logits)
+
+
+def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0) -> Row:
+    chance = random.Random(seed)
+    written: list[int] = []
+
+    def write(token: int) -> bool:
+        written.append(token)
+        return len(written) >= most
+
+    prompt = [chance.randrange(VOCABULARY) for _ in range(length)]
+    return Row(prompt, RowSampling(temperature, 0, 1.0, 0.0, 1.0, chance), write)
+
+
+def run_out(batch: Batch) -> None:
+    """Step until every row is done."""
+    while len(batch):
+        for row in batch.step():
+            batch.remove(row)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(model: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    batch = CheckedBatch(model, capacity=4, length=LENGTH)
+    rows: list[Row] = []
+    for _ in range(70):
+        action = chance.random()
+        if action < 0.25 and len(batch) < batch.capacity:
+            prompt = chance.randint(1, 30)
+            rows.append(new_row(prompt, chance.randrange(1_000), chance.randint(1, LENGTH - prompt)))
+            batch.join(rows[-1])
+        elif action < 0.32 and len(batch):
+            batch.remove(chance.choice([*batch.running, *batch.joining]))
+        elif len(batch):
+            for row in batch.step():
+                batch.remove(row)
+    run_out(batch)
+
+    assert batch.checked > 30
+    assert not batch.running
+    assert not batch.joining
+
+
+def test_what_leaves_from_before_a_half_read_prompt_does_not_disturb_it(model: Any) -> None:
+    batch = CheckedBatch(model, capacity=3, length=LENGTH)
+    first, second, long = new_row(3, 1), new_row(5, 2, most=12), new_row(30, 3, most=4)
+    batch.join(first)
+    batch.join(second)
+    batch.step()
+    batch.join(long)
+    while not long.cached:
+        batch.step()
+    assert long in batch.joining
+
+    batch.remove(first)
+
+    assert long.cached < 30
+    run_out(batch)
+    assert len(long.tokens) == 34
+
+
+def test_a_half_read_prompt_may_leave(model: Any) -> None:
+    batch = CheckedBatch(model, capacity=3, length=LENGTH)
+    first, long, last = new_row(3, 1, most=20), new_row(30, 3), new_row(9, 4, most=4)
+    batch.join(first)
+    batch.step()
+    batch.join(long)
+    while not long.cached:
+        batch.step()
+    batch.join(last)
+
+    batch.remove(long)
+    run_out(batch)
+
+    assert (len(first.tokens), len(last.tokens)) == (23, 13)
+
+
+def test_a_row_that_leaves_and_comes_back_goes_on_where_it_was(model: Any) -> None:
+    batch = CheckedBatch(model, capacity=2, length=LENGTH)
+    row, other = new_row(4, 1, most=12), new_row(6, 2, most=30)
+    batch.join(row)
+    batch.join(other)
+    for _ in range(5):
+        batch.step()
+    written = list(row.tokens)
+
+    batch.remove(row)
+    batch.step()
+    batch.join(row)
+    run_out(batch)
+
+    assert row.tokens[: len(written)] == written
+    assert len(row.tokens) == 16
+
+
+def test_running_rows_get_a_token_between_two_parts_of_a_long_prompt(llama: Any) -> None:
+    batch = Batch(llama, capacity=2, length=LENGTH)
+    running, long = new_row(3, 1), new_row(32, 2)
+    batch.join(running)
+    batch.step()
+    batch.join(long)
+
+    lengths = []
+    while long in batch.joining:
+        batch.step()
+        lengths.append(len(running.tokens))
+
+    assert long.cached == 32
+    assert lengths[-1] - lengths[0] == 3, "four parts of eight tokens, with a token of the other between any two"
+
+
+def test_a_text_may_fill_its_slot_to_the_last_token(llama: Any) -> None:
+    batch = CheckedBatch(llama, capacity=2, length=LENGTH)
+    rows = [new_row(length, length, most=LENGTH - length) for length in (1, LENGTH - 1)]
+    for row in rows:
+        batch.join(row)
+
+    run_out(batch)
+
+    assert [len(row.tokens) for row in rows] == [LENGTH, LENGTH]
+
+
+def test_the_cache_is_allocated_once_and_costs_what_it_says(llama: Any) -> None:
+    batch = Batch(llama, capacity=3, length=LENGTH)
+
+    def places() -> list[int]:
+        return [states.data_ptr() for layer in batch.cache.layers for states in (layer.keys, layer.values)]
+
+    batch.join(new_row(3, most=2))
+    run_out(batch)
+    before = places()
+    for seed in range(20):
+        for _ in range(3):
+            batch.join(new_row(seed % 9 + 1, seed, most=3))
+        run_out(batch)
+
+    assert places() == before
+    assert batch.cache.bytes_per_token == 2 * 4 * 32 * 4, "keys and values, layers, hidden size, bytes"
+
+
+def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any) -> None:
+    """Out of memory at every operation of torch in a run, one run for every 23rd."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Failing(TorchDispatchMode):  # type: ignore[misc]  # torch is not typed
+        def __init__(self, at: int) -> None:
+            super().__init__()
+            self.left = at
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.left -= 1
+            if self.left == -1:
+                raise torch.OutOfMemoryError("no memory")
+            return func(*args, **(kwargs or {}))
+
+    def run(at: int) -> tuple[list[list[int]], int]:
+        batch = Batch(llama, capacity=3, length=LENGTH)
+        rows = [new_row(length, length, most=3) for length in (2, 3, 12)]
+        for row in rows:
+            batch.join(row)
+        failures = 0
+        failing = Failing(at)
+        while len(batch):
+            try:
+                with failing:
+                    done = batch.step()
+            except torch.OutOfMemoryError:
+                failures += 1
+                continue
+            for row in done:
+                batch.remove(row)
+        assert failures == (failing.left < 0)
+        return [row.tokens for row in rows], at - failing.left
+
+    expected, operations = run(1_000_000)
+    assert operations > 500
+    for at in range(0, operations, 23):
+        assert run(at)[0] == expected, f"after a failure at operation {at}"

@@ -1,0 +1,139 @@
+"""How many slots fit into how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import predictor.capacity
+from predictor.batch import Batch
+from predictor.capacity import MARGIN, PROCESS_BYTES, Cost, available_memory, measure_cost, plan_slots
+from predictor.checkpoint import Checkpoint, load_checkpoint
+from predictor.engine import ModelError
+
+pytestmark = pytest.mark.slow
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model: Path) -> Checkpoint:
+    return load_checkpoint(str(tiny_model), "cpu", "auto", lambda _phase: None)
+
+
+TOKEN_BYTES = 2 * 2 * 64 * 4
+"""Keys and values of a token: two layers, hidden size 64, float32."""
+
+PREFILL_ROW = (8 * 64 + 3 * 256) * 4
+"""Working memory of a token in a forward: hidden size 64, and four times that for its widest layer."""
+
+
+def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Checkpoint) -> None:
+    cost = measure_cost(checkpoint.model, length=256, prefill_tokens=100, process_bytes=7)
+
+    embedding = 400 * 64
+    layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
+    assert cost.weights == 4 * (2 * embedding + 2 * layer + 64)
+    assert cost.once == 100 * PREFILL_ROW + 7
+    assert cost.slot == 256 * TOKEN_BYTES + PREFILL_ROW + 6 * 400 * 4
+
+
+def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
+    from random import Random
+
+    from predictor.batch import Row
+    from predictor.sampler import RowSampling
+
+    batch = Batch(checkpoint.model, capacity=3, length=64)
+    batch.join(Row([5, 6], RowSampling(0.0, 0, 1.0, 0.0, 1.0, Random(0)), lambda _: True))
+    batch.step()
+
+    allocated = sum(states.nbytes for layer in batch.cache.layers for states in (layer.keys, layer.values))
+
+    assert allocated == 3 * 64 * TOKEN_BYTES
+    assert batch.cache.bytes_per_token == TOKEN_BYTES
+
+
+def test_slots_and_memory_are_each_others_inverse() -> None:
+    cost = Cost(weights=100 * MIB, once=10 * MIB, slot=3 * MIB)
+    for slots in range(1, 200):
+        memory = cost.memory_for(slots)
+        assert cost.slots_in(memory + 1) == slots
+        assert cost.slots_in(memory - cost.slot // 2) == slots - 1
+    assert cost.slots_in(0) == 0
+
+
+def test_what_fits_is_served(checkpoint: Checkpoint) -> None:
+    cost = measure_cost(checkpoint.model, 256, 512, PROCESS_BYTES)
+    memory = cost.memory_for(5) + 1
+
+    plan = plan_slots(checkpoint, max_length=8192, max_concurrency=16, memory=memory)
+
+    assert (plan.slots, plan.length, plan.cost) == (5, 256, cost)
+    assert plan.slots * cost.slot + cost.weights + cost.once <= memory * (1 - MARGIN)
+    assert str(plan).startswith("5 slots of 256 tokens: 0.5 MiB of weights, ")
+
+
+def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Checkpoint) -> None:
+    plan = plan_slots(checkpoint, max_length=8192, max_concurrency=3, memory=2**40)
+    assert (plan.slots, plan.length) == (3, 256)
+
+    plan = plan_slots(checkpoint, max_length=100, max_concurrency=3, memory=2**40)
+    assert plan.length == 100
+
+
+def test_shorter_texts_cost_less_so_more_fit(checkpoint: Checkpoint) -> None:
+    cost = measure_cost(checkpoint.model, 256, 512, PROCESS_BYTES)
+    memory = cost.memory_for(4)
+
+    assert plan_slots(checkpoint, 64, 100, memory).slots > plan_slots(checkpoint, 256, 100, memory).slots
+
+
+def test_memory_that_does_not_hold_one_text_is_one_line_with_the_numbers(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelError) as refused:
+        plan_slots(checkpoint, max_length=8192, max_concurrency=8, memory=500 * MIB)
+
+    need = measure_cost(checkpoint.model, 256, 512, PROCESS_BYTES).memory_for(1) / MIB
+    assert str(refused.value) == (
+        f"500.0 MiB of memory do not hold the model and one text of 256 tokens, which take {need:.1f} MiB; "
+        "give it more, or a smaller --max-length"
+    )
+
+
+@pytest.fixture
+def cgroup(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], int]:
+    """What is available when the kernel's files of these names say this; 64 GiB are installed."""
+
+    def available(files: dict[str, str]) -> int:
+        class Files(type(Path())):  # type: ignore[misc]
+            def read_text(self, *_: Any, **__: Any) -> str:
+                if (name := self.name) in files:
+                    return files[name]
+                raise FileNotFoundError(name)
+
+        monkeypatch.setattr(predictor.capacity, "Path", Files)
+        monkeypatch.setattr("predictor.capacity.os.sysconf", lambda name: 2**24 if name == "SC_PHYS_PAGES" else 4096)
+        return available_memory(torch.device("cpu"))
+
+    return available
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 2**36),
+        ({"memory.max": "max\n"}, 2**36),
+        ({"memory.max": "1073741824\n"}, 2**30),
+        ({"memory.limit_in_bytes": "9223372036854771712\n"}, 2**36),
+        ({"memory.limit_in_bytes": "2147483648\n"}, 2**31),
+        ({"memory.max": "rubbish"}, 2**36),
+    ],
+)
+def test_a_container_has_what_its_cgroup_gives_it(
+    cgroup: Callable[[dict[str, str]], int], files: dict[str, str], expected: int
+) -> None:
+    assert cgroup(files) == expected
