@@ -69,7 +69,7 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
         app,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["Content-Type", "X-Request-Id", "traceparent", "tracestate"],
+        allow_headers=["Content-Type", "X-Request-Id", "X-Request-Timeout", "traceparent", "tracestate"],
         expose_headers=["X-Request-Id", "Retry-After"],
     )
 

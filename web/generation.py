@@ -23,8 +23,10 @@ from contract import (
 )
 from web.accept import JSON, SSE, accepted_form
 from web.draft import Draft
+from web.gate import Gate
 from web.identity import Identity
 from wire.body import json_body
+from wire.deadline import HEADER, request_seconds
 from wire.sse import EventStream, frame
 
 if TYPE_CHECKING:  # see web.upstream
@@ -43,15 +45,18 @@ class Generate:
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
         self._settings = settings
         self._upstream = upstream
+        self._gates = {model: Gate(settings.max_in_flight) for model in settings.models}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         order = await json_body(request, GenerationRequest)
         model = self._served(order.model)
+        seconds = request_seconds(request.headers, self._settings.generate_seconds)
         live = order.stream or accepted_form(request.headers) == SSE
-        async with aclosing(self._events(order, model, Identity.of(scope))) as events:
-            response = await (self._stream(events) if live else _document(events))
-            await response(scope, receive, send)
+        with self._gates[model].passing():
+            async with aclosing(self._events(order, model, seconds, Identity.of(scope))) as events:
+                response = await (self._stream(events) if live else _document(events))
+                await response(scope, receive, send)
 
     def _served(self, name: str | None) -> str:
         models = self._settings.models
@@ -61,12 +66,15 @@ class Generate:
             raise ProblemError(problems.UNKNOWN_MODEL, f"The models served here are: {', '.join(models)}.")
         return name
 
-    async def _events(self, order: GenerationRequest, model: str, identity: Identity) -> AsyncGenerator[LiveEvent]:
+    async def _events(
+        self, order: GenerationRequest, model: str, seconds: float, identity: Identity
+    ) -> AsyncGenerator[LiveEvent]:
         """Statuses, tokens and the result; or a ProblemError on the way."""
         url = self._settings.models[model]
-        deadline = asyncio.get_running_loop().time() + self._settings.generate_seconds
+        deadline = asyncio.get_running_loop().time() + seconds
+        headers = identity.headers | {HEADER: f"{seconds:g}"}
         draft = Draft(url, model, identity.arrived)
-        async with self._upstream.open(url, model, order, identity.headers, deadline) as exchange:
+        async with self._upstream.open(url, model, order, headers, deadline) as exchange:
             yield StatusEvent(state="queued")
             running = False
             async for chunk in exchange.chunks():

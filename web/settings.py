@@ -52,6 +52,9 @@ class Settings(BaseSettings):
         default=60, description="Longest silence of a model server; its heartbeats, if it sends any, break the silence."
     )
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
+    max_in_flight: PositiveInt = Field(
+        default=80, description="Most requests on their way to one model; more are told when to come again."
+    )
     max_connections: PositiveInt = Field(default=100, description="Most connections to the model servers together.")
     pool_seconds: PositiveFloat = Field(default=5, description="Longest wait for one of these connections.")
     keepalive_seconds: PositiveFloat = Field(
