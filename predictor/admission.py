@@ -1,9 +1,10 @@
-"""The wait in front of the slots: bounded, shortest first, and honest about how long it takes."""
+"""The wait in front of the slots: bounded, fair to short and long, and honest about how long it takes."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from contract import problems
@@ -11,9 +12,6 @@ from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor import metrics
 from predictor.engine import Generation
-
-PATIENCE = 64.0
-"""Tokens by which a second of waiting makes a job look shorter, so that a long one is never passed over for ever."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +35,15 @@ class Job:
     @property
     def expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+_TURNS: tuple[Callable[[Job], float], ...] = (
+    lambda job: job.most_tokens,
+    lambda job: -job.most_tokens,
+    lambda job: job.accepted_at,
+)
+"""Whose turn it is when a slot is free: the shortest, so that it is not stuck behind long ones; the longest, so that it
+does not run on alone in the end; the oldest, so that nobody is passed over for ever."""
 
 
 class Pace:
@@ -70,6 +77,7 @@ class Admission:
         self.pace = Pace()
         self._waiting: list[Job] = []
         self._served = 0
+        self._turn = 0
         self._changed = threading.Condition()
         self._closed: ProblemError | None = None
 
@@ -119,13 +127,14 @@ class Admission:
             self._changed.notify()
 
     def take(self, *, block: bool) -> Job | None:
-        """The next job to be served, the shortest first; None when there is none, or after `close` if it blocks."""
+        """The next job to be served; None when there is none, or after `close` if it blocks."""
         with self._changed:
             while True:
                 self._forget_the_gone()
                 if self._waiting:
-                    job = min(self._waiting, key=lambda job: job.most_tokens - PATIENCE * job.waited)
+                    job = min(self._waiting, key=_TURNS[self._turn])
                     self._waiting.remove(job)
+                    self._turn = (self._turn + 1) % len(_TURNS) if self._waiting else 0
                     self._served += 1
                     job.taken_at = time.monotonic()
                     return job

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypedDict
+from weakref import WeakKeyDictionary
 
 from contract.problems import ProblemError
 from contract.request import Sampling
@@ -72,6 +74,36 @@ class Completion:
     end: Finished
 
 
+class _Mailbox:
+    """Events on their way to an event loop. One wake-up carries all that came before it: waking a loop for each row of
+    each step takes longer than many a step."""
+
+    def __init__(self) -> None:
+        self._letters: deque[tuple[asyncio.Queue[EngineEvent | ProblemError], EngineEvent | ProblemError]] = deque()
+        self._called = False
+
+    def post(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        queue: asyncio.Queue[EngineEvent | ProblemError],
+        event: EngineEvent | ProblemError,
+    ) -> None:
+        """From any thread; a RuntimeError when the loop is gone."""
+        self._letters.append((queue, event))
+        if not self._called:
+            self._called = True
+            loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._called = False  # before looking, so that what comes while looking calls again
+        while self._letters:
+            queue, event = self._letters.popleft()
+            queue.put_nowait(event)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+
+
 class Generation:
     """One accepted task: iterate over its events, `close` it to free its slot at the next token.
 
@@ -80,6 +112,7 @@ class Generation:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._mailbox = _mailboxes.setdefault(self._loop, _Mailbox())
         self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
         self._closed = threading.Event()
 
@@ -93,7 +126,7 @@ class Generation:
 
     def publish(self, event: EngineEvent | ProblemError) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._mailbox.post(self._loop, self._events, event)
         except RuntimeError:  # the loop is gone, and with it everybody who could listen
             self.close()
 

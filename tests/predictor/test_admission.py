@@ -12,7 +12,7 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError, ProblemType
 from contract.request import Sampling
-from predictor.admission import PATIENCE, Admission, Job, Pace
+from predictor.admission import Admission, Job, Pace
 from predictor.engine import Generation
 
 
@@ -123,7 +123,7 @@ async def test_a_short_one_goes_before_long_ones() -> None:
     for each in (longer, long, short):
         admission.admit(each)
 
-    assert [admission.take(block=False) for _ in range(4)] == [short, long, longer, None]
+    assert [admission.take(block=False) for _ in range(4)] == [short, longer, long, None]
 
 
 async def test_among_equals_the_first_goes_first() -> None:
@@ -135,13 +135,25 @@ async def test_among_equals_the_first_goes_first() -> None:
     assert [admission.take(block=False) for _ in range(5)] == jobs
 
 
-async def test_a_long_one_is_not_passed_over_for_ever() -> None:
+async def test_a_free_slot_goes_to_the_shortest_the_longest_and_the_oldest_in_turn() -> None:
     admission = Admission(slots=1, depth=10)
-    long = job(1_000, waited=1_000 / PATIENCE)
-    admission.admit(long)
-    admission.admit(job(5))
+    for most, waited in ((50, 1), (60, 9), (5, 2), (900, 3), (6, 4), (800, 5)):
+        admission.admit(job(most, waited=waited))
 
-    assert admission.take(block=False) is long
+    taken = [admission.take(block=False) for _ in range(6)]
+
+    assert [one.most_tokens for one in taken if one] == [5, 900, 60, 6, 800, 50]
+
+
+async def test_nobody_is_passed_over_for_ever() -> None:
+    admission = Admission(slots=1, depth=10)
+    middling = job(100, waited=1)
+    admission.admit(middling)
+    for _ in range(3):
+        admission.admit(job(5))
+        admission.admit(job(1_000))
+
+    assert middling in [admission.take(block=False) for _ in range(3)]
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
