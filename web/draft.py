@@ -67,7 +67,7 @@ class Draft:
                 completion_tokens=self._usage.completion_tokens,
             ),
             timing=Timing(
-                queue_s=self._queue_s,
+                queue_s=None if self._queue_s is None else round(self._queue_s, 4),
                 # A text may be empty: the model said stop at once.
                 first_token_s=self._total_s if self._first_token_s is None else self._first_token_s,
                 total_s=self._total_s,
