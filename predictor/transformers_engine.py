@@ -110,9 +110,10 @@ class TransformersEngine(TextEngine):
     async def submit(self, task: TextTask) -> Generation:
         loop = asyncio.get_running_loop()
         try:
-            prompt = await loop.run_in_executor(self._encoder, self._checkpoint.encode, task.prompt)
+            encoding = loop.run_in_executor(self._encoder, self._checkpoint.encode, task.prompt)
         except RuntimeError:  # no futures after a shutdown
             raise _shutting_down() from None
+        prompt = await encoding
         if len(prompt) >= self.length:
             raise invalid_field(
                 "prompt" if isinstance(task.prompt, str) else "messages",

@@ -121,7 +121,7 @@ def wait_until_ready(children: Children, url: str, what: str) -> None:
                 return
             phase = answer.json().get("phase", "")
         except (httpx.HTTPError, ValueError):
-            phase = "starting"
+            phase = shown or "starting"  # later it is an end, which `check` will tell
         if phase and phase != shown:
             print(f"{time.monotonic() - begun:6.1f} s  {what}: {phase}", flush=True)
             shown = phase
