@@ -13,6 +13,9 @@ from predictor.source import MOUNT_POINT
 from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
 from wire.deadline import REQUEST_SECONDS
 
+NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
+"""Names that need no quoting in an address."""
+
 
 def _default_name() -> str:
     """KServe tells a custom predictor the name of its InferenceService."""
@@ -47,14 +50,15 @@ class PlanSettings(BaseSettings):
 
 
 class Settings(PlanSettings):
-    """Serve one generative model over KServe's protocols and OpenAI's."""
+    """Serve one generative model over KServe's protocols and OpenAI's. Each flag is an environment variable, too:
+    --max-waiting is PREDICTOR_MAX_WAITING. `python -m predictor plan` measures a model instead."""
 
     model_config = SettingsConfigDict(cli_prog_name="python -m predictor")
 
     name: str = Field(
         default_factory=_default_name,
         description="served name (default: INFERENCE_SERVICE_NAME, or the last part of the model's path)",
-        pattern=r"^[A-Za-z0-9._-]*$",
+        pattern=NAME_PATTERN,
     )
     host: str = Field(default="0.0.0.0", description="address to listen on")  # noqa: S104  a container's port is for its pod
     port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")

@@ -3,6 +3,7 @@
 #
 # Nothing is installed when pyproject.toml, constraints.txt and the extras are those of the last time.
 
+called_from=$PWD
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 

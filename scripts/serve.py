@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from types import FrameType
 
 import httpx
 
+from predictor.settings import NAME_PATTERN
 from wire.listener import listen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,13 +83,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="served name (default: the last part of the model's path)")
     parser.add_argument(
-        "--port", type=int, default=os.environ.get("PORT", "8080"), help="port of /generate (default: $PORT or 8080)"
+        "--port", type=int, default=os.environ.get("PORT") or "8080", help="port of /generate (default: $PORT or 8080)"
     )
     parser.add_argument("--verbose", action="store_true", help="show the servers' own log lines")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.port <= 65535:
         parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
-    arguments.name = arguments.name or Path(arguments.model).resolve().name
+    if Path(arguments.model).exists():  # the servers run in another folder
+        arguments.model = str(Path(arguments.model).resolve())
+    arguments.name = arguments.name or Path(arguments.model).name
+    if not re.fullmatch(NAME_PATTERN, arguments.name):
+        parser.error(f"--name: {arguments.name!r} cannot be part of an address; give one of letters, digits and . _ -")
     return arguments
 
 

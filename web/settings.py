@@ -29,7 +29,8 @@ ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Settings(BaseSettings):
-    """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers."""
+    """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers. Each flag is
+    an environment variable, too: --read-seconds is READ_SECONDS."""
 
     model_config = SettingsConfigDict(
         frozen=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+import anyio
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -49,9 +50,10 @@ class EventStream(StreamingResponse):
         finally:
             self._on_close()
             # A cancelled send leaves both generators suspended, or not even begun: their clean-up must not wait for
-            # the garbage collector.
-            await self._beating.aclose()
-            await self._frames.aclose()
+            # the garbage collector. Starlette's scope cancels again and again until it is left, hence the shields.
+            with anyio.CancelScope(shield=True):
+                await self._beating.aclose()
+                await self._frames.aclose()
 
 
 async def _with_heartbeats(frames: AsyncGenerator[bytes], seconds: float) -> AsyncGenerator[bytes]:
@@ -69,5 +71,6 @@ async def _with_heartbeats(frames: AsyncGenerator[bytes], seconds: float) -> Asy
             upcoming = asyncio.ensure_future(anext(frames, None))
     finally:
         upcoming.cancel()
-        await asyncio.wait({upcoming})
-        await frames.aclose()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({upcoming})
+            await frames.aclose()

@@ -158,8 +158,14 @@ async def test_a_connection_is_used_again(
 @pytest.mark.parametrize("order", [ORDER, LIVE], ids=["JSON", "SSE"])
 @pytest.mark.parametrize("sent", [b"", HEAD, None], ids=["before the header", "while queued", "while running"])
 async def test_a_client_that_leaves_cancels_upstream(
-    start: Start, raw_server: RawServer, stream: Stream, order: bytes, sent: bytes | None
+    start: Start,
+    raw_server: RawServer,
+    stream: Stream,
+    caplog: pytest.LogCaptureFixture,
+    order: bytes,
+    sent: bytes | None,
 ) -> None:
+    caplog.set_level("INFO")
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,6 +182,10 @@ async def test_a_client_that_leaves_cancels_upstream(
     writer.close()
     await writer.wait_closed()
     await asyncio.wait_for(left.wait(), LIMIT)
+    async with asyncio.timeout(LIMIT):
+        while "499" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_client_that_reads_no_more_cancels_upstream(start: Start, raw_server: RawServer) -> None:
