@@ -62,6 +62,7 @@ def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str]
     transformers.utils.logging.disable_progress_bar()
     if not log.isEnabledFor(logging.DEBUG):
         transformers.utils.logging.set_verbosity_error()  # what is wrong is said below, in one line
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # and not at each of its retries
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto" and device == "cpu":

@@ -128,7 +128,7 @@ def wait_until_ready(children: Children, url: str, what: str) -> None:
             phase = answer.json().get("phase", "")
         except (httpx.HTTPError, ValueError):
             phase = shown or "starting"  # later it is an end, which `check` will tell
-        if phase and phase != shown:
+        if phase not in ("", "failed", shown):  # why it failed is about to be said by the predictor itself
             print(f"{time.monotonic() - begun:6.1f} s  {what}: {phase}", flush=True)
             shown = phase
         time.sleep(POLL_SECONDS)
