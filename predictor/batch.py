@@ -114,13 +114,16 @@ class Batch:
         if first.cached or len(first.tokens) > PREFILL_TOKENS:
             return [first], first.cached, min(len(first.tokens), first.cached + PREFILL_TOKENS)
         rows: list[Row] = []
-        width = 0
+        lengths: set[int] = set()
         for row in self.joining:
-            if (len(rows) + 1) * max(width, len(row.tokens)) > PREFILL_TOKENS:
+            wider = lengths | {len(row.tokens)}
+            places = (len(rows) + 1) * max(wider)
+            logits = (len(rows) + 1) * len(wider)  # every row has them at the last place of each row
+            if rows and (places > PREFILL_TOKENS or logits > self.capacity):
                 break
             rows.append(row)
-            width = max(width, len(row.tokens))
-        return rows, 0, width
+            lengths = wider
+        return rows, 0, max(lengths)
 
     def _decode(self) -> list[Row]:
         self._prefilled_last = False

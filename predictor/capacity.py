@@ -23,8 +23,9 @@ PROCESS_BYTES = 768 * 2**20
 MARGIN = 0.1
 """Part of the memory that is left alone: allocators fragment, and other processes grow."""
 
-ROW_LOGITS = 6
-"""Copies of one row's logits in float32 that sampling holds at once (scaled, sorted, ids, probabilities, sums)."""
+ROW_LOGITS = 10
+"""Copies of one row's logits in float32 that a step holds at once: the model's, and in the sampler the picked, scaled,
+sorted and masked ones, ids, probabilities and sums."""
 
 
 @dataclass(frozen=True)

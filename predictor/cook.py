@@ -31,7 +31,7 @@ STRAIN_SECONDS = 10.0
 """Running out of memory STRAIN_EVENTS times within this lowers the capacity, and readiness for as long."""
 
 FAILURES = 3
-"""Failed steps in a row, each of which ended every running generation, after which only a restart can help."""
+"""Failed steps in a row, each with a single row, after which only a restart can help."""
 
 
 class Cook:
@@ -44,7 +44,7 @@ class Cook:
         self._admission = admission
         self._begin = begin
         self._served: dict[Row, tuple[Job, Writer]] = {}
-        self._displaced: list[Row] = []  # taken out of the batch for want of memory; first to join again
+        self._displaced: list[Row] = []  # taken out of the batch by a failure; first to join again
         self._good_steps = 0
         self._failures = 0
         self._out_of_memory: list[float] = []
@@ -169,13 +169,29 @@ class Cook:
                 metrics.FIRST_TOKEN.observe(now - job.accepted_at)
 
     def _fail(self, failure: Exception) -> None:
-        """A step failed, nobody knows why: whoever runs is told so."""
+        """A step failed, nobody knows why: the rows are tried one by one, and the one that fails alone is told so."""
+        inside = self._inside()
+        log.error("a step failed with %d running", len(inside), exc_info=failure)
+        self._good_steps = 0
+        if len(inside) > 1:
+            for row in inside:
+                self._set_aside(row)
+            self.allowed = 1
+            return
         self._failures += 1
-        log.error("a step failed with %d running", len(self._batch), exc_info=failure)
-        for row in list(self._served):
-            self._end(row, _failed())
+        self._end(inside[0], _failed())
         if self._failures >= FAILURES:
             raise failure
+        self.allowed = self.capacity  # it was this one: the others get their places back
+
+    def _inside(self) -> list[Row]:
+        """The rows in the batch, those that were taken first in front."""
+        return [row for row in self._served if row not in self._displaced]
+
+    def _set_aside(self, row: Row) -> None:
+        """Out of the batch, to join it again before anybody else."""
+        self._batch.remove(row)
+        self._displaced.append(row)
 
     def _make_room(self) -> None:
         """Out of memory: the youngest row leaves and joins again later; a lone one cannot be helped."""
@@ -187,8 +203,7 @@ class Cook:
         self._out_of_memory = [at for at in self._out_of_memory if now - at < STRAIN_SECONDS] + [now]
         metrics.OUT_OF_MEMORY.inc()
         rows = len(self._batch)
-        inside = [row for row in self._served if row not in self._displaced]
-        youngest = max(inside, key=lambda row: self._served[row][0].taken_at)
+        youngest = max(self._inside(), key=lambda row: self._served[row][0].taken_at)
         log.warning("out of memory with %d running; the youngest has %d tokens", rows, len(youngest.tokens))
         if rows == 1:
             tokens = len(youngest.tokens)
@@ -202,8 +217,7 @@ class Cook:
             )
             self._set_capacity(self._batch.capacity)  # it was this one all along: the others get their places back
             return
-        self._batch.remove(youngest)
-        self._displaced.append(youngest)
+        self._set_aside(youngest)
         self.allowed = rows - 1
         if len(self._out_of_memory) >= STRAIN_EVENTS:
             self._set_capacity(self.allowed)

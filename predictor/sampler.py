@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+CANDIDATES = 1024
+"""The likeliest tokens that are looked at first."""
+
 
 @dataclass(slots=True)
 class RowSampling:
@@ -45,20 +48,33 @@ def sample(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
             known = logits[row, ids]
             penalty = sampling.repetition_penalty
             logits[row, ids] = torch.where(known < 0, known * penalty, known / penalty)
-    likeliest = [int(token) for token in logits.argmax(-1).tolist()]
-    if all(row.temperature == 0 for row in rows):
-        return likeliest
+    tokens: list[int | None] = [int(token) for token in logits.argmax(-1).tolist()]
+    random_rows = [number for number, row in enumerate(rows) if row.temperature > 0]
+    # Sorting a whole vocabulary takes longer than many a model. It is done only for rows that may go beyond the
+    # likeliest CANDIDATES tokens, which is for each row to say by itself: its choice must not depend on its neighbours.
+    for candidates in (min(CANDIDATES, logits.shape[1]), logits.shape[1]):
+        if random_rows:
+            drawn = _draw(logits[random_rows], [rows[number] for number in random_rows], candidates)
+            for number, token in zip(random_rows, drawn, strict=True):
+                tokens[number] = token
+            random_rows = [number for number in random_rows if tokens[number] is None]
+    return [token for token in tokens if token is not None]
+
+
+def _draw(logits: torch.Tensor, rows: Sequence[RowSampling], candidates: int) -> list[int | None]:
+    """A token for each row from its likeliest `candidates`; None where those are not enough to decide."""
 
     def column(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=logits.device)[:, None]
 
     vocabulary = logits.shape[1]
-    most = [1 if row.temperature == 0 else min(row.top_k, vocabulary) or vocabulary for row in rows]
-    scaled = logits / column([row.temperature or 1.0 for row in rows])
-    values, ids = torch.topk(scaled, max(most)) if max(most) < vocabulary else _sorted(scaled)
-    rank = torch.arange(values.shape[1], device=logits.device)[None]
-    values = values.masked_fill(rank >= column([float(count) for count in most]), -torch.inf)
-    probabilities = values.softmax(-1)
+    scaled = logits / column([row.temperature for row in rows])
+    # Stable, so that the order of equals does not depend on the size of the batch.
+    in_order = torch.topk(scaled, candidates) if candidates < vocabulary else scaled.sort(descending=True, stable=True)
+    limits = column([float(min(row.top_k, vocabulary) or vocabulary) for row in rows])
+    values = in_order[0].masked_fill(torch.arange(candidates, device=logits.device)[None] >= limits, -torch.inf)
+    whole = scaled.logsumexp(-1, keepdim=True)
+    probabilities = (values - torch.where(limits <= candidates, values.logsumexp(-1, keepdim=True), whole)).exp()
     before = probabilities.cumsum(-1) - probabilities
     dropped = (before >= column([row.top_p for row in rows])) | (
         probabilities < probabilities[:, :1] * column([row.min_p for row in rows])
@@ -67,14 +83,12 @@ def sample(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
     dropped[:, 0] = False
     kept = (~dropped).sum(-1, keepdim=True)  # they come first, for the probabilities fall
     cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
-    draw = column([row.draw for row in rows]) * cumulative[:, -1:]
-    chosen = (cumulative <= draw).sum(-1, keepdim=True).minimum(kept - 1)
-    sampled = [int(token) for token in ids.gather(1, chosen)[:, 0].tolist()]
-    # Among equals, sorting may put another one first than argmax does, which is what a greedy row gets alone.
-    return [likeliest[at] if row.temperature == 0 else sampled[at] for at, row in enumerate(rows)]
-
-
-def _sorted(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stable, so that the order of equals does not depend on the size of the batch."""
-    in_order, ids = torch.sort(values, descending=True, stable=True)
-    return in_order, ids
+    # All that is kept is in sight, or it is known to be all there is.
+    in_sight = (kept < candidates) | (limits <= candidates)
+    everything = column([float(row.top_p == 1 and row.min_p == 0) for row in rows]) > 0
+    target = column([row.draw for row in rows]) * torch.where(in_sight, cumulative[:, -1:], 1.0)
+    decided = in_sight | (everything & (target < cumulative[:, -1:]))
+    decided &= (limits <= candidates) | (limits == vocabulary)  # else what is sampled from is not known here
+    chosen = (cumulative <= target).sum(-1, keepdim=True).minimum(kept - 1)
+    tokens = in_order[1].gather(1, chosen)[:, 0].tolist()
+    return [int(token) if known else None for token, known in zip(tokens, decided[:, 0].tolist(), strict=True)]

@@ -89,7 +89,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         for sig in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes over while it serves
             signal.signal(sig, lambda *_: self.leave())
         self.model.start_loading(on_failure=self.leave)
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=self.rest.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
 
     def leave(self) -> None:
         """Finish what was accepted and return from `run`. Safe from any thread; asked twice, it does not wait."""

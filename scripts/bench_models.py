@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+VOCABULARY = 4096
+"""Tokens of the random model."""
+
 
 def random_model(folder: Path) -> Path:
-    """A Llama of 5 million random parameters with a byte-level tokenizer: all that takes time is the server."""
+    """A Llama of 5 million random parameters whose tokens are bytes and numbers: all that takes time is the server."""
     if (folder / "config.json").exists():
         return folder
     import torch
@@ -16,12 +19,13 @@ def random_model(folder: Path) -> Path:
 
     torch.manual_seed(0)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    words = alphabet + [f"Ġ{number}" for number in range(len(alphabet), VOCABULARY)]  # Ġ is a space; all can be read
+    tokenizer = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=alphabet[0])
     config = LlamaConfig(
-        vocab_size=4096,
+        vocab_size=VOCABULARY,
         hidden_size=256,
         intermediate_size=704,
         num_hidden_layers=4,

@@ -10,7 +10,7 @@ import httpx
 
 from web.chunks import Chunk, parse_chunk
 from web.eventlines import DataFields, EventTooLongError
-from web.failures import bad_answer, refusal, transport_failures
+from web.failures import bad_answer, refusal, too_late, transport_failures
 
 ANSWER_BYTES = 16_777_216
 """Most bytes of one upstream stream."""
@@ -75,7 +75,7 @@ class Exchange:
                 with self._scope:
                     await self._converse()
                 if self._scope.cancelled_caught and not self._closed:
-                    raise TimeoutError
+                    raise too_late(self._url)
         except Exception as error:  # for whoever reads; nobody awaits this task
             end = error
         self._items.put_nowait(end)

@@ -55,7 +55,7 @@ def transport_failures(url: str) -> Iterator[None]:
         raise _failure(
             url, error, problems.UNAVAILABLE, "The model server does not take connections.", RETRY_SECONDS
         ) from None
-    except (httpx.TimeoutException, TimeoutError) as error:
+    except httpx.TimeoutException as error:
         raise _failure(url, error, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
     except httpx.HTTPError as error:
         raise _failure(
@@ -86,6 +86,11 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
         case _:
             # 404 too: this server itself lists the name, so the mistake is the operator's and not the client's.
             return bad_answer(url, seen)
+
+
+def too_late(url: str) -> ProblemError:
+    """The time for the whole request is over: the client's, if it said how long, or else ours."""
+    return _failure(url, "not finished in time", problems.TOO_LATE, "The time that the request was given is over.")
 
 
 def unusable_event(url: str, data: bytes) -> ProblemError:

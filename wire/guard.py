@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -30,10 +31,6 @@ SEND_SECONDS = 30.0
 
 REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
-
-
-class _ClientStalled(Exception):
-    """The client is there but reads no more."""
 
 
 class RequestGuard:
@@ -62,16 +59,20 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
 
-        answering = answered = False
+        answering = answered = stalled = False
+        gone: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         async def watched_send(message: Message) -> None:
-            nonlocal answering, answered
+            nonlocal answering, answered, stalled
             answering = True
             try:
                 async with asyncio.timeout(self.send_seconds):
                     await send(message)
             except TimeoutError:
-                raise _ClientStalled from None
+                if not gone.done():
+                    stalled = True
+                    gone.set_result({"type": "http.disconnect"})
+                await asyncio.Event().wait()  # until the application is cancelled
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
@@ -84,11 +85,9 @@ class RequestGuard:
             return
         try:
             # Servers report a disconnect after a whole answer too.
-            if not await self._run(scope, body, receive, watched_send) and not answered:
-                log.info("499 %s %r: the client left", scope["method"], scope["path"])
-            return
-        except _ClientStalled:
-            log.info("499 %s %r: the client reads no more", scope["method"], scope["path"])
+            if not await self._run(scope, body, receive, watched_send, gone) and not answered:
+                how = "reads no more" if stalled else "left"
+                log.info("499 %s %r: the client %s", scope["method"], scope["path"], how)
             return
         except ProblemError as error:
             problem = error
@@ -143,10 +142,12 @@ class RequestGuard:
     def _too_large(self) -> ProblemError:
         return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {self.body_bytes} bytes.")
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> bool:
-        """Run the application until it has answered (True) or the client has left (False)."""
+    async def _run(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, gone: asyncio.Future[Message]
+    ) -> bool:
+        """Run the application until it has answered (True) or the client is `gone` (False)."""
         delivered = False
-        gone = asyncio.create_task(_disconnected(receive))
+        watch = asyncio.create_task(_watch(receive, gone))
 
         async def replay() -> Message:
             nonlocal delivered
@@ -156,21 +157,22 @@ class RequestGuard:
             return await asyncio.shield(gone)
 
         answer = asyncio.ensure_future(self.app(scope, replay, send))
+        ends: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finished = answer.done()
         finally:
-            gone.cancel()
+            watch.cancel()
             answer.cancel()
             # The application's own clean-up (closing its stream frees the slot) belongs to this request.
-            await asyncio.wait({answer, gone})
+            await asyncio.wait({answer, watch})
         if finished or not answer.cancelled():
             answer.result()
         return finished
 
 
-async def _disconnected(receive: Receive) -> Message:
-    while True:
+async def _watch(receive: Receive, gone: asyncio.Future[Message]) -> None:
+    while not gone.done():
         message = await receive()
-        if message["type"] == "http.disconnect":
-            return message
+        if message["type"] == "http.disconnect" and not gone.done():
+            gone.set_result(message)

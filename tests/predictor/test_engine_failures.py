@@ -44,26 +44,55 @@ def failing(kitchen: Any, raising: Callable[[], BaseException | None]) -> None:
     kitchen.batch.step = stepping
 
 
-async def test_a_step_that_fails_ends_what_runs_and_not_what_comes(
+async def test_a_step_that_fails_once_is_noticed_by_nobody_but_the_log(
     kitchen: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = kitchen(slots=3)
-    errors: list[BaseException] = [ValueError("CUDA error: secret address")]
-    failing(broken, lambda: errors.pop() if errors else None)
-    running = [broken.order() for _ in range(3)]
-    waiting = [broken.order() for _ in range(2)]
-    broken.cook.start()
+    untroubled = kitchen(slots=3)
+    orders = [untroubled.order(seed=seed) for seed in range(5)]
+    untroubled.cook.start()
+    expected = [(await job.generation.complete()).text for job in orders]
+
+    shaky = kitchen(slots=3)
+    steps: list[None] = []
+
+    def raising() -> Exception | None:
+        steps.append(None)
+        return ValueError("a hiccup") if len(steps) == 3 else None
+
+    failing(shaky, raising)
+    orders = [shaky.order(seed=seed) for seed in range(5)]
+    shaky.cook.start()
+
+    assert [(await job.generation.complete()).text for job in orders] == expected
+    assert "a hiccup" in caplog.text
+    await eventually(lambda: shaky.empty)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_the_one_request_that_the_model_fails_on_is_told_and_the_others_are_served(
+    kitchen: Any, eventually: Any, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    poisoned = kitchen(slots=3)
+    orders = [poisoned.order() for _ in range(7)]
+    poison = orders[place]
+
+    def raising() -> Exception | None:
+        served = poisoned.cook._served
+        inside = any(served[row][0] is poison for row in (*poisoned.batch.running, *poisoned.batch.joining))
+        return ValueError("CUDA error: secret address") if inside else None
+
+    failing(poisoned, raising)
+    poisoned.cook.start()
 
     with pytest.raises(ProblemError) as problem:
-        await running[0].generation.complete()
+        await poison.generation.complete()
     assert problem.value.kind is problems.INTERNAL
     assert "secret" not in str(problem.value.document)
-    assert await ends(running[1:]) == {problems.INTERNAL}
-    assert await ends(waiting) == {None}
-    assert await end_of(broken.order()) is None
-    assert broken.cook.alive
+    assert await ends([job for job in orders if job is not poison]) == {None}
+    assert poisoned.cook.alive
     assert "secret address" in caplog.text
-    await eventually(lambda: broken.empty)
+    await eventually(lambda: poisoned.empty)
+    assert poisoned.cook.allowed == 3
 
 
 async def test_failures_with_successes_between_them_do_not_add_up(kitchen: Any) -> None:

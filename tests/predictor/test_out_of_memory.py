@@ -78,7 +78,7 @@ async def cooked(kitchen: Any, **sampling: Any) -> tuple[list[str], int]:
 
 async def test_at_any_step_of_a_run_the_texts_are_the_same(kitchen: Any, eventually: Any) -> None:
     expected, steps = await cooked(kitchen())
-    assert steps == 12
+    assert steps == 14
     for failing in range(steps):
         tried: list[int] = []
         disturbed = kitchen()
@@ -94,7 +94,7 @@ async def test_at_any_step_of_a_run_the_texts_are_the_same(kitchen: Any, eventua
 
         assert await texts(jobs) == expected, f"after running out of memory in step {failing}"
         await eventually(lambda disturbed=disturbed: disturbed.empty)
-        assert disturbed.cook.allowed == 3
+        assert disturbed.cook.allowed < disturbed.cook.capacity
         assert not disturbed.cook.strained
 
 

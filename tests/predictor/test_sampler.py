@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import predictor.sampler
 from predictor.sampler import RowSampling, sample
 
 pytestmark = pytest.mark.slow
@@ -148,6 +149,22 @@ def test_tokens_come_as_often_as_they_are_likely(parameters: dict[str, Any]) -> 
     chi_square = float(((seen - expected)[likely] ** 2 / expected[likely]).sum())
     freedom = int(likely.sum()) - 1
     assert chi_square < freedom + 6 * math.sqrt(2 * freedom) + 1
+
+
+@pytest.mark.parametrize("parameters", [*SAMPLINGS, {"top_k": 60, "top_p": 0.6}], ids=str)
+@pytest.mark.parametrize("spread", [1e-3, 1.0])
+def test_looking_at_the_likeliest_first_changes_no_choice(
+    monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], spread: float
+) -> None:
+    logits = torch.cat([some_logits(200, seed) * spread for seed in range(300)])
+
+    def choices() -> list[int]:
+        return sample(logits.clone(), [row(seed=seed, **parameters) for seed in range(300)])
+
+    monkeypatch.setattr(predictor.sampler, "CANDIDATES", 200)
+    expected = choices()
+    monkeypatch.setattr(predictor.sampler, "CANDIDATES", 10)
+    assert choices() == expected
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:

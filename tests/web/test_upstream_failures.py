@@ -268,7 +268,7 @@ async def test_heartbeats_do_not_outlast_the_time_for_a_generation(ask: Ask) -> 
             await asyncio.sleep(0.01)
 
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
-    assert (await ask(lambda _: answer, generate_seconds=0.1))[:2] == (504, "upstream-timeout")
+    assert (await ask(lambda _: answer, generate_seconds=0.1))[:2] == (504, "too-late")
 
 
 async def test_an_end_that_never_comes_does_not_hold_the_result(
