@@ -1,12 +1,15 @@
-"""Server-sent events of one generation: any number of status and token, then exactly one result or error."""
+"""Server-sent events of one generation: any number of status and of token or progress and preview, then exactly one
+result or error."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from contract.fields import StrictModel
 from contract.problems import Problem
-from contract.result import TextResult
+from contract.result import PictureResult, TextResult
 
 
 class StatusEvent(StrictModel):
@@ -23,8 +26,33 @@ class TokenEvent(StrictModel):
     text: str
 
 
+class ProgressEvent(StrictModel):
+    """Denoising steps that are done, of all the pictures' the slowest one's."""
+
+    event: ClassVar[str] = "progress"
+    step: int
+    of: int
+    eta_s: float | None = Field(default=None, description="Seconds that the rest will take at this pace.")
+
+
+class PreviewEvent(StrictModel):
+    """A small picture of what a picture looks like by now."""
+
+    event: ClassVar[str] = "preview"
+    image: int = Field(description="Which of the pictures, from 0.")
+    step: int
+    data: str = Field(description="The file, in base64.")
+    media_type: str
+
+
 class ResultEvent(TextResult):
-    """The end: the same document that the JSON answer holds."""
+    """The end of a text: the same document that the JSON answer holds."""
+
+    event: ClassVar[str] = "result"
+
+
+class PictureResultEvent(PictureResult):
+    """The end of pictures: the same document that the JSON answer holds."""
 
     event: ClassVar[str] = "result"
 
@@ -35,4 +63,4 @@ class ErrorEvent(Problem):
     event: ClassVar[str] = "error"
 
 
-Event = StatusEvent | TokenEvent | ResultEvent | ErrorEvent
+Event = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent | ErrorEvent

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from contract.limits import MAX_TOKENS, PROMPT_CHARS, STOP_CHARS, STOP_SEQUENCES
+from contract.limits import (
+    GUIDANCE,
+    MAX_TOKENS,
+    PICTURE_SIDE,
+    PICTURES,
+    PREVIEWS,
+    PROMPT_CHARS,
+    STEPS,
+    STOP_CHARS,
+    STOP_SEQUENCES,
+)
 
 
 class StrictModel(BaseModel):
@@ -25,6 +36,13 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _size(text: str) -> str:
+    sides = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if sides is None or not all(1 <= int(side) <= PICTURE_SIDE for side in sides.groups()):
+        raise ValueError(f"must be a width and a height such as 512x512, each from 1 to {PICTURE_SIDE}")
+    return text
+
+
 PromptText = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARS), AfterValidator(_not_blank)]
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -38,3 +56,11 @@ StopSequences = Annotated[
         _as_list, json_schema_input_type=StopSequence | Annotated[list[StopSequence], Field(max_length=STOP_SEQUENCES)]
     ),
 ]
+
+PictureSize = Annotated[str, AfterValidator(_size), Field(json_schema_extra={"pattern": "^[0-9]{1,5}x[0-9]{1,5}$"})]
+Steps = Annotated[int, Field(ge=1, le=STEPS)]
+Guidance = Annotated[float, Field(ge=0, le=GUIDANCE)]
+PictureCount = Annotated[int, Field(ge=1, le=PICTURES)]
+PreviewCount = Annotated[int, Field(ge=0, le=PREVIEWS)]
+PictureFormat = Literal["png", "jpeg", "webp"]
+NegativePrompt = Annotated[str, Field(max_length=PROMPT_CHARS)]

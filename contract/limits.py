@@ -22,3 +22,18 @@ BODY_SECONDS = 10.0
 
 INSTANCES = 16
 """Most prompts in one KServe V1 or V2 request."""
+
+PICTURES = 8
+"""Most pictures in one request."""
+
+PICTURE_SIDE = 2_048
+"""Longest side of a picture, in pixels. A model may serve less."""
+
+STEPS = 200
+"""Most denoising steps of a picture."""
+
+GUIDANCE = 50.0
+"""Highest guidance scale."""
+
+PREVIEWS = 16
+"""Most previews of each picture while it is made."""

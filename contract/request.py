@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from contract.fields import PromptText, Seed, StopSequences, StrictModel, Temperature, TokenLimit, TopP
+from contract.fields import (
+    Guidance,
+    NegativePrompt,
+    PictureCount,
+    PictureFormat,
+    PictureSize,
+    PreviewCount,
+    PromptText,
+    Seed,
+    Steps,
+    StopSequences,
+    StrictModel,
+    Temperature,
+    TokenLimit,
+    TopP,
+)
+
+Kind = Literal["text", "image"]
 
 
 class Sampling(StrictModel):
@@ -23,8 +42,42 @@ class TextPrompt(Sampling):
     prompt: PromptText = Field(description="What to write about, in any language.")
 
 
-class GenerationRequest(TextPrompt):
+class Painting(StrictModel):
+    """How to paint. What is left out takes the model's own default."""
+
+    negative_prompt: NegativePrompt | None = Field(default=None, description="What the picture is not to show.")
+    size: PictureSize | None = Field(default=None, description="Width and height in pixels, such as 512x512.")
+    steps: Steps | None = Field(default=None, description="Denoising steps: more take longer and look better.")
+    guidance: Guidance | None = Field(default=None, description="How closely the picture keeps to the prompt.")
+    n: PictureCount | None = Field(
+        default=None, description="How many pictures; each has the next seed."
+    )
+    seed: Seed | None = Field(default=None, description="Same seed and same request: same result.")
+    format: PictureFormat | None = Field(default=None, description="File format of the pictures; png when left out.")
+
+
+class PicturePrompt(Painting):
+    """One thing to paint."""
+
+    prompt: PromptText = Field(description="What to paint, in any language.")
+
+
+class GenerationRequest(TextPrompt, PicturePrompt):
     """One generation. Only `prompt` is required."""
 
-    model: str | None = Field(default=None, description="Name of a served model; the first one when left out.")
-    stream: bool = Field(default=False, description="Answer as server-sent events while the text is being written.")
+    prompt: PromptText = Field(description="What to write about, or what to paint, in any language.")
+    model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
+    kind: Kind | None = Field(
+        default=None, description="To write or to paint; the model says when left out."
+    )
+    stream: bool = Field(default=False, description="Answer as server-sent events while the work is being done.")
+    previews: PreviewCount | None = Field(
+        default=None, description="Small pictures on the way, in a stream; 0 when left out."
+    )
+
+
+TEXT_FIELDS = frozenset(Sampling.model_fields) - frozenset(Painting.model_fields)
+"""The fields of a request that mean something for a text only."""
+
+PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Sampling.model_fields) | {"previews"}
+"""The fields of a request that mean something for a picture only."""

@@ -36,3 +36,34 @@ class TextResult(StrictModel):
     finish_reason: FinishReason = Field(description="`stop`: the text is complete; `length`: max_tokens cut it.")
     usage: Usage
     timing: Timing
+
+
+class Picture(StrictModel):
+    """One picture, in a file format that browsers show."""
+
+    data: str = Field(description="The file, in base64.")
+    media_type: str
+    seed: int = Field(description="Asked for with n = 1, it gives this picture again.")
+    width: int
+    height: int
+
+
+class PictureTiming(StrictModel):
+    """Seconds, as `web` saw them."""
+
+    queue_s: float | None = Field(description="Wait for a slot; null when the runtime behind does not tell.")
+    total_s: float = Field(description="From the arrival of the request to the last picture.")
+
+
+class PictureResult(StrictModel):
+    """Finished pictures."""
+
+    id: str
+    model: str
+    kind: Literal["image"] = "image"
+    images: list[Picture] = Field(min_length=1)
+    steps: int | None = Field(default=None, description="Denoising steps that were taken.")
+    understood: list[str] | None = Field(
+        default=None, description="The words of the prompt that the model knows; null when it reads any text."
+    )
+    timing: PictureTiming

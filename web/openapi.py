@@ -34,6 +34,7 @@ _PROBLEMS: dict[ProblemType, str] = {
     problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
     problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",
     problems.BODY_TOO_LARGE: f"A body may have at most {BODY_BYTES} bytes.",
+    problems.OUT_OF_MEMORY: "The device has no memory for this request, even alone: 812 tokens so far.",
     problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
     "application/json.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
@@ -42,6 +43,7 @@ _PROBLEMS: dict[ProblemType, str] = {
     problems.OVERLOADED: "The model server is full or not ready.",
     problems.UNAVAILABLE: "The model server does not take connections.",
     problems.UPSTREAM_TIMEOUT: "The model server took too long.",
+    problems.TOO_LATE: "The time that the request was given is over.",
 }
 
 _REQUESTS: dict[str, dict[str, Any]] = {
