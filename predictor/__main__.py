@@ -6,12 +6,17 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING, Any
 
+from contract.request import Kind
 from predictor.engine import ModelError
 from predictor.settings import Settings
 from predictor.source import check_source
 from wire.listener import listen
 from wire.settings import read_settings
+
+if TYPE_CHECKING:
+    from predictor.model import GenerationModel
 
 
 def main() -> int:
@@ -26,7 +31,7 @@ def main() -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
     try:
-        check_source(settings.model)
+        kind = check_source(settings.model, settings.kind)
         listener = listen(settings.host, settings.port)
         if settings.grpc_port:
             listen(settings.host, settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
@@ -36,20 +41,9 @@ def main() -> int:
 
     # KServe parses the process's arguments when it is imported, and would trip over ours.
     del sys.argv[1:]
-    from predictor.model import GenerationModel
     from predictor.server import PredictorServer
-    from predictor.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        max_concurrency=settings.max_concurrency,
-        max_waiting=settings.max_waiting,
-        max_length=settings.max_length,
-        memory=settings.memory,
-    )
-    model = GenerationModel(settings.served_name, engine, request_seconds=settings.request_seconds)
+    model = _model(settings, kind)
     PredictorServer(
         model,
         listener,
@@ -61,6 +55,27 @@ def main() -> int:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _model(settings: Settings, kind: Kind) -> GenerationModel:
+    common: dict[str, Any] = {
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "max_concurrency": settings.max_concurrency,
+        "max_waiting": settings.max_waiting,
+        "memory": settings.memory,
+    }
+    if kind == "image":
+        from predictor.diffusers_engine import DiffusersEngine
+        from predictor.picture_model import PictureModel
+
+        painter = DiffusersEngine(settings.model, **common)
+        return PictureModel(settings.served_name, painter, request_seconds=settings.request_seconds)
+    from predictor.model import TextModel
+    from predictor.transformers_engine import TransformersEngine
+
+    writer = TransformersEngine(settings.model, max_length=settings.max_length, **common)
+    return TextModel(settings.served_name, writer, request_seconds=settings.request_seconds)
 
 
 if __name__ == "__main__":

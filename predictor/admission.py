@@ -9,23 +9,20 @@ from dataclasses import dataclass, field
 
 from contract import problems
 from contract.problems import ProblemError
-from contract.request import Sampling
 from predictor import metrics
 from predictor.engine import Generation
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An accepted task: its prompt in tokens, and the most tokens it may come to with its text."""
+    """An accepted task. `work` says how much it is beside others: tokens, or pixels times steps."""
 
     generation: Generation
-    prompt: list[int]
-    sampling: Sampling
-    most_tokens: int
+    work: float
     deadline: float | None = None  # on the clock of time.monotonic
     accepted_at: float = field(default_factory=time.monotonic)
     taken_at: float = 0.0
-    first_token_at: float | None = None
+    first_step_at: float | None = None
 
     @property
     def waited(self) -> float:
@@ -38,8 +35,8 @@ class Job:
 
 
 _TURNS: tuple[Callable[[Job], float], ...] = (
-    lambda job: job.most_tokens,
-    lambda job: -job.most_tokens,
+    lambda job: job.work,
+    lambda job: -job.work,
     lambda job: job.accepted_at,
 )
 """Whose turn it is when a slot is free: the shortest, so that it is not stuck behind long ones; the longest, so that it

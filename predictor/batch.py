@@ -31,6 +31,10 @@ class Row:
     cached: int = 0
     done: bool = False
 
+    @property
+    def so_far(self) -> str:
+        return f"{len(self.tokens)} tokens"
+
 
 class Batch:
     """Up to `capacity` rows of at most `length` tokens, over one SlotCache.
@@ -57,6 +61,13 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.running) + len(self.joining)
+
+    @property
+    def computing(self) -> list[Row]:
+        return self.running
+
+    def economize(self) -> bool:
+        return False
 
     def join(self, row: Row) -> None:
         row.cached = 0

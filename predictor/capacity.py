@@ -83,34 +83,38 @@ def available_memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What fits. `length` tokens is the longest text, prompt included."""
+    """What fits: so many slots `of` what each holds."""
 
     slots: int
-    length: int
+    of: str
     memory: int
     cost: Cost
 
     def __str__(self) -> str:
         return (
-            f"{self.slots} slots of {self.length} tokens: {_size(self.cost.weights)} of weights, "
+            f"{self.slots} slots of {self.of}: {_size(self.cost.weights)} of weights, "
             f"{_size(self.cost.once)} once, {_size(self.cost.slot)} a slot, {_size(self.memory)} of memory"
         )
 
 
-def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:
-    """How many slots to serve `checkpoint` with, at most `max_concurrency`; a ModelError when not even one fits."""
-    length = min(checkpoint.context, max_length)
-    on_cpu = checkpoint.device.type == "cpu"
-    cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
-    if memory is None:
-        memory = available_memory(checkpoint.device)
+def plan(cost: Cost, of: str, max_concurrency: int, memory: int) -> Plan:
+    """At most `max_concurrency` slots in `memory` bytes; a ModelError when not even one fits."""
     slots = min(max_concurrency, cost.slots_in(memory))
     if slots < 1:
         raise ModelError(
-            f"{_size(memory)} of memory do not hold the model and one text of {length} tokens, "
+            f"{_size(memory)} of memory do not hold the model and one slot of {of}, "
             f"which take {_size(cost.memory_for(1))}; give it more, or a smaller --max-length"
         )
-    return Plan(slots, length, memory, cost)
+    return Plan(slots, of, memory, cost)
+
+
+def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:
+    """How many texts of up to `max_length` tokens, or what its context holds, to serve `checkpoint` with."""
+    length = min(checkpoint.context, max_length)
+    on_cpu = checkpoint.device.type == "cpu"
+    cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
+    memory = available_memory(checkpoint.device) if memory is None else memory
+    return plan(cost, f"{length} tokens", max_concurrency, memory)
 
 
 def _size(size: int) -> str:

@@ -6,7 +6,8 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -14,9 +15,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.admission import Admission, Job, too_late
-from predictor.batch import Batch, Row
-from predictor.engine import Finished, Started
-from predictor.writer import Writer
+from predictor.engine import End, Started
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +33,51 @@ FAILURES = 3
 """Failed steps in a row, each with a single row, after which only a restart can help."""
 
 
-class Cook:
-    """One thread and one batch. `begin` turns a job into a row and its writer."""
+class Row(Protocol):
+    """A text or a picture in the batch; `so_far` says in words how far it has come."""
 
-    def __init__(self, batch: Batch, admission: Admission, begin: Callable[[Job], tuple[Row, Writer]]) -> None:
+    @property
+    def so_far(self) -> str: ...
+
+
+class Batch(Protocol):
+    """What is computed together. A step that raises may be tried again, with fewer rows."""
+
+    capacity: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def computing(self) -> Sequence[Row]:
+        """The rows that the last step has brought forward."""
+
+    def join(self, row: Any) -> None: ...
+
+    def remove(self, row: Any) -> None: ...
+
+    def step(self) -> Sequence[Row]:
+        """Compute; the rows that are done by it."""
+
+    def economize(self) -> bool:
+        """Need less memory from now on, at the cost of speed; whether that was possible."""
+
+
+class Author(Protocol):
+    """Tells the client of one row how it goes on."""
+
+    def finish(self) -> End: ...
+
+
+class Cook:
+    """One thread and one batch. `begin` turns a job into a row and its author."""
+
+    def __init__(self, batch: Batch, admission: Admission, begin: Callable[[Any], tuple[Row, Author]]) -> None:
         self.capacity = batch.capacity
         self.allowed = batch.capacity  # rows at present: less than the capacity after running out of memory
         self._batch = batch
         self._admission = admission
         self._begin = begin
-        self._served: dict[Row, tuple[Job, Writer]] = {}
+        self._served: dict[Row, tuple[Job, Author]] = {}
         self._displaced: list[Row] = []  # taken out of the batch by a failure; first to join again
         self._good_steps = 0
         self._failures = 0
@@ -118,8 +152,8 @@ class Cook:
             return
         self._failures = 0
         self._grow()
-        metrics.BATCH.observe(len(self._batch.running))
-        self._note_first_tokens()
+        metrics.BATCH.observe(len(self._batch.computing))
+        self._note_first_steps()
         for row, event in finished:
             self._end(row, event)
 
@@ -135,24 +169,24 @@ class Cook:
             if job is None:
                 return
             try:
-                row, writer = self._begin(job)
+                row, author = self._begin(job)
             except Exception:
                 log.exception("a request could not be begun")
                 self._admission.done(job, well=False)
                 job.generation.publish(_failed())
                 continue
-            self._served[row] = (job, writer)
+            self._served[row] = (job, author)
             metrics.QUEUE.observe(job.taken_at - job.accepted_at)
             job.generation.publish(Started(job.taken_at - job.accepted_at))
             self._batch.join(row)
 
-    def _end(self, row: Row, event: Finished | ProblemError | None) -> None:
+    def _end(self, row: Row, event: End | ProblemError | None) -> None:
         """Take a row off the stove and tell its client, if there still is one."""
         job, _ = self._served.pop(row)
-        if isinstance(event, Finished):
+        if isinstance(event, End):
             metrics.observe_end(job, event)
         # The place is free before the client knows, who may come back at once; and it knows whatever the device does.
-        self._admission.done(job, well=isinstance(event, Finished))
+        self._admission.done(job, well=isinstance(event, End))
         if event is not None:
             job.generation.publish(event)
         if row in self._displaced:
@@ -160,12 +194,12 @@ class Cook:
         else:
             self._batch.remove(row)
 
-    def _note_first_tokens(self) -> None:
+    def _note_first_steps(self) -> None:
         now = time.monotonic()
-        for row in self._batch.running:
+        for row in self._batch.computing:
             job, _ = self._served[row]
-            if job.first_token_at is None:
-                job.first_token_at = now
+            if job.first_step_at is None:
+                job.first_step_at = now
                 metrics.FIRST_TOKEN.observe(now - job.accepted_at)
 
     def _fail(self, failure: Exception) -> None:
@@ -204,17 +238,13 @@ class Cook:
         metrics.OUT_OF_MEMORY.inc()
         rows = len(self._batch)
         youngest = max(self._inside(), key=lambda row: self._served[row][0].taken_at)
-        log.warning("out of memory with %d running; the youngest has %d tokens", rows, len(youngest.tokens))
+        log.warning("out of memory with %d running; the youngest: %s so far", rows, youngest.so_far)
         if rows == 1:
-            tokens = len(youngest.tokens)
-            self._end(
-                youngest,
-                ProblemError(
-                    problems.OUT_OF_MEMORY,
-                    f"The device has no memory for this request, even alone: {tokens} tokens so far.",
-                    tokens=tokens,
-                ),
-            )
+            if self._batch.economize():
+                log.warning("the batch makes do with less memory from now on")
+                return
+            detail = f"The device has no memory for this request, even alone: {youngest.so_far} so far."
+            self._end(youngest, ProblemError(problems.OUT_OF_MEMORY, detail))
             self._set_capacity(self._batch.capacity)  # it was this one all along: the others get their places back
             return
         self._set_aside(youngest)

@@ -1,7 +1,7 @@
 """What the server knows of a model: an engine takes tasks and streams events.
 
 The server is written against this interface alone, so every promise it makes is tested with a scripted engine and no
-weights. The real one is `predictor.transformers_engine`.
+weights. The real ones are `predictor.transformers_engine` and `predictor.diffusers_engine`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from weakref import WeakKeyDictionary
 
+from contract import problems
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.request import Painting, Sampling
 from contract.result import FinishReason
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Message(TypedDict):
@@ -40,8 +44,21 @@ class TextTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureTask:
+    """What to paint. `previews` of each picture are wanted on the way; `seconds` as for a text."""
+
+    prompt: str
+    painting: Painting
+    previews: int = 0
+    seconds: float | None = None
+
+
+Task = TextTask | PictureTask
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """The task has left the queue; `queue_s` seconds it waited there."""
+    """The task has left the queue; `queue_s` seconds it waited there. Comes for each of several pictures."""
 
     queue_s: float
 
@@ -62,7 +79,37 @@ class Finished:
     completion_tokens: int
 
 
-EngineEvent = Started | Token | Finished
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Denoising steps that are done of picture number `picture`."""
+
+    picture: int
+    step: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What picture number `picture` looks like after `step` steps, small."""
+
+    picture: int
+    step: int
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """The last event of a picture. `understood` are the words of the prompt that the model knows, or None."""
+
+    picture: int
+    image: Image
+    seed: int
+    steps: int
+    understood: list[str] | None
+
+
+EngineEvent = Started | Token | Finished | Progress | Preview | Painted
+End = Finished | Painted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +152,14 @@ _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDict
 
 
 class Generation:
-    """One accepted task: iterate over its events, `close` it to free its slot at the next token.
+    """One accepted task: iterate over its events, `close` it to free its slot at the next token or step. It has as many
+    ends as `parts`.
 
     The engine publishes from any thread; the server iterates on the event loop it was made on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 1) -> None:
+        self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._mailbox = _mailboxes.setdefault(self._loop, _Mailbox())
         self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
@@ -131,14 +180,15 @@ class Generation:
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
-        """Started, any number of Tokens, Finished. A ProblemError is raised in the place of any of them."""
-        while True:
+        """Started, any number of Tokens, Finished; or what takes their place for pictures. A ProblemError is raised in
+        the place of any of them."""
+        left = self._parts
+        while left:
             event = await self._events.get()
             if isinstance(event, ProblemError):
                 raise event
             yield event
-            if isinstance(event, Finished):
-                return
+            left -= isinstance(event, End)
 
     async def complete(self) -> Completion:
         """Wait for the end; giving up waiting closes the generation."""
@@ -158,8 +208,8 @@ class Generation:
         raise AssertionError("a generation ends with Finished or raises")
 
 
-class TextEngine(ABC):
-    """A text model on its device."""
+class Engine(ABC):
+    """A model on its device."""
 
     @abstractmethod
     def load(self, report: Callable[[str], None]) -> None:
@@ -169,8 +219,8 @@ class TextEngine(ABC):
         """
 
     @abstractmethod
-    async def submit(self, task: TextTask) -> Generation:
-        """Accept a task, or raise a ProblemError: it does not fit the context window, or the queue is full."""
+    async def submit(self, task: Task) -> Generation:
+        """Accept a task, or raise a ProblemError: the model cannot do it, or the queue is full."""
 
     @property
     @abstractmethod
@@ -185,6 +235,10 @@ class TextEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop working and let go of the threads."""
+
+
+def shutting_down() -> ProblemError:
+    return ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
 
 
 class ModelError(Exception):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from predictor.engine import Painted
+
 if TYPE_CHECKING:
     from predictor.admission import Admission, Job
-    from predictor.engine import Finished
+    from predictor.engine import End
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -18,14 +20,17 @@ RUNNING = Gauge("shangcai_num_requests_running", "Requests in the running batch.
 WAITING = Gauge("shangcai_num_requests_waiting", "Accepted requests that wait for a slot.")
 CAPACITY = Gauge("shangcai_slots", "Slots: most requests that run at once.")
 BATCH = Histogram("shangcai_batch_size", "Rows in one forward.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
-FIRST_TOKEN = Histogram("shangcai_time_to_first_token_seconds", "From acceptance to the first token.", buckets=_SECONDS)
+FIRST_TOKEN = Histogram(
+    "shangcai_time_to_first_token_seconds", "From acceptance to the first token or denoising step.", buckets=_SECONDS
+)
 PER_TOKEN = Histogram(
     "shangcai_time_per_output_token_seconds", "Mean time between the tokens of a request.", buckets=_TOKEN_SECONDS
 )
 QUEUE = Histogram("shangcai_request_queue_time_seconds", "From acceptance to a slot.", buckets=_SECONDS)
-WHOLE = Histogram("shangcai_e2e_request_latency_seconds", "From acceptance to the last token.", buckets=_SECONDS)
+WHOLE = Histogram("shangcai_e2e_request_latency_seconds", "From acceptance to the end.", buckets=_SECONDS)
 PROMPT_TOKENS = Counter("shangcai_prompt_tokens", "Tokens read.")
 GENERATION_TOKENS = Counter("shangcai_generation_tokens", "Tokens written.")
+STEPS = Counter("shangcai_denoising_steps", "Denoising steps of finished pictures.")
 FINISHED = Counter("shangcai_request_success", "Requests that ended well.", ["finished_reason"])
 CANCELLED = Counter("shangcai_requests_cancelled", "Requests whose client left.", ["where"])
 REJECTED = Counter("shangcai_requests_rejected", "Requests refused.", ["reason"])
@@ -39,12 +44,16 @@ def watch(admission: Admission) -> None:
     CAPACITY.set_function(lambda: admission.slots)
 
 
-def observe_end(job: Job, end: Finished) -> None:
-    """Count a request that ended well."""
+def observe_end(job: Job, end: End) -> None:
+    """Count a text or a picture that ended well."""
     now = time.monotonic()
     WHOLE.observe(now - job.accepted_at)
-    if job.first_token_at is not None and end.completion_tokens > 1:
-        PER_TOKEN.observe((now - job.first_token_at) / (end.completion_tokens - 1))
+    if isinstance(end, Painted):
+        STEPS.inc(end.steps)
+        FINISHED.labels("stop").inc()
+        return
+    if job.first_step_at is not None and end.completion_tokens > 1:
+        PER_TOKEN.observe((now - job.first_step_at) / (end.completion_tokens - 1))
     PROMPT_TOKENS.inc(end.prompt_tokens)
     GENERATION_TOKENS.inc(end.completion_tokens)
     FINISHED.labels(end.finish_reason).inc()

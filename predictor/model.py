@@ -6,23 +6,27 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.protocol.infer_type import to_http_parameters
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from contract import problems
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.problems import ProblemError, invalid_field, invalid_fields
 from contract.request import Sampling, TextPrompt
-from predictor.engine import Completion, Generation, ModelError, TextEngine, TextTask
+from predictor.engine import Completion, Engine, Generation, ModelError, Task, TextTask
 from predictor.startup import Startup
 from wire.deadline import REQUEST_SECONDS, request_seconds
+
+Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
 _GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
 
@@ -34,10 +38,23 @@ class _V1Body(StrictModel):
     instances: list[TextPrompt] = Field(min_length=1, max_length=INSTANCES)
 
 
-class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
-    """One served model. Ready after a warm-up generation, alive while its engine moves."""
+def v1_body(payload: Any, shape: type[Body]) -> Body:
+    """A V1 request of a given shape, or the problem that it is."""
+    if isinstance(payload, bytes):  # KServe parses only bodies whose content type is exactly application/json
+        try:
+            payload = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise ProblemError(problems.MALFORMED_BODY, f"The body is not valid JSON: {error}.") from None
+    try:
+        return shape.model_validate(payload)
+    except ValidationError as error:
+        raise invalid_fields(error, shape) from None
 
-    def __init__(self, name: str, engine: TextEngine, *, request_seconds: float = REQUEST_SECONDS) -> None:
+
+class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
+    """One served model, whatever it makes. Ready after a warm-up generation, alive while its engine moves."""
+
+    def __init__(self, name: str, engine: Engine, *, request_seconds: float = REQUEST_SECONDS) -> None:
         super().__init__(name)
         self._engine = engine
         self._request_seconds = request_seconds
@@ -98,7 +115,14 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
     # Generating
 
-    async def submit(self, task: TextTask, headers: Mapping[str, str]) -> Generation:
+    def check_name(self, name: str) -> None:
+        """Raise a problem unless it is this model that is meant."""
+        if name != self.name:
+            raise ProblemError(
+                problems.UNKNOWN_MODEL, f"There is no model {name[:64]!r} here; {self.name!r} is served."
+            )
+
+    async def submit(self, task: Task, headers: Mapping[str, str]) -> Generation:
         """Accept a task; a ProblemError when the model is not loaded or alive, or the engine refuses it.
 
         `headers` of the request, with names in lower case, may hold a deadline.
@@ -109,6 +133,15 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
     def validate(self, payload: Any) -> Any:
         return payload  # KServe's own knows less about the payload than `predict`
+
+    @staticmethod
+    def _grpc_error(error: ProblemError) -> GrpcException:
+        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
+        return GrpcException(status_code=code, details=error.problem.detail)
+
+
+class TextModel(GenerationModel):
+    """Writes: a prediction is a text."""
 
     async def predict(
         self, payload: dict[str, Any] | bytes | InferRequest, headers: dict[str, str] | None = None
@@ -121,21 +154,13 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         return await self._predict_v1(payload, headers or {})
 
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        if isinstance(payload, bytes):  # KServe parses only bodies whose content type is exactly application/json
-            try:
-                payload = orjson.loads(payload)
-            except orjson.JSONDecodeError as error:
-                raise ProblemError(problems.MALFORMED_BODY, f"The body is not valid JSON: {error}.") from None
-        try:
-            body = _V1Body.model_validate(payload)
-        except ValidationError as error:
-            raise invalid_fields(error, _V1Body) from None
-        completions = await _all([self._complete(instance.prompt, instance, headers) for instance in body.instances])
+        body = v1_body(payload, _V1Body)
+        completions = await all_of([self._complete(instance.prompt, instance, headers) for instance in body.instances])
         return {"predictions": [_prediction(completion) for completion in completions]}
 
     async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
-        prompts, sampling = _read_tensors(request)
-        completions = await _all([self._complete(prompt, sampling, headers) for prompt in prompts])
+        prompts, sampling = read_tensors(request, Sampling, _OUTPUTS)
+        completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
         shape = [len(completions)]
         columns: dict[str, list[Any]] = {
             "text": [completion.text for completion in completions],
@@ -165,11 +190,6 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     def get_output_types(self) -> list[dict[str, Any]]:
         return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in _OUTPUTS.items()]
 
-    @staticmethod
-    def _grpc_error(error: ProblemError) -> GrpcException:
-        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
-        return GrpcException(status_code=code, details=error.problem.detail)
-
 
 def _prediction(completion: Completion) -> dict[str, Any]:
     """One text as the V1 protocol returns it: the members that `/generate` answers with, too."""
@@ -181,13 +201,15 @@ def _prediction(completion: Completion) -> dict[str, Any]:
     }
 
 
-def _read_tensors(request: InferRequest) -> tuple[list[str], Sampling]:
-    """The prompts and the sampling parameters of a V2 request; a ProblemError that names what is wrong."""
+def read_tensors(
+    request: InferRequest, shape: type[Parameters], outputs: Mapping[str, str]
+) -> tuple[list[str], Parameters]:
+    """The prompts and the parameters of a V2 request; a ProblemError that names what is wrong."""
     if [tensor.name for tensor in request.inputs] != ["prompt"] or request.inputs[0].datatype != "BYTES":
         raise invalid_field("inputs", 'must be one tensor: name "prompt", datatype "BYTES", shape [number of prompts]')
     for output in request.request_outputs or ():
-        if output.name not in _OUTPUTS:
-            raise invalid_field("outputs", f"there is no output {output.name[:64]!r}; there are {', '.join(_OUTPUTS)}")
+        if output.name not in outputs:
+            raise invalid_field("outputs", f"there is no output {output.name[:64]!r}; there are {', '.join(outputs)}")
     if not isinstance(request.parameters or {}, Mapping):  # KServe does not look at those that come with binary tensors
         raise invalid_field("parameters", "must be an object")
     try:
@@ -201,14 +223,14 @@ def _read_tensors(request: InferRequest) -> tuple[list[str], Sampling]:
         # gRPC has no parameter type for fractions, so numbers may come as strings.
         parameters = to_http_parameters(request.parameters or {})
         parameters.pop("binary_data_output", None)
-        sampling = Sampling.model_validate(parameters, strict=False)
+        asked = shape.model_validate(parameters, strict=False)
         prompts = [TextPrompt.model_validate({"prompt": text}).prompt for text in texts]
     except ValidationError as error:
-        raise invalid_fields(error, Sampling) from None
-    return prompts, sampling
+        raise invalid_fields(error, shape) from None
+    return prompts, asked
 
 
-async def _all(completions: list[Coroutine[Any, Any, Completion]]) -> list[Completion]:
+async def all_of(completions: list[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Run them together; the first failure or a cancellation ends them all."""
     tasks = [asyncio.ensure_future(completion) for completion in completions]
     try:

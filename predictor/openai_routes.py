@@ -11,7 +11,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract import problems
 from contract.problems import ProblemError
 from predictor import dialects
 from predictor.engine import Finished, Generation, Started, Token
@@ -23,8 +22,8 @@ from wire.sse import EventStream, frame
 Documents = ChatDocuments | CompletionDocuments
 
 
-def openai_router(model: GenerationModel) -> APIRouter:
-    """Routes for one served model."""
+def models_router(model: GenerationModel) -> APIRouter:
+    """What is served, whatever it makes."""
     router = APIRouter(prefix=dialects.OPENAI_PREFIX)
     card = {"id": model.name, "object": "model", "created": int(time.time()), "owned_by": "shangcai"}
 
@@ -34,8 +33,15 @@ def openai_router(model: GenerationModel) -> APIRouter:
 
     @router.get("/models/{name:path}")
     async def model_card(name: str) -> dict[str, object]:
-        _check_name(name)
+        model.check_name(name)
         return card
+
+    return router
+
+
+def text_router(model: GenerationModel) -> APIRouter:
+    """The routes of a model that writes."""
+    router = APIRouter(prefix=dialects.OPENAI_PREFIX)
 
     @router.post("/chat/completions")
     async def chat(request: Request) -> Response:
@@ -46,7 +52,7 @@ def openai_router(model: GenerationModel) -> APIRouter:
         return await answer(request, await json_body(request, CompletionRequest), CompletionDocuments)
 
     async def answer(request: Request, body: ChatRequest | CompletionRequest, documents: type[Documents]) -> Response:
-        _check_name(body.model)
+        model.check_name(body.model)
         generation = await model.submit(body.task, request.headers)
         shapes = documents(uuid.uuid4().hex, body.model)
         if body.stream:
@@ -54,12 +60,6 @@ def openai_router(model: GenerationModel) -> APIRouter:
             return EventStream(frames, on_close=generation.close)
         completion = await generation.complete()
         return JSONResponse(shapes.whole(completion))
-
-    def _check_name(name: str) -> None:
-        if name != model.name:
-            raise ProblemError(
-                problems.UNKNOWN_MODEL, f"There is no model {name[:64]!r} here; {model.name!r} is served."
-            )
 
     return router
 

@@ -21,7 +21,9 @@ MESSAGES = 1_024
 """Most turns in one conversation."""
 
 
-def _only(*neutral: object) -> Callable[[object], object]:
+def only(*neutral: object) -> Callable[[object], object]:
+    """A validator that lets through None and what is `neutral`: asking for it changes nothing."""
+
     def check(value: object) -> object:
         if value is not None and value not in neutral:
             raise ValueError(f"is not supported here; leave it out or send {neutral[0]!r}")
@@ -44,10 +46,10 @@ class _OpenAIRequest(Sampling):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
-    n: Annotated[int | None, AfterValidator(_only(1))] = None
-    presence_penalty: Annotated[float | None, AfterValidator(_only(0))] = None
-    frequency_penalty: Annotated[float | None, AfterValidator(_only(0))] = None
-    logit_bias: Annotated[dict[str, float] | None, AfterValidator(_only({}))] = None
+    n: Annotated[int | None, AfterValidator(only(1))] = None
+    presence_penalty: Annotated[float | None, AfterValidator(only(0))] = None
+    frequency_penalty: Annotated[float | None, AfterValidator(only(0))] = None
+    logit_bias: Annotated[dict[str, float] | None, AfterValidator(only({}))] = None
 
     @property
     def streams_usage(self) -> bool:
@@ -74,7 +76,7 @@ class ChatRequest(_OpenAIRequest):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES)
     max_completion_tokens: TokenLimit | None = None
-    logprobs: Annotated[bool | None, AfterValidator(_only(False))] = None
+    logprobs: Annotated[bool | None, AfterValidator(only(False))] = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
 
@@ -99,10 +101,10 @@ class CompletionRequest(_OpenAIRequest):
     """Body of `POST /openai/v1/completions`: the prompt goes to the model as it is, without a chat template."""
 
     prompt: Annotated[PromptText, BeforeValidator(_only_prompt)]
-    best_of: Annotated[int | None, AfterValidator(_only(1))] = None
-    echo: Annotated[bool | None, AfterValidator(_only(False))] = None
-    logprobs: Annotated[int | None, AfterValidator(_only(None))] = None
-    suffix: Annotated[str | None, AfterValidator(_only(""))] = None
+    best_of: Annotated[int | None, AfterValidator(only(1))] = None
+    echo: Annotated[bool | None, AfterValidator(only(False))] = None
+    logprobs: Annotated[int | None, AfterValidator(only(None))] = None
+    suffix: Annotated[str | None, AfterValidator(only(""))] = None
 
     @property
     def task(self) -> TextTask:

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
 
-from predictor.checkpoint import load_checkpoint
 from predictor.engine import ModelError
 from predictor.settings import PlanSettings
 from predictor.source import check_source
 from wire.settings import read_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from predictor.capacity import Plan
+
+
+def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
+    from predictor.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None)
+    from predictor.batch_check import why_not_batched
+    from predictor.capacity import plan_slots
+
+    most = 1 if why_not_batched(checkpoint.model) else settings.max_concurrency
+    return plan_slots(checkpoint, settings.max_length, most, settings.memory), checkpoint.device
+
+
+def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
+    from predictor.picture_capacity import plan_pictures
+    from predictor.pipeline import load_pipeline
+
+    pipeline = load_pipeline(settings.model, settings.device, settings.dtype, lambda _: None)
+    return plan_pictures(pipeline, settings.max_concurrency, settings.memory), pipeline.device
 
 
 def print_plan(argv: list[str]) -> int:
     """Load the model, measure it, and print the fields of `spec.predictor`; the exit status."""
     settings = read_settings(PlanSettings, argv)
     try:
-        check_source(settings.model)
-        checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None)
-        from predictor.batch_check import why_not_batched
-        from predictor.capacity import PROCESS_BYTES, plan_slots
-
-        most = 1 if why_not_batched(checkpoint.model) else settings.max_concurrency
-        plan = plan_slots(checkpoint, settings.max_length, most, settings.memory)
+        kind = check_source(settings.model, settings.kind)
+        plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
-    on_gpu = checkpoint.device.type != "cpu"
+    from predictor.capacity import PROCESS_BYTES
+
+    on_gpu = device.type != "cpu"
     # A GPU's slots live on the GPU; the host needs room for Python and for the weights on their way through.
     host = needed if not on_gpu else math.ceil((plan.cost.weights + 2 * PROCESS_BYTES) / 2**20)
     print(f"# {plan}")

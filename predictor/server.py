@@ -31,8 +31,8 @@ from starlette.exceptions import HTTPException
 
 from contract.problems import ProblemError
 from predictor import dialects
-from predictor.model import GenerationModel
-from predictor.openai_routes import openai_router
+from predictor.model import GenerationModel, TextModel
+from predictor.openai_routes import models_router, text_router
 from predictor.traffic import Traffic
 from wire.guard import RequestGuard
 
@@ -223,7 +223,13 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
 
     def create_application(self) -> FastAPI:
         app = FastAPI(title="Shangcai predictor", docs_url=None, redoc_url=None, openapi_url=None)
-        app.include_router(openai_router(self._model))
+        app.include_router(models_router(self._model))
+        if isinstance(self._model, TextModel):
+            app.include_router(text_router(self._model))
+        else:
+            from predictor.openai_images import images_router  # and Pillow with it
+
+            app.include_router(images_router(self._model))
         self._register_endpoints(app)
         for error in (ProblemError, *dialects.KSERVE_ERRORS):
             app.add_exception_handler(error, dialects.handle)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.request import Kind
 from predictor.source import MOUNT_POINT
 from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
 from wire.deadline import REQUEST_SECONDS
@@ -37,10 +38,17 @@ class PlanSettings(BaseSettings):
         env_prefix="PREDICTOR_", cli_kebab_case=True, cli_prog_name="python -m predictor plan", extra="forbid"
     )
 
-    model: str = Field(default=MOUNT_POINT, description="folder or hub id of a transformers causal language model")
+    model: str = Field(
+        default=MOUNT_POINT,
+        description="folder or hub id of a transformers causal language model or a diffusers text-to-image pipeline",
+    )
+    kind: Kind | None = Field(
+        default=None, description="text or image; found out from a folder, and text for a hub id, when unset"
+    )
     device: str = Field(default="auto", description="torch device; auto takes CUDA where there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto is float32 on a CPU and the checkpoint's own elsewhere"
+        default="auto",
+        description="auto is float32 on a CPU; elsewhere bfloat16 for pictures and for texts the checkpoint's own",
     )
     max_concurrency: int = Field(default=MAX_CONCURRENCY, ge=1, description="most slots, whatever memory would hold")
     max_length: int = Field(

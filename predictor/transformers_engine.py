@@ -9,16 +9,16 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contract import problems
 from contract.limits import MAX_TOKENS
 from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
 from predictor import metrics
 from predictor.admission import Admission, Job
 from predictor.checkpoint import load_checkpoint
-from predictor.engine import Generation, ModelError, TextEngine, TextTask
+from predictor.engine import Engine, Generation, ModelError, Task, TextTask, shutting_down
 
 if TYPE_CHECKING:
     from predictor.batch import Row
@@ -42,7 +42,15 @@ GREEDY_BELOW = 1e-4
 """Temperatures below this would overflow the logits they divide."""
 
 
-class TransformersEngine(TextEngine):
+@dataclass(slots=True, eq=False, kw_only=True)
+class TextJob(Job):
+    """A text to write; its `work` is the most tokens it may come to."""
+
+    prompt: list[int]
+    sampling: Sampling
+
+
+class TransformersEngine(Engine):
     """Loads from a folder or a hub id: safetensors only, no remote code.
 
     `device` is a torch device or "auto" (CUDA where there is one). `dtype` is a torch dtype's name or "auto": float32
@@ -87,12 +95,12 @@ class TransformersEngine(TextEngine):
             log.warning("one text at a time, because %s cannot be batched: %s", self._source, obstacle)
         report("measuring slots")
         most = 1 if obstacle else self._max_concurrency
-        plan = plan_slots(self._checkpoint, self._max_length, most, self._memory)
+        self.length = min(self._checkpoint.context, self._max_length)
+        plan = plan_slots(self._checkpoint, self.length, most, self._memory)
         log.info("%s", plan)
-        self.length = plan.length
         self._admission = Admission(plan.slots, self._max_waiting)
         metrics.watch(self._admission)
-        batch = SoloBatch(model, plan.length) if obstacle else Batch(model, plan.slots, plan.length)
+        batch = SoloBatch(model, self.length) if obstacle else Batch(model, plan.slots, self.length)
         self._cook = Cook(batch, self._admission, self._begin)
         report("warming up")
         self._cook.start()
@@ -107,12 +115,13 @@ class TransformersEngine(TextEngine):
 
     # Accepting
 
-    async def submit(self, task: TextTask) -> Generation:
+    async def submit(self, task: Task) -> Generation:
+        assert isinstance(task, TextTask)
         loop = asyncio.get_running_loop()
         try:
             encoding = loop.run_in_executor(self._encoder, self._checkpoint.encode, task.prompt)
         except RuntimeError:  # no futures after a shutdown
-            raise _shutting_down() from None
+            raise shutting_down() from None
         prompt = await encoding
         if len(prompt) >= self.length:
             raise invalid_field(
@@ -122,13 +131,13 @@ class TransformersEngine(TextEngine):
         wanted = task.sampling.max_tokens or self._defaults.max_new_tokens or DEFAULT_TOKENS
         most = min(wanted, MAX_TOKENS, self.length - len(prompt))
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
-        job = Job(Generation(), prompt, task.sampling, most, deadline)
-        self._admission.admit(job)
-        return job.generation
+        generation = Generation()
+        self._admission.admit(TextJob(generation, most, deadline, prompt=prompt, sampling=task.sampling))
+        return generation
 
     # Generating
 
-    def _begin(self, job: Job) -> tuple[Row, Writer]:
+    def _begin(self, job: TextJob) -> tuple[Row, Writer]:
         """The row of a job: the model's own defaults, with what the request asks for laid over them."""
         from predictor.batch import Row
         from predictor.sampler import RowSampling
@@ -142,7 +151,7 @@ class TransformersEngine(TextEngine):
             job.generation,
             self._checkpoint.tokenizer.backend_tokenizer,
             prompt=len(job.prompt),
-            most=job.most_tokens,
+            most=int(job.work),
             eos={eos} if isinstance(eos, int) else set(eos or ()),
             stops=asked.stop or [],
         )
@@ -171,9 +180,5 @@ class TransformersEngine(TextEngine):
 
     def close(self) -> None:
         if hasattr(self, "_cook"):
-            self._cook.close(_shutting_down())
+            self._cook.close(shutting_down())
         self._encoder.shutdown(wait=False)  # what it has in hand ends, and is refused by what is closed above
-
-
-def _shutting_down() -> ProblemError:
-    return ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)

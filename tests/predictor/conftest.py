@@ -21,12 +21,12 @@ from contract.problems import ProblemError
 from contract.request import Sampling
 from contract.result import FinishReason
 from predictor.admission import Admission, Job
-from predictor.engine import Finished, Generation, Started, TextEngine, TextTask, Token
-from predictor.transformers_engine import TransformersEngine
+from predictor.engine import Engine, Finished, Generation, Started, Task, TextTask, Token
+from predictor.transformers_engine import TextJob, TransformersEngine
 from wire.listener import listen
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.model import GenerationModel
+    from predictor.model import TextModel
     from predictor.server import PredictorServer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Script:
     queue_s: float = 0.25
 
 
-class ScriptedEngine(TextEngine):
+class ScriptedEngine(Engine):
     """Says what it was told to. Records the tasks it got and the generations it made."""
 
     def __init__(self) -> None:
@@ -83,7 +83,8 @@ class ScriptedEngine(TextEngine):
         if self.load_error:
             raise self.load_error
 
-    async def submit(self, task: TextTask) -> Generation:
+    async def submit(self, task: Task) -> Generation:
+        assert isinstance(task, TextTask)
         self.tasks.append(task)
         script = self._scripts.popleft()
         if isinstance(script, Exception):
@@ -147,7 +148,7 @@ class Served:
     """A server that runs in the event loop of the test."""
 
     engine: ScriptedEngine
-    model: GenerationModel
+    model: TextModel
     server: PredictorServer
     port: int
 
@@ -159,7 +160,7 @@ class Served:
 @pytest.fixture
 async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
     """Serves, and goes on loading until the test opens `engine.load_gate`."""
-    model = GenerationModel("poet", engine)
+    model = TextModel("poet", engine)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5)
@@ -262,7 +263,7 @@ class Kitchen:
     def order(self, prompt: str = "moon", **sampling: Any) -> Job:
         """Have a text of 12 tokens written that hardly ends before."""
         asked = Sampling(**{"max_tokens": 12, "seed": 1, "temperature": 1.0} | sampling)
-        job = Job(Generation(), list(prompt.encode()), asked, asked.max_tokens or 1)
+        job = TextJob(Generation(), asked.max_tokens or 1, prompt=list(prompt.encode()), sampling=asked)
         self.admission.admit(job)
         return job
 

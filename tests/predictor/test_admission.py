@@ -11,7 +11,6 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from contract.request import Sampling
 from predictor.admission import Admission, Job, Pace
 from predictor.engine import Generation
 
@@ -19,7 +18,7 @@ from predictor.engine import Generation
 def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> Job:
     now = time.monotonic()
     deadline = None if seconds is None else now + seconds
-    return Job(Generation(), [1], Sampling(), most, deadline, accepted_at=now - waited)
+    return Job(Generation(), most, deadline, accepted_at=now - waited)
 
 
 async def told(generation: Generation) -> ProblemType:
@@ -142,7 +141,7 @@ async def test_a_free_slot_goes_to_the_shortest_the_longest_and_the_oldest_in_tu
 
     taken = [admission.take(block=False) for _ in range(6)]
 
-    assert [one.most_tokens for one in taken if one] == [5, 900, 60, 6, 800, 50]
+    assert [one.work for one in taken if one] == [5, 900, 60, 6, 800, 50]
 
 
 async def test_nobody_is_passed_over_for_ever() -> None:

@@ -73,17 +73,17 @@ def test_what_fits_is_served(checkpoint: Checkpoint) -> None:
 
     plan = plan_slots(checkpoint, max_length=8192, max_concurrency=16, memory=memory)
 
-    assert (plan.slots, plan.length, plan.cost) == (5, 256, cost)
+    assert (plan.slots, plan.of, plan.cost) == (5, "256 tokens", cost)
     assert plan.slots * cost.slot + cost.weights + cost.once <= memory * (1 - MARGIN)
     assert str(plan).startswith("5 slots of 256 tokens: 0.5 MiB of weights, ")
 
 
 def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Checkpoint) -> None:
     plan = plan_slots(checkpoint, max_length=8192, max_concurrency=3, memory=2**40)
-    assert (plan.slots, plan.length) == (3, 256)
+    assert (plan.slots, plan.of) == (3, "256 tokens")
 
     plan = plan_slots(checkpoint, max_length=100, max_concurrency=3, memory=2**40)
-    assert plan.length == 100
+    assert plan.of == "100 tokens"
 
 
 def test_shorter_texts_cost_less_so_more_fit(checkpoint: Checkpoint) -> None:
@@ -99,7 +99,7 @@ def test_memory_that_does_not_hold_one_text_is_one_line_with_the_numbers(checkpo
 
     need = measure_cost(checkpoint.model, 256, 512, PROCESS_BYTES).memory_for(1) / MIB
     assert str(refused.value) == (
-        f"500.0 MiB of memory do not hold the model and one text of 256 tokens, which take {need:.1f} MiB; "
+        f"500.0 MiB of memory do not hold the model and one slot of 256 tokens, which take {need:.1f} MiB; "
         "give it more, or a smaller --max-length"
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from predictor.model import GenerationModel
+from predictor.model import TextModel
 from predictor.server import PredictorServer
 from wire.listener import listen
 
@@ -31,7 +31,7 @@ class Leaving:
 async def leaving(engine: Any, eventually: Any, request: pytest.FixtureRequest) -> AsyncIterator[Leaving]:
     """A ready server under the real life-cycle; its parameter is (grace_seconds, quiet_seconds)."""
     grace, quiet = request.param
-    model = GenerationModel("poet", engine)
+    model = TextModel("poet", engine)
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = PredictorServer(model, listener, grpc_port=None, grace_seconds=grace, quiet_seconds=quiet)

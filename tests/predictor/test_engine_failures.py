@@ -15,6 +15,7 @@ from contract import problems
 from contract.problems import ProblemError, ProblemType
 from predictor.admission import Job
 from predictor.cook import FAILURES
+from predictor.transformers_engine import TextJob
 
 pytestmark = pytest.mark.slow
 
@@ -155,7 +156,7 @@ async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(
     odd = kitchen(slots=3)
     begin = odd.cook._begin
 
-    def beginning(job: Job) -> Any:
+    def beginning(job: TextJob) -> Any:
         if job.sampling.max_tokens == 5:
             raise ValueError("an odd one")
         return begin(job)

@@ -159,13 +159,13 @@ async def test_one_that_does_not_fit_even_alone_is_told_so_and_the_others_go_on(
     jobs += [crowded.order(prompt, seed=seed) for seed, prompt in list(enumerate(PROMPTS))[place:]]
     # Served in the order of their places, and not the shortest first:
     for number, job in enumerate([*jobs[:place], big, *jobs[place:]]):
-        job.most_tokens, job.accepted_at = 12, job.accepted_at - 1_000 + number
+        job.work, job.accepted_at = 12, job.accepted_at - 1_000 + number
     crowded.cook.start()
 
     problem = await problem_of(big)
     assert problem.kind is problems.OUT_OF_MEMORY
     assert problem.document["status"] == 413
-    assert problem.document["tokens"] == 100
+    assert "100 tokens so far" in problem.problem.detail
     assert "100 tokens" in str(problem)
     assert await texts(jobs) == expected
     await eventually(lambda: crowded.empty)

@@ -1,0 +1,200 @@
+"""The running pictures: each is a whole run of its pipeline, and their denoising steps are computed together.
+
+A run is a greenlet. Where its pipeline calls the denoiser, it is parked; once all are parked, calls of the same shape
+become one forward, and each run goes on with its part of the answer. So a picture joins and leaves between any two
+steps, whatever the pipeline, its scheduler, its number of steps or its guidance, and all of it happens on one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+from PIL import Image
+from torch.utils import _pytree as pytree
+
+from predictor.pipeline import Pipeline, Recipe
+
+
+@dataclass(slots=True, eq=False)
+class PictureRow:
+    """One picture in the batch. `on_step` is told the steps done and the latents; `picture` is there in the end."""
+
+    recipe: Recipe
+    on_step: Callable[[int, torch.Tensor], None]
+    picture: Image.Image | None = None
+    steps: int = 0
+    run: greenlet | None = field(default=None, repr=False)
+    call: _Call | None = field(default=None, repr=False)  # what it is parked at
+
+    @property
+    def done(self) -> bool:
+        return self.picture is not None
+
+    @property
+    def so_far(self) -> str:
+        return f"{self.steps} of {self.recipe.steps} steps at {self.recipe.width}x{self.recipe.height}"
+
+
+class PictureBatch:
+    """Up to `capacity` pictures. A step that raises has lost at most the run it raised in, which begins anew."""
+
+    def __init__(self, pipeline: Pipeline, capacity: int) -> None:
+        self.capacity = capacity
+        self.running: list[PictureRow] = []
+        self.forward_seconds = 0.0  # of the last step, and how many pictures were in it
+        self.forward_rows = 0
+        self._pipeline = pipeline
+        self._forward = pipeline.denoiser.forward
+        pipeline.denoiser.forward = self._park
+        self._hub = getcurrent()
+
+    def __len__(self) -> int:
+        return len(self.running)
+
+    def join(self, row: PictureRow) -> None:
+        row.run = row.call = None
+        row.steps = 0
+        self.running.append(row)
+
+    def remove(self, row: PictureRow) -> None:
+        self.running.remove(row)
+        run, row.run, row.call = row.run, None, None
+        if run:
+            run.throw(GreenletExit)  # unwinds the pipeline at the place where it is parked
+
+    def step(self) -> list[PictureRow]:
+        """One forward for every picture. The rows that are done by it."""
+        # A thread keeps whether gradients are wanted, and runs that overlap put it back in the wrong order.
+        with torch.no_grad():
+            self._hub = getcurrent()
+            active = [row for row in self._seated() if not row.done]
+            for row in active:
+                if row.run is None:
+                    row.run = greenlet(self._run)
+                    self._resume(row, row)
+            self.forward_rows, self.forward_seconds = 0, 0.0
+            for rows in _alike([row for row in active if row.call is not None]):
+                begun = time.monotonic()
+                answers = self._together([row.call for row in rows if row.call])
+                self.forward_seconds += time.monotonic() - begun
+                self.forward_rows += len(rows)
+                for row, answer in zip(rows, answers, strict=True):
+                    self._resume(row, answer)
+        return [row for row in self.running if row.done]
+
+    @property
+    def computing(self) -> list[PictureRow]:
+        return [row for row in self.running if row.steps]
+
+    def economize(self) -> bool:
+        return self._pipeline.economize()
+
+    def close(self) -> None:
+        """Give the denoiser back as it was."""
+        for row in list(self.running):
+            self.remove(row)
+        self._pipeline.denoiser.forward = self._forward
+
+    def _seated(self) -> list[PictureRow]:
+        """Those that are computed at present: as many pixels as `capacity` pictures of the default size have, and at
+        least one picture."""
+        width, height = self._pipeline.size
+        left = self.capacity * width * height
+        seated: list[PictureRow] = []
+        for row in self.running:
+            left -= row.recipe.width * row.recipe.height
+            if left < 0 and seated:
+                break
+            seated.append(row)
+        return seated
+
+    def _run(self, row: PictureRow) -> None:
+        def on_step(step: int, latents: torch.Tensor) -> None:
+            row.steps = step
+            row.on_step(step, latents)
+
+        row.picture = self._pipeline.run(row.recipe, on_step)
+
+    def _resume(self, row: PictureRow, answer: Any) -> None:
+        """Let a run go on until it is parked again, or ends."""
+        assert row.run is not None
+        row.call = None
+        try:
+            row.call = row.run.switch(answer)
+        except BaseException:
+            row.run = None
+            row.steps = 0
+            raise
+
+    def _park(self, *args: Any, **kwargs: Any) -> Any:
+        """In the place of the denoiser's forward: hand the call to the hub, and come back with the answer."""
+        if getcurrent() is self._hub:
+            return self._forward(*args, **kwargs)
+        return self._hub.switch(_Call(args, kwargs))
+
+    def _together(self, calls: list[_Call]) -> list[Any]:
+        if len(calls) == 1:
+            return [self._forward(*calls[0].args, **calls[0].kwargs)]
+        leaves = [
+            torch.cat([call.batched(at) for call in calls]) if at in calls[0].rows_at else leaf
+            for at, leaf in enumerate(calls[0].leaves)
+        ]
+        args, kwargs = pytree.tree_unflatten(leaves, calls[0].spec)
+        answer, spec = pytree.tree_flatten(self._forward(*args, **kwargs))
+        parts = [leaf.split([call.rows for call in calls]) for leaf in answer]
+        return [pytree.tree_unflatten([part[number] for part in parts], spec) for number in range(len(calls))]
+
+
+class _Call:
+    """A call of the denoiser, taken apart. The tensors at `rows_at` have one entry for each of its `rows`."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args = args
+        self.kwargs = kwargs
+        self.leaves, self.spec = pytree.tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+        self.rows = max(tensors, key=lambda tensor: tensor.dim()).shape[0]  # of the latents, whatever they are called
+        self.rows_at = {
+            at
+            for at, leaf in enumerate(self.leaves)
+            if isinstance(leaf, torch.Tensor) and (leaf.dim() == 0 or leaf.shape[0] == self.rows)
+        }
+        # Calls may be computed together if they have the same form, and the same values wherever there are no rows.
+        self.form = (
+            str(self.spec),
+            *(
+                (leaf.dtype, tuple(leaf.shape[1:]), at in self.rows_at)
+                if isinstance(leaf, torch.Tensor)
+                else repr(leaf)
+                for at, leaf in enumerate(self.leaves)
+            ),
+        )
+
+    def batched(self, at: int) -> torch.Tensor:
+        """The tensor at a place, with one entry for each row: a timestep is given once for all."""
+        leaf: torch.Tensor = self.leaves[at]
+        return leaf.expand(self.rows) if leaf.dim() == 0 else leaf
+
+    def fits(self, other: _Call) -> bool:
+        return self.form == other.form and all(
+            at in self.rows_at or not isinstance(leaf, torch.Tensor) or torch.equal(leaf, other.leaves[at])
+            for at, leaf in enumerate(self.leaves)
+        )
+
+
+def _alike(rows: list[PictureRow]) -> list[list[PictureRow]]:
+    """Groups of rows whose calls may be computed together."""
+    groups: list[list[PictureRow]] = []
+    for row in rows:
+        for group in groups:
+            if group[0].call and row.call and group[0].call.fits(row.call):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups

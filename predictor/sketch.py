@@ -1,0 +1,58 @@
+"""Previews: what latents will look like, without the decoder.
+
+A decoder is close to linear in the colour of each of its patches. The map is learned from the last finished picture,
+which any pipeline yields, so nothing about a model has to be known; the warm-up makes the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+SIDE = 64
+"""Shorter side of a preview at least, in pixels: latents alone may have as few as 16."""
+
+_SAMPLES = 4096
+
+
+class Sketch:
+    """Colours from latents. `draw` gives nothing before the first `learn`."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._map: torch.Tensor | None = None  # [channels + 1, 3]
+
+    def learn(self, latents: torch.Tensor, picture: Image.Image) -> None:
+        """From the last latents of a picture, in the form in which the pipeline keeps them."""
+        known = self._by_place(latents, picture.size)
+        _, height, width = known.shape
+        small = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BOX), np.float32) / 255
+        every = max(1, height * width // _SAMPLES)
+        self._map = torch.linalg.lstsq(_columns(known)[::every], torch.from_numpy(small).view(-1, 3)[::every]).solution
+
+    def draw(self, latents: torch.Tensor, size: tuple[int, int]) -> Image.Image | None:
+        """A small picture of `latents` that are to become one of `size` (width, height)."""
+        if self._map is None:
+            return None
+        known = self._by_place(latents, size)
+        _, height, width = known.shape
+        colours = (_columns(known) @ self._map).clamp(0, 1).view(height, width, 3)
+        small = Image.fromarray((colours.numpy() * 255).astype(np.uint8))
+        scale = max(1.0, SIDE / min(width, height))
+        return small.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+
+    def _by_place(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """[channels, height, width] in float32 on the CPU; Flux and its kin keep them as a sequence of patches."""
+        if latents.dim() == 3:
+            width, height = size
+            latents = self._pipe._unpack_latents(latents, height, width, self._pipe.vae_scale_factor)
+        return latents[0].detach().float().cpu()
+
+
+def _columns(latents: torch.Tensor) -> torch.Tensor:
+    """[places, channels + 1], the last of them 1."""
+    flat = latents.flatten(1).T
+    return torch.cat([flat, torch.ones(len(flat), 1)], dim=1)
