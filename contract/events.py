@@ -40,7 +40,7 @@ class PreviewEvent(StrictModel):
 
     event: ClassVar[str] = "preview"
     image: int = Field(description="Which of the pictures, from 0.")
-    step: int
+    step: int | None = Field(description="Denoising steps behind it; null when the runtime behind does not tell.")
     data: str = Field(description="The file, in base64.")
     media_type: str
 

@@ -49,9 +49,7 @@ class Painting(StrictModel):
     size: PictureSize | None = Field(default=None, description="Width and height in pixels, such as 512x512.")
     steps: Steps | None = Field(default=None, description="Denoising steps: more take longer and look better.")
     guidance: Guidance | None = Field(default=None, description="How closely the picture keeps to the prompt.")
-    n: PictureCount | None = Field(
-        default=None, description="How many pictures; each has the next seed."
-    )
+    n: PictureCount | None = Field(default=None, description="How many pictures; each has the next seed.")
     seed: Seed | None = Field(default=None, description="Same seed and same request: same result.")
     format: PictureFormat | None = Field(default=None, description="File format of the pictures; png when left out.")
 
@@ -67,9 +65,7 @@ class GenerationRequest(TextPrompt, PicturePrompt):
 
     prompt: PromptText = Field(description="What to write about, or what to paint, in any language.")
     model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
-    kind: Kind | None = Field(
-        default=None, description="To write or to paint; the model says when left out."
-    )
+    kind: Kind | None = Field(default=None, description="To write or to paint; the model says when left out.")
     stream: bool = Field(default=False, description="Answer as server-sent events while the work is being done.")
     previews: PreviewCount | None = Field(
         default=None, description="Small pictures on the way, in a stream; 0 when left out."

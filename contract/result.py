@@ -43,7 +43,9 @@ class Picture(StrictModel):
 
     data: str = Field(description="The file, in base64.")
     media_type: str
-    seed: int = Field(description="Asked for with n = 1, it gives this picture again.")
+    seed: int | None = Field(
+        description="Asked for with n = 1, it gives this picture again; null when the runtime behind does not tell."
+    )
     width: int
     height: int
 

@@ -30,7 +30,7 @@ def main() -> None:
         print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
     host, port = listener.getsockname()[:2]
-    models = ", ".join(f"{name} at {url}" for name, url in settings.models.items())
+    models = ", ".join(f"{name} at {model.url}" for name, model in settings.models.items())
     log.info("listening on %s port %d, serving %s", host, port, models)
     _server(settings).run(sockets=[listener])
 

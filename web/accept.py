@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import get_args
+
 from starlette.datastructures import Headers
 
-from contract import ProblemError, problems
+from contract import GenerationRequest, ProblemError, invalid_field, problems
+from contract.fields import PictureFormat
 
 JSON = "application/json"
 SSE = "text/event-stream"
-_OFFERS = (JSON, SSE)  # by preference
+MULTIPART = "multipart/mixed"
+IMAGES: dict[str, PictureFormat] = {f"image/{name}": name for name in get_args(PictureFormat)}
+
+# By preference.
+TEXT_FORMS = (JSON, SSE)
+PICTURE_FORMS = (JSON, SSE, *IMAGES, MULTIPART)
 
 
-def accepted_form(headers: Headers) -> str:
-    """JSON or SSE, whichever the Accept header weighs more; a NOT_ACCEPTABLE problem when it takes neither."""
+def text_form(headers: Headers) -> str:
+    """The form that the Accept header weighs most; a NOT_ACCEPTABLE problem when it takes none."""
+    form = _heaviest(headers, TEXT_FORMS)
+    if form is None:
+        raise ProblemError(problems.NOT_ACCEPTABLE, f"A text is served as {_either(TEXT_FORMS)}.")
+    return form
+
+
+def picture_form(headers: Headers, order: GenerationRequest) -> str:
+    """As `text_form`, of the forms that fit the order; where only others are accepted, the order is at fault."""
+    form = _heaviest(headers, [form for form in PICTURE_FORMS if _fits(form, order)])
+    if form is not None:
+        return form
+    wanted = _heaviest(headers, PICTURE_FORMS)
+    if wanted is None:
+        raise ProblemError(problems.NOT_ACCEPTABLE, f"A picture is served as {_either(PICTURE_FORMS)}.")
+    if order.n not in (None, 1):
+        instead = f"several pictures need Accept: {JSON} or {MULTIPART}"
+        raise invalid_field("n", f"must be 1 where only {wanted} is accepted; {instead}")
+    raise invalid_field("format", f"is {order.format}, and the Accept header takes {wanted} instead; leave one out")
+
+
+def prefers_picture(headers: Headers) -> bool:
+    """Whether the Accept header weighs a form that only pictures have more than those that texts have, too."""
+    return _heaviest(headers, PICTURE_FORMS) not in (None, *TEXT_FORMS)
+
+
+def _fits(form: str, order: GenerationRequest) -> bool:
+    return form not in IMAGES or (order.n in (None, 1) and order.format in (None, IMAGES[form]))
+
+
+def _heaviest(headers: Headers, offers: Collection[str]) -> str | None:
+    """The first of the heaviest; None when none is accepted."""
     ranges = [_weighed(part) for part in ",".join(headers.getlist("accept")).split(",") if part.strip()]
-    if not ranges:
-        return JSON
-    weights = {offer: _weight(offer, ranges) for offer in _OFFERS}
-    best = max(_OFFERS, key=lambda offer: weights[offer])
-    if weights[best] == 0:
-        raise ProblemError(problems.NOT_ACCEPTABLE, f"A text is served as {' or '.join(_OFFERS)}.")
-    return best
+    weights = {offer: _weight(offer, ranges or [("*/*", 1)]) for offer in offers}
+    best = max(weights, key=lambda offer: weights[offer])
+    return best if weights[best] > 0 else None
+
+
+def _either(names: Collection[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
 
 
 def _weight(offer: str, ranges: list[tuple[str, float]]) -> float:

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from contract import ProblemError
+from contract import Kind, ProblemError
+from web.answers import PICTURE_HEADERS
 from web.generation import Generate
 from web.identity import IdentityMiddleware
 from web.openapi import describe
@@ -43,7 +44,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
             Route("/", JSONResponse(_discovery(settings)), methods=["GET"]),
             Route("/generate", Generate(settings, Upstream(client)), methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
-            Route("/openapi.json", JSONResponse(describe(_version(), list(settings.models))), methods=["GET"]),
+            Route("/openapi.json", JSONResponse(describe(_version(), _kinds(settings))), methods=["GET"]),
         ],
         exception_handlers={
             ProblemError: handle_problem,
@@ -70,7 +71,7 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Content-Type", "X-Request-Id", "X-Request-Timeout", "traceparent", "tracestate"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        expose_headers=["X-Request-Id", "Retry-After", *PICTURE_HEADERS],
     )
 
 
@@ -80,14 +81,18 @@ async def _leave_to_guard(_request: Request, error: Exception) -> Response:
 
 
 def _discovery(settings: Settings) -> dict[str, Any]:
-    models = list(settings.models)
+    kinds = _kinds(settings)
     return {
         "name": "shangcai",
         "version": _version(),
-        "models": models,
-        "default_model": models[0],
+        "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
+        "default_model": next(iter(kinds)),
         "links": {"generate": "/generate", "openapi": "/openapi.json", "health": "/healthz"},
     }
+
+
+def _kinds(settings: Settings) -> dict[str, Kind]:
+    return {name: model.kind for name, model in settings.models.items()}
 
 
 def _version() -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-EVENT_BYTES = 1_048_576
-"""Longest event of an upstream stream; one chunk of a completion has a few hundred bytes."""
-
 
 class EventTooLongError(Exception):
     """An event has not ended within its limit."""
@@ -13,25 +10,35 @@ class EventTooLongError(Exception):
 class DataFields:
     """Turns bytes, however they are cut, into the data of events. Comments and other fields are dropped."""
 
-    def __init__(self, event_bytes: int = EVENT_BYTES) -> None:
+    def __init__(self, event_bytes: int) -> None:
         self._event_bytes = event_bytes
-        self._partial = b""
+        self._partial = bytearray()
+        self._after_cr = False
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that this chunk completes."""
-        text = self._partial + chunk
-        lines = text.splitlines()
-        if text.endswith(b"\n") or not lines:
-            self._partial = b""
-        else:
-            # A CR at the end may be the first half of a CRLF, which ends one line and not two.
-            self._partial = lines.pop() + (b"\r" if text.endswith(b"\r") else b"")
-        found = [data for line in lines if (data := self._take(line)) is not None]
+        self._partial += chunk
+        found = []
+        # A picture is one line in hundreds of chunks: what came before is looked at again only when a line ends.
+        if self._after_cr or b"\n" in chunk or b"\r" in chunk:
+            found = [data for line in self._lines() if (data := self._take(line)) is not None]
         if len(self._partial) + self._size > self._event_bytes:
             raise EventTooLongError
         return found
+
+    def _lines(self) -> list[bytes]:
+        """The lines that are whole; the rest stays."""
+        text = bytes(self._partial)
+        lines = text.splitlines()
+        self._after_cr = text.endswith(b"\r")
+        if text.endswith(b"\n") or not lines:
+            self._partial = bytearray()
+        else:
+            # A CR at the end may be the first half of a CRLF, which ends one line and not two.
+            self._partial = bytearray(lines.pop() + (b"\r" if self._after_cr else b""))
+        return lines
 
     def _take(self, line: bytes) -> bytes | None:
         if not line:

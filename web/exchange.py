@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Generic
 
 import anyio
 import httpx
 
-from web.chunks import Chunk, parse_chunk
+from web.calls import Call, Event
 from web.eventlines import DataFields, EventTooLongError
 from web.failures import bad_answer, refusal, too_late, transport_failures
-
-ANSWER_BYTES = 16_777_216
-"""Most bytes of one upstream stream."""
 
 REFUSAL_BYTES = 65_536
 """Most bytes that are read of an upstream error body."""
@@ -25,26 +23,29 @@ _DONE = b"[DONE]"
 
 
 class _Accepted:
-    """Comes before the chunks."""
+    """Comes before the events."""
 
 
-class Exchange:
-    """A request and the chunks that answer it, in a task of its own.
+class Exchange(Generic[Event]):
+    """A request and the events that answer it, in a task of its own.
 
     httpcore keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way, as by
     `Task.cancel` or `asyncio.timeout`, while httpcore closes a response, that connection stays taken for ever. So this
     task is cancelled by its own scope only, whatever happens to those who read from it.
 
-    The chunks wait here for a client that reads slowly (ANSWER_BYTES bounds them): it must not hold up the model.
+    The events wait here for a client that reads slowly (the call's limits bound them): it must not hold up the model.
     """
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, url: str, deadline: float) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, call: Call[Event], headers: dict[str, str], deadline: float
+    ) -> None:
         self._client = client
-        self._request = request
         self._url = url
+        self._call = call
+        self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
         self._scope = anyio.CancelScope(deadline=deadline)
         self._closed = False
-        self._items: asyncio.Queue[_Accepted | Chunk | Exception | None] = asyncio.Queue()
+        self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
 
     async def accepted(self) -> None:
@@ -52,11 +53,12 @@ class Exchange:
         item = await self._next()
         assert isinstance(item, _Accepted)
 
-    async def chunks(self) -> AsyncGenerator[Chunk]:
-        while isinstance(item := await self._next(), Chunk):
+    async def events(self) -> AsyncGenerator[Event]:
+        while (item := await self._next()) is not None:
+            assert not isinstance(item, _Accepted)
             yield item
 
-    async def _next(self) -> _Accepted | Chunk | None:
+    async def _next(self) -> _Accepted | Event | None:
         item = await self._items.get()
         if isinstance(item, Exception):
             raise item
@@ -93,12 +95,12 @@ class Exchange:
             await response.aclose()
 
     async def _receive(self, parts: AsyncIterator[bytes]) -> None:
-        """Up to [DONE] or the end; whether the text is whole is for the reader to see."""
-        fields = DataFields()
+        """Up to [DONE] or the end; whether it is whole is for the reader to see."""
+        fields = DataFields(self._call.event_bytes)
         size = 0
         async for part in parts:
             size += len(part)
-            if size > ANSWER_BYTES:
+            if size > self._call.answer_bytes:
                 raise bad_answer(self._url, "it is too long")
             try:
                 events = fields.feed(part)
@@ -108,7 +110,7 @@ class Exchange:
                 if data == _DONE:
                     await _drain(parts)
                     return
-                self._items.put_nowait(parse_chunk(self._url, data))
+                self._items.put_nowait(self._call.parse(self._url, data))
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
@@ -126,4 +128,4 @@ async def _drain(parts: AsyncIterator[bytes]) -> None:
             async for _ in parts:
                 pass
     except httpx.HTTPError:
-        pass  # the text is whole; the connection is closed instead of kept
+        pass  # the answer is whole; the connection is closed instead of kept

@@ -41,6 +41,9 @@ _MISUNDERSTANDINGS = {
     problems.UNSUPPORTED_MEDIA_TYPE,
 }
 
+# What upstream calls otherwise than the client; a prompt goes there as the only message of a conversation.
+_CLIENT_NAMES = {"messages": "prompt", "output_format": "format", "partial_images": "previews"}
+
 
 @contextmanager
 def transport_failures(url: str) -> Iterator[None]:
@@ -94,8 +97,8 @@ def too_late(url: str) -> ProblemError:
 
 
 def unusable_event(url: str, data: bytes) -> ProblemError:
-    """The problem behind an event that is no chunk: ours, or `{"error": {"message": ...}}`, or nonsense."""
-    return _our_problem(url, data) or bad_answer(url, f"an event of it is no chunk: {data[:MESSAGE_CHARS]!r}")
+    """The problem behind an event that is unusable: ours, or `{"error": {"message": ...}}`, or nonsense."""
+    return _our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {data[:MESSAGE_CHARS]!r}")
 
 
 def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
@@ -111,9 +114,8 @@ def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> Probl
     seen = f"{slug}: {problem.detail}"
     if kind in _MISUNDERSTANDINGS:
         return bad_answer(url, seen)
-    # The client's prompt went upstream as the only message of a conversation.
     errors = [
-        FieldError(field="prompt" if error.field == "messages" else error.field, detail=error.detail)
+        FieldError(field=_CLIENT_NAMES.get(error.field, error.field), detail=error.detail)
         for error in problem.errors or ()
     ]
     detail = field_problem(errors).problem.detail if errors else problem.detail
@@ -128,15 +130,6 @@ class _ErrorBody(BaseModel):
     error: Any = None
     message: Any = None
     detail: Any = None
-
-
-def _foreign_error(url: str, data: bytes) -> ProblemError | None:
-    """An error event of another runtime: `{"error": {"message": ...}}`, after a 200 and so without a status."""
-    try:
-        failed = bool(_ErrorBody.model_validate_json(data).error)
-    except ValidationError:
-        return None
-    return bad_answer(url, f"it ends with an error: {_message(data)}") if failed else None
 
 
 def _message(body: bytes) -> str:

@@ -11,8 +11,15 @@ from contract import (
     BODY_BYTES,
     ErrorEvent,
     GenerationRequest,
+    Kind,
+    Picture,
+    PictureResult,
+    PictureResultEvent,
+    PictureTiming,
+    PreviewEvent,
     Problem,
     ProblemType,
+    ProgressEvent,
     ResultEvent,
     StatusEvent,
     TextResult,
@@ -21,10 +28,12 @@ from contract import (
     Usage,
     problems,
 )
-from web.accept import JSON, SSE
+from web.accept import IMAGES, JSON, MULTIPART, SSE
+from web.answers import UNDERSTOOD_CHARS
+from web.draft import LiveEvent
 from wire.sse import frame
 
-_EVENTS = (StatusEvent, TokenEvent, ResultEvent, ErrorEvent)
+_EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
 
 # In the order of the statuses; what is missing here cannot happen to a POST /generate.
 _PROBLEMS: dict[ProblemType, str] = {
@@ -49,7 +58,7 @@ _PROBLEMS: dict[ProblemType, str] = {
 _REQUESTS: dict[str, dict[str, Any]] = {
     "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
     "sampling": {
-        "summary": "Everything that can be chosen",
+        "summary": "Everything that can be chosen of a text",
         "value": {
             "prompt": "Write a poem about the moon",
             "max_tokens": 128,
@@ -60,6 +69,25 @@ _REQUESTS: dict[str, dict[str, Any]] = {
         },
     },
     "live": {"summary": "Read it while it is written", "value": {"prompt": "春天的雨", "stream": True}},
+    "picture": {"summary": "A picture", "value": {"prompt": "画一只猫", "kind": "image"}},
+    "painting": {
+        "summary": "Everything that can be chosen of a picture",
+        "value": {
+            "prompt": "a red apple",
+            "kind": "image",
+            "negative_prompt": "leaves",
+            "size": "64x64",
+            "steps": 20,
+            "guidance": 4,
+            "n": 2,
+            "seed": 7,
+            "format": "webp",
+        },
+    },
+    "live picture": {
+        "summary": "See it while it is made",
+        "value": {"prompt": "a red apple", "kind": "image", "stream": True, "previews": 4},
+    },
 }
 
 _TEXT = "床前明月光,疑是地上霜。\n举头望明月,低头思故乡。"
@@ -72,16 +100,29 @@ _RESULT = ResultEvent(
     timing=Timing(queue_s=0.0021, first_token_s=0.0312, total_s=0.1984),
 )
 
+# The smallest picture there is: one transparent pixel.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+_PICTURE_RESULT = PictureResultEvent(
+    id="6d1f3b7a9c5e4d8fa2b4c6e8f0a1b3d5",
+    model="painter",
+    images=[Picture(data=_PIXEL, media_type="image/png", seed=7, width=1, height=1)],
+    steps=20,
+    understood=["cat"],
+    timing=PictureTiming(queue_s=0.0034, total_s=0.8127),
+)
 
-def describe(version: str, models: list[str]) -> dict[str, Any]:
-    """The document; `models` are the served names, the default first."""
+
+def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
+    """The document; `models` are the served ones, the default first."""
+    served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Shangcai",
             "version": version,
-            "summary": "From a prompt to a poem",
-            "description": f"Models served here: {', '.join(models)}. The first is the default.",
+            "summary": "From a prompt to a poem or a picture",
+            "description": f"Models served here: {served}. The first is the default, and the first of a kind that "
+            "kind's.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
@@ -97,9 +138,11 @@ def describe(version: str, models: list[str]) -> dict[str, Any]:
 def _generate() -> dict[str, Any]:
     return {
         "operationId": "generate",
-        "summary": "Generate a text",
-        "description": f"The Accept header chooses the form: {JSON} (default) or {SSE}. "
-        '`"stream": true` chooses the latter whatever Accept says.',
+        "summary": "Generate a text or a picture",
+        "description": "Without a model, `kind` chooses one, or an Accept header that weighs a picture most. The "
+        f"Accept header chooses the form, too: {JSON} (default), {SSE}, and for pictures {', '.join(IMAGES)} (the file "
+        f'of one) or {MULTIPART} (the files of several). `"stream": true` chooses {SSE} whatever Accept says; previews '
+        "come in that form only.",
         "parameters": [
             _parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
             _parameter("traceparent", "W3C trace context, passed on to the model server."),
@@ -111,11 +154,25 @@ def _generate() -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The text, whole or as it is written.",
-                "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+                "description": "The text or the pictures, whole or on the way.",
+                "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *_OF_PICTURES)},
                 "content": {
-                    JSON: {"schema": _ref("TextResult"), "example": _RESULT.model_dump(mode="json")},
-                    SSE: {"schema": {"type": "string", "description": _EVENTS_TEXT}, "example": _live_example()},
+                    JSON: {
+                        "schema": {"oneOf": [_ref("TextResult"), _ref("PictureResult")]},
+                        "examples": {
+                            result.kind: {"value": result.model_dump(mode="json")}
+                            for result in (_RESULT, _PICTURE_RESULT)
+                        },
+                    },
+                    SSE: {
+                        "schema": {"type": "string", "description": _EVENTS_TEXT},
+                        "examples": {
+                            "text": {"value": _frames(_TEXT_EVENTS)},
+                            "image": {"value": _frames(_PICTURE_EVENTS)},
+                        },
+                    },
+                    **{form: {} for form in IMAGES},  # OpenAPI 3.1 describes what is binary by no schema
+                    MULTIPART: {"schema": {"type": "array", "description": _PARTS_TEXT}},
                 },
             },
             **{str(status): _refusal(status) for status in dict.fromkeys(kind.status for kind in _PROBLEMS)},
@@ -124,20 +181,45 @@ def _generate() -> dict[str, Any]:
 
 
 _EVENTS_TEXT = (
-    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent) and `token` "
-    "(TokenEvent), then exactly one `result` (ResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
+    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent), then of `token` "
+    "(TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then exactly one `result` "
+    "(ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
 )
 
+_OF_PICTURES = {
+    "ETag": "names its bytes.",
+    "Content-Disposition": "a name to save it under.",
+    "X-Model": "the model, percent-encoded.",
+    "X-Seed": "its seed, where the model server tells it.",
+    "X-Steps": "the denoising steps, where the model server tells them.",
+    "X-Understood": "the words of the prompt that the model knows, each percent-encoded UTF-8, with commas between; at "
+    f"most {UNDERSTOOD_CHARS} characters. Absent where the model reads any text.",
+}
 
-def _live_example() -> str:
-    first, second = _TEXT[:12], _TEXT[12:]
-    events: list[StatusEvent | TokenEvent | ResultEvent] = [
-        StatusEvent(state="queued"),
-        StatusEvent(state="running"),
-        TokenEvent(text=first),
-        TokenEvent(text=second),
-        _RESULT,
-    ]
+_PARTS_TEXT = (
+    "The files in the order of their seeds, each with its own Content-Type, Content-Length, Content-Disposition and "
+    "X-Seed."
+)
+
+_TEXT_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="queued"),
+    StatusEvent(state="running"),
+    TokenEvent(text=_TEXT[:12]),
+    TokenEvent(text=_TEXT[12:]),
+    _RESULT,
+]
+
+_PICTURE_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="queued"),
+    StatusEvent(state="running"),
+    ProgressEvent(step=10, of=20, eta_s=0.4),
+    PreviewEvent(image=0, step=10, data=_PIXEL, media_type="image/png"),
+    ProgressEvent(step=20, of=20, eta_s=0),
+    _PICTURE_RESULT,
+]
+
+
+def _frames(events: list[LiveEvent]) -> str:
     return b"".join(frame(event.model_dump_json(), event.event) for event in events).decode()
 
 
@@ -185,7 +267,7 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
 def _schemas() -> dict[str, Any]:
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(GenerationRequest, "validation")]
     outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
-        (model, "serialization") for model in (TextResult, Problem, *_EVENTS)
+        (model, "serialization") for model in (TextResult, PictureResult, Problem, *_EVENTS)
     ]
     _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = document["$defs"]
@@ -196,6 +278,10 @@ def _headers() -> dict[str, Any]:
     return {
         "X-Request-Id": {"description": "The name of this request.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
+        **{
+            name: {"description": f"Of a picture's file: {text}", "schema": {"type": "string"}}
+            for name, text in _OF_PICTURES.items()
+        },
     }
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract import Kind
 from contract.limits import BODY_BYTES, BODY_SECONDS
 from wire.guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
@@ -25,6 +36,27 @@ def _base_url(text: str) -> str:
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+
+class ServedModel(BaseModel):
+    """Where a model is served, and what it makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: BaseUrl
+    kind: Kind = "text"
+
+
+def _served_model(value: object) -> object:
+    """A plain URL is a text model's."""
+    if isinstance(value, str):
+        return {"url": value}
+    if not isinstance(value, dict | ServedModel):
+        kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
+        raise ValueError(f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}')
+    return value
+
+
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -40,10 +72,11 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    models: dict[ModelName, BaseUrl] = Field(
+    models: dict[ModelName, Annotated[ServedModel, BeforeValidator(_served_model)]] = Field(
         min_length=1,
-        description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081"}. '
-        "The first is the default model.",
+        description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081", '
+        '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given; the '
+        "first model is the default, and the first of each kind that kind's.",
     )
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

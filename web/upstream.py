@@ -1,24 +1,18 @@
-"""The way to a model server: one streaming chat completion in the OpenAI shapes, whatever the client wants in the end.
-
-Streaming always, because closing the connection is then all it takes to cancel, and the first token can be timed.
-"""
+"""The way to the model servers."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
-from contract import GenerationRequest
+from web.calls import Call, Event
 from web.exchange import Exchange
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
-
-_PATH = "/openai/v1/chat/completions"
-_PASSED_ON = {"max_tokens", "temperature", "top_p", "stop", "seed"}
 
 
 class Upstream:
@@ -29,14 +23,13 @@ class Upstream:
 
     @asynccontextmanager
     async def open(
-        self, url: str, model: str, order: GenerationRequest, headers: dict[str, str], deadline: float
-    ) -> AsyncIterator[Exchange]:
-        """Send the order and wait until it is accepted, which is not yet running. Leaving the context cancels it.
+        self, url: str, call: Call[Event], headers: dict[str, str], deadline: float
+    ) -> AsyncIterator[Exchange[Event]]:
+        """Make the call and wait until it is accepted, which is not yet running. Leaving the context cancels it.
 
         `deadline` is on the clock of the event loop. Whatever goes wrong is a ProblemError.
         """
-        request = self._client.build_request("POST", url + _PATH, json=_body(model, order), headers=headers)
-        exchange = Exchange(self._client, request, url, deadline)
+        exchange = Exchange(self._client, url, call, headers, deadline)
         try:
             await exchange.accepted()
             yield exchange
@@ -63,13 +56,3 @@ def make_client(settings: Settings, transport: httpx.AsyncBaseTransport | None) 
         follow_redirects=False,
         trust_env=False,  # a proxy variable of the machine must not catch what is addressed to a neighbour
     )
-
-
-def _body(model: str, order: GenerationRequest) -> dict[str, Any]:
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": order.prompt}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **order.model_dump(include=_PASSED_ON, exclude_none=True),
-    }

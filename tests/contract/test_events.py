@@ -9,7 +9,13 @@ import contract
 from contract import (
     ErrorEvent,
     Event,
+    Picture,
+    PictureResult,
+    PictureResultEvent,
+    PictureTiming,
+    PreviewEvent,
     ProblemError,
+    ProgressEvent,
     ResultEvent,
     StatusEvent,
     TextResult,
@@ -27,11 +33,22 @@ RESULT = ResultEvent(
     usage=Usage(prompt_tokens=1, completion_tokens=2),
     timing=Timing(queue_s=None, first_token_s=0.5, total_s=1.0),
 )
+PICTURES = PictureResultEvent(
+    id="a",
+    model="painter",
+    images=[Picture(data="eA==", media_type="image/png", seed=7, width=64, height=48)],
+    steps=20,
+    understood=["猫"],
+    timing=PictureTiming(queue_s=None, total_s=1.0),
+)
 EVENTS: list[Event] = [
     StatusEvent(state="queued"),
     StatusEvent(state="running"),
     TokenEvent(text=" 雨\n"),
     RESULT,
+    ProgressEvent(step=3, of=20, eta_s=0.5),
+    PreviewEvent(image=0, step=None, data="eA==", media_type="image/jpeg"),
+    PICTURES,
     ErrorEvent.model_validate(ProblemError(problems.OVERLOADED, "full", retry_after=3, phase="x").document),
 ]
 
@@ -44,9 +61,13 @@ def test_an_event_survives_the_wire(event: Event) -> None:
 
 
 def test_the_names_of_the_events() -> None:
-    assert [kind.event for kind in (StatusEvent, TokenEvent, ResultEvent, ErrorEvent)] == [
+    assert [event.event for event in EVENTS] == [
+        "status",
         "status",
         "token",
+        "result",
+        "progress",
+        "preview",
         "result",
         "error",
     ]
@@ -63,6 +84,24 @@ def test_a_result_event_is_the_json_answer() -> None:
         "usage": {"prompt_tokens": 1, "completion_tokens": 2},
         "timing": {"queue_s": None, "first_token_s": 0.5, "total_s": 1.0},
     }
+
+
+def test_a_picture_result_event_is_the_json_answer() -> None:
+    assert PictureResultEvent.model_fields.keys() == PictureResult.model_fields.keys()
+    assert PICTURES.model_dump(mode="json") == {
+        "id": "a",
+        "model": "painter",
+        "kind": "image",
+        "images": [{"data": "eA==", "media_type": "image/png", "seed": 7, "width": 64, "height": 48}],
+        "steps": 20,
+        "understood": ["猫"],
+        "timing": {"queue_s": None, "total_s": 1.0},
+    }
+
+
+def test_no_picture_is_no_result() -> None:
+    with pytest.raises(ValidationError):
+        PictureResult.model_validate({**PICTURES.model_dump(), "images": []})
 
 
 @pytest.mark.parametrize(

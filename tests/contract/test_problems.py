@@ -90,13 +90,13 @@ def refused(body: str) -> ProblemError:
 def test_every_refused_field_is_named() -> None:
     error = refused('{"max_tokens": 0, "top_p": 2, "stop": ["a", ""]}')
     assert error.problem.errors is not None
-    assert [item.field for item in error.problem.errors] == ["max_tokens", "top_p", "stop.1", "prompt"]
+    assert [item.field for item in error.problem.errors] == ["prompt", "max_tokens", "top_p", "stop.1"]
     assert error.problem.detail == "; ".join(f"{item.field}: {item.detail}" for item in error.problem.errors)
 
 
 def test_an_unknown_field_is_told_the_known_ones() -> None:
-    [error] = refused('{"prompt": "x", "size": 1}').problem.errors or []
-    assert error.field == "size"
+    [error] = refused('{"prompt": "x", "width": 1}').problem.errors or []
+    assert error.field == "width"
     assert error.detail == f"unknown field; allowed are {', '.join(GenerationRequest.model_fields)}"
 
 

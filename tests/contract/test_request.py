@@ -8,7 +8,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract import BODY_BYTES, MAX_TOKENS, PROMPT_CHARS, STOP_CHARS, STOP_SEQUENCES, GenerationRequest, invalid_fields
+from contract import (
+    BODY_BYTES,
+    GUIDANCE,
+    MAX_TOKENS,
+    PICTURE_FIELDS,
+    PICTURE_SIDE,
+    PICTURES,
+    PREVIEWS,
+    PROMPT_CHARS,
+    STEPS,
+    STOP_CHARS,
+    STOP_SEQUENCES,
+    TEXT_FIELDS,
+    GenerationRequest,
+    invalid_fields,
+)
 
 ALLOWED: list[dict[str, Any]] = [
     {"prompt": "x"},
@@ -25,6 +40,25 @@ ALLOWED: list[dict[str, Any]] = [
     {"stop": ["x" * STOP_CHARS] * STOP_SEQUENCES},
     {"stream": True},
     {"model": "anything"},
+    {"kind": "text"},
+    {"kind": "image"},
+    {"negative_prompt": ""},
+    {"negative_prompt": "雨" * PROMPT_CHARS},
+    {"size": "1x1"},
+    {"size": f"{PICTURE_SIDE}x{PICTURE_SIDE}"},
+    {"size": "63x65"},  # what a model does not take, it refuses itself
+    {"steps": 1},
+    {"steps": STEPS},
+    {"guidance": 0},
+    {"guidance": GUIDANCE},
+    {"n": 1},
+    {"n": PICTURES},
+    {"format": "png"},
+    {"format": "jpeg"},
+    {"format": "webp"},
+    {"previews": 0},
+    {"previews": PREVIEWS},
+    {"kind": None, "size": None, "steps": None, "guidance": None, "n": None, "format": None, "previews": None},
     {"max_tokens": None, "temperature": None, "top_p": None, "stop": None, "seed": None, "model": None},
 ]
 
@@ -62,7 +96,34 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": [1]}, "stop.0", "valid string"),
     ({"stream": "true"}, "stream", "valid boolean"),
     ({"stream": None}, "stream", "valid boolean"),
-    ({"n": 1}, "n", "unknown field; allowed are "),
+    ({"prompt": "x" * 50_000}, "prompt", f"at most {PROMPT_CHARS} characters"),
+    ({"prompt": "   "}, "prompt", "more than white space"),
+    ({"kind": "song"}, "kind", "should be 'text' or 'image'"),
+    ({"negative_prompt": "x" * (PROMPT_CHARS + 1)}, "negative_prompt", f"at most {PROMPT_CHARS} characters"),
+    *(
+        ({"size": size}, "size", f"must be a width and a height such as 512x512, each from 1 to {PICTURE_SIDE}")
+        for size in ("0x0", "0x64", "64x0", "64x2049", "100000x1", "abc", "", "64", "64x", "-64x64", "64X64", "６４x64")
+    ),
+    ({"size": "64x64\n"}, "size", "must be a width and a height"),
+    ({"size": 0}, "size", "valid string"),
+    ({"size": 512}, "size", "valid string"),
+    ({"size": [64, 64]}, "size", "valid string"),
+    ({"steps": 0}, "steps", "greater than or equal to 1"),
+    ({"steps": 10_000}, "steps", f"less than or equal to {STEPS}"),
+    ({"steps": 1.5}, "steps", "valid integer"),
+    ({"guidance": -0.1}, "guidance", "greater than or equal to 0"),
+    ({"guidance": GUIDANCE + 1}, "guidance", f"less than or equal to {GUIDANCE:g}"),
+    ({"guidance": float("nan")}, "guidance", "finite number"),
+    ({"guidance": float("inf")}, "guidance", "finite number"),
+    ({"n": 0}, "n", "greater than or equal to 1"),
+    ({"n": 100}, "n", f"less than or equal to {PICTURES}"),
+    ({"n": True}, "n", "valid integer"),
+    ({"seed": 2**70}, "seed", f"less than {2**63}"),
+    ({"format": "gif"}, "format", "should be 'png', 'jpeg' or 'webp'"),
+    ({"format": "PNG"}, "format", "should be 'png', 'jpeg' or 'webp'"),
+    ({"previews": -1}, "previews", "greater than or equal to 0"),
+    ({"previews": PREVIEWS + 1}, "previews", f"less than or equal to {PREVIEWS}"),
+    ({"width": 64}, "width", "unknown field; allowed are "),
     ({"messages": []}, "messages", "unknown field; allowed are "),
 ]
 
@@ -80,6 +141,13 @@ def test_one_stop_text_is_a_list_of_one() -> None:
     assert GenerationRequest(prompt="x", stop="END").stop == ["END"]  # type: ignore[arg-type]
 
 
+def test_every_field_belongs_to_texts_to_pictures_or_to_both() -> None:
+    assert {"max_tokens", "temperature", "top_p", "stop"} == TEXT_FIELDS
+    assert {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"} == PICTURE_FIELDS
+    both = {"prompt", "model", "kind", "seed", "stream"}
+    assert set(GenerationRequest.model_fields) == TEXT_FIELDS | PICTURE_FIELDS | both
+
+
 def test_a_request_does_not_change() -> None:
     request = GenerationRequest(prompt="x")
     with pytest.raises(ValidationError):
@@ -88,7 +156,8 @@ def test_a_request_does_not_change() -> None:
 
 def test_the_longest_request_fits_into_a_body() -> None:
     """However it is written: a character outside the BMP is twelve bytes of JSON escapes."""
-    body = {"prompt": "𠀀" * PROMPT_CHARS, "stop": ["𠀀" * STOP_CHARS] * STOP_SEQUENCES}
+    long = "𠀀" * PROMPT_CHARS
+    body = {"prompt": long, "negative_prompt": long, "stop": ["𠀀" * STOP_CHARS] * STOP_SEQUENCES}
     encoded = json.dumps(body).encode()
     assert len(encoded) < BODY_BYTES
     GenerationRequest.model_validate_json(encoded)

@@ -6,6 +6,7 @@ Everything is handed out as fixtures: test folders are no packages, so nothing c
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -59,6 +60,72 @@ def stream() -> Callable[..., bytes]:
 
 
 @pytest.fixture
+def picture() -> Callable[..., dict[str, Any]]:
+    """A finished picture's event as our predictor sends it; keywords add to it or change it, and None leaves out."""
+
+    def make(content: bytes = b"a picture", **members: Any) -> dict[str, Any]:
+        event = {
+            "type": "image_generation.completed",
+            "b64_json": base64.b64encode(content).decode(),
+            "output_format": "png",
+            "size": "64x48",
+            "image_index": 0,
+            "seed": 7,
+            "steps": 20,
+            "understood": ["cat"],
+            "created_at": 1,
+            **members,
+        }
+        return {name: value for name, value in event.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def picture_stream() -> Callable[..., bytes]:
+    """An OpenAI-style image stream of these events."""
+
+    def make(*events: dict[str, Any]) -> bytes:
+        return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
+
+    return make
+
+
+@pytest.fixture
+def painter(
+    picture: Callable[..., dict[str, Any]],
+    picture_stream: Callable[..., bytes],
+    sse_answer: Callable[..., httpx.Response],
+) -> Handler:
+    """A model server that paints what it is asked for: two steps, then the pictures, the last one first."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        preview = {**picture(b"a preview", step=1, output_format="jpeg"), "type": "image_generation.partial_image"}
+        pictures = [
+            picture(
+                b"picture %d" % index,
+                image_index=index,
+                seed=asked.get("seed", 7) + index,
+                output_format=asked.get("output_format", "png"),
+            )
+            for index in reversed(range(asked.get("n", 1)))
+        ]
+        progress = {"type": "image_generation.progress", "of": 2}
+        return sse_answer(
+            picture_stream(
+                {"type": "image_generation.started", "queue_s": 0.25},
+                {**progress, "step": 1, "eta_s": 0.5},
+                *([preview] if asked.get("partial_images") else []),
+                {**progress, "step": 2, "eta_s": 0},
+                *pictures,
+            )
+        )
+
+    return answer
+
+
+@pytest.fixture
 def sse_answer() -> Callable[..., httpx.Response]:
     """A 200 with these bytes as its event stream, in as many pieces."""
 
@@ -80,19 +147,29 @@ def seen() -> list[httpx.Request]:
 
 @pytest.fixture
 def web(
-    seen: list[httpx.Request], stream: Callable[..., bytes], sse_answer: Callable[..., httpx.Response]
+    seen: list[httpx.Request],
+    stream: Callable[..., bytes],
+    sse_answer: Callable[..., httpx.Response],
+    painter: Handler,
 ) -> Callable[..., httpx.AsyncClient]:
-    """A client of the application in front of a fake model server; no sockets."""
+    """A client of the application in front of fake model servers; no sockets."""
 
-    def poet(_request: httpx.Request) -> httpx.Response:
+    def served(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "painter.test":
+            return painter(request)
         return sse_answer(stream("春", "天", timing={"queue_s": 0.25}))
 
-    def make(handler: Handler = poet, **settings: Any) -> httpx.AsyncClient:
+    def make(handler: Handler = served, **settings: Any) -> httpx.AsyncClient:
         def record(request: httpx.Request) -> httpx.Response:
             seen.append(request)
             return handler(request)
 
-        settings = {"models": {"poet": "http://poet.test/base/", "novelist": "http://novelist.test"}, **settings}
+        models = {
+            "poet": "http://poet.test/base/",
+            "novelist": "http://novelist.test",
+            "painter": {"url": "http://painter.test", "kind": "image"},
+        }
+        settings = {"models": models, **settings}
         app = create_app(Settings(**settings), httpx.MockTransport(record))
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test")
 

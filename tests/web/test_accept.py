@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from web.accept import JSON, SSE, accepted_form
+from contract import GenerationRequest, ProblemError
+from web.accept import JSON, MULTIPART, SSE, picture_form, prefers_picture, text_form
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,85 @@ from web.accept import JSON, SSE, accepted_form
     ],
 )
 def test_the_heavier_form_is_chosen(accept: str, form: str) -> None:
-    assert accepted_form(Headers({"accept": accept})) == form
+    assert text_form(Headers({"accept": accept})) == form
 
 
 def test_several_headers_are_one_list() -> None:
     raw = [(b"accept", b"application/json;q=0.1"), (b"accept", b"text/event-stream")]
-    assert accepted_form(Headers(raw=raw)) == SSE
+    assert text_form(Headers(raw=raw)) == SSE
 
 
 def test_no_header_is_json() -> None:
-    assert accepted_form(Headers()) == JSON
+    assert text_form(Headers()) == JSON
+
+
+@pytest.mark.parametrize(
+    ("accept", "fields", "form"),
+    [
+        ("*/*", {}, JSON),
+        ("*/*", {"format": "webp"}, JSON),
+        ("text/event-stream", {}, SSE),
+        ("image/*", {}, "image/png"),
+        ("image/*", {"format": "webp"}, "image/webp"),
+        ("image/jpeg", {}, "image/jpeg"),
+        ("image/jpeg", {"format": "jpeg", "n": 1}, "image/jpeg"),
+        ("image/webp;q=0.5, image/png;q=0.4", {}, "image/webp"),
+        ("image/webp, image/png;q=0.4", {"format": "png"}, "image/png"),
+        ("image/png, application/json;q=0.1", {"format": "webp"}, JSON),
+        ("image/png, application/json;q=0.1", {"n": 2}, JSON),
+        ("image/png, multipart/mixed;q=0.1", {"n": 2}, MULTIPART),
+        ("multipart/*", {}, MULTIPART),
+        ("image/png, application/json", {}, JSON),
+    ],
+)
+def test_the_heaviest_form_that_fits_the_pictures_is_chosen(accept: str, fields: dict[str, object], form: str) -> None:
+    order = GenerationRequest.model_validate({"prompt": "x", **fields})
+    assert picture_form(Headers({"accept": accept}), order) == form
+
+
+@pytest.mark.parametrize(
+    ("accept", "fields", "problem"),
+    [
+        (
+            "image/*",
+            {"n": 2},
+            "n: must be 1 where only image/png is accepted; several pictures need Accept: application/json or "
+            "multipart/mixed",
+        ),
+        (
+            "image/png",
+            {"format": "webp"},
+            "format: is webp, and the Accept header takes image/png instead; leave one out",
+        ),
+        (
+            "image/gif",
+            {},
+            "A picture is served as application/json, text/event-stream, image/png, image/jpeg, image/webp or "
+            "multipart/mixed.",
+        ),
+    ],
+)
+def test_what_no_form_fits_is_told_what_to_change(accept: str, fields: dict[str, object], problem: str) -> None:
+    order = GenerationRequest.model_validate({"prompt": "x", **fields})
+    with pytest.raises(ProblemError) as refused:
+        picture_form(Headers({"accept": accept}), order)
+    assert refused.value.problem.detail == problem
+
+
+@pytest.mark.parametrize(
+    ("accept", "preferred"),
+    [
+        ("image/png", True),
+        ("image/*", True),
+        ("multipart/mixed", True),
+        ("image/webp, */*;q=0.8", True),
+        ("image/png;q=0.2, application/json;q=0.1", True),
+        ("image/png, application/json", False),
+        ("image/png;q=0", False),
+        ("*/*", False),
+        ("text/html", False),
+        ("", False),
+    ],
+)
+def test_an_accept_header_may_prefer_a_picture(accept: str, preferred: bool) -> None:
+    assert prefers_picture(Headers({"accept": accept})) is preferred

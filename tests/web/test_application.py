@@ -16,7 +16,11 @@ async def test_discovery(web: Web) -> None:
     assert document.pop("version")
     assert document == {
         "name": "shangcai",
-        "models": ["poet", "novelist"],
+        "models": [
+            {"name": "poet", "kind": "text"},
+            {"name": "novelist", "kind": "text"},
+            {"name": "painter", "kind": "image"},
+        ],
         "default_model": "poet",
         "links": {"generate": "/generate", "openapi": "/openapi.json", "health": "/healthz"},
     }
@@ -56,7 +60,7 @@ async def test_no_other_origin_may_read_by_default(web: Web) -> None:
 async def test_a_configured_origin_may_read(web: Web, body: dict[str, str]) -> None:
     response = await web(cors_origins=["https://page.test"]).post("/generate", json=body, headers=ORIGIN)
     assert response.headers["access-control-allow-origin"] == "https://page.test"
-    assert "X-Request-Id" in response.headers["access-control-expose-headers"]
+    assert {"X-Request-Id", "X-Seed"} <= set(response.headers["access-control-expose-headers"].split(", "))
 
 
 async def test_a_configured_origin_may_read_the_guards_own_answers(web: Web) -> None:

@@ -70,6 +70,15 @@ BODIES = {
         "invalid-field",
         "temperature: input should be a finite number",
     ),
+    "size a word": (b'{"prompt": "x", "size": "abc"}', "invalid-field", "size: must be a width and a height"),
+    "steps huge": (b'{"prompt": "x", "steps": 10000}', "invalid-field", "steps: input should be less than or equal to"),
+    "NaN guidance": (b'{"prompt": "x", "guidance": NaN}', "invalid-field", "guidance: input should be a finite number"),
+    "unknown format": (
+        b'{"prompt": "x", "format": "gif"}',
+        "invalid-field",
+        "format: input should be 'png', 'jpeg' or 'webp'",
+    ),
+    "unknown kind": (b'{"prompt": "x", "kind": "song"}', "invalid-field", "kind: input should be 'text' or 'image'"),
     "unknown field": (
         b'{"prompt": "x", "max_token": 5}',
         "invalid-field",
@@ -91,7 +100,7 @@ async def test_a_bad_body_is_named(web: Web, slug: Slug, body: bytes, expected: 
 async def test_an_unknown_model_is_answered_with_the_served_ones(web: Web, slug: Slug) -> None:
     response = await web().post("/generate", json={"prompt": "x", "model": "cook"})
     assert (response.status_code, slug(response)) == (404, "unknown-model")
-    assert response.json()["detail"] == "The models served here are: poet, novelist."
+    assert response.json()["detail"] == "The models served here are: poet, novelist, painter."
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,7 @@ async def test_another_media_type_is_told_what_to_send(web: Web, slug: Slug, con
     "accept", ["image/png", "text/html", "application/json;q=0", "application/json;q=nonsense", "text/*;q=0", "json"]
 )
 async def test_an_unsupported_accept_is_told_what_there_is(web: Web, slug: Slug, accept: str) -> None:
-    response = await web().post("/generate", json={"prompt": "x"}, headers={"Accept": accept})
+    response = await web().post("/generate", json={"prompt": "x", "model": "poet"}, headers={"Accept": accept})
     assert (response.status_code, slug(response)) == (406, "not-acceptable")
     assert response.json()["detail"] == "A text is served as application/json or text/event-stream."
 
@@ -158,7 +167,7 @@ async def test_a_mistake_of_ours_is_a_problem_without_a_traceback(
     def broken(*_: object) -> str:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("web.generation.accepted_form", broken)
+    monkeypatch.setattr("web.generation.text_form", broken)
     response = await web().post("/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (500, "internal")
     assert "secret" not in response.text

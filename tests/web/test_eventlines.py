@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from web.eventlines import DataFields, EventTooLongError
@@ -14,7 +16,7 @@ DATA = [b"a", b"b\n c", "春".encode()]
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_every_cut_gives_the_same_events(end: str, size: int) -> None:
     raw = STREAM.replace("\n", end).encode()
-    fields = DataFields()
+    fields = DataFields(event_bytes=1000)
     found = [data for at in range(0, len(raw), size) for data in fields.feed(raw[at : at + size])]
     assert found == DATA
 
@@ -32,3 +34,13 @@ def test_an_event_has_a_limit(parts: list[bytes]) -> None:
 def test_the_limit_is_for_each_event() -> None:
     fields = DataFields(event_bytes=10)
     assert fields.feed(b"data: abcd\n\n" * 3) == [b"abcd"] * 3
+
+
+def test_a_long_line_takes_time_in_proportion_to_its_length() -> None:
+    """Were the beginning looked at again with each part, this would be minutes."""
+    part = b"x" * 1000
+    fields = DataFields(event_bytes=40_000_000)
+    begun = time.process_time()
+    found = [fields.feed(chunk) for chunk in [b"data: ", *[part] * 32_000, b"\n\n"]]
+    assert time.process_time() - begun < 5
+    assert found[-1] == [part * 32_000]

@@ -57,7 +57,7 @@ async def test_a_result_keeps_its_nulls(web: Web, events: Events, stream: Stream
 
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "*/*"])
 async def test_stream_true_outweighs_accept(web: Web, accept: str) -> None:
-    response = await web().post("/generate", json=LIVE, headers={"Accept": accept})
+    response = await web(models={"poet": "http://poet.test"}).post("/generate", json=LIVE, headers={"Accept": accept})
     assert response.headers["content-type"].startswith("text/event-stream")
 
 
@@ -131,7 +131,7 @@ async def test_a_mistake_of_ours_within_the_stream_is_its_last_event(
     def broken(*_: object) -> str:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("web.draft.Draft.add", broken)
+    monkeypatch.setattr("web.text_draft.TextDraft.add", broken)
     response = await web().post("/generate", json=LIVE)
     name, problem = events(response.text)[-1]
     assert (name, problem["type"]) == ("error", problems.INTERNAL.uri)

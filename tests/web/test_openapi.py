@@ -15,7 +15,7 @@ from web.openapi import describe
 Web = Callable[..., httpx.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]
 
-DOCUMENT = describe("1.2.3", ["poet", "novelist"])
+DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"})
 GENERATE = DOCUMENT["paths"]["/generate"]["post"]
 REQUESTS = GENERATE["requestBody"]["content"]["application/json"]
 REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if status != "200"}
@@ -80,17 +80,31 @@ async def test_request_examples_work(web: Web, events: Events, example: dict[str
 def validate_events(found: list[tuple[str, Any]]) -> None:
     assert found[-1][0] in ("result", "error")
     for name, data in found:
-        validate(data, {"$ref": f"#/components/schemas/{name.capitalize()}Event"})
+        kind = "Picture" if data.get("kind") == "image" else ""
+        validate(data, {"$ref": f"#/components/schemas/{kind}{name.capitalize()}Event"})
 
 
-def test_the_answer_examples_are_true(events: Events) -> None:
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_the_answer_examples_are_true(events: Events, kind: str) -> None:
     documented = GENERATE["responses"]["200"]["content"]
-    validate(documented["application/json"]["example"], documented["application/json"]["schema"])
-    found = events(documented["text/event-stream"]["example"])
+    result = documented["application/json"]["examples"][kind]["value"]
+    validate(result, documented["application/json"]["schema"])
+    found = events(documented["text/event-stream"]["examples"][kind]["value"])
     validate_events(found)
-    text = "".join(data["text"] for name, data in found if name == "token")
-    assert found[-1][1] == documented["application/json"]["example"]
-    assert found[-1][1]["text"] == text
+    assert found[-1][1] == result
+    if kind == "text":
+        assert result["text"] == "".join(data["text"] for name, data in found if name == "token")
+
+
+@pytest.mark.parametrize("form", ["image/png", "image/jpeg", "image/webp", "multipart/mixed"])
+async def test_the_other_forms_are_what_is_answered(web: Web, form: str) -> None:
+    response = await web().post("/generate", json={"prompt": "x"}, headers={"Accept": form})
+    documented = GENERATE["responses"]["200"]
+    assert response.headers["content-type"].partition(";")[0] == form
+    assert form in documented["content"]
+    expected = {"content-type", "content-length", "cache-control", *map(str.lower, documented["headers"])}
+    of_a_part = {"etag", "content-disposition", "x-seed"} if form == "multipart/mixed" else set()
+    assert set(response.headers) == expected - of_a_part
 
 
 @pytest.mark.parametrize(("status", "name", "example"), PROBLEMS)
@@ -106,7 +120,7 @@ def test_problem_examples_are_problems(status: int, name: str, example: dict[str
         ("malformed-body", b"{", {"Content-Type": "application/json"}),
         ("invalid-field", b'{"prompt": "x", "max_tokens": 0}', {"Content-Type": "application/json"}),
         ("unsupported-media-type", b"x", {"Content-Type": "text/plain"}),
-        ("not-acceptable", b'{"prompt": "x"}', {"Content-Type": "application/json", "Accept": "image/png"}),
+        ("not-acceptable", b'{"prompt": "x"}', {"Content-Type": "application/json", "Accept": "text/html"}),
         ("body-too-large", b" " * 1_048_577, {}),
     ],
 )

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from contract import problems
-from web.eventlines import EVENT_BYTES
+from web.calls import EVENT_BYTES
 from web.failures import MESSAGE_CHARS
 
 Web = Callable[..., httpx.AsyncClient]
@@ -169,12 +169,15 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
     assert response.json() == body
 
 
-async def test_what_the_predictor_calls_messages_is_the_clients_prompt(web: Web) -> None:
-    errors = [{"field": "messages", "detail": "has 300 tokens; the model's context holds 256"}]
+@pytest.mark.parametrize(
+    ("upstream", "client"), [("messages", "prompt"), ("output_format", "format"), ("partial_images", "previews")]
+)
+async def test_a_field_is_named_as_the_client_names_it(web: Web, upstream: str, client: str) -> None:
+    errors = [{"field": upstream, "detail": "has 300 tokens; the model's context holds 256"}]
     body = {"type": "urn:shangcai:problem:invalid-field", "title": "x", "status": 400, "detail": "x", "errors": errors}
     response = await web(lambda _: httpx.Response(400, json=body)).post("/generate", json={"prompt": "x"})
-    assert response.json()["errors"] == [{**errors[0], "field": "prompt"}]
-    assert response.json()["detail"] == "prompt: has 300 tokens; the model's context holds 256"
+    assert response.json()["errors"] == [{**errors[0], "field": client}]
+    assert response.json()["detail"] == f"{client}: has 300 tokens; the model's context holds 256"
 
 
 async def test_a_problem_type_that_is_newer_than_this_server_is_passed_on(web: Web, slug: Slug) -> None:
@@ -256,7 +259,7 @@ async def test_a_stream_without_end(ask: Ask, monkeypatch: pytest.MonkeyPatch) -
         while True:
             yield b": heartbeat\n\n" * 100
 
-    monkeypatch.setattr("web.exchange.ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("web.calls.ANSWER_BYTES", 100_000)
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     assert (await ask(lambda _: answer))[:2] == (502, "bad-upstream")
 
