@@ -97,13 +97,13 @@ class Plan:
         )
 
 
-def plan(cost: Cost, of: str, max_concurrency: int, memory: int) -> Plan:
-    """At most `max_concurrency` slots in `memory` bytes; a ModelError when not even one fits."""
+def plan(cost: Cost, of: str, max_concurrency: int, memory: int, advice: str = "give it more") -> Plan:
+    """At most `max_concurrency` slots in `memory` bytes; a ModelError with `advice` when not even one fits."""
     slots = min(max_concurrency, cost.slots_in(memory))
     if slots < 1:
         raise ModelError(
             f"{_size(memory)} of memory do not hold the model and one slot of {of}, "
-            f"which take {_size(cost.memory_for(1))}; give it more, or a smaller --max-length"
+            f"which take {_size(cost.memory_for(1))}; {advice}"
         )
     return Plan(slots, of, memory, cost)
 
@@ -114,7 +114,7 @@ def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, me
     on_cpu = checkpoint.device.type == "cpu"
     cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
     memory = available_memory(checkpoint.device) if memory is None else memory
-    return plan(cost, f"{length} tokens", max_concurrency, memory)
+    return plan(cost, f"{length} tokens", max_concurrency, memory, "give it more, or a smaller --max-length")
 
 
 def _size(size: int) -> str:

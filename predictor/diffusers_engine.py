@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contract.problems import ProblemError
+from contract.problems import ProblemError, invalid_field
 from contract.request import Painting
 from predictor import metrics
 from predictor.admission import Admission, Job
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WARM_UP_STEPS = 4
+"""Denoising steps of the first picture: readiness waits for it."""
+
 
 class DiffusersEngine(Engine):
     """Loads from a folder or a hub id: safetensors only, no remote code. The arguments are those of TransformersEngine.
@@ -58,8 +61,7 @@ class DiffusersEngine(Engine):
         report("importing torch")
         import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
 
-        from predictor.cook import Cook
-        from predictor.picture_batch import PictureBatch
+        from predictor.picture_batch import PictureBatch, PictureCook
         from predictor.picture_capacity import plan_pictures
         from predictor.pipeline import load_pipeline
         from predictor.sketch import Sketch
@@ -77,15 +79,15 @@ class DiffusersEngine(Engine):
         self._sketch = Sketch(self._pipeline.pipe)
         self._admission = Admission(plan.slots, self._max_waiting)
         metrics.watch(self._admission)
-        self._cook = Cook(PictureBatch(self._pipeline, plan.slots), self._admission, self._begin)
+        self._cook = PictureCook(PictureBatch(self._pipeline, plan.slots), self._admission, self._begin)
         report("warming up")
         self._cook.start()
         asyncio.run(self._warm_up())
 
     async def _warm_up(self) -> None:
-        """One picture, which is also what the sketch learns from."""
+        """One picture of few steps, which is also what the sketch learns from at first."""
         try:
-            generation = await self.submit(PictureTask("a", Painting(seed=0)))
+            generation = await self.submit(PictureTask("a", Painting(seed=0, steps=WARM_UP_STEPS)))
             async for _ in generation:
                 pass
         except ProblemError as error:
@@ -96,6 +98,9 @@ class DiffusersEngine(Engine):
     async def submit(self, task: Task) -> Generation:
         assert isinstance(task, PictureTask)
         asked = task.painting
+        places = self._admission.slots + self._admission.depth
+        if (asked.n or 1) > places:  # waiting would not help
+            raise invalid_field("n", f"this server has {places} places in all")
         first = secrets.randbits(32) if asked.seed is None else asked.seed
         recipes = [
             self._pipeline.recipe(
@@ -163,11 +168,15 @@ class _Painter:
         self._understood = understood
         of, previews = job.recipe.steps, job.previews
         self._previewed_at = {round(of * number / (previews + 1)) for number in range(1, previews + 1)} - {0, of}
+        self._told = 0
         self._latents: torch.Tensor | None = None
 
     def on_step(self, step: int, latents: torch.Tensor) -> None:
         recipe, generation = self._job.recipe, self._job.generation
         self._latents = latents
+        if step <= self._told:  # a picture that begins anew, after a failed step, is not to be seen going back
+            return
+        self._told = step
         generation.publish(Progress(self._job.number, step, recipe.steps))
         if step in self._previewed_at:
             image = self._sketch.draw(latents, (recipe.width, recipe.height))

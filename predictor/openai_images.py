@@ -10,11 +10,11 @@ import base64
 import json
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from PIL import Image
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -36,11 +36,16 @@ from predictor import dialects
 from predictor.engine import Generation, Painted, PictureTask, Preview, Progress, Started
 from predictor.model import GenerationModel
 from predictor.openai_types import only
-from predictor.picture_file import encode
+from predictor.picture_file import encode, finished
 from wire.body import json_body
 from wire.sse import EventStream, frame
 
 PREVIEW_FORMAT: PictureFormat = "jpeg"
+
+
+def _no_choice(value: object) -> object:
+    """OpenAI's "auto" leaves it to the model, as leaving it out does."""
+    return None if value == "auto" else value
 
 
 class ImagesRequest(StrictModel):
@@ -49,7 +54,7 @@ class ImagesRequest(StrictModel):
     model: str
     prompt: PromptText
     n: PictureCount | None = None
-    size: Literal["auto"] | PictureSize | None = None
+    size: Annotated[PictureSize | None, BeforeValidator(_no_choice)] = None
     output_format: PictureFormat | None = None
     stream: bool | None = None
     partial_images: PreviewCount | None = None
@@ -72,7 +77,7 @@ class ImagesRequest(StrictModel):
     def task(self) -> PictureTask:
         fields = {
             "negative_prompt": self.negative_prompt,
-            "size": None if self.size == "auto" else self.size,
+            "size": self.size,
             "steps": self.steps,
             "guidance": self.guidance,
             "n": self.n,
@@ -205,8 +210,7 @@ class _Documents:
         }
 
     async def _file(self, painted: Painted) -> str:
-        notes = {"prompt": self._prompt, "model": self._model, "seed": str(painted.seed), "steps": str(painted.steps)}
-        return _base64(await asyncio.to_thread(encode, painted.image, self._format, notes))
+        return _base64(await asyncio.to_thread(finished, painted, self._format, self._prompt, self._model))
 
     @staticmethod
     def _head(image: Image.Image, form: PictureFormat) -> dict[str, Any]:

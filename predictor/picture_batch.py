@@ -7,6 +7,7 @@ steps, whatever the pipeline, its scheduler, its number of steps or its guidance
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from PIL import Image
 from torch.utils import _pytree as pytree
 
+from predictor.cook import Cook
 from predictor.pipeline import Pipeline, Recipe
 
 
@@ -51,7 +53,6 @@ class PictureBatch:
         self._pipeline = pipeline
         self._forward = pipeline.denoiser.forward
         pipeline.denoiser.forward = self._park
-        self._hub = getcurrent()
 
     def __len__(self) -> int:
         return len(self.running)
@@ -71,8 +72,7 @@ class PictureBatch:
         """One forward for every picture. The rows that are done by it."""
         # A thread keeps whether gradients are wanted, and runs that overlap put it back in the wrong order.
         with torch.no_grad():
-            self._hub = getcurrent()
-            active = [row for row in self._seated() if not row.done]
+            active = [row for row in self.running if not row.done]
             for row in active:
                 if row.run is None:
                     row.run = greenlet(self._run)
@@ -81,6 +81,8 @@ class PictureBatch:
             for rows in _alike([row for row in active if row.call is not None]):
                 begun = time.monotonic()
                 answers = self._together([row.call for row in rows if row.call])
+                if self._pipeline.device.type == "cuda":
+                    torch.cuda.synchronize()  # else it is the launch that is timed
                 self.forward_seconds += time.monotonic() - begun
                 self.forward_rows += len(rows)
                 for row, answer in zip(rows, answers, strict=True):
@@ -100,19 +102,6 @@ class PictureBatch:
             self.remove(row)
         self._pipeline.denoiser.forward = self._forward
 
-    def _seated(self) -> list[PictureRow]:
-        """Those that are computed at present: as many pixels as `capacity` pictures of the default size have, and at
-        least one picture."""
-        width, height = self._pipeline.size
-        left = self.capacity * width * height
-        seated: list[PictureRow] = []
-        for row in self.running:
-            left -= row.recipe.width * row.recipe.height
-            if left < 0 and seated:
-                break
-            seated.append(row)
-        return seated
-
     def _run(self, row: PictureRow) -> None:
         def on_step(step: int, latents: torch.Tensor) -> None:
             row.steps = step
@@ -127,27 +116,46 @@ class PictureBatch:
         try:
             row.call = row.run.switch(answer)
         except BaseException:
-            row.run = None
-            row.steps = 0
+            row.run = None  # but not the steps: how far it came is told
             raise
+        if row.run.dead:
+            row.run = None
 
     def _park(self, *args: Any, **kwargs: Any) -> Any:
-        """In the place of the denoiser's forward: hand the call to the hub, and come back with the answer."""
-        if getcurrent() is self._hub:
-            return self._forward(*args, **kwargs)
-        return self._hub.switch(_Call(args, kwargs))
+        """In the place of the denoiser's forward: hand the call to the step, and come back with the answer."""
+        # Asked for each time, and kept nowhere: a thread that ends frees its main greenlet, whoever still refers to it.
+        hub = getcurrent().parent
+        return self._forward(*args, **kwargs) if hub is None else hub.switch(_Call(args, kwargs))
 
     def _together(self, calls: list[_Call]) -> list[Any]:
         if len(calls) == 1:
-            return [self._forward(*calls[0].args, **calls[0].kwargs)]
+            return [self._compute(*calls[0].args, **calls[0].kwargs)]
         leaves = [
             torch.cat([call.batched(at) for call in calls]) if at in calls[0].rows_at else leaf
             for at, leaf in enumerate(calls[0].leaves)
         ]
         args, kwargs = pytree.tree_unflatten(leaves, calls[0].spec)
-        answer, spec = pytree.tree_flatten(self._forward(*args, **kwargs))
+        answer, spec = pytree.tree_flatten(self._compute(*args, **kwargs))
         parts = [leaf.split([call.rows for call in calls]) for leaf in answer]
         return [pytree.tree_unflatten([part[number] for part in parts], spec) for number in range(len(calls))]
+
+    def _compute(self, *args: Any, **kwargs: Any) -> Any:
+        hook = getattr(self._pipeline.denoiser, "_hf_hook", None)
+        if hook is not None:  # one that has finished meanwhile may have sent the denoiser away to make room
+            args, kwargs = hook.pre_forward(self._pipeline.denoiser, *args, **kwargs)
+        return self._forward(*args, **kwargs)
+
+
+class PictureCook(Cook):
+    """Leaves no run parked when it ends: only its own thread can unwind one."""
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            assert isinstance(self._batch, PictureBatch)
+            with contextlib.suppress(Exception):  # the device may be broken
+                self._batch.close()
 
 
 class _Call:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,48 +20,66 @@ GAIN = 1.1
 LEAST_PIXEL_BYTES = 256
 """What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
 
-_STEPS = 2
+_STEPS = 3
 
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) -> Plan:
     """How many slots to serve `pipeline` with, at most `max_concurrency`; a ModelError when not even one fits."""
     width, height = pipeline.size
-    alone, _ = _measure(pipeline, 1)
-    together, _ = _measure(pipeline, 2)
+    alone = _measure(pipeline, 1)
+    try:
+        together = _measure(pipeline, 2)
+    except torch.OutOfMemoryError:  # one fits, as has been seen, and no more
+        together = Measure(2, 2 * alone.peak_bytes, math.inf)
     cost = Cost(
         weights=pipeline.weight_bytes,
-        once=alone + (PROCESS_BYTES if pipeline.device.type == "cpu" else 0),
-        slot=max(together - alone, width * height * LEAST_PIXEL_BYTES),
+        once=alone.peak_bytes + (PROCESS_BYTES if pipeline.device.type == "cpu" else 0),
+        slot=max(together.peak_bytes - alone.peak_bytes, width * height * LEAST_PIXEL_BYTES),
     )
     memory = available_memory(pipeline.device) if memory is None else memory
     fitting = plan(cost, f"{width}x{height} pixels", max_concurrency, memory)
-    return replace(fitting, slots=_knee(pipeline, fitting.slots))
+    return replace(fitting, slots=_knee(pipeline, alone, together, fitting.slots))
 
 
-def _knee(pipeline: Pipeline, most: int) -> int:
+def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int) -> int:
     """The number of pictures past which computing more at once makes no more of them a second."""
-    rows, speed = 1, 1 / _measure(pipeline, 1)[1]
-    while 2 * rows <= most:
-        faster = 2 * rows / _measure(pipeline, 2 * rows)[1]
-        if faster < GAIN * speed:
-            return rows
-        rows, speed = 2 * rows, faster
-    return rows
+    while faster.rows <= most and faster.speed >= GAIN * slower.speed:
+        if 2 * faster.rows > most:
+            return most
+        try:
+            slower, faster = faster, _measure(pipeline, 2 * faster.rows)
+        except torch.OutOfMemoryError:
+            return faster.rows
+    return slower.rows
 
 
-def _measure(pipeline: Pipeline, rows: int) -> tuple[int, float]:
-    """Bytes at the peak of making `rows` pictures at once, beyond what was there before, and seconds of a forward."""
+@dataclass(frozen=True)
+class Measure:
+    """`rows` pictures at once: bytes at the peak beyond what was there before, and seconds of a forward."""
+
+    rows: int
+    peak_bytes: int
+    forward_seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Denoising steps a second, of all of them together."""
+        return self.rows / self.forward_seconds
+
+
+def _measure(pipeline: Pipeline, rows: int) -> Measure:
     batch = PictureBatch(pipeline, rows)
     recipe = replace(pipeline.recipe("a", seed=0), steps=_STEPS)
     for _ in range(rows):
         batch.join(PictureRow(recipe, lambda _step, _latents: None))
     before = _reset_peak(pipeline.device)
     seconds = []
-    while len(batch.step()) < rows:
-        seconds.append(batch.forward_seconds)
-    peak = _peak(pipeline.device)
-    batch.close()
-    return max(0, peak - before), min(filter(None, [*seconds, batch.forward_seconds]))
+    try:
+        while len(batch.step()) < rows:
+            seconds.append(batch.forward_seconds)
+    finally:
+        batch.close()
+    return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
 
 
 def _reset_peak(device: torch.device) -> int:

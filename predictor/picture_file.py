@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contract.fields import PictureFormat
+from predictor.engine import Painted
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -25,3 +26,9 @@ def encode(picture: Image.Image, form: PictureFormat, notes: dict[str, str] | No
     else:
         picture.convert("RGB").save(file, form.upper(), quality=_QUALITY)
     return file.getvalue()
+
+
+def finished(painted: Painted, form: PictureFormat, prompt: str, model: str) -> bytes:
+    """The file of a finished picture; a PNG says what it was made from."""
+    notes = {"prompt": prompt, "model": model, "seed": str(painted.seed), "steps": str(painted.steps)}
+    return encode(painted.image, form, notes)

@@ -16,7 +16,7 @@ from contract.problems import ProblemError
 from contract.request import Painting, PicturePrompt
 from predictor.engine import Painted, PictureTask
 from predictor.model import GenerationModel, all_of, read_tensors, v1_body
-from predictor.picture_file import MEDIA_TYPES, encode
+from predictor.picture_file import MEDIA_TYPES, finished
 
 _OUTPUTS = {"image": "BYTES", "seed": "INT64"}
 
@@ -40,7 +40,7 @@ class PictureModel(GenerationModel):
         paintings = await all_of([self._paint(instance.prompt, instance, headers or {}) for instance in body.instances])
         return {
             "predictions": [
-                await _prediction(painted, instance)
+                await _prediction(painted, instance, self.name)
                 for painted, instance in zip(paintings, body.instances, strict=True)
             ]
         }
@@ -50,7 +50,11 @@ class PictureModel(GenerationModel):
         paintings = await all_of([self._paint(prompt, painting, headers) for prompt in prompts])
         painted = [one for some in paintings for one in some]
         files = await asyncio.gather(
-            *(asyncio.to_thread(encode, one.image, painting.format or "png") for one in painted)
+            *(
+                asyncio.to_thread(finished, one, painting.format or "png", prompt, self.name)
+                for prompt, some in zip(prompts, paintings, strict=True)
+                for one in some
+            )
         )
         shape = [len(painted)]
         return InferResponse(
@@ -83,13 +87,12 @@ class PictureModel(GenerationModel):
         return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in _OUTPUTS.items()]
 
 
-async def _prediction(painted: list[Painted], painting: Painting) -> dict[str, Any]:
+async def _prediction(painted: list[Painted], painting: PicturePrompt, model: str) -> dict[str, Any]:
     """The pictures of one prompt: the members that `/generate` answers with, too."""
     form = painting.format or "png"
     images = []
     for one in painted:
-        notes = {"seed": str(one.seed), "steps": str(one.steps)}
-        file = await asyncio.to_thread(encode, one.image, form, notes)
+        file = await asyncio.to_thread(finished, one, form, painting.prompt, model)
         images.append(
             {
                 "data": base64.b64encode(file).decode(),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, field_problem, invalid_field
 from predictor.engine import ModelError
@@ -47,7 +51,7 @@ class Pipeline:
         self.name = type(pipe).__name__
         parameters = inspect.signature(pipe.__call__).parameters
         self._takes = {field for field, name in _PARAMETERS.items() if name in parameters}
-        if "prompt" not in parameters or any(
+        if not {"prompt", "width", "height"} <= parameters.keys() or any(
             name in parameters and parameters[name].default is inspect.Parameter.empty for name in ("image", "image_1")
         ):
             raise ModelError(f"{self.name} makes no pictures from text")
@@ -56,9 +60,16 @@ class Pipeline:
         self.denoiser: torch.nn.Module = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
         if self.denoiser is None:
             raise ModelError(f"{self.name} has neither a unet nor a transformer")
+        # What a pipeline takes in order to leave it lying is not taken.
+        if "true_cfg_scale" in parameters and (parameters["true_cfg_scale"].default or 1) <= 1:
+            self._takes.discard("negative_prompt")
+        if getattr(self.denoiser.config, "guidance_embeds", None) is False:
+            self._takes.discard("guidance")
         processor = getattr(pipe, "image_processor", None)
         scale = int(getattr(pipe, "vae_scale_factor", 8))
-        self.multiple = int(processor.config.vae_scale_factor) if processor is not None else scale
+        # Some pipelines round to these, some refuse the rest, most refuse what is no multiple of 8.
+        factors = [8, int(processor.config.vae_scale_factor) if processor is not None else scale]
+        self.multiple = math.lcm(*factors, scale * int(getattr(pipe, "patch_size", 1)))
         self.size = _default_size(pipe, self.denoiser, scale)
         self.steps = int(defaults.get("num_inference_steps") or parameters["num_inference_steps"].default)
         self.guidance: float | None = defaults.get("guidance_scale")
@@ -90,7 +101,8 @@ class Pipeline:
             detail = f"{self.name} does not take this"
             raise field_problem([FieldError(field=field, detail=detail) for field in refused])
         width, height = map(int, size.split("x")) if size else self.size
-        if width % self.multiple or height % self.multiple or not 0 < width * height <= self.size[0] * self.size[1]:
+        fits = width * height <= self.size[0] * self.size[1]
+        if size and (width % self.multiple or height % self.multiple or not fits):
             raise invalid_field(
                 "size",
                 f"width and height must be multiples of {self.multiple} with at most "
@@ -100,18 +112,18 @@ class Pipeline:
         return Recipe(prompt, width, height, steps or self.steps, seed, guidance, negative_prompt)
 
     def understood(self, prompt: str) -> list[str] | None:
-        """The words of `prompt` that the model knows; None when its tokenizer reads any text, as most do."""
+        """The words of `prompt` that the model knows; None when its tokenizer reads words in pieces, as most do."""
         tokenizer: Any = getattr(self.pipe, "tokenizer", None)
-        unknown = getattr(tokenizer, "unk_token_id", None)
-        # Byte-level tokenizers know no unknown, and name another token for it.
-        if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id) or not tokenizer.is_fast:
+        if not isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), WordLevel):
             return None
+        unknown = tokenizer.unk_token_id
         encoded = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False, truncation=True)
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [prompt[begin:end].strip() for token, (begin, end) in spans if token != unknown and end > begin]
 
     def run(self, recipe: Recipe, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
-        """The pipeline from beginning to end; `on_step` gets the number of steps done and the latents after each."""
+        """The pipeline from beginning to end; `on_step` gets the number of steps done, out of those that were
+        asked for, and the latents."""
         # Its own scheduler and its own attributes, for a pipeline keeps the state of a run in both.
         pipe = copy.copy(self.pipe)
         pipe.scheduler = copy.deepcopy(self.pipe.scheduler)
@@ -121,8 +133,10 @@ class Pipeline:
         if recipe.negative_prompt is not None:
             extra["negative_prompt"] = recipe.negative_prompt
 
-        def step_ended(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step(step + 1, tensors["latents"])
+        def step_ended(running: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            # Some schedulers take more steps than they are asked for.
+            taken = max(int(getattr(running, "num_timesteps", None) or recipe.steps), step + 1)
+            on_step((step + 1) * recipe.steps // taken, tensors["latents"])
             return tensors
 
         output = pipe(
@@ -143,10 +157,9 @@ class Pipeline:
         to be had."""
         vae = getattr(self.pipe, "vae", None)
         if vae is not None and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", True):
-            vae.enable_slicing()
             vae.enable_tiling()
             return True
-        if self.device.type == "cuda" and not getattr(self.pipe, "_offloads", False):
+        if self.device.type == "cuda" and find_spec("accelerate") and not getattr(self.pipe, "_offloads", False):
             self.pipe.enable_model_cpu_offload()
             self.pipe._offloads = True
             return True
@@ -172,9 +185,9 @@ def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], 
     report("loading the weights")
     try:
         loader: Any = diffusers.DiffusionPipeline
-        pipe = loader.from_pretrained(
-            source, torch_dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-        )
+        options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+        models = _models(source, loader.load_config(source), options)
+        pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
         pipe.to(device)
         pipe.set_progress_bar_config(disable=True)
         return Pipeline(pipe, _defaults(source))
@@ -184,6 +197,23 @@ def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], 
         log.debug("loading %s failed", source, exc_info=True)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"cannot load {source}: {reason}") from error
+
+
+def _models(source: str, index: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
+    """The models of a pipeline, each by itself: a pipeline does not tell which tensors it had to make up."""
+    models: dict[str, torch.nn.Module] = {}
+    for name, entry in index.items():
+        library, kind = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
+        if library not in ("diffusers", "transformers"):
+            continue
+        made = getattr(importlib.import_module(library), str(kind), None)
+        if isinstance(made, type) and issubclass(made, torch.nn.Module):
+            loader: Any = made
+            models[name], info = loader.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
+            if info["missing_keys"]:
+                missing = sorted(info["missing_keys"])
+                raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
+    return models
 
 
 def _defaults(source: str) -> dict[str, Any]:

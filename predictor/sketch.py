@@ -28,6 +28,8 @@ class Sketch:
     def learn(self, latents: torch.Tensor, picture: Image.Image) -> None:
         """From the last latents of a picture, in the form in which the pipeline keeps them."""
         known = self._by_place(latents, picture.size)
+        if known is None or not known.isfinite().all():
+            return
         _, height, width = known.shape
         small = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BOX), np.float32) / 255
         every = max(1, height * width // _SAMPLES)
@@ -35,20 +37,28 @@ class Sketch:
 
     def draw(self, latents: torch.Tensor, size: tuple[int, int]) -> Image.Image | None:
         """A small picture of `latents` that are to become one of `size` (width, height)."""
-        if self._map is None:
+        known = None if self._map is None else self._by_place(latents, size)
+        if self._map is None or known is None:
             return None
-        known = self._by_place(latents, size)
         _, height, width = known.shape
-        colours = (_columns(known) @ self._map).clamp(0, 1).view(height, width, 3)
+        colours = (_columns(known) @ self._map).nan_to_num().clamp(0, 1).view(height, width, 3)
         small = Image.fromarray((colours.numpy() * 255).astype(np.uint8))
         scale = max(1.0, SIDE / min(width, height))
         return small.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
 
-    def _by_place(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """[channels, height, width] in float32 on the CPU; Flux and its kin keep them as a sequence of patches."""
+    def _by_place(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor | None:
+        """[channels, height, width] in float32 on the CPU; Flux and its kin keep them as a sequence of patches. None
+        where they are kept in yet another way."""
         if latents.dim() == 3:
             width, height = size
-            latents = self._pipe._unpack_latents(latents, height, width, self._pipe.vae_scale_factor)
+            try:
+                latents = self._pipe._unpack_latents(latents, height, width, self._pipe.vae_scale_factor)
+            except (AttributeError, TypeError):
+                return None
+        if latents.dim() == 5 and latents.shape[2] == 1:  # a film of one picture
+            latents = latents[:, :, 0]
+        if latents.dim() != 4:
+            return None
         return latents[0].detach().float().cpu()
 
 

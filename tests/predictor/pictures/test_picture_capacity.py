@@ -1,0 +1,144 @@
+"""How many slots: the smallest of what memory holds, what pays and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from predictor import picture_capacity
+from predictor.capacity import MARGIN, PROCESS_BYTES
+from predictor.engine import ModelError
+from predictor.picture_capacity import LEAST_PIXEL_BYTES, Measure, plan_pictures
+
+pytestmark = pytest.mark.slow
+
+GIB = 2**30
+SLOT = 100 * 2**20
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Script what is measured: `seconds` of a forward of so many rows. The rows that were tried."""
+
+    def script(seconds: Callable[[int], float], holds: int = 1_000) -> list[int]:
+        tried: list[int] = []
+
+        def measure(_pipeline: Any, rows: int) -> Measure:
+            tried.append(rows)
+            if rows > holds:
+                raise torch.OutOfMemoryError("no memory")
+            return Measure(rows, (rows + 1) * SLOT, seconds(rows))
+
+        monkeypatch.setattr(picture_capacity, "_measure", measure)
+        return tried
+
+    return script
+
+
+def flat(_rows: int) -> float:
+    """As long as one alone: batching is free."""
+    return 1.0
+
+
+def linear(rows: int) -> float:
+    """Batching is worth nothing."""
+    return float(rows)
+
+
+def knee_at(knee: int) -> Callable[[int], float]:
+    return lambda rows: max(1.0, rows / knee)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "slots"),
+    [
+        (flat, 16, 16),
+        (flat, 6, 6),
+        (flat, 3, 3),
+        (flat, 1, 1),
+        (linear, 16, 1),
+        (knee_at(2), 16, 2),
+        (knee_at(4), 16, 4),
+        (knee_at(8), 16, 8),
+        (knee_at(8), 4, 4),
+    ],
+)
+def test_no_more_than_pays_and_no_more_than_is_allowed(
+    pipeline: Any, measured: Any, seconds: Callable[[int], float], most: int, slots: int
+) -> None:
+    tried = measured(seconds)
+
+    assert plan_pictures(pipeline, most, 64 * GIB).slots == slots
+    assert max(tried) <= max(2, most), "more than could be served is not even tried"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+def test_no_more_than_memory_holds(pipeline: Any, measured: Any, slots: int) -> None:
+    tried = measured(flat)
+    memory = int((pipeline.weight_bytes + PROCESS_BYTES + 2 * SLOT + (slots + 0.5) * SLOT) / (1 - MARGIN))
+
+    plan = plan_pictures(pipeline, 16, memory)
+
+    assert plan.slots == slots
+    assert max(tried) <= max(2, slots)
+    assert "32x32 pixels" in str(plan)
+
+
+def test_when_not_even_one_fits_it_says_how_much_it_takes(pipeline: Any, measured: Any) -> None:
+    measured(flat)
+
+    with pytest.raises(ModelError, match=r"500.0 MiB of memory do not hold the model and one slot of 32x32 pixels"):
+        plan_pictures(pipeline, 16, 500 * 2**20)
+
+
+@pytest.mark.parametrize(("holds", "slots"), [(1, 1), (2, 2), (3, 2), (4, 4), (7, 4)])
+def test_running_out_of_memory_while_measuring_is_an_answer(
+    pipeline: Any, measured: Any, holds: int, slots: int
+) -> None:
+    measured(flat, holds)
+
+    assert plan_pictures(pipeline, 16, 64 * GIB).slots == slots
+
+
+def test_what_a_real_measurement_leaves_behind_is_nothing(pipeline: Any) -> None:
+    forward = pipeline.denoiser.forward
+
+    plan = plan_pictures(pipeline, 4, 8 * GIB)
+
+    assert pipeline.denoiser.forward == forward
+    assert plan.cost.weights == pipeline.weight_bytes > 0
+    assert plan.cost.slot >= 32 * 32 * LEAST_PIXEL_BYTES
+    assert 1 <= plan.slots <= 4
+
+
+def test_a_pipeline_that_fails_while_it_is_measured_is_left_as_it_was(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_prompt: Any, *_arguments: Any, **_more: Any) -> Any:
+        raise ValueError("cannot")
+
+    forward = pipeline.denoiser.forward
+    monkeypatch.setattr(pipeline.pipe, "encode_prompt", broken)
+
+    with pytest.raises(ValueError, match="cannot"):
+        plan_pictures(pipeline, 4, 8 * GIB)
+
+    assert pipeline.denoiser.forward == forward
+
+
+def test_a_pipeline_that_cannot_make_a_picture_is_refused_with_one_line(
+    load: Any, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    def broken(*_arguments: Any, **_more: Any) -> Any:
+        raise ValueError("cannot")
+
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "encode_prompt", broken)
+
+    with pytest.raises(ModelError, match="cannot make a picture: ValueError: cannot"):
+        load(tiny_sd)
