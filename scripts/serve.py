@@ -1,4 +1,4 @@
-"""Serve a model on this machine: a predictor and a web process, watched and stopped together.
+"""Serve models on this machine: a predictor for each and a web process, watched and stopped together.
 
 Called by scripts/run, which makes the environment first.
 """
@@ -15,24 +15,43 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import httpx
 
+from contract import Kind
+from predictor.engine import ModelError
 from predictor.settings import NAME_PATTERN
+from predictor.source import check_source
 from wire.listener import listen
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-PROMPT = "写一首关于春雨的诗"
+EMBEDDED = ("poet", "painter")
+PROMPTS: dict[Kind, str] = {"text": "写一首关于春雨的诗", "image": "画一只猫"}
 POLL_SECONDS = 0.1
 STOP_SECONDS = 35.0
 """A little more than the grace both servers give what they have accepted."""
 
 
 Children = dict[str, subprocess.Popen[bytes]]
-"""By module, in the order of their start."""
+"""By what is said of them, in the order of their start."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model, what it makes, and where its predictor listens."""
+
+    name: str
+    source: str
+    kind: Kind
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
 
 class Stop(Exception):
@@ -50,25 +69,24 @@ def main() -> int:
     children: Children = {}
     try:
         listen(HOST, arguments.port).close()  # said here, before the model is loaded for nothing
-        with listen(HOST, 0) as free:
-            predictor_port = free.getsockname()[1]
+        served = [serve(source, arguments.name) for source in arguments.model]
         common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
-        model = ["--model", arguments.model, "--name", arguments.name]
-        children["predictor"] = start(
-            "predictor", ["--port", str(predictor_port), "--quiet-seconds", "0", *model, *common]
-        )
-        models = json.dumps({arguments.name: f"http://{HOST}:{predictor_port}"})
+        for model in served:
+            flags = ["--port", str(model.port), "--model", model.source, "--name", model.name, "--quiet-seconds", "0"]
+            children[f"the predictor of {model.name}"] = start("predictor", [*flags, *common])
+        models = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in served})
         children["web"] = start("web", ["--port", str(arguments.port), "--models", models, *common])
-        wait_until_ready(children, f"http://{HOST}:{predictor_port}/v1/models/{arguments.name}", arguments.name)
+        for model in served:
+            wait_until_ready(children, f"{model.url}/v1/models/{model.name}", model.name)
         wait_until_ready(children, f"http://{HOST}:{arguments.port}/healthz", "web")
-        announce(arguments.name, arguments.port)
+        announce(served, arguments.port)
         while True:
             check(children)
             time.sleep(POLL_SECONDS)
     except Stop:
         print("\nstopping: what was accepted is finished first", flush=True)
         return 0
-    except (Ended, OSError) as error:
+    except (Ended, ModelError, OSError) as error:
         if str(error):
             print(f"scripts/run: {error}", file=sys.stderr)
         return 1
@@ -79,9 +97,9 @@ def main() -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/run", description="Serve /generate on this machine.")
     parser.add_argument(
-        "--model", default=str(ROOT / "models" / "poet"), help="folder or hub id of a causal language model (the poet)"
+        "--model", action="append", help="folder or hub id; may be given again (default: the poet and the painter)"
     )
-    parser.add_argument("--name", help="served name (default: the last part of the model's path)")
+    parser.add_argument("--name", help="served name of the only model (default: the last part of its path)")
     parser.add_argument(
         "--port", type=int, default=os.environ.get("PORT") or "8080", help="port of /generate (default: $PORT or 8080)"
     )
@@ -89,12 +107,25 @@ def parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.port <= 65535:
         parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
-    if Path(arguments.model).exists():  # the servers run in another folder
-        arguments.model = str(Path(arguments.model).resolve())
-    arguments.name = arguments.name or Path(arguments.model).name
-    if not re.fullmatch(NAME_PATTERN, arguments.name):
-        parser.error(f"--name: {arguments.name!r} cannot be part of an address; give one of letters, digits and . _ -")
+    arguments.model = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
+    names = [arguments.name] if arguments.name else [Path(model).name for model in arguments.model]
+    if len(names) != len(arguments.model):
+        parser.error("--name: only one model can be given a name")
+    if len(set(names)) != len(names):
+        parser.error(f"--model: two of them have the same name, {', '.join(names)}")
+    for name in names:
+        if not re.fullmatch(NAME_PATTERN, name):
+            parser.error(f"--name: {name!r} cannot be part of an address; give one of letters, digits and . _ -")
     return arguments
+
+
+def serve(source: str, name: str | None) -> Served:
+    """What to serve `source` as, on a free port; a ModelError when it can be seen to be none."""
+    kind = check_source(source)
+    if Path(source).exists():  # the servers run in another folder
+        source = str(Path(source).resolve())
+    with listen(HOST, 0) as free:
+        return Served(name or Path(source).name, source, kind, free.getsockname()[1])
 
 
 def raise_stop(_signal: int, _frame: FrameType | None) -> None:
@@ -134,14 +165,15 @@ def wait_until_ready(children: Children, url: str, what: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def announce(name: str, port: int) -> None:
+def announce(served: list[Served], port: int) -> None:
     url = f"http://{HOST}:{port}/generate"
-    body = json.dumps({"prompt": PROMPT}, ensure_ascii=False)
-    print(
-        f"\n{name} is served at {url}; try\n\n"
-        f"  curl {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}\n\nCtrl-C stops it.",
-        flush=True,
-    )
+    names = " and ".join(model.name for model in served)
+    print(f"\n{names} {'is' if len(served) == 1 else 'are'} served at {url}; try\n")
+    for kind in dict.fromkeys(model.kind for model in served):
+        body = json.dumps({"prompt": PROMPTS[kind]}, ensure_ascii=False)
+        form = " -H 'Accept: image/png' -o picture.png" if kind == "image" else ""
+        print(f"  curl {url} -H 'Content-Type: application/json'{form} -d {shlex.quote(body)}")
+    print("\nCtrl-C stops it.", flush=True)
 
 
 def check(children: Children) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+POET = str(Path(__file__).parents[2] / "models" / "poet")
+
 
 class Run(Protocol):
     url: str
@@ -40,7 +42,7 @@ Gone = Callable[[int], bool]
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_cleanly(start: Start, gone: Gone, sig: int) -> None:
-    run = start()
+    run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
     assert set(children) == {"predictor", "web"}
@@ -51,7 +53,7 @@ def test_a_signal_stops_everything_cleanly(start: Start, gone: Gone, sig: int) -
 
 
 def test_a_signal_while_loading_stops_everything_cleanly(start: Start, gone: Gone) -> None:
-    run = start()
+    run = start("--model", POET)
     run.wait_for("importing")
     children = run.children()
     run.process.send_signal(signal.SIGTERM)
@@ -61,7 +63,7 @@ def test_a_signal_while_loading_stops_everything_cleanly(start: Start, gone: Gon
 
 
 def test_a_request_in_flight_is_finished_before_the_stop(start: Start) -> None:
-    run = start()
+    run = start("--model", POET)
     run.wait_until_ready()
     with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
@@ -73,21 +75,21 @@ def test_a_request_in_flight_is_finished_before_the_stop(start: Start) -> None:
 
 
 def test_killing_the_supervisor_leaves_no_orphan(start: Start, gone: Gone) -> None:
-    run = start()
+    run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
     run.process.send_signal(signal.SIGKILL)
     assert all(gone(pid) for pid in children.values())
 
 
-@pytest.mark.parametrize("victim", ["predictor", "web"])
-def test_a_child_that_dies_ends_the_run_with_one_line(start: Start, gone: Gone, victim: str) -> None:
-    run = start()
+@pytest.mark.parametrize(("victim", "said"), [("predictor", "the predictor of poet"), ("web", "web")])
+def test_a_child_that_dies_ends_the_run_with_one_line(start: Start, gone: Gone, victim: str, said: str) -> None:
+    run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
     os.kill(children[victim], signal.SIGKILL)
     assert run.wait() == 1
-    assert run.output.splitlines()[-1] == f"scripts/run: {victim} was ended by SIGKILL"
+    assert run.output.splitlines()[-1] == f"scripts/run: {said} was ended by SIGKILL"
     assert all(gone(pid) for pid in children.values())
 
 
@@ -101,7 +103,7 @@ def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
 def test_a_wrong_model_is_said_in_one_line(start: Start, tmp_path: Path) -> None:
     run = start("--model", str(tmp_path / "nothing"))
     assert run.wait() == 1
-    assert run.output.splitlines()[-1] == f"predictor: there is no folder {tmp_path / 'nothing'}"
+    assert run.output == f"scripts/run: there is no folder {tmp_path / 'nothing'}\n"
     assert "Traceback" not in run.output
 
 
@@ -118,3 +120,16 @@ def test_a_wrong_flag_is_refused(start: Start) -> None:
     run = start("--no-such-flag")
     assert run.wait() == 2
     assert "unrecognized arguments: --no-such-flag" in run.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model", POET, "--model", POET], "--model: two of them have the same name, poet, poet"),
+        (["--model", POET, "--model", "gpt2", "--name", "x"], "--name: only one model can be given a name"),
+    ],
+)
+def test_names_that_would_not_tell_models_apart_are_refused(start: Start, flags: list[str], said: str) -> None:
+    run = start(*flags)
+    assert run.wait() == 2
+    assert said in run.output
