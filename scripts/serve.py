@@ -76,9 +76,10 @@ def main() -> int:
             children[f"the predictor of {model.name}"] = start("predictor", [*flags, *common])
         models = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in served})
         children["web"] = start("web", ["--port", str(arguments.port), "--models", models, *common])
+        begun = time.monotonic()
         for model in served:
-            wait_until_ready(children, f"{model.url}/v1/models/{model.name}", model.name)
-        wait_until_ready(children, f"http://{HOST}:{arguments.port}/healthz", "web")
+            wait_until_ready(children, f"{model.url}/v1/models/{model.name}", model.name, begun)
+        wait_until_ready(children, f"http://{HOST}:{arguments.port}/healthz", "web", begun)
         announce(served, arguments.port)
         while True:
             check(children)
@@ -146,9 +147,8 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def wait_until_ready(children: Children, url: str, what: str) -> None:
-    """Poll `url` until it answers 200, and print each phase it reports on the way."""
-    begun = time.monotonic()
+def wait_until_ready(children: Children, url: str, what: str, begun: float) -> None:
+    """Poll `url` until it answers 200, and print each phase it reports on the way, in seconds since `begun`."""
     shown = ""
     while True:
         check(children)

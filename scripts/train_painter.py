@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import re
 import shutil
@@ -361,6 +362,8 @@ def save(pipeline: StableDiffusionPipeline, out: Path) -> None:
     """
     halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("vae", "unet")}
     StableDiffusionPipeline(**{**pipeline.components, **halves}, requires_safety_checker=False).save_pretrained(out)
+    settings = json.dumps({"num_inference_steps": STEPS, "guidance_scale": GUIDANCE})
+    (out / "generation_config.json").write_text(settings + "\n", encoding="utf-8")
     for weights in out.rglob("*.safetensors"):
         weights.chmod(0o644)
     card = ROOT / "models" / "painter" / "MODEL_CARD.md"
