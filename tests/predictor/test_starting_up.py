@@ -40,7 +40,7 @@ def test_a_hub_id_is_a_source(model: str) -> None:
 
 
 def test_a_folder_without_config_is_told_so(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path)) == f"the folder {tmp_path} holds no model: there is no config.json in it"
+    assert refusal(str(tmp_path)) == f"the folder {tmp_path} holds no text model: there is no config.json in it"
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.gguf"])
@@ -77,6 +77,7 @@ def test_everything_has_a_default() -> None:
 
     assert chosen.model_dump() == {
         "model": "/mnt/models",
+        "kind": None,
         "name": "",
         "host": "0.0.0.0",
         "port": 8080,
@@ -100,6 +101,8 @@ def test_flags_set_everything() -> None:
         *(
             "--model",
             "gpt2",
+            "--kind",
+            "text",
             "--name",
             "poet",
             "--host",
@@ -118,6 +121,7 @@ def test_flags_set_everything() -> None:
 
     assert chosen.model_dump() == {
         "model": "gpt2",
+        "kind": "text",
         "name": "poet",
         "host": "::1",
         "port": 1,
