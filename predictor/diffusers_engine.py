@@ -15,7 +15,7 @@ from contract.request import Painting
 from predictor import metrics
 from predictor.admission import Admission, Job
 from predictor.engine import (
-    Engine,
+    CookedEngine,
     Generation,
     ModelError,
     Painted,
@@ -23,7 +23,6 @@ from predictor.engine import (
     Preview,
     Progress,
     Task,
-    shutting_down,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ WARM_UP_STEPS = 4
 """Denoising steps of the first picture: readiness waits for it."""
 
 
-class DiffusersEngine(Engine):
+class DiffusersEngine(CookedEngine):
     """Loads from a folder or a hub id: safetensors only, no remote code. The arguments are those of TransformersEngine.
 
     Every picture of a request is a job of its own: its pictures may be made beside others, or one after the other.
@@ -87,9 +86,7 @@ class DiffusersEngine(Engine):
     async def _warm_up(self) -> None:
         """One picture of few steps, which is also what the sketch learns from at first."""
         try:
-            generation = await self.submit(PictureTask("a", Painting(seed=0, steps=WARM_UP_STEPS)))
-            async for _ in generation:
-                pass
+            await (await self.submit(PictureTask("a", Painting(seed=0, steps=WARM_UP_STEPS)))).pictures()
         except ProblemError as error:
             raise ModelError(f"{self._source} cannot generate: {error}") from error
 
@@ -134,18 +131,6 @@ class DiffusersEngine(Engine):
         row = PictureRow(job.recipe, painter.on_step)
         painter.row = row
         return row, painter
-
-    @property
-    def alive(self) -> bool:
-        return hasattr(self, "_cook") and self._cook.alive
-
-    @property
-    def strained(self) -> bool:
-        return self._cook.strained
-
-    def close(self) -> None:
-        if hasattr(self, "_cook"):
-            self._cook.close(shutting_down())
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -23,6 +23,8 @@ from contract.result import FinishReason
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from predictor.cook import Cook
+
 
 class Message(TypedDict):
     """One turn of a conversation. `role` is system, user or assistant."""
@@ -207,6 +209,21 @@ class Generation:
             self.close()
         raise AssertionError("a generation ends with Finished or raises")
 
+    async def pictures(self) -> tuple[list[Painted], float]:
+        """Wait for all pictures, and for how long the last of them was queued; giving up waiting closes the
+        generation."""
+        queue_s = 0.0
+        painted: list[Painted] = []
+        try:
+            async for event in self:
+                if isinstance(event, Started):
+                    queue_s = max(queue_s, event.queue_s)
+                elif isinstance(event, Painted):
+                    painted.append(event)
+        finally:
+            self.close()
+        return sorted(painted, key=lambda one: one.picture), queue_s
+
 
 class Engine(ABC):
     """A model on its device."""
@@ -235,6 +252,24 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop working and let go of the threads."""
+
+
+class CookedEngine(Engine):
+    """An engine whose work is done by a Cook, which `load` makes."""
+
+    _cook: Cook
+
+    @property
+    def alive(self) -> bool:
+        return hasattr(self, "_cook") and self._cook.alive
+
+    @property
+    def strained(self) -> bool:
+        return self._cook.strained
+
+    def close(self) -> None:
+        if hasattr(self, "_cook"):
+            self._cook.close(shutting_down())
 
 
 def shutting_down() -> ProblemError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 from grpc import StatusCode
@@ -31,9 +32,6 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 _GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
 
 
-_OUTPUTS = {"text": "BYTES", "finish_reason": "BYTES", "prompt_tokens": "INT64", "completion_tokens": "INT64"}
-
-
 class _V1Body(StrictModel):
     instances: list[TextPrompt] = Field(min_length=1, max_length=INSTANCES)
 
@@ -53,6 +51,9 @@ def v1_body(payload: Any, shape: type[Body]) -> Body:
 
 class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     """One served model, whatever it makes. Ready after a warm-up generation, alive while its engine moves."""
+
+    outputs: ClassVar[dict[str, str]]
+    """Names and datatypes of the V2 tensors that a prediction has."""
 
     def __init__(self, name: str, engine: Engine, *, request_seconds: float = REQUEST_SECONDS) -> None:
         super().__init__(name)
@@ -134,15 +135,6 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     def validate(self, payload: Any) -> Any:
         return payload  # KServe's own knows less about the payload than `predict`
 
-    @staticmethod
-    def _grpc_error(error: ProblemError) -> GrpcException:
-        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
-        return GrpcException(status_code=code, details=error.problem.detail)
-
-
-class TextModel(GenerationModel):
-    """Writes: a prediction is a text."""
-
     async def predict(
         self, payload: dict[str, Any] | bytes | InferRequest, headers: dict[str, str] | None = None
     ) -> dict[str, Any] | InferResponse:
@@ -153,34 +145,24 @@ class TextModel(GenerationModel):
                 raise self._grpc_error(error) if payload.from_grpc else error from None
         return await self._predict_v1(payload, headers or {})
 
+    @abstractmethod
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        body = v1_body(payload, _V1Body)
-        completions = await all_of([self._complete(instance.prompt, instance, headers) for instance in body.instances])
-        return {"predictions": [_prediction(completion) for completion in completions]}
+        """One prediction for each instance of a V1 request."""
 
+    @abstractmethod
     async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
-        prompts, sampling = read_tensors(request, Sampling, _OUTPUTS)
-        completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
-        shape = [len(completions)]
-        columns: dict[str, list[Any]] = {
-            "text": [completion.text for completion in completions],
-            "finish_reason": [completion.end.finish_reason for completion in completions],
-            "prompt_tokens": [completion.end.prompt_tokens for completion in completions],
-            "completion_tokens": [completion.end.completion_tokens for completion in completions],
-        }
-        outputs = [InferOutput(name, shape, _OUTPUTS[name], data) for name, data in columns.items()]
+        """The `outputs` for the prompts of a V2 request."""
+
+    def _response(self, request: InferRequest, columns: dict[str, list[Any]]) -> InferResponse:
+        """The answer to a V2 request, from the values of each output."""
         return InferResponse(
             request.id or "",
             self.name,
-            outputs,
+            [InferOutput(name, [len(data)], self.outputs[name], data) for name, data in columns.items()],
             from_grpc=request.from_grpc,
             use_binary_outputs=request.use_binary_outputs,
             requested_outputs=None if request.from_grpc else request.request_outputs,
         )
-
-    async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
-        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling), headers)
-        return await generation.complete()
 
     # V2 metadata
 
@@ -188,7 +170,43 @@ class TextModel(GenerationModel):
         return [{"name": "prompt", "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in _OUTPUTS.items()]
+        return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in self.outputs.items()]
+
+    @staticmethod
+    def _grpc_error(error: ProblemError) -> GrpcException:
+        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
+        return GrpcException(status_code=code, details=error.problem.detail)
+
+
+class TextModel(GenerationModel):
+    """Writes: a prediction is a text."""
+
+    outputs: ClassVar[dict[str, str]] = {
+        "text": "BYTES",
+        "finish_reason": "BYTES",
+        "prompt_tokens": "INT64",
+        "completion_tokens": "INT64",
+    }
+
+    async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        body = v1_body(payload, _V1Body)
+        completions = await all_of([self._complete(instance.prompt, instance, headers) for instance in body.instances])
+        return {"predictions": [_prediction(completion) for completion in completions]}
+
+    async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
+        prompts, sampling = read_tensors(request, Sampling, self.outputs)
+        completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
+        columns: dict[str, list[Any]] = {
+            "text": [completion.text for completion in completions],
+            "finish_reason": [completion.end.finish_reason for completion in completions],
+            "prompt_tokens": [completion.end.prompt_tokens for completion in completions],
+            "completion_tokens": [completion.end.completion_tokens for completion in completions],
+        }
+        return self._response(request, columns)
+
+    async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
+        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling), headers)
+        return await generation.complete()
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:

@@ -164,17 +164,7 @@ class _Documents:
 
     async def whole(self, generation: Generation) -> dict[str, Any]:
         """All pictures in one document; giving up waiting closes the generation."""
-        queue_s = 0.0
-        painted: list[Painted] = []
-        try:
-            async for event in generation:
-                if isinstance(event, Started):
-                    queue_s = max(queue_s, event.queue_s)
-                elif isinstance(event, Painted):
-                    painted.append(event)
-        finally:
-            generation.close()
-        painted.sort(key=lambda one: one.picture)
+        painted, queue_s = await generation.pictures()
         data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in painted]
         [first, *_] = painted
         return {

@@ -18,7 +18,7 @@ from contract.request import Sampling
 from predictor import metrics
 from predictor.admission import Admission, Job
 from predictor.checkpoint import load_checkpoint
-from predictor.engine import Engine, Generation, ModelError, Task, TextTask, shutting_down
+from predictor.engine import CookedEngine, Generation, ModelError, Task, TextTask, shutting_down
 
 if TYPE_CHECKING:
     from predictor.batch import Row
@@ -50,7 +50,7 @@ class TextJob(Job):
     sampling: Sampling
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(CookedEngine):
     """Loads from a folder or a hub id: safetensors only, no remote code.
 
     `device` is a torch device or "auto" (CUDA where there is one). `dtype` is a torch dtype's name or "auto": float32
@@ -170,15 +170,6 @@ class TransformersEngine(Engine):
     def _defaults(self) -> Any:
         return self._checkpoint.model.generation_config
 
-    @property
-    def alive(self) -> bool:
-        return hasattr(self, "_cook") and self._cook.alive
-
-    @property
-    def strained(self) -> bool:
-        return self._cook.strained
-
     def close(self) -> None:
-        if hasattr(self, "_cook"):
-            self._cook.close(shutting_down())
+        super().close()
         self._encoder.shutdown(wait=False)  # what it has in hand ends, and is refused by what is closed above
