@@ -20,15 +20,18 @@ GAIN = 1.1
 LEAST_PIXEL_BYTES = 256
 """What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
 
-_STEPS = 3
+_FEWEST_STEPS, _MOST_STEPS = 3, 12
+_SECONDS = 0.25
+"""Denoising steps that are measured, and for how long: quick ones vary most, and repeating them costs least."""
 
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) -> Plan:
     """How many slots to serve `pipeline` with, at most `max_concurrency`; a ModelError when not even one fits."""
     width, height = pipeline.size
-    alone = _measure(pipeline, 1)
+    alone = _measure(pipeline, 1, _FEWEST_STEPS)  # and all that a first run does for all that follow
+    alone = replace(_measure(pipeline, 1, alone.steps_enough), peak_bytes=alone.peak_bytes)
     try:
-        together = _measure(pipeline, 2)
+        together = _measure(pipeline, 2, alone.steps_enough)
     except torch.OutOfMemoryError:  # one fits, as has been seen, and no more
         together = Measure(2, 2 * alone.peak_bytes, math.inf)
     cost = Cost(
@@ -43,14 +46,19 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
 
 def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int) -> int:
     """The number of pictures past which computing more at once makes no more of them a second."""
-    while faster.rows <= most and faster.speed >= GAIN * slower.speed:
-        if 2 * faster.rows > most:
-            return most
-        try:
-            slower, faster = faster, _measure(pipeline, 2 * faster.rows)
-        except torch.OutOfMemoryError:
-            return faster.rows
-    return slower.rows
+    knee = slower.rows
+    with contextlib.suppress(torch.OutOfMemoryError):
+        while faster.rows <= most:
+            if not faster.pays(slower):  # something else may just have taken the machine: measured once more
+                slower = slower.best(_measure(pipeline, slower.rows, slower.steps_enough))
+                faster = faster.best(_measure(pipeline, faster.rows, faster.steps_enough))
+                if not faster.pays(slower):
+                    break
+            knee = faster.rows
+            if 2 * knee > most:
+                return most
+            slower, faster = faster, _measure(pipeline, 2 * knee, faster.steps_enough)
+    return knee
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,22 @@ class Measure:
     peak_bytes: int
     forward_seconds: float
 
+    def pays(self, fewer: Measure) -> bool:
+        """Whether so many at once bring more denoising steps a second, of all of them together, than fewer do."""
+        return self.rows / self.forward_seconds >= GAIN * fewer.rows / fewer.forward_seconds
+
     @property
-    def speed(self) -> float:
-        """Denoising steps a second, of all of them together."""
-        return self.rows / self.forward_seconds
+    def steps_enough(self) -> int:
+        """For a fair measurement at about this speed."""
+        return min(max(round(_SECONDS / self.forward_seconds), _FEWEST_STEPS), _MOST_STEPS)
+
+    def best(self, again: Measure) -> Measure:
+        return min(self, again, key=lambda measure: measure.forward_seconds)
 
 
-def _measure(pipeline: Pipeline, rows: int) -> Measure:
+def _measure(pipeline: Pipeline, rows: int, steps: int) -> Measure:
     batch = PictureBatch(pipeline, rows)
-    recipe = replace(pipeline.recipe("a", seed=0), steps=_STEPS)
+    recipe = replace(pipeline.recipe("a", seed=0), steps=steps)
     for _ in range(rows):
         batch.join(PictureRow(recipe, lambda _step, _latents: None))
     before = _reset_peak(pipeline.device)

@@ -1,4 +1,4 @@
-"""Throughput and latency of text, each side beside raw batched `generate` from the same run.
+"""Throughput and latency, each side beside raw batched `generate`, or raw calls of a pipeline, from the same run.
 
 Texts all have the same length: the end-of-sequence token is switched off in a copy of the model's generation config.
 """
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_pictures
 import bench_service
 import uvloop
 from bench_models import gemma, random_model
@@ -39,7 +40,7 @@ MIXED_SLOTS = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--models", default="poet,random-5m,gemma-270m", help="which to measure (all three)")
+    parser.add_argument("--models", default="poet,random-5m,gemma-270m,painter", help="which to measure (all of them)")
     parser.add_argument("--batches", default="1,4,8,16", help="numbers of texts at once")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each text")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are printed")
@@ -52,6 +53,9 @@ def main() -> None:
         "gemma-270m": lambda: gemma(ROOT / "data" / "gemma-270m"),
     }
     for name in arguments.models.split(","):
+        if name == "painter":
+            bench_pictures.measure(ROOT / "models" / name)
+            continue
         try:
             source = sources[name]()
         except ImportError as error:

@@ -70,24 +70,27 @@ def _quantiles(work: Callable[[int], None]) -> tuple[float, float]:
 
 
 def time_to_free_slot(model: Path, dtype: str) -> None:
-    """One slot: a client leaves in the middle of its text, and the next one, who waits, begins."""
     with predictor(model, dtype, 1) as served, web(served.url) as front:
-        free = {"predictor": (served, CHAT), "web": (front, ORDER)}
-        line = ", ".join(f"through {name} {_leave(*side)}" for name, side in free.items())
+        report_leaving({"predictor": (served, CHAT), "web": (front, ORDER)}, LONG, "a token")
+
+
+def report_leaving(sides: dict[str, tuple[Server, Shape]], length: int, unit: str) -> None:
+    """One slot: a client leaves in the middle of `length` tokens or steps, and the next one, who waits, begins."""
+    line = ", ".join(f"through {name} {_leave(*side, length)} {unit}" for name, side in sides.items())
     print(f"slot free after a client left (median and longest of {LEAVERS}): {line}", flush=True)
 
 
-def _leave(server: Server, shape: Shape) -> str:
-    whole = uvloop.run(over_http(server, shape)(0, LONG))
-    freed = [uvloop.run(_leave_once(server, shape)) for _ in range(LEAVERS)]
-    token = (whole.total_s - whole.first_s) / (LONG - 1)
-    return f"{1e3 * statistics.median(freed):.1f} and {1e3 * max(freed):.1f} ms, at {1e3 * token:.1f} ms a token"
+def _leave(server: Server, shape: Shape, length: int) -> str:
+    whole = uvloop.run(over_http(server, shape)(0, length))
+    freed = [uvloop.run(_leave_once(server, shape, length)) for _ in range(LEAVERS)]
+    pace = (whole.total_s - whole.first_s) / (length - 1)
+    return f"{1e3 * statistics.median(freed):.1f} and {1e3 * max(freed):.1f} ms, at {1e3 * pace:.1f} ms"
 
 
-async def _leave_once(server: Server, shape: Shape) -> float:
-    """Seconds from leaving until the text that waited has begun."""
+async def _leave_once(server: Server, shape: Shape, length: int) -> float:
+    """Seconds from leaving until what waited has begun."""
     async with httpx.AsyncClient(base_url=server.url, timeout=600, trust_env=False, verify=PLAIN) as client:
-        async with client.stream("POST", shape.path, json=shape.body(0, LONG, True)) as left:
+        async with client.stream("POST", shape.path, json=shape.body(0, length, True)) as left:
             lines = left.aiter_lines()
             await _find(shape.running, lines)
             waiting = asyncio.create_task(_begun(client, shape))

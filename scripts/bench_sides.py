@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from contract import Kind
 from wire.listener import listen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,8 +144,9 @@ def predictor(model: Path, dtype: str, slots: int) -> Iterator[Server]:
 
 
 @contextmanager
-def web(upstream: str) -> Iterator[Server]:
-    with _process("web", ["--models", json.dumps({"m": upstream})], "/healthz") as server:
+def web(upstream: str, kind: Kind = "text") -> Iterator[Server]:
+    models = json.dumps({"m": {"url": upstream, "kind": kind}})
+    with _process("web", ["--models", models], "/healthz") as server:
         yield server
 
 
@@ -179,7 +181,7 @@ def _wait(url: str) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url, trust_env=False).is_success:
+            if httpx.get(url, trust_env=False, verify=PLAIN).is_success:
                 return
         except httpx.HTTPError:
             pass
@@ -201,8 +203,9 @@ def _order(number: int, tokens: int, stream: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a text is asked for over HTTP: `body` of a number, its tokens, and whether to stream. In a stream, `running`
-    stands in the line that says that the text is being written, and `token` in the line of every piece of it."""
+    """How a text or a picture is asked for over HTTP: `body` of a number, its tokens or steps, and whether to stream.
+    In a stream, `running` stands in the line that says that it is being made, and `token` in that of every token or step.
+    """
 
     path: str
     body: Callable[[int, int, bool], dict[str, Any]]

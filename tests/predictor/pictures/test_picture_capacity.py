@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def script(seconds: Callable[[int], float], holds: int = 1_000) -> list[int]:
         tried: list[int] = []
 
-        def measure(_pipeline: Any, rows: int) -> Measure:
+        def measure(_pipeline: Any, rows: int, _steps: int) -> Measure:
             tried.append(rows)
             if rows > holds:
                 raise torch.OutOfMemoryError("no memory")
