@@ -204,7 +204,7 @@ def _order(number: int, tokens: int, stream: bool) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Shape:
     """How a text or a picture is asked for over HTTP: `body` of a number, its tokens or steps, and whether to stream.
-    In a stream, `running` stands in the line that says that it is being made, and `token` in that of every token or step.
+    In a stream, `running` is part of the line that says that it is being made, `token` of that of every token or step.
     """
 
     path: str
