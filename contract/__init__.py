@@ -13,6 +13,7 @@ from contract.events import (
     StatusEvent,
     TokenEvent,
 )
+from contract.job import ENDS, Job, JobState
 from contract.limits import (
     BODY_BYTES,
     BODY_SECONDS,
@@ -43,6 +44,7 @@ from contract.result import FinishReason, Picture, PictureResult, PictureTiming,
 __all__ = [
     "BODY_BYTES",
     "BODY_SECONDS",
+    "ENDS",
     "GUIDANCE",
     "INSTANCES",
     "MAX_TOKENS",
@@ -60,6 +62,8 @@ __all__ = [
     "FieldError",
     "FinishReason",
     "GenerationRequest",
+    "Job",
+    "JobState",
     "Kind",
     "Painting",
     "Picture",

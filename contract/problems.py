@@ -33,20 +33,32 @@ class ProblemType:
     def uri(self) -> str:
         return _PREFIX + self.slug
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may do better later."""
+        return (self.status in (408, 429) or self.status >= 500) and self.slug not in ("not-implemented", "too-late")
+
 
 MALFORMED_BODY = ProblemType("malformed-body", 400, "The request body cannot be read")
 INVALID_FIELD = ProblemType("invalid-field", 400, "A field of the request is not allowed")
+MALFORMED_EVENT = ProblemType("malformed-event", 400, "The request is no CloudEvent that can be read")
+UNAUTHORIZED = ProblemType("unauthorized", 401, "The request does not prove who sent it")
+FORBIDDEN = ProblemType("forbidden", 403, "This sender may not do that")
 NOT_FOUND = ProblemType("not-found", 404, "There is nothing at this address")
 UNKNOWN_MODEL = ProblemType("unknown-model", 404, "No model of this name is served here")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This address does not take this method")
 NOT_ACCEPTABLE = ProblemType("not-acceptable", 406, "The result has no form that the Accept header takes")
 BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
+CANCELLED = ProblemType("cancelled", 410, "The generation was cancelled")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
 OUT_OF_MEMORY = ProblemType("out-of-memory", 413, "The request does not fit into the device's memory")
+RESULT_TOO_LARGE = ProblemType("result-too-large", 413, "The result is too large for an event")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is not JSON")
+KEY_REUSED = ProblemType("key-reused", 422, "The Idempotency-Key belongs to another request")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
 BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
+UNDELIVERED = ProblemType("undelivered", 502, "The request did not reach a model server")
 LOADING = ProblemType("loading", 503, "The model is still loading")
 OVERLOADED = ProblemType("overloaded", 503, "The server is full")
 UNAVAILABLE = ProblemType("unavailable", 503, "The model server cannot be reached")
@@ -56,17 +68,24 @@ TOO_LATE = ProblemType("too-late", 504, "The time that the request was given is 
 PROBLEM_TYPES = (
     MALFORMED_BODY,
     INVALID_FIELD,
+    MALFORMED_EVENT,
+    UNAUTHORIZED,
+    FORBIDDEN,
     NOT_FOUND,
     UNKNOWN_MODEL,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     BODY_TIMEOUT,
+    CANCELLED,
     BODY_TOO_LARGE,
     OUT_OF_MEMORY,
+    RESULT_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
+    KEY_REUSED,
     INTERNAL,
     NOT_IMPLEMENTED,
     BAD_UPSTREAM,
+    UNDELIVERED,
     LOADING,
     OVERLOADED,
     UNAVAILABLE,

@@ -1,0 +1,33 @@
+"""A generation that outlives the connection it was asked for on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contract.fields import StrictModel
+from contract.problems import Problem
+from contract.request import Kind
+from contract.result import PictureResult, TextResult
+
+JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
+"""`queued` and `running` may change into each other, when a model server breaks off; the other three are ends."""
+
+ENDS: frozenset[JobState] = frozenset({"completed", "failed", "cancelled"})
+
+
+class Job(StrictModel):
+    """The document at `/generations/{id}`. Times are RFC 3339, in UTC."""
+
+    id: str
+    state: JobState
+    model: str
+    kind: Kind
+    position: int | None = Field(default=None, description="How many are before it, while it is queued.")
+    created_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    deadline_at: str = Field(description="When it ends as failed, if it has not ended before.")
+    result: TextResult | PictureResult | None = Field(default=None, description="Of a completed one.")
+    error: Problem | None = Field(default=None, description="Of a failed or cancelled one.")

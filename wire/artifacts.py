@@ -1,0 +1,59 @@
+"""The place for results that are too large for an event (the claim check pattern), through fsspec."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from contract import problems
+from contract.problems import ProblemError
+
+
+class Artifacts:
+    """Files below one address: `file:///mnt/artifacts`, `s3://bucket/folder`, `gs://…`. Blocking work is done on
+    threads. Who removes them is the store's own rule (a bucket's life-cycle): they must outlive every consumer.
+
+    Raises ValueError, with one line, for an address that cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # here, for only few deployments need it
+
+        scheme, separator, _ = url.partition("://")
+        if not separator or "::" in url:
+            raise ValueError(f"{url!r} is no address such as file:///mnt/artifacts or s3://bucket/folder")
+        try:
+            self._files: Any = fsspec.filesystem(scheme)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{scheme}:// cannot be used here: {error}") from None
+        self.url = url.rstrip("/")
+
+    async def put(self, name: str, data: bytes) -> str:
+        """Write a file, or write it again; its address. UNAVAILABLE when that fails."""
+        address = f"{self.url}/{name}"
+        await self._tried("written", self._write, address, data)
+        return address
+
+    async def get(self, address: str, limit: int) -> bytes:
+        """Read a file of at most `limit` bytes; a problem when it is none of ours, too large, or cannot be read."""
+        if not address.startswith(self.url + "/") or ".." in address.split("/") or "::" in address:
+            raise ProblemError(problems.FORBIDDEN, "The dataref lies outside of the artifacts' address.")
+        data: bytes = await self._tried("read", self._read, address, limit)
+        if len(data) > limit:
+            raise ProblemError(problems.RESULT_TOO_LARGE, f"A result may have at most {limit} bytes.")
+        return data
+
+    def _write(self, address: str, data: bytes) -> None:
+        self._files.makedirs(self.url, exist_ok=True)
+        self._files.pipe_file(address, data)
+
+    def _read(self, address: str, limit: int) -> bytes:
+        data: bytes = self._files.cat_file(address, end=limit + 1)
+        return data
+
+    async def _tried(self, done: str, work: Any, *arguments: Any) -> Any:
+        try:
+            return await asyncio.to_thread(work, *arguments)
+        except Exception as error:  # every file system has its own
+            detail = f"The artifact could not be {done}: {type(error).__name__}."
+            raise ProblemError(problems.UNAVAILABLE, detail, retry_after=5) from error
