@@ -75,7 +75,7 @@ class CloudEvent(StrictModel):
     time: Time | None = None
     datacontenttype: Attribute | None = None
     dataschema: Attribute | None = None
-    extensions: Annotated[dict[str, str], AfterValidator(_names)] = {}
+    extensions: Annotated[dict[str, str], AfterValidator(_names)] = Field(default={})
     data: bytes | None = Field(default=None, repr=False)
 
     @property
@@ -134,7 +134,7 @@ class Cancellation(StrictModel):
 class EventType:
     """One row of the catalogue. `data` are the models that its data may have."""
 
-    type: str
+    name: str
     data: tuple[type[BaseModel], ...]
     sender: Literal["anyone", "predictor", "web"]
     meaning: str
