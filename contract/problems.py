@@ -151,6 +151,15 @@ class ProblemError(Exception):
         return {} if retry_after is None else {"Retry-After": str(retry_after)}
 
 
+def raised(problem: Problem) -> ProblemError:
+    """The error behind a document, whose type may be one that is not known here."""
+    known = next((kind for kind in PROBLEM_TYPES if kind.uri == problem.type), None)
+    slug = problem.type.removeprefix(_PREFIX)
+    error = ProblemError(known or ProblemType(slug, problem.status, problem.title), problem.detail)
+    error.problem = problem
+    return error
+
+
 def invalid_field(field: str, detail: str) -> ProblemError:
     return field_problem([FieldError(field=field, detail=detail)])
 

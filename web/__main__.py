@@ -30,8 +30,10 @@ def main() -> None:
         print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
     host, port = listener.getsockname()[:2]
-    models = ", ".join(f"{name} at {model.url}" for name, model in settings.models.items())
+    models = ", ".join(f"{name} at {model.url or settings.k_sink}" for name, model in settings.models.items())
     log.info("listening on %s port %d, serving %s", host, port, models)
+    if settings.store_url is None:
+        log.info("jobs are kept in memory: run one replica only, or set store_url")
     _server(settings).run(sockets=[listener])
 
 

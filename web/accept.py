@@ -22,7 +22,7 @@ PICTURE_FORMS = (JSON, SSE, *IMAGES, MULTIPART)
 
 def text_form(headers: Headers) -> str:
     """The form that the Accept header weighs most; a NOT_ACCEPTABLE problem when it takes none."""
-    form = _heaviest(headers, TEXT_FORMS)
+    form = heaviest(headers, TEXT_FORMS)
     if form is None:
         raise ProblemError(problems.NOT_ACCEPTABLE, f"A text is served as {_either(TEXT_FORMS)}.")
     return form
@@ -30,10 +30,10 @@ def text_form(headers: Headers) -> str:
 
 def picture_form(headers: Headers, order: GenerationRequest) -> str:
     """As `text_form`, of the forms that fit the order; where only others are accepted, the order is at fault."""
-    form = _heaviest(headers, [form for form in PICTURE_FORMS if _fits(form, order)])
+    form = heaviest(headers, [form for form in PICTURE_FORMS if _fits(form, order)])
     if form is not None:
         return form
-    wanted = _heaviest(headers, PICTURE_FORMS)
+    wanted = heaviest(headers, PICTURE_FORMS)
     if wanted is None:
         raise ProblemError(problems.NOT_ACCEPTABLE, f"A picture is served as {_either(PICTURE_FORMS)}.")
     if order.n not in (None, 1):
@@ -44,14 +44,14 @@ def picture_form(headers: Headers, order: GenerationRequest) -> str:
 
 def prefers_picture(headers: Headers) -> bool:
     """Whether the Accept header weighs a form that only pictures have more than those that texts have, too."""
-    return _heaviest(headers, PICTURE_FORMS) not in (None, *TEXT_FORMS)
+    return heaviest(headers, PICTURE_FORMS) not in (None, *TEXT_FORMS)
 
 
 def _fits(form: str, order: GenerationRequest) -> bool:
     return form not in IMAGES or (order.n in (None, 1) and order.format in (None, IMAGES[form]))
 
 
-def _heaviest(headers: Headers, offers: Collection[str]) -> str | None:
+def heaviest(headers: Headers, offers: Collection[str]) -> str | None:
     """The first of the heaviest; None when none is accepted."""
     ranges = [_weighed(part) for part in ",".join(headers.getlist("accept")).split(",") if part.strip()]
     weights = {offer: _weight(offer, ranges or [("*/*", 1)]) for offer in offers}

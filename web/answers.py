@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from contract import ErrorEvent, Picture, PictureResult, PictureResultEvent, ProblemError, ResultEvent, problems
+from contract import ErrorEvent, Picture, PictureResult, ProblemError, TextResult, problems
 from web.accept import JSON, MULTIPART
 from web.draft import LiveEvent
 from wire.sse import EventStream, frame
@@ -34,16 +34,15 @@ async def live(events: AsyncGenerator[LiveEvent], heartbeat_seconds: float) -> R
     return EventStream(_frames(first, events), heartbeat_seconds=heartbeat_seconds)
 
 
-async def whole(events: AsyncGenerator[LiveEvent], form: str) -> Response:
+def whole(result: TextResult | PictureResult, form: str) -> Response:
     """The result in a form that holds nothing else."""
-    [result] = [event async for event in events if isinstance(event, ResultEvent | PictureResultEvent)]
     if form == JSON:
         return Response(result.model_dump_json(), media_type=JSON, headers=_UNCACHED)
-    assert isinstance(result, PictureResultEvent)
-    return _parts(result) if form == MULTIPART else _file(result, form)
+    assert isinstance(result, PictureResult)
+    return _parts(result) if form == MULTIPART else _file(result)
 
 
-def _file(result: PictureResult, form: str) -> Response:
+def _file(result: PictureResult) -> Response:
     [picture] = result.images
     content = base64.b64decode(picture.data)
     headers = {
@@ -52,7 +51,7 @@ def _file(result: PictureResult, form: str) -> Response:
         **_picture_headers(result, picture),
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
     }
-    return Response(content, media_type=form, headers=headers)
+    return Response(content, media_type=picture.media_type, headers=headers)
 
 
 def _parts(result: PictureResult) -> Response:

@@ -17,9 +17,17 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.answers import PICTURE_HEADERS
+from web.courier import Courier, overriding
 from web.generation import Generate
+from web.generations import JOB_HEADERS, Generations
 from web.identity import IdentityMiddleware
+from web.inbox import Inbox
+from web.jobs import Jobs
+from web.memory_store import MemoryStore
 from web.openapi import describe
+from web.proof import Proof
+from web.replies import Replies
+from web.rest import Rest
 from web.upstream import Upstream, make_client
 from wire.guard import RequestGuard
 from wire.problems import handle_http_exception, handle_problem
@@ -28,21 +36,34 @@ if TYPE_CHECKING:
     import httpx
 
     from web.settings import Settings
+    from web.store import Store
+    from wire.artifacts import Artifacts
 
 
 def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> ASGIApp:
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
+    replies = Replies(_artifacts(settings))
+    rest = Rest(settings.models, Upstream(client)) if settings.dispatch == "rest" else None
+    jobs = Jobs(settings, _store(settings), rest or _courier(settings, client, replies))
+    generations = Generations(settings, jobs)
+    inbox = Inbox(jobs, replies, Proof(settings, transport), settings.events_sources)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with client:
-            yield
+            await jobs.open()
+            try:
+                yield
+            finally:
+                await jobs.close()
 
     routes = Starlette(
         routes=[
             Route("/", JSONResponse(_discovery(settings)), methods=["GET"]),
-            Route("/generate", Generate(settings, Upstream(client)), methods=["POST"]),
+            Route("/generate", Generate(settings, generations, rest), methods=["POST"]),
+            Route("/generations/{id}", generations.serve, methods=["GET", "DELETE"]),
+            Route("/events", inbox.take, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
             Route("/openapi.json", JSONResponse(describe(_version(), _kinds(settings))), methods=["GET"]),
         ],
@@ -69,10 +90,42 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Content-Type", "X-Request-Id", "X-Request-Timeout", "traceparent", "tracestate"],
-        expose_headers=["X-Request-Id", "Retry-After", *PICTURE_HEADERS],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=[
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "Prefer",
+            "X-Request-Id",
+            "X-Request-Timeout",
+            "traceparent",
+            "tracestate",
+        ],
+        expose_headers=["X-Request-Id", "Retry-After", *JOB_HEADERS, *PICTURE_HEADERS],
     )
+
+
+def _store(settings: Settings) -> Store:
+    if settings.store_url is None:
+        return MemoryStore(settings.job_keep_seconds, settings.store_bytes, settings.log_entries)
+    from web.redis_store import RedisStore  # only several replicas need it
+
+    return RedisStore(
+        settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds
+    )
+
+
+def _courier(settings: Settings, client: httpx.AsyncClient, replies: Replies) -> Courier:
+    assert settings.k_sink is not None
+    return Courier(client, settings.k_sink, settings.event_source, overriding(settings.k_ce_overrides), replies)
+
+
+def _artifacts(settings: Settings) -> Artifacts | None:
+    if settings.artifacts_url is None:
+        return None
+    from wire.artifacts import Artifacts  # only where results are too large for events
+
+    return Artifacts(settings.artifacts_url)
 
 
 async def _leave_to_guard(_request: Request, error: Exception) -> Response:
@@ -87,7 +140,12 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "version": _version(),
         "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
         "default_model": next(iter(kinds)),
-        "links": {"generate": "/generate", "openapi": "/openapi.json", "health": "/healthz"},
+        "links": {
+            "generate": "/generate",
+            "generation": "/generations/{id}",
+            "openapi": "/openapi.json",
+            "health": "/healthz",
+        },
     }
 
 

@@ -17,9 +17,10 @@ LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEven
 class Draft(ABC, Generic[Event]):
     """Collects the events of a model server, and knows when they make a result."""
 
-    def __init__(self, url: str, model: str, arrived: float) -> None:
+    def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:
         self._url = url
         self._model = model
+        self._id = result_id
         self._arrived = arrived
         self._queue_s: float | None = None
 

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contract import ProblemError, problems
-
-WEIGHT = 0.2
-"""Of the newest generation in the smoothed time that one takes."""
+from web.pace import Pace
 
 
 class Gate:
@@ -22,7 +20,7 @@ class Gate:
     def __init__(self, places: int) -> None:
         self.places = places
         self.in_flight = 0
-        self._seconds = 1.0  # that one takes from here, queueing behind included
+        self._pace = Pace()  # queueing behind included
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -31,12 +29,12 @@ class Gate:
             raise ProblemError(
                 problems.OVERLOADED,
                 f"{self.in_flight} requests for this model are under way; no more are taken.",
-                retry_after=self._seconds,
+                retry_after=self._pace.seconds,
             )
         self.in_flight += 1
         begun = time.monotonic()
         try:
             yield
-            self._seconds += WEIGHT * (time.monotonic() - begun - self._seconds)
+            self._pace.learn(time.monotonic() - begun)
         finally:
             self.in_flight -= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 
 from contract import (
@@ -21,8 +20,8 @@ from web.picture_events import Completed, PartialImage, PictureStreamEvent, Prog
 class PictureDraft(Draft[PictureStreamEvent]):
     """Collects pictures, in whatever order they are finished."""
 
-    def __init__(self, url: str, model: str, arrived: float, order: GenerationRequest) -> None:
-        super().__init__(url, model, arrived)
+    def __init__(self, url: str, model: str, result_id: str, arrived: float, order: GenerationRequest) -> None:
+        super().__init__(url, model, result_id, arrived)
         self._order = order
         self._count = order.n or 1
         self._pictures: dict[int, Picture] = {}
@@ -54,7 +53,7 @@ class PictureDraft(Draft[PictureStreamEvent]):
         if len(self._pictures) < self._count:
             raise bad_answer(self._url, f"it ends with {len(self._pictures)} of {self._count} pictures")
         return PictureResultEvent(
-            id=uuid.uuid4().hex,
+            id=self._id,
             model=self._model,
             images=[self._pictures[index] for index in range(self._count)],
             steps=self._steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -13,12 +14,15 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     TypeAdapter,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract import Kind
 from contract.limits import BODY_BYTES, BODY_SECONDS
+from web.courier import overriding
 from wire.guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
 
@@ -43,8 +47,14 @@ class ServedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: BaseUrl
+    url: BaseUrl | None = None
     kind: Kind = "text"
+
+    @property
+    def address(self) -> str:
+        """Of its server, which there is wherever it is asked directly."""
+        assert self.url is not None
+        return self.url
 
 
 def _served_model(value: object) -> object:
@@ -55,6 +65,21 @@ def _served_model(value: object) -> object:
         kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
         raise ValueError(f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}')
     return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _overrides(text: str) -> str:
+    overriding(text)
+    return text
+
+
+def _store_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://")):
+        raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
+    return text
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -97,6 +122,43 @@ class Settings(BaseSettings):
         "else both ends race.",
     )
 
+    dispatch: Annotated[Literal["rest", "events"], BeforeValidator(_lower)] = Field(
+        default="rest",
+        description="How orders get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
+    )
+    k_sink: BaseUrl | None = Field(default=None, description="Where events go: what a SinkBinding injects.")
+    k_ce_overrides: Annotated[str, AfterValidator(_overrides)] = Field(
+        default="", description="Extensions of every event that is sent, as a SinkBinding injects them."
+    )
+    event_source: str = Field(default="urn:shangcai:web", min_length=1, description="Source of the events sent.")
+    events_audience: str | None = Field(
+        default=None, min_length=1, description="Audience that an OIDC token must have on POST /events."
+    )
+    events_issuer: BaseUrl = Field(
+        default="https://kubernetes.default.svc", description="Where the issuer of these tokens is found."
+    )
+    events_secret: SecretStr | None = Field(
+        default=None, min_length=16, description="Secret that takes the place of a token: as Bearer or as password."
+    )
+    events_open: bool = Field(
+        default=False, description="Take events from everybody on a cluster, too, where neither of the two is set."
+    )
+    events_sources: list[str] = Field(default=[], description="Sources of events that are taken; all when empty.")
+    artifacts_url: str | None = Field(
+        default=None, description="Where results lie that are too large for an event: file://, s3:// or gs://."
+    )
+
+    store_url: Annotated[str, AfterValidator(_store_url)] | None = Field(
+        default=None, description="redis:// or rediss://, for more than one replica; in memory when unset."
+    )
+    store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
+    store_bytes: PositiveInt = Field(default=268_435_456, description="Most that is kept in memory of ended jobs.")
+    log_entries: PositiveInt = Field(default=10_000, description="Most events of one job that can be replayed.")
+    max_jobs: PositiveInt = Field(default=10_000, description="Most jobs that are queued or running.")
+    max_job_runs: PositiveInt = Field(default=16, description="Most jobs of a model on their way from one replica.")
+    job_seconds: PositiveFloat = Field(default=3_600, description="Longest that a job may take.")
+    job_keep_seconds: PositiveFloat = Field(default=3_600, description="How long an ended job is remembered.")
+
     heartbeat_seconds: PositiveFloat = Field(
         default=HEARTBEAT_SECONDS, description="Silence after which an event stream sends a comment."
     )
@@ -109,6 +171,20 @@ class Settings(BaseSettings):
     cors_origins: list[str] = Field(
         default=[], description="Origins whose pages may call this server; none by default."
     )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        missing = "k_sink" if self.dispatch == "events" and self.k_sink is None else None
+        if self.dispatch == "rest":
+            missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
+        if missing:
+            raise ValueError(f"{missing}: is required where dispatch is {self.dispatch}")
+        return self
+
+    @property
+    def on_cluster(self) -> bool:
+        """Kubernetes says so in every pod."""
+        return "KUBERNETES_SERVICE_HOST" in os.environ
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")
     grace_seconds: PositiveInt = Field(

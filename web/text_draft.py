@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 
 from contract import FinishReason, ResultEvent, Timing, TokenEvent, Usage
@@ -17,8 +16,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 class TextDraft(Draft[Chunk]):
     """Collects chunks."""
 
-    def __init__(self, url: str, model: str, arrived: float) -> None:
-        super().__init__(url, model, arrived)
+    def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:
+        super().__init__(url, model, result_id, arrived)
         self._pieces: list[str] = []
         self._finish_reason: str | None = None
         self._first_token_s: float | None = None
@@ -53,7 +52,7 @@ class TextDraft(Draft[Chunk]):
         if self._usage is None:
             raise bad_answer(self._url, "it ends without the usage that was asked for")
         return ResultEvent(
-            id=uuid.uuid4().hex,
+            id=self._id,
             model=self._model,
             text="".join(self._pieces),
             finish_reason=_FINISH_REASONS[self._finish_reason],

@@ -20,7 +20,8 @@ def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
     except ValidationError as error:
         for item in error.errors(include_url=False, include_input=False):
             flag = "--" + ".".join(map(str, item["loc"])).replace("_", "-")
-            print(f"{program}: {flag}: {item['msg']}", file=sys.stderr)
+            where = f"{flag}: " if item["loc"] else ""  # what speaks of several settings names them itself
+            print(f"{program}: {where}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
     except SettingsError as error:
         print(f"{program}: {error}", file=sys.stderr)
     raise SystemExit(2)

@@ -15,9 +15,9 @@ HEARTBEAT_SECONDS = 10.0
 _HEARTBEAT = b": keep-alive\n\n"
 
 
-def frame(data: str, event: str | None = None) -> bytes:
-    """One event. `data` must be a single line, as JSON is."""
-    head = f"event: {event}\n" if event else ""
+def frame(data: str, event: str | None = None, entry: str | None = None) -> bytes:
+    """One event; `entry` is its id. `data` must be a single line, as JSON is."""
+    head = (f"id: {entry}\n" if entry else "") + (f"event: {event}\n" if event else "")
     return f"{head}data: {data}\n\n".encode()
 
 

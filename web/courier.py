@@ -1,0 +1,100 @@
+"""The way to a predictor by CloudEvents: to the sink that a SinkBinding names, a Broker or the predictor itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from contract import ProblemError, problems
+from contract.cloudevents import CANCELLED, EXPIRY, JSON, REQUESTED, TRACE, Cancellation, CloudEvent, now
+from web.failures import RETRY_SECONDS, refusal, transport_failures
+from wire.cloudevents import is_event, read_events, write_event
+
+if TYPE_CHECKING:
+    from web.jobs import Jobs
+    from web.replies import Replies
+    from web.store import Record
+
+log = logging.getLogger(__name__)
+
+_RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
+"""Beyond 429 and 5xx: what Knative itself would send again (a broker that is not there yet answers 404)."""
+
+
+class Courier:
+    """Sends events to `sink`, with `extensions` added to each, and takes the replies that come in the answers."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, sink: str, source: str, extensions: Mapping[str, str], replies: Replies
+    ) -> None:
+        self._client = client
+        self._sink = sink
+        self._source = source
+        self._extensions = extensions
+        self._replies = replies
+
+    async def run(self, record: Record, jobs: Jobs) -> None:
+        """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
+        expiry = datetime.fromtimestamp(record.deadline, UTC).isoformat(timespec="milliseconds")
+        event = self._event(REQUESTED, record, {EXPIRY: expiry}, record.id)
+        event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
+        response = await self._send(event, record.deadline - time.time())
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if not is_event(headers):
+            return
+        for reply in read_events(headers, response.content).events:
+            await self._replies.take(reply, jobs)
+
+    async def cancel(self, record: Record) -> None:
+        """Tell it to whoever may still be busy with it; if they do not hear it, nothing is wrong but the waste."""
+        event = self._event(CANCELLED, record, {}, f"{record.id}-cancelled")
+        try:
+            await self._send(event.with_data(Cancellation(reason="nobody waits for it any more")), RETRY_SECONDS)
+        except ProblemError as error:
+            log.info("that %s is cancelled was not heard: %s", record.id, error)
+
+    def _event(self, kind: str, record: Record, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
+        trace = {name: record.headers[name] for name in TRACE if name in record.headers}
+        return CloudEvent(
+            id=event_id,
+            source=self._source,
+            type=kind,
+            subject=record.id,
+            time=now(),
+            extensions={**self._extensions, **trace, **extensions},
+        )
+
+    async def _send(self, event: CloudEvent, seconds: float) -> httpx.Response:
+        headers, body = write_event(event)
+        with transport_failures(self._sink):
+            response = await self._client.post(
+                self._sink, content=body, headers=headers | {"Prefer": "reply"}, timeout=max(seconds, 0.001)
+            )
+        if response.is_success:
+            return response
+        if response.status_code in _RETRIED_REFUSALS:
+            detail = f"The sink answered with status {response.status_code}."
+            raise ProblemError(problems.UNDELIVERED, detail, retry_after=RETRY_SECONDS)
+        raise refusal(self._sink, response.status_code, response.headers, response.content)
+
+
+class _Overrides(BaseModel):
+    extensions: dict[str, str] = {}
+
+
+def overriding(text: str) -> dict[str, str]:
+    """The extensions in K_CE_OVERRIDES, which may be empty; a ValueError when it is something else."""
+    if not text.strip():
+        return {}
+    try:
+        return _Overrides.model_validate(json.loads(text)).extensions
+    except (ValueError, ValidationError):
+        raise ValueError('must be JSON such as {"extensions": {"name": "value"}}') from None

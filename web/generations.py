@@ -1,0 +1,172 @@
+"""`/generations/{id}`: a job, made by `POST /generate`, then watched, fetched and cancelled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract import ENDS, GenerationRequest, ProblemError, StatusEvent, invalid_field, problems
+from web.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
+from web.answers import whole
+from web.identity import Identity
+from web.jobs import Jobs, result_of
+from web.prefer import Preference
+from web.store import BEGINNING, Record
+from wire.deadline import request_seconds
+from wire.sse import EventStream, frame
+
+if TYPE_CHECKING:  # see web.upstream
+    from web.settings import Settings
+
+KEY_CHARS = 255
+"""Longest Idempotency-Key."""
+
+JOB_HEADERS = ("Location", "Preference-Applied")
+"""What an answer that is made by a job says beside it."""
+
+_UNCACHED = {"Cache-Control": "no-store"}
+_ENTRY = re.compile("[0-9]{1,20}-[0-9]{1,20}")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for beside its result: `key` is its Idempotency-Key."""
+
+    key: str | None
+    preference: Preference
+
+    @classmethod
+    def of(cls, headers: Headers) -> Wish:
+        return cls(_idempotency_key(headers), Preference.of(headers))
+
+    @property
+    def outlives(self) -> bool:
+        """Whether the generation is to go on when the client has left."""
+        return self.key is not None or self.preference.given
+
+
+class Generations:
+    """The endpoints of the jobs."""
+
+    def __init__(self, settings: Settings, jobs: Jobs) -> None:
+        self._settings = settings
+        self._jobs = jobs
+
+    # POST /generate
+
+    @asynccontextmanager
+    async def made(
+        self, request: Request, sent: GenerationRequest, order: GenerationRequest, model: str, form: str, wish: Wish
+    ) -> AsyncGenerator[Response]:
+        """The answer to an order that becomes a job: its result, its events, or a 202 when the client does not want
+        to wait any longer. `sent` is the order as it came. Leaving before the end cancels a job without a wish."""
+        limit = self._settings.job_seconds if wish.preference.respond_async else self._settings.generate_seconds
+        seconds = request_seconds(request.headers, limit)
+        identity = Identity.of(request.scope)
+        after = _last_event_id(request.headers)
+        record = await self._jobs.submit(sent, order, model, seconds, identity.headers, key=wish.key)
+        headers = {"Location": f"/generations/{record.id}"}
+        if wish.preference.given:
+            headers["Preference-Applied"] = wish.preference.applied
+        try:
+            if form == SSE:
+                yield self._events(record.id, after, headers)
+            else:
+                patience = wish.preference.patience if wish.preference.given else None
+                record = await self._jobs.outcome(record.id, patience)
+                if record.state in ENDS:
+                    response = whole(result_of(record), form)
+                    response.headers.update(headers)
+                else:
+                    response = await self._document(record, 202, headers)
+                yield response
+        finally:
+            if not wish.outlives:
+                with anyio.CancelScope(shield=True):
+                    await self._jobs.cancel(record.id)
+
+    # /generations/{id}
+
+    async def serve(self, request: Request) -> Response:
+        record = await self._jobs.find(request.path_params["id"])
+        if request.method == "DELETE":  # asked again it answers the same
+            return await self._document(await self._jobs.cancel(record.id), 200)
+        return await self._get(request, record)
+
+    async def _get(self, request: Request, record: Record) -> Response:
+        """In the form that is accepted most: as JSON, as events from the first or the Last-Event-ID, or the result
+        itself, which is a 202 with the JSON before there is one."""
+        forms = [JSON, SSE, *_files(record)]
+        form = heaviest(request.headers, forms)
+        if form is None:
+            raise ProblemError(problems.NOT_ACCEPTABLE, f"This generation is served as {', '.join(forms)}.")
+        if form == SSE:
+            return self._events(record.id, _last_event_id(request.headers))
+        if form == JSON:
+            return await self._document(record, 200)
+        return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
+
+    async def _document(self, record: Record, status: int, headers: dict[str, str] | None = None) -> Response:
+        headers = {**_UNCACHED, **(headers or {})}
+        if record.state not in ENDS:
+            headers["Retry-After"] = str(await self._jobs.retry_after(record))
+        job = await self._jobs.document(record)
+        document = job.model_dump(mode="json", exclude={"result"}, exclude_none=True)
+        if job.result is not None:  # which says null where something is not known
+            document["result"] = job.result.model_dump(mode="json")
+        return JSONResponse(document, status, headers)
+
+    def _events(self, job: str, after: str | None, headers: dict[str, str] | None = None) -> Response:
+        stream = EventStream(self._frames(job, after), heartbeat_seconds=self._settings.heartbeat_seconds)
+        stream.headers.update(headers or {})
+        return stream
+
+    async def _frames(self, job: str, after: str | None) -> AsyncGenerator[bytes]:
+        """Ends with a result or an error, whatever happens."""
+        if after is None:
+            yield frame(StatusEvent(state="queued").model_dump_json(), StatusEvent.event)
+        ended = False
+        try:
+            async for entry in self._jobs.watch(job, after or BEGINNING):
+                ended = entry.last
+                yield frame(entry.data, entry.event, entry.id)
+            if not ended:
+                raise ProblemError(problems.NOT_FOUND, "The generation, or what came after this event, is forgotten.")
+        except ProblemError as error:
+            yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+
+
+def _files(record: Record) -> list[str]:
+    """The forms, beside JSON and events, in which the result itself can be had: its pictures are in one format."""
+    if record.kind == "text":
+        return []
+    order = GenerationRequest.model_validate_json(record.order)
+    single = [form for form, name in IMAGES.items() if name == (order.format or "png") and order.n in (None, 1)]
+    return [*single, MULTIPART]
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    """Bare or in the double quotes of a structured header (draft-ietf-httpapi-idempotency-key-header-07)."""
+    given = headers.get("idempotency-key")
+    if given is None:
+        return None
+    key = given[1:-1] if len(given) >= 2 and given[0] == given[-1] == '"' else given
+    if not 1 <= len(key) <= KEY_CHARS or not all("!" <= char <= "~" for char in key):
+        raise invalid_field("Idempotency-Key", f"must be 1 to {KEY_CHARS} visible ASCII characters")
+    return key
+
+
+def _last_event_id(headers: Headers) -> str | None:
+    """Where a client that was here before has stopped."""
+    given = headers.get("last-event-id")
+    if given is not None and not _ENTRY.fullmatch(given):
+        raise invalid_field("Last-Event-ID", "must be the id of an event of this stream")
+    return given

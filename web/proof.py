@@ -1,0 +1,136 @@
+"""Who may deliver events: whoever shows Knative's OIDC token for this audience, or the shared secret."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import ssl
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from starlette.datastructures import Headers
+
+from contract import ProblemError, problems
+
+if TYPE_CHECKING:
+    from web.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds what it needs to speak with its API server, which publishes the keys."""
+
+KEYS_SECONDS = 300.0
+"""How long the issuer's keys are taken for its keys."""
+
+REFETCH_SECONDS = 10.0
+"""Least time between two looks for a key that is not among them."""
+
+FETCH_SECONDS = 5.0
+
+_ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+
+class Proof:
+    """Checks the Authorization header. With neither audience nor secret everything is taken on a single machine and,
+    unless `events_open` says so, nothing on a cluster."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._audience = settings.events_audience
+        self._secret = settings.events_secret.get_secret_value() if settings.events_secret else None
+        self._open = not (self._audience or self._secret) and (settings.events_open or not settings.on_cluster)
+        self._keys = _Keys(settings.events_issuer, transport) if self._audience else None
+
+    async def check(self, headers: Headers) -> None:
+        """An UNAUTHORIZED problem unless the request proves itself."""
+        if self._open:
+            return
+        scheme, _, credential = headers.get("authorization", "").partition(" ")
+        credential = credential.strip()
+        if scheme.lower() == "bearer":
+            if self._is_secret(credential) or (self._keys and await self._is_token(credential)):
+                return
+        elif scheme.lower() == "basic" and self._is_secret(_password(credential)):
+            return
+        if not (self._audience or self._secret):
+            detail = "Events are taken once events_audience, events_secret or events_open is set."
+        else:
+            detail = "Events need an Authorization header: Bearer with a token for this audience, or with the secret."
+        raise ProblemError(problems.UNAUTHORIZED, detail)
+
+    def _is_secret(self, credential: str) -> bool:
+        return self._secret is not None and hmac.compare_digest(credential.encode(), self._secret.encode())
+
+    async def _is_token(self, token: str) -> bool:
+        import jwt  # with cryptography behind it, half of what web takes to start
+
+        assert self._keys is not None
+        try:
+            name = str(jwt.get_unverified_header(token).get("kid", ""))
+            key = await self._keys.find(name)
+            if key is None:
+                return False
+            jwt.decode(
+                token,
+                key,
+                algorithms=_ALGORITHMS,
+                audience=self._audience,
+                issuer=self._keys.issuer,
+                options={"require": ["exp", "aud", "iss"]},
+            )
+        except jwt.PyJWTError as error:
+            log.info("a token was refused: %s", error)
+            return False
+        return True
+
+
+class _Keys:
+    """The issuer's public keys, by OpenID Connect discovery at `address`."""
+
+    def __init__(self, address: str, transport: httpx.AsyncBaseTransport | None) -> None:
+        self.issuer = ""
+        self._address = address.rstrip("/")
+        self._transport = transport
+        self._keys: dict[str, Any] = {}
+        self._fetched = -KEYS_SECONDS
+
+    async def find(self, name: str) -> Any:
+        age = time.monotonic() - self._fetched
+        if age >= KEYS_SECONDS or (name not in self._keys and age >= REFETCH_SECONDS):
+            await self._fetch()
+        return self._keys.get(name)
+
+    async def _fetch(self) -> None:
+        import jwt
+
+        token = ACCOUNT / "token"
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
+        authority = ACCOUNT / "ca.crt"
+        trust = ssl.create_default_context(cafile=str(authority)) if authority.exists() else True
+        self._fetched = time.monotonic()
+        try:
+            async with httpx.AsyncClient(
+                verify=trust, transport=self._transport, timeout=FETCH_SECONDS, headers=headers, trust_env=False
+            ) as client:
+                document = (await client.get(f"{self._address}/.well-known/openid-configuration")).raise_for_status()
+                keys = (await client.get(document.json()["jwks_uri"])).raise_for_status()
+            found = jwt.PyJWKSet.from_dict(keys.json())
+            self.issuer = str(document.json()["issuer"])
+            self._keys = {str(key.key_id or ""): key for key in found.keys}
+        except (httpx.HTTPError, jwt.PyJWTError, KeyError, ValueError) as error:
+            log.error("the keys of %s cannot be had: %s", self._address, error)
+            if not self._keys:
+                detail = "The keys that tell who sends events cannot be had at the moment."
+                raise ProblemError(problems.UNAVAILABLE, detail, retry_after=REFETCH_SECONDS) from None
+
+
+def _password(credential: str) -> str:
+    """Of basic authentication: what Go's client makes of http://name:secret@host/."""
+    try:
+        return base64.b64decode(credential, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,148 @@
+"""What predictors and brokers send back about jobs, taken into the jobs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from contract import (
+    PictureResult,
+    Problem,
+    ProblemError,
+    ProgressEvent,
+    StatusEvent,
+    TextResult,
+    TokenEvent,
+    problems,
+)
+from contract.cloudevents import (
+    ACCEPTED,
+    CANCELLED,
+    COMPLETED,
+    DATAREF,
+    ERROR_CODE,
+    ERROR_DATA,
+    ERROR_DESTINATION,
+    EVENT_TYPES,
+    FAILED,
+    PROGRESS,
+    REQUESTED,
+    CloudEvent,
+    GenerationProgress,
+)
+from contract.problems import invalid_fields, raised
+from wire.cloudevents import is_json
+
+if TYPE_CHECKING:  # only few deployments need it
+    from web.jobs import Jobs
+    from web.store import Record
+    from wire.artifacts import Artifacts
+
+log = logging.getLogger(__name__)
+
+RESULT_BYTES = 268_435_456
+"""Largest result that is fetched for an event: eight pictures of 2048 x 2048 pixels, in base64, fit."""
+
+Data = TypeVar("Data", bound=BaseModel)
+
+_RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
+
+
+class Replies:
+    """Without `artifacts`, events that only refer to their data end their job as failed."""
+
+    def __init__(self, artifacts: Artifacts | None) -> None:
+        self._artifacts = artifacts
+
+    async def take(self, event: CloudEvent, jobs: Jobs) -> None:
+        """Whatever it says of a job that is known here and open; of any other job it says nothing.
+
+        Raises a ProblemError: what is wrong with the event, or transient where it should be delivered again.
+        """
+        job = event.subject if event.type != REQUESTED else event.id
+        record = None if job is None else await jobs.known(job)
+        if record is None or record.ended is not None:
+            # Other producers' requests are answered on the same broker, and every answer may come more than once.
+            log.debug("%s of %r is nothing new", event.type, job)
+        elif event.type == COMPLETED:
+            await self._complete(event, record, jobs)
+        elif event.type == FAILED:
+            await jobs.end(record.id, raised(_data(event, Problem)))
+        elif event.type == CANCELLED:
+            await jobs.end(record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end."))
+        elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
+            await jobs.end(record.id, _undelivered(event))
+        elif event.type in (ACCEPTED, PROGRESS):
+            await _come_on(event, record, jobs)
+        # A request that has not failed is one of ours on its way to the predictor: a Trigger without a filter.
+
+    async def _complete(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
+        try:
+            data = await self._fetched(event)
+            try:
+                result = _RESULT.validate_json(data or b"")
+            except ValidationError:
+                raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
+            if result.kind != record.kind:
+                raise ProblemError(problems.BAD_UPSTREAM, f"The model server's answer is of the kind {result.kind}.")
+        except ProblemError as error:
+            if error.kind is problems.UNAVAILABLE:  # the artifacts may be back by the next delivery
+                raise
+            await jobs.end(record.id, error)
+            raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
+        await jobs.end(record.id, result.model_copy(update={"id": record.id}))
+
+    async def _fetched(self, event: CloudEvent) -> bytes | None:
+        if DATAREF not in event.extensions:
+            return event.data
+        if self._artifacts is None:
+            raise ProblemError(problems.BAD_UPSTREAM, "The result lies in artifacts that are not known here.")
+        return await self._artifacts.get(event.extensions[DATAREF], RESULT_BYTES)
+
+
+def check_type(event: CloudEvent) -> None:
+    """A MALFORMED_EVENT problem for a type that nothing is known about here."""
+    known = [row.name for row in EVENT_TYPES]
+    if event.type not in known:
+        raise ProblemError(problems.MALFORMED_EVENT, f"type: must be one of {', '.join(known)}, not {event.type!r}")
+
+
+async def _come_on(event: CloudEvent, record: Record, jobs: Jobs) -> None:
+    """Progress may come late, twice and out of order: it only ever goes forward."""
+    if record.started is None and await jobs.start(record.id):
+        await jobs.tell(record.id, [StatusEvent(state="running")])
+    if event.type == ACCEPTED:
+        return
+    progress = _data(event, GenerationProgress)
+    if progress.step is not None and progress.of is not None:
+        step = ProgressEvent(step=progress.step, of=progress.of)
+        await jobs.advance(record.id, progress.step, lambda _before: step)
+    elif progress.text is not None:
+        text = progress.text
+        await jobs.advance(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
+
+
+def _data(event: CloudEvent, shape: type[Data]) -> Data:
+    if not is_json(event.datacontenttype):
+        raise ProblemError(problems.MALFORMED_EVENT, f"datacontenttype: must be JSON, not {event.datacontenttype!r}")
+    try:
+        return shape.model_validate_json(event.data or b"")
+    except ValidationError as error:
+        raise invalid_fields(error, shape) from None
+
+
+def _undelivered(event: CloudEvent) -> ProblemError:
+    """Why the broker gave the request up."""
+    status = event.extensions.get(ERROR_CODE, "none")
+    try:
+        answer = base64.b64decode(event.extensions.get(ERROR_DATA, ""), validate=True)
+        reason = Problem.model_validate_json(answer).detail
+    except (binascii.Error, ValidationError, ValueError):
+        reason = "it does not say why"
+    log.warning("%s gave up on %s: status %s", event.extensions.get(ERROR_DESTINATION), event.id, status)
+    detail = f"The broker gave up after the model server's last status, {status}: {reason}"
+    return ProblemError(problems.UNDELIVERED, detail)

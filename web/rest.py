@@ -1,0 +1,129 @@
+"""The way to a model server over REST: its OpenAI routes, always as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
+from web.calls import Call, Event, picture_call, text_call
+from web.draft import Draft, LiveEvent
+from web.picture_draft import PictureDraft
+from web.text_draft import TextDraft
+from wire.deadline import HEADER
+
+if TYPE_CHECKING:  # see web.upstream
+    from collections.abc import Mapping
+
+    from web.jobs import Jobs
+    from web.settings import ServedModel
+    from web.store import Record
+    from web.upstream import Upstream
+
+
+class Rest:
+    """Asks model servers directly."""
+
+    def __init__(self, models: Mapping[str, ServedModel], upstream: Upstream) -> None:
+        self._models = models
+        self._upstream = upstream
+
+    def events(
+        self,
+        order: GenerationRequest,
+        model: str,
+        seconds: float,
+        headers: dict[str, str],
+        *,
+        result_id: str,
+        arrived: float,
+        live: bool,
+    ) -> AsyncGenerator[LiveEvent]:
+        """Statuses, what comes on the way, and the result; or a ProblemError on the way. Closing it cancels.
+
+        `arrived` is when the request came, on the clock of `time.perf_counter`; `live` says whether somebody is going
+        to see previews.
+        """
+        served = self._models[model]
+        if served.kind == "image":
+            pictures = PictureDraft(served.address, model, result_id, arrived, order)
+            return self._told(served.address, picture_call(model, order, live=live), pictures, seconds, headers)
+        text = TextDraft(served.address, model, result_id, arrived)
+        return self._told(served.address, text_call(model, order), text, seconds, headers)
+
+    async def run(self, record: Record, jobs: Jobs) -> None:
+        """From a job to its end; a ProblemError when it does not come to one."""
+        order = GenerationRequest.model_validate_json(record.order)
+        events = self.events(
+            order,
+            record.model,
+            max(record.deadline - time.time(), 0),
+            record.headers,
+            result_id=record.id,
+            arrived=time.perf_counter() - (time.time() - record.created),
+            live=True,
+        )
+        async with aclosing(events), aclosing(_Scribe(record.id, jobs)) as scribe:
+            async for event in events:
+                match event:
+                    case StatusEvent(state="queued"):
+                        pass  # which it has been all the time
+                    case ResultEvent() | PictureResultEvent():
+                        await scribe.written()
+                        await jobs.end(record.id, event)
+                    case _:
+                        if event == StatusEvent(state="running"):
+                            await jobs.start(record.id)
+                        scribe.tell(event)
+
+    async def cancel(self, record: Record) -> None:
+        pass  # closing the connection has done it
+
+    async def _told(
+        self, url: str, call: Call[Event], draft: Draft[Event], seconds: float, headers: dict[str, str]
+    ) -> AsyncGenerator[LiveEvent]:
+        deadline = asyncio.get_running_loop().time() + seconds
+        async with self._upstream.open(url, call, headers | {HEADER: f"{seconds:g}"}, deadline) as exchange:
+            yield StatusEvent(state="queued")
+            running = False
+            async for event in exchange.events():
+                if not running:
+                    running = True
+                    yield StatusEvent(state="running")
+                for told in draft.add(event):
+                    yield told
+        yield draft.result()
+
+
+class _Scribe:
+    """Writes events into a job's log. What comes while others are being written goes with the next ones."""
+
+    def __init__(self, job: str, jobs: Jobs) -> None:
+        self._job = job
+        self._jobs = jobs
+        self._events: list[LiveEvent] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def tell(self, event: LiveEvent) -> None:
+        self._events.append(event)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+
+    async def written(self) -> None:
+        """Everything; raises what went wrong with it."""
+        if self._writing is not None:
+            await self._writing
+
+    async def aclose(self) -> None:
+        """Write no more."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait({self._writing})
+
+    async def _write(self) -> None:
+        while self._events:
+            events, self._events = self._events, []
+            await self._jobs.tell(self._job, events)
