@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from contract import (
-    BODY_BYTES,
     ErrorEvent,
     GenerationRequest,
+    Job,
     Kind,
     Picture,
     PictureResult,
@@ -18,7 +18,6 @@ from contract import (
     PictureTiming,
     PreviewEvent,
     Problem,
-    ProblemType,
     ProgressEvent,
     ResultEvent,
     StatusEvent,
@@ -31,29 +30,22 @@ from contract import (
 from web.accept import IMAGES, JSON, MULTIPART, SSE
 from web.answers import UNDERSTOOD_CHARS
 from web.draft import LiveEvent
+from web.openapi_jobs import WISHES, events_operation, generation_path, job_response, parameter, ref
+from web.openapi_problems import refusals
 from wire.sse import frame
 
-_EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
-
-# In the order of the statuses; what is missing here cannot happen to a POST /generate.
-_PROBLEMS: dict[ProblemType, str] = {
-    problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
-    problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
-    problems.UNKNOWN_MODEL: "The models served here are: poet.",
-    problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
-    problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",
-    problems.BODY_TOO_LARGE: f"A body may have at most {BODY_BYTES} bytes.",
-    problems.OUT_OF_MEMORY: "The device has no memory for this request, even alone: 812 tokens so far.",
-    problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
-    "application/json.",
-    problems.INTERNAL: "Something went wrong on the server; its log says what.",
-    problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
-    problems.LOADING: "poet is loading.",
-    problems.OVERLOADED: "The model server is full or not ready.",
-    problems.UNAVAILABLE: "The model server does not take connections.",
-    problems.UPSTREAM_TIMEOUT: "The model server took too long.",
-    problems.TOO_LATE: "The time that the request was given is over.",
+_NOT_OF_GENERATE = {
+    problems.MALFORMED_EVENT,
+    problems.UNAUTHORIZED,
+    problems.FORBIDDEN,
+    problems.NOT_FOUND,
+    problems.METHOD_NOT_ALLOWED,
+    problems.NOT_IMPLEMENTED,
 }
+
+_PICTURE_FORMS = (*IMAGES, MULTIPART)
+
+_EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
 
 _REQUESTS: dict[str, dict[str, Any]] = {
     "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
@@ -127,6 +119,8 @@ def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
         },
         "paths": {
             "/generate": {"post": _generate()},
+            "/generations/{id}": generation_path(_PICTURE_FORMS),
+            "/events": {"post": events_operation()},
             "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": {"get": _simple("discovery", "What is served here")},
@@ -139,18 +133,21 @@ def _generate() -> dict[str, Any]:
     return {
         "operationId": "generate",
         "summary": "Generate a text or a picture",
-        "description": "Without a model, `kind` chooses one, or an Accept header that weighs a picture most. The "
+        "description": "A request with a Prefer or Idempotency-Key header becomes a job, which goes on when the client "
+        "leaves; Location says where it is found. "
+        "Without a model, `kind` chooses one, or an Accept header that weighs a picture most. The "
         f"Accept header chooses the form, too: {JSON} (default), {SSE}, and for pictures {', '.join(IMAGES)} (the file "
         f'of one) or {MULTIPART} (the files of several). `"stream": true` chooses {SSE} whatever Accept says; previews '
         "come in that form only.",
         "parameters": [
-            _parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
-            _parameter("traceparent", "W3C trace context, passed on to the model server."),
-            _parameter("tracestate", "W3C trace context, passed on to the model server."),
+            *WISHES,
+            parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
+            parameter("traceparent", "W3C trace context, passed on to the model server."),
+            parameter("tracestate", "W3C trace context, passed on to the model server."),
         ],
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": _ref("GenerationRequest"), "examples": _REQUESTS}},
+            "content": {JSON: {"schema": ref("GenerationRequest"), "examples": _REQUESTS}},
         },
         "responses": {
             "200": {
@@ -158,7 +155,7 @@ def _generate() -> dict[str, Any]:
                 "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *_OF_PICTURES)},
                 "content": {
                     JSON: {
-                        "schema": {"oneOf": [_ref("TextResult"), _ref("PictureResult")]},
+                        "schema": {"oneOf": [ref("TextResult"), ref("PictureResult")]},
                         "examples": {
                             result.kind: {"value": result.model_dump(mode="json")}
                             for result in (_RESULT, _PICTURE_RESULT)
@@ -175,7 +172,10 @@ def _generate() -> dict[str, Any]:
                     MULTIPART: {"schema": {"type": "array", "description": _PARTS_TEXT}},
                 },
             },
-            **{str(status): _refusal(status) for status in dict.fromkeys(kind.status for kind in _PROBLEMS)},
+            "202": job_response(
+                "The job, because the client does not want to wait any longer for its end.", created=True
+            ),
+            **refusals(set(problems.PROBLEM_TYPES) - _NOT_OF_GENERATE),
         },
     }
 
@@ -223,36 +223,6 @@ def _frames(events: list[LiveEvent]) -> str:
     return b"".join(frame(event.model_dump_json(), event.event) for event in events).decode()
 
 
-def _refusal(status: int) -> dict[str, Any]:
-    kinds = [kind for kind in _PROBLEMS if kind.status == status]
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if status == problems.OVERLOADED.status:
-        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
-    return {
-        "description": "; or ".join(kind.title for kind in kinds) + ".",
-        "headers": headers,
-        "content": {
-            problems.MEDIA_TYPE: {
-                "schema": {
-                    "allOf": [_ref("Problem"), {"properties": {"type": {"enum": [kind.uri for kind in kinds]}}}]
-                },
-                "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
-            }
-        },
-    }
-
-
-def _example(kind: ProblemType) -> dict[str, Any]:
-    detail = _PROBLEMS[kind]
-    example: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
-    if kind is problems.INVALID_FIELD:
-        field, _, reason = detail.partition(": ")
-        example["errors"] = [{"field": field, "detail": reason}]
-    if kind.status == problems.OVERLOADED.status:
-        example["retry_after"] = 5
-    return example
-
-
 def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"type": "object"}}
     if example is not None:
@@ -267,7 +237,7 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
 def _schemas() -> dict[str, Any]:
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(GenerationRequest, "validation")]
     outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
-        (model, "serialization") for model in (TextResult, PictureResult, Problem, *_EVENTS)
+        (model, "serialization") for model in (TextResult, PictureResult, Problem, Job, *_EVENTS)
     ]
     _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = document["$defs"]
@@ -277,17 +247,11 @@ def _schemas() -> dict[str, Any]:
 def _headers() -> dict[str, Any]:
     return {
         "X-Request-Id": {"description": "The name of this request.", "schema": {"type": "string"}},
+        "Location": {"description": "Where the job is found.", "schema": {"type": "string"}},
+        "Preference-Applied": {"description": "What of Prefer was heeded.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
         **{
             name: {"description": f"Of a picture's file: {text}", "schema": {"type": "string"}}
             for name, text in _OF_PICTURES.items()
         },
     }
-
-
-def _parameter(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
-
-
-def _ref(model: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model}"}

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 OURS = {"contract", "wire", "predictor", "web"}
 MAY_IMPORT = {
     "contract": {"pydantic"},
-    "wire": {"anyio", "contract", "pydantic", "pydantic_settings", "starlette"},
+    "wire": {"anyio", "contract", "fsspec", "pydantic", "pydantic_settings", "starlette"},
     "predictor": OURS - {"web"},
     "web": OURS - {"predictor"},
 }

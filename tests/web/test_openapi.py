@@ -18,7 +18,7 @@ Events = Callable[[str], list[tuple[str, Any]]]
 DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"})
 GENERATE = DOCUMENT["paths"]["/generate"]["post"]
 REQUESTS = GENERATE["requestBody"]["content"]["application/json"]
-REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if status != "200"}
+REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if int(status) >= 400}
 PROBLEMS = [
     (int(status), name, example["value"])
     for status, answer in REFUSALS.items()
@@ -38,7 +38,9 @@ async def test_it_is_served(web: Web) -> None:
     assert document["components"] == DOCUMENT["components"]
 
 
-@pytest.mark.parametrize("path", [path for path, item in DOCUMENT["paths"].items() if "get" in item])
+@pytest.mark.parametrize(
+    "path", [path for path, item in DOCUMENT["paths"].items() if "get" in item and "{" not in path]
+)
 async def test_every_documented_path_answers(web: Web, path: str) -> None:
     response = await web().get(path)
     assert response.status_code == 200
