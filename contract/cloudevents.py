@@ -43,24 +43,41 @@ EVENT_BYTES = 262_144
 """Largest event that is sent with its data inside; Kafka's brokers take a megabyte, and may keep it for days."""
 
 
+ATTRIBUTE_CHARS = 2_048
+"""Longest value of an attribute, in Unicode code points."""
+
+_RFC_3339 = re.compile(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})", re.IGNORECASE
+)
+
+
 def _time(text: str) -> str:
     try:
-        aware = datetime.fromisoformat(text).tzinfo is not None
+        datetime.fromisoformat(text.upper())  # which takes more than that, but knows the calendar
+        known = _RFC_3339.fullmatch(text) is not None
     except ValueError:
-        aware = False
-    if not aware:
+        known = False
+    if not known:
         raise ValueError("must be a time as RFC 3339 writes it, such as 2026-01-31T08:00:00Z")
     return text
 
 
-def _names(extensions: dict[str, str]) -> dict[str, str]:
-    for name in extensions:
-        if not re.fullmatch("[a-z0-9]+", name):
-            raise ValueError(f"{name[:64]!r} is no name of an attribute: it must be of lower-case letters and digits")
-    return extensions
+def _printable(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise ValueError("must not have control characters")
+    return text
 
 
-Attribute = Annotated[str, Field(min_length=1, max_length=2_048)]
+def _name(name: str) -> str:
+    if not re.fullmatch("[a-z0-9]+", name):
+        raise ValueError("is no name of an attribute: it must be of lower-case letters and digits")
+    if name == "data" or name in ATTRIBUTES:
+        raise ValueError("is no name of an extension: the specification gives it a meaning")
+    return name
+
+
+Extension = Annotated[str, Field(max_length=ATTRIBUTE_CHARS), AfterValidator(_printable)]
+Attribute = Annotated[str, Field(min_length=1, max_length=ATTRIBUTE_CHARS), AfterValidator(_printable)]
 Time = Annotated[Attribute, AfterValidator(_time)]
 
 
@@ -75,7 +92,7 @@ class CloudEvent(StrictModel):
     time: Time | None = None
     datacontenttype: Attribute | None = None
     dataschema: Attribute | None = None
-    extensions: Annotated[dict[str, str], AfterValidator(_names)] = Field(default={})
+    extensions: dict[Annotated[str, AfterValidator(_name)], Extension] = Field(default={})
     data: bytes | None = Field(default=None, repr=False)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,11 @@ Mode = Literal["binary", "structured", "batched"]
 
 _PREFIX = "ce-"
 _REQUIRED = ("specversion", "id", "source", "type")
-_UNENCODED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+_UNENCODED = "".join(set(_PRINTABLE) - set(' "%'))
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_MOST_ERRORS = 16  # of one event; a hostile one could hold a hundred thousand
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ def is_event(headers: Mapping[str, str]) -> bool:
 def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
     """The events of a request; a MALFORMED_EVENT or UNSUPPORTED_MEDIA_TYPE problem that names what is wrong.
 
+    Names of `headers` in lower case; values as Starlette or httpx have them.
+
     Source: CloudEvents 1.0.2, HTTP protocol binding and JSON event format.
     """
     media_type = _media_type(headers.get("content-type", ""))
@@ -60,23 +67,24 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
             problems.UNSUPPORTED_MEDIA_TYPE, f"An event may come in binary mode, as {STRUCTURED} or as {BATCHED}."
         )
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ProblemError(problems.MALFORMED_EVENT, f"The body is not valid JSON: {error}.") from None
     if media_type == STRUCTURED:
         return Delivery("structured", [_structured(document)])
     if not isinstance(document, list) or len(document) > INSTANCES:
         raise ProblemError(problems.MALFORMED_EVENT, f"A batch is a list of at most {INSTANCES} events.")
-    return Delivery("batched", [_structured(item) for item in document])
+    return Delivery("batched", [_structured(item, f"{index}.") for index, item in enumerate(document)])
 
 
 def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str], bytes]:
     """Headers and body of a request or an answer that holds the event."""
     if mode == "binary":
-        headers = {_PREFIX + name: quote(value, safe=_UNENCODED) for name, value in event.attributes.items()}
-        content_type = headers.pop(_PREFIX + "datacontenttype", None)
-        if content_type is not None:
-            headers["content-type"] = content_type
+        attributes = event.attributes
+        content_type = attributes.pop("datacontenttype", None)
+        headers = {_PREFIX + name: quote(value, safe=_UNENCODED) for name, value in attributes.items()}
+        if content_type is not None:  # it has a form of its own, with spaces and quotes
+            headers["content-type"] = quote(content_type, safe=_PRINTABLE)
         return headers, event.data or b""
     if mode == "structured":
         return {"content-type": STRUCTURED}, _document(event)
@@ -90,7 +98,7 @@ def write_batch(events: Iterable[CloudEvent]) -> tuple[dict[str, str], bytes]:
 def is_json(content_type: str | None) -> bool:
     """Whether data of this type is JSON; without a type it is."""
     media_type = _media_type(content_type or JSON)
-    return media_type == JSON or media_type.endswith("+json")
+    return media_type.endswith(("/json", "+json"))
 
 
 def _binary(headers: Mapping[str, str], body: bytes) -> CloudEvent:
@@ -102,36 +110,40 @@ def _binary(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     return _event(attributes, body or None, "header ce-")
 
 
-def _structured(document: Any) -> CloudEvent:
+def _structured(document: Any, where: str = "") -> CloudEvent:
+    """`where` stands before an attribute's name in errors."""
     if not isinstance(document, dict):
-        raise ProblemError(problems.MALFORMED_EVENT, "An event is a JSON object.")
+        raise _malformed([_error(where.rstrip(".") or "body", "must be a JSON object")])
     members = {name: value for name, value in document.items() if value is not None}
-    data = _data(members.pop("data", None), members.pop("data_base64", None), members.get("datacontenttype"))
+    data = _data(members.pop("data", None), members.pop("data_base64", None), members.get("datacontenttype"), where)
     attributes: dict[str, str] = {}
     for name, value in members.items():
         if not isinstance(value, str | int):  # a bool is an int
-            raise _malformed([FieldError(field=name[:64], detail="must be a text, a whole number or a truth value")])
+            raise _malformed([_error(where + name, "must be a text, a whole number or a truth value")])
         attributes[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return _event(attributes, data, "")
+    return _event(attributes, data, where)
 
 
-def _data(value: Any, encoded: Any, content_type: Any) -> bytes | None:
+def _data(value: Any, encoded: Any, content_type: Any, where: str) -> bytes | None:
     if encoded is None:
         if value is None:
             return None
         as_text = isinstance(value, str) and isinstance(content_type, str) and not is_json(content_type)
-        return (value if as_text else json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+        try:
+            return (value if as_text else _COMPACT.encode(value)).encode()
+        except (ValueError, RecursionError):  # half a surrogate pair, 1e999, or a thousand brackets
+            raise _malformed([_error(where + "data", "holds what cannot be written as JSON again")]) from None
     if value is not None:
-        raise _malformed([FieldError(field="data_base64", detail="must be left out where there is data")])
+        raise _malformed([_error(where + "data_base64", "must be left out where there is data")])
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise _malformed([FieldError(field="data_base64", detail="is no base64")]) from None
+        raise _malformed([_error(where + "data_base64", "is no base64")]) from None
 
 
 def _event(attributes: dict[str, str], data: bytes | None, where: str) -> CloudEvent:
     """`where` stands before an attribute's name in errors."""
-    missing = [FieldError(field=where + name, detail="is required") for name in _REQUIRED if not attributes.get(name)]
+    missing = [_error(where + name, "is required") for name in _REQUIRED if not attributes.get(name)]
     if missing:
         raise _malformed(missing)
     named = {name: value for name, value in attributes.items() if name in ATTRIBUTES}
@@ -141,10 +153,16 @@ def _event(attributes: dict[str, str], data: bytes | None, where: str) -> CloudE
     except ValidationError as error:
         raise _malformed(
             [
-                FieldError(field=where + str(item["loc"][0]), detail=item["msg"].removeprefix("Value error, "))
-                for item in error.errors(include_url=False, include_input=False)
+                # Extensions are one level deeper.
+                _error(where + str(item["loc"][:2][-1]), item["msg"].removeprefix("Value error, "))
+                for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
             ]
         ) from None
+
+
+def _error(field: str, detail: str) -> FieldError:
+    # Half a surrogate pair, which JSON can escape, could not be sent back.
+    return FieldError(field=field[:_LONGEST_NAME].encode(errors="replace").decode(), detail=detail)
 
 
 def _malformed(errors: list[FieldError]) -> ProblemError:
@@ -156,21 +174,36 @@ def _decoded(name: str, value: str) -> str:
     """A header's value: percent-encoded UTF-8, perhaps in double quotes (HTTP protocol binding, 3.1.3.2)."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
+    with contextlib.suppress(UnicodeError):  # it is Latin-1, or httpx has seen already that it is not
+        value = value.encode("latin-1").decode()
     if re.search("%(?![0-9A-Fa-f]{2})", value):
-        raise _malformed([FieldError(field=f"header {name}", detail="has a % that begins no percent-encoding")])
+        raise _malformed([_error(f"header {name}", "has a % that begins no percent-encoding")])
     try:
-        return unquote_to_bytes(value.encode("latin-1")).decode()
+        return unquote_to_bytes(value).decode()
     except UnicodeError:
-        raise _malformed([FieldError(field=f"header {name}", detail="is no percent-encoded UTF-8")]) from None
+        raise _malformed([_error(f"header {name}", "is no percent-encoded UTF-8")]) from None
 
 
 def _document(event: CloudEvent) -> bytes:
-    document = json.dumps(event.attributes, ensure_ascii=False, separators=(",", ":")).encode()
+    document = _COMPACT.encode(event.attributes).encode()
     if event.data is None:
         return document
-    if is_json(event.datacontenttype):
+    if is_json(event.datacontenttype) and _holds_json(event.data):
         return document[:-1] + b',"data":' + event.data + b"}"
     return document[:-1] + b',"data_base64":"' + base64.b64encode(event.data) + b'"}'
+
+
+def _holds_json(data: bytes) -> bool:
+    """Whether it can stand in a document as it is. Other data could put attributes beside it."""
+    try:
+        json.loads(data.decode(), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _media_type(content_type: str) -> str:
