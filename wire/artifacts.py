@@ -19,8 +19,8 @@ class Artifacts:
     def __init__(self, url: str) -> None:
         import fsspec  # here, for only few deployments need it
 
-        scheme, separator, _ = url.partition("://")
-        if not separator or "::" in url:
+        scheme, _, place = url.partition("://")
+        if not scheme or not place.strip("/") or "::" in url:
             raise ValueError(f"{url!r} is no address such as file:///mnt/artifacts or s3://bucket/folder")
         try:
             self._files: Any = fsspec.filesystem(scheme)
@@ -30,18 +30,22 @@ class Artifacts:
 
     async def put(self, name: str, data: bytes) -> str:
         """Write a file, or write it again; its address. UNAVAILABLE when that fails."""
-        address = f"{self.url}/{name}"
+        address = self._ours(f"{self.url}/{name}")
         await self._tried("written", self._write, address, data)
         return address
 
     async def get(self, address: str, limit: int) -> bytes:
         """Read a file of at most `limit` bytes; a problem when it is none of ours, too large, or cannot be read."""
-        if not address.startswith(self.url + "/") or ".." in address.split("/") or "::" in address:
-            raise ProblemError(problems.FORBIDDEN, "The dataref lies outside of the artifacts' address.")
-        data: bytes = await self._tried("read", self._read, address, limit)
+        data: bytes = await self._tried("read", self._read, self._ours(address), limit)
         if len(data) > limit:
             raise ProblemError(problems.RESULT_TOO_LARGE, f"A result may have at most {limit} bytes.")
         return data
+
+    def _ours(self, address: str) -> str:
+        """Names and addresses come with events, from anyone."""
+        if not address.startswith(self.url + "/") or ".." in address.split("/") or "::" in address:
+            raise ProblemError(problems.FORBIDDEN, "The dataref lies outside of the artifacts' address.")
+        return address
 
     def _write(self, address: str, data: bytes) -> None:
         self._files.makedirs(self.url, exist_ok=True)
