@@ -76,6 +76,7 @@ class Generations:
         headers = {"Location": f"/generations/{record.id}"}
         if wish.preference.given:
             headers["Preference-Applied"] = wish.preference.applied
+        stays = wish.outlives
         try:
             if form == SSE:
                 yield self._events(record.id, after, headers)
@@ -83,13 +84,14 @@ class Generations:
                 patience = wish.preference.patience if wish.preference.given else None
                 record = await self._jobs.outcome(record.id, patience)
                 if record.state in ENDS:
+                    stays = True
                     response = whole(result_of(record), form)
                     response.headers.update(headers)
                 else:
                     response = await self._document(record, 202, headers)
                 yield response
         finally:
-            if not wish.outlives:
+            if not stays:
                 with anyio.CancelScope(shield=True):
                     await self._jobs.cancel(record.id)
 

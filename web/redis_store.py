@@ -200,7 +200,11 @@ class RedisStore(Store):
             pipe.publish(_CHANGED, job)
             pipe.publish(_ENDED, job)
 
-        return await self._change(job, change)
+        ended = await self._change(job, change)
+        if not ended:  # it may have been forgotten while nobody was there to end it
+            with _outages():
+                await self._redis.zrem(_OPEN, job)
+        return ended
 
     async def ended(self, job: str) -> None:
         with self._bell(_ENDED, job) as bell:

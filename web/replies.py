@@ -74,11 +74,11 @@ class Replies:
             await jobs.end(record.id, raised(_data(event, Problem)))
         elif event.type == CANCELLED:
             await jobs.end(record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end."))
-        elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
-            await jobs.end(record.id, _undelivered(event))
         elif event.type in (ACCEPTED, PROGRESS):
             await _come_on(event, record, jobs)
-        # A request that has not failed is one of ours on its way to the predictor: a Trigger without a filter.
+        elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
+            await jobs.end(record.id, _undelivered(event))
+        # Any other request is one of ours on its way to the predictor, brought here by a Trigger without a filter.
 
     async def _complete(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
         try:
