@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_events
 import bench_pictures
 import bench_service
 import uvloop
@@ -66,6 +67,7 @@ def main() -> None:
             Table(model, arguments).measure(name)
             if name == "random-5m":  # where all that takes time is the server
                 bench_service.overhead(model, arguments.dtype)
+                bench_events.measure(model, arguments.dtype)
                 bench_service.time_to_free_slot(model, arguments.dtype)
                 bench_service.endurance(model, arguments.dtype, arguments.requests)
 

@@ -46,7 +46,7 @@ def overhead(model: Path, dtype: str) -> None:
 
 def _bare(model: Path, dtype: str) -> tuple[float, float]:
     checkpoint = load(model, dtype)
-    return _quantiles(lambda _: generate(checkpoint, [SHORT]))
+    return quantiles(lambda _: generate(checkpoint, [SHORT]))
 
 
 def _clocked(server: Server, shape: Shape) -> tuple[float, float]:
@@ -55,10 +55,10 @@ def _clocked(server: Server, shape: Shape) -> tuple[float, float]:
         def ask(number: int) -> None:
             client.post(server.url + shape.path, json=shape.body(number, SHORT, False)).raise_for_status()
 
-        return _quantiles(ask)
+        return quantiles(ask)
 
 
-def _quantiles(work: Callable[[int], None]) -> tuple[float, float]:
+def quantiles(work: Callable[[int], None]) -> tuple[float, float]:
     """p50 and p99 in seconds, after a warm-up."""
     seconds = []
     for number in range(TEXTS + 10):

@@ -139,14 +139,14 @@ def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
 @contextmanager
 def predictor(model: Path, dtype: str, slots: int) -> Iterator[Server]:
     flags = ["--model", str(model), "--name", "m", "--dtype", dtype, "--max-concurrency", str(slots)]
-    with _process("predictor", [*flags, "--quiet-seconds", "0"], "/v2/health/ready") as server:
+    with process("predictor", [*flags, "--quiet-seconds", "0"], "/v2/health/ready") as server:
         yield server
 
 
 @contextmanager
 def web(upstream: str, kind: Kind = "text") -> Iterator[Server]:
     models = json.dumps({"m": {"url": upstream, "kind": kind}})
-    with _process("web", ["--models", models], "/healthz") as server:
+    with process("web", ["--models", models], "/healthz") as server:
         yield server
 
 
@@ -163,7 +163,7 @@ class Server:
 
 
 @contextmanager
-def _process(module: str, flags: list[str], ready: str) -> Iterator[Server]:
+def process(module: str, flags: list[str], ready: str) -> Iterator[Server]:
     with listen(HOST, 0) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), "--log-level", "error", *flags]
