@@ -6,9 +6,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -18,7 +15,9 @@ import pytest
 
 from contract import GenerationRequest, ProblemError, problems
 from contract.cloudevents import CAUSATION, FAILED, REQUESTED, CloudEvent
-from wire.cloudevents import Delivery, Mode, read_events, write_batch, write_event
+from wire.cloudevents import Mode, write_batch, write_event
+
+Sink = Any  # of conftest, which cannot be imported
 
 pytestmark = pytest.mark.slow
 
@@ -45,51 +44,6 @@ EVENTS = [
 ]
 
 
-class Sink(ThreadingHTTPServer):
-    """Reads events and answers each with a failed.v1 event, in the mode it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-        self.mode: Mode = "binary"
-        self.deliveries: list[Delivery] = []
-
-    @property
-    def events(self) -> list[CloudEvent]:
-        """All that have come, in the order of their ids."""
-        found = [event for delivery in self.deliveries for event in delivery.events]
-        return sorted(found, key=lambda event: event.id)
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Sink
-
-    def do_POST(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        if "content-length" in headers:
-            body = self.rfile.read(int(headers["content-length"]))
-        else:
-            body = b"".join(iter(self._chunk, b""))
-        delivery = read_events(headers, body)
-        self.server.deliveries.append(delivery)
-        replies = list(map(reply, delivery.events))
-        headers, body = write_event(replies[0], self.server.mode) if len(replies) == 1 else write_batch(replies)
-        self.send_response(200)
-        for name, value in {**headers, "content-length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _chunk(self) -> bytes:
-        size = int(self.rfile.readline(), 16)
-        chunk = self.rfile.read(size)
-        self.rfile.readline()
-        return chunk
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 def reply(event: CloudEvent) -> CloudEvent:
     answer = CloudEvent(
         id=f"re-{event.id}",
@@ -103,13 +57,24 @@ def reply(event: CloudEvent) -> CloudEvent:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    with Sink() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def sink(subscriber: Any) -> Sink:
+    """Answers each event with a failed.v1 event, and a batch with a batch."""
+    sink = subscriber()
+    sink.answer = answering("binary")
+    return sink
+
+
+def answering(mode: Mode) -> Any:
+    def answer(letter: Any) -> tuple[int, dict[str, str], bytes]:
+        replies = list(map(reply, letter.delivery.events))
+        return 200, *(write_event(replies[0], mode) if len(replies) == 1 else write_batch(replies))
+
+    return answer
+
+
+def came(sink: Sink) -> list[CloudEvent]:
+    """In the order of their ids."""
+    return sorted(sink.events, key=lambda event: event.id)
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +130,8 @@ def encoded(event: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("mode", MODES)
 def test_what_javascript_sends_is_read(send: Any, sink: Sink, mode: Mode) -> None:
     send(mode, [encoded(event) if mode == "binary" else event for event in EVENTS])
-    assert {delivery.mode for delivery in sink.deliveries} == {mode}
-    for event, sent in zip(sink.events, EVENTS, strict=True):
+    assert {letter.delivery.mode for letter in sink.letters} == {mode}
+    for event, sent in zip(came(sink), EVENTS, strict=True):
         assert event.attributes == {
             "specversion": "1.0",
             "id": sent["id"],
@@ -188,12 +153,12 @@ def test_bytes_from_javascript_are_the_same_bytes(send: Any, sink: Sink, mode: M
     event = {**encoded(EVENTS[0]), "datacontenttype": "image/png", "data_base64": "iVBORw0KGgo="}
     del event["data"]
     send(mode, [event])
-    assert [event.data for event in sink.events] == [b"\x89PNG\r\n\x1a\n"]
+    assert [event.data for event in came(sink)] == [b"\x89PNG\r\n\x1a\n"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_answered_javascript_reads(send: Any, sink: Sink, mode: Mode) -> None:
-    sink.mode = mode
+    sink.answer = answering(mode)
     for answer, sent in zip(send("structured", EVENTS), EVENTS, strict=True):
         subject = answer.pop("subject")
         assert (unquote(subject) if mode == "binary" else subject) == SUBJECT
