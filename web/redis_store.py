@@ -1,7 +1,7 @@
 """Jobs in Redis or Valkey (6.2 or newer), shared by all replicas.
 
 A job is a hash, its log a stream, the queue of a model a stream with a consumer group: a claim is a pending entry, a
-lease that is kept up by claiming it again, and taken over with XAUTOCLAIM when it is not. What changes is published on
+lease that is kept up by claiming it again, and taken over by whoever finds it idle. What changes is published on
 a channel, so that one connection wakes everybody here who waits. Retries are the client library's own.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -41,9 +40,13 @@ MOST_BACKOFF_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 
 _GROUP = "web"
+_ANYONE = "replica"
+"""The one consumer of each group: how long an entry is idle tells whose it is, and replicas come and go."""
+
 _CHANGED = "shangcai:changed"
 _ENDED = "shangcai:ended"
 _OPEN = "shangcai:open"
+_STATE = ("created", "deadline", "model", "entry", "started", "told", "ended")
 _PAGE = 256
 _MOST_POSITION = 1_000
 
@@ -56,7 +59,6 @@ class RedisStore(Store):
     def __init__(self, url: str, keep_seconds: float, log_entries: int, patience_seconds: float) -> None:
         self._keep_seconds = keep_seconds
         self._log_entries = log_entries
-        self._me = uuid.uuid4().hex
         retries = max(1, round(patience_seconds / MOST_BACKOFF_SECONDS))
         self._redis: Any = Redis.from_url(  # its types name the forms of every protocol
             url,
@@ -92,7 +94,7 @@ class RedisStore(Store):
             if there is not None:
                 return
             pipe.hset(_job(record.id), mapping=_fields(record))
-            pipe.expireat(_job(record.id), round(record.deadline + self._keep_seconds) + 1)
+            pipe.expireat(_job(record.id), self._forgotten(record.deadline))
             pipe.zadd(_OPEN, {record.id: record.deadline})
             if queued:
                 pipe.xadd(_queue(record.model), {"job": record.id})
@@ -115,8 +117,10 @@ class RedisStore(Store):
             entry = await self._redis.hget(_job(record.id), "entry")
             if entry is None:
                 return None
-            before = await self._redis.xrange(_queue(record.model), max=f"({entry}", count=_MOST_POSITION)
-            return len(before)
+            line = await self._redis.xrange(_queue(record.model), max=entry, count=_MOST_POSITION + 1)
+        if len(line) > _MOST_POSITION:
+            return _MOST_POSITION
+        return len(line) - 1 if line and line[-1][0] == entry else None
 
     async def open_jobs(self) -> int:
         with _outages():
@@ -130,26 +134,21 @@ class RedisStore(Store):
     # The log
 
     async def tell(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        with _outages():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for event, data in entries:
-                    pipe.xadd(_told(job), {"event": event, "data": data}, maxlen=self._log_entries, approximate=True)
-                pipe.expire(_told(job), round(self._keep_seconds) + 3_600)
-                pipe.publish(_CHANGED, job)
-                await pipe.execute()
+        def change(pipe: Any, state: Mapping[str, Any]) -> bool:
+            self._log(pipe, job, state, entries)
+            return True
+
+        await self._change(job, change)
 
     async def advance(self, job: str, told: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        async def further(pipe: Any) -> None:
-            before = int(await pipe.hget(_job(job), "told") or 0)
-            pipe.multi()
+        def change(pipe: Any, state: Mapping[str, Any]) -> bool:
+            before = int(state["told"] or 0)
             if before < told:
-                event, data = entry(before)
                 pipe.hset(_job(job), "told", str(told))
-                pipe.xadd(_told(job), {"event": event, "data": data}, maxlen=self._log_entries, approximate=True)
-                pipe.publish(_CHANGED, job)
+                self._log(pipe, job, state, [entry(before)])
+            return before < told
 
-        with _outages():
-            await self._redis.transaction(further, _job(job))
+        await self._change(job, change)
 
     async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
         with self._bell(_CHANGED, job) as bell:
@@ -175,30 +174,38 @@ class RedisStore(Store):
     # The way through the states
 
     async def start(self, job: str, now: float) -> bool:
-        async def change(pipe: Any) -> None:
+        def change(pipe: Any, state: Mapping[str, Any]) -> bool:
+            if state["started"] is not None:
+                return False
             pipe.hset(_job(job), "started", str(now))
             pipe.hincrby(_job(job), "attempts", 1)
             pipe.publish(_CHANGED, job)
+            return True
 
         return await self._change(job, change)
 
     async def restart(self, job: str) -> None:
-        async def change(pipe: Any) -> None:
-            pipe.hdel(_job(job), "started")
+        def change(pipe: Any, _state: Mapping[str, Any]) -> bool:
+            pipe.hdel(_job(job), "started", "told")
             pipe.publish(_CHANGED, job)
+            return True
 
         await self._change(job, change)
 
     async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
-        async def change(pipe: Any) -> None:
+        def change(pipe: Any, state: Mapping[str, Any]) -> bool:
             keep = round(self._keep_seconds) + 1
             pipe.hset(_job(job), mapping={"end": end, "ended": str(now), "outcome": outcome})
             pipe.xadd(_told(job), {"event": last_event(end), "data": ""})
             pipe.zrem(_OPEN, job)
+            if state["entry"] is not None:  # it holds up nobody any more
+                pipe.xack(_queue(state["model"]), _GROUP, state["entry"])
+                pipe.xdel(_queue(state["model"]), state["entry"])
             pipe.expire(_job(job), keep)
             pipe.expire(_told(job), keep)
             pipe.publish(_CHANGED, job)
             pipe.publish(_ENDED, job)
+            return True
 
         ended = await self._change(job, change)
         if not ended:  # it may have been forgotten while nobody was there to end it
@@ -223,8 +230,10 @@ class RedisStore(Store):
                 await self._join(model)
                 try:
                     claim = await self._orphan(model) or await self._next(model)
-                except ResponseError:  # the stream is gone, with all that the server knew
-                    self._groups.discard(model)
+                except ResponseError as error:
+                    if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                        raise
+                    self._groups.discard(model)  # the stream is gone, with all that the server knew
                     continue
             if claim is not None:
                 return claim
@@ -233,7 +242,7 @@ class RedisStore(Store):
         with _outages():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for claim in claims:
-                    pipe.xclaim(_queue(claim.model), _GROUP, self._me, 0, [claim.entry], justid=True)
+                    pipe.xclaim(_queue(claim.model), _GROUP, _ANYONE, 0, [claim.entry], justid=True)
                 await pipe.execute(raise_on_error=False)
 
     async def done(self, claim: Claim) -> None:
@@ -246,7 +255,7 @@ class RedisStore(Store):
     async def release(self, claim: Claim) -> None:
         idle = round(1e3 * LEASE_SECONDS)
         with _outages():
-            await self._redis.xclaim(_queue(claim.model), _GROUP, self._me, 0, [claim.entry], idle=idle, justid=True)
+            await self._redis.xclaim(_queue(claim.model), _GROUP, _ANYONE, 0, [claim.entry], idle=idle, justid=True)
 
     async def _join(self, model: str) -> None:
         """The consumer group is there."""
@@ -261,32 +270,43 @@ class RedisStore(Store):
 
     async def _orphan(self, model: str) -> Claim | None:
         lease = round(1e3 * LEASE_SECONDS)
-        _, found, *_ = await self._redis.xautoclaim(_queue(model), _GROUP, self._me, lease, count=1)
-        return _claim(model, found)
+        queue = _queue(model)
+        # XAUTOCLAIM would do it in one, but looks at ten entries only, which may all be kept up.
+        idle = await self._redis.xpending_range(queue, _GROUP, min="-", max="+", count=1, idle=lease)
+        entries = [entry["message_id"] for entry in idle]
+        return _claim(model, await self._redis.xclaim(queue, _GROUP, _ANYONE, lease, entries)) if entries else None
 
     async def _next(self, model: str) -> Claim | None:
         block = round(1e3 * BLOCK_SECONDS)
-        found = await self._redis.xreadgroup(_GROUP, self._me, {_queue(model): ">"}, count=1, block=block)
+        found = await self._redis.xreadgroup(_GROUP, _ANYONE, {_queue(model): ">"}, count=1, block=block)
         return _claim(model, found[0][1]) if found else None
 
     # Behind all of them
 
-    async def _change(self, job: str, change: Any) -> bool:
-        """Do it in one transaction with the look at whether the job is still open."""
-
-        is_open = False
+    async def _change(self, job: str, change: Callable[[Any, Mapping[str, Any]], bool]) -> bool:
+        """Do it in one transaction with the look at whether the job is still open. `change` gets some of its fields,
+        and says whether it has changed anything."""
+        changed = False
 
         async def guarded(pipe: Any) -> None:
-            nonlocal is_open
-            known, ended = await pipe.hmget(_job(job), "created", "ended")
-            is_open = known is not None and ended is None
+            nonlocal changed
+            state = dict(zip(_STATE, await pipe.hmget(_job(job), _STATE), strict=True))
             pipe.multi()
-            if is_open:
-                await change(pipe)
+            changed = state["created"] is not None and state["ended"] is None and change(pipe, state)
 
         with _outages():
             await self._redis.transaction(guarded, _job(job))
-        return is_open
+        return changed
+
+    def _log(self, pipe: Any, job: str, state: Mapping[str, Any], entries: Sequence[tuple[str, str]]) -> None:
+        for event, data in entries:
+            pipe.xadd(_told(job), {"event": event, "data": data}, maxlen=self._log_entries, approximate=True)
+        pipe.expireat(_told(job), self._forgotten(float(state["deadline"])))
+        pipe.publish(_CHANGED, job)
+
+    def _forgotten(self, deadline: float) -> int:
+        """When, at the latest; earlier where it has ended earlier."""
+        return round(deadline + self._keep_seconds) + 1
 
     async def _read(self, client: Any, job: str) -> Record | None:
         fields = await client.hgetall(_job(job))
@@ -319,11 +339,9 @@ class RedisStore(Store):
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """What is left of an outage when the client library has given up."""
+    """What is left of an outage when the client library has given up; to be full or read-only is one, too."""
     try:
         yield
-    except ResponseError:
-        raise
     except (RedisError, OSError) as error:
         log.warning("the store: %s", error)
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)

@@ -89,7 +89,7 @@ class Store(ABC):
 
     @abstractmethod
     async def position(self, record: Record) -> int | None:
-        """How many are before it, running ones too; None when it is not queued."""
+        """How many are before it, running ones too; None when it is not in the queue."""
 
     @abstractmethod
     async def open_jobs(self) -> int: ...
@@ -102,11 +102,11 @@ class Store(ABC):
 
     @abstractmethod
     async def tell(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        """Add events' names and JSON to the log."""
+        """Add events' names and JSON to the log, unless it has ended."""
 
     @abstractmethod
     async def advance(self, job: str, told: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        """Add the entry for what goes beyond the last `told`, if this one does; both at once."""
+        """Add the entry for what goes beyond the last `told`, if this one does, unless it has ended; both at once."""
 
     @abstractmethod
     def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
@@ -116,11 +116,11 @@ class Store(ABC):
 
     @abstractmethod
     async def start(self, job: str, now: float) -> bool:
-        """It is running; False when it has ended already."""
+        """It is running, once more; False when it was already, or has ended."""
 
     @abstractmethod
     async def restart(self, job: str) -> None:
-        """It waits again."""
+        """It waits again, and nothing of it is `told`."""
 
     @abstractmethod
     async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
