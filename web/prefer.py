@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
 MOST_WAIT_SECONDS = 3_600.0
 """Longest `wait` that is applied; a larger one is cut to it."""
+
+_PART = re.compile('(?:[^,"]|"[^"]*"?)+')
+"""Commas separate, but not within quotes."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Preference:
     @classmethod
     def of(cls, headers: Headers) -> Preference:
         asked: dict[str, str] = {}
-        for part in ",".join(headers.getlist("prefer")).split(","):
+        for part in _PART.findall(",".join(headers.getlist("prefer"))):
             name, _, value = part.partition(";")[0].partition("=")
             asked.setdefault(name.strip().lower(), value.strip().strip('"'))  # the first of each counts
         wait = asked.get("wait", "")
