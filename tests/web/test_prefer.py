@@ -1,0 +1,78 @@
+"""How long a client wants to wait, as the Prefer header says it."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.datastructures import Headers
+
+from web.prefer import MOST_WAIT_SECONDS, Preference
+
+
+def preference(*headers: str) -> Preference:
+    return Preference.of(Headers(raw=[(b"prefer", header.encode("latin-1")) for header in headers]))
+
+
+@pytest.mark.parametrize(
+    ("headers", "respond_async", "wait"),
+    [
+        (["respond-async"], True, None),
+        (["Respond-Async"], True, None),
+        (["respond-async, wait=10"], True, 10),
+        (["wait=10,respond-async"], True, 10),
+        (["wait=10", "respond-async"], True, 10),
+        ([" wait = 10 ; x=y , return=minimal"], False, 10),
+        (["respond-async; x"], True, None),
+        (['wait="10"'], False, 10),
+        (["wait=0"], False, 0),
+        (["wait=1, wait=2"], False, 1),
+        (['x="a, respond-async, b", wait=3'], False, 3),
+        (['wait=3, x="never closed, respond-async'], False, 3),
+    ],
+)
+def test_what_is_preferred(headers: list[str], respond_async: bool, wait: float | None) -> None:
+    found = preference(*headers)
+    assert (found.respond_async, found.wait) == (respond_async, wait)
+    assert found.given
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        ",",
+        "=",
+        ";",
+        "=;,=",
+        "return=minimal",
+        "wait",
+        "wait=",
+        "wait=-1",
+        "wait=1.5",
+        "wait=²",
+        "wait=soon",
+        "async",
+    ],
+)
+def test_nonsense_is_no_preference(header: str) -> None:
+    assert preference(header) == preference() == Preference()
+    assert not preference(header).given
+
+
+@pytest.mark.parametrize("wait", ["3601", "9" * 5_000])
+def test_nobody_waits_for_ever(wait: str) -> None:
+    assert preference(f"wait={wait}").wait == MOST_WAIT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("header", "patience", "applied"),
+    [
+        ("respond-async", 0, "respond-async"),
+        ("wait=7", 7, "wait=7"),
+        ("WAIT=007, respond-async", 7, "respond-async, wait=7"),
+        ("respond-async, wait=0", 0, "respond-async, wait=0"),
+        ("wait=99999", 3_600, "wait=3600"),
+    ],
+)
+def test_what_is_applied_is_said(header: str, patience: float, applied: str) -> None:
+    found = preference(header)
+    assert (found.patience, found.applied) == (patience, applied)
