@@ -82,7 +82,8 @@ class Generations:
                 yield self._events(record.id, after, headers)
             else:
                 patience = wish.preference.patience if wish.preference.given else None
-                record = await self._jobs.outcome(record.id, patience)
+                if patience != 0:
+                    record = await self._jobs.outcome(record.id, patience)
                 if record.state in ENDS:
                     stays = True
                     response = whole(result_of(record), form)
