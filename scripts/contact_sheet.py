@@ -4,7 +4,7 @@ Usage::
 
     python scripts/contact_sheet.py --model models/painter --out docs/painter.png
 
-Prompts in Chinese need a font with Chinese characters; one is looked for with fontconfig's ``fc-match`` or named with
+Prompts in Chinese need a font with Chinese characters; one is looked for with fontconfig's ``fc-list`` or named with
 ``--font``. Seeds are the prompts' numbers: the same model gives the same sheet.
 """
 
@@ -28,8 +28,11 @@ COLUMNS, SCALE, MARGIN, CAPTION = 6, 2, 12, 26  # pictures a row; pixels for eac
 
 def find_font() -> str:
     """The file of a font that has Chinese characters."""
-    command = ["fc-match", "--format=%{file}", ":lang=zh-cn"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = ["fc-list", "--format=%{file}\n", ":lang=zh-cn"]  # fc-match would find one without them rather than none
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    if not found:
+        raise SystemExit("no font with Chinese characters: install one (Debian: fonts-wqy-microhei) or name its --font")
+    return found[0]
 
 
 def main() -> None:

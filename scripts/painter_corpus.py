@@ -27,14 +27,14 @@ EM = 109  # the one size, in pixels per em, that the font's bitmaps have
 BITMAP = (136, 128)
 SIDE = 64  # of a picture, in pixels
 
-# One thing a line: its pictures (a cat is drawn whole or as its face), Chinese words | English words. The first of each
+# One thing a line: its picture, Chinese words | English words. The first of each
 # are the names shown to people. Single characters that turn up inside other everyday words (心 in 开心) are left out.
 _TABLE = """
-🐱🐈 猫 小猫 猫咪 猫脸 | cat kitten kitty
-🐶🐕 狗 小狗 狗狗 狗脸 | dog puppy
+🐱 猫 小猫 猫咪 猫脸 | cat kitten kitty
+🐶 狗 小狗 狗狗 狗脸 | dog puppy
 🐭 老鼠 小鼠 | mouse mice
 🐹 仓鼠 | hamster
-🐰🐇 兔子 兔 小兔 兔子头 | rabbit bunny
+🐰 兔子 兔 小兔 兔子头 | rabbit bunny
 🦊 狐狸 | fox foxes
 🐻 熊 小熊 | bear
 🐼 熊猫 大熊猫 | panda
