@@ -30,6 +30,12 @@ TRACE = ("traceparent", "tracestate")
 CAUSATION = "causationid"
 """Extension: the id of the event that this one answers."""
 
+MODEL = "model"
+"""Extension of a request: the served name of the model that is meant, for Triggers to filter by."""
+
+CARRIED = (*TRACE, "correlationid", "partitionkey")
+"""Extensions of a request that what is said about it has, too."""
+
 EXPIRY = "expirytime"
 """Extension of the specification's: after this time nobody waits for the result any more."""
 

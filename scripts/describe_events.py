@@ -26,6 +26,7 @@ from contract.cloudevents import (
     ACCEPTED,
     ATTRIBUTES,
     CANCELLED,
+    CARRIED,
     CAUSATION,
     COMPLETED,
     DATAREF,
@@ -37,6 +38,7 @@ from contract.cloudevents import (
     EXPIRY,
     FAILED,
     FAMILY,
+    MODEL,
     PROGRESS,
     REQUESTED,
     Acceptance,
@@ -99,7 +101,10 @@ each request an `id` of its own: with other data, the same `id` is still the sam
 request fails as `{problems.RESULT_TOO_LARGE.slug}`.
 
 **Trace and causation.** What is said about a request has its `subject` (or its `id`, where it has no subject), its
-`traceparent` and `tracestate`, and its `id` as `{CAUSATION}`.
+extensions {{carried}}, and its `id` as `{CAUSATION}`.
+
+**Several models.** A request with the extension `{MODEL}`, as `web` sends it, is for the predictor of that name; Triggers
+filter by it, and a predictor of another name that gets it all the same leaves it alone (204).
 
 **Loops.** A reply never has the type of a request. A Trigger should filter on the types that its subscriber is meant to
 take: `{short(REQUESTED)}` and `{short(CANCELLED)}` for the predictor, the others for `web`.
@@ -130,6 +135,7 @@ MEANINGS = {
     "datacontenttype": "`application/json`.",
     CAUSATION: "The `id` of the request that it is about.",
     DATAREF: "Where the data lie, if they are too large for an event.",
+    MODEL: "The served name of the model that is meant.",
     EXPIRY: "When nobody waits for the result any more.",
     "traceparent": "The trace that the request belongs to, as W3C Trace Context has it.",
 }
@@ -183,7 +189,7 @@ def about(source: str, number: int, kind: str, data: BaseModel, **extensions: st
 
 def requested() -> CloudEvent:
     order = GenerationRequest(prompt="写一首关于春雨的诗", model="poet", seed=7)
-    extensions = {**TRACE, EXPIRY: "2026-01-31T09:00:00.000Z"}
+    extensions = {**TRACE, MODEL: "poet", EXPIRY: "2026-01-31T09:00:00.000Z"}
     return about(WEB, 0, REQUESTED, order).model_copy(update={"id": JOB, "extensions": extensions})
 
 
@@ -217,7 +223,8 @@ EXAMPLES = {
 
 def describe() -> str:
     """The whole page."""
-    rules = RULES.format(transient=transient(), final=final())
+    carried = ", ".join(f"`{name}`" for name in CARRIED)
+    rules = RULES.format(transient=transient(), final=final(), carried=carried)
     return HEAD + "".join([*catalogue(), rules, *attributes(), *map(section, EVENT_TYPES)])
 
 

@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from contract import ProblemError, problems
-from contract.cloudevents import CANCELLED, EXPIRY, JSON, REQUESTED, TRACE, Cancellation, CloudEvent, now
+from contract.cloudevents import CANCELLED, EXPIRY, JSON, MODEL, REQUESTED, TRACE, Cancellation, CloudEvent, now
 from web.failures import RETRY_SECONDS, refusal, transport_failures
 from wire.cloudevents import is_event, read_events, write_event
 
@@ -69,7 +69,7 @@ class Courier:
             type=kind,
             subject=record.id,
             time=now(),
-            extensions={**self._extensions, **trace, **extensions},
+            extensions={**self._extensions, **trace, MODEL: record.model, **extensions},
         )
 
     async def _send(self, event: CloudEvent, seconds: float) -> httpx.Response:
