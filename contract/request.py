@@ -22,6 +22,7 @@ from contract.fields import (
     TokenLimit,
     TopP,
 )
+from contract.problems import FieldError, field_problem, invalid_field
 
 Kind = Literal["text", "image"]
 
@@ -77,3 +78,18 @@ TEXT_FIELDS = frozenset(Sampling.model_fields) - frozenset(Painting.model_fields
 
 PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Sampling.model_fields) | {"previews"}
 """The fields of a request that mean something for a picture only."""
+
+MAKES: dict[Kind, str] = {"text": "writes texts", "image": "makes pictures"}
+
+_FOREIGN_FIELDS: dict[Kind, frozenset[str]] = {"text": PICTURE_FIELDS, "image": TEXT_FIELDS}
+
+
+def check_fits(order: GenerationRequest, model: str, kind: Kind) -> None:
+    """Raise a problem when the order asks for another kind than the model makes, or in fields that mean nothing to
+    it."""
+    if order.kind not in (None, kind):
+        raise invalid_field("kind", f"must be {kind} or left out: the model {model} {MAKES[kind]}")
+    given = order.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
+    if given:
+        detail = f"the model {model} {MAKES[kind]} and does not take this"
+        raise field_problem([FieldError(field=field, detail=detail) for field in given])
