@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 from weakref import WeakKeyDictionary
 
@@ -112,15 +113,18 @@ class Painted:
 
 EngineEvent = Started | Token | Finished | Progress | Preview | Painted
 End = Finished | Painted
+Watch = Callable[[EngineEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """All events of a task in one."""
+    """All events of a task in one. `first_token_at` is on the clock of time.monotonic, and the end's where there is no
+    token."""
 
     text: str
     queue_s: float
     end: Finished
+    first_token_at: float = field(compare=False)
 
 
 class _Mailbox:
@@ -192,30 +196,36 @@ class Generation:
             yield event
             left -= isinstance(event, End)
 
-    async def complete(self) -> Completion:
-        """Wait for the end; giving up waiting closes the generation."""
+    async def complete(self, watch: Watch | None = None) -> Completion:
+        """Wait for the end; giving up waiting closes the generation. `watch` is told every event."""
         queue_s = 0.0
         pieces: list[str] = []
+        first_token_at: float | None = None
         try:
             async for event in self:
+                if watch is not None:
+                    watch(event)
                 match event:
                     case Started():
                         queue_s = event.queue_s
                     case Token():
+                        first_token_at = first_token_at or time.monotonic()
                         pieces.append(event.text)
                     case Finished():
-                        return Completion("".join(pieces), queue_s, event)
+                        return Completion("".join(pieces), queue_s, event, first_token_at or time.monotonic())
         finally:
             self.close()
         raise AssertionError("a generation ends with Finished or raises")
 
-    async def pictures(self) -> tuple[list[Painted], float]:
+    async def pictures(self, watch: Watch | None = None) -> tuple[list[Painted], float]:
         """Wait for all pictures, and for how long the last of them was queued; giving up waiting closes the
-        generation."""
+        generation. `watch` is told every event."""
         queue_s = 0.0
         painted: list[Painted] = []
         try:
             async for event in self:
+                if watch is not None:
+                    watch(event)
                 if isinstance(event, Started):
                     queue_s = max(queue_s, event.queue_s)
                 elif isinstance(event, Painted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
@@ -20,8 +21,9 @@ from contract import problems
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.problems import ProblemError, invalid_field, invalid_fields
-from contract.request import Sampling, TextPrompt
-from predictor.engine import Completion, Engine, Generation, ModelError, Task, TextTask
+from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
+from contract.result import PictureResult, TextResult, Timing, Usage
+from predictor.engine import Completion, Engine, Generation, ModelError, Task, TextTask, Watch
 from predictor.startup import Startup
 from wire.deadline import REQUEST_SECONDS, request_seconds
 
@@ -52,6 +54,7 @@ def v1_body(payload: Any, shape: type[Body]) -> Body:
 class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     """One served model, whatever it makes. Ready after a warm-up generation, alive while its engine moves."""
 
+    kind: ClassVar[Kind]
     outputs: ClassVar[dict[str, str]]
     """Names and datatypes of the V2 tensors that a prediction has."""
 
@@ -126,11 +129,23 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     async def submit(self, task: Task, headers: Mapping[str, str]) -> Generation:
         """Accept a task; a ProblemError when the model is not loaded or alive, or the engine refuses it.
 
-        `headers` of the request, with names in lower case, may hold a deadline.
+        `headers` of the request, with names in lower case, may hold a deadline; the task may have one, too.
         """
         if not (self.ready and self._engine.alive):
             raise self.not_ready()
-        return await self._engine.submit(replace(task, seconds=request_seconds(headers, self._request_seconds)))
+        limit = self._request_seconds if task.seconds is None else min(task.seconds, self._request_seconds)
+        return await self._engine.submit(replace(task, seconds=request_seconds(headers, limit)))
+
+    @abstractmethod
+    def task(self, order: GenerationRequest) -> Task:
+        """What the engine is to do for an order that fits this model."""
+
+    @abstractmethod
+    async def result(
+        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+    ) -> TextResult | PictureResult:
+        """What an order comes to that was begun at a time of time.monotonic; giving up waiting closes the generation.
+        `watch` is told every event."""
 
     def validate(self, payload: Any) -> Any:
         return payload  # KServe's own knows less about the payload than `predict`
@@ -181,6 +196,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 class TextModel(GenerationModel):
     """Writes: a prediction is a text."""
 
+    kind: ClassVar[Kind] = "text"
     outputs: ClassVar[dict[str, str]] = {
         "text": "BYTES",
         "finish_reason": "BYTES",
@@ -205,8 +221,33 @@ class TextModel(GenerationModel):
         return self._response(request, columns)
 
     async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
-        generation = await self.submit(TextTask(({"role": "user", "content": prompt},), sampling), headers)
+        generation = await self.submit(_task(prompt, sampling), headers)
         return await generation.complete()
+
+    def task(self, order: GenerationRequest) -> Task:
+        return _task(order.prompt, order)
+
+    async def result(
+        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+    ) -> TextResult:
+        completion = await generation.complete(watch)
+        end = completion.end
+        return TextResult(
+            id=result_id,
+            model=self.name,
+            text=completion.text,
+            finish_reason=end.finish_reason,
+            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+            timing=Timing(
+                queue_s=completion.queue_s,
+                first_token_s=completion.first_token_at - begun,
+                total_s=time.monotonic() - begun,
+            ),
+        )
+
+
+def _task(prompt: str, sampling: Sampling) -> TextTask:
+    return TextTask(({"role": "user", "content": prompt},), sampling)
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:

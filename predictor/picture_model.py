@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ from pydantic import Field
 
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
-from contract.request import Painting, PicturePrompt
-from predictor.engine import Painted, PictureTask
+from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
+from contract.result import Picture, PictureResult, PictureTiming
+from predictor.engine import Generation, Painted, PictureTask, Task, Watch
 from predictor.model import GenerationModel, all_of, read_tensors, v1_body
 from predictor.picture_file import MEDIA_TYPES, finished
 
@@ -25,6 +27,7 @@ class _V1Body(StrictModel):
 class PictureModel(GenerationModel):
     """Paints: a prediction is one picture or more."""
 
+    kind: ClassVar[Kind] = "image"
     outputs: ClassVar[dict[str, str]] = {"image": "BYTES", "seed": "INT64"}
 
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
@@ -57,20 +60,41 @@ class PictureModel(GenerationModel):
         painted, _ = await generation.pictures()
         return painted
 
+    def task(self, order: GenerationRequest) -> Task:
+        return PictureTask(order.prompt, order)
 
-async def _prediction(painted: list[Painted], painting: PicturePrompt, model: str) -> dict[str, Any]:
-    """The pictures of one prompt: the members that `/generate` answers with, too."""
-    form = painting.format or "png"
-    images = []
-    for one in painted:
-        file = await asyncio.to_thread(finished, one, form, painting.prompt, model)
-        images.append(
-            {
-                "data": base64.b64encode(file).decode(),
-                "media_type": MEDIA_TYPES[form],
-                "seed": one.seed,
-                "width": one.image.width,
-                "height": one.image.height,
-            }
+    async def result(
+        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+    ) -> PictureResult:
+        painted, queue_s = await generation.pictures(watch)
+        return PictureResult(
+            id=result_id,
+            model=self.name,
+            images=await _pictures(painted, order, self.name),
+            steps=painted[0].steps,
+            understood=painted[0].understood,
+            timing=PictureTiming(queue_s=queue_s, total_s=time.monotonic() - begun),
         )
+
+
+async def _prediction(painted: list[Painted], prompt: PicturePrompt, model: str) -> dict[str, Any]:
+    """The pictures of one prompt: the members that `/generate` answers with, too."""
+    images = [picture.model_dump() for picture in await _pictures(painted, prompt, model)]
     return {"images": images, "steps": painted[0].steps, "understood": painted[0].understood}
+
+
+async def _pictures(painted: list[Painted], prompt: PicturePrompt, model: str) -> list[Picture]:
+    form = prompt.format or "png"
+    pictures = []
+    for one in painted:
+        file = await asyncio.to_thread(finished, one, form, prompt.prompt, model)
+        pictures.append(
+            Picture(
+                data=base64.b64encode(file).decode(),
+                media_type=MEDIA_TYPES[form],
+                seed=one.seed,
+                width=one.image.width,
+                height=one.image.height,
+            )
+        )
+    return pictures

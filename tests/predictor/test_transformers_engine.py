@@ -191,7 +191,7 @@ async def test_without_a_chat_template_the_turns_are_lines(loaded: TransformersE
 
 async def same_but_queue(engine: TransformersEngine, prompt: str, as_queued: Completion, **sampling: Any) -> Completion:
     completion = await write(engine, prompt, **sampling)
-    return Completion(completion.text, as_queued.queue_s, completion.end)
+    return Completion(completion.text, as_queued.queue_s, completion.end, completion.first_token_at)
 
 
 async def test_a_chat_template_writes_the_prompt(loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
