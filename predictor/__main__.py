@@ -16,6 +16,7 @@ from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
+    from predictor.event_routes import Subscriber
     from predictor.model import GenerationModel
 
 
@@ -30,6 +31,7 @@ def main() -> int:
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     try:
         kind = check_source(settings.model, settings.kind)
         listener = listen(settings.host, settings.port)
@@ -50,6 +52,7 @@ def main() -> int:
         grpc_port=settings.grpc_port,
         grace_seconds=settings.grace_seconds,
         quiet_seconds=settings.quiet_seconds,
+        subscriber=_subscriber(settings, model),
     ).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
@@ -76,6 +79,39 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
 
     writer = TransformersEngine(settings.model, max_length=settings.max_length, **common)
     return TextModel(settings.served_name, writer, request_seconds=settings.request_seconds)
+
+
+def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
+    from predictor.announcements import Announcer
+    from predictor.event_replies import Replies
+    from predictor.event_routes import Subscriber
+    from predictor.redelivery import Ledger
+
+    source = settings.source
+    artifacts = replicas = announcer = None
+    if settings.artifacts_url:
+        from wire.artifacts import Artifacts
+
+        artifacts = Artifacts(settings.artifacts_url)
+    if settings.store_url:
+        from predictor.replicas import Replicas
+
+        replicas = Replicas(
+            settings.store_url,
+            source,
+            reply_seconds=settings.reply_seconds,
+            request_seconds=settings.request_seconds,
+        )
+    if settings.progress_events:
+        assert settings.k_sink is not None
+        announcer = Announcer(settings.k_sink, source, model.name, model.kind, extensions=settings.sink_extensions)
+    ledger = Ledger(
+        replicas,
+        replies=settings.max_replies,
+        reply_bytes=settings.reply_bytes,
+        reply_seconds=settings.reply_seconds,
+    )
+    return Subscriber(model, Replies(source, settings.event_bytes, artifacts), ledger, announcer)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ FINISHED = Counter("shangcai_request_success", "Requests that ended well.", ["fi
 CANCELLED = Counter("shangcai_requests_cancelled", "Requests whose client left.", ["where"])
 REJECTED = Counter("shangcai_requests_rejected", "Requests refused.", ["reason"])
 OUT_OF_MEMORY = Counter("shangcai_out_of_memory", "Steps that ran out of memory.")
+EVENTS = Counter("shangcai_events", "CloudEvents delivered, by what they were answered with.", ["outcome"])
+REDELIVERIES = Counter("shangcai_redeliveries", "Deliveries of a request that was running or done.", ["found"])
 
 
 def watch(admission: Admission) -> None:

@@ -1,8 +1,8 @@
 """KServe's ModelServer, with the parts that its users would stumble over put right.
 
 What is KServe's stays KServe's: the V1 and V2 routes, gRPC, metrics and the life-cycle. Ours are the listening socket
-(open before anything heavy is imported), readiness and liveness that tell the truth, the OpenAI routes, one form of
-error everywhere, and cancelling when a client leaves.
+(open before anything heavy is imported), readiness and liveness that tell the truth, the OpenAI routes, the routes for
+events, one form of error everywhere, and cancelling when a client leaves.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from starlette.exceptions import HTTPException
 
 from contract.problems import ProblemError
 from predictor import dialects
+from predictor.event_routes import Subscriber
 from predictor.model import GenerationModel, TextModel
 from predictor.openai_routes import models_router, text_router
 from predictor.traffic import Traffic
@@ -58,6 +59,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grpc_port: int | None,
         grace_seconds: int,
         quiet_seconds: float = 0.0,
+        subscriber: Subscriber | None = None,
     ) -> None:
         super().__init__(
             http_port=listener.getsockname()[1],
@@ -72,8 +74,10 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         self.model = model
         self.register_model(model)
         self.repository = _OneModel(self.registered_models)
+        self.subscriber = subscriber or Subscriber(model)
         self.rest = _RESTServer(
             model,
+            self.subscriber,
             listener,
             _RestDataPlane(model, self.registered_models),
             self.repository,
@@ -101,11 +105,13 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     async def _serve(self) -> None:
         grpc = await self._start_grpc() if self.enable_grpc else None
         draining = asyncio.create_task(self._drain(grpc))
+        self.subscriber.start()
         try:
             await self.rest.start()
         finally:
             draining.cancel()
             self.model.stop()
+            await self.subscriber.close()
 
     async def _drain(self, grpc: aio.Server | None) -> None:
         """Once asked to leave: serve on until it is quiet or the grace is over, then end what there still is."""
@@ -195,6 +201,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
     def __init__(
         self,
         model: GenerationModel,
+        subscriber: Subscriber,
         listener: socket.socket,
         dataplane: DataPlane,
         repository: ModelRepositoryExtension,
@@ -206,6 +213,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
             "", dataplane, repository, http_port=0, grace_period=LAST_SECONDS, timeout_keep_alive=timeout_keep_alive
         )
         self._model = model
+        self._subscriber = subscriber
         self._listener = listener
         self.traffic = Traffic()
         # uvicorn's own would close the listener at once, and turn what queue-proxy still holds for us into 502s.
@@ -222,7 +230,13 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         self._server.should_exit = True
 
     def create_application(self) -> FastAPI:
-        app = FastAPI(title="Shangcai predictor", docs_url=None, redoc_url=None, openapi_url=None)
+        app = FastAPI(
+            title="Shangcai predictor",
+            routes=self._subscriber.routes,  # the first, for one of them takes events from KServe's
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+        )
         app.include_router(models_router(self._model))
         if isinstance(self._model, TextModel):
             app.include_router(text_router(self._model))

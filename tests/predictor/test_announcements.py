@@ -1,0 +1,289 @@
+"""What is told while it is going on: when, to whom, and that nothing waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
+from predictor.announcements import PACE_SECONDS, QUEUE, SEND_SECONDS, Announcer
+from predictor.engine import Progress, Started, Token
+from predictor.event_routes import Subscriber
+from predictor.startup import Startup
+from wire.cloudevents import read_events, write_event
+
+DEADLINE = 60.0
+SOURCE = "urn:shangcai:model:poet"
+
+
+@dataclass
+class Sink:
+    """Takes events, once the gate is open, and answers with a status."""
+
+    url: str = ""
+    status: int = 202
+    requests: int = 0
+    events: list[CloudEvent] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, request: Request) -> Response:
+        self.requests += 1
+        delivery = read_events(request.headers, await request.body())
+        await self.gate.wait()
+        assert delivery.mode == "binary"
+        self.events += delivery.events
+        return Response(status_code=self.status)
+
+    @property
+    def runs(self) -> list[tuple[str, Any]]:
+        """Type and data of the events about runs."""
+        return [(event.type, json.loads(event.data or b"")) for event in self.events if event.subject]
+
+    @property
+    def loading(self) -> list[Any]:
+        """Data of the events about loading."""
+        return [json.loads(event.data or b"") for event in self.events if not event.subject]
+
+    @property
+    def phases(self) -> list[str]:
+        return [data["phase"] for data in self.loading]
+
+
+@pytest.fixture
+async def sink(eventually: Any) -> AsyncIterator[Sink]:
+    """Under uvicorn, in this loop. Its gate is open."""
+    sink = Sink()
+    sink.gate.set()
+    listener = socket.create_server(("127.0.0.1", 0))
+    sink.url = f"http://127.0.0.1:{listener.getsockname()[1]}/broker"
+    app = Starlette(routes=[Route("/broker", sink.take, methods=["POST"])])
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await eventually(lambda: server.started)
+    yield sink
+    sink.gate.set()
+    server.should_exit = True
+    await asyncio.wait_for(serving, DEADLINE)
+
+
+@pytest.fixture
+async def announce(sink: Sink) -> AsyncIterator[Callable[..., Announcer]]:
+    """Makes announcers to the sink that are closed after the test; loading has ended."""
+    made: list[Announcer] = []
+
+    def make(**settings: Any) -> Announcer:
+        startup = Startup()
+        startup.succeed()
+        settings = {"pace_seconds": 0.0} | settings
+        made.append(Announcer(settings.pop("sink", sink.url), SOURCE, "poet", "text", **settings))
+        made[-1].start(startup)
+        return made[-1]
+
+    yield make
+    for announcer in made:
+        await announcer.close()
+
+
+def request(**changes: Any) -> CloudEvent:
+    return CloudEvent(**{"id": "1", "source": "/test", "type": REQUESTED} | changes)
+
+
+def test_the_defaults_are_the_named_ones() -> None:
+    assert (PACE_SECONDS, QUEUE, SEND_SECONDS) == (0.5, 256, 2)
+
+
+# Runs
+
+
+async def test_a_text_is_told_as_it_comes(announce: Callable[..., Announcer], sink: Sink, eventually: Any) -> None:
+    extensions = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "other": "x"}
+    note = announce(extensions={"cluster": "月"}).narrate(request(subject="job-1", extensions=extensions), 1)
+
+    for event in (Started(0.1), Token("春"), Token("雨")):
+        note(event)
+
+    await eventually(lambda: len(sink.events) == 4)
+    assert sink.runs == [
+        (ACCEPTED, {"model": "poet", "kind": "text"}),
+        (PROGRESS, {"model": "poet", "state": "running", "text": "春"}),
+        (PROGRESS, {"model": "poet", "state": "running", "text": "春雨"}),
+    ]
+    assert len({event.id for event in sink.events}) == 4
+    for sent in (sent for sent in sink.events if sent.subject):
+        assert (sent.source, sent.subject) == (SOURCE, "job-1")
+        assert sent.time is not None
+        carried = {"traceparent": extensions["traceparent"], "causationid": "1"}
+        assert sent.extensions == carried | {"cluster": "月"}
+
+
+async def test_pictures_are_told_by_the_slowest_one(
+    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+) -> None:
+    note = announce().narrate(request(), 2)
+
+    for event in (Started(0.1), Progress(0, 1, 4), Progress(0, 2, 4), Started(0.2), Progress(1, 1, 4)):
+        note(event)
+    for event in (Progress(1, 2, 4), Progress(1, 3, 4), Progress(0, 3, 4)):
+        note(event)
+
+    await eventually(lambda: len(sink.runs) == 4)
+    steps = [{"model": "poet", "state": "running", "step": step, "of": 4} for step in (1, 2, 3)]
+    assert sink.runs == [(ACCEPTED, {"model": "poet", "kind": "text"}), *((PROGRESS, step) for step in steps)]
+
+
+async def test_a_run_is_told_of_now_and_then_and_one_run_does_not_silence_another(
+    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+) -> None:
+    announcer = announce(pace_seconds=1_000.0)
+    one, other = announcer.narrate(request(id="1"), 1), announcer.narrate(request(id="2"), 1)
+
+    for note in (one, other):
+        note(Started(0.1))
+        for _ in range(100):
+            note(Token("x"))
+
+    await eventually(lambda: len(sink.events) == 3)
+    assert [kind for kind, _ in sink.runs] == [ACCEPTED, ACCEPTED]
+
+
+# Loading
+
+
+async def test_loading_is_told_phase_by_phase_and_has_no_subject(sink: Sink, eventually: Any) -> None:
+    startup = Startup()
+    announcer = Announcer(sink.url, SOURCE, "poet", "text", pace_seconds=0.001)
+    announcer.start(startup)
+
+    for phase in ("importing torch", "warming up"):
+        await eventually(lambda: sink.events)
+        told = len(sink.events)
+        startup.enter(phase)
+        await eventually(lambda told=told: len(sink.events) > told)
+    startup.succeed()
+    await eventually(lambda: len(sink.events) == 4)
+    await announcer.close()
+
+    assert sink.phases == ["starting", "importing torch", "warming up", "ready"]
+    for event, data in zip(sink.events, sink.loading, strict=True):
+        assert (event.type, event.subject, event.extensions) == (PROGRESS, None, {})
+        assert (data["model"], data["state"]) == ("poet", "loading")
+        assert data["seconds"] >= 0
+
+
+async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) -> None:
+    startup = Startup()
+    startup.fail("no weights")
+    announcer = Announcer(sink.url, SOURCE, "poet", "text")
+
+    announcer.start(startup)
+
+    await eventually(lambda: sink.events)
+    assert sink.phases == ["failed"]
+    await announcer.close()
+
+
+# Never in the way
+
+
+async def test_when_the_sink_is_slow_the_oldest_are_dropped(
+    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+) -> None:
+    sink.gate.clear()
+    announcer = announce(queue=3)
+    await eventually(lambda: sink.requests == 1)  # of loading, which is on its way
+    note = announcer.narrate(request(), 1)
+    note(Started(0.1))
+    for piece in "abcde":
+        note(Token(piece))
+
+    sink.gate.set()
+
+    await eventually(lambda: len(sink.events) == 4)
+    assert [data["text"] for _, data in sink.runs] == ["abc", "abcd", "abcde"]
+
+
+async def test_a_sink_that_does_not_answer_is_given_up(
+    announce: Callable[..., Announcer], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.gate.clear()
+    announce(send_seconds=0.05)
+
+    await eventually(lambda: caplog.records)
+
+    assert "does not take what is announced" in caplog.messages[0]
+
+
+async def test_failures_are_told_once_until_it_works_again(
+    announce: Callable[..., Announcer], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    sink.status = 503
+    note = announce().narrate(request(), 1)
+    for event in (Started(0.1), Token("a"), Token("b")):
+        note(event)
+    await eventually(lambda: sink.requests == 4)
+    sink.status = 202
+    note(Token("c"))
+    await eventually(lambda: sink.requests == 5)
+    assert caplog.messages == [f"{sink.url} does not take what is announced: status 503"]
+
+    sink.status = 404
+    note(Token("d"))
+    await eventually(lambda: len(caplog.messages) == 2)
+
+
+async def test_a_sink_that_is_not_there_is_told_once(
+    announce: Callable[..., Announcer], eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    note = announce(sink="http://127.0.0.1:1/").narrate(request(), 1)
+    note(Started(0.1))
+
+    await eventually(lambda: caplog.records)
+
+    assert "ConnectError" in caplog.messages[0]
+
+
+# Of a server
+
+
+async def test_a_server_tells_of_loading_and_of_what_it_runs(
+    start_server: Any, engine: Any, sink: Sink, eventually: Any
+) -> None:
+    def subscriber(model: Any) -> Subscriber:
+        announcer = Announcer(sink.url, SOURCE, model.name, model.kind, pace_seconds=0.001)
+        return Subscriber(model, announcer=announcer)
+
+    served = await start_server(engine, subscriber, wait=False)
+    await eventually(lambda: "pretending to load" in sink.phases)
+    engine.load_gate.set()
+    await eventually(lambda: "ready" in sink.phases)
+    gate = asyncio.Event()
+    engine.enqueue(gate, "春", gate, "雨")
+    headers, content = write_event(
+        request(subject="job-1", datacontenttype="application/json", data=b'{"prompt": "a"}')
+    )
+
+    async with httpx.AsyncClient(base_url=served.url, timeout=DEADLINE) as client:
+        delivery = asyncio.create_task(client.post("/", headers=headers, content=content))
+        await eventually(lambda: sink.runs)
+        gate.set()
+        answer = await delivery
+
+    assert answer.headers["ce-type"] == COMPLETED
+    assert sink.runs[0] == (ACCEPTED, {"model": "poet", "kind": "text"})
+    assert {(event.subject, event.source) for event in sink.events} == {(None, SOURCE), ("job-1", SOURCE)}
+    assert {kind for kind, _ in sink.runs} <= {ACCEPTED, PROGRESS}
