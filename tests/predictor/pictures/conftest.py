@@ -505,16 +505,20 @@ class Lent(Engine):
 
 @pytest.fixture
 async def serve(eventually: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Serves a loaded engine as "painter"; the client to ask it with. The server ends with the test."""
+    """Serves a loaded engine as "painter"; the client to ask it with. The server ends with the test. `subscriber` makes
+    one for a model."""
     with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
         from predictor.picture_model import PictureModel
         from predictor.server import PredictorServer
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(engine: Engine, **settings: Any) -> httpx.AsyncClient:
+        async def start(
+            engine: Engine, subscriber: Callable[[Any], Any] | None = None, **settings: Any
+        ) -> httpx.AsyncClient:
             model = PictureModel("painter", Lent(engine), **settings)
             listener = listen("127.0.0.1", 0)
-            server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5)
+            taking = subscriber and subscriber(model)
+            server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5, subscriber=taking)
             serving = asyncio.create_task(server._serve())
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
