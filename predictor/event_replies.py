@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from contract import problems
-from contract.cloudevents import CAUSATION, COMPLETED, DATAREF, EVENT_BYTES, FAILED, TRACE, CloudEvent, now
+from contract.cloudevents import CARRIED, CAUSATION, COMPLETED, DATAREF, EVENT_BYTES, FAILED, CloudEvent, now
 from contract.problems import Problem, ProblemError
 from contract.result import PictureResult, TextResult
 from wire.cloudevents import write_event
 
 if TYPE_CHECKING:  # only few deployments need it
     from wire.artifacts import Artifacts
-
-CARRIED = (*TRACE, "correlationid", "partitionkey")
-"""Extensions of a request that what is said about it has, too."""
 
 
 def default_source(name: str) -> str:

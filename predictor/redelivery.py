@@ -13,7 +13,7 @@ from predictor import metrics
 if TYPE_CHECKING:  # only few deployments need it
     from predictor.replicas import Replicas
 
-REPLIES = 1_024
+REPLIES = 16_384
 """Most replies that are remembered."""
 
 REPLY_BYTES = 67_108_864

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationInfo
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
-from contract.cloudevents import EVENT_BYTES, CloudEvent
+from contract.cloudevents import EVENT_BYTES
 from contract.request import Kind
 from predictor.event_replies import default_source
 from predictor.redelivery import REPLIES, REPLY_BYTES, REPLY_SECONDS
 from predictor.source import MOUNT_POINT
 from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
@@ -54,22 +55,9 @@ def _store(url: str) -> str:
     return url
 
 
-class _Overrides(BaseModel):
-    extensions: dict[str, str] = {}
-
-
-def _extensions(overrides: str) -> dict[str, str]:
-    """The extension attributes in what a SinkBinding injects."""
-    try:
-        extensions = _Overrides.model_validate_json(overrides).extensions
-        return CloudEvent(id="1", source="1", type="1", extensions=extensions).extensions
-    except ValidationError:
-        raise ValueError('must be JSON such as {"extensions": {"name": "value"}}') from None
-
-
-def _overrides(overrides: str) -> str:
-    _extensions(overrides)
-    return overrides
+def _overrides(text: str) -> str:
+    overrides(text)
+    return text
 
 
 def _has_sink(wanted: bool, info: ValidationInfo) -> bool:
@@ -171,4 +159,4 @@ class Settings(PlanSettings):
     @property
     def sink_extensions(self) -> dict[str, str]:
         """Of the events that go to K_SINK."""
-        return _extensions(self.k_ce_overrides) if self.k_ce_overrides else {}
+        return overrides(self.k_ce_overrides or "")

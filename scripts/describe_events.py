@@ -103,8 +103,8 @@ request fails as `{problems.RESULT_TOO_LARGE.slug}`.
 **Trace and causation.** What is said about a request has its `subject` (or its `id`, where it has no subject), its
 extensions {{carried}}, and its `id` as `{CAUSATION}`.
 
-**Several models.** A request with the extension `{MODEL}`, as `web` sends it, is for the predictor of that name; Triggers
-filter by it, and a predictor of another name that gets it all the same leaves it alone (204).
+**Several models.** A request with the extension `{MODEL}`, as `web` sends it, is for the predictor of that name;
+Triggers filter by it, and a predictor of another name that gets it all the same leaves it alone (204).
 
 **Loops.** A reply never has the type of a request. A Trigger should filter on the types that its subscriber is meant to
 take: `{short(REQUESTED)}` and `{short(CANCELLED)}` for the predictor, the others for `web`.

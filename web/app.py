@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.answers import PICTURE_HEADERS
-from web.courier import Courier, overriding
+from web.courier import Courier
 from web.generation import Generate
 from web.generations import JOB_HEADERS, Generations
 from web.identity import IdentityMiddleware
@@ -29,6 +29,7 @@ from web.proof import Proof
 from web.replies import Replies
 from web.rest import Rest
 from web.upstream import Upstream, make_client
+from wire.cloudevents import overrides
 from wire.guard import RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
@@ -117,7 +118,7 @@ def _store(settings: Settings) -> Store:
 
 def _courier(settings: Settings, client: httpx.AsyncClient, replies: Replies) -> Courier:
     assert settings.k_sink is not None
-    return Courier(client, settings.k_sink, settings.event_source, overriding(settings.k_ce_overrides), replies)
+    return Courier(client, settings.k_sink, settings.event_source, overrides(settings.k_ce_overrides), replies)
 
 
 def _artifacts(settings: Settings) -> Artifacts | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from contract import ProblemError, problems
 from contract.cloudevents import CANCELLED, EXPIRY, JSON, MODEL, REQUESTED, TRACE, Cancellation, CloudEvent, now
@@ -84,17 +82,3 @@ class Courier:
             detail = f"The sink answered with status {response.status_code}."
             raise ProblemError(problems.UNDELIVERED, detail, retry_after=RETRY_SECONDS)
         raise refusal(self._sink, response.status_code, response.headers, response.content)
-
-
-class _Overrides(BaseModel):
-    extensions: dict[str, str] = {}
-
-
-def overriding(text: str) -> dict[str, str]:
-    """The extensions in K_CE_OVERRIDES, which may be empty; a ValueError when it is something else."""
-    if not text.strip():
-        return {}
-    try:
-        return _Overrides.model_validate(json.loads(text)).extensions
-    except (ValueError, ValidationError):
-        raise ValueError('must be JSON such as {"extensions": {"name": "value"}}') from None

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract import Kind
 from contract.limits import BODY_BYTES, BODY_SECONDS
-from web.courier import overriding
+from wire.cloudevents import overrides
 from wire.guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
 
@@ -72,7 +72,7 @@ def _lower(value: object) -> object:
 
 
 def _overrides(text: str) -> str:
-    overriding(text)
+    overrides(text)
     return text
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote, unquote_to_bytes
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from contract import problems
 from contract.cloudevents import ATTRIBUTES, JSON, CloudEvent
@@ -93,6 +93,20 @@ def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str
 
 def write_batch(events: Iterable[CloudEvent]) -> tuple[dict[str, str], bytes]:
     return {"content-type": BATCHED}, b"[" + b",".join(map(_document, events)) + b"]"
+
+
+class _Overrides(BaseModel):
+    extensions: dict[str, str] = Field(default={})
+
+
+def overrides(text: str) -> dict[str, str]:
+    """The extension attributes in K_CE_OVERRIDES, as a SinkBinding injects it, empty or not; a ValueError when it is
+    something else."""
+    try:
+        extensions = _Overrides.model_validate_json(text.strip() or "{}").extensions
+        return CloudEvent(id="1", source="1", type="1", extensions=extensions).extensions
+    except ValidationError:
+        raise ValueError('must be JSON such as {"extensions": {"name": "value"}}') from None
 
 
 def is_json(content_type: str | None) -> bool:

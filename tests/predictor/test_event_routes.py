@@ -25,6 +25,7 @@ from contract.cloudevents import (
     EVENT_TYPES,
     EXPIRY,
     FAILED,
+    MODEL,
     PROGRESS,
     REQUESTED,
     CloudEvent,
@@ -778,3 +779,11 @@ async def test_events_are_counted_by_what_became_of_them(client: httpx.AsyncClie
 
     after = [counted("shangcai_events_total", outcome=outcome) for outcome in outcomes]
     assert [late - early for early, late in zip(before, after, strict=True)] == [1, 2, 1, 3]
+
+
+async def test_a_request_that_is_meant_for_another_model_is_left_alone(client: httpx.AsyncClient, engine: Any) -> None:
+    """Two predictors behind one broker, and Triggers that do not filter by model."""
+    answer = await send(client, requested(extensions={MODEL: "painter"}))
+    assert (answer.status_code, answer.content, engine.tasks) == (204, b"", [])
+    engine.enqueue("春")
+    assert text(reply(await send(client, requested(id="2", extensions={MODEL: "poet"})))) == "春"

@@ -101,7 +101,7 @@ async def test_closing_gives_up_what_runs(eventually: Any) -> None:
 
 
 def test_the_defaults_are_the_named_ones() -> None:
-    assert (REPLIES, REPLY_BYTES, REPLY_SECONDS, LEASE_SECONDS) == (1_024, 64 * 2**20, 600, 15)
+    assert (REPLIES, REPLY_BYTES, REPLY_SECONDS, LEASE_SECONDS) == (16_384, 64 * 2**20, 600, 15)
 
 
 async def test_the_oldest_replies_are_forgotten_when_there_are_too_many() -> None:

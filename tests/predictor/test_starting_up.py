@@ -97,7 +97,7 @@ def test_everything_has_a_default() -> None:
         "event_bytes": 262144,
         "artifacts_url": None,
         "store_url": None,
-        "max_replies": 1024,
+        "max_replies": 16_384,
         "reply_bytes": 67108864,
         "reply_seconds": 600,
         "k_sink": None,
