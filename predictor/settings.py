@@ -38,7 +38,12 @@ Memory = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
 
 def _variable(name: str) -> Callable[[], str | None]:
     """The value of an environment variable that others than us know by this name, too."""
-    return lambda: os.environ.get(name) or None
+
+    def read() -> str | None:
+        return os.environ.get(name) or None
+
+    read.__name__ = name  # which --help shows
+    return read
 
 
 def _artifacts(url: str) -> str:
