@@ -9,9 +9,9 @@ import math
 import secrets
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
@@ -28,6 +28,7 @@ from contract import (
     TextResult,
     problems,
 )
+from contract.cloudevents import written
 from contract.problems import raised
 from web.draft import LiveEvent
 from web.pace import Pace
@@ -61,7 +62,7 @@ class Way(Protocol):
         """Bring it on its way, or to its end. A transient ProblemError: to be tried again; any other: its end."""
 
     async def cancel(self, record: Record) -> None:
-        """It was ended before its time. Not called for what `run` is busy with, which is cancelled itself."""
+        """It was ended before its time. A `run` that is busy with it is cancelled besides."""
 
 
 class Jobs:
@@ -71,7 +72,7 @@ class Jobs:
         self._settings = settings
         self._store = store
         self._way = way
-        self._paces = {model: Pace() for model in settings.models}
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # a shared store has other replicas' models, too
         self._claims: set[Claim] = set()
         self._runs: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -110,8 +111,10 @@ class Jobs:
         something else (KEY_REUSED)."""
         body = sent.model_dump_json(exclude={"stream"}, exclude_none=True)
         now = time.time()
-        if order.seed is None:  # an attempt after the first one, and a redelivery, are to say the same again
-            order = order.model_copy(update={"seed": secrets.randbits(32)})
+        # An attempt after the first one, and a redelivery, are to say the same again; and whoever it gets to is to know
+        # which model was chosen.
+        seed = secrets.randbits(32) if order.seed is None else order.seed
+        order = order.model_copy(update={"seed": seed, "model": model})
         record = Record(
             id=uuid.uuid4().hex if key is None else hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32],
             model=model,
@@ -155,10 +158,10 @@ class Jobs:
             model=record.model,
             kind=record.kind,
             position=await self._store.position(record) if record.state == "queued" else None,
-            created_at=_written(record.created),
-            started_at=None if record.started is None else _written(record.started),
-            ended_at=None if record.ended is None else _written(record.ended),
-            deadline_at=_written(record.deadline),
+            created_at=written(record.created),
+            started_at=None if record.started is None else written(record.started),
+            ended_at=None if record.ended is None else written(record.ended),
+            deadline_at=written(record.deadline),
             result=result_of(record) if record.state == "completed" else None,
             error=Problem.model_validate_json(record.outcome or "")
             if record.state in ("failed", "cancelled")
@@ -238,12 +241,15 @@ class Jobs:
                 places.release()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            if claim in self._claims:  # the lease ran out, in an outage perhaps, but the work goes on
+                places.release()
+                continue
+            self._claims.add(claim)
             run = asyncio.create_task(self._run(claim))
             self._runs.add(run)
             run.add_done_callback(leave)
 
     async def _run(self, claim: Claim) -> None:
-        self._claims.add(claim)
         try:
             await self._bring(claim.job)
             await self._store.done(claim)
@@ -268,6 +274,11 @@ class Jobs:
                 detail = f"It was begun {record.attempts} times and broken off each time."
                 await self.end(job, ProblemError(problems.UNDELIVERED, detail))
                 return
+            if record.deadline <= time.time():
+                await self._expire(job)
+                return
+            if record.started is not None:  # by a replica that is no more
+                await self._void(job)
             try:
                 await self._unless_ended(job, self._way.run(record, self))
                 return
@@ -284,19 +295,17 @@ class Jobs:
         ended = asyncio.ensure_future(self._store.ended(job))
         try:
             await asyncio.wait({run, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if run.done():
-                run.result()
+            (run if run.done() else ended).result()  # or the problem: of the work, or of the store
         finally:
             run.cancel()
             ended.cancel()
             await asyncio.wait({run, ended})
 
     async def _again(self, record: Record, error: ProblemError) -> None:
-        """Wait until it is worth another attempt; what was told of the last one is void."""
+        """Wait until it is worth another attempt."""
         current = await self._store.get(record.id)
         if current is not None and current.started is not None:
-            await self._store.restart(record.id)
-            await self.tell(record.id, [StatusEvent(state="queued")])
+            await self._void(record.id)
         wait = min(error.problem.retry_after or RETRY_SECONDS, MOST_RETRY_SECONDS)
         left = record.deadline - time.time()
         if wait >= left:
@@ -304,6 +313,11 @@ class Jobs:
             await self.end(record.id, error)
             return
         await self._unless_ended(record.id, asyncio.sleep(wait * (0.5 + secrets.randbelow(1_000) / 1_000)))
+
+    async def _void(self, job: str) -> None:
+        """What was told of the last attempt does not count."""
+        await self._store.restart(job)
+        await self.tell(job, [StatusEvent(state="queued")])
 
     async def _keep(self) -> None:
         while True:
@@ -334,7 +348,3 @@ def result_of(record: Record) -> TextResult | PictureResult:
 
 def _problem_of(record: Record) -> Problem:
     return Problem.model_validate_json(record.outcome or "")
-
-
-def _written(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -80,8 +80,9 @@ class RedisStore(Store):
 
     async def close(self) -> None:
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+            while not self._listening.done():  # see _outages
+                self._listening.cancel()
+                await asyncio.wait({self._listening}, timeout=0.1)
         await self._redis.aclose()
 
     async def add(self, record: Record, *, queued: bool = True) -> Record:
@@ -339,9 +340,18 @@ class RedisStore(Store):
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """What is left of an outage when the client library has given up; to be full or read-only is one, too."""
+    """What is left of an outage when the client library has given up; to be full or read-only is one, too.
+
+    On Python 3.11 asyncio.wait_for, by which the library sends, loses a cancellation that comes just when something is
+    sent: whoever was cancelled would go on for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     try:
         yield
+        if task.cancelling() > cancelled:
+            raise asyncio.CancelledError
     except (RedisError, OSError) as error:
         log.warning("the store: %s", error)
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
