@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -123,9 +124,14 @@ ATTRIBUTES = frozenset(CloudEvent.model_fields) - {"extensions", "data"}
 """The names that the specification itself gives a meaning."""
 
 
+def written(seconds: float) -> str:
+    """A moment, in seconds since 1970, as RFC 3339 writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def now() -> str:
     """This moment as an event's `time`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return written(time.time())
 
 
 class Acceptance(StrictModel):

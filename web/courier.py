@@ -5,14 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httpx
 
 from contract import ProblemError, problems
-from contract.cloudevents import CANCELLED, EXPIRY, JSON, MODEL, REQUESTED, TRACE, Cancellation, CloudEvent, now
+from contract.cloudevents import (
+    CANCELLED,
+    EXPIRY,
+    JSON,
+    MODEL,
+    REQUESTED,
+    TRACE,
+    Cancellation,
+    CloudEvent,
+    now,
+    written,
+)
 from web.failures import RETRY_SECONDS, refusal, transport_failures
 from wire.cloudevents import is_event, read_events, write_event
 
@@ -41,8 +51,7 @@ class Courier:
 
     async def run(self, record: Record, jobs: Jobs) -> None:
         """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
-        expiry = datetime.fromtimestamp(record.deadline, UTC).isoformat(timespec="milliseconds")
-        event = self._event(REQUESTED, record, {EXPIRY: expiry}, record.id)
+        event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
         event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
         response = await self._send(event, record.deadline - time.time())
         headers = {name.lower(): value for name, value in response.headers.items()}
