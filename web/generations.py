@@ -73,13 +73,15 @@ class Generations:
         identity = Identity.of(request.scope)
         after = _last_event_id(request.headers)
         record = await self._jobs.submit(sent, order, model, seconds, identity.headers, key=wish.key)
+        if form in IMAGES and form not in _files(record):  # with the same key it was asked for in another form
+            raise _not_acceptable(record)
         headers = {"Location": f"/generations/{record.id}"}
         if wish.preference.given:
             headers["Preference-Applied"] = wish.preference.applied
         stays = wish.outlives
         try:
             if form == SSE:
-                yield self._events(record.id, after, headers)
+                yield await self._events(record, after, headers)
             else:
                 patience = wish.preference.patience if wish.preference.given else None
                 if patience != 0:
@@ -107,12 +109,11 @@ class Generations:
     async def _get(self, request: Request, record: Record) -> Response:
         """In the form that is accepted most: as JSON, as events from the first or the Last-Event-ID, or the result
         itself, which is a 202 with the JSON before there is one."""
-        forms = [JSON, SSE, *_files(record)]
-        form = heaviest(request.headers, forms)
+        form = heaviest(request.headers, _forms(record))
         if form is None:
-            raise ProblemError(problems.NOT_ACCEPTABLE, f"This generation is served as {', '.join(forms)}.")
+            raise _not_acceptable(record)
         if form == SSE:
-            return self._events(record.id, _last_event_id(request.headers))
+            return await self._events(record, _last_event_id(request.headers))
         if form == JSON:
             return await self._document(record, 200)
         return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
@@ -127,8 +128,12 @@ class Generations:
             document["result"] = job.result.model_dump(mode="json")
         return JSONResponse(document, status, headers)
 
-    def _events(self, job: str, after: str | None, headers: dict[str, str] | None = None) -> Response:
-        stream = EventStream(self._frames(job, after), heartbeat_seconds=self._settings.heartbeat_seconds)
+    async def _events(self, record: Record, after: str | None, headers: dict[str, str] | None = None) -> Response:
+        if after is not None and record.state in ENDS:
+            left = [entry async for entry in self._jobs.watch(record.id, after)]
+            if not left:  # an EventSource that has seen the end would come again and again otherwise
+                return Response(status_code=204)
+        stream = EventStream(self._frames(record.id, after), heartbeat_seconds=self._settings.heartbeat_seconds)
         stream.headers.update(headers or {})
         return stream
 
@@ -145,6 +150,14 @@ class Generations:
                 raise ProblemError(problems.NOT_FOUND, "The generation, or what came after this event, is forgotten.")
         except ProblemError as error:
             yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+
+
+def _not_acceptable(record: Record) -> ProblemError:
+    return ProblemError(problems.NOT_ACCEPTABLE, f"This generation is served as {', '.join(_forms(record))}.")
+
+
+def _forms(record: Record) -> list[str]:
+    return [JSON, SSE, *_files(record)]
 
 
 def _files(record: Record) -> list[str]:

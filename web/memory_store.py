@@ -170,4 +170,5 @@ class MemoryStore(Store):
 
 
 def _number(entry: str) -> int:
-    return int(entry.rpartition("-")[2])
+    before, _, number = entry.partition("-")  # as in Redis; here nothing but 0 stands before
+    return (int(before) << 64) + int(number)
