@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -97,12 +98,23 @@ class _Keys:
         self._transport = transport
         self._keys: dict[str, Any] = {}
         self._fetched = -KEYS_SECONDS
+        self._failed = False
+        self._fetching = asyncio.Lock()
 
     async def find(self, name: str) -> Any:
-        age = time.monotonic() - self._fetched
-        if age >= KEYS_SECONDS or (name not in self._keys and age >= REFETCH_SECONDS):
-            await self._fetch()
+        """None when the issuer has no such key; an UNAVAILABLE problem when it cannot be asked."""
+        if not self._fresh(name):
+            async with self._fetching:
+                if not self._fresh(name):
+                    await self._fetch()
+        if self._failed and name not in self._keys:
+            detail = "The keys that tell who sends events cannot be had at the moment."
+            raise ProblemError(problems.UNAVAILABLE, detail, retry_after=REFETCH_SECONDS)
         return self._keys.get(name)
+
+    def _fresh(self, name: str) -> bool:
+        age = time.monotonic() - self._fetched
+        return age < KEYS_SECONDS and (name in self._keys or age < REFETCH_SECONDS)
 
     async def _fetch(self) -> None:
         import jwt
@@ -111,7 +123,6 @@ class _Keys:
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
         authority = ACCOUNT / "ca.crt"
         trust = ssl.create_default_context(cafile=str(authority)) if authority.exists() else True
-        self._fetched = time.monotonic()
         try:
             async with httpx.AsyncClient(
                 verify=trust, transport=self._transport, timeout=FETCH_SECONDS, headers=headers, trust_env=False
@@ -121,11 +132,11 @@ class _Keys:
             found = jwt.PyJWKSet.from_dict(keys.json())
             self.issuer = str(document.json()["issuer"])
             self._keys = {str(key.key_id or ""): key for key in found.keys}
-        except (httpx.HTTPError, jwt.PyJWTError, KeyError, ValueError) as error:
-            log.error("the keys of %s cannot be had: %s", self._address, error)
-            if not self._keys:
-                detail = "The keys that tell who sends events cannot be had at the moment."
-                raise ProblemError(problems.UNAVAILABLE, detail, retry_after=REFETCH_SECONDS) from None
+            self._failed = False
+        except Exception as error:  # whatever an issuer can answer
+            log.error("the keys of %s cannot be had: %r", self._address, error)
+            self._failed = True
+        self._fetched = time.monotonic()
 
 
 def _password(credential: str) -> str:
