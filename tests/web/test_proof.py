@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -36,10 +37,14 @@ class Issuer:
         self.keys: dict[str, RSAPrivateKey] = {"first": KEY}
         self.asked = 0
         self.down = False
+        self.nonsense: dict[str, Any] = {}
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.01)
         if self.down:
             return httpx.Response(500)
+        if request.url.path in self.nonsense:
+            return httpx.Response(200, json=self.nonsense[request.url.path])
         if request.url.path == "/.well-known/openid-configuration":
             return httpx.Response(200, json={"issuer": ISSUER, "jwks_uri": ISSUER + "/keys"})
         self.asked += 1
@@ -189,6 +194,33 @@ async def test_without_the_issuer_it_is_to_be_tried_again(
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204
     issuer.down = True
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204, "keys that are known go on being good"
+
+
+async def test_nobody_is_refused_while_the_keys_are_being_fetched(checked: httpx.AsyncClient, issuer: Issuer) -> None:
+    """A broker does not deliver again what was refused."""
+    answers = await asyncio.gather(*(deliver(checked, f"Bearer {token()}") for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {204}
+    assert issuer.asked == 1
+
+
+async def test_as_long_as_there_are_no_keys_everything_is_to_be_tried_again(
+    checked: httpx.AsyncClient, issuer: Issuer
+) -> None:
+    issuer.down = True
+    for _ in range(3):
+        answer = await deliver(checked, f"Bearer {token()}")
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+    assert (await deliver(checked, "Bearer no-token-at-all")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/keys"])
+@pytest.mark.parametrize("nonsense", [[], {}, "x", 3, {"keys": []}, {"keys": [{"kty": "?"}]}, {"jwks_uri": 3}])
+async def test_an_issuer_that_talks_nonsense_is_as_good_as_none(
+    checked: httpx.AsyncClient, issuer: Issuer, slug: Slug, path: str, nonsense: Any
+) -> None:
+    issuer.nonsense[path] = nonsense
+    assert slug(await deliver(checked, f"Bearer {token()}")) == "unavailable"
 
 
 async def test_the_secret_goes_beside_tokens(web: Web, issuer: Issuer) -> None:
