@@ -48,7 +48,9 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
     rest = Rest(settings.models, Upstream(client)) if settings.dispatch == "rest" else None
     jobs = Jobs(settings, _store(settings), rest or _courier(settings, client, replies))
     generations = Generations(settings, jobs)
-    inbox = Inbox(jobs, replies, Proof(settings, transport), settings.events_sources)
+    # Dead letters are our own requests.
+    sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
+    inbox = Inbox(jobs, replies, Proof(settings, transport), sources)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:

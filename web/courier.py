@@ -23,7 +23,7 @@ from contract.cloudevents import (
     now,
     written,
 )
-from web.failures import RETRY_SECONDS, refusal, transport_failures
+from web.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
 from wire.cloudevents import is_event, read_events, write_event
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from web.store import Record
 
 log = logging.getLogger(__name__)
+
+REPLY_BYTES = 16_777_216
+"""Longest answer of a sink that is read; of larger results it holds a reference."""
 
 _RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
 """Beyond 429 and 5xx: what Knative itself would send again (a broker that is not there yet answers 404)."""
@@ -53,12 +56,18 @@ class Courier:
         """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
         event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
-        response = await self._send(event, record.deadline - time.time())
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers, content = await self._send(event, record.deadline - time.time())
         if not is_event(headers):
             return
-        for reply in read_events(headers, response.content).events:
-            await self._replies.take(reply, jobs)
+        try:
+            if len(content) > REPLY_BYTES:
+                raise bad_answer(self._sink, "it is too long")
+            for reply in read_events(headers, content).events:
+                await self._replies.take(reply, jobs)
+        except ProblemError as error:
+            if error.kind is problems.UNAVAILABLE:  # here; or another attempt would get the same answer
+                raise
+            await jobs.end(record.id, bad_answer(self._sink, str(error)))
 
     async def cancel(self, record: Record) -> None:
         """Tell it to whoever may still be busy with it; if they do not hear it, nothing is wrong but the waste."""
@@ -79,15 +88,22 @@ class Courier:
             extensions={**self._extensions, **trace, MODEL: record.model, **extensions},
         )
 
-    async def _send(self, event: CloudEvent, seconds: float) -> httpx.Response:
+    async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
+        """Headers, and a bit more than `REPLY_BYTES` at most, of the answer; a problem when the event is not taken."""
         headers, body = write_event(event)
+        headers["Prefer"] = "reply"
+        content = bytearray()
         with transport_failures(self._sink):
-            response = await self._client.post(
-                self._sink, content=body, headers=headers | {"Prefer": "reply"}, timeout=max(seconds, 0.001)
-            )
+            async with self._client.stream(
+                "POST", self._sink, content=body, headers=headers, timeout=max(seconds, 0.001)
+            ) as response:
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > REPLY_BYTES:
+                        break
         if response.is_success:
-            return response
+            return {name.lower(): value for name, value in response.headers.items()}, bytes(content)
         if response.status_code in _RETRIED_REFUSALS:
             detail = f"The sink answered with status {response.status_code}."
             raise ProblemError(problems.UNDELIVERED, detail, retry_after=RETRY_SECONDS)
-        raise refusal(self._sink, response.status_code, response.headers, response.content)
+        raise refusal(self._sink, response.status_code, response.headers, bytes(content))

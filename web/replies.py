@@ -68,10 +68,8 @@ class Replies:
         if record is None or record.ended is not None:
             # Other producers' requests are answered on the same broker, and every answer may come more than once.
             log.debug("%s of %r is nothing new", event.type, job)
-        elif event.type == COMPLETED:
-            await self._complete(event, record, jobs)
-        elif event.type == FAILED:
-            await jobs.end(record.id, raised(_data(event, Problem)))
+        elif event.type in (COMPLETED, FAILED):
+            await self._end(event, record, jobs)
         elif event.type == CANCELLED:
             await jobs.end(record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end."))
         elif event.type in (ACCEPTED, PROGRESS):
@@ -80,21 +78,31 @@ class Replies:
             await jobs.end(record.id, _undelivered(event))
         # Any other request is one of ours on its way to the predictor, brought here by a Trigger without a filter.
 
-    async def _complete(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
+    async def _end(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
         try:
-            data = await self._fetched(event)
-            try:
-                result = _RESULT.validate_json(data or b"")
-            except ValidationError:
-                raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
-            if result.kind != record.kind:
-                raise ProblemError(problems.BAD_UPSTREAM, f"The model server's answer is of the kind {result.kind}.")
+            if event.type == FAILED:
+                await jobs.end(record.id, _failure(event))
+                return
+            result = await self._result(event, record)
         except ProblemError as error:
-            if error.kind is problems.UNAVAILABLE:  # the artifacts may be back by the next delivery
+            if error.kind is problems.UNAVAILABLE:  # the artifacts, or the jobs, may be back by the next delivery
                 raise
-            await jobs.end(record.id, error)
+            # There will be no other end, and this one is not the fault of whoever waits for it.
+            await jobs.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))
             raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
+        if isinstance(result, TextResult):  # all of which is told, however much was told on the way
+            await _tell_text(result.text, record, jobs)
         await jobs.end(record.id, result.model_copy(update={"id": record.id}))
+
+    async def _result(self, event: CloudEvent, record: Record) -> TextResult | PictureResult:
+        data = await self._fetched(event)
+        try:
+            result = _RESULT.validate_json(data or b"")
+        except ValidationError:
+            raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
+        if result.kind != record.kind:
+            raise ProblemError(problems.BAD_UPSTREAM, f"The model server's answer is of the kind {result.kind}.")
+        return result
 
     async def _fetched(self, event: CloudEvent) -> bytes | None:
         if DATAREF not in event.extensions:
@@ -122,8 +130,18 @@ async def _come_on(event: CloudEvent, record: Record, jobs: Jobs) -> None:
         step = ProgressEvent(step=progress.step, of=progress.of)
         await jobs.advance(record.id, progress.step, lambda _before: step)
     elif progress.text is not None:
-        text = progress.text
-        await jobs.advance(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
+        await _tell_text(progress.text, record, jobs)
+
+
+async def _tell_text(text: str, record: Record, jobs: Jobs) -> None:
+    await jobs.advance(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
+
+
+def _failure(event: CloudEvent) -> ProblemError:
+    problem = _data(event, Problem)
+    if not 400 <= problem.status <= 599:
+        raise ProblemError(problems.MALFORMED_EVENT, f"status: must be that of a failure, not {problem.status}")
+    return raised(problem)
 
 
 def _data(event: CloudEvent, shape: type[Data]) -> Data:
