@@ -49,7 +49,9 @@ from wire.cloudevents import Mode, read_events, write_event
 
 Events = Callable[[str], list[tuple[str, Any]]]
 Slug = Callable[[httpx.Response], str]
-Sink = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
+Handler = Callable[[httpx.Request], httpx.Response]
+Stream = Callable[..., bytes]
+Answer = Callable[..., httpx.Response]
 
 LIMIT = 10.0
 ASYNC = {"Prefer": "respond-async"}
@@ -229,6 +231,8 @@ async def test_a_reply_that_comes_before_the_broker_has_answered(front: Front, p
     "refusal",
     [
         httpx.Response(404),
+        httpx.Response(408),
+        httpx.Response(409),
         httpx.Response(500),
         httpx.Response(503, headers={"Retry-After": "1"}),
         httpx.Response(429, headers={"Retry-After": "1"}),
@@ -264,7 +268,147 @@ async def test_what_the_sink_refuses_for_good_ends_the_job(front: Front, predict
     assert len(predictor.events) == 1
 
 
+async def test_a_sink_that_is_not_there_yet_is_asked_again(
+    front: Front, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_RETRY_SECONDS", 0.01)
+
+    async def absent(_event: CloudEvent) -> httpx.Response:
+        predictor.replies()
+        raise httpx.ConnectError("nobody there")
+
+    predictor.answer = absent
+    answer = await (await front()).post("/generate", json={"prompt": "春"})
+    assert (answer.status_code, answer.json()["text"]) == (200, "春眠不觉晓")
+    assert len(predictor.events) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, headers={"Content-Type": "application/cloudevents+json"}, content=b"{"),
+        httpx.Response(200, headers={"Content-Type": "application/cloudevents+xml"}, content=b"<x/>"),
+        httpx.Response(200, headers={"ce-id": "1"}),
+    ],
+)
+async def test_an_answer_that_is_no_event_is_not_the_clients_mistake(
+    front: Front, predictor: Predictor, slug: Slug, answer: httpx.Response
+) -> None:
+    async def garble(_event: CloudEvent) -> httpx.Response:
+        return answer
+
+    predictor.answer = garble
+    refused = await (await front()).post("/generate", json={"prompt": "春"})
+    assert (refused.status_code, slug(refused)) == (502, "bad-upstream")
+    assert len(predictor.events) == 1
+
+
+async def test_an_answer_without_an_end_is_not_read_to_its_end(front: Front, predictor: Predictor, slug: Slug) -> None:
+    async def endless(event: CloudEvent) -> httpx.Response:
+        async def content() -> AsyncGenerator[bytes]:
+            while True:
+                yield b" " * 1_000_000
+
+        headers, _ = write_event(done(event))
+        return httpx.Response(200, headers=headers, content=content())
+
+    predictor.answer = endless
+    refused = await (await front()).post("/generate", json={"prompt": "春"})
+    assert (refused.status_code, slug(refused)) == (502, "bad-upstream")
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, content=b"<html>"), httpx.Response(204), httpx.Response(202)])
+async def test_an_answer_that_holds_no_event_says_that_it_is_on_its_way(
+    front: Front, predictor: Predictor, answer: httpx.Response
+) -> None:
+    async def take(_event: CloudEvent) -> httpx.Response:
+        return answer
+
+    predictor.answer = take
+    client = await front()
+    job = await ask(client)
+    [request] = await until(lambda: predictor.events)
+    document = await state(client, job)
+    assert document["state"] == "queued"
+    assert (await deliver(client, done(request))).status_code == 204
+    assert (await state(client, job))["state"] == "completed"
+
+
 # What the client sees
+
+
+@pytest.fixture(params=["rest", "events"])
+async def either(
+    request: pytest.FixtureRequest,
+    serve: Callable[[ASGIApp], Awaitable[str]],
+    predictor: Predictor,
+    painter: Handler,
+    stream: Stream,
+    sse_answer: Answer,
+) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a web that dispatches in one way or the other."""
+
+    def model_server(request: httpx.Request) -> httpx.Response:
+        return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春眠", "不觉晓"))
+
+    models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
+    settings = Settings(models=models, dispatch=request.param, k_sink="http://sink.test")
+    predictor.replies()
+    transport = httpx.MockTransport(model_server if request.param == "rest" else predictor)
+    url = await serve(create_app(settings, transport))
+    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+        yield client
+
+
+async def test_a_text_is_the_same_either_way(either: httpx.AsyncClient) -> None:
+    for headers in ({}, {"Prefer": "wait=10"}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "k"}):
+        answer = await either.post("/generate", json={"prompt": "春"}, headers=headers)
+        document = answer.json()
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert document.keys() == {"id", "model", "kind", "text", "finish_reason", "usage", "timing"}
+        assert (document["text"], document["finish_reason"]) == ("春眠不觉晓", "stop")
+
+
+async def test_a_picture_is_the_same_either_way(either: httpx.AsyncClient) -> None:
+    order = {"prompt": "猫"}
+    for headers in ({}, {"Prefer": "wait=10"}, {"Idempotency-Key": "k"}):
+        answer = await either.post("/generate", json=order, headers={**headers, "Accept": "image/png"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert answer.content in (b"picture 0", b"a picture")
+        assert {"etag", "x-seed", "x-model", "content-disposition"} <= answer.headers.keys()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}, ASYNC])
+async def test_events_are_the_same_either_way(
+    either: httpx.AsyncClient, events: Events, headers: dict[str, str]
+) -> None:
+    answer = await either.post("/generate", json={"prompt": "春", "stream": True}, headers=headers)
+    found = events(answer.text)
+    assert found[0] == ("status", {"state": "queued"})
+    assert [name for name, _ in found].count("result") == 1
+    name, result = found[-1]
+    assert name == "result"
+    assert "".join(data["text"] for name, data in found if name == "token") == result["text"] == "春眠不觉晓"
+
+
+async def test_what_comes_later_is_the_same_either_way(either: httpx.AsyncClient, events: Events) -> None:
+    job = await ask(either)
+    document = await ended(either, job)
+    assert (document["state"], document["result"]["text"]) == ("completed", "春眠不觉晓")
+    told = events((await either.get(f"/generations/{job}", headers={"Accept": "text/event-stream"})).text)
+    assert told[-1] == ("result", document["result"])
+
+
+async def test_the_last_piece_of_a_text_is_told_although_no_progress_told_it(
+    front: Front, predictor: Predictor, events: Events
+) -> None:
+    client = await front()
+    job = await ask(client)
+    [request] = await until(lambda: predictor.events)
+    await deliver(client, about(job, PROGRESS, GenerationProgress(model="poet", state="running", text="春眠")))
+    await deliver(client, done(request))
+    told = events((await client.get(f"/generations/{job}", headers={"Accept": "text/event-stream"})).text)
+    assert [data["text"] for name, data in told if name == "token"] == ["春眠", "不觉晓"]
 
 
 async def test_a_picture_itself(front: Front, predictor: Predictor) -> None:
@@ -291,7 +435,7 @@ async def test_events_of_a_generation(front: Front, predictor: Predictor, events
         assert (await deliver(client, told)).status_code == 204
     found = events((await waiting).text)
     assert found[:2] == [("status", {"state": "queued"}), ("status", {"state": "running"})]
-    assert [data["text"] for name, data in found if name == "token"] == ["春眠", "不觉"]
+    assert [data["text"] for name, data in found if name == "token"] == ["春眠", "不觉", "晓"]
     assert found[-1][0] == "result"
     assert found[-1][1]["id"] == job
 
@@ -339,6 +483,39 @@ async def test_deleting_tells_the_predictor(front: Front, predictor: Predictor) 
     for _ in range(2):
         assert (await client.delete(f"/generations/{job}")).json()["state"] == "cancelled"
     assert [event.subject for event in predictor.of(CANCELLED)] == [job]
+
+
+async def test_cancelling_does_not_wait_for_a_sink_that_is_busy(front: Front, predictor: Predictor) -> None:
+    """A direct sink answers with the result: it is hung up on, and told besides."""
+    hung_up = asyncio.Event()
+
+    async def work(event: CloudEvent) -> httpx.Response:
+        if event.type == CANCELLED:
+            return httpx.Response(204)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            hung_up.set()
+        raise AssertionError
+
+    predictor.answer = work
+    client = await front()
+    job = await ask(client)
+    await until(lambda: predictor.of(REQUESTED))
+    assert (await client.delete(f"/generations/{job}")).json()["state"] == "cancelled"
+    await asyncio.wait_for(hung_up.wait(), LIMIT)
+    assert len(predictor.of(CANCELLED)) == 1
+
+
+async def test_a_reply_to_one_replica_is_for_all(front: Front, predictor: Predictor, redis_url: str) -> None:
+    one, other = [await front(store_url=redis_url) for _ in range(2)]
+    waiting = asyncio.create_task(one.post("/generate", json={"prompt": "春"}))
+    [request] = await until(lambda: predictor.events)
+    answers = await asyncio.gather(*(deliver(client, done(request)) for client in (one, other) * 5))
+    assert {answer.status_code for answer in answers} == {204}
+    answer = await waiting
+    assert (answer.status_code, answer.json()["text"]) == (200, "春眠不觉晓")
+    assert len(predictor.events) == 1
 
 
 # In
@@ -409,6 +586,49 @@ async def test_a_result_that_is_none_ends_the_job(front: Front, predictor: Predi
     headers, _ = write_event(reply)
     assert slug(await client.post("/events", headers=headers, content=data)) == "malformed-event"
     assert (await state(client, job))["error"]["type"].endswith("bad-upstream")
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (b"", "application/json"),
+        (b"{}", "application/json"),
+        (b"no json", "application/json"),
+        (b'{"type": "urn:x", "title": "x", "status": 42, "detail": "x"}', "application/json"),
+        (b'{"type": "urn:x", "title": "x", "status": 200, "detail": "x"}', "application/json"),
+        (b'{"type": "urn:x", "title": "x", "status": 400, "detail": "x"}', "text/plain"),
+    ],
+)
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_a_failure_that_is_none_ends_the_job_all_the_same(
+    front: Front, predictor: Predictor, slug: Slug, data: bytes, content_type: str, delivered: bool
+) -> None:
+    def reply(job: str | None) -> tuple[dict[str, str], bytes]:
+        return write_event(about(job, FAILED).model_copy(update={"datacontenttype": content_type, "data": data}))
+
+    async def answer(event: CloudEvent) -> httpx.Response:
+        headers, body = reply(event.subject)
+        return httpx.Response(200, headers=headers, content=body)
+
+    predictor.answer = predictor.taken if delivered else answer
+    client = await front()
+    job = await ask(client)
+    await until(lambda: predictor.events)
+    if delivered:
+        headers, body = reply(job)
+        assert slug(await client.post("/events", headers=headers, content=body)) == "malformed-event"
+    document = await ended(client, job)
+    assert (document["state"], document["error"]["status"]) == ("failed", 502)
+    assert document["error"]["type"].endswith("bad-upstream")
+
+
+async def test_dead_letters_come_from_here_whatever_sources_are_taken(front: Front, predictor: Predictor) -> None:
+    client = await front(events_sources=["urn:shangcai:model:poet"])
+    job = await ask(client)
+    [request] = await until(lambda: predictor.events)
+    dead = request.model_copy(update={"extensions": request.extensions | {ERROR_CODE: "500"}})
+    assert (await deliver(client, dead)).status_code == 204
+    assert (await state(client, job))["state"] == "failed"
 
 
 async def test_a_forged_reply_is_refused_and_the_job_goes_on(front: Front, predictor: Predictor, slug: Slug) -> None:
@@ -495,6 +715,7 @@ async def test_what_lies_outside_of_the_artifacts_is_not_read(
     assert slug(await deliver(client, reply)) == "malformed-event"
     error = Problem.model_validate((await state(client, job))["error"])
     assert "outside" in error.detail
+    assert error.status == 502  # the client has done nothing that it may not
 
 
 async def test_without_artifacts_a_reference_is_a_clear_failure(front: Front, predictor: Predictor, slug: Slug) -> None:
