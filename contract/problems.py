@@ -175,6 +175,8 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
                 detail = f"unknown field; allowed are {', '.join(_fields_beside(body, item['loc']))}"
             case "missing":
                 detail = "is required"
+            case "model_type" | "model_attributes_type" | "dict_type":  # else with the names of our classes
+                detail = "must be an object"
             case "value_error":
                 detail = str(item["ctx"]["error"])
             case _:
@@ -197,6 +199,15 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def within(place: str, error: ProblemError) -> ProblemError:
+    """The same of a part of the request: the fields that are refused are named from the whole."""
+    if error.kind is not INVALID_FIELD:
+        return error
+    return field_problem(
+        [FieldError(field=f"{place}.{one.field}", detail=one.detail) for one in error.problem.errors or ()]
+    )
 
 
 def field_problem(errors: list[FieldError]) -> ProblemError:

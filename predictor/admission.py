@@ -108,7 +108,7 @@ class Admission:
             if ahead >= self.slots + self.depth:
                 raise ProblemError(
                     problems.OVERLOADED,
-                    f"{self.slots} requests are running and {len(self._waiting)} are waiting; no more are taken.",
+                    f"{self._served} requests are running and {len(self._waiting)} are waiting; no more are taken.",
                     retry_after=self.retry_after,
                 )
             if job.deadline is not None:

@@ -95,9 +95,8 @@ class DiffusersEngine(CookedEngine):
     async def submit(self, task: Task) -> Generation:
         assert isinstance(task, PictureTask)
         asked = task.painting
-        places = self._admission.slots + self._admission.depth
-        if (asked.n or 1) > places:  # waiting would not help
-            raise invalid_field("n", f"this server has {places} places in all")
+        if (asked.n or 1) > self.places:  # waiting would not help
+            raise invalid_field("n", f"this server has {self.places} places in all")
         first = secrets.randbits(32) if asked.seed is None else asked.seed
         recipes = [
             self._pipeline.recipe(
@@ -172,5 +171,6 @@ class _Painter:
         recipe, picture = self._job.recipe, self.row.picture
         assert picture is not None
         assert self._latents is not None
-        self._sketch.learn(self._latents, picture)
+        if not self._sketch.learned:  # from the warm-up: nobody's previews depend on what somebody else has asked for
+            self._sketch.learn(self._latents, picture)
         return Painted(self._job.number, picture, recipe.seed, recipe.steps, self._understood)

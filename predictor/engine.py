@@ -24,6 +24,7 @@ from contract.result import FinishReason
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from predictor.admission import Admission
     from predictor.cook import Cook
 
 
@@ -255,6 +256,11 @@ class Engine(ABC):
         """Whether the engine still makes progress; False means that only a restart helps."""
 
     @property
+    def places(self) -> int | None:
+        """Most that can run and wait at once; None where nobody counts."""
+        return None
+
+    @property
     def strained(self) -> bool:
         """Whether it would rather be sent nothing at the moment, though it answers what comes."""
         return False
@@ -265,9 +271,14 @@ class Engine(ABC):
 
 
 class CookedEngine(Engine):
-    """An engine whose work is done by a Cook, which `load` makes."""
+    """An engine whose work is done by a Cook, with what its Admission lets in; `load` makes both."""
 
     _cook: Cook
+    _admission: Admission
+
+    @property
+    def places(self) -> int:
+        return self._admission.slots + self._admission.depth
 
     @property
     def alive(self) -> bool:

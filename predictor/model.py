@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from contract import problems
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
-from contract.problems import ProblemError, invalid_field, invalid_fields
+from contract.problems import ProblemError, invalid_field, invalid_fields, within
 from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
 from contract.result import PictureResult, TextResult, Timing, Usage
 from predictor.engine import Completion, Engine, Generation, ModelError, Task, TextTask, Watch
@@ -126,6 +126,12 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
                 problems.UNKNOWN_MODEL, f"There is no model {name[:64]!r} here; {self.name!r} is served."
             )
 
+    def check_places(self, field: str, count: int) -> None:
+        """Raise a problem when so many at once have no place, for which no waiting helps."""
+        places = self._engine.places if self.ready else None
+        if places is not None and count > places:
+            raise invalid_field(field, f"asks for {count} at once, and this server has {places} places in all")
+
     async def submit(self, task: Task, headers: Mapping[str, str]) -> Generation:
         """Accept a task; a ProblemError when the model is not loaded or alive, or the engine refuses it.
 
@@ -206,11 +212,15 @@ class TextModel(GenerationModel):
 
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         body = v1_body(payload, _V1Body)
-        completions = await all_of([self._complete(instance.prompt, instance, headers) for instance in body.instances])
+        self.check_places("instances", len(body.instances))
+        completions = await of_instances(
+            [self._complete(instance.prompt, instance, headers) for instance in body.instances]
+        )
         return {"predictions": [_prediction(completion) for completion in completions]}
 
     async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         prompts, sampling = read_tensors(request, Sampling, self.outputs)
+        self.check_places("inputs.prompt", len(prompts))
         completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
         columns: dict[str, list[Any]] = {
             "text": [completion.text for completion in completions],
@@ -287,6 +297,18 @@ def read_tensors(
     except ValidationError as error:
         raise invalid_fields(error, shape) from None
     return prompts, asked
+
+
+async def of_instances(completions: list[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """As `all_of`, for the instances of a V1 request: what is wrong with one of them names it."""
+
+    async def named(number: int, completion: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await completion
+        except ProblemError as error:
+            raise within(f"instances.{number}", error) from None
+
+    return await all_of([named(number, completion) for number, completion in enumerate(completions)])
 
 
 async def all_of(completions: list[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -30,5 +30,6 @@ def encode(picture: Image.Image, form: PictureFormat, notes: dict[str, str] | No
 
 def finished(painted: Painted, form: PictureFormat, prompt: str, model: str) -> bytes:
     """The file of a finished picture; a PNG says what it was made from."""
+    prompt = prompt.replace("\0", "")  # which a text chunk ends with
     notes = {"prompt": prompt, "model": model, "seed": str(painted.seed), "steps": str(painted.steps)}
     return encode(painted.image, form, notes)

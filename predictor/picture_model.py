@@ -16,7 +16,7 @@ from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
 from contract.result import Picture, PictureResult, PictureTiming
 from predictor.engine import Generation, Painted, PictureTask, Task, Watch
-from predictor.model import GenerationModel, all_of, read_tensors, v1_body
+from predictor.model import GenerationModel, all_of, of_instances, read_tensors, v1_body
 from predictor.picture_file import MEDIA_TYPES, finished
 
 
@@ -32,7 +32,8 @@ class PictureModel(GenerationModel):
 
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         body = v1_body(payload, _V1Body)
-        paintings = await all_of([self._paint(instance.prompt, instance, headers) for instance in body.instances])
+        self.check_places("instances", sum(instance.n or 1 for instance in body.instances))
+        paintings = await of_instances([self._paint(instance.prompt, instance, headers) for instance in body.instances])
         return {
             "predictions": [
                 await _prediction(painted, instance, self.name)
@@ -42,6 +43,7 @@ class PictureModel(GenerationModel):
 
     async def _infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         prompts, painting = read_tensors(request, Painting, self.outputs)
+        self.check_places("inputs.prompt", len(prompts) * (painting.n or 1))
         paintings = await all_of([self._paint(prompt, painting, headers) for prompt in prompts])
         painted = [one for some in paintings for one in some]
         files = await asyncio.gather(

@@ -35,13 +35,10 @@ from predictor.event_routes import Subscriber
 from predictor.model import GenerationModel, TextModel
 from predictor.openai_routes import models_router, text_router
 from predictor.traffic import Traffic
-from wire.guard import RequestGuard
+from wire.guard import LAST_SECONDS, RequestGuard
 
 POLL_SECONDS = 0.05
 """How often it is looked whether the server may leave."""
-
-LAST_SECONDS = 2
-"""The end of the grace, in which what could not be finished is told so."""
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed

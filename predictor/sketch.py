@@ -1,7 +1,7 @@
 """Previews: what latents will look like, without the decoder.
 
-A decoder is close to linear in the colour of each of its patches. The map is learned from the last finished picture,
-which any pipeline yields, so nothing about a model has to be known; the warm-up makes the first.
+A decoder is close to linear in the colour of each of its patches. The map is learned from a finished picture, which any
+pipeline yields, so nothing about a model has to be known.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Sketch:
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._map: torch.Tensor | None = None  # [channels + 1, 3]
+
+    @property
+    def learned(self) -> bool:
+        return self._map is not None
 
     def learn(self, latents: torch.Tensor, picture: Image.Image) -> None:
         """From the last latents of a picture, in the form in which the pipeline keeps them."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
+import socket
 import sys
 
 import uvicorn
 
 from web.app import create_app
 from web.settings import Settings
+from wire.guard import LAST_SECONDS, Leaving
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -34,23 +37,33 @@ def main() -> None:
     log.info("listening on %s port %d, serving %s", host, port, models)
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
-    _server(settings).run(sockets=[listener])
+    _Server(settings).run(sockets=[listener])
 
 
-def _server(settings: Settings) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            http="h11",  # named, so that a server with more installed behaves no differently; it bounds the header, too
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=settings.max_clients,
-            timeout_graceful_shutdown=settings.grace_seconds,
+class _Server(uvicorn.Server):
+    """Tells what it cannot finish in its grace that it cannot; uvicorn's own would answer a bare 500."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._leaving = Leaving()
+        self._finish_seconds = max(settings.grace_seconds - LAST_SECONDS, 0)
+        super().__init__(
+            uvicorn.Config(
+                create_app(settings, leaving=self._leaving),
+                http="h11",  # named: a server with more installed behaves no differently; it bounds the header, too
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=settings.max_clients,
+                timeout_graceful_shutdown=settings.grace_seconds,
+            )
         )
-    )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leaving.begin()
+        asyncio.get_running_loop().call_later(self._finish_seconds, self._leaving.end)
+        await super().shutdown(sockets)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,12 @@ def picture_form(headers: Headers, order: GenerationRequest) -> str:
 
 
 def prefers_picture(headers: Headers) -> bool:
-    """Whether the Accept header weighs a form that only pictures have more than those that texts have, too."""
-    return heaviest(headers, PICTURE_FORMS) not in (None, *TEXT_FORMS)
+    """Whether the Accept header weighs a form that only pictures have more than those that texts have, too; or takes
+    no form at all that there is, but some other picture's."""
+    form = heaviest(headers, PICTURE_FORMS)
+    if form is None:
+        return any(name.startswith("image/") and weight > 0 for name, weight in _ranges(headers))
+    return form not in TEXT_FORMS
 
 
 def _fits(form: str, order: GenerationRequest) -> bool:
@@ -53,10 +57,13 @@ def _fits(form: str, order: GenerationRequest) -> bool:
 
 def heaviest(headers: Headers, offers: Collection[str]) -> str | None:
     """The first of the heaviest; None when none is accepted."""
-    ranges = [_weighed(part) for part in ",".join(headers.getlist("accept")).split(",") if part.strip()]
-    weights = {offer: _weight(offer, ranges or [("*/*", 1)]) for offer in offers}
+    weights = {offer: _weight(offer, _ranges(headers) or [("*/*", 1)]) for offer in offers}
     best = max(weights, key=lambda offer: weights[offer])
     return best if weights[best] > 0 else None
+
+
+def _ranges(headers: Headers) -> list[tuple[str, float]]:
+    return [_weighed(part) for part in ",".join(headers.getlist("accept")).split(",") if part.strip()]
 
 
 def _either(names: Collection[str]) -> str:

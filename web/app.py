@@ -30,7 +30,7 @@ from web.replies import Replies
 from web.rest import Rest
 from web.upstream import Upstream, make_client
 from wire.cloudevents import overrides
-from wire.guard import RequestGuard
+from wire.guard import Leaving, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ if TYPE_CHECKING:
     from wire.artifacts import Artifacts
 
 
-def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, leaving: Leaving | None = None
+) -> ASGIApp:
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
+    leaving = leaving or Leaving()
     replies = Replies(_artifacts(settings))
     rest = Rest(settings.models, Upstream(client)) if settings.dispatch == "rest" else None
     jobs = Jobs(settings, _store(settings), rest or _courier(settings, client, replies))
@@ -59,7 +62,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
             try:
                 yield
             finally:
-                await jobs.close()
+                await jobs.close(max(settings.grace_seconds - leaving.seconds, 0))
 
     routes = Starlette(
         routes=[
@@ -82,6 +85,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
         body_bytes=settings.body_bytes,
         body_seconds=settings.body_seconds,
         send_seconds=settings.send_seconds,
+        leaving=leaving,
     )
     # Around the guard, and only touching headers, so that the guard's own answers have them too.
     return IdentityMiddleware(_with_cors(guarded, settings.cors_origins))

@@ -119,7 +119,9 @@ def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> Probl
         for error in problem.errors or ()
     ]
     detail = field_problem(errors).problem.detail if errors else problem.detail
-    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after)
+    # The client is told all of it, and what it did wrong, or too often, is nothing for an operator to look after.
+    level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
+    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level)
     # `error` is there for OpenAI clients of the predictor and repeats the rest.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
     passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
@@ -151,6 +153,14 @@ def _retry_after(headers: Mapping[str, str]) -> int | None:
     return None if seconds is None else min(max(1, seconds), MOST_RETRY_SECONDS)
 
 
-def _failure(url: str, seen: object, kind: ProblemType, detail: str, retry_after: float | None = None) -> ProblemError:
-    log.warning("%s at %s: %r", kind.slug, url, seen)
+def _failure(
+    url: str,
+    seen: object,
+    kind: ProblemType,
+    detail: str,
+    retry_after: float | None = None,
+    *,
+    level: int = logging.WARNING,
+) -> ProblemError:
+    log.log(level, "%s at %s: %r", kind.slug, url, seen)
     return ProblemError(kind, detail, retry_after=retry_after)

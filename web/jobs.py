@@ -83,12 +83,13 @@ class Jobs:
         loops = [self._work(model) for model in self._settings.models]
         self._loops = [asyncio.create_task(loop) for loop in (*loops, self._reap(), self._keep())]
 
-    async def close(self) -> None:
-        """Leave what is not finished to the other replicas, or to the next one; finish it where there is no other."""
+    async def close(self, seconds: float) -> None:
+        """Leave what is not finished to the other replicas, or to the next one; where there is no other, finish what
+        can be finished in so many seconds."""
         for loop in self._loops:
             loop.cancel()
         if self._runs and not self._store.shared:
-            await asyncio.wait(self._runs, timeout=self._settings.grace_seconds)
+            await asyncio.wait(self._runs, timeout=seconds)
         for run in self._runs:
             run.cancel()
         if self._loops:

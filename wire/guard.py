@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from contract import problems
 from contract.limits import BODY_BYTES, BODY_SECONDS
 from contract.problems import ProblemError
 from wire.problems import problem_response
+from wire.sse import frame
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,36 @@ SEND_SECONDS = 30.0
 """Longest a client may refuse to take what is sent to it; then it counts as gone."""
 
 
+LAST_SECONDS = 2.0
+"""The end of a server's grace, in which what could not be finished is told so."""
+
 REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
+
+
+class Leaving:
+    """A server's end: `begin`, and some time later `end`, when the guards that have been given this tell it to what is
+    still in flight."""
+
+    def __init__(self) -> None:
+        self.in_flight: set[asyncio.Future[Message]] = set()
+        self._begun: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it has begun."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
+
+    def begin(self) -> None:
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        for gone in self.in_flight:
+            if not gone.done():
+                gone.set_result({"type": _LEAVING})
+
+
+_LEAVING = "shangcai.leaving"
 
 
 class RequestGuard:
@@ -47,24 +77,28 @@ class RequestGuard:
         body_seconds: float = BODY_SECONDS,
         send_seconds: float = SEND_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
+        leaving: Leaving | None = None,
     ) -> None:
         self.app = app
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
         self.send_seconds = send_seconds
         self.respond = respond
+        self.leaving = leaving or Leaving()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        answering = answered = stalled = False
+        answering = answered = stalled = streaming = False
         gone: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         async def watched_send(message: Message) -> None:
-            nonlocal answering, answered, stalled
+            nonlocal answering, answered, stalled, streaming
             answering = True
+            if message["type"] == "http.response.start":
+                streaming = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
             try:
                 async with asyncio.timeout(self.send_seconds):
                     await send(message)
@@ -84,16 +118,26 @@ class RequestGuard:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
             return
         try:
-            # Servers report a disconnect after a whole answer too.
-            if not await self._run(scope, body, receive, watched_send, gone) and not answered:
+            self.leaving.in_flight.add(gone)
+            finished = await self._run(scope, body, receive, watched_send, gone)
+            if finished or answered:  # servers report a disconnect after a whole answer, too
+                return
+            if gone.result()["type"] != _LEAVING:
                 how = "reads no more" if stalled else "left"
                 log.info("499 %s %r: the client %s", scope["method"], scope["path"], how)
-            return
+                return
+            problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
+            if streaming:
+                last = frame(problem.problem.model_dump_json(exclude_none=True), "error")
+                await watched_send({"type": "http.response.body", "body": last, "more_body": False})
+                return
         except ProblemError as error:
             problem = error
         except Exception:
             log.exception("%s %r failed", scope["method"], scope["path"])
             problem = ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what.")
+        finally:
+            self.leaving.in_flight.discard(gone)
         if answering:
             # The status line is out: only a broken connection can still tell the client that this is not the end.
             raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem

@@ -117,6 +117,8 @@ async def test_a_bad_field_is_refused_by_name(client: httpx.AsyncClient, engine:
     assert problem["type"] == "urn:shangcai:problem:invalid-field"
     assert [error["field"] for error in problem["errors"]] == [field]
     assert problem["error"] == problem["detail"]
+    assert "_V1Body" not in answer.text
+    assert "TextPrompt" not in answer.text
     assert engine.tasks == []
 
 

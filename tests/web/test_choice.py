@@ -103,3 +103,10 @@ async def test_an_order_that_no_model_fits_is_refused_by_name(
 async def test_a_field_of_the_other_kind_that_is_null_is_left_out(web: Web) -> None:
     response = await web().post("/generate", json={"prompt": "x", "size": None})
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["image/gif", "image/jpg, image/avif"])
+async def test_whoever_takes_only_other_pictures_is_told_which_there_are(web: Web, slug: Slug, accept: str) -> None:
+    response = await web().post("/generate", json={"prompt": "x", "size": "64x64"}, headers={"Accept": accept})
+    assert slug(response) == "not-acceptable"
+    assert "image/png" in response.json()["detail"]

@@ -142,7 +142,7 @@ async def replica() -> AsyncGenerator[Replica]:
     for jobs, way in made:
         for record in way.runs:  # or the end of what hangs is waited for
             await jobs.cancel(record.id)
-        await jobs.close()
+        await jobs.close(LIMIT)
 
 
 async def submitted(jobs: Jobs, order: GenerationRequest = ORDER, *, seconds: float = 60, **options: Any) -> Record:
@@ -585,7 +585,7 @@ async def test_without_others_what_runs_is_finished_before_leaving(replica: Repl
     jobs = await replica(way, store, max_job_runs=1)
     running, queued = [await submitted(jobs) for _ in range(2)]
     await way.begun(1)
-    closing = asyncio.create_task(jobs.close())
+    closing = asyncio.create_task(jobs.close(LIMIT))
     await asyncio.sleep(0.05)
     assert not closing.done()
     gate.set()
@@ -600,8 +600,8 @@ async def test_what_hangs_does_not_hold_up_the_end(replica: Replica) -> None:
     record = await submitted(jobs)
     await way.begun(1)
     begun = time.monotonic()
-    await jobs.close()
-    assert 0.9 <= time.monotonic() - begun < 3  # grace_seconds
+    await jobs.close(1)
+    assert 0.9 <= time.monotonic() - begun < 3
     assert way.given_up == [record.id]
 
 
@@ -611,7 +611,7 @@ async def test_what_a_replica_leaves_another_takes_up_at_once(replica: Replica, 
     records = [await submitted(first) for _ in range(3)]
     await way.begun(2)
     begun = time.monotonic()
-    await first.close()
+    await first.close(LIMIT)
     assert time.monotonic() - begun < 1  # nothing is waited for
     assert sorted(way.given_up) == sorted(record.id for record in records[:2])
     second = await replica(way, RedisStore(redis_url, 60, 1_000, 5))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -137,6 +138,25 @@ def test_an_accepted_request_is_finished_after_sigterm(run: Run, stream: Callabl
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"text":"whole"' in answer
     assert process.wait(LIMIT) == 0
+
+
+def test_what_is_not_finished_in_the_grace_is_told_so(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(LIMIT)
+        models = json.dumps({"poet": f"http://127.0.0.1:{upstream.getsockname()[1]}"})
+        process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", "--grace-seconds", "3", MODELS=models)
+        url = listening(process)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(httpx.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
+            connection, _ = upstream.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                answer = asked.result(LIMIT)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "The server is shutting down."
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "Traceback" not in err
 
 
 def test_help_names_every_setting(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from contract import ProblemError, problems
-from wire.guard import RequestGuard
+from wire.guard import Leaving, RequestGuard
+from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported
 
@@ -197,3 +199,64 @@ async def test_what_is_not_http_passes() -> None:
 
     await RequestGuard(app)({"type": "lifespan"}, nothing, nothing)
     assert seen == ["lifespan"]
+
+
+async def begin_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    await asyncio.Event().wait()
+
+
+async def stream_and_hang(scope: Scope, receive: Receive, send: Send) -> None:
+    async def frames() -> AsyncGenerator[bytes]:
+        yield frame("1", "token")
+        await asyncio.Event().wait()
+
+    await EventStream(frames())(scope, receive, send)
+
+
+async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: Any) -> None:
+    leaving = Leaving()
+    wire.body(b"")
+    running = asyncio.create_task(wire.run(RequestGuard(hang, leaving=leaving)))
+    await until(lambda: leaving.in_flight)
+    leaving.end()
+    await running
+    assert (wire.status, slug(wire)) == (503, "unavailable")
+    assert wire.headers["retry-after"] == "1"
+    assert not leaving.in_flight
+
+
+async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, until: Any) -> None:
+    leaving = Leaving()
+    wire.body(b"")
+    running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, leaving=leaving)))
+    await until(lambda: b"token" in wire.answer)
+    leaving.end()
+    await running
+    *_, last = wire.answer.decode().strip().split("\n\n")
+    assert last.startswith("event: error\ndata: ")
+    assert json.loads(last.partition("data: ")[2])["status"] == 503
+    assert wire.sent[-1]["more_body"] is False
+
+
+async def test_what_is_half_answered_in_the_end_is_broken_off(wire: Wire, until: Any) -> None:
+    """As only that tells the client that it is half."""
+    leaving = Leaving()
+    wire.body(b"")
+    running = asyncio.create_task(wire.run(RequestGuard(begin_and_hang, leaving=leaving)))
+    await until(lambda: wire.answer == b"half")
+    leaving.end()
+    with pytest.raises(RuntimeError):
+        await running
+
+
+def test_the_time_of_leaving_begins_when_it_is_said() -> None:
+    leaving = Leaving()
+    assert leaving.seconds == 0
+    leaving.begin()
+    assert leaving.seconds > 0

@@ -488,6 +488,10 @@ class Lent(Engine):
     def load(self, report: Callable[[str], None]) -> None:
         """It is loaded already."""
 
+    @property
+    def places(self) -> int | None:
+        return self._engine.places
+
     async def submit(self, task: Task) -> Generation:
         return await self._engine.submit(task)
 

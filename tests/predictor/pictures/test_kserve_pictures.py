@@ -68,7 +68,16 @@ async def test_what_is_wrong_with_a_v1_instance_is_named(client: httpx.AsyncClie
 
     assert answer.status_code == 400
     [error] = answer.json()["errors"]
-    assert error["field"].rpartition(".")[2] == field
+    assert error["field"] == f"instances.0.{field}"
+
+
+async def test_more_pictures_than_there_are_places_are_refused_for_good(client: httpx.AsyncClient) -> None:
+    answer = await client.post(PREDICT, json={"instances": [{"prompt": "a", "n": 8}] * 16})
+
+    assert answer.status_code == 400
+    [error] = answer.json()["errors"]
+    assert error["field"] == "instances"
+    assert "128" in error["detail"]
 
 
 # V2
