@@ -15,7 +15,8 @@ from predictor.engine import Generation
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An accepted task. `work` says how much it is beside others: tokens, or pixels times steps."""
+    """An accepted task. `work` says how much it is at most beside others: tokens, or pixels times steps. `cost` says how
+    long it takes beside others, where that is known beforehand: of a text it is not, which may end at any token."""
 
     generation: Generation
     work: float
@@ -23,6 +24,10 @@ class Job:
     accepted_at: float = field(default_factory=time.monotonic)
     taken_at: float = 0.0
     first_step_at: float | None = None
+
+    @property
+    def cost(self) -> float:
+        return 1.0
 
     @property
     def waited(self) -> float:
@@ -44,7 +49,7 @@ does not run on alone in the end; the oldest, so that nobody is passed over for 
 
 
 class Pace:
-    """How long a generation takes, learned from those that have ended. Seconds, smoothed."""
+    """How long a generation of cost 1 takes, learned from those that have ended. Seconds, smoothed."""
 
     WEIGHT = 0.2
 
@@ -74,6 +79,7 @@ class Admission:
         self.pace = Pace()
         self._waiting: list[Job] = []
         self._served = 0
+        self._served_cost = 0.0
         self._turn = 0
         self._changed = threading.Condition()
         self._closed: ProblemError | None = None
@@ -89,7 +95,7 @@ class Admission:
     @property
     def retry_after(self) -> float:
         """Seconds until one of those that wait now will have been served."""
-        return self.pace.wait_s(len(self._waiting) + self._served, self.slots)
+        return self._wait_s(len(self._waiting) + self._served)
 
     def admit(self, job: Job) -> None:
         """Let a job in, or raise the problem that refuses it: full, too late to be finished, or closed."""
@@ -112,7 +118,7 @@ class Admission:
                     retry_after=self.retry_after,
                 )
             if job.deadline is not None:
-                expected = self.pace.wait_s(ahead, self.slots) + self.pace.generation_s
+                expected = self._wait_s(ahead) + self.pace.generation_s * job.cost
                 left = job.deadline - time.monotonic()
                 if ahead >= self.slots and expected > left:
                     raise ProblemError(
@@ -133,6 +139,7 @@ class Admission:
                     self._waiting.remove(job)
                     self._turn = (self._turn + 1) % len(_TURNS) if self._waiting else 0
                     self._served += 1
+                    self._served_cost += job.cost
                     job.taken_at = time.monotonic()
                     return job
                 if self._closed or not block:
@@ -143,8 +150,9 @@ class Admission:
         """A job that was taken is served; `well` if it ran to its end."""
         with self._changed:
             self._served -= 1
+            self._served_cost -= job.cost
             if well:
-                self.pace.learn(time.monotonic() - job.taken_at)
+                self.pace.learn((time.monotonic() - job.taken_at) / job.cost)
 
     def sweep(self) -> None:
         """Let go of those that nobody waits for any more, and tell those whose time is over."""
@@ -158,6 +166,11 @@ class Admission:
             left, self._waiting = self._waiting, []
             self._changed.notify_all()
             return left
+
+    def _wait_s(self, ahead: int) -> float:
+        """Seconds until a slot is free for the next one, when so many are served or wait before it."""
+        cost = self._served_cost + sum(job.cost for job in self._waiting)
+        return self.pace.wait_s(ahead, self.slots) * (cost / ahead if ahead else 1.0)
 
     def _forget_the_gone(self) -> None:
         kept = []

@@ -140,6 +140,11 @@ class PictureJob(Job):
     number: int
     previews: int
 
+    @property
+    def cost(self) -> float:
+        """In denoising steps of a megapixel."""
+        return self.work / 1_000_000
+
 
 class _Painter:
     """Tells the client how its picture comes on."""

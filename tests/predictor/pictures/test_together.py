@@ -292,6 +292,16 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(kitchen: Any, pain
     await painted(running)
 
 
+async def test_small_pictures_are_not_expected_to_take_as_long_as_large_ones(kitchen: Any, painted: Any) -> None:
+    busy = kitchen(slots=1)
+    busy.open()
+    busy.admission.pace.learn(1_000)  # for a step of a megapixel
+
+    pictures = await painted(await busy.order(size="8x8", steps=1, n=3, seconds=5))
+
+    assert len(pictures) == 3
+
+
 async def test_a_closed_engine_tells_everyone(kitchen: Any, problem_of: Any, held: Any, eventually: Any) -> None:
     busy = kitchen(slots=2)
     busy.open()
