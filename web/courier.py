@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import anyio
 import httpx
 
 from contract import ProblemError, problems
@@ -90,10 +92,24 @@ class Courier:
 
     async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
         """Headers, and a bit more than `REPLY_BYTES` at most, of the answer; a problem when the event is not taken."""
+        scope = anyio.CancelScope()
+        # In a task that nothing but this scope cancels, or connections would stay taken: see web.exchange.
+        sending = asyncio.create_task(self._exchange(event, seconds, scope))
+        sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # in case nobody waits for it
+        try:
+            await asyncio.wait({sending})
+        finally:
+            scope.cancel()
+            await asyncio.wait({sending})
+        return sending.result()
+
+    async def _exchange(
+        self, event: CloudEvent, seconds: float, scope: anyio.CancelScope
+    ) -> tuple[dict[str, str], bytes]:
         headers, body = write_event(event)
         headers["Prefer"] = "reply"
         content = bytearray()
-        with transport_failures(self._sink):
+        with transport_failures(self._sink), scope:
             async with self._client.stream(
                 "POST", self._sink, content=body, headers=headers, timeout=max(seconds, 0.001)
             ) as response:
@@ -101,6 +117,8 @@ class Courier:
                     content += part
                     if len(content) > REPLY_BYTES:
                         break
+        if scope.cancelled_caught:
+            raise asyncio.CancelledError
         if response.is_success:
             return {name.lower(): value for name, value in response.headers.items()}, bytes(content)
         if response.status_code in _RETRIED_REFUSALS:
