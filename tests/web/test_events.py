@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import (
@@ -44,7 +49,7 @@ from contract.cloudevents import (
 )
 from web import courier, jobs
 from web.app import create_app
-from web.settings import Settings
+from web.settings import ServedModel, Settings
 from wire.cloudevents import Mode, read_events, write_event
 
 Events = Callable[[str], list[tuple[str, Any]]]
@@ -52,6 +57,9 @@ Slug = Callable[[httpx.Response], str]
 Handler = Callable[[httpx.Request], httpx.Response]
 Stream = Callable[..., bytes]
 Answer = Callable[..., httpx.Response]
+Serve = Callable[[ASGIApp], Awaitable[str]]
+Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Front = Callable[..., Awaitable[httpx.AsyncClient]]
 
 LIMIT = 10.0
 ASYNC = {"Prefer": "respond-async"}
@@ -124,25 +132,19 @@ def predictor() -> Predictor:
 
 
 @pytest.fixture
-async def front(
-    serve: Callable[[ASGIApp], Awaitable[str]], predictor: Predictor
-) -> AsyncGenerator[Callable[..., Awaitable[httpx.AsyncClient]]]:
+def front(opened: Opened, predictor: Predictor) -> Front:
     """Starts a web that dispatches by events, and gives a client of it."""
-    clients: list[httpx.AsyncClient] = []
 
     async def start(**settings: Any) -> httpx.AsyncClient:
-        models = {"poet": {"kind": "text"}, "painter": {"kind": "image"}}
-        settings = {"models": models, "dispatch": "EVENTS", "k_sink": "http://sink.test/default", **settings}
-        url = await serve(create_app(Settings(**settings), httpx.MockTransport(predictor)))
-        clients.append(httpx.AsyncClient(base_url=url, timeout=LIMIT))
-        return clients[-1]
+        return await opened(app(predictor, **settings))
 
-    yield start
-    for client in clients:
-        await client.aclose()
+    return start
 
 
-Front = Callable[..., Awaitable[httpx.AsyncClient]]
+def app(predictor: Predictor, **settings: Any) -> ASGIApp:
+    models = {"poet": {"kind": "text"}, "painter": {"kind": "image"}}
+    settings = {"models": models, "dispatch": "EVENTS", "k_sink": "http://sink.test/default", **settings}
+    return create_app(Settings(**settings), httpx.MockTransport(predictor))
 
 
 async def until(holds: Callable[[], Any]) -> Any:
@@ -340,12 +342,12 @@ async def test_an_answer_that_holds_no_event_says_that_it_is_on_its_way(
 @pytest.fixture(params=["rest", "events"])
 async def either(
     request: pytest.FixtureRequest,
-    serve: Callable[[ASGIApp], Awaitable[str]],
+    opened: Opened,
     predictor: Predictor,
     painter: Handler,
     stream: Stream,
     sse_answer: Answer,
-) -> AsyncGenerator[httpx.AsyncClient]:
+) -> httpx.AsyncClient:
     """A client of a web that dispatches in one way or the other."""
 
     def model_server(request: httpx.Request) -> httpx.Response:
@@ -355,9 +357,7 @@ async def either(
     settings = Settings(models=models, dispatch=request.param, k_sink="http://sink.test")
     predictor.replies()
     transport = httpx.MockTransport(model_server if request.param == "rest" else predictor)
-    url = await serve(create_app(settings, transport))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
-        yield client
+    return await opened(create_app(settings, transport))
 
 
 async def test_a_text_is_the_same_either_way(either: httpx.AsyncClient) -> None:
@@ -464,16 +464,35 @@ async def test_a_failure_is_the_answer(front: Front, predictor: Predictor, slug:
     assert (refused.status_code, slug(refused)) == (413, "out-of-memory")
 
 
-async def test_a_client_that_leaves_cancels(front: Front, predictor: Predictor) -> None:
-    client = await front()
-    with pytest.raises(httpx.ReadTimeout):
-        await client.post("/generate", json={"prompt": "春"}, timeout=0.5)
-    [event] = await until(lambda: predictor.of(CANCELLED))
-    [request] = predictor.of(REQUESTED)
-    assert event.subject == request.subject
-    assert (await state(client, str(request.subject)))["state"] == "cancelled"
-    assert (await deliver(client, done(request))).status_code == 204
-    assert (await state(client, str(request.subject)))["state"] == "cancelled", "only the first end counts"
+async def test_a_client_that_leaves_cancels(serve: Serve, predictor: Predictor) -> None:
+    url = await serve(app(predictor))
+    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/generate", json={"prompt": "春"}, timeout=0.5)
+        [event] = await until(lambda: predictor.of(CANCELLED))
+        [request] = predictor.of(REQUESTED)
+        assert event.subject == request.subject
+        assert (await state(client, str(request.subject)))["state"] == "cancelled"
+        assert (await deliver(client, done(request))).status_code == 204
+        assert (await state(client, str(request.subject)))["state"] == "cancelled", "only the first end counts"
+
+
+@pytest.mark.parametrize("headers", [{"Accept": "text/event-stream"}, {"Accept": "text/event-stream", **ASYNC}])
+async def test_a_client_that_leaves_its_events_cancels_unless_it_said_otherwise(
+    serve: Serve, predictor: Predictor, headers: dict[str, str]
+) -> None:
+    url = await serve(app(predictor))
+    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+        async with client.stream("POST", "/generate", json={"prompt": "春"}, headers=headers) as answer:
+            where = answer.headers["location"]
+            await until(lambda: predictor.of(REQUESTED))
+        if "Prefer" in headers:
+            await deliver(client, done(predictor.events[0]))
+            assert (await client.get(where)).json()["state"] == "completed"
+            assert predictor.of(CANCELLED) == []
+        else:
+            await until(lambda: predictor.of(CANCELLED))
+            assert (await client.get(where)).json()["state"] == "cancelled"
 
 
 async def test_deleting_tells_the_predictor(front: Front, predictor: Predictor) -> None:
@@ -505,6 +524,28 @@ async def test_cancelling_does_not_wait_for_a_sink_that_is_busy(front: Front, pr
     assert (await client.delete(f"/generations/{job}")).json()["state"] == "cancelled"
     await asyncio.wait_for(hung_up.wait(), LIMIT)
     assert len(predictor.of(CANCELLED)) == 1
+
+
+async def test_what_is_cancelled_leaves_its_connection_to_others(serve: Serve) -> None:
+    async def take(_request: Request) -> Response:
+        await asyncio.sleep(random.uniform(0, 0.01))
+        return Response(status_code=202)
+
+    sink = await serve(Starlette(routes=[Route("/", take, methods=["POST"])]))
+    settings = Settings(models={"poet": ServedModel()}, dispatch="events", k_sink=sink, max_connections=2)
+    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=LIMIT, trust_env=False) as client:
+
+        async def change_ones_mind() -> None:
+            job = await ask(client)
+            await asyncio.sleep(random.uniform(0, 0.012))
+            await client.delete(f"/generations/{job}")
+
+        for _ in range(20):
+            await asyncio.gather(*(change_ones_mind() for _ in range(10)))
+        job = await ask(client)
+        async with asyncio.timeout(LIMIT):
+            while "position" in await state(client, job):  # until it is on its way
+                await asyncio.sleep(0.01)
 
 
 async def test_a_reply_to_one_replica_is_for_all(front: Front, predictor: Predictor, redis_url: str) -> None:
