@@ -53,7 +53,7 @@ CANCELLED = ProblemType("cancelled", 410, "The generation was cancelled")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
 OUT_OF_MEMORY = ProblemType("out-of-memory", 413, "The request does not fit into the device's memory")
 RESULT_TOO_LARGE = ProblemType("result-too-large", 413, "The result is too large for an event")
-UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is not JSON")
+UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is of a type that is not taken")
 KEY_REUSED = ProblemType("key-reused", 422, "The Idempotency-Key belongs to another request")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
@@ -61,7 +61,7 @@ BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable
 UNDELIVERED = ProblemType("undelivered", 502, "The request did not reach a model server")
 LOADING = ProblemType("loading", 503, "The model is still loading")
 OVERLOADED = ProblemType("overloaded", 503, "The server is full")
-UNAVAILABLE = ProblemType("unavailable", 503, "The model server cannot be reached")
+UNAVAILABLE = ProblemType("unavailable", 503, "A server that is needed for this cannot be reached")
 UPSTREAM_TIMEOUT = ProblemType("upstream-timeout", 504, "The model server did not answer in time")
 TOO_LATE = ProblemType("too-late", 504, "The time that the request was given is over")
 
@@ -176,7 +176,7 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
             case "missing":
                 detail = "is required"
             case "model_type" | "model_attributes_type" | "dict_type":  # else with the names of our classes
-                detail = "must be an object"
+                detail = "input should be an object"
             case "value_error":
                 detail = str(item["ctx"]["error"])
             case _:

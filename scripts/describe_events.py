@@ -112,6 +112,10 @@ take: `{short(REQUESTED)}` and `{short(CANCELLED)}` for the predictor, the other
 **Time.** After `{EXPIRY}` nobody waits for the result any more: a request that comes later fails as
 `{problems.TOO_LATE.slug}`, and one that is running is given up. `time` may be missing, as the specification allows.
 
+**Cancelling.** `{short(CANCELLED)}` ends what runs under its `subject`, which it must have, whoever asked for it, and
+what is asked for under that subject in the next ten minutes: it may have overtaken its request. So give each request a
+subject, or an id, of its own.
+
 **Batches** hold at most {INSTANCES} events. A batch of requests is answered with the batch of their replies. If one of
 them had better be tried again, the whole batch is answered with that problem; when it comes again, the others are not
 computed again.

@@ -80,6 +80,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
+    routes.router.redirect_slashes = False  # to an address that the Host header makes up
     guarded = RequestGuard(
         routes,
         body_bytes=settings.body_bytes,

@@ -19,7 +19,7 @@ from web.answers import whole
 from web.identity import Identity
 from web.jobs import Jobs, result_of
 from web.prefer import Preference
-from web.store import BEGINNING, Record
+from web.store import BEGINNING, Record, last_event
 from wire.deadline import request_seconds
 from wire.sse import EventStream, frame
 
@@ -33,7 +33,7 @@ JOB_HEADERS = ("Location", "Preference-Applied")
 """What an answer that is made by a job says beside it."""
 
 _UNCACHED = {"Cache-Control": "no-store"}
-_ENTRY = re.compile("[0-9]{1,20}-[0-9]{1,20}")
+_ENTRY = re.compile("[0-9]{1,18}-[0-9]{1,18}")  # in a stream of Redis: milliseconds, and a number
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,11 @@ class Generations:
             async for entry in self._jobs.watch(job, after or BEGINNING):
                 ended = entry.last
                 yield frame(entry.data, entry.event, entry.id)
-            if not ended:
-                raise ProblemError(problems.NOT_FOUND, "The generation, or what came after this event, is forgotten.")
+            if not ended:  # whoever asks has seen all of it, or nothing is left but the end
+                record = await self._jobs.find(job)
+                assert record.outcome is not None
+                assert record.end is not None
+                yield frame(record.outcome, last_event(record.end))
         except ProblemError as error:
             yield frame(error.problem.model_dump_json(exclude_none=True), "error")
 
@@ -161,7 +164,7 @@ def _forms(record: Record) -> list[str]:
 
 
 def _files(record: Record) -> list[str]:
-    """The forms, beside JSON and events, in which the result itself can be had: its pictures are in one format."""
+    """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []
     order = GenerationRequest.model_validate_json(record.order)

@@ -31,9 +31,10 @@ class Inbox:
         await self._proof.check(request.headers)
         if not is_event(request.headers):
             raise ProblemError(problems.MALFORMED_EVENT, "There is no CloudEvent in this request.")
-        events = read_events(request.headers, await request.body()).events
-        for event in events:
-            check_type(event)
+        delivery = read_events(request.headers, await request.body())
+        events = delivery.events
+        for number, event in enumerate(events):
+            check_type(event, f"{number}." if delivery.mode == "batched" else "")
             if self._sources and event.source not in self._sources:
                 raise ProblemError(problems.FORBIDDEN, f"Events from {event.source!r} are not taken here.")
         for event in events:

@@ -134,7 +134,9 @@ class Jobs:
             )
         kept = await self._store.add(record)
         if kept.digest != record.digest:
-            raise ProblemError(problems.KEY_REUSED, "The first request with this Idempotency-Key had another body.")
+            raise ProblemError(
+                problems.KEY_REUSED, "The first request with this Idempotency-Key asked for something else."
+            )
         return kept
 
     async def find(self, job: str) -> Record:

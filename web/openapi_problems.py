@@ -26,7 +26,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.RESULT_TOO_LARGE: "The result has 300000 bytes, and an event may have 262144.",
     problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
     "application/json.",
-    problems.KEY_REUSED: "The first request with this Idempotency-Key had another body.",
+    problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
     problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
     problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",

@@ -70,8 +70,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="another field of the request, such as seed=7; may be given again",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the first picture is written to")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds to wait for (default: %(default)g)")
+    parser.add_argument("--timeout", type=_seconds, default=TIMEOUT, help="seconds to wait for (default: %(default)g)")
     arguments = parser.parse_args(argv)
+    if any("\ud800" <= char <= "\udfff" for char in arguments.prompt):
+        parser.error("prompt: is no UTF-8")
     if not arguments.to:
         parser.error("--to: is required where K_SINK is not set")
     try:
@@ -80,6 +82,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         [first, *_] = error.errors()
         parser.error(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
     return arguments
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def _field(text: str) -> tuple[str, Any]:

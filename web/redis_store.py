@@ -74,8 +74,7 @@ class RedisStore(Store):
         self._groups: set[str] = set()
 
     async def open(self) -> None:
-        with _outages():
-            await self._redis.ping()
+        # Not waited for: what needs no store is served without it, and what does says so.
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from contract import (
+    GenerationRequest,
     PictureResult,
     Problem,
     ProblemError,
@@ -95,6 +96,10 @@ class Replies:
         await jobs.end(record.id, result.model_copy(update={"id": record.id}))
 
     async def _result(self, event: CloudEvent, record: Record) -> TextResult | PictureResult:
+        if not is_json(event.datacontenttype):
+            raise ProblemError(
+                problems.BAD_UPSTREAM, f"The model server's answer is {event.datacontenttype}, not JSON."
+            )
         data = await self._fetched(event)
         try:
             result = _RESULT.validate_json(data or b"")
@@ -102,6 +107,8 @@ class Replies:
             raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
         if result.kind != record.kind:
             raise ProblemError(problems.BAD_UPSTREAM, f"The model server's answer is of the kind {result.kind}.")
+        if isinstance(result, PictureResult):
+            _check_pictures(result, record)
         return result
 
     async def _fetched(self, event: CloudEvent) -> bytes | None:
@@ -112,11 +119,26 @@ class Replies:
         return await self._artifacts.get(event.extensions[DATAREF], RESULT_BYTES)
 
 
-def check_type(event: CloudEvent) -> None:
-    """A MALFORMED_EVENT problem for a type that nothing is known about here."""
+def check_type(event: CloudEvent, where: str = "") -> None:
+    """A MALFORMED_EVENT problem for a type that nothing is known about here; `where` stands before its name."""
     known = [row.name for row in EVENT_TYPES]
     if event.type not in known:
-        raise ProblemError(problems.MALFORMED_EVENT, f"type: must be one of {', '.join(known)}, not {event.type!r}")
+        detail = f"{where}type: must be one of {', '.join(known)}, not {event.type!r}"
+        raise ProblemError(problems.MALFORMED_EVENT, detail)
+
+
+def _check_pictures(result: PictureResult, record: Record) -> None:
+    """They are handed on as they are: as files, and in headers."""
+    order = GenerationRequest.model_validate_json(record.order)
+    wanted = f"image/{order.format or 'png'}"
+    if len(result.images) != (order.n or 1) or any(picture.media_type != wanted for picture in result.images):
+        detail = f"The model server's answer is not what was asked for: {order.n or 1} of {wanted}."
+        raise ProblemError(problems.BAD_UPSTREAM, detail)
+    try:
+        if not all(base64.b64decode(picture.data, validate=True) for picture in result.images):
+            raise ValueError("an empty file")
+    except ValueError:
+        raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer holds no pictures in base64.") from None
 
 
 async def _come_on(event: CloudEvent, record: Record, jobs: Jobs) -> None:
@@ -139,8 +161,8 @@ async def _tell_text(text: str, record: Record, jobs: Jobs) -> None:
 
 def _failure(event: CloudEvent) -> ProblemError:
     problem = _data(event, Problem)
-    if not 400 <= problem.status <= 599:
-        raise ProblemError(problems.MALFORMED_EVENT, f"status: must be that of a failure, not {problem.status}")
+    if not 400 <= problem.status <= 599 or (problem.retry_after or 1) < 1:
+        raise ProblemError(problems.MALFORMED_EVENT, f"status {problem.status} or retry_after is no failure's")
     return raised(problem)
 
 

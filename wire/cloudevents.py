@@ -64,7 +64,8 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
         return Delivery("binary", [_binary(headers, body)])
     if media_type not in (STRUCTURED, BATCHED):
         raise ProblemError(
-            problems.UNSUPPORTED_MEDIA_TYPE, f"An event may come in binary mode, as {STRUCTURED} or as {BATCHED}."
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            f"An event comes as {STRUCTURED}, as {BATCHED}, or in binary mode.",
         )
     try:
         document = json.loads(body, parse_constant=_no_number)

@@ -50,7 +50,7 @@ from contract.cloudevents import (
 from web import courier, jobs
 from web.app import create_app
 from web.settings import ServedModel, Settings
-from wire.cloudevents import Mode, read_events, write_event
+from wire.cloudevents import Mode, read_events, write_batch, write_event
 
 Events = Callable[[str], list[tuple[str, Any]]]
 Slug = Callable[[httpx.Response], str]
@@ -778,3 +778,55 @@ async def test_artifacts_that_cannot_be_read_are_asked_for_again(
     (tmp_path / "late.json").write_text(poem(job).model_dump_json())
     assert (await deliver(client, reply)).status_code == 204
     assert (await state(client, job))["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": []},
+        {"images": [{"data": "aGk"}]},
+        {"images": [{"data": "***"}]},
+        {"images": [{"data": ""}]},
+        {"images": [{}, {}]},
+        {"images": [{"media_type": "text/html"}]},
+        {"images": [{"media_type": "image/png\r\nX-Evil: 1"}]},
+        {"images": [{"media_type": "image/webp"}]},
+    ],
+)
+async def test_pictures_that_are_none_end_the_job(
+    front: Front, predictor: Predictor, slug: Slug, changes: dict[str, Any]
+) -> None:
+    """They would be handed on as files, and in headers."""
+    client = await front()
+    job = await ask(client, kind="image")
+    await until(lambda: predictor.events)
+    document = painting(job).model_dump()
+    document["images"] = [{**document["images"][0], **image} for image in changes["images"]]
+    data = json.dumps(document).encode()
+    reply = about(job, COMPLETED).model_copy(update={"datacontenttype": "application/json", "data": data})
+    assert slug(await deliver(client, reply)) == "malformed-event"
+    assert (await state(client, job))["error"]["type"].endswith("bad-upstream")
+
+
+@pytest.mark.parametrize("status", [0, 101, 200, 204, 399, 600, 99_999])
+async def test_a_failure_of_no_such_status_ends_the_job(
+    front: Front, predictor: Predictor, slug: Slug, status: int
+) -> None:
+    client = await front()
+    job = await ask(client)
+    await until(lambda: predictor.events)
+    problem = Problem(type="about:blank", title="t", status=status, detail="d")
+    assert slug(await deliver(client, about(job, FAILED, problem))) == "malformed-event"
+    assert (await state(client, job))["error"]["type"].endswith("bad-upstream")
+
+
+async def test_of_a_batch_the_wrong_one_is_named(front: Front) -> None:
+    headers, body = write_batch([about("x", COMPLETED), about("x", "com.example.other")])
+    answer = await (await front()).post("/events", headers=headers, content=body)
+    assert answer.json()["detail"].startswith("1.type: ")
+
+
+async def test_no_address_is_made_up_from_the_host(front: Front) -> None:
+    answer = await (await front()).post("/generate/", json={"prompt": "x"}, headers={"Host": "evil.example"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers

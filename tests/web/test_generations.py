@@ -419,7 +419,7 @@ async def test_a_last_event_id_that_was_never_given_out_is_told_of_the_end(front
     await asyncio.sleep(0.05)
     poet.go.set()
     [(_, name, data)] = await watching
-    assert (name, data["type"]) == ("error", "urn:shangcai:problem:not-found")
+    assert (name, data["kind"]) == ("result", "text")
 
 
 async def test_previews_and_steps_are_watched_too(front: Front) -> None:

@@ -236,3 +236,18 @@ def test_it_is_a_command() -> None:
     command = [sys.executable, "-m", "web.publish", "--help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("usage: python -m web.publish ")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_wrong_timeout_is_one_line(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--to", "http://x", f"--timeout={seconds}", "a"])
+    assert ended.value.code == 2
+    assert "seconds above 0" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--to", "http://x", "\udcff\udcfe"])
+    assert ended.value.code == 2
+    assert "is no UTF-8" in capsys.readouterr().err
