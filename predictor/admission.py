@@ -15,8 +15,8 @@ from predictor.engine import Generation
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An accepted task. `work` says how much it is at most beside others: tokens, or pixels times steps. `cost` says how
-    long it takes beside others, where that is known beforehand: of a text it is not, which may end at any token."""
+    """An accepted task. `work` says how much it is at most beside others: tokens, or pixels times steps. `cost` says
+    how long it takes beside others, where that is known beforehand: a text may end at any token."""
 
     generation: Generation
     work: float
