@@ -526,13 +526,19 @@ async def test_cancelling_does_not_wait_for_a_sink_that_is_busy(front: Front, pr
     assert len(predictor.of(CANCELLED)) == 1
 
 
-async def test_what_is_cancelled_leaves_its_connection_to_others(serve: Serve) -> None:
-    async def take(_request: Request) -> Response:
+@pytest.mark.parametrize("dispatch", ["rest", "events"])
+async def test_what_is_cancelled_leaves_its_connection_to_others(serve: Serve, stream: Stream, dispatch: str) -> None:
+    async def take(request: Request) -> Response:
         await asyncio.sleep(random.uniform(0, 0.01))
-        return Response(status_code=202)
+        if request.url.path == "/sink":
+            return Response(status_code=202)
+        return Response(stream("春"), media_type="text/event-stream")
 
-    sink = await serve(Starlette(routes=[Route("/", take, methods=["POST"])]))
-    settings = Settings(models={"poet": ServedModel()}, dispatch="events", k_sink=sink, max_connections=2)
+    url = await serve(Starlette(routes=[Route("/{path:path}", take, methods=["POST"])]))
+    models = {"poet": ServedModel(url=url)}
+    settings = Settings.model_validate(
+        {"models": models, "dispatch": dispatch, "k_sink": url + "/sink", "max_connections": 2, "pool_seconds": 30}
+    )
     async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=LIMIT, trust_env=False) as client:
 
         async def change_ones_mind() -> None:
