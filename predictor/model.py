@@ -249,9 +249,9 @@ class TextModel(GenerationModel):
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
             timing=Timing(
-                queue_s=completion.queue_s,
-                first_token_s=completion.first_token_at - begun,
-                total_s=time.monotonic() - begun,
+                queue_s=round(completion.queue_s, 4),
+                first_token_s=round(completion.first_token_at - begun, 4),
+                total_s=round(time.monotonic() - begun, 4),
             ),
         )
 

@@ -20,8 +20,8 @@ GAIN = 1.1
 LEAST_PIXEL_BYTES = 256
 """What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
 
-_FEWEST_STEPS, _MOST_STEPS = 3, 12
-_SECONDS = 0.25
+_FEWEST_STEPS, _MOST_STEPS = 3, 6
+_SECONDS = 0.1
 """Denoising steps that are measured, and for how long: quick ones vary most, and repeating them costs least."""
 
 

@@ -75,7 +75,7 @@ class PictureModel(GenerationModel):
             images=await _pictures(painted, order, self.name),
             steps=painted[0].steps,
             understood=painted[0].understood,
-            timing=PictureTiming(queue_s=queue_s, total_s=time.monotonic() - begun),
+            timing=PictureTiming(queue_s=round(queue_s, 4), total_s=round(time.monotonic() - begun, 4)),
         )
 
 
