@@ -148,7 +148,8 @@ class ProblemError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         retry_after = self.problem.retry_after
-        return {} if retry_after is None else {"Retry-After": str(retry_after)}
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.kind is UNAUTHORIZED else {})
 
 
 def raised(problem: Problem) -> ProblemError:

@@ -86,6 +86,7 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
             "responses": {
                 "200": shown,
                 "202": job_response("The job, because there are no pictures yet."),
+                "204": {"description": "There is nothing after Last-Event-ID: it was the end. Do not connect again."},
                 **refusals(failures),
             },
         },

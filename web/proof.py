@@ -33,6 +33,9 @@ REFETCH_SECONDS = 10.0
 
 FETCH_SECONDS = 5.0
 
+LEEWAY_SECONDS = 10.0
+"""How far the clocks of issuer and pod may be apart."""
+
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
 
@@ -81,6 +84,7 @@ class Proof:
                 algorithms=_ALGORITHMS,
                 audience=self._audience,
                 issuer=self._keys.issuer,
+                leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "aud", "iss"]},
             )
         except jwt.PyJWTError as error:

@@ -127,6 +127,7 @@ def basic(password: str) -> str:
 async def test_the_secret(web: Web, authorization: str | None, status: int) -> None:
     answer = await deliver(web(events_secret=SECRET), authorization)
     assert answer.status_code == status
+    assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
     assert SECRET not in answer.text
 
 
