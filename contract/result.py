@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from contract.fields import StrictModel
 
@@ -69,3 +69,7 @@ class PictureResult(StrictModel):
         default=None, description="The words of the prompt that the model knows; null when it reads any text."
     )
     timing: PictureTiming
+
+
+RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
+"""Reads the document of either."""

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from contract import FieldError, Problem, ProblemError, ProblemType, problems
-from contract.problems import field_problem
+from contract.problems import field_problem, raised
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ MESSAGE_CHARS = 500
 """Longest text of a model server that is passed on."""
 
 _OUR_TYPE = problems.MALFORMED_BODY.uri.removesuffix(problems.MALFORMED_BODY.slug)
-_KNOWN_TYPES = {kind.uri: kind for kind in problems.PROBLEM_TYPES}
 
 # These would speak of the request that web made, not of the one that the client sent.
 _MISUNDERSTANDINGS = {
@@ -110,7 +109,7 @@ def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> Probl
     if not problem.type.startswith(_OUR_TYPE) or not 400 <= problem.status <= 599:
         return None
     slug = problem.type.removeprefix(_OUR_TYPE)
-    kind = _KNOWN_TYPES.get(problem.type, ProblemType(slug, problem.status, problem.title))
+    kind = raised(problem).kind
     seen = f"{slug}: {problem.detail}"
     if kind in _MISUNDERSTANDINGS:
         return bad_answer(url, seen)

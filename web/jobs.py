@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import TypeAdapter
-
 from contract import (
     ENDS,
     GenerationRequest,
@@ -30,6 +28,7 @@ from contract import (
 )
 from contract.cloudevents import written
 from contract.problems import raised
+from contract.result import RESULT
 from web.draft import LiveEvent
 from web.pace import Pace
 from web.store import BEGINNING, Claim, Entry, Record, Store
@@ -51,8 +50,6 @@ MOST_ATTEMPTS = 4
 RETRY_SECONDS = 1.0
 MOST_RETRY_SECONDS = 30.0
 """Between two attempts, where the model server does not say."""
-
-_RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
 
 
 class Way(Protocol):
@@ -345,7 +342,7 @@ def result_of(record: Record) -> TextResult | PictureResult:
     """Of a completed job; the problem is raised that any other one ended with."""
     assert record.state in ENDS
     if record.state == "completed":
-        return _RESULT.validate_json(record.outcome or "")
+        return RESULT.validate_json(record.outcome or "")
     raise raised(_problem_of(record))
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from contract import PictureResult, Problem, ProblemError, TextResult
 from contract.cloudevents import COMPLETED, DATAREF, FAILED, JSON, REQUESTED, CloudEvent, now
+from contract.result import RESULT
 from wire.cloudevents import is_event, read_events, write_event
 
 TIMEOUT = 600.0
 """Seconds: what Knative allows a request at most."""
 
 _SHOWN = 1_000  # characters of what is not known here
-_RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
 
 
 class _Failure(Exception):
@@ -157,7 +157,7 @@ def _print_reply(reply: CloudEvent, out: Path | None) -> None:
         if DATAREF in reply.extensions:
             print(f"The result is too large for an event and lies at {reply.extensions[DATAREF]}")
         else:
-            _print_result(_RESULT.validate_json(data), out)
+            _print_result(RESULT.validate_json(data), out)
     except ValidationError:
         raise _Failure(f"its data are none of {reply.type}: {data.decode(errors='replace')[:_SHOWN]}") from None
 

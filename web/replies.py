@@ -7,7 +7,7 @@ import binascii
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from contract import (
     GenerationRequest,
@@ -36,6 +36,7 @@ from contract.cloudevents import (
     GenerationProgress,
 )
 from contract.problems import invalid_fields, raised
+from contract.result import RESULT
 from wire.cloudevents import is_json
 
 if TYPE_CHECKING:  # only few deployments need it
@@ -49,8 +50,6 @@ RESULT_BYTES = 268_435_456
 """Largest result that is fetched for an event: eight pictures of 2048 x 2048 pixels, in base64, fit."""
 
 Data = TypeVar("Data", bound=BaseModel)
-
-_RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
 
 
 class Replies:
@@ -102,7 +101,7 @@ class Replies:
             )
         data = await self._fetched(event)
         try:
-            result = _RESULT.validate_json(data or b"")
+            result = RESULT.validate_json(data or b"")
         except ValidationError:
             raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
         if result.kind != record.kind:

@@ -56,7 +56,7 @@ class Entry:
         return self.event in LAST_EVENTS
 
 
-LAST_EVENTS: dict[str, JobState | None] = {"result": "completed", "error": None}
+LAST_EVENTS = frozenset({"result", "error"})
 
 
 @dataclass(frozen=True, slots=True)
