@@ -29,7 +29,6 @@ from web.proof import Proof
 from web.replies import Replies
 from web.rest import Rest
 from web.upstream import Upstream, make_client
-from wire.cloudevents import overrides
 from wire.guard import Leaving, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
@@ -49,7 +48,7 @@ def create_app(
     leaving = leaving or Leaving()
     replies = Replies(_artifacts(settings))
     rest = Rest(settings.models, Upstream(client)) if settings.dispatch == "rest" else None
-    jobs = Jobs(settings, _store(settings), rest or _courier(settings, client, replies))
+    jobs = Jobs(settings, _store(settings), rest or Courier(client, settings, replies))
     generations = Generations(settings, jobs)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
@@ -121,11 +120,6 @@ def _store(settings: Settings) -> Store:
     return RedisStore(
         settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds
     )
-
-
-def _courier(settings: Settings, client: httpx.AsyncClient, replies: Replies) -> Courier:
-    assert settings.k_sink is not None
-    return Courier(client, settings.k_sink, settings.event_source, overrides(settings.k_ce_overrides), replies)
 
 
 def _artifacts(settings: Settings) -> Artifacts | None:

@@ -26,11 +26,12 @@ from contract.cloudevents import (
     written,
 )
 from web.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
-from wire.cloudevents import is_event, read_events, write_event
+from wire.cloudevents import is_event, overrides, read_events, write_event
 
 if TYPE_CHECKING:
     from web.jobs import Jobs
     from web.replies import Replies
+    from web.settings import Settings
     from web.store import Record
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,15 @@ _RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatu
 
 
 class Courier:
-    """Sends events to `sink`, with `extensions` added to each, and takes the replies that come in the answers."""
+    """Sends events to the sink that the settings name, and takes the replies that come in the answers."""
 
-    def __init__(
-        self, client: httpx.AsyncClient, sink: str, source: str, extensions: Mapping[str, str], replies: Replies
-    ) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: Replies) -> None:
+        assert settings.k_sink is not None
         self._client = client
-        self._sink = sink
-        self._source = source
-        self._extensions = extensions
+        self._sink = settings.k_sink
+        self._source = settings.event_source
+        self._extensions = overrides(settings.k_ce_overrides)
+        self._token = settings.k_token
         self._replies = replies
 
     async def run(self, record: Record, jobs: Jobs) -> None:
@@ -108,6 +109,8 @@ class Courier:
     ) -> tuple[dict[str, str], bytes]:
         headers, body = write_event(event)
         headers["Prefer"] = "reply"
+        if self._token.exists():  # read each time: it is replaced before it expires
+            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
         content = bytearray()
         with transport_failures(self._sink), scope:
             async with self._client.stream(

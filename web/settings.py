@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import ssl
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -76,6 +78,20 @@ def _overrides(text: str) -> str:
     return text
 
 
+def _authorities(text: str) -> str:
+    try:
+        _trust(text)
+    except ssl.SSLError:
+        raise ValueError("must be certificates in PEM") from None
+    return text
+
+
+def _trust(authorities: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=authorities)
+    return context
+
+
 def _store_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://")):
         raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
@@ -130,6 +146,12 @@ class Settings(BaseSettings):
     k_ce_overrides: Annotated[str, AfterValidator(_overrides)] = Field(
         default="", description="Extensions of every event that is sent, as a SinkBinding injects them."
     )
+    k_ca_certs: Annotated[str, AfterValidator(_authorities)] | None = Field(
+        default=None, description="Certificates of the sink's authority, in PEM, as a SinkBinding injects them."
+    )
+    k_token: Path = Field(
+        default=Path("/oidc/token"), description="Where a SinkBinding mounts the token that the sink wants, if it does."
+    )
     event_source: str = Field(default="urn:shangcai:web", min_length=1, description="Source of the events sent.")
     events_audience: str | None = Field(
         default=None, min_length=1, description="Audience that an OIDC token must have on POST /events."
@@ -180,6 +202,11 @@ class Settings(BaseSettings):
         if missing:
             raise ValueError(f"{missing}: is required where dispatch is {self.dispatch}")
         return self
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """What servers are verified with: well-known authorities, or the system's and the sink's."""
+        return _trust(self.k_ca_certs) if self.k_ca_certs else True
 
     @property
     def on_cluster(self) -> bool:

@@ -97,7 +97,7 @@ def make_client(settings: Settings, transport: httpx.AsyncBaseTransport | None) 
     return httpx.AsyncClient(
         transport=_Bounded(
             # A proxy variable of the machine must not catch what is addressed to a neighbour.
-            transport or httpx.AsyncHTTPTransport(limits=limits, trust_env=False),
+            transport or httpx.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False),
             settings.max_connections,
         ),
         timeout=httpx.Timeout(

@@ -102,11 +102,13 @@ class Predictor:
 
     def __init__(self) -> None:
         self.events: list[CloudEvent] = []
+        self.proofs: list[str | None] = []
         self.answer: Callable[[CloudEvent], Awaitable[httpx.Response]] = self.taken
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         [event] = read_events({name.lower(): value for name, value in request.headers.items()}, request.content).events
         self.events.append(event)
+        self.proofs.append(request.headers.get("authorization"))
         return await self.answer(event)
 
     async def taken(self, _event: CloudEvent) -> httpx.Response:
@@ -193,6 +195,22 @@ async def test_what_a_request_says_of_itself(front: Front, predictor: Predictor)
     order = json.loads(event.data or b"")
     assert order.pop("seed") >= 0
     assert order == {"prompt": "春", "max_tokens": 5, "model": "poet"}
+
+
+async def test_a_token_that_is_mounted_for_the_sink_is_shown_to_it(
+    front: Front, predictor: Predictor, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    client = await front(k_token=token)
+    await ask(client)
+    await until(lambda: len(predictor.events) == 1)
+    token.write_text("first\n")
+    await ask(client)
+    await until(lambda: len(predictor.events) == 2)
+    token.write_text("renewed\n")
+    await ask(client)
+    await until(lambda: len(predictor.events) == 3)
+    assert predictor.proofs == [None, "Bearer first", "Bearer renewed"]
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured", "batched"])
