@@ -96,4 +96,4 @@ async def test_it_is_not_trusted_unasked(serve: Any, sink: tuple[Sink, str], cap
 
 def test_what_is_no_certificate_is_refused() -> None:
     with pytest.raises(ValueError, match="must be certificates in PEM"):
-        Settings(models={"poet": "http://poet.test"}, k_ca_certs="nonsense")  # type: ignore[dict-item]
+        Settings(models={"poet": "http://poet.test"}, k_ca_certs="nonsense")
