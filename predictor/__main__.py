@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
+from predictor import supervisor
 from predictor.engine import ModelError
 from predictor.settings import Settings
 from predictor.source import check_source
@@ -34,10 +35,11 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     try:
         kind = check_source(settings.model, settings.kind)
-        listener = listen(settings.host, settings.port)
+        listener = supervisor.inherited_listener() or listen(settings.host, settings.port)
         if settings.grpc_port:
             listen(settings.host, settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
     except (ModelError, OSError) as error:
+        supervisor.tell_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)
         return 1
 
@@ -52,6 +54,7 @@ def main() -> int:
         grpc_port=settings.grpc_port,
         grace_seconds=settings.grace_seconds,
         quiet_seconds=settings.quiet_seconds,
+        idle_seconds=settings.idle_seconds,
         subscriber=_subscriber(settings, model),
     ).run()
     if model.startup.error:

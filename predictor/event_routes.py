@@ -47,6 +47,11 @@ class Subscriber:
         if self._announcer is not None:
             self._announcer.start(self._model.startup)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is done that an event has asked for; nobody may be waiting for it any more."""
+        return self._ledger.busy
+
     async def close(self) -> None:
         """Give up what still runs, and let go of the store and the sink."""
         await self._ledger.close()

@@ -58,6 +58,11 @@ class Ledger:
         self._cancelled: Memory[str, bool] = Memory(replies, reply_bytes, reply_seconds)
         self._running: dict[tuple[str, str], tuple[Run, asyncio.Task[CloudEvent]]] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs; nobody may be waiting for it any more."""
+        return bool(self._running)
+
     async def reply(self, run: Run) -> CloudEvent:
         """The reply to a request that is delivered now, perhaps not for the first time.
 

@@ -8,6 +8,8 @@ events, one form of error everywhere, and cancelling when a client leaves.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import signal
 import socket
 import threading
@@ -30,15 +32,22 @@ from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 
 from contract.problems import ProblemError
-from predictor import dialects
+from predictor import dialects, supervisor
 from predictor.event_routes import Subscriber
+from predictor.http_server import HttpServer
 from predictor.model import GenerationModel, TextModel
 from predictor.openai_routes import models_router, text_router
 from predictor.traffic import Traffic
 from wire.guard import LAST_SECONDS, RequestGuard
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.05
 """How often it is looked whether the server may leave."""
+
+KEEP_ALIVE_SECONDS = 5
+"""How long a connection may be open without a request where the server leaves when it is idle. More than clients keep
+theirs (web: 3), or else both ends race; and not KServe's 65, for only a server without connections leaves."""
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
@@ -46,6 +55,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
 
     After SIGTERM it goes on serving until nothing new has come for `quiet_seconds`, because Knative's queue-proxy may
     still hold requests for it; `grace_seconds` bounds that and what has been accepted. gRPC is off without `grpc_port`.
+
+    When nothing has come for `idle_seconds` (0 is for ever) it leaves by itself. Whoever else holds the listening
+    socket finds in it all connections that came too late.
     """
 
     def __init__(
@@ -56,6 +68,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grpc_port: int | None,
         grace_seconds: int,
         quiet_seconds: float = 0.0,
+        idle_seconds: float = 0.0,
         subscriber: Subscriber | None = None,
     ) -> None:
         super().__init__(
@@ -67,6 +80,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         )
         self._host = listener.getsockname()[0]
         self._quiet_seconds = quiet_seconds
+        self._idle_seconds = idle_seconds or math.inf
         self._leaving = threading.Event()
         self.model = model
         self.register_model(model)
@@ -79,7 +93,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             _RestDataPlane(model, self.registered_models),
             self.repository,
             on_signal=self.leave,
-            timeout_keep_alive=self.timeout_keep_alive,
+            idle_seconds=self._idle_seconds,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS if idle_seconds else self.timeout_keep_alive,
         )
 
     def run(self) -> None:
@@ -111,9 +126,10 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             await self.subscriber.close()
 
     async def _drain(self, grpc: aio.Server | None) -> None:
-        """Once asked to leave: serve on until it is quiet or the grace is over, then end what there still is."""
-        while not self._leaving.is_set():  # noqa: ASYNC110  it is set by threads and signal handlers
+        """Idle or asked to leave: serve on until it is quiet or the grace is over, then end what there still is."""
+        while not (self._leaving.is_set() or self._leave_idle()):  # noqa: ASYNC110  threads and signal handlers set it
             await asyncio.sleep(POLL_SECONDS)
+        supervisor.tell_leaving()
         self.model.leave()
         begun = time.monotonic()
         traffic = self.rest.traffic
@@ -126,6 +142,14 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         if calls:
             await calls
         self.rest.stop()
+
+    def _leave_idle(self) -> bool:
+        """Accept nothing any more when nothing is left to do and nothing has come for long enough."""
+        idle_s = min(self.rest.traffic.quiet_s, self.model.startup.ready_s)
+        if idle_s < self._idle_seconds or self.subscriber.busy or not self.rest.shut_if_empty():
+            return False
+        log.info("leaving: nothing has come for %.0f s", idle_s)
+        return True
 
     async def _start_grpc(self) -> aio.Server:
         """KServe's gRPC service, on the address that was asked for; KServe's own server listens on every one."""
@@ -204,6 +228,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         repository: ModelRepositoryExtension,
         *,
         on_signal: Callable[[], None],
+        idle_seconds: float,
         timeout_keep_alive: int,
     ) -> None:
         super().__init__(
@@ -211,16 +236,20 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         )
         self._model = model
         self._subscriber = subscriber
-        self._listener = listener
-        self.traffic = Traffic()
-        # uvicorn's own would close the listener at once, and turn what queue-proxy still holds for us into 502s.
-        self._server.handle_exit = lambda *_: on_signal()
+        self.traffic = Traffic(idle_seconds)
+        # uvicorn's own way with a signal is to close the listener at once, and so to turn what queue-proxy still holds
+        # for us into 502s.
+        self._server = HttpServer(
+            self.config, listener, on_signal, silent_seconds=None if math.isinf(idle_seconds) else KEEP_ALIVE_SECONDS
+        )
 
     async def start(self) -> None:
         self.create_application()
-        # As a socket, not as a file descriptor: uvicorn would duplicate that one, and connections would go on being
-        # accepted, by nobody, after SIGTERM.
-        await self._server.serve(sockets=[self._listener])
+        await self._server.serve()
+
+    def shut_if_empty(self) -> bool:
+        """Accept no connection any more, unless one is open."""
+        return self._server.shut_if_empty()
 
     def stop(self) -> None:
         """Close the listener; what is open has LAST_SECONDS."""

@@ -71,6 +71,12 @@ def _has_sink(wanted: bool, info: ValidationInfo) -> bool:
     return wanted
 
 
+def _without_grpc(seconds: float, info: ValidationInfo) -> float:
+    if seconds and info.data.get("grpc_port") is not None:
+        raise ValueError("does not go with --grpc-port, on which nobody listens meanwhile")
+    return seconds
+
+
 class PlanSettings(BaseSettings):
     """Measure a model and print the resources and the concurrency for its InferenceService."""
 
@@ -118,6 +124,11 @@ class Settings(PlanSettings):
     grace_seconds: int = Field(default=30, ge=0, description="longest that accepted requests may take after SIGTERM")
     quiet_seconds: float = Field(
         default=1.0, ge=0, description="after SIGTERM, leave once nothing new has come for so long"
+    )
+    idle_seconds: Annotated[float, AfterValidator(_without_grpc)] = Field(
+        default=0,
+        ge=0,
+        description="leave once nothing has come for so long, where a supervisor listens meanwhile; never when 0",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 

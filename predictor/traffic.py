@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Traffic:
-    """Counts the requests that ask for work; probes and listings are not among them."""
+    """Counts the requests that ask for work; probes and listings are not among them.
 
-    def __init__(self) -> None:
+    After `idle_seconds` of quiet the connections of those are closed with their answers: whoever polls for ever must
+    not keep a server awake, and a connection that is closed any other way may be in use again already.
+    """
+
+    def __init__(self, idle_seconds: float = math.inf) -> None:
         self.in_flight = 0
+        self._idle_seconds = idle_seconds
         self._last = time.monotonic()
 
     @property
@@ -21,8 +28,13 @@ class Traffic:
 
     def watching(self, app: ASGIApp) -> ASGIApp:
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            async def closing_send(message: Message) -> None:
+                if message["type"] == "http.response.start" and self.quiet_s >= self._idle_seconds:
+                    MutableHeaders(scope=message)["connection"] = "close"
+                await send(message)
+
             if scope["type"] != "http" or scope["method"] != "POST":
-                await app(scope, receive, send)
+                await app(scope, receive, closing_send)
                 return
             self.in_flight += 1
             try:
