@@ -1,0 +1,201 @@
+"""The images as they are built and run: what is in them, and that they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 60.0
+USER = 65532
+PYTHON = "/opt/venv/bin/python"
+IMAGES = pytest.mark.parametrize("image", ["web", "predictor"])
+READY = "/v2/health/ready"
+
+
+def post(url: str, **body: Any) -> httpx.Response:
+    accept = body.pop("accept", "application/json")
+    return httpx.post(f"{url}/generate", json=body, headers={"Accept": accept}, timeout=LIMIT, trust_env=False)
+
+
+def test_text_and_pictures_from_the_images(serve: Any) -> None:
+    """The whole service: web in front of two predictors, each from its image and as its user."""
+    with (
+        serve("predictor", READY, PREDICTOR_MODEL="/app/models/poet", PREDICTOR_NAME="text") as text,
+        serve("predictor", READY, PREDICTOR_MODEL="/app/models/painter", PREDICTOR_NAME="image") as image,
+    ):
+        models = json.dumps({"text": {"url": text.url}, "image": {"url": image.url, "kind": "image"}})
+        begun = time.monotonic()
+        with serve("web", "/healthz", MODELS=models) as web:
+            print(f"web: {time.monotonic() - begun:.2f} s from `buildah run` to its first answer")
+            poem = post(web.url, prompt="写一首关于春雨的诗", seed=1)
+            assert poem.status_code == 200, poem.text
+            assert re.fullmatch(r"(.+[，。？！]\n?){4,8}", poem.json()["text"])
+            picture = post(web.url, prompt="画一只猫", kind="image", accept="image/png")
+            assert picture.content.startswith(b"\x89PNG")
+            for served in (text, image, web):
+                assert set(served.process.uids()) == {USER}
+                assert set(served.process.gids()) == {USER}
+            for served in (web, text, image):  # process 1 of a container gets the signal, and no shell before it
+                served.process.send_signal(signal.SIGTERM)
+                assert served.started.wait(LIMIT) == 0, served.log.read_text()
+
+
+@IMAGES
+def test_from_a_read_only_root(
+    image: str, mounted: Callable[[str], Path], configured: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    config = configured(image)
+    settings = {"web": {"MODELS": '{"text": "http://127.0.0.1:1"}'}, "predictor": {"PREDICTOR_MODEL": "/app/models/poet"}}
+    prefix, ready = ("", "/healthz") if image == "web" else ("PREDICTOR_", READY)
+    environment = [*config["Env"], *(f"{name}={value}" for name, value in settings[image].items())]
+    environment += [f"{prefix}HOST=127.0.0.1", f"{prefix}PORT=0"]
+    root = mounted(image)
+    script = """
+        mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs tmpfs "$0/tmp"
+        mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/dev" && touch "$0/dev/null" "$0/dev/urandom"
+        mount --bind /dev/null "$0/dev/null" && mount --bind /dev/urandom "$0/dev/urandom"
+        mkdir -m 1777 "$0/dev/shm"
+        user=$1 folder=$2; shift 2
+        exec chroot --userspec="$user" "$0" /usr/bin/env -i -C "$folder" "$@"
+    """
+    command = [str(root), config["User"], config["WorkingDir"], *environment, *config["Entrypoint"]]
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        started = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-euc", script, *command], stdout=sink, stderr=subprocess.STDOUT
+        )
+    try:
+        process = psutil.Process(started.pid)
+        deadline = time.monotonic() + LIMIT
+        while True:
+            assert started.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            ports = [link.laddr.port for link in process.net_connections() if link.status == psutil.CONN_LISTEN]
+            try:
+                if ports and httpx.get(f"http://127.0.0.1:{ports[0]}{ready}", timeout=5, trust_env=False).is_success:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.02)
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.open(f"/proc/{started.pid}/root/app/new", os.O_CREAT | os.O_WRONLY)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(LIMIT) == 0, log.read_text()
+    finally:
+        started.kill()
+        started.wait()
+
+
+def test_web_is_light(images: Any, within: Callable[..., str]) -> None:
+    layers = sizes(images.table, "web")
+    assert layers[-2:] and sum(layers[1:]) < 120
+    installed = within("web", PYTHON, "-c", "import importlib.metadata as m; print(*[d.name for d in m.distributions()])")
+    assert not {"torch", "numpy", "kserve", "transformers", "fastapi"} & set(installed.split())
+    assert {"httpx", "starlette", "shangcai"} <= set(installed.split())
+
+
+def sizes(table: str, image: str) -> list[float]:
+    """Megabytes of the image's layers, its base's first."""
+    part = table[table.index(f"\nshangcai/{image}:") + 1 :].split("\n\n")[0]
+    return [float(size.replace(",", "")) for size in re.findall(r"^ +([\d,.]+) MB", part, re.MULTILINE)]
+
+
+def test_torch_has_a_layer_of_its_own(images: Any, within: Callable[..., str]) -> None:
+    part = images.table[images.table.index("\nshangcai/predictor:") :]
+    copied = re.findall(r"([\d,.]+) MB +COPY dir:\w+ in (\S+)", part)
+    assert [folder for _, folder in copied] == ["/opt/torch", "/opt/venv", "/app"]
+    assert within("predictor", PYTHON, "-c", "import torch; print(torch.__file__)") == "/opt/torch/torch/__init__.py"
+    assert float(copied[2][0]) < 60  # with both models
+
+
+@IMAGES
+def test_what_is_not_needed_to_run_is_not_there(image: str, within: Callable[..., str]) -> None:
+    look = "for name in pip pip3 gcc cc make git curl; do command -v $name || true; done; ls /build /kserve /app/tests || true"
+    assert within(image, "sh", "-c", f"({look}) 2>/dev/null") == ""
+    assert within(image, PYTHON, "-c", "import importlib.util as u; print(u.find_spec('pip'))") == "None"
+    other = {"web": "predictor", "predictor": "web"}[image]
+    rooms = within(image, "ls", "/app").split()
+    assert image in rooms
+    assert other not in rooms
+
+
+@IMAGES
+def test_a_start_compiles_nothing(image: str, within: Callable[..., str]) -> None:
+    """Python says "code object from" of what it had to compile."""
+    imports = {
+        "web": "web.__main__, web.redis_store, jwt",
+        "predictor": "predictor.server, predictor.transformers_engine, predictor.diffusers_engine, predictor.replicas",
+    }
+    said = within(image, "sh", "-c", f"{PYTHON} -v -c 'import {imports[image]}' 2>&1")
+    assert "matches /app/" in said  # or nothing would be looked at
+    compiled = re.findall(r"^# code object from '?(/(?:opt|app)/\S+\.py)\b", said, re.MULTILINE)
+    assert compiled == []
+
+
+@IMAGES
+def test_what_an_image_says_of_itself(image: str, configured: Callable[[str], dict[str, Any]]) -> None:
+    config = configured(image)
+    assert config["User"] == f"{USER}:{USER}"
+    assert config["Entrypoint"] == [PYTHON, "-m", image]
+    assert list(config["ExposedPorts"]) == ["8080"] or list(config["ExposedPorts"]) == ["8080/tcp"]
+    labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
+    assert labels["title"] == f"Shangcai {image}"
+    assert labels["licenses"] == "Apache-2.0"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", labels["version"])
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", labels["revision"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["created"])
+
+
+@IMAGES
+def test_versions_are_the_tested_ones(image: str, within: Callable[..., str]) -> None:
+    code = "import importlib.metadata as m; print(*[f'{d.name}=={d.version}' for d in m.distributions()], sep='\\n')"
+    ours = within(image, PYTHON, "-c", code).replace("+cpu", "").splitlines()
+    locked = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    assert {normal(line) for line in ours if not line.startswith("shangcai")} - {normal(line) for line in locked} == set()
+
+
+def normal(requirement: str) -> str:
+    name, _, version = requirement.partition("==")
+    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cook"], "there is no image 'cook'; there are web and predictor"),
+        (["--tool", "knife"], "invalid choice: 'knife'"),
+        (["--pip-conf", "nowhere"], "--pip-conf: nowhere is no file"),
+        ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
+    ],
+)
+def test_what_cannot_be_built_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "build_images.py"
+    answer = subprocess.run(
+        [sys.executable, script, *arguments], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert answer.returncode != 0
+    assert said in answer.stderr.splitlines()[-1]
+
+
+def test_a_tool_that_does_not_work_says_why(tmp_path: Path) -> None:
+    tool = tmp_path / "docker"
+    tool.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    script = Path(__file__).parents[2] / "scripts" / "build_images.py"
+    answer = subprocess.run([sys.executable, script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "docker does not work (Cannot connect to the Docker daemon.)" in answer.stderr
