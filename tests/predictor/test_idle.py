@@ -38,6 +38,10 @@ class Serving:
     server: PredictorServer
     task: asyncio.Task[None]
 
+    def tire(self) -> None:
+        """Have it leave soon, if it may: from the start, it could have left before a slow machine came to the point."""
+        self.server._idle_seconds = 0.05
+
 
 @pytest.fixture
 async def listener() -> AsyncIterator[socket.socket]:
@@ -102,11 +106,13 @@ async def test_who_comes_when_the_door_is_shut_is_served_by_the_next(serve: Call
 
 
 async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: str, eventually: Any) -> None:
-    serving, gate = serve(0.05), asyncio.Event()
+    serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate, " rain")
+    await eventually(lambda: serving.server.model.startup.ready)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         asking = asyncio.create_task(client.post(ROUTE, json=CHAT))
         await eventually(lambda: serving.engine.generations)
+        serving.tire()
         await asyncio.sleep(0.5)
         gate.set()
         assert (await asking).json()["choices"][0]["message"]["content"] == "spring rain"
@@ -116,12 +122,14 @@ async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: s
 async def test_an_event_that_nobody_waits_for_keeps_it_awake(
     serve: Callable[..., Serving], url: str, eventually: Any
 ) -> None:
-    serving, gate = serve(0.05), asyncio.Event()
+    serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate)
+    await eventually(lambda: serving.server.model.startup.ready)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         delivery = asyncio.create_task(client.post("/", json={"prompt": "moon"}, headers=EVENT))
         await eventually(lambda: serving.engine.generations)
         delivery.cancel()
+    serving.tire()
     await asyncio.sleep(0.7)  # the connection is closed, and nothing else is asked
     assert not serving.task.done()
     gate.set()
@@ -132,12 +140,13 @@ async def test_a_connection_that_may_be_used_again_keeps_it_awake(
     serve: Callable[..., Serving], url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 3)
-    serving = serve(0.5)
+    serving = serve(60)
     serving.engine.enqueue("spring")
     await eventually(lambda: serving.server.model.startup.ready)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         await client.post(ROUTE, json=CHAT)
-        await asyncio.sleep(1)
+        serving.tire()
+        await asyncio.sleep(0.5)
         assert not serving.task.done()
         await asyncio.wait_for(serving.task, 20)
 
