@@ -60,11 +60,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     parser.add_argument("image", nargs="*", help=f"{' or '.join(IMAGES)} (default: both)")
     parser.add_argument("--tool", choices=TOOLS, help="what to build with (default: the first of them that works)")
-    parser.add_argument("--prefix", default="shangcai", help="registry and folder of their names (default: %(default)s)")
+    parser.add_argument(
+        "--prefix", default="shangcai", help="registry and folder of their names (default: %(default)s)"
+    )
     parser.add_argument("--tag", default=project["version"], help="(default: the version, %(default)s)")
     parser.add_argument("--base", help="image to build on: a Debian with Python 3.11 to 3.13 and its venv")
     parser.add_argument("--torch-index", help="package index to take torch from, such as that of its CPU builds")
-    parser.add_argument("--pip-conf", type=Path, help="pip's configuration for the build (mirrors); in no image after it")
+    parser.add_argument(
+        "--pip-conf", type=Path, help="pip's configuration for the build (mirrors); in no image after it"
+    )
     parser.add_argument("--source", default="", help="address of the source code, for the label")
     parser.add_argument("--push", action="store_true", help="push them afterwards")
     split = argv.index("--") if "--" in argv else len(argv)
@@ -133,8 +137,10 @@ def output(command: list[str]) -> str:
 def layers(tool: str, name: str) -> Iterator[Layer]:
     """Of an image, those of its base first."""
     if tool != "buildah":
-        steps = output([tool, "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", name])
-        for line in reversed(steps.splitlines()):
+        history = output(
+            [tool, "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", name]
+        )
+        for line in reversed(history.splitlines()):
             size, _, step = line.partition("\t")
             if int(size):
                 yield Layer(int(size), step)

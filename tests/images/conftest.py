@@ -170,7 +170,9 @@ def serve(images: Images, store: dict[str, str], tmp_path_factory: pytest.TempPa
             wait_until(lambda: answers(f"{url}{ready}", started, log))
             yield Served(url, server(started, config["Entrypoint"]), started, log)
         finally:
-            for process in [*reversed(psutil.Process(started.pid).children(recursive=True))] if running(started) else []:
+            for process in (
+                [*reversed(psutil.Process(started.pid).children(recursive=True))] if running(started) else []
+            ):
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             started.wait(LIMIT)
