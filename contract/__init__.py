@@ -34,12 +34,14 @@ from contract.request import (
     TEXT_FIELDS,
     GenerationRequest,
     Kind,
+    ModelChoice,
     Painting,
     PicturePrompt,
     Sampling,
     TextPrompt,
 )
 from contract.result import FinishReason, Picture, PictureResult, PictureTiming, TextResult, Timing, Usage
+from contract.status import ModelState, ModelStatus, Statuses, Waking
 
 __all__ = [
     "BODY_BYTES",
@@ -65,6 +67,9 @@ __all__ = [
     "Job",
     "JobState",
     "Kind",
+    "ModelChoice",
+    "ModelState",
+    "ModelStatus",
     "Painting",
     "Picture",
     "PicturePrompt",
@@ -79,11 +84,13 @@ __all__ = [
     "ResultEvent",
     "Sampling",
     "StatusEvent",
+    "Statuses",
     "TextPrompt",
     "TextResult",
     "Timing",
     "TokenEvent",
     "Usage",
+    "Waking",
     "invalid_field",
     "invalid_fields",
 ]

@@ -3,7 +3,7 @@ result or error."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -11,12 +11,19 @@ from contract.fields import StrictModel
 from contract.problems import Problem
 from contract.result import PictureResult, TextResult
 
+T = TypeVar("T")
+Told = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+
 
 class StatusEvent(StrictModel):
-    """What the request is waiting for, or that it is running."""
+    """What the request is waiting for, or that it is running. What is not known is absent."""
 
     event: ClassVar[str] = "status"
-    state: Literal["queued", "running"]
+    state: Literal["asleep", "waking", "queued", "running"]
+    phase: Told[str] = Field(default=None, description="What waking is busy with.")
+    seconds: Told[float] = Field(default=None, description="Since waking has begun.")
+    expected_seconds: Told[float] = Field(default=None, description="How long waking has taken before.")
+    position: Told[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
 
 
 class TokenEvent(StrictModel):

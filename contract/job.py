@@ -10,6 +10,7 @@ from contract.fields import StrictModel
 from contract.problems import Problem
 from contract.request import Kind
 from contract.result import PictureResult, TextResult
+from contract.status import Waking
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 """`queued` and `running` may change into each other, when a model server breaks off; the other three are ends."""
@@ -25,6 +26,7 @@ class Job(StrictModel):
     model: str
     kind: Kind
     position: int | None = Field(default=None, description="How many are before it, while it is queued.")
+    waking: Waking | None = Field(default=None, description="How far its model is, while it is queued for that.")
     created_at: str
     started_at: str | None = None
     ended_at: str | None = None

@@ -22,7 +22,7 @@ from contract.fields import (
     TokenLimit,
     TopP,
 )
-from contract.problems import FieldError, field_problem, invalid_field
+from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 
 Kind = Literal["text", "image"]
 
@@ -73,6 +73,13 @@ class GenerationRequest(TextPrompt, PicturePrompt):
     )
 
 
+class ModelChoice(StrictModel):
+    """Which model is meant: the body of `POST /warm`."""
+
+    model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
+    kind: Kind | None = Field(default=None, description="To write or to paint; the first served model when left out.")
+
+
 TEXT_FIELDS = frozenset(Sampling.model_fields) - frozenset(Painting.model_fields)
 """The fields of a request that mean something for a text only."""
 
@@ -84,11 +91,16 @@ MAKES: dict[Kind, str] = {"text": "writes texts", "image": "makes pictures"}
 _FOREIGN_FIELDS: dict[Kind, frozenset[str]] = {"text": PICTURE_FIELDS, "image": TEXT_FIELDS}
 
 
+def not_of_kind(model: str, kind: Kind) -> ProblemError:
+    """Another kind was asked for than the model makes."""
+    return invalid_field("kind", f"must be {kind} or left out: the model {model} {MAKES[kind]}")
+
+
 def check_fits(order: GenerationRequest, model: str, kind: Kind) -> None:
     """Raise a problem when the order asks for another kind than the model makes, or in fields that mean nothing to
     it."""
     if order.kind not in (None, kind):
-        raise invalid_field("kind", f"must be {kind} or left out: the model {model} {MAKES[kind]}")
+        raise not_of_kind(model, kind)
     given = order.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
     if given:
         detail = f"the model {model} {MAKES[kind]} and does not take this"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -26,9 +27,12 @@ from web.jobs import Jobs
 from web.memory_store import MemoryStore
 from web.openapi import describe
 from web.proof import Proof
+from web.readiness import Readiness
 from web.replies import Replies
 from web.rest import Rest
 from web.upstream import Upstream, make_client
+from web.waker import Waker
+from web.warm import Warm
 from wire.guard import Leaving, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
@@ -46,10 +50,16 @@ def create_app(
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
     leaving = leaving or Leaving()
-    replies = Replies(_artifacts(settings))
-    rest = Rest(settings.models, Upstream(client)) if settings.dispatch == "rest" else None
+    readiness = {
+        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds)
+        for name, model in settings.models.items()
+    }
+    wakers = {name: Waker(client, model.url, readiness[name], settings) for name, model in settings.models.items()}
+    warm = Warm(settings, wakers)
+    replies = Replies(_artifacts(settings), readiness)
+    rest = Rest(settings.models, Upstream(client, wakers, settings)) if settings.dispatch == "rest" else None
     jobs = Jobs(settings, _store(settings), rest or Courier(client, settings, replies))
-    generations = Generations(settings, jobs)
+    generations = Generations(settings, jobs, readiness)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
     inbox = Inbox(jobs, replies, Proof(settings, transport), sources)
@@ -62,13 +72,16 @@ def create_app(
                 yield
             finally:
                 await jobs.close(max(settings.grace_seconds - leaving.seconds, 0))
+                await asyncio.gather(*(waker.close() for waker in wakers.values()))
 
     routes = Starlette(
         routes=[
             Route("/", JSONResponse(_discovery(settings)), methods=["GET"]),
-            Route("/generate", Generate(settings, generations, rest), methods=["POST"]),
+            Route("/generate", Generate(settings, generations, rest, readiness), methods=["POST"]),
             Route("/generations/{id}", generations.serve, methods=["GET", "DELETE"]),
             Route("/events", inbox.take, methods=["POST"]),
+            Route("/status", warm.show, methods=["GET"]),
+            Route("/warm", warm.wake, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
             Route("/openapi.json", JSONResponse(describe(_version(), _kinds(settings))), methods=["GET"]),
         ],
@@ -146,6 +159,8 @@ def _discovery(settings: Settings) -> dict[str, Any]:
             "generate": "/generate",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
+            "status": "/status",
+            "warm": "/warm",
             "health": "/healthz",
         },
     }

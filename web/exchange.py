@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Generic
 
@@ -11,7 +12,7 @@ import httpx
 
 from web.calls import Call, Event
 from web.eventlines import DataFields, EventTooLongError
-from web.failures import bad_answer, refusal, too_late, transport_failures
+from web.failures import bad_answer, refusal, too_late, too_slow, transport_failures
 
 REFUSAL_BYTES = 65_536
 """Most bytes that are read of an upstream error body."""
@@ -34,16 +35,29 @@ class Exchange(Generic[Event]):
     task is cancelled by its own scope only, whatever happens to those who read from it.
 
     The events wait here for a client that reads slowly (the call's limits bound them): it must not hold up the model.
+
+    Silence ends it after `read_seconds`; but where the model may have to wake up first (`sleeps`), not before the
+    answer has begun, for that may take long and is silent on Knative.
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, url: str, call: Call[Event], headers: dict[str, str], deadline: float
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        call: Call[Event],
+        headers: dict[str, str],
+        deadline: float,
+        *,
+        read_seconds: float,
+        sleeps: bool,
     ) -> None:
         self._client = client
         self._url = url
         self._call = call
         self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
+        self._read_seconds = read_seconds
         self._scope = anyio.CancelScope(deadline=deadline)
+        self._silence = anyio.CancelScope(deadline=math.inf if sleeps else self._silent_until())
         self._closed = False
         self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
@@ -74,8 +88,10 @@ class Exchange(Generic[Event]):
         end: Exception | None = None
         try:
             with transport_failures(self._url):
-                with self._scope:
+                with self._scope, self._silence:
                     await self._converse()
+                if self._silence.cancelled_caught:
+                    raise too_slow(self._url, self._read_seconds)
                 if self._scope.cancelled_caught and not self._closed:
                     raise too_late(self._url)
         except Exception as error:  # for whoever reads; nobody awaits this task
@@ -84,9 +100,12 @@ class Exchange(Generic[Event]):
 
     async def _converse(self) -> None:
         response = await self._client.send(self._request, stream=True)
+        self._silence.deadline = self._silent_until()
         try:
             if response.status_code != httpx.codes.OK:
-                raise refusal(self._url, response.status_code, response.headers, await _read(response, REFUSAL_BYTES))
+                raise refusal(
+                    self._url, response.status_code, response.headers, await beginning(response, REFUSAL_BYTES)
+                )
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise bad_answer(self._url, "it is no event stream")
             self._items.put_nowait(_Accepted())
@@ -94,11 +113,15 @@ class Exchange(Generic[Event]):
         finally:
             await response.aclose()
 
+    def _silent_until(self) -> float:
+        return asyncio.get_running_loop().time() + self._read_seconds
+
     async def _receive(self, parts: AsyncIterator[bytes]) -> None:
         """Up to [DONE] or the end; whether it is whole is for the reader to see."""
         fields = DataFields(self._call.event_bytes)
         size = 0
         async for part in parts:
+            self._silence.deadline = self._silent_until()
             size += len(part)
             if size > self._call.answer_bytes:
                 raise bad_answer(self._url, "it is too long")
@@ -113,7 +136,8 @@ class Exchange(Generic[Event]):
                 self._items.put_nowait(self._call.parse(self._url, data))
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+async def beginning(response: httpx.Response, limit: int) -> bytes:
+    """The body of an answer, and no more of it than so many bytes."""
     body = b""
     async for part in response.aiter_bytes():
         body += part

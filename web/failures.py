@@ -71,7 +71,7 @@ def bad_answer(url: str, why: str) -> ProblemError:
 
 def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ProblemError:
     """The problem behind an answer whose status is not 200."""
-    ours = _our_problem(url, body, _retry_after(headers))
+    ours = our_problem(url, body, _retry_after(headers))
     if ours is not None:
         return ours
     message = _message(body)
@@ -90,6 +90,10 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
             return bad_answer(url, seen)
 
 
+def too_slow(url: str, seconds: float) -> ProblemError:
+    return _failure(url, f"silent for {seconds:g} s", problems.UPSTREAM_TIMEOUT, "The model server took too long.")
+
+
 def too_late(url: str) -> ProblemError:
     """The time for the whole request is over: the client's, if it said how long, or else ours."""
     return _failure(url, "not finished in time", problems.TOO_LATE, "The time that the request was given is over.")
@@ -97,10 +101,10 @@ def too_late(url: str) -> ProblemError:
 
 def unusable_event(url: str, data: bytes) -> ProblemError:
     """The problem behind an event that is unusable: ours, or `{"error": {"message": ...}}`, or nonsense."""
-    return _our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {data[:MESSAGE_CHARS]!r}")
+    return our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {data[:MESSAGE_CHARS]!r}")
 
 
-def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
+def our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
     """A problem document of our own predictor, to be passed on."""
     try:
         problem = Problem.model_validate_json(data)
@@ -119,7 +123,9 @@ def _our_problem(url: str, data: bytes, retry_after: int | None = None) -> Probl
     ]
     detail = field_problem(errors).problem.detail if errors else problem.detail
     # The client is told all of it, and what it did wrong, or too often, is nothing for an operator to look after.
+    # While a model is loading it says so several times a second.
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
+    level = logging.DEBUG if kind is problems.LOADING else level
     passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level)
     # `error` is there for OpenAI clients of the predictor and repeats the rest.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}

@@ -19,10 +19,14 @@ from web.draft import LiveEvent
 from web.gate import Gate
 from web.generations import Generations, Wish
 from web.identity import Identity
+from web.narration import narrated
 from wire.body import json_body
 from wire.deadline import request_seconds
 
 if TYPE_CHECKING:  # see web.upstream
+    from collections.abc import Mapping
+
+    from web.readiness import Readiness
     from web.rest import Rest
     from web.settings import Settings
 
@@ -34,8 +38,11 @@ class Generate:
     What is to outlive its connection becomes a job, and so does everything where there is no `rest` to ask directly.
     """
 
-    def __init__(self, settings: Settings, generations: Generations, rest: Rest | None) -> None:
+    def __init__(
+        self, settings: Settings, generations: Generations, rest: Rest | None, readiness: Mapping[str, Readiness]
+    ) -> None:
         self._settings = settings
+        self._readiness = readiness
         self._generations = generations
         self._rest = rest
         self._gates = {model: Gate(settings.max_in_flight) for model in settings.models}
@@ -63,8 +70,11 @@ class Generate:
         )
         with self._gates[model].passing():
             async with aclosing(events):
-                answer = live(events, self._settings.heartbeat_seconds) if form == SSE else _collected(events, form)
-                await (await answer)(scope, receive, send)
+                if form != SSE:
+                    await (await _collected(events, form))(scope, receive, send)
+                    return
+                async with aclosing(narrated(self._readiness[model], events)) as told:
+                    await (await live(told, self._settings.heartbeat_seconds))(scope, receive, send)
 
     def _form(self, model: str, order: GenerationRequest, request: Request) -> str:
         if order.stream:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,16 @@ from web.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.answers import whole
 from web.identity import Identity
 from web.jobs import Jobs, result_of
+from web.narration import Narration
 from web.prefer import Preference
-from web.store import BEGINNING, Record, last_event
+from web.store import BEGINNING, Entry, Record, last_event
 from wire.deadline import request_seconds
 from wire.sse import EventStream, frame
 
 if TYPE_CHECKING:  # see web.upstream
+    from collections.abc import Mapping
+
+    from web.readiness import Readiness
     from web.settings import Settings
 
 KEY_CHARS = 255
@@ -56,9 +62,10 @@ class Wish:
 class Generations:
     """The endpoints of the jobs."""
 
-    def __init__(self, settings: Settings, jobs: Jobs) -> None:
+    def __init__(self, settings: Settings, jobs: Jobs, readiness: Mapping[str, Readiness]) -> None:
         self._settings = settings
         self._jobs = jobs
+        self._readiness = readiness  # a shared store has other replicas' models, too
 
     # POST /generate
 
@@ -120,9 +127,13 @@ class Generations:
 
     async def _document(self, record: Record, status: int, headers: dict[str, str] | None = None) -> Response:
         headers = {**_UNCACHED, **(headers or {})}
-        if record.state not in ENDS:
-            headers["Retry-After"] = str(await self._jobs.retry_after(record))
         job = await self._jobs.document(record)
+        readiness = self._readiness.get(record.model)
+        if record.state == "queued" and readiness is not None and readiness.waking is not None:
+            job = job.model_copy(update={"waking": readiness.waking})
+            headers["Retry-After"] = str(readiness.retry_after)
+        elif record.state not in ENDS:
+            headers["Retry-After"] = str(await self._jobs.retry_after(record))
         document = job.model_dump(mode="json", exclude={"result"}, exclude_none=True)
         if job.result is not None:  # which says null where something is not known
             document["result"] = job.result.model_dump(mode="json")
@@ -133,26 +144,59 @@ class Generations:
             left = [entry async for entry in self._jobs.watch(record.id, after)]
             if not left:  # an EventSource that has seen the end would come again and again otherwise
                 return Response(status_code=204)
-        stream = EventStream(self._frames(record.id, after), heartbeat_seconds=self._settings.heartbeat_seconds)
+        stream = EventStream(self._frames(record, after), heartbeat_seconds=self._settings.heartbeat_seconds)
         stream.headers.update(headers or {})
         return stream
 
-    async def _frames(self, job: str, after: str | None) -> AsyncGenerator[bytes]:
-        """Ends with a result or an error, whatever happens."""
+    async def _frames(self, record: Record, after: str | None) -> AsyncGenerator[bytes]:
+        """Ends with a result or an error, whatever happens. What a job waits for is told without an id: it is not part
+        of what can be replayed."""
         if after is None:
-            yield frame(StatusEvent(state="queued").model_dump_json(), StatusEvent.event)
+            yield _status_frame(StatusEvent(state="queued"))
         ended = False
         try:
-            async for entry in self._jobs.watch(job, after or BEGINNING):
-                ended = entry.last
-                yield frame(entry.data, entry.event, entry.id)
+            async with aclosing(self._told(record, after or BEGINNING)) as told:
+                async for entry in told:
+                    if isinstance(entry, StatusEvent):
+                        yield _status_frame(entry)
+                    else:
+                        ended = entry.last
+                        yield frame(entry.data, entry.event, entry.id)
             if not ended:  # whoever asks has seen all of it, or nothing is left but the end
-                record = await self._jobs.find(job)
+                record = await self._jobs.find(record.id)
                 assert record.outcome is not None
                 assert record.end is not None
                 yield frame(record.outcome, last_event(record.end))
         except ProblemError as error:
             yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+
+    async def _told(self, record: Record, after: str) -> AsyncGenerator[Entry | StatusEvent]:
+        """What is in the log of a job, and while it is queued what its model does meanwhile."""
+        readiness = self._readiness.get(record.model)
+        entries = self._jobs.watch(record.id, after)
+        queued = record.state == "queued"
+        while True:
+            if queued and readiness is not None:
+                upcoming = asyncio.ensure_future(anext(entries, None))
+                try:
+                    async with aclosing(Narration(readiness, "queued").until(upcoming)) as statuses:
+                        async for status in statuses:
+                            yield status
+                    entry = upcoming.result()
+                finally:
+                    if not upcoming.done():
+                        upcoming.cancel()
+                        await asyncio.wait({upcoming})
+            else:
+                entry = await anext(entries, None)
+            if entry is None:
+                return
+            queued = entry.event == StatusEvent.event and json.loads(entry.data)["state"] == "queued"
+            yield entry
+
+
+def _status_frame(status: StatusEvent) -> bytes:
+    return frame(status.model_dump_json(), StatusEvent.event)
 
 
 def _not_acceptable(record: Record) -> ProblemError:

@@ -12,6 +12,8 @@ from contract import (
     GenerationRequest,
     Job,
     Kind,
+    ModelChoice,
+    ModelStatus,
     Picture,
     PictureResult,
     PictureResultEvent,
@@ -20,6 +22,7 @@ from contract import (
     Problem,
     ProgressEvent,
     ResultEvent,
+    Statuses,
     StatusEvent,
     TextResult,
     Timing,
@@ -32,6 +35,7 @@ from web.answers import UNDERSTOOD_CHARS
 from web.draft import LiveEvent
 from web.openapi_jobs import WISHES, events_operation, generation_path, job_response, parameter, ref
 from web.openapi_problems import refusals
+from web.openapi_status import status_operation, warm_operation
 from wire.sse import frame
 
 _NOT_OF_GENERATE = {
@@ -121,6 +125,8 @@ def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
             "/generate": {"post": _generate()},
             "/generations/{id}": generation_path(_PICTURE_FORMS),
             "/events": {"post": events_operation()},
+            "/status": {"get": status_operation()},
+            "/warm": {"post": warm_operation()},
             "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": {"get": _simple("discovery", "What is served here")},
@@ -181,7 +187,8 @@ def _generate() -> dict[str, Any]:
 
 
 _EVENTS_TEXT = (
-    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent), then of `token` "
+    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent: `asleep` and "
+    "`waking` where the model has to wake up first, then `queued` and `running`), then of `token` "
     "(TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then exactly one `result` "
     "(ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
 )
@@ -202,6 +209,8 @@ _PARTS_TEXT = (
 )
 
 _TEXT_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="asleep", expected_seconds=6.1),
+    StatusEvent(state="waking", phase="loading the weights", seconds=1.5, expected_seconds=6.1),
     StatusEvent(state="queued"),
     StatusEvent(state="running"),
     TokenEvent(text=_TEXT[:12]),
@@ -235,9 +244,11 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
 
 
 def _schemas() -> dict[str, Any]:
-    inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(GenerationRequest, "validation")]
+    inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in (GenerationRequest, ModelChoice)
+    ]
     outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
-        (model, "serialization") for model in (TextResult, PictureResult, Problem, Job, *_EVENTS)
+        (model, "serialization") for model in (TextResult, PictureResult, Problem, Job, ModelStatus, Statuses, *_EVENTS)
     ]
     _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = document["$defs"]

@@ -28,9 +28,11 @@ _DETAILS: dict[ProblemType, str] = {
     "application/json.",
     problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
+    problems.NOT_IMPLEMENTED: "Where poet is served is not known here: only a request wakes it.",
     problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
     problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",
-    problems.LOADING: "poet is loading.",
+    problems.LOADING: "Model poet has been waking up for 2.1 s, loading the weights, which takes longer than this "
+    "request can wait.",
     problems.OVERLOADED: "The model server is full or not ready.",
     problems.UNAVAILABLE: "The model server does not take connections.",
     problems.UPSTREAM_TIMEOUT: "The model server took too long.",
@@ -76,4 +78,6 @@ def _example(kind: ProblemType) -> dict[str, Any]:
         example["errors"] = [{"field": field, "detail": reason}]
     if kind.status == problems.OVERLOADED.status:
         example["retry_after"] = 5
+    if kind is problems.LOADING:
+        example |= {"phase": "loading the weights", "seconds": 2.1, "expected_seconds": 6.1, "retry_after": 4}
     return example

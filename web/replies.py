@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -40,7 +41,10 @@ from contract.result import RESULT
 from wire.cloudevents import is_json
 
 if TYPE_CHECKING:  # only few deployments need it
+    from collections.abc import Mapping
+
     from web.jobs import Jobs
+    from web.readiness import Readiness
     from web.store import Record
     from wire.artifacts import Artifacts
 
@@ -55,14 +59,18 @@ Data = TypeVar("Data", bound=BaseModel)
 class Replies:
     """Without `artifacts`, events that only refer to their data end their job as failed."""
 
-    def __init__(self, artifacts: Artifacts | None) -> None:
+    def __init__(self, artifacts: Artifacts | None, readiness: Mapping[str, Readiness]) -> None:
         self._artifacts = artifacts
+        self._readiness = readiness
 
     async def take(self, event: CloudEvent, jobs: Jobs) -> None:
         """Whatever it says of a job that is known here and open; of any other job it says nothing.
 
         Raises a ProblemError: what is wrong with the event, or transient where it should be delivered again.
         """
+        if event.type == PROGRESS and event.subject is None and event.data:
+            self._note_loading(_data(event, GenerationProgress))
+            return
         job = event.subject if event.type != REQUESTED else event.id
         record = None if job is None else await jobs.known(job)
         if record is None or record.ended is not None:
@@ -70,13 +78,31 @@ class Replies:
             log.debug("%s of %r is nothing new", event.type, job)
         elif event.type in (COMPLETED, FAILED):
             await self._end(event, record, jobs)
+            self._note_answer(record)
         elif event.type == CANCELLED:
             await jobs.end(record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end."))
         elif event.type in (ACCEPTED, PROGRESS):
+            self._note_answer(record)
             await _come_on(event, record, jobs)
         elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
             await jobs.end(record.id, _undelivered(event))
         # Any other request is one of ours on its way to the predictor, brought here by a Trigger without a filter.
+
+    def _note_answer(self, record: Record) -> None:
+        if record.model in self._readiness:
+            self._readiness[record.model].answered()
+
+    def _note_loading(self, progress: GenerationProgress) -> None:
+        readiness = self._readiness.get(progress.model)
+        if readiness is None:
+            return
+        match progress.phase:
+            case "ready":
+                readiness.answered()
+            case "failed":
+                readiness.lost()
+            case phase if readiness.state != "ready":  # else it comes late, or from one more replica
+                readiness.wakes(time.monotonic(), phase, progress.seconds)
 
     async def _end(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
         try:

@@ -13,7 +13,6 @@ from web.calls import Call, Event, picture_call, text_call
 from web.draft import Draft, LiveEvent
 from web.picture_draft import PictureDraft
 from web.text_draft import TextDraft
-from wire.deadline import HEADER
 
 if TYPE_CHECKING:  # see web.upstream
     from collections.abc import Mapping
@@ -41,18 +40,22 @@ class Rest:
         result_id: str,
         arrived: float,
         live: bool,
+        patient: bool = False,
     ) -> AsyncGenerator[LiveEvent]:
         """Statuses, what comes on the way, and the result; or a ProblemError on the way. Closing it cancels.
 
         `arrived` is when the request came, on the clock of `time.perf_counter`; `live` says whether somebody is going
-        to see previews.
+        to see previews; `patient` is what Upstream calls so.
         """
         served = self._models[model]
+
+        def told(call: Call[Event], draft: Draft[Event]) -> AsyncGenerator[LiveEvent]:
+            return self._told(model, call, draft, seconds, headers, patient=patient)
+
         if served.kind == "image":
             pictures = PictureDraft(served.address, model, result_id, arrived, order)
-            return self._told(served.address, picture_call(model, order, live=live), pictures, seconds, headers)
-        text = TextDraft(served.address, model, result_id, arrived)
-        return self._told(served.address, text_call(model, order), text, seconds, headers)
+            return told(picture_call(model, order, live=live), pictures)
+        return told(text_call(model, order), TextDraft(served.address, model, result_id, arrived))
 
     async def run(self, record: Record, jobs: Jobs) -> None:
         """From a job to its end; a ProblemError when it does not come to one."""
@@ -65,6 +68,7 @@ class Rest:
             result_id=record.id,
             arrived=time.perf_counter() - (time.time() - record.created),
             live=True,
+            patient=True,
         )
         async with aclosing(events), aclosing(_Scribe(record.id, jobs)) as scribe:
             async for event in events:
@@ -83,10 +87,16 @@ class Rest:
         pass  # closing the connection has done it
 
     async def _told(
-        self, url: str, call: Call[Event], draft: Draft[Event], seconds: float, headers: dict[str, str]
+        self,
+        model: str,
+        call: Call[Event],
+        draft: Draft[Event],
+        seconds: float,
+        headers: dict[str, str],
+        *,
+        patient: bool,
     ) -> AsyncGenerator[LiveEvent]:
-        deadline = asyncio.get_running_loop().time() + seconds
-        async with self._upstream.open(url, call, headers | {HEADER: f"{seconds:g}"}, deadline) as exchange:
+        async with self._upstream.open(model, call, headers, seconds, patient=patient) as exchange:
             yield StatusEvent(state="queued")
             running = False
             async for event in exchange.events():

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -126,6 +127,11 @@ class Settings(BaseSettings):
     read_seconds: PositiveFloat = Field(
         default=60, description="Longest silence of a model server; its heartbeats, if it sends any, break the silence."
     )
+    idle_seconds: NonNegativeFloat = Field(
+        default=60,
+        description="How long after its last answer a model is taken to be awake still; 0 where models never sleep.",
+    )
+    wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
     max_in_flight: PositiveInt = Field(
         default=80, description="Most requests on their way to one model; more are told when to come again."

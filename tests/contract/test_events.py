@@ -44,6 +44,7 @@ PICTURES = PictureResultEvent(
 EVENTS: list[Event] = [
     StatusEvent(state="queued"),
     StatusEvent(state="running"),
+    StatusEvent(state="waking", phase="importing torch", seconds=1.5, expected_seconds=6.1),
     TokenEvent(text=" 雨\n"),
     RESULT,
     ProgressEvent(step=3, of=20, eta_s=0.5),
@@ -64,6 +65,7 @@ def test_the_names_of_the_events() -> None:
     assert [event.event for event in EVENTS] == [
         "status",
         "status",
+        "status",
         "token",
         "result",
         "progress",
@@ -71,6 +73,11 @@ def test_the_names_of_the_events() -> None:
         "result",
         "error",
     ]
+
+
+def test_a_status_says_nothing_of_what_is_not_known() -> None:
+    assert StatusEvent(state="queued").model_dump_json() == '{"state":"queued"}'
+    assert StatusEvent(state="waking", seconds=0.0).model_dump_json() == '{"state":"waking","seconds":0.0}'
 
 
 def test_a_result_event_is_the_json_answer() -> None:
@@ -114,7 +121,7 @@ def test_a_result_holds_nothing_else(change: dict[str, object]) -> None:
 
 def test_an_unknown_state_is_no_status() -> None:
     with pytest.raises(ValidationError):
-        StatusEvent.model_validate({"state": "asleep"})
+        StatusEvent.model_validate({"state": "drowsy"})
 
 
 def test_everything_exported_is_there_and_nothing_twice() -> None:

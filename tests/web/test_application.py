@@ -26,6 +26,8 @@ async def test_discovery(web: Web) -> None:
             "generate": "/generate",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
+            "status": "/status",
+            "warm": "/warm",
             "health": "/healthz",
         },
     }

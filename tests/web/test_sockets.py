@@ -114,7 +114,8 @@ async def test_a_silent_model_server(
         writer.write(sent)
         await reader.read()
 
-    url = await start(await raw_server(hold), read_seconds=0.1)
+    # A model that may be asleep is given all the time there is to begin its answer: see test_waking.
+    url = await start(await raw_server(hold), read_seconds=0.1, idle_seconds=0)
     response = await client.post(f"{url}/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (504, "upstream-timeout")
 

@@ -130,27 +130,27 @@ async def test_a_sane_retry_after_is_passed_on(web: Web, given: str, passed_on: 
     assert response.headers["retry-after"] == passed_on
 
 
-LOADING = {
-    "type": "urn:shangcai:problem:loading",
-    "title": "The model is still loading",
+FULL = {
+    "type": "urn:shangcai:problem:overloaded",
+    "title": "The server is full",
     "status": 503,
-    "detail": "weights, 3 s so far",
+    "detail": "9 requests wait",
     "retry_after": 9,
-    "phase": "weights",
+    "waiting": 9,
 }
 
 
 async def test_a_problem_of_our_predictor_is_passed_on(web: Web, slug: Slug) -> None:
-    body = {**LOADING, "error": {"message": "weights, 3 s so far", "code": "loading"}}
+    body = {**FULL, "error": {"message": "9 requests wait", "code": "overloaded"}}
     client = web(lambda _: httpx.Response(503, json=body, headers={"Content-Type": "application/problem+json"}))
     response = await client.post("/generate", json={"prompt": "x"})
-    assert (response.status_code, slug(response)) == (503, "loading")
-    assert response.json() == LOADING
+    assert (response.status_code, slug(response)) == (503, "overloaded")
+    assert response.json() == FULL
     assert response.headers["retry-after"] == "9"
 
 
 async def test_the_header_tells_where_a_problem_of_ours_does_not(web: Web) -> None:
-    body = {name: value for name, value in LOADING.items() if name != "retry_after"}
+    body = {name: value for name, value in FULL.items() if name != "retry_after"}
     client = web(lambda _: httpx.Response(503, json=body, headers={"Retry-After": "4"}))
     response = await client.post("/generate", json={"prompt": "x"})
     assert response.headers["retry-after"] == "4"
@@ -197,14 +197,14 @@ async def test_a_problem_about_our_own_request_is_not_the_clients(ask: Ask, kind
 
 @pytest.mark.parametrize("status", [200, 700, -1])
 async def test_a_problem_with_an_impossible_status_is_garbage(ask: Ask, status: int) -> None:
-    body = {**LOADING, "status": status}
+    body = {**FULL, "status": status}
     assert (await ask(lambda _: httpx.Response(500, json=body)))[:2] == (502, "bad-upstream")
 
 
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (json.dumps({**LOADING, "error": {"message": "m"}}), "loading"),
+        (json.dumps({**FULL, "type": "urn:shangcai:problem:on-fire", "error": {"message": "m"}}), "on-fire"),
         (json.dumps({"error": {"message": "CUDA out of memory at poet.test", "code": 500}}), "bad-upstream"),
         ("{", "bad-upstream"),
         ("[]", "bad-upstream"),
