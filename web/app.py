@@ -29,6 +29,7 @@ from web.openapi import describe
 from web.proof import Proof
 from web.readiness import Readiness
 from web.replies import Replies
+from web.reports import Reports
 from web.rest import Rest
 from web.upstream import Upstream, make_client
 from web.waker import Waker
@@ -50,8 +51,9 @@ def create_app(
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
     leaving = leaving or Leaving()
+    reports = Reports(settings.states_file)
     readiness = {
-        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds)
+        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, reports)
         for name, model in settings.models.items()
     }
     wakers = {name: Waker(client, model.url, readiness[name], settings) for name, model in settings.models.items()}

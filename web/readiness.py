@@ -10,6 +10,8 @@ web sees no pods and no processes. It sees answers, and how long they take:
   seen of the model for an idle window; if it has answered something lately, or is answering something now, the request
   is queued.
 - A connection that breaks, or is not taken: nothing is known any more.
+
+On one machine scripts/run knows better, and reports it: see web.reports.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from statistics import median
 from contract import Kind, ModelState, ModelStatus, ProblemError, StatusEvent, Waking, problems
 from contract.cloudevents import written
 from web.failures import RETRY_SECONDS
+from web.reports import Report, Reports
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +48,12 @@ class Readiness:
     """Of one model. `idle_seconds` is the idle window, 0 where the model never sleeps; a wake-up of which nothing is
     heard any more is given up after `wake_seconds`."""
 
-    def __init__(self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float) -> None:
+    def __init__(self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float, reports: Reports) -> None:
         self.model = model
         self._kind: Kind = kind
         self._idle_seconds = idle_seconds or math.inf
         self._wake_seconds = wake_seconds
+        self._reports = reports
         self._answering = 0
         self._awake_at: float | None = None
         self._answered_at: float | None = None
@@ -67,6 +71,9 @@ class Readiness:
         now = time.monotonic()
         if self._waking_at is not None and now - self._heard_at <= self._wake_seconds:
             return "waking"
+        report = self._report
+        if report is not None:
+            return "unknown" if report.state == "failed" else report.state
         if self._answered_at is None:
             return "unknown"
         return "ready" if self._answering or now - self._answered_at <= self._idle_seconds else "asleep"
@@ -82,17 +89,23 @@ class Readiness:
 
     @property
     def waking(self) -> Waking | None:
-        if self.state != "waking" or self._waking_at is None:
+        if self.state != "waking":
             return None
+        begun, phase = self._since, self._phase
+        report = self._report
+        if report is not None and report.state == "waking":
+            phase = report.phase or phase
         return Waking(
-            phase=self._phase,
-            seconds=round(time.monotonic() - self._waking_at, 1),
+            phase=phase,
+            seconds=0.0 if begun is None else round(max(time.time() - begun, 0), 1),
             expected_seconds=self.expected_seconds,
         )
 
     @property
     def expected_seconds(self) -> float | None:
-        return round(median(self._wakes), 1) if self._wakes else None
+        report = self._report
+        wakes = report.wake_seconds[-WAKES:] if report is not None else self._wakes
+        return round(median(wakes), 1) if wakes else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -104,12 +117,12 @@ class Readiness:
 
     @property
     def status(self) -> ModelStatus:
-        waking = self.waking
+        waking, since = self.waking, self._since
         return ModelStatus(
             name=self.model,
             kind=self._kind,
             state=self.state,
-            since=self._since(),
+            since=None if since is None else written(since),
             phase=waking.phase if waking else None,
             seconds=waking.seconds if waking else None,
             expected_seconds=self.expected_seconds,
@@ -215,7 +228,16 @@ class Readiness:
         self.bell.set()
         self.bell = asyncio.Event()
 
-    def _since(self) -> str | None:
+    @property
+    def _report(self) -> Report | None:
+        return self._reports.of(self.model)
+
+    @property
+    def _since(self) -> float | None:
+        """When the state began, in seconds since 1970."""
+        report = self._report
+        if report is not None and report.state == self.state:
+            return report.since
         match self.state:
             case "waking":
                 begun = self._waking_at
@@ -225,4 +247,4 @@ class Readiness:
                 begun = self._answered_at
             case "unknown":
                 begun = None
-        return None if begun is None else written(time.time() - (time.monotonic() - begun))
+        return None if begun is None else time.time() - (time.monotonic() - begun)

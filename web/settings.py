@@ -131,6 +131,9 @@ class Settings(BaseSettings):
         default=60,
         description="How long after its last answer a model is taken to be awake still; 0 where models never sleep.",
     )
+    states_file: Path | None = Field(
+        default=None, description="Where scripts/run writes which models are awake; unset, it is derived from answers."
+    )
     wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
     max_in_flight: PositiveInt = Field(

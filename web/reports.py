@@ -1,0 +1,46 @@
+"""What whoever starts and stops the predictors on this machine says of them (scripts/run, in its STATES_FILE)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+log = logging.getLogger(__name__)
+
+
+class Report(BaseModel):
+    """Of one model. `since` is in seconds since 1970; members that nobody here asks about are ignored."""
+
+    state: Literal["asleep", "waking", "ready", "failed"]
+    since: float
+    phase: str | None = None
+    wake_seconds: list[float] = []
+
+
+class _Document(BaseModel):
+    models: dict[str, Report]
+
+
+class Reports:
+    """Reads the file again whenever it has been replaced. Without one, or while it cannot be read, nothing is said."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read: tuple[int, int] | None = None
+        self._models: dict[str, Report] = {}
+
+    def of(self, model: str) -> Report | None:
+        if self._path is None:
+            return None
+        try:
+            status = self._path.stat()
+            if self._read != (status.st_ino, status.st_mtime_ns):
+                self._models = _Document.model_validate_json(self._path.read_bytes()).models
+                self._read = status.st_ino, status.st_mtime_ns
+        except (OSError, ValidationError) as error:
+            log.debug("%s: %s", self._path, error)
+            self._models, self._read = {}, None
+        return self._models.get(model)
