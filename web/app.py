@@ -28,6 +28,7 @@ from web.memory_store import MemoryStore
 from web.openapi import describe
 from web.proof import Proof
 from web.readiness import Readiness
+from web.replicas import Replicas
 from web.replies import Replies
 from web.reports import Reports
 from web.rest import Rest
@@ -60,7 +61,9 @@ def create_app(
     warm = Warm(settings, wakers)
     replies = Replies(_artifacts(settings), readiness)
     rest = Rest(settings.models, Upstream(client, wakers, settings)) if settings.dispatch == "rest" else None
-    jobs = Jobs(settings, _store(settings), rest or Courier(client, settings, replies))
+    store = _store(settings)
+    replicas = Replicas(store, readiness)
+    jobs = Jobs(settings, store, rest or Courier(client, settings, replies))
     generations = Generations(settings, jobs, readiness)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
@@ -70,9 +73,11 @@ def create_app(
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with client:
             await jobs.open()
+            replicas.open()
             try:
                 yield
             finally:
+                await replicas.close()
                 await jobs.close(max(settings.grace_seconds - leaving.seconds, 0))
                 await asyncio.gather(*(waker.close() for waker in wakers.values()))
 

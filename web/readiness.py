@@ -21,7 +21,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
@@ -63,6 +63,8 @@ class Readiness:
         self._wakes: deque[float] = deque(maxlen=WAKES)
         self.bell = asyncio.Event()
         """Rings, and is replaced, whenever something has changed."""
+        self.spread: Callable[[ModelStatus], None] | None = None
+        """Is told what has changed, unless it was heard from another replica."""
 
     # What is known
 
@@ -224,9 +226,27 @@ class Readiness:
         self._waking_at = self._phase = self._answered_at = self._awake_at = None
         self._ring()
 
+    def hear(self, status: ModelStatus) -> None:
+        """What another replica has seen. Of a model that is awake here, silence was a queue."""
+        before, spread, self.spread = self.state, self.spread, None
+        try:
+            match status.state:
+                case "ready":
+                    self.answered()
+                case "waking" if before != "ready":
+                    self.wakes(time.monotonic(), status.phase, status.seconds)
+                case "unknown" if before == "waking":
+                    self.lost()
+        finally:
+            self.spread = spread
+        if spread is not None and (status.state, before) == ("waking", "ready"):
+            spread(self.status)
+
     def _ring(self) -> None:
         self.bell.set()
         self.bell = asyncio.Event()
+        if self.spread is not None:
+            self.spread(self.status)
 
     @property
     def _report(self) -> Report | None:

@@ -45,6 +45,7 @@ _ANYONE = "replica"
 
 _CHANGED = "shangcai:changed"
 _ENDED = "shangcai:ended"
+_NEWS = "shangcai:news"
 _OPEN = "shangcai:open"
 _STATE = ("created", "deadline", "model", "entry", "started", "told", "ended")
 _PAGE = 256
@@ -83,6 +84,10 @@ class RedisStore(Store):
                 self._listening.cancel()
                 await asyncio.wait({self._listening}, timeout=0.1)
         await self._redis.aclose()
+
+    async def spread(self, news: str) -> None:
+        with _outages():
+            await self._redis.publish(_NEWS, news)
 
     async def add(self, record: Record, *, queued: bool = True) -> Record:
         there: Record | None = None
@@ -328,8 +333,10 @@ class RedisStore(Store):
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as messages:
-                    await messages.subscribe(_CHANGED, _ENDED)
+                    await messages.subscribe(_CHANGED, _ENDED, _NEWS)
                     async for message in messages.listen():
+                        if message["channel"] == _NEWS:
+                            self.hear(message["data"])
                         for bell in self._bells.get((message["channel"], message["data"]), ()):
                             bell.set()
             except RedisError as error:

@@ -74,11 +74,18 @@ class Store(ABC):
     shared = False
     """Whether other replicas see the same jobs."""
 
+    hear: Callable[[str], None] = staticmethod(lambda _news: None)
+    """Is called with what replicas spread, this one too."""
+
     @abstractmethod
     async def open(self) -> None: ...
 
     @abstractmethod
     async def close(self) -> None: ...
+
+    async def spread(self, news: str) -> None:
+        """Have all replicas hear it that hear anything just now."""
+        self.hear(news)
 
     @abstractmethod
     async def add(self, record: Record, *, queued: bool = True) -> Record:

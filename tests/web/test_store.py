@@ -103,6 +103,19 @@ async def store(make: Make) -> Store:
     return await make()
 
 
+async def test_what_is_spread_is_heard_by_all(store: Store, make: Make) -> None:
+    stores = [store, await make()] if store.shared else [store]
+    heard: list[set[str]] = [set() for _ in stores]
+    for one, news in zip(stores, heard, strict=True):
+        one.hear = news.add
+
+    async def all_heard() -> bool:  # they begin to listen some time
+        await store.spread("春")
+        return all(news == {"春"} for news in heard)
+
+    await until(all_heard)
+
+
 # Jobs
 
 

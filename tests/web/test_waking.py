@@ -471,6 +471,41 @@ async def test_a_job_waits_until_its_deadline_whatever_is_expected(
     assert job["state"] in ("running", "completed")
 
 
+async def test_what_one_replica_sees_all_know(front: Front, model: Model, redis_url: str, events: Events) -> None:
+    one, other = [await front(store_url=redis_url) for _ in range(2)]
+    async with asyncio.timeout(LIMIT):  # the other does not hear anything before it listens
+        while (await status(other))["state"] != "waking":
+            await one.post("/warm")
+            await second_night(one, model)
+            await one.post("/warm")
+            await asyncio.sleep(0.05)
+    keyed = {**LIVE, "Idempotency-Key": "k"}
+    watching = asyncio.create_task(other.post("/generate", json=ORDER, headers=keyed))
+    model.phase = "warming up"
+    assert (await until_status(other, phase="warming up"))["seconds"] >= 0.2
+    model.awake.set()
+    assert (await until_status(other, state="ready"))["expected_seconds"] >= 0.2
+    assert (await until_status(one, state="ready"))["expected_seconds"] >= 0.2
+    found = events((await watching).text)
+    assert "waking" in states(found)
+    assert found[-1][0] == "result"
+
+
+def test_a_model_that_is_awake_here_is_not_waking_for_others() -> None:
+    told: list[ModelStatus] = []
+    here, there = [Readiness("poet", "text", 60, 600, Reports(None)) for _ in range(2)]
+    here.answered()
+    here.spread = told.append
+    there.wakes(time.monotonic())
+    here.hear(there.status)
+    assert (here.state, [status.state for status in told]) == ("ready", ["ready"])
+    there.hear(told[0])
+    assert there.state == "ready"
+    there.lost()
+    here.hear(there.status)
+    assert (here.state, len(told)) == ("ready", 1)
+
+
 # Events
 
 
