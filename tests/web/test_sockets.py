@@ -106,16 +106,19 @@ async def test_an_answer_that_is_no_http(
     assert (response.status_code, slug(response)) == (502, "bad-upstream")
 
 
-@pytest.mark.parametrize("sent", [b"", HEAD], ids=["no header", "no events"])
+@pytest.mark.parametrize(
+    ("sent", "idle_seconds"), [(b"", 0), (HEAD, 0), (HEAD, 60)], ids=["no header", "no events", "no events, just woken"]
+)
 async def test_a_silent_model_server(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, sent: bytes
+    start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, sent: bytes, idle_seconds: float
 ) -> None:
+    """A model that may have to wake up first is given all the time there is to begin its answer: see test_waking."""
+
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
         await reader.read()
 
-    # A model that may be asleep is given all the time there is to begin its answer: see test_waking.
-    url = await start(await raw_server(hold), read_seconds=0.1, idle_seconds=0)
+    url = await start(await raw_server(hold), read_seconds=0.1, idle_seconds=idle_seconds)
     response = await client.post(f"{url}/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (504, "upstream-timeout")
 
