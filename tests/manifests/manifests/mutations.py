@@ -1,0 +1,129 @@
+"""Typing errors in the manifests' sources: one at a time, at a place and of a kind drawn by chance."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from manifests.kustomizations import ROOMS
+
+Sort = Literal["renamed key", "wrong type", "dangling name", "wrong port"]
+SORTS: tuple[Sort, ...] = ("renamed key", "wrong type", "dangling name", "wrong port")
+
+Place = tuple[str | int, ...]
+
+NOBODY_REFERS_TO = {
+    "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "ServingRuntime",
+    "SinkBinding",
+}  # fmt: skip
+FREE = re.compile(
+    r"spec\.(description|timezone|schedule)$|"  # read by people, or everything is allowed
+    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|\bsub$|"  # the user's own
+    r"^metadata\.namespace$"
+)
+"""Texts that may say anything, so that no change of them is an error."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    file: Path
+    sort: Sort
+    document: int
+    """Which of the file's."""
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.sort} in {self.file}: {'.'.join(map(str, self.place))}"
+
+    def apply(self, root: Path, chance: random.Random) -> None:
+        path = root / self.file
+        documents = copy.deepcopy(list(yaml.safe_load_all(path.read_text())))
+        parent = documents[self.document]
+        for key in self.place[:-1]:
+            parent = parent[key]
+        key = self.place[-1]
+        if self.sort == "renamed key":
+            items = [(_misspelt(str(name), chance) if name == key else name, value) for name, value in parent.items()]
+            parent.clear()
+            parent.update(items)
+        elif self.sort == "wrong type":
+            parent[key] = _of_another_type(parent[key])
+        elif self.sort == "dangling name":
+            parent[key] = _misspelt(parent[key], chance)
+        else:
+            parent[key] = _another_port(parent[key])
+        path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
+
+
+def draw(root: Path, count: int, seed: int) -> Iterator[Mutation]:
+    """As many of each sort, each place of a sort as likely as any other."""
+    chance = random.Random(seed)
+    places = list(_places(root))
+    for number in range(count):
+        sort = SORTS[number % len(SORTS)]
+        yield chance.choice([place for place in places if place.sort == sort])
+
+
+def _places(root: Path) -> Iterator[Mutation]:
+    for file in sorted(file for room in ROOMS for file in (root / room).rglob("*.yaml")):
+        name = file.relative_to(root)
+        if "test-" in str(name):
+            continue
+        for number, document in enumerate(yaml.safe_load_all(file.read_text())):
+            for place, value in _walk(document):
+                yield from (Mutation(name, sort, number, place) for sort in _sorts(document, place, value))
+
+
+def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    if place:
+        yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _walk(item, (*place, key))
+
+
+def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
+    key = place[-1]
+    if isinstance(key, str):
+        yield "renamed key"
+    if not isinstance(value, dict | list):
+        yield "wrong type"
+    if isinstance(value, str) and not _is_free(document, place):
+        yield "dangling name"
+    if ("port" in str(key).lower() and isinstance(value, int)) or (
+        isinstance(value, str) and re.search(r":\d{4}\b", value) and not _is_free(document, place)
+    ):
+        yield "wrong port"
+
+
+def _is_free(document: Any, place: Place) -> bool:
+    path = ".".join(map(str, place))
+    kind = document.get("kind") if isinstance(document, dict) else None
+    return FREE.search(path) is not None or (path == "metadata.name" and kind in NOBODY_REFERS_TO)
+
+
+def _misspelt(text: str, chance: random.Random) -> str:
+    """With a letter too much, at any place: still a text of the same form, where that is possible."""
+    at = chance.randrange(len(text) + 1)
+    return f"{text[:at]}{chance.choice('aeiou')}{text[at:]}"
+
+
+def _of_another_type(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "perhaps"
+    if isinstance(value, int):
+        return f"{value}x"
+    return {"value": value} if isinstance(value, str) else "something"
+
+
+def _another_port(value: Any) -> Any:
+    if isinstance(value, int):
+        return value + 1
+    return re.sub(r":(\d{4})\b", lambda match: f":{int(match[1]) + 1}", value)

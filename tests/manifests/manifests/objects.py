@@ -1,0 +1,105 @@
+"""Kubernetes objects as they are rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+POD_SPECS = {
+    "Service.serving.knative.dev": ("spec", "template"),
+    "Deployment.apps": ("spec", "template"),
+    "StatefulSet.apps": ("spec", "template"),
+    "Job.batch": ("spec", "template"),
+}
+
+
+@dataclass(frozen=True)
+class Object:
+    document: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """With its group, as kubectl writes it: Service, Service.serving.knative.dev."""
+        group, slash, _ = self.document["apiVersion"].rpartition("/")
+        return f"{self.document['kind']}.{group}" if slash else str(self.document["kind"])
+
+    @property
+    def version(self) -> str:
+        return str(self.document["apiVersion"]).rpartition("/")[2]
+
+    @property
+    def name(self) -> str:
+        return str(self.document["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.document["metadata"].get("namespace", ""))
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = self.document.get("spec") or {}
+        return spec
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.document["metadata"].get("labels") or {}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return self.document["metadata"].get("annotations") or {}
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """Metadata and spec of the pods that it makes; empty where it makes none."""
+        if self.kind == "InferenceService.serving.kserve.io":  # whose own labels and annotations flow down
+            metadata = {"labels": self.labels, "annotations": self.annotations}
+            return {"metadata": metadata, "spec": self.spec["predictor"]}
+        if self.kind == "ServingRuntime.serving.kserve.io":
+            return {"metadata": {}, "spec": self.spec}
+        template: Any = self.document
+        for key in POD_SPECS.get(self.kind, ()):
+            template = template[key]
+        return template if self.kind in POD_SPECS else {}
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        return self.template.get("spec") or {}
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        return self.pod.get("containers") or []
+
+    @property
+    def is_knative(self) -> bool:
+        """Whether its pods are Knative's, with what that forbids."""
+        standard = self.annotations.get("serving.kserve.io/deploymentMode") == "Standard"
+        return self.kind in ("Service.serving.knative.dev", "ServingRuntime.serving.kserve.io") or (
+            self.kind == "InferenceService.serving.kserve.io" and not standard
+        )
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    """With $(NAME) filled in, as kubelet does from those before it."""
+    values: dict[str, str] = {}
+    for variable in container.get("env") or []:
+        value = str(variable["value"])
+        for name, known in values.items():
+            value = value.replace(f"$({name})", known)
+        values[variable["name"]] = value
+    return values
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value within, with its path."""
+    yield path, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from walk(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from walk(item, f"{path}[{number}]")

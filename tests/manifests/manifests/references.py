@@ -1,0 +1,375 @@
+"""What the objects of one folder say about each other: the names, ports, labels and addresses that one mentions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from contract.cloudevents import CANCELLED, EVENT_TYPES, MODEL, REQUESTED
+from manifests.objects import Object, environment, walk
+
+NAMES = {row.name for row in EVENT_TYPES}
+PATHS = {"web": {"/events", "/generate"}, "predictor": {"/"}}
+"""Routes that take what Knative delivers."""
+PROBES = {"web": {"/healthz"}, "predictor": {"/v2/health/ready", "/v2/health/live"}}
+NAMESPACES = {"knative-serving", "kourier-system", "istio-system", "contour-internal", "contour-external", "monitoring"}
+KNATIVE_PORTS = {8012, 8013, 8112, 9088, 9090, 9091}
+PREDICTOR_PORT = 8080
+SECONDS = re.compile(r"PT(?:(\d+)M)?(?:(\d+)S)?")
+
+
+def check(objects: list[Object], complete: bool) -> Iterator[str]:
+    """`complete` says that nothing is left to other folders."""
+    world = _World(objects)
+    for thing in objects:
+        found = [
+            *world.own(thing),
+            *(world.between(thing) if complete else ()),
+        ]
+        yield from (f"{thing.title}: {problem}" for problem in found)
+    titles = [(thing.kind, thing.namespace, thing.name) for thing in objects]
+    if len(titles) != len(set(titles)):
+        yield "an object is there twice"
+    if complete:
+        yield from world.as_a_whole()
+
+
+class _World:
+    def __init__(self, objects: list[Object]) -> None:
+        self.objects = objects
+        self.named = {(thing.kind, thing.name): thing for thing in objects}
+        self.predictors = {thing.name: thing for thing in objects if thing.kind.startswith("InferenceService")}
+
+    # One object by itself, or beside those of its own folder
+
+    def own(self, thing: Object) -> Iterator[str]:
+        account = thing.pod.get("serviceAccountName")
+        if account and ("ServiceAccount", account) not in self.named:
+            yield f"there is no service account {account}"
+        for volume in thing.pod.get("volumes") or []:
+            claim = volume.get("persistentVolumeClaim")
+            if claim and ("PersistentVolumeClaim", claim["claimName"]) not in self.named:
+                yield f"there is no claim {claim['claimName']}"
+        for container in thing.containers:
+            yield from self._container(thing, container)
+        if thing.kind in ("Deployment.apps", "StatefulSet.apps"):
+            selector = thing.spec["selector"]["matchLabels"]
+            if not selector.items() <= thing.template["metadata"]["labels"].items():
+                yield f"the selector {selector} is not of its own pods"
+        if thing.kind == "StatefulSet.apps" and ("Service", thing.spec["serviceName"]) not in self.named:
+            yield f"there is no service {thing.spec['serviceName']}"
+        if thing.kind == "Service":
+            yield from self._service(thing)
+        if thing.kind == "PodDisruptionBudget.policy" and not self._pods(thing.spec["selector"]):
+            yield "selects no pods"
+        if thing.kind == "Ingress.networking.k8s.io":
+            yield from self._ingress(thing)
+        if thing.kind == "LocalModelCache.serving.kserve.io":
+            uris = {environment(one.containers[0]).get("STORAGE_URI") for one in self.predictors.values()}
+            if thing.spec["sourceModelUri"] not in uris:
+                yield f"no InferenceService has {thing.spec['sourceModelUri']}"
+            for group in thing.spec["nodeGroups"]:
+                if ("LocalModelNodeGroup.serving.kserve.io", group) not in self.named:
+                    yield f"there is no node group {group}"
+        if thing.kind == "LocalModelNodeGroup.serving.kserve.io":
+            yield from _node_group(thing.spec)
+        if thing.kind == "EventType.eventing.knative.dev":
+            yield from _event_type(thing)
+        if thing.kind == "Trigger.eventing.knative.dev":
+            yield from self._trigger(thing)
+        if thing.kind == "Job.batch":
+            yield from self._download(thing)
+        if (
+            thing.kind == "Namespace"
+            and thing.name != {other.namespace for other in self.objects if other.namespace}.pop()
+        ):
+            yield "is not the namespace of the others"
+
+    def _container(self, thing: Object, container: dict[str, Any]) -> Iterator[str]:
+        image = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
+        ports = {str(port["containerPort"]) for port in container.get("ports") or []}
+        ports |= {port["name"] for port in container.get("ports") or [] if "name" in port}
+        for name in ("readinessProbe", "livenessProbe"):
+            probe = container.get(name)
+            if image and probe is None:
+                yield f"{name} is missing"
+            for handler in ("httpGet", "tcpSocket"):
+                if probe and handler in probe and str(probe[handler]["port"]) not in ports:
+                    yield f"{name}: there is no port {probe[handler]['port']}"
+            if image and probe and probe["httpGet"]["path"] not in PROBES[image[1]]:
+                yield f"{name}: {probe['httpGet']['path']} is no route for it"
+        if image:
+            if not any(port["containerPort"] == PREDICTOR_PORT for port in container["ports"]):
+                yield "the image listens on 8080"
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+            if mounts - {"/artifacts"} != ({"/tmp"} if image[1] == "web" else {"/tmp", "/dev/shm"}):
+                yield f"mounts {sorted(mounts)}"
+            artifacts = environment(container).get("ARTIFACTS_URL")
+            if ("/artifacts" in mounts) != (artifacts == "file:///artifacts"):
+                yield "ARTIFACTS_URL and the volume do not match"
+            if image[1] == "predictor" and container["readinessProbe"]["httpGet"]["path"] != "/v2/health/ready":
+                yield "readinessProbe: only /v2/health/ready tells whether a request would be answered"
+        uri = environment(container).get("STORAGE_URI", "")
+        if uri.startswith("pvc://"):
+            claim, _, folder = uri.removeprefix("pvc://").partition("/")
+            if ("PersistentVolumeClaim", claim) not in self.named or folder != thing.name:
+                yield f"{uri} is no folder of a claim"
+        elif uri and "PREDICTOR_MODEL" in environment(container):
+            yield "has both a STORAGE_URI and a PREDICTOR_MODEL"
+
+    def _service(self, thing: Object) -> Iterator[str]:
+        pods = self._pods({"matchLabels": thing.spec["selector"]})
+        if not pods:
+            yield "selects no pods"
+        if thing.name == "web" and [port["port"] for port in thing.spec["ports"]] != [80]:
+            yield "is for HTTP"
+        for port in thing.spec["ports"]:
+            target = str(port.get("targetPort", port["port"]))
+            for pod in pods:
+                ports = [port for container in pod.containers for port in container.get("ports") or []]
+                if target not in {str(port["containerPort"]) for port in ports} | {port.get("name") for port in ports}:
+                    yield f"{pod.title} has no port {target}"
+
+    def _ingress(self, thing: Object) -> Iterator[str]:
+        for rule in thing.spec["rules"]:
+            for path in rule["http"]["paths"]:
+                backend = path["backend"]["service"]
+                service = self.named.get(("Service", backend["name"]))
+                ports = service.spec["ports"] if service else []
+                if not any(backend["port"] in ({"name": port["name"]}, {"number": port["port"]}) for port in ports):
+                    yield f"there is no service {backend['name']} with the port {backend['port']}"
+                if (path["path"], path["pathType"]) != ("/", "Prefix"):
+                    yield "web takes every path"
+
+    def _pods(self, selector: dict[str, Any]) -> list[Object]:
+        return [thing for thing in self.objects if thing.template and _selects(selector, _pod_labels(thing))]
+
+    def _trigger(self, thing: Object) -> Iterator[str]:
+        filters = thing.spec.get("filters") or []
+        types = {value["type"] for _, value in walk(filters) if isinstance(value, dict) and "type" in value}
+        models = {value["model"] for _, value in walk(filters) if isinstance(value, dict) and "model" in value}
+        keys = {key for _, value in walk(filters) if isinstance(value, dict) for key in value}
+        sql = {value["cesql"] for _, value in walk(filters) if isinstance(value, dict) and "cesql" in value}
+        if not types or types - NAMES:
+            yield f"there are no events of the types {sorted(types - NAMES)}"
+        if keys - {"exact", "any", "cesql", "type", MODEL} or sql - {f"NOT EXISTS {MODEL}"}:
+            yield f"filters by {sorted(keys)}, {sorted(sql)}"
+        target = thing.spec["subscriber"]["ref"]["name"]
+        for_predictor = {REQUESTED, CANCELLED}
+        if target == "inbox":
+            if types != NAMES - for_predictor or models:
+                yield "web takes everything that predictors say, and nothing else"
+        elif not types <= for_predictor or models != {target.removesuffix("-predictor")}:
+            yield f"{target} is not who takes this"
+        if thing.spec["broker"] != "default":
+            yield f"there is no broker {thing.spec['broker']}"
+        delivery = thing.spec["delivery"]
+        if REQUESTED in types and "deadLetterSink" not in delivery:
+            yield "a request that cannot be delivered would be lost"
+        minutes, seconds = SECONDS.fullmatch(delivery["timeout"]).groups("0")  # type: ignore[union-attr]
+        if target != "inbox" and int(minutes) * 60 + int(seconds) <= 600:
+            yield "delivery.timeout: a request would be sent again while it runs"
+
+    def _download(self, thing: Object) -> Iterator[str]:
+        arguments = thing.containers[0]["args"]
+        if len(arguments) % 2 or not all(uri.startswith("hf://") for uri in arguments[::2]):
+            yield "args: must be sources and targets by turns"
+        mounts = {mount["name"]: mount["mountPath"] for mount in thing.containers[0]["volumeMounts"]}
+        targets = {target.removeprefix(f"{mounts.get('models')}/") for target in arguments[1::2]}
+        if targets != set(self.predictors):
+            yield f"args: fills {sorted(targets)}"
+        if thing.containers[0]["image"] != "kserve/storage-initializer:v0.21.0":
+            yield f"image: {thing.containers[0]['image']} is not KServe's"
+
+    # Between the objects of a whole deployment
+
+    def between(self, thing: Object) -> Iterator[str]:
+        for path, value in walk(thing.spec):
+            if path.endswith("ref") and isinstance(value, dict):
+                yield from self._reference(thing, path, value)
+        for container in thing.containers:
+            yield from self._addresses(thing, container)
+        if thing.kind == "SinkBinding.sources.knative.dev":
+            subject = thing.spec["subject"]
+            kind = Object({"apiVersion": subject["apiVersion"], "kind": subject["kind"], "metadata": {}}).kind
+            if not any(one.kind == kind and _selects(subject["selector"], one.labels) for one in self.objects):
+                yield "binds nothing"
+        if thing.kind == "NetworkPolicy.networking.k8s.io":
+            yield from self._policy(thing)
+        config = thing.spec.get("config") if thing.kind == "Broker.eventing.knative.dev" else None
+        if config and config.get("namespace", "") != "knative-eventing":
+            kind = Object({"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}).kind
+            if (kind, config["name"]) not in self.named:
+                yield f"there is no {kind}/{config['name']}"
+        if config and config.get("namespace") == "knative-eventing" and config["name"] != "config-br-default-channel":
+            yield "Eventing has no such ConfigMap"
+        if config and config.get("apiVersion", "").count("/") != config["kind"].count("Rabbit"):
+            yield f"config: {config['kind']} is not of {config['apiVersion']}"
+        if thing.kind == "InMemoryChannel.messaging.knative.dev" and thing.name != "default-kne-trigger":
+            yield "is not the channel that the Broker looks for"
+
+    def _reference(self, thing: Object, path: str, ref: dict[str, str]) -> Iterator[str]:
+        kind = Object({"apiVersion": ref["apiVersion"], "kind": ref["kind"], "metadata": {}}).kind
+        if path.endswith("configRef"):
+            return
+        uri = _at(thing.spec, path.rpartition(".")[0]).get("uri")
+        if (kind, ref["name"]) in self.named:
+            room = "web"
+        elif kind == "Service.serving.knative.dev" and ref["name"].removesuffix("-predictor") in self.predictors:
+            room = "predictor"
+        else:
+            yield f"{path}: there is no {kind}/{ref['name']}"
+            return
+        if kind == "Service.serving.knative.dev" and uri not in PATHS[room]:
+            yield f"{path}: {uri} is no route of {ref['name']}"
+        if uri == "/events" and ref["name"] != "inbox":
+            yield f"{path}: {ref['name']} takes no events"
+        if uri == "/generate" and json.loads(thing.spec["data"]).get("model") not in self.predictors:
+            yield "data: there is no such model"
+
+    def _addresses(self, thing: Object, container: dict[str, Any]) -> Iterator[str]:
+        values = environment(container)
+        models = json.loads(values.get("MODELS", "{}"))
+        for name, model in models.items():
+            url = urlsplit(model["url"])
+            if name not in self.predictors or url.hostname != f"{name}-predictor.{thing.namespace}.svc.cluster.local":
+                yield f"MODELS: {name} is not at {model['url']}"
+            if (url.scheme, url.port, url.path) != ("http", None, ""):
+                yield f"MODELS: {model['url']} is no address of a predictor"
+            if model.get("kind", "text") != ("image" if name == "image" else "text"):
+                yield f"MODELS: {name} is of another kind"
+        if models and set(models) != set(self.predictors):
+            yield f"MODELS: {sorted(set(models) ^ set(self.predictors))} are missing here or there"
+        if url := values.get("STORE_URL"):
+            store = urlsplit(url)
+            service = self.named.get(("Service", store.hostname or ""))
+            if service is None or store.port not in [port["port"] for port in service.spec["ports"]]:
+                yield f"STORE_URL: there is no {url}"
+        if "MODELS" in values:
+            limit = thing.pod.get("timeoutSeconds", thing.pod.get("terminationGracePeriodSeconds", 0))
+            requests = [
+                float(environment(one.containers[0])["PREDICTOR_REQUEST_SECONDS"]) for one in self.predictors.values()
+            ]
+            if not max(requests) < float(values["GENERATE_SECONDS"]) < limit:
+                yield "GENERATE_SECONDS: must lie between what a predictor and what Knative allows"
+            if not max(requests) < float(values["READ_SECONDS"]) <= float(values["GENERATE_SECONDS"]):
+                yield "READ_SECONDS: a waking predictor would be given up"
+            if not 0 < float(values["GRACE_SECONDS"]) <= limit - 30:
+                yield "GRACE_SECONDS: must end before the pod is killed"
+
+    def _policy(self, thing: Object) -> Iterator[str]:
+        selector = thing.spec["podSelector"]
+        pods = self._pods(selector)
+        if not pods:
+            yield "selects no pods"
+        if thing.spec["policyTypes"] != ["Ingress"]:
+            yield "is for what comes in"
+        if thing.name == "knative":
+            opened = {port["port"] for rule in thing.spec["ingress"] for port in rule["ports"]}
+            if opened != KNATIVE_PORTS | {PREDICTOR_PORT}:
+                yield f"opens {sorted(opened)}"
+        for _, each in walk(selector):
+            if isinstance(each, dict) and "values" in each:
+                for value in set(each["values"]) - {_pod_labels(pod).get(each["key"]) for pod in pods}:
+                    yield f"no pods are {value}"
+        ports = {port["containerPort"] for pod in pods for one in pod.containers for port in one.get("ports") or []}
+        names = {port.get("name") for pod in pods for one in pod.containers for port in one.get("ports") or []}
+        for rule in thing.spec.get("ingress") or []:
+            for port in rule["ports"]:
+                if port["port"] not in ports | names | (
+                    KNATIVE_PORTS if any(pod.is_knative for pod in pods) else set()
+                ):
+                    yield f"nobody listens on {port['port']}"
+            for peer in rule.get("from") or []:
+                if "podSelector" in peer and not self._pods(peer["podSelector"]):
+                    yield "lets in nobody"
+                named = [value for _, value in walk(peer.get("namespaceSelector", {})) if isinstance(value, str)]
+                known = NAMESPACES | {"kubernetes.io/metadata.name", "In"}
+                if set(named) - known:
+                    yield f"there is no namespace {sorted(set(named) - known)}"
+
+    def as_a_whole(self) -> Iterator[str]:
+        if not {"text", "image"} <= set(self.predictors):
+            yield "a predictor is missing"
+        if not any(thing.kind == "Namespace" for thing in self.objects):
+            yield "the namespace is missing"
+        brokers = [thing for thing in self.objects if thing.kind == "Broker.eventing.knative.dev"]
+        for kind in NAMES if brokers else ():
+            if not any(thing.name == kind for thing in self.objects if thing.kind.startswith("EventType")):
+                yield f"there is no EventType for {kind}"
+        for name in self.predictors if brokers else ():
+            for kind in ("requests", "cancellations"):
+                if ("Trigger.eventing.knative.dev", f"{name}-{kind}") not in self.named:
+                    yield f"{name} gets no {kind}"
+        if brokers and "eventing.knative.dev/broker.class" not in brokers[0].annotations:
+            yield "whose class the Broker is, is left to the cluster"
+        audiences = {
+            str(value) for thing in self.objects for path, value in walk(thing.spec) if path.endswith("audience")
+        }
+        inbox = self.named.get(("Service.serving.knative.dev", "inbox"))
+        if inbox:
+            values = environment(inbox.containers[0])
+            if audiences != ({values["EVENTS_AUDIENCE"]} if "EVENTS_AUDIENCE" in values else set()):
+                yield f"inbox and {sorted(audiences)} do not agree on an audience"
+            if "EVENTS_AUDIENCE" not in values and values.get("EVENTS_OPEN") != "true":
+                yield "inbox takes no events"
+            if inbox.labels.get("networking.knative.dev/visibility") != "cluster-local":
+                yield "inbox has a public address"
+            web = environment(self.named["Service.serving.knative.dev", "web"].containers[0])
+            if {"EVENTS_OPEN", "EVENTS_AUDIENCE", "EVENTS_SECRET"} & set(web):
+                yield "the public web takes events"
+            for name in ("MODELS", "DISPATCH", "STORE_URL", "ARTIFACTS_URL"):
+                if web.get(name) != values.get(name):
+                    yield f"web and inbox differ in {name}"
+
+
+def _at(document: Any, path: str) -> Any:
+    for key, number in re.findall(r"([\w-]+)|\[(\d+)\]", path):
+        document = document[int(number)] if number else document[key]
+    return document
+
+
+def _pod_labels(thing: Object) -> dict[str, str]:
+    return (thing.template.get("metadata") or {}).get("labels") or {}
+
+
+def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels") or {}
+    expressions = selector.get("matchExpressions") or []
+    return wanted.items() <= labels.items() and all(
+        each["operator"] == "In" and labels.get(each["key"]) in each["values"] for each in expressions
+    )
+
+
+def _event_type(thing: Object) -> Iterator[str]:
+    attributes = {each["name"]: each for each in thing.spec["attributes"]}
+    if attributes.get("type", {}).get("value") != thing.name or thing.name not in NAMES:
+        yield "is not the type that it describes"
+    if attributes.get("specversion", {}).get("value") != "1.0":
+        yield "is of no version of CloudEvents"
+    for name in ("type", "source", "id", "specversion"):
+        if not attributes.get(name, {}).get("required"):
+            yield f"{name} is always there"
+    if set(attributes) - {"type", "source", "id", "specversion", "subject", MODEL}:
+        yield f"has {sorted(attributes)}"
+    reference = thing.spec["reference"]
+    if (reference["apiVersion"], reference["kind"], reference["name"]) != (
+        "eventing.knative.dev/v1",
+        "Broker",
+        "default",
+    ):
+        yield "is of another Broker"
+
+
+def _node_group(spec: dict[str, Any]) -> Iterator[str]:
+    volume, claim = spec["persistentVolumeSpec"], spec["persistentVolumeClaimSpec"]
+    if volume["storageClassName"] != claim["storageClassName"] or volume["accessModes"] != claim["accessModes"]:
+        yield "claim and volume do not fit"
+    if claim["resources"]["requests"]["storage"] != volume["capacity"]["storage"]:
+        yield "claim and volume are of different sizes"
+    keys = [value["key"] for _, value in walk(volume["nodeAffinity"]) if isinstance(value, dict) and "key" in value]
+    if keys != ["nvidia.com/gpu.present"] or not volume["local"]["path"].startswith("/"):
+        yield "is on no nodes"

@@ -1,0 +1,204 @@
+"""Every folder that can be applied: rendered by kustomize, valid to the last field, and of one piece."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from manifests import problems
+from manifests.kustomizations import FILE, ROOMS, all_of, name, render, sources
+from manifests.mutations import draw
+from manifests.objects import Object, environment
+from manifests.schemas import FOLDER, strict
+from manifests.typed import check as check_type
+
+MUTATIONS = int(os.environ.get("MANIFEST_MUTATIONS", "200"))
+SEED = 20261124
+
+needs_schemas = pytest.mark.skipif(not FOLDER.is_dir(), reason="the CRDs' schemas are not beside the repository")
+
+
+def test_the_folders_that_are_promised_are_there(root: Path) -> None:
+    found = {name(root, folder) for folder in all_of(root)}
+    overlays = ("cpu", "gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache", "standard", "standard-keda")
+    assert {f"kserve/overlays/{overlay}" for overlay in overlays} <= found
+    assert {"kserve/runtime", "knative/cluster", "knative/prewarm", "knative/overlays/kafka"} <= found
+    assert {"deploy/laptop", "deploy/gpu", "deploy/events", "deploy/standard"} <= found
+
+
+def test_nothing_is_wrong(root: Path) -> None:
+    assert list(problems(root)) == []
+
+
+def test_nothing_is_wrong_with_what_users_put_together(copied: Path) -> None:
+    folders = [folder for folder in all_of(copied) if folder.name.startswith("test-")]
+    assert len(folders) == 3
+    assert list(problems(copied, folders)) == []
+
+
+@needs_schemas
+def test_kinds_with_a_schema_are_held_against_it(root: Path) -> None:
+    kinds = {
+        (thing.document["apiVersion"], thing.document["kind"]) for folder in all_of(root) for thing in render(folder)
+    }
+    files = {
+        f"{version.replace('/', '_')}_{kind}.json"
+        for version, kind in kinds
+        if ".dev/" in version or ".io/v1" in version
+    }
+    # Neither has a CRD among those; manifests.typed knows them.
+    others = {
+        "messaging.knative.dev_v1_InMemoryChannel.json",
+        "eventing.knative.dev_v1alpha1_RabbitmqBrokerConfig.json",
+    }
+    others |= {file for file in files if file.startswith("networking.k8s.io")}
+    assert files - others <= {file.name for file in FOLDER.iterdir()}
+
+
+def test_every_source_is_used(root: Path) -> None:
+    components = {
+        file.parent for room in ROOMS for file in (root / room).rglob(FILE) if "kind: Component" in file.read_text()
+    }
+    used = {file.resolve() for folder in [*all_of(root), *components] for file in sources(folder)}
+    assert {file for room in ROOMS for file in (root / room).rglob("*.yaml")} == used
+
+
+def test_the_two_predictors_differ_in_name_only(root: Path) -> None:
+    text, image = (
+        yaml.safe_load((root / "kserve" / "base" / f"{kind}.yaml").read_text()) for kind in ("text", "image")
+    )
+    text["metadata"]["name"] = text["metadata"]["labels"]["app.kubernetes.io/component"] = "image"
+    assert text == image
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache"])
+def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
+    for thing in render(root / "kserve" / "overlays" / overlay):
+        if thing.document["kind"] != "InferenceService":
+            continue
+        limits = thing.containers[0]["resources"]["limits"]
+        [gpu] = [key for key in limits if key.startswith("nvidia.com/")]
+        assert limits[gpu] == "1"
+        assert thing.pod["runtimeClassName"] == "nvidia"
+        assert thing.pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+        assert ("PREDICTOR_MEMORY" in environment(thing.containers[0])) == (overlay == "gpu-shared")
+        assert thing.annotations["autoscaling.knative.dev/initial-scale"] == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["poet", "painter"])
+def test_slots_are_what_plan_says(root: Path, model: str) -> None:
+    """At most: how many pictures pay at once is measured, and a busy machine says fewer than memory would hold."""
+    things = [
+        thing for thing in render(root / "kserve" / "overlays" / "cpu") if thing.document["kind"] == "InferenceService"
+    ]
+    [thing] = [one for one in things if environment(one.containers[0])["PREDICTOR_MODEL"] == f"/app/models/{model}"]
+    memory = thing.containers[0]["resources"]["limits"]["memory"]
+    plan = subprocess.run(
+        [sys.executable, "-m", "predictor", "plan", "--model", f"models/{model}", "--memory", memory],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    planned = yaml.safe_load(plan)
+    slots = thing.spec["predictor"]["containerConcurrency"]
+    if model == "poet":
+        assert planned["containerConcurrency"] == slots
+    once, slot = (size(plan, what) for what in ("once", "a slot"))
+    assert size(plan, "of weights") + once + slots * slot < 0.9 * 2048
+
+
+def size(plan: str, what: str) -> float:
+    """MiB of something in a plan."""
+    found = re.search(rf"([\d.]+) MiB {what}", plan)
+    assert found
+    return float(found[1])
+
+
+def test_the_guides_examples_are_valid(root: Path) -> None:
+    guide = (root / "docs" / "deploy.md").read_text()
+    examples = [Object(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)]
+    assert [thing.document["kind"] for thing in examples] == ["InferenceService", "ConfigMap"]
+    assert list(chain(*map(check_type, examples))) == []
+    runtime = next(iter(render(root / "kserve" / "runtime")))
+    formats = {form["name"] for form in runtime.spec["supportedModelFormats"]}
+    assert examples[0].spec["predictor"]["model"]["modelFormat"]["name"] in formats
+
+
+def test_the_guides_commands_name_what_there_is(root: Path) -> None:
+    guide = (root / "docs" / "deploy.md").read_text()
+    folders = {name(root, folder) for folder in all_of(root)}
+    applied = set(re.findall(r"-k\s+((?:kserve|knative|deploy)/[\w/-]+)", guide)) - {"deploy/mine"}
+    assert applied
+    assert applied <= folders
+    for path in re.findall(r"`((?:kserve|knative|deploy)/[\w/.-]+)`", guide):
+        assert (root / path).exists() or path == "deploy/mine", path
+
+
+# The checks themselves
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "valid"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, {"a": "x"}, True),
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, {"b": "x"}, False),
+        ({"type": "object", "properties": {"a": {"type": "object", "properties": {}}}}, {"a": {"b": 1}}, False),
+        ({"type": "object", "x-kubernetes-preserve-unknown-fields": True}, {"b": 1}, True),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, {"b": "x"}, True),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, {"b": 1}, False),
+        ({"type": "array", "items": {"type": "object", "properties": {}}}, [{"b": 1}], False),
+        ({"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}]}, "x", True),
+        ({"x-kubernetes-int-or-string": True}, [], False),
+        ({"type": "string", "nullable": True}, None, True),
+        ({"type": "string"}, None, False),
+    ],
+)
+def test_schemas_are_as_strict_as_the_api_server(schema: dict[str, Any], value: Any, valid: bool) -> None:
+    assert Draft202012Validator(strict(schema)).is_valid(value) is valid
+
+
+def test_typing_errors_are_found(copied: Path) -> None:
+    """One of each sort by turns, drawn by chance, each in a fresh copy of the tree; 95 of 100 must be found."""
+    users = folders_by_source(copied)
+    chance = random.Random(SEED)
+    missed = []
+    for mutation in draw(copied, MUTATIONS, SEED):
+        file = copied / mutation.file
+        before = file.read_text()
+        mutation.apply(copied, chance)
+        try:
+            if not any(problems(copied, users.get(file, []))):
+                changed = file.read_text()
+                missed.append(f"{mutation}\n{difference(before, changed)}")
+        finally:
+            file.write_text(before)
+    print(f"{MUTATIONS - len(missed)} of {MUTATIONS} typing errors were found\n", "\n".join(missed))
+    assert len(missed) <= 0.05 * MUTATIONS, "\n".join(missed)
+
+
+def folders_by_source(root: Path) -> dict[Path, list[Path]]:
+    """Who is to be rendered again when a file changes."""
+    users: dict[Path, list[Path]] = {}
+    for folder in all_of(root):
+        for file in {file.resolve() for file in sources(folder)}:
+            users.setdefault(file, []).append(folder)
+    return users
+
+
+def difference(before: str, after: str) -> str:
+    one, other = (list(yaml.safe_load_all(text)) for text in (before, after))
+    lines: Iterable[str] = set(json.dumps(other, indent=1).splitlines()) - set(json.dumps(one, indent=1).splitlines())
+    return "\n".join(f"    {line.strip()}" for line in lines)
