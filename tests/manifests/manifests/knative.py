@@ -1,7 +1,8 @@
 """What the webhooks of Knative and KServe refuse, and what their feature flags must allow.
 
-Sources are those of the field notes: knative/serving pkg/apis/serving/k8s_validation.go and
-pkg/apis/config/features.go, kserve/kserve pkg/apis/serving/v1beta1/inference_service_validation.go, knative/eventing pkg/apis/duck/v1.
+Read from their sources, as the field notes are: knative/serving pkg/apis/serving/k8s_validation.go and
+pkg/apis/config/features.go; kserve/kserve pkg/apis/serving/v1beta1/inference_service_validation.go; knative/eventing
+pkg/apis/duck/v1.
 """
 
 from __future__ import annotations
