@@ -1,4 +1,4 @@
-"""Serve models on this machine: a predictor for each and a web process, watched and stopped together.
+"""Serve models on this machine: a predictor for each while it is needed, and a web process in front of them.
 
 Called by scripts/run, which makes the environment first.
 """
@@ -6,20 +6,21 @@ Called by scripts/run, which makes the environment first.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
+import math
 import os
 import re
 import shlex
-import signal
-import subprocess
+import statistics
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-import httpx
+from child import ROOT
+from run_folder import RunFolder
+from supervisor import HOST, Ended, Served, Supervisor
 
 from contract import Kind
 from predictor.engine import ModelError
@@ -27,72 +28,42 @@ from predictor.settings import NAME_PATTERN
 from predictor.source import check_source
 from wire.listener import listen
 
-ROOT = Path(__file__).resolve().parent.parent
-HOST = "127.0.0.1"
 EMBEDDED = ("poet", "painter")
 PROMPTS: dict[Kind, str] = {"text": "写一首关于春雨的诗", "image": "画一只猫"}
-POLL_SECONDS = 0.1
-STOP_SECONDS = 35.0
-"""A little more than the grace both servers give what they have accepted."""
-
-
-Children = dict[str, subprocess.Popen[bytes]]
-"""By what is said of them, in the order of their start."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model, what it makes, and where its predictor listens."""
-
-    name: str
-    source: str
-    kind: Kind
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-
-class Stop(Exception):
-    """SIGINT or SIGTERM came."""
-
-
-class Ended(Exception):
-    """A child ended by itself."""
+IDLE_SECONDS = 300.0
 
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, raise_stop)
-    children: Children = {}
+    folder = RunFolder(arguments.port)
+    if arguments.status:
+        return show(folder.read(), arguments.port)
     try:
-        listen(HOST, arguments.port).close()  # said here, before the model is loaded for nothing
-        served = [serve(source, arguments.name) for source in arguments.model]
+        sources = {arguments.name or Path(model).name: model for model in arguments.model}
+        kinds = {name: check_source(source) for name, source in sources.items()}
+        if not folder.hold():
+            raise OSError(f"port {arguments.port} on {HOST} is in use by {holder(folder)}")
+        listen(HOST, arguments.port).close()  # said here, before the models are loaded for nothing
         common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
-        for model in served:
-            flags = ["--port", str(model.port), "--model", model.source, "--name", model.name, "--quiet-seconds", "0"]
-            children[f"the predictor of {model.name}"] = start("predictor", [*flags, *common])
+        served = []
+        for number, (name, source) in enumerate(sources.items()):
+            if Path(source).exists():  # the servers run in another folder
+                source = str(Path(source).resolve())
+            command = [sys.executable, "-m", "predictor", "--model", source, "--name", name, *common]
+            command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
+            served.append(Served(name, kinds[name], listen(HOST, 0), folder.open_socket(number), command))
         models = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in served})
-        children["web"] = start("web", ["--port", str(arguments.port), "--models", models, *common])
-        begun = time.monotonic()
-        for model in served:
-            wait_until_ready(children, f"{model.url}/v1/models/{model.name}", model.name, begun)
-        wait_until_ready(children, f"http://{HOST}:{arguments.port}/healthz", "web", begun)
-        announce(served, arguments.port)
-        while True:
-            check(children)
-            time.sleep(POLL_SECONDS)
-    except Stop:
-        print("\nstopping: what was accepted is finished first", flush=True)
+        web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", models, *common]
+        if arguments.idle:
+            print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
+        Supervisor(served, web, arguments.port, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
         return 0
     except (Ended, ModelError, OSError) as error:
         if str(error):
             print(f"scripts/run: {error}", file=sys.stderr)
         return 1
     finally:
-        stop(children)
+        folder.release()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -104,10 +75,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--port", type=int, default=os.environ.get("PORT") or "8080", help="port of /generate (default: $PORT or 8080)"
     )
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=IDLE_SECONDS,
+        help="a model that nobody asks for anything for so many seconds gives its memory back, and the next request "
+        f"starts it again; 0: never (default: {IDLE_SECONDS:g})",
+    )
+    parser.add_argument("--status", action="store_true", help="show how the models on --port are, and end")
     parser.add_argument("--verbose", action="store_true", help="show the servers' own log lines")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.port <= 65535:
         parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
+    if not 0 <= arguments.idle < math.inf:
+        parser.error(f"--idle: {arguments.idle} is no number of seconds; 0 or more are")
     arguments.model = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
     names = [arguments.name] if arguments.name else [Path(model).name for model in arguments.model]
     if len(names) != len(arguments.model):
@@ -120,81 +101,44 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def serve(source: str, name: str | None) -> Served:
-    """What to serve `source` as, on a free port; a ModelError when it can be seen to be none."""
-    kind = check_source(source)
-    if Path(source).exists():  # the servers run in another folder
-        source = str(Path(source).resolve())
-    with listen(HOST, 0) as free:
-        return Served(name or Path(source).name, source, kind, free.getsockname()[1])
-
-
-def raise_stop(_signal: int, _frame: FrameType | None) -> None:
-    raise Stop
-
-
-def start(module: str, flags: list[str]) -> subprocess.Popen[bytes]:
-    # A session of its own keeps the terminal's Ctrl-C from the children: they are stopped in order, by us.
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *flags], cwd=ROOT, start_new_session=True, preexec_fn=end_with_parent
-    )
-
-
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when this supervisor dies, however it dies (Linux only)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def wait_until_ready(children: Children, url: str, what: str, begun: float) -> None:
-    """Poll `url` until it answers 200, and print each phase it reports on the way, in seconds since `begun`."""
-    shown = ""
-    while True:
-        check(children)
-        try:
-            answer = httpx.get(url, timeout=5, trust_env=False)
-            if answer.is_success:
-                return
-            phase = answer.json().get("phase", "")
-        except (httpx.HTTPError, ValueError):
-            phase = shown or "starting"  # later it is an end, which `check` will tell
-        if phase not in ("", "failed", shown):  # why it failed is about to be said by the predictor itself
-            print(f"{time.monotonic() - begun:6.1f} s  {what}: {phase}", flush=True)
-            shown = phase
-        time.sleep(POLL_SECONDS)
-
-
-def announce(served: list[Served], port: int) -> None:
+def announce(kinds: Mapping[str, Kind], port: int) -> None:
+    """Say what is served, and how to ask for it."""
     url = f"http://{HOST}:{port}/generate"
-    names = " and ".join(model.name for model in served)
-    print(f"\n{names} {'is' if len(served) == 1 else 'are'} served at {url}; try\n")
-    for kind in dict.fromkeys(model.kind for model in served):
+    print(f"\n{' and '.join(kinds)} {'is' if len(kinds) == 1 else 'are'} served at {url}; try\n")
+    for kind in dict.fromkeys(kinds.values()):
         body = json.dumps({"prompt": PROMPTS[kind]}, ensure_ascii=False)
         form = " -H 'Accept: image/png' -o picture.png" if kind == "image" else ""
         print(f"  curl {url} -H 'Content-Type: application/json'{form} -d {shlex.quote(body)}")
     print("\nCtrl-C stops it.", flush=True)
 
 
-def check(children: Children) -> None:
-    for module, child in children.items():
-        status = child.poll()
-        if status is not None:
-            # A child that ends with a status of its own has said why in a line of its own.
-            raise Ended(f"{module} was ended by {signal.Signals(-status).name}" if status < 0 else "")
+def show(state: Mapping[str, Any] | None, port: int) -> int:
+    """A line for each model; the exit status."""
+    if state is None:
+        print(f"scripts/run: nothing runs on port {port} that scripts/run has started", file=sys.stderr)
+        return 1
+    now = time.time()
+    for name, model in state["models"].items():
+        since = time.strftime("%H:%M:%S", time.localtime(model["since"]))
+        parts = [f"{name}: {model['state']} since {since}, {now - model['since']:.0f} s"]
+        if model["phase"]:
+            parts.append(model["phase"])
+        if model["state"] == "asleep" and model["wake_seconds"]:
+            parts.append(f"wakes up in {statistics.median(model['wake_seconds']):.1f} s")
+        if model["why"]:
+            parts.append(model["why"])
+        if model["retry_at"]:
+            parts.append(f"a request starts it again in {max(model['retry_at'] - now, 0):.0f} s")
+        print("; ".join(parts))
+    return 0
 
 
-def stop(children: Children) -> None:
-    """Stop web before the predictor it may still wait for; kill what does not go."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-    for child in reversed(children.values()):
-        child.terminate()
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+def holder(folder: RunFolder) -> str:
+    """Who has the port, as far as it says so."""
+    state = folder.read()
+    if state is None:
+        return "another scripts/run, which is just starting or stopping"
+    return f"another scripts/run (process {state['pid']}), which serves {' and '.join(state['models'])}"
 
 
 if __name__ == "__main__":
