@@ -6,8 +6,10 @@ the row has written. Joining and leaving copy no other row, and memory is the sa
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -72,7 +74,13 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
         _, heads, _, size = like.shape
         # Zeros, because what is masked is still multiplied by zero, and garbage may be not a number.
-        return like.new_zeros(self._window.slots, heads, self._window.length, size)
+        shape = (self._window.slots, heads, self._window.length, size)
+        if like.device.type != "cpu":
+            return like.new_zeros(shape)
+        # numpy's come from the system, which clears a page when it is written; torch would clear gigabytes at the start.
+        return (
+            torch.from_numpy(numpy.zeros(math.prod(shape) * like.element_size(), "uint8")).view(like.dtype).view(shape)
+        )
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
