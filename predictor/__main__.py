@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
 from predictor import supervisor
+from predictor.deferral import deferring
 from predictor.engine import ModelError
 from predictor.settings import Settings
 from predictor.source import check_source
+from predictor.startup import Startup, process_age
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -29,6 +32,8 @@ def main() -> int:
         from predictor.plan import print_plan
 
         return print_plan(sys.argv[2:])
+    gc.disable()  # until Startup ends: imports make half a million objects that stay, and would be searched each time
+    startup = Startup(process_age())
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
@@ -42,12 +47,16 @@ def main() -> int:
         supervisor.tell_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)
         return 1
+    startup.note("port open", startup.seconds)
 
     # KServe parses the process's arguments when it is imported, and would trip over ours.
     del sys.argv[1:]
-    from predictor.server import PredictorServer
+    # What is not used: its client of Kubernetes, and pandas, of which it wants a name for annotations.
+    with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}):
+        from predictor.server import PredictorServer
 
-    model = _model(settings, kind)
+        model = _model(settings, kind)
+    model.startup = startup
     PredictorServer(
         model,
         listener,

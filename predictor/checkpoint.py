@@ -53,15 +53,24 @@ def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str]
     torch and transformers are imported here and not with the module: the port is open before either is.
     """
     report("importing torch")
-    import torch
+    import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
+
+    from predictor.lean_imports import lean_imports
 
     report("importing transformers")
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    with lean_imports():
+        return _load(source, device, dtype, report)
 
-    transformers.utils.logging.disable_progress_bar()
+
+def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Checkpoint:
+    import torch
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     if not log.isEnabledFor(logging.DEBUG):
-        transformers.utils.logging.set_verbosity_error()  # what is wrong is said below, in one line
+        transformers_logging.set_verbosity_error()  # what is wrong is said below, in one line
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # and not at each of its retries
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,7 +22,7 @@ PAUSE_SECONDS = 1.0
 
 
 class HttpServer(uvicorn.Server):
-    """Serves on `listener` and closes it in the end; what a signal does is `on_signal`.
+    """Serves on `listener` and closes it in the end; what a signal does is `on_signal`. Once it accepts, `on_open`.
 
     A connection that asks for nothing in its first `silent_seconds` is closed.
     """
@@ -33,10 +33,12 @@ class HttpServer(uvicorn.Server):
         listener: socket.socket,
         on_signal: Callable[[], None],
         silent_seconds: float | None = None,
+        on_open: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._listener = listener
         self._on_signal = on_signal
+        self._on_open = on_open
         self._silent_seconds = silent_seconds
         self._entering: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -51,6 +53,7 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets=[])
         self._listener.setblocking(False)
         self._open()
+        self._on_open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._close()

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
+PHASE = Gauge(
+    "shangcai_cold_start_phase_seconds",
+    "What a phase of the start took; port open and ready: seconds since the process was started.",
+    ["phase"],
+)
 RUNNING = Gauge("shangcai_num_requests_running", "Requests in the running batch.")
 WAITING = Gauge("shangcai_num_requests_waiting", "Accepted requests that wait for a slot.")
 CAPACITY = Gauge("shangcai_slots", "Slots: most requests that run at once.")

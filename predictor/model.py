@@ -13,8 +13,8 @@ from typing import Any, ClassVar, TypeVar
 import orjson
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve import InferOutput, InferRequest, InferResponse, Model
-from kserve.protocol.infer_type import to_http_parameters
+from kserve.model import Model
+from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse, to_http_parameters
 from pydantic import BaseModel, Field, ValidationError
 
 from contract import problems

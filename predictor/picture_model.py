@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from kserve import InferRequest, InferResponse
+from kserve.protocol.infer_type import InferRequest, InferResponse
 from pydantic import Field
 
 from contract.fields import StrictModel

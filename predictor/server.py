@@ -20,9 +20,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from grpc import aio
-from kserve import ModelServer
 from kserve.constants.constants import MAX_GRPC_MESSAGE_LENGTH
 from kserve.errors import InvalidInput, ModelNotFound
+from kserve.model_server import ModelServer
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor, LoggingInterceptor
@@ -92,6 +92,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             listener,
             _RestDataPlane(model, self.registered_models),
             self.repository,
+            on_open=lambda: model.start_loading(on_failure=self.leave),
             on_signal=self.leave,
             idle_seconds=self._idle_seconds,
             timeout_keep_alive=KEEP_ALIVE_SECONDS if idle_seconds else self.timeout_keep_alive,
@@ -104,7 +105,6 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         """
         for sig in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes over while it serves
             signal.signal(sig, lambda *_: self.leave())
-        self.model.start_loading(on_failure=self.leave)
         with asyncio.Runner(loop_factory=self.rest.config.get_loop_factory()) as runner:
             runner.run(self._serve())
 
@@ -227,6 +227,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         dataplane: DataPlane,
         repository: ModelRepositoryExtension,
         *,
+        on_open: Callable[[], None],
         on_signal: Callable[[], None],
         idle_seconds: float,
         timeout_keep_alive: int,
@@ -239,9 +240,8 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         self.traffic = Traffic(idle_seconds)
         # uvicorn's own way with a signal is to close the listener at once, and so to turn what queue-proxy still holds
         # for us into 502s.
-        self._server = HttpServer(
-            self.config, listener, on_signal, silent_seconds=None if math.isinf(idle_seconds) else KEEP_ALIVE_SECONDS
-        )
+        silent_seconds = None if math.isinf(idle_seconds) else KEEP_ALIVE_SECONDS
+        self._server = HttpServer(self.config, listener, on_signal, silent_seconds, on_open)
 
     async def start(self) -> None:
         self.create_application()
