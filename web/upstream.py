@@ -76,8 +76,6 @@ class Upstream:
                     readiness.failed(error, begun)
                     if readiness.waking is None or error.kind not in _WAKING:
                         raise
-                    if error.kind is problems.TOO_LATE:
-                        raise readiness.problem() from None
                 else:
                     with readiness.answers():
                         yield exchange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from web.readiness import SILENCE_SECONDS, Readiness
 
 if TYPE_CHECKING:  # see web.upstream
     from web.settings import Settings
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 """Between two questions to a model server that answers that it is loading."""
@@ -90,6 +93,7 @@ class Waker:
                     if await self._awake():
                         return
                     await anyio.sleep(POLL_SECONDS)
+            log.warning("%s did not wake up in %g s", self.readiness.model, self._seconds)
             self.readiness.lost()
 
     async def _awake(self) -> bool:

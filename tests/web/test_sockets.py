@@ -123,6 +123,20 @@ async def test_a_silent_model_server(
     assert (response.status_code, slug(response)) == (504, "upstream-timeout")
 
 
+async def test_heartbeats_break_the_silence(
+    start: Start, raw_server: RawServer, client: httpx.AsyncClient, stream: Stream
+) -> None:
+    async def beat(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(40):
+            writer.write(chunked(b": heartbeat\n\n"))
+            await asyncio.sleep(0.02)
+        writer.write(chunked(stream("x")) + chunked(b""))
+
+    url = await start(await raw_server(beat), read_seconds=0.5)
+    assert (await client.post(f"{url}/generate", json={"prompt": "x"})).json()["text"] == "x"
+
+
 async def test_a_full_pool(start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug) -> None:
     busy = asyncio.Event()
 

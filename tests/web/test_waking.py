@@ -16,9 +16,12 @@ from starlette.types import ASGIApp
 from contract import Job, ModelStatus, ProblemError, StatusEvent, problems
 from contract.cloudevents import PROGRESS, CloudEvent, GenerationProgress
 from web.app import create_app
+from web.memory_store import MemoryStore
 from web.readiness import Readiness
+from web.replicas import Replicas
 from web.reports import Reports
 from web.settings import Settings
+from web.waker import Waker
 from wire.cloudevents import write_event
 
 Stream = Callable[..., bytes]
@@ -391,6 +394,8 @@ async def test_silence_while_others_are_answered_is_a_queue(front: Front, model:
     assert model.held is not None
     model.held.set()
     assert states(events((await waiting).text)) == ["queued", "running"]
+    warm = await client.post("/warm")
+    assert (warm.status_code, warm.json()["state"], model.questions) == (200, "ready", 0)
     end.set()
     assert (await answered).status_code == 200
 
@@ -489,6 +494,31 @@ async def test_what_one_replica_sees_all_know(front: Front, model: Model, redis_
     found = events((await watching).text)
     assert "waking" in states(found)
     assert found[-1][0] == "result"
+
+
+async def test_a_replica_does_not_believe_itself() -> None:
+    store, readiness = MemoryStore(60, 1_000_000, 1_000), Readiness("poet", "text", 60, 600, Reports(None))
+    store.shared = True
+    replicas = Replicas(store, {"poet": readiness})
+    replicas.open()
+    heard: list[str] = []
+    believed = store.hear
+
+    def hear(news: str) -> None:
+        heard.append(news)
+        believed(news)
+
+    store.hear = hear
+    readiness.wakes(time.monotonic(), seconds=4)
+    readiness.answered()
+    readiness.wakes(time.monotonic(), seconds=10)
+    await until(lambda: len(heard) >= 3)
+    assert readiness.status.state == "waking"
+    assert readiness.expected_seconds == 4  # what it heard of the first one has not ended the second
+    store.hear("somebody-else " + readiness.status.model_copy(update={"state": "unknown"}).model_dump_json())
+    assert readiness.status.state == "unknown"
+    store.hear("somebody-else {")
+    await replicas.close()
 
 
 def test_a_model_that_is_awake_here_is_not_waking_for_others() -> None:
@@ -617,13 +647,16 @@ async def test_a_server_that_does_not_know_the_question_is_awake(front: Front, m
     assert (answer.status_code, answer.json()["state"]) == (200, "ready")
 
 
-async def test_a_wake_up_is_given_up_some_time(front: Front, model: Model) -> None:
-    client = await front(wake_seconds=0.2)
-    await client.post("/warm")
-    await until_status(client, state="unknown")
-    asked = model.questions
-    await asyncio.sleep(0.1)
-    assert model.questions == asked
+async def test_a_wake_up_is_given_up_some_time(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    readiness = Readiness("poet", "text", 60, 600, Reports(None))
+    settings = Settings.model_validate({"models": {"poet": "http://poet.test"}, "wake_seconds": 0.1})
+    async with httpx.AsyncClient(transport=httpx.MockTransport(model)) as client:
+        waker = Waker(client, "http://poet.test", readiness, settings)
+        waker.start()
+        await until(lambda: readiness.state == "waking")
+        await waker.settled(LIMIT)
+    assert readiness.state == "unknown"
+    assert "poet did not wake up in 0.1 s" in caplog.text
 
 
 # GET /status
