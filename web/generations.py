@@ -151,10 +151,10 @@ class Generations:
     async def _frames(self, record: Record, after: str | None) -> AsyncGenerator[bytes]:
         """Ends with a result or an error, whatever happens. What a job waits for is told without an id: it is not part
         of what can be replayed."""
-        if after is None:
-            yield _status_frame(StatusEvent(state="queued"))
         ended = False
         try:
+            if after is None:
+                yield _status_frame(StatusEvent(state="queued", position=await self._jobs.position(record) or None))
             async with aclosing(self._told(record, after or BEGINNING)) as told:
                 async for entry in told:
                     if isinstance(entry, StatusEvent):

@@ -157,7 +157,7 @@ class Jobs:
             state=record.state,
             model=record.model,
             kind=record.kind,
-            position=await self._store.position(record) if record.state == "queued" else None,
+            position=await self.position(record),
             created_at=written(record.created),
             started_at=None if record.started is None else written(record.started),
             ended_at=None if record.ended is None else written(record.ended),
@@ -167,6 +167,10 @@ class Jobs:
             if record.state in ("failed", "cancelled")
             else None,
         )
+
+    async def position(self, record: Record) -> int | None:
+        """How many are before it, while it is queued."""
+        return await self._store.position(record) if record.state == "queued" else None
 
     async def retry_after(self, record: Record) -> int:
         """Seconds until it is worth asking for it again."""

@@ -432,6 +432,7 @@ async def test_a_job_tells_how_far_its_model_is(front: Front, model: Model, even
     model.awake.set()
     assert states(events((await keyed).text))[:3] == ["queued", "asleep", "waking"]
     first, second = [(await watched).text for watched in watching]
+    assert [events(text)[0][1]["position"] for text in (first, second)] == [1, 2]
     for text in (first, second):
         assert [state for state in states(events(text)) if state != "queued"] == ["waking", "waking", "running"]
         phases = [data["phase"] for _, data in events(text) if data.get("state") == "waking"]
@@ -515,8 +516,9 @@ async def test_a_replica_does_not_believe_itself() -> None:
     await until(lambda: len(heard) >= 3)
     assert readiness.status.state == "waking"
     assert readiness.expected_seconds == 4  # what it heard of the first one has not ended the second
-    store.hear("somebody-else " + readiness.status.model_copy(update={"state": "unknown"}).model_dump_json())
-    assert readiness.status.state == "unknown"
+    lost = ModelStatus(name="poet", kind="text", state="unknown")
+    store.hear("somebody-else " + lost.model_dump_json())
+    assert readiness.waking is None
     store.hear("somebody-else {")
     await replicas.close()
 
