@@ -1,4 +1,4 @@
-"""Packages that look imported while their own code waits until somebody asks for what only it can give.
+"""Modules that look imported while their own code waits until somebody asks for what only it can give.
 
 The `__init__` of some packages costs more than the modules in them that are used: transformers reads the source of
 all its models, kserve brings a Kubernetes client. A deferred package lets its modules be imported, and runs its own
@@ -20,24 +20,24 @@ from typing import Any
 
 
 @contextmanager
-def deferring(packages: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Defer these packages for good, and let them have some attributes for as long as this lasts: what others ask of
-    them while they are imported, without needing it, such as annotations. Packages that are there already, or not
+def deferring(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Defer these modules for good, and let them have some attributes for as long as this lasts: what others ask of
+    them while they are imported, without needing it, such as annotations. Modules that are there already, or not
     installed, are left alone."""
     lent: list[tuple[_Deferred, Mapping[str, Any]]] = []
-    for name, attributes in packages.items():
+    for name, attributes in modules.items():
         spec = None if name in sys.modules else find_spec(name)
-        if spec is not None and spec.submodule_search_locations is not None and spec.loader is not None:
-            package = _Deferred(spec)
-            package.__dict__.update(attributes)
-            lent.append((package, attributes))
+        if spec is not None and spec.loader is not None:
+            module = _Deferred(spec)
+            module.__dict__.update(attributes)
+            lent.append((module, attributes))
     try:
         yield
     finally:
-        for package, attributes in lent:
+        for module, attributes in lent:
             for name, value in attributes.items():
-                if package.__dict__.get(name) is value:
-                    del package.__dict__[name]
+                if module.__dict__.get(name) is value:
+                    del module.__dict__[name]
 
 
 class _Deferred(ModuleType):
@@ -45,8 +45,10 @@ class _Deferred(ModuleType):
         super().__init__(spec.name)
         self.__spec__ = spec
         self.__file__ = spec.origin
-        self.__package__ = spec.name
-        self.__path__ = list(spec.submodule_search_locations or ())
+        self.__package__ = spec.parent
+        self.__loader__ = spec.loader
+        if spec.submodule_search_locations is not None:
+            self.__path__ = list(spec.submodule_search_locations)
         self.__dict__["_lock"] = threading.RLock()
         self.__dict__["_begun"] = False
         sys.modules[spec.name] = self
@@ -59,7 +61,7 @@ class _Deferred(ModuleType):
             raise AttributeError(name)
         with self._lock:
             if not self._begun:
-                if find_spec(f"{self.__name__}.{name}"):
+                if "__path__" in self.__dict__ and find_spec(f"{self.__name__}.{name}"):
                     return importlib.import_module(f"{self.__name__}.{name}")
                 self.__dict__["_begun"] = True
                 assert self.__spec__ is not None

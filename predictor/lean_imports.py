@@ -7,7 +7,8 @@ transformers' own table of contents, which it makes twice from the source of all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -22,8 +23,15 @@ def lean_imports() -> Iterator[None]:
 
     # Decorators at the top level of modules: marks for a compiler. That one is imported when something is compiled.
     compiler = {"allow_in_graph": _bare, "assume_constant_result": _bare, "disable": _bare}
+    # Models are built without data first. What torch does with such tensors allows for sizes that are symbols, and so
+    # imports sympy; here they are numbers.
+    judgements = ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true")
+    numbers: dict[str, Any] = dict.fromkeys(judgements, bool)
+    numbers |= {"guarding_hint_or_throw": int, "has_guarding_hint": lambda _: True, "is_nested_int": lambda _: False}
+    numbers |= {"sym_and": lambda *of: all(of), "sym_eq": operator.eq, "sym_or": lambda *of: any(of)}
+    symbols = {"sympy": {"Basic": type("Basic", (), {})}, "torch.fx.experimental.symbolic_shapes": numbers}
     released = {name: {"__version__": version(name)} for name in ("transformers", "diffusers")}
-    with deferring({**released, "transformers.models": {}, "torch._dynamo": compiler}):
+    with deferring({**released, "transformers.models": {}, "torch._dynamo": compiler, **symbols}):
         from transformers.utils import import_utils
 
         with _lent(torch.distributed, "is_available", lambda: False):
@@ -32,7 +40,6 @@ def lean_imports() -> Iterator[None]:
 
         with _lent(transformers.utils, "direct_transformers_import", lambda *_: transformers):
             import transformers.processing_utils
-        with _lent(torch.nn.init, "normal_", _unless_meta(torch.nn.init.normal_)):
             yield
 
 
@@ -49,12 +56,3 @@ def _lent(module: Any, name: str, value: Any) -> Iterator[None]:
 def _bare(function: Any = None, *_: Any, **__: Any) -> Any:
     """A decorator, with or without arguments, that does nothing."""
     return function if callable(function) else _bare
-
-
-def _unless_meta(initialize: Callable[..., Any]) -> Callable[..., Any]:
-    """There is nothing to initialize in a tensor without data, and torch imports sympy in order not to do it."""
-
-    def initialized(tensor: Any, *arguments: Any, **options: Any) -> Any:
-        return tensor if tensor.is_meta else initialize(tensor, *arguments, **options)
-
-    return initialized
