@@ -46,8 +46,11 @@ POLL_SECONDS = 0.05
 """How often it is looked whether the server may leave."""
 
 KEEP_ALIVE_SECONDS = 5
-"""How long a connection may be open without a request where the server leaves when it is idle. More than clients keep
+"""How long a connection is kept for the next request where the server leaves when it is idle. More than clients keep
 theirs (web: 3), or else both ends race; and not KServe's 65, for only a server without connections leaves."""
+
+SILENT_SECONDS = 60.0
+"""How long one is kept for its first request there. A client may be slow, but it must not keep the server awake."""
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
@@ -240,7 +243,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         self.traffic = Traffic(idle_seconds)
         # uvicorn's own way with a signal is to close the listener at once, and so to turn what queue-proxy still holds
         # for us into 502s.
-        silent_seconds = None if math.isinf(idle_seconds) else KEEP_ALIVE_SECONDS
+        silent_seconds = None if math.isinf(idle_seconds) else SILENT_SECONDS
         self._server = HttpServer(self.config, listener, on_signal, silent_seconds, on_open)
 
     async def start(self) -> None:

@@ -28,7 +28,6 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +42,6 @@ class RunFolder:
         self._folder = self._home / str(port)
         self._lock: int | None = None
         self._sockets: list[Path] = []
-        self._complained = False
 
     @property
     def state_file(self) -> Path:
@@ -75,16 +73,15 @@ class RunFolder:
         self._sockets.append(path)
         return receiver
 
-    def write(self, state: dict[str, Any]) -> None:
-        """A disk that is full is in nobody's way."""
+    def write(self, state: dict[str, Any]) -> bool:
+        """False where that cannot be done: a disk that is full stops nobody from being served."""
         new = self.state_file.with_suffix(".new")
         try:
             new.write_text(json.dumps(state, ensure_ascii=False))
             new.replace(self.state_file)
-        except OSError as error:
-            if not self._complained:
-                print(f"scripts/run: cannot write {self.state_file}: {error.strerror}", file=sys.stderr, flush=True)
-            self._complained = True
+        except OSError:
+            return False
+        return True
 
     def read(self) -> dict[str, Any] | None:
         """What the scripts/run on this port has written, if there is one that still runs."""

@@ -197,7 +197,8 @@ class Supervisor:
             case _:
                 text = f"{sleeper.state}: {sleeper.why}" if sleeper.why else sleeper.state
         if text:
-            print(f"{time.monotonic() - self._begun:6.1f} s  {served.name}: {text}", flush=True)
+            with suppress(OSError):  # a disk that is full, or a terminal that has gone
+                print(f"{time.monotonic() - self._begun:6.1f} s  {served.name}: {text}", flush=True)
 
     def _web_answers(self) -> bool:
         web = http.client.HTTPConnection(HOST, self._port, timeout=TURN_SECONDS)
@@ -212,10 +213,9 @@ class Supervisor:
     def _write(self) -> None:
         """Say what has changed."""
         models = {served.name: self._document(served) for served in self._served}
-        if models != self._written:
+        state = {"pid": os.getpid(), "port": self._port, "idle_seconds": self._idle_seconds, "models": models}
+        if models != self._written and self._folder.write(state):
             self._written = models
-            state = {"pid": os.getpid(), "port": self._port, "idle_seconds": self._idle_seconds, "models": models}
-            self._folder.write(state)
 
     def _document(self, served: Served) -> dict[str, Any]:
         sleeper = served.sleeper

@@ -30,6 +30,7 @@ EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/test", "ce-type":
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(server, "SILENT_SECONDS", 1)
 
 
 @dataclass

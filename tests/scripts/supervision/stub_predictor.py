@@ -1,0 +1,110 @@
+"""A predictor in all that the supervisor and web see of one, but without a model: it starts in a moment.
+
+The door, the counting of requests and the words to the supervisor are the real ones. What is written into the file
+`--order` makes it fail: `fail WHY` like a model that cannot be loaded, `die` by SIGKILL, `leave` with status 0, `hang`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from predictor import supervisor
+from predictor.http_server import HttpServer
+from predictor.traffic import Traffic
+from wire.listener import listen
+
+POLL_SECONDS = 0.01
+SILENT_SECONDS = 30.0
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--idle-seconds", type=float, required=True)
+    parser.add_argument("--keep-alive-seconds", type=float, default=0.5)
+    parser.add_argument("--order", type=Path, required=True)
+    arguments = parser.parse_args()
+    listener = supervisor.inherited_listener() or listen("127.0.0.1", 0)
+    supervisor.tell_phase("loading")
+    match (arguments.order.read_text() if arguments.order.exists() else "").split(maxsplit=1):
+        case ["fail", why]:
+            supervisor.tell_failure(why)
+            return 1
+        case ["die"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["leave"]:
+            return 0
+        case ["hang"]:
+            time.sleep(3600)  # noqa: ASYNC251  it hangs
+
+    idle_seconds: float = arguments.idle_seconds or math.inf
+    traffic = Traffic(idle_seconds)
+    leaving = asyncio.Event()
+    keep_alive: float = arguments.keep_alive_seconds
+    config = uvicorn.Config(
+        traffic.watching(Starlette(routes=ROUTES)),
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a fraction does as well
+        timeout_graceful_shutdown=5,
+    )
+    server = HttpServer(config, listener, leaving.set, SILENT_SECONDS)
+    serving = asyncio.create_task(server.serve())
+    supervisor.tell_ready()
+    while not leaving.is_set() and not (traffic.quiet_s >= idle_seconds and server.shut_if_empty()):
+        await asyncio.sleep(POLL_SECONDS)
+    supervisor.tell_leaving()
+    server.should_exit = True
+    await serving
+    return 0
+
+
+async def chat(request: Request) -> Response:
+    """The prompt comes back, in two pieces, after as many seconds as it says."""
+    body = await request.json()
+    prompt = body["messages"][-1]["content"]
+
+    async def events() -> AsyncIterator[str]:
+        await asyncio.sleep(float(prompt.partition(" ")[0]))
+        half = len(prompt) // 2
+        for piece in (prompt[:half], prompt[half:]):
+            yield _data({"choices": [{"delta": {"content": piece}}]})
+        yield _data({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        yield _data({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}})
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+async def ready(_request: Request) -> Response:
+    return JSONResponse({"pid": os.getpid()})
+
+
+ROUTES = [
+    Route("/openai/v1/chat/completions", chat, methods=["POST"]),
+    Route("/v2/health/ready", ready, methods=["GET"]),
+]
+
+
+def _data(document: object) -> str:
+    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+
+if __name__ == "__main__":
+    status = asyncio.run(main())
+    sys.stdout.flush()
+    os._exit(status)

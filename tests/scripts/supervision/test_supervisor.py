@@ -1,0 +1,236 @@
+"""The supervisor with its sockets and processes: what sleeps is woken, what fails is told, what ends leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+Start = Callable[..., Any]
+
+
+def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(
+    start: Start, gone: Callable[[int], bool]
+) -> None:
+    run = start(idle=1)
+    first = run.predictor()
+    run.wait_for("asleep")
+    assert gone(first)
+    assert run.starts() == 1
+
+    assert run.ask().text.endswith("data: [DONE]\n\n")
+
+    assert run.predictor() != first
+    assert run.starts() == 2
+    assert run.state()["state"] == "ready"
+    assert len(run.state()["wake_seconds"]) == 2
+    run.wait_for("asleep")
+
+
+def test_it_never_sleeps_with_an_idle_of_0(start: Start) -> None:
+    run = start(idle=0)
+    time.sleep(1.5)  # three times as long as the shortest idleness here
+    assert run.state()["state"] == "ready"
+
+
+def test_many_who_come_at_once_start_one_predictor(start: Start) -> None:
+    run = start("--models", "2")
+    run.wait_for("asleep", "stub-0")
+    run.wait_for("asleep", "stub-1")
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(lambda _: run.ask(), range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert run.starts("stub-0") == 2
+    assert run.starts("stub-1") == 1  # nobody has asked the other
+
+
+def test_what_is_asked_through_web_wakes_the_model(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    answer = httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+    assert answer.json()["text"] == "0 moon"
+
+
+def test_a_model_that_cannot_be_loaded_any_more_is_told_to_all_and_recovers(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("fail there is no folder /models/gone")
+
+    answer = run.ask()  # waits for the starts that may pass
+
+    url = run.state()["url"]
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == "urn:shangcai:problem:unavailable"
+    assert problem["detail"] == "Model stub-0 cannot be started: there is no folder /models/gone"
+    assert problem["phase"] == "failed"
+    assert answer.headers["retry-after"] == str(problem["retry_after"])
+    state = run.state()
+    assert (state["state"], state["why"]) == ("failed", "there is no folder /models/gone")
+    assert 0 < state["retry_at"] - time.time() < 5
+    starts = run.starts()
+    for path in ("/v1/models/stub-0", "/v2/health/live", "/openai/v1/models", "/"):
+        assert httpx.get(url + path).json()["detail"] == problem["detail"]
+    through_web = httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+    assert through_web.status_code == 503
+    assert through_web.headers["retry-after"]
+    assert run.starts() == starts
+
+    run.obey_no_more()
+    run.wait(lambda: run.state()["retry_at"] is None)
+    assert run.ask().status_code == 200
+    assert run.state()["why"] is None
+
+
+def test_a_predictor_that_is_killed_while_it_wakes_is_started_again_for_who_waits(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("hang")
+    with ThreadPoolExecutor(3) as clients:
+        asking = [clients.submit(run.ask) for _ in range(3)]
+        run.wait_for("waking")
+        run.obey_no_more()
+        os.kill(run.predictor(), signal.SIGKILL)
+        assert {one.result().status_code for one in asking} == {200}
+    assert run.starts() == 3
+
+
+def test_one_that_dies_at_each_start_is_not_started_without_pause(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("die")
+    begun = time.monotonic()
+    answer = run.ask()
+    assert answer.json()["detail"].endswith("its predictor was ended by SIGKILL while loading")
+    assert time.monotonic() - begun >= 3  # 1 + 2 seconds of back-off
+    assert run.starts() == 4
+
+
+def test_one_that_leaves_without_having_served_is_not_started_without_pause(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("leave")
+    assert run.ask().status_code == 503
+    assert run.starts() == 4
+
+
+def test_a_predictor_that_dies_with_a_request_is_a_clean_problem_and_the_next_is_served(start: Start) -> None:
+    run = start(idle=5)
+    with httpx.Client(base_url=run.url, timeout=60) as web, ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(web.post, "/generate", json={"prompt": "30 moon"})
+        run.wait(lambda: _established(run.state()["url"]))
+        os.kill(run.predictor(), signal.SIGKILL)
+        answer = asking.result()
+        assert answer.status_code == 502
+        assert answer.json()["type"] == "urn:shangcai:problem:bad-upstream"
+        again = web.post("/generate", json={"prompt": "0 moon"})
+        assert again.json()["text"] == "0 moon"
+
+
+@pytest.mark.parametrize("order", ["", "hang"])
+def test_killing_the_supervisor_leaves_no_process(start: Start, gone: Callable[[int], bool], order: str) -> None:
+    run = start(idle=30 if not order else 0.3)
+    if order:
+        run.wait_for("asleep")
+        run.order(order)
+        threading.Thread(target=lambda: _ignore(run.ask), daemon=True).start()
+        run.wait_for("waking")
+    children = run.children()
+    assert len(children) == 2
+    run.process.kill()
+    assert all(gone(pid) for pid in children)
+    assert run.state() == {"state": "unknown"}  # and nobody takes what it has written for true
+
+
+def test_a_signal_while_all_sleep_ends_at_once(start: Start, gone: Callable[[int], bool]) -> None:
+    run = start()
+    run.wait_for("asleep")
+    children = run.children()
+    assert run.end() == 0
+    assert all(gone(pid) for pid in children)
+
+
+def test_a_signal_while_a_model_wakes_does_not_lose_who_waits_for_it(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("die")
+    with ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+        run.wait(lambda: run.starts() == 2)
+        run.obey_no_more()
+        assert run.end() == 0
+        assert asking.result().json()["text"] == "0 moon"
+
+
+def test_a_full_disk_keeps_nobody_from_being_served(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    limits = resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+
+    assert run.ask().status_code == 200
+    assert run.state()["state"] == "asleep"  # which is all that could be written
+
+    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, limits)
+    run.wait(lambda: run.state()["wake_seconds"][1:])
+
+
+def test_a_connection_that_says_nothing_does_not_keep_a_broken_model_from_telling_others(start: Start) -> None:
+    run = start()
+    run.wait_for("asleep")
+    run.order("fail no weights")
+    run.ask()
+    address = ("127.0.0.1", int(run.state()["url"].rpartition(":")[2]))
+    silent = [socket.create_connection(address) for _ in range(20)]
+    assert run.ask().json()["detail"] == "Model stub-0 cannot be started: no weights"
+    for connection in silent:
+        connection.close()
+
+
+def test_the_state_file_is_always_whole(start: Start) -> None:
+    run = start("--models", "2", idle=0.1)
+    documents = set()
+    with ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(lambda: [run.ask() for _ in range(5) if run.wait_for("asleep") is None])
+        while not asking.done():
+            documents.add(json.dumps(run.state()))  # which could not be read if it were half
+    assert json.dumps({"state": "unknown"}) not in documents
+    assert len(documents) > 5
+
+
+def test_nothing_is_lost_in_some_cycles_of_the_hammer() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "hammer.py"), "--cycles", "12", "--models", "2"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def _established(url: str) -> bool:
+    """Whether anybody is connected there."""
+    port = f":{int(url.rpartition(':')[2]):04X}"
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(port) and row[3] == "01" for row in rows)
+
+
+def _ignore(ask: Callable[[], object]) -> None:
+    with suppress(httpx.HTTPError):
+        ask()
