@@ -19,15 +19,13 @@ def _number(low: float, high: float) -> Rule:
 
 
 def _seconds(low: int, high: int) -> Rule:
-    """A duration as Go writes it, in whole seconds."""
+    return lambda value: re.fullmatch(r"(\d+[smh])+", value) is not None and low <= seconds(value) <= high
 
-    def rule(value: str) -> bool:
-        units = {"s": 1, "m": 60, "h": 3600}
-        if not re.fullmatch(r"(\d+[smh])+", value):
-            return False
-        return low <= sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smh])", value)) <= high
 
-    return rule
+def seconds(duration: str) -> int:
+    """Of a duration as Go writes it, in whole seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smh])", duration))
 
 
 ANNOTATIONS: dict[str, Rule] = {

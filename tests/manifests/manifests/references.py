@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contract.cloudevents import CANCELLED, EVENT_TYPES, MODEL, REQUESTED
+from manifests.metadata import seconds
 from manifests.objects import Object, environment, walk
 
 NAMES = {row.name for row in EVENT_TYPES}
-PATHS = {"web": {"/events", "/generate"}, "predictor": {"/"}}
+PATHS = {"web": {"/events", "/warm"}, "predictor": {"/"}}
 """Routes that take what Knative delivers."""
 PROBES = {"web": {"/healthz"}, "predictor": {"/v2/health/ready", "/v2/health/live"}}
 NAMESPACES = {"knative-serving", "kourier-system", "istio-system", "contour-internal", "contour-external", "monitoring"}
@@ -227,7 +228,7 @@ class _World:
             yield f"{path}: {uri} is no route of {ref['name']}"
         if uri == "/events" and ref["name"] != "inbox":
             yield f"{path}: {ref['name']} takes no events"
-        if uri == "/generate" and json.loads(thing.spec["data"]).get("model") not in self.predictors:
+        if uri == "/warm" and json.loads(thing.spec["data"]).get("model") not in self.predictors:
             yield "data: there is no such model"
 
     def _addresses(self, thing: Object, container: dict[str, Any]) -> Iterator[str]:
@@ -257,6 +258,12 @@ class _World:
                 yield "GENERATE_SECONDS: must lie between what a predictor and what Knative allows"
             if not max(requests) < float(values["READ_SECONDS"]) <= float(values["GENERATE_SECONDS"]):
                 yield "READ_SECONDS: a waking predictor would be given up"
+            kept = [
+                one.annotations.get("autoscaling.knative.dev/scale-to-zero-pod-retention-period", "0s")
+                for one in self.predictors.values()
+            ]
+            if {seconds(period) for period in kept} != {float(values["IDLE_SECONDS"])}:
+                yield "IDLE_SECONDS: must be how long a model stays"
             if not 0 < float(values["GRACE_SECONDS"]) <= limit - 30:
                 yield "GRACE_SECONDS: must end before the pod is killed"
 

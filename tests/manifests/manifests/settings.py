@@ -12,7 +12,7 @@ from unittest.mock import patch
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from contract.request import GenerationRequest
+from contract import ModelChoice
 from manifests.objects import Object, environment
 from predictor.settings import Settings as PredictorSettings
 from web.settings import Settings as WebSettings
@@ -49,7 +49,7 @@ def check(thing: Object) -> Iterator[str]:
             yield "env.PREDICTOR_MODEL: is not in the image"
     if thing.kind == "PingSource.sources.knative.dev":
         try:
-            GenerationRequest.model_validate_json(thing.spec["data"])
+            ModelChoice.model_validate_json(thing.spec["data"])
         except ValidationError as error:
             yield f"spec.data: {error.errors()[0]['msg']}"
     if thing.kind == "ServingRuntime.serving.kserve.io" and "PREDICTOR_NAME" in environment(thing.containers[0]):
