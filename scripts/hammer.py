@@ -40,18 +40,18 @@ ANSWER_SECONDS = 120.0
 LEAKED_BYTES = 4_000_000
 """More than the allocator of a process without a leak comes and goes by."""
 
-SAME_MOMENT_SECONDS = 0.05
-"""Around the end of idleness, about as long as a change of predictors takes."""
+CHANGE_SECONDS = 0.3
+"""About as long as a predictor takes to leave, from the moment when it may."""
 
 
 class Hammer:
     """The clients, and what has become of their requests."""
 
-    def __init__(self, url: str, urls: dict[str, str], ends: list[float], echo: bool) -> None:
+    def __init__(self, url: str, urls: dict[str, str], awake_seconds: float, echo: bool) -> None:
         self._url = url
         self._urls = urls
-        self._ends = ends
-        """Seconds after an answer when a model may fall asleep."""
+        self._awake_seconds = awake_seconds
+        """After an answer; then a model may fall asleep."""
         self._echo = echo
         self._chance = random.Random(1)
         self._last = dict.fromkeys(urls, time.monotonic())
@@ -62,20 +62,13 @@ class Hammer:
         """All clients of a model fire around the same moment, again and again."""
         number = 0
         while not over.is_set():
-            falls_asleep = self._last[model] + self._chance.choice(self._ends)
-            await asyncio.gather(
-                *(
-                    self._fire(model, client, f"0.0{number % 5} {model} {number}", falls_asleep)
-                    for client in range(CLIENTS)
-                )
-            )
+            moment = self._last[model] + self._awake_seconds + self._chance.uniform(-0.1, 1) * CHANGE_SECONDS
+            prompt = f"0.0{number % 5} {model} {number}"
+            await asyncio.gather(*(self._fire(model, client, prompt, moment) for client in range(CLIENTS)))
             number += 1
 
-    async def _fire(self, model: str, client: int, prompt: str, falls_asleep: float) -> None:
-        if self._chance.random() < 0.7:
-            moment = falls_asleep + self._chance.gauss(0, SAME_MOMENT_SECONDS)
-        else:
-            moment = falls_asleep + self._chance.uniform(-1, 1)
+    async def _fire(self, model: str, client: int, prompt: str, moment: float) -> None:
+        moment += self._chance.gauss(0, CHANGE_SECONDS / 5)
         await asyncio.sleep(max(moment - time.monotonic(), 0))
         through_web = client % 2 == 0
         begun = time.monotonic()
@@ -119,6 +112,7 @@ def main() -> int:
     parser.add_argument("--keep-alive", type=float, default=1.2, help="seconds that a stub keeps a connection")
     parser.add_argument("--poet", action="store_true", help="the poet in the place of stubs, by scripts/run")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and the run is stopped on the way
     with listen(HOST, 0) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -145,9 +139,7 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     states = _wait_until(run, port, output, {"asleep"})
     before = _held(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
-    hammer = Hammer(
-        f"http://{HOST}:{port}", urls, [arguments.idle, max(arguments.idle, keep_alive)], echo=not arguments.poet
-    )
+    hammer = Hammer(f"http://{HOST}:{port}", urls, max(arguments.idle, keep_alive), echo=not arguments.poet)
     begun = time.monotonic()
 
     async def strike() -> None:
