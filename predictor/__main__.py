@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
 from predictor import supervisor
+from predictor.cpu_quota import limit_threads
 from predictor.deferral import deferring
 from predictor.engine import ModelError
 from predictor.settings import Settings
@@ -28,6 +29,7 @@ def main() -> int:
     # Until the server takes over. In a container this is process 1, which a signal without a handler does not reach.
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, lambda *_: os._exit(0))
+    limit_threads()
     if sys.argv[1:2] == ["plan"]:
         from predictor.plan import print_plan
 
@@ -52,7 +54,7 @@ def main() -> int:
     # KServe parses the process's arguments when it is imported, and would trip over ours.
     del sys.argv[1:]
     # What is not used: its client of Kubernetes, and pandas, of which it wants a name for annotations.
-    with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}):
+    with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
         from predictor.server import PredictorServer
 
         model = _model(settings, kind)

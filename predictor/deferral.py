@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -20,28 +20,24 @@ from typing import Any
 
 
 @contextmanager
-def deferring(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+def deferring(modules: Mapping[str, Mapping[str, Any]], loose: Collection[str] = ()) -> Iterator[None]:
     """Defer these modules for good, and let them have some attributes for as long as this lasts: what others ask of
-    them while they are imported, without needing it, such as annotations. Modules that are there already, or not
-    installed, are left alone."""
-    lent: list[tuple[_Deferred, Mapping[str, Any]]] = []
+    them while they are imported, without needing it, such as annotations. Those of them that are `loose` are packages
+    whose modules can do without them. Modules that are there already, or not installed, are left alone."""
+    deferred = []
     for name, attributes in modules.items():
         spec = None if name in sys.modules else find_spec(name)
         if spec is not None and spec.loader is not None:
-            module = _Deferred(spec)
-            module.__dict__.update(attributes)
-            lent.append((module, attributes))
+            deferred.append(_Deferred(spec, attributes, name in loose))
     try:
         yield
     finally:
-        for module, attributes in lent:
-            for name, value in attributes.items():
-                if module.__dict__.get(name) is value:
-                    del module.__dict__[name]
+        for module in deferred:
+            module._take_back()
 
 
 class _Deferred(ModuleType):
-    def __init__(self, spec: ModuleSpec) -> None:
+    def __init__(self, spec: ModuleSpec, lent: Mapping[str, Any], loose: bool) -> None:
         super().__init__(spec.name)
         self.__spec__ = spec
         self.__file__ = spec.origin
@@ -49,8 +45,7 @@ class _Deferred(ModuleType):
         self.__loader__ = spec.loader
         if spec.submodule_search_locations is not None:
             self.__path__ = list(spec.submodule_search_locations)
-        self.__dict__["_lock"] = threading.RLock()
-        self.__dict__["_begun"] = False
+        self.__dict__.update(lent, _lent=dict(lent), _loose=loose, _begun=False, _lock=threading.RLock())
         sys.modules[spec.name] = self
         parent, _, child = spec.name.rpartition(".")
         if parent:
@@ -61,15 +56,25 @@ class _Deferred(ModuleType):
             raise AttributeError(name)
         with self._lock:
             if not self._begun:
-                if "__path__" in self.__dict__ and find_spec(f"{self.__name__}.{name}"):
+                if self._loose and find_spec(f"{self.__name__}.{name}"):
                     return importlib.import_module(f"{self.__name__}.{name}")
-                self.__dict__["_begun"] = True
-                assert self.__spec__ is not None
-                assert self.__spec__.loader is not None
-                self.__spec__.loader.exec_module(self)
+                self._run()
             if name in self.__dict__:
                 return self.__dict__[name]
         itself = sys.modules[self.__name__]
         if itself is self:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(itself, name)  # it has put another in its own place, as transformers does
+
+    def _run(self) -> None:
+        self._take_back()
+        self.__dict__["_begun"] = True
+        assert self.__spec__ is not None
+        assert self.__spec__.loader is not None
+        self.__spec__.loader.exec_module(self)
+
+    def _take_back(self) -> None:
+        for name, value in self._lent.items():
+            if self.__dict__.get(name) is value:
+                del self.__dict__[name]
+        self._lent.clear()

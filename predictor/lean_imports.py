@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 from predictor.deferral import deferring
@@ -22,16 +23,18 @@ def lean_imports() -> Iterator[None]:
     import torch
 
     # Decorators at the top level of modules: marks for a compiler. That one is imported when something is compiled.
-    compiler = {"allow_in_graph": _bare, "assume_constant_result": _bare, "disable": _bare}
+    compiler: dict[str, Any] = dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), _bare)
+    compiler["eval_frame"] = SimpleNamespace(OptimizedModule=_Nothing)  # what diffusers takes for compiled
     # Models are built without data first. What torch does with such tensors allows for sizes that are symbols, and so
     # imports sympy; here they are numbers.
     judgements = ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true")
     numbers: dict[str, Any] = dict.fromkeys(judgements, bool)
     numbers |= {"guarding_hint_or_throw": int, "has_guarding_hint": lambda _: True, "is_nested_int": lambda _: False}
     numbers |= {"sym_and": lambda *of: all(of), "sym_eq": operator.eq, "sym_or": lambda *of: any(of)}
-    symbols = {"sympy": {"Basic": type("Basic", (), {})}, "torch.fx.experimental.symbolic_shapes": numbers}
+    symbols = {"sympy": {"Basic": _Nothing}, "torch.fx.experimental.symbolic_shapes": numbers}
     released = {name: {"__version__": version(name)} for name in ("transformers", "diffusers")}
-    with deferring({**released, "transformers.models": {}, "torch._dynamo": compiler, **symbols}):
+    loose = {**released, "transformers.models": {}}
+    with deferring({**loose, "torch._dynamo": compiler, **symbols}, loose):
         from transformers.utils import import_utils
 
         with _lent(torch.distributed, "is_available", lambda: False):
@@ -40,7 +43,12 @@ def lean_imports() -> Iterator[None]:
 
         with _lent(transformers.utils, "direct_transformers_import", lambda *_: transformers):
             import transformers.processing_utils
+
             yield
+
+
+class _Nothing:
+    """The type of nothing that a model is made of."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ GAIN = 1.1
 LEAST_PIXEL_BYTES = 256
 """What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
 
-_FEWEST_STEPS, _MOST_STEPS = 3, 6
+_FEWEST_STEPS, _MOST_STEPS = 3, 4
 _SECONDS = 0.1
 """Denoising steps that are measured, and for how long: quick ones vary most, and repeating them costs least."""
 
@@ -29,7 +30,7 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
     """How many slots to serve `pipeline` with, at most `max_concurrency`; a ModelError when not even one fits."""
     width, height = pipeline.size
     alone = _measure(pipeline, 1, _FEWEST_STEPS)  # and all that a first run does for all that follow
-    alone = replace(_measure(pipeline, 1, alone.steps_enough), peak_bytes=alone.peak_bytes)
+    alone = replace(alone, forward_seconds=_time(pipeline, 1, alone.steps_enough))
     try:
         together = _measure(pipeline, 2, alone.steps_enough)
     except torch.OutOfMemoryError:  # one fits, as has been seen, and no more
@@ -45,19 +46,20 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
 
 
 def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int) -> int:
-    """The number of pictures past which computing more at once makes no more of them a second."""
+    """The number of pictures past which computing more at once makes no more of them a second. Only forwards are timed,
+    for that is all that is computed together."""
     knee = slower.rows
     with contextlib.suppress(torch.OutOfMemoryError):
         while faster.rows <= most:
             if not faster.pays(slower):  # something else may just have taken the machine: measured once more
-                slower = slower.best(_measure(pipeline, slower.rows, slower.steps_enough))
-                faster = faster.best(_measure(pipeline, faster.rows, faster.steps_enough))
+                slower = slower.best(_time(pipeline, slower.rows, slower.steps_enough))
+                faster = faster.best(_time(pipeline, faster.rows, faster.steps_enough))
                 if not faster.pays(slower):
                     break
             knee = faster.rows
             if 2 * knee > most:
                 return most
-            slower, faster = faster, _measure(pipeline, 2 * knee, faster.steps_enough)
+            slower, faster = faster, Measure(2 * knee, 0, _time(pipeline, 2 * knee, faster.steps_enough))
     return knee
 
 
@@ -78,23 +80,40 @@ class Measure:
         """For a fair measurement at about this speed."""
         return min(max(round(_SECONDS / self.forward_seconds), _FEWEST_STEPS), _MOST_STEPS)
 
-    def best(self, again: Measure) -> Measure:
-        return min(self, again, key=lambda measure: measure.forward_seconds)
+    def best(self, forward_seconds: float) -> Measure:
+        return replace(self, forward_seconds=min(self.forward_seconds, forward_seconds))
 
 
 def _measure(pipeline: Pipeline, rows: int, steps: int) -> Measure:
+    """Of whole pictures."""
+    before = _reset_peak(pipeline.device)
+    seconds = []
+    with _started(pipeline, rows, steps) as batch:
+        while len(batch.step()) < rows:
+            seconds.append(batch.forward_seconds)
+    return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
+
+
+def _time(pipeline: Pipeline, rows: int, steps: int) -> float:
+    """Seconds of a forward, of pictures that are left unfinished: decoding them takes longer than these few steps."""
+    seconds = []
+    with _started(pipeline, rows, steps + 1) as batch:
+        for _ in range(steps):
+            batch.step()
+            seconds.append(batch.forward_seconds)
+    return min(seconds)
+
+
+@contextlib.contextmanager
+def _started(pipeline: Pipeline, rows: int, steps: int) -> Iterator[PictureBatch]:
     batch = PictureBatch(pipeline, rows)
     recipe = replace(pipeline.recipe("a", seed=0), steps=steps)
     for _ in range(rows):
         batch.join(PictureRow(recipe, lambda _step, _latents: None))
-    before = _reset_peak(pipeline.device)
-    seconds = []
     try:
-        while len(batch.step()) < rows:
-            seconds.append(batch.forward_seconds)
+        yield batch
     finally:
         batch.close()
-    return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
 
 
 def _reset_peak(device: torch.device) -> int:

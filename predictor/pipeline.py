@@ -20,6 +20,7 @@ from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, field_problem, invalid_field
 from predictor.engine import ModelError
+from predictor.lean_imports import lean_imports
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,8 @@ class Pipeline:
         asked for, and the latents."""
         # Its own scheduler and its own attributes, for a pipeline keeps the state of a run in both.
         pipe = copy.copy(self.pipe)
-        pipe.scheduler = copy.deepcopy(self.pipe.scheduler)
+        # Past diffusers' own setter, which looks whether it is compiled, and imports a compiler for that.
+        object.__setattr__(pipe, "scheduler", copy.deepcopy(self.pipe.scheduler))
         extra: dict[str, Any] = {}
         if recipe.guidance is not None and "guidance" in self._takes:
             extra["guidance_scale"] = recipe.guidance
@@ -169,22 +171,27 @@ class Pipeline:
 def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
     """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line."""
     report("importing diffusers")
-    import diffusers
-    import transformers
+    with lean_imports():
+        return _load(source, device, dtype, report)
 
-    diffusers.utils.logging.disable_progress_bar()
-    if not log.isEnabledFor(logging.DEBUG):
-        diffusers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.set_verbosity_error()
-        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
+
+def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logs in (diffusers_logging, transformers_logging):
+        logs.disable_progress_bar()
+        if not log.isEnabledFor(logging.DEBUG):
+            logs.set_verbosity_error()
+            logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     report("loading the weights")
     try:
-        loader: Any = diffusers.DiffusionPipeline
+        loader: Any = DiffusionPipeline
         options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
         models = _models(source, loader.load_config(source), options)
         pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)

@@ -77,10 +77,9 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         shape = (self._window.slots, heads, self._window.length, size)
         if like.device.type != "cpu":
             return like.new_zeros(shape)
-        # numpy's come from the system, which clears a page when it is written; torch would clear gigabytes at the start.
-        return (
-            torch.from_numpy(numpy.zeros(math.prod(shape) * like.element_size(), "uint8")).view(like.dtype).view(shape)
-        )
+        # numpy's come from the system, which clears a page when it is used; torch would clear gigabytes at the start.
+        cleared = numpy.zeros(math.prod(shape) * like.element_size(), numpy.uint8)
+        return torch.from_numpy(cleared).view(like.dtype).view(shape)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any

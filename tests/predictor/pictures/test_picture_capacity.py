@@ -34,6 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             return Measure(rows, (rows + 1) * SLOT, seconds(rows))
 
         monkeypatch.setattr(picture_capacity, "_measure", measure)
+        monkeypatch.setattr(picture_capacity, "_time", lambda *arguments: measure(*arguments).forward_seconds)
         return tried
 
     return script
