@@ -15,6 +15,9 @@ BACK_OFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 TRIES = 3
 """So many starts in a row may come to nothing before who waits is told why."""
 
+LEAVING_SECONDS = 35.0
+"""Longest that a predictor may take to end once it accepts nothing: more than the grace that it gives itself."""
+
 WAKES = 8
 """So many wake-ups are remembered."""
 
@@ -34,16 +37,19 @@ class Sleeper:
         self.wake_seconds: deque[float] = deque(maxlen=WAKES)
         self._failures = 0
         self._told: str | None = None
+        self._gone_by: float | None = None
 
     def start(self, now: float) -> None:
         """A predictor has been started."""
         self.running = True
-        self._told = None
+        self._told = self._gone_by = None
         self._enter("waking", now, phase="starting")
 
     def hear(self, notice: Mapping[str, str], now: float) -> None:
         """What the predictor says, in the words of sd_notify."""
-        if "ERRNO" in notice:
+        if "STOPPING" in notice:
+            self._gone_by = now + LEAVING_SECONDS
+        elif "ERRNO" in notice:
             self._told = notice.get("STATUS")
         elif "READY" in notice:
             self.wake_seconds.append(round(now - self.since, 3))
@@ -67,6 +73,10 @@ class Sleeper:
     def takes_connections(self, now: float) -> bool:
         """Whether a connection is a reason to do something now: to `start`, or to tell it why if it `refuses`."""
         return not self.running and (now >= self.retry_at or self.refuses(now))
+
+    def overdue(self, now: float) -> bool:
+        """Whether its predictor accepts nothing and does not go."""
+        return self.running and self._gone_by is not None and now >= self._gone_by
 
     def refuses(self, now: float) -> bool:
         return self.state == "failed" and now < self.retry_at

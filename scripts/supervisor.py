@@ -177,7 +177,11 @@ class Supervisor:
                     self._say(served)
 
     def _reap(self, served: Served) -> None:
-        if served.child is None or served.child.poll() is None:
+        if served.child is None:
+            return
+        if served.sleeper.overdue(time.monotonic()):
+            served.child.kill()
+        if served.child.poll() is None:
             return
         self._hear(served)  # its last words
         status, served.child = served.child.returncode, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from sleeper import BACK_OFF_SECONDS, TRIES, WAKES, Sleeper
+from sleeper import BACK_OFF_SECONDS, LEAVING_SECONDS, TRIES, WAKES, Sleeper
 
 
 def test_one_that_is_asleep_is_started_by_a_connection_and_gets_ready() -> None:
@@ -34,6 +34,19 @@ def test_one_that_has_left_is_started_again_at_once() -> None:
 
     assert (sleeper.state, sleeper.since, sleeper.why) == ("asleep", 61, None)
     assert sleeper.takes_connections(61)
+
+
+def test_one_that_accepts_nothing_and_does_not_go_is_overdue_after_a_while() -> None:
+    sleeper = awake(at=1)
+    assert not sleeper.overdue(1000)
+    sleeper.hear({"STOPPING": "1"}, 60)
+    assert not sleeper.overdue(60 + LEAVING_SECONDS - 1)
+    assert sleeper.overdue(60 + LEAVING_SECONDS)
+
+    sleeper.end(-signal.SIGKILL, 100)
+    assert not sleeper.overdue(100)
+    sleeper.start(101)
+    assert not sleeper.overdue(1000)
 
 
 def test_only_the_latest_wake_ups_are_remembered() -> None:
