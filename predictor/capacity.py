@@ -81,6 +81,20 @@ def available_memory(device: torch.device) -> int:
     return min(limits)
 
 
+def memory_share(device: torch.device, memory: int | None) -> int:
+    """Bytes that a server may use: what there is, and at most `memory`, which others leave to it.
+
+    On a GPU torch is told, too: who shares one by time-slicing has nothing else that keeps the parts apart.
+    """
+    available = available_memory(device)
+    if memory is None:
+        return available
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory / total), device)
+    return min(memory, available)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What fits: so many slots `of` what each holds."""

@@ -60,6 +60,7 @@ class DiffusersEngine(CookedEngine):
         report("importing torch")
         import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
 
+        from predictor.capacity import memory_share
         from predictor.picture_batch import PictureBatch, PictureCook
         from predictor.picture_capacity import plan_pictures
         from predictor.pipeline import load_pipeline
@@ -68,7 +69,8 @@ class DiffusersEngine(CookedEngine):
         self._pipeline = load_pipeline(self._source, self._device, self._dtype, report)
         report("measuring slots")
         try:
-            plan = plan_pictures(self._pipeline, self._max_concurrency, self._memory)
+            memory = memory_share(self._pipeline.device, self._memory)
+            plan = plan_pictures(self._pipeline, self._max_concurrency, memory)
         except ModelError:
             raise
         except Exception as error:

@@ -85,7 +85,7 @@ class TransformersEngine(CookedEngine):
         report("checking the batch")
         from predictor.batch import Batch
         from predictor.batch_check import why_not_batched
-        from predictor.capacity import plan_slots
+        from predictor.capacity import memory_share, plan_slots
         from predictor.cook import Cook
         from predictor.solo_batch import SoloBatch
 
@@ -96,7 +96,8 @@ class TransformersEngine(CookedEngine):
         report("measuring slots")
         most = 1 if obstacle else self._max_concurrency
         self.length = min(self._checkpoint.context, self._max_length)
-        plan = plan_slots(self._checkpoint, self.length, most, self._memory)
+        memory = memory_share(self._checkpoint.device, self._memory)
+        plan = plan_slots(self._checkpoint, self.length, most, memory)
         log.info("%s", plan)
         self._admission = Admission(plan.slots, self._max_waiting)
         metrics.watch(self._admission)

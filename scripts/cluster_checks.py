@@ -43,6 +43,7 @@ def checks(needs: Needs) -> Iterator[Check]:
     if needs.uses_knative:
         yield knative_checks.serving
         yield knative_checks.ingress
+        yield knative_checks.domain
         yield knative_checks.serving_settings
     if needs.inference_services:
         yield kserve_checks.kserve

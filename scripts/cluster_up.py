@@ -225,8 +225,12 @@ class Up:
     def set_up_kserve(self) -> None:
         """Without Istio, and without the controllers of kinds that are not used here."""
         config = self.ask("get", "configmap", "inferenceservice-config", "-n", "kserve", "-o", "json")
+        if config is None and not self.commands.dry:  # what it says besides must stay
+            raise Failure("KServe: its ConfigMap inferenceservice-config cannot be read")
         ingress = json.loads(json.loads(config)["data"]["ingress"] if config else "{}")
-        if not ingress.get("disableIstioVirtualHost"):
+        if config is None:
+            self.say("in `ingress` of inferenceservice-config, set disableIstioVirtualHost to true; the rest stays")
+        elif not ingress.get("disableIstioVirtualHost"):
             patch = json.dumps(
                 {"data": {"ingress": json.dumps({**ingress, "disableIstioVirtualHost": True}, indent=2)}}
             )

@@ -57,6 +57,17 @@ def ingress(view: View, _needs: Needs) -> Iterator[Finding]:
         yield Finding("wrong", f"the ingress {name} does not run: nothing ready behind {service} in {namespace}", mend)
 
 
+def domain(view: View, _needs: Needs) -> Iterator[Finding]:
+    """Without one Knative gives addresses within the cluster only."""
+    domains = [name for name in view.config_maps("knative-serving").get("config-domain", {}) if name != "_example"]
+    if domains:
+        yield Finding("ok", f"Services get addresses below {' and '.join(domains)}")
+    else:
+        patch = """'{"data": {"example.com": ""}}'"""
+        mend = f"kubectl patch configmap/config-domain -n knative-serving --type merge -p {patch}"
+        yield Finding("wrong", "config-domain names no domain: web gets no address outside of the cluster", mend)
+
+
 def serving_settings(view: View, needs: Needs) -> Iterator[Finding]:
     maps = view.config_maps("knative-serving")
     pods = [pod for pod in needs.pods if pod.knative]

@@ -9,6 +9,7 @@ import hmac
 import logging
 import ssl
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class Proof:
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._audience = settings.events_audience
+        self._subjects = settings.events_subjects
         self._secret = settings.events_secret.get_secret_value() if settings.events_secret else None
         self._open = not (self._audience or self._secret) and (settings.events_open or not settings.on_cluster)
         self._keys = _Keys(settings.events_issuer, transport) if self._audience else None
@@ -78,7 +80,7 @@ class Proof:
             key = await self._keys.find(name)
             if key is None:
                 return False
-            jwt.decode(
+            claims = jwt.decode(
                 token,
                 key,
                 algorithms=_ALGORITHMS,
@@ -89,6 +91,10 @@ class Proof:
             )
         except jwt.PyJWTError as error:
             log.info("a token was refused: %s", error)
+            return False
+        subject = str(claims.get("sub", ""))
+        if self._subjects and not any(fnmatchcase(subject, allowed) for allowed in self._subjects):
+            log.info("a token was refused: it is %r's", subject)
             return False
         return True
 

@@ -165,6 +165,10 @@ class Settings(BaseSettings):
     events_audience: str | None = Field(
         default=None, min_length=1, description="Audience that an OIDC token must have on POST /events."
     )
+    events_subjects: list[str] = Field(
+        default=[],
+        description="Whose tokens are taken, all when empty; * stands for anything: system:serviceaccount:NAMESPACE:*.",
+    )
     events_issuer: BaseUrl = Field(
         default="https://kubernetes.default.svc", description="Where the issuer of these tokens is found."
     )

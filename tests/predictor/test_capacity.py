@@ -11,7 +11,7 @@ import torch
 
 import predictor.capacity
 from predictor.batch import Batch
-from predictor.capacity import MARGIN, PROCESS_BYTES, Cost, available_memory, measure_cost, plan_slots
+from predictor.capacity import MARGIN, PROCESS_BYTES, Cost, available_memory, measure_cost, memory_share, plan_slots
 from predictor.checkpoint import Checkpoint, load_checkpoint
 from predictor.engine import ModelError
 
@@ -137,3 +137,26 @@ def test_a_container_has_what_its_cgroup_gives_it(
     cgroup: Callable[[dict[str, str]], int], files: dict[str, str], expected: int
 ) -> None:
     assert cgroup(files) == expected
+
+
+@pytest.mark.parametrize(("memory", "expected"), [(None, 8 * 2**30), (4 * 2**30, 4 * 2**30), (16 * 2**30, 8 * 2**30)])
+def test_a_part_of_the_memory_is_no_more_than_there_is(
+    monkeypatch: pytest.MonkeyPatch, memory: int | None, expected: int
+) -> None:
+    monkeypatch.setattr("predictor.capacity.available_memory", lambda _device: 8 * 2**30)
+    assert memory_share(torch.device("cpu"), memory) == expected
+
+
+def test_on_a_gpu_torch_keeps_to_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has 14 of 24 GiB, and 13 were promised."""
+    limits: list[tuple[float, torch.device]] = []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device: (10 * 2**30, 24 * 2**30))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _device: 0)
+    monkeypatch.setattr(
+        "torch.cuda.set_per_process_memory_fraction", lambda part, device: limits.append((part, device))
+    )
+    gpu = torch.device("cuda", 0)
+    assert memory_share(gpu, None) == 10 * 2**30
+    assert limits == []
+    assert memory_share(gpu, 13 * 2**30) == 10 * 2**30
+    assert limits == [(13 / 24, gpu)]

@@ -137,6 +137,26 @@ async def test_a_token_of_the_issuer_for_this_audience(checked: httpx.AsyncClien
     assert issuer.asked == 1, "keys are kept"
 
 
+@pytest.mark.parametrize(
+    ("subject", "status"),
+    [
+        ("system:serviceaccount:shangcai:trigger", 204),
+        ("system:serviceaccount:other:trigger", 401),
+        ("system:serviceaccount:shangcai-too:trigger", 401),
+        ("broker", 204),
+        (None, 401),
+    ],
+)
+async def test_only_tokens_of_named_subjects(web: Web, issuer: Issuer, subject: str | None, status: int) -> None:
+    client = web(
+        issuer,
+        events_audience=AUDIENCE,
+        events_issuer=ISSUER,
+        events_subjects=["system:serviceaccount:shangcai:*", "broker"],
+    )
+    assert (await deliver(client, f"Bearer {token(sub=subject)}")).status_code == status
+
+
 def unsigned() -> str:
     claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60}
     return jwt.encode(claims, "", algorithm="none", headers={"kid": "first"})

@@ -70,7 +70,8 @@ class Cluster:
             "kserve/deployments", deployment("kserve-controller-manager", image="kserve/kserve-controller:v0.21.0")
         )
         self.config("knative-serving/config-network", {"ingress-class": "kourier.ingress.networking.knative.dev"})
-        flags = ["podspec-runtimeclassname", "podspec-tolerations"]
+        self.config("knative-serving/config-domain", {"_example": "…", "example.com": ""})
+        flags = ["podspec-runtimeclassname", "podspec-tolerations", "podspec-securitycontext"]
         flags += ["podspec-persistent-volume-claim", "podspec-persistent-volume-write"]
         self.config("knative-serving/config-features", {f"kubernetes.{flag}": "enabled" for flag in flags})
         self.config("knative-serving/config-autoscaler", {"allow-zero-initial-scale": "true"})

@@ -100,8 +100,8 @@ FAULTS: list[dict[str, Break]] = [
             "knative-serving/config-features",
             {"kubernetes.podspec-tolerations": "Disabled", "kubernetes.podspec-runtimeclassname": "Allowed"},
         ),
-        "config-features in knative-eventing: delivery-retryafter is disabled, and Trigger": setting(
-            "knative-eventing/config-features", {}
+        "config-domain names no domain: web gets no address outside of the cluster — kubectl patch": setting(
+            "knative-serving/config-domain", {"_example": "…"}
         ),
         "config-autoscaler: allow-zero-initial-scale is not true": setting("knative-serving/config-autoscaler", {}),
         f"config-defaults: max-revision-timeout-seconds is 300, and {IMAGE} wants 600": setting(
@@ -135,6 +135,13 @@ def test_what_is_missing_is_one_line_that_says_how_to_mend_it(cluster: Any, faul
     for line in faults:
         assert [entry for entry in found if entry.startswith(line)], (line, found)
     assert all(" — " in entry for entry in found)
+
+
+def test_a_flag_of_eventing_is_asked_for_where_a_trigger_needs_it(cluster: Any) -> None:
+    cluster.config("knative-eventing/config-features", {})
+    assert cluster.doctor("--overlay", "deploy/gpu").returncode == 0
+    [line] = wrong(cluster.doctor("--overlay", "deploy/laptop"))
+    assert line.startswith("config-features in knative-eventing: delivery-retryafter is disabled, and Trigger")
 
 
 def test_only_what_the_overlay_uses_is_asked_for(cluster: Any) -> None:
