@@ -9,11 +9,13 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_cold
 import bench_events
 import bench_pictures
 import bench_service
@@ -40,6 +42,9 @@ MIXED_SLOTS = 8
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["cold"]:
+        bench_cold.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--models", default="poet,random-5m,gemma-270m,painter", help="which to measure (all of them)")
     parser.add_argument("--batches", default="1,4,8,16", help="numbers of texts at once")
