@@ -99,9 +99,8 @@ def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
             print(f"  {'':<13} phases by themselves: {phases}")
     ours = first["predictor"]
     cpu_ratio = _median(starts["predictor"], lambda s: s.cpu) / _median(starts["floor"], lambda s: s.cpu)
-    print(
-        f"  first token over HTTP: {ours / first['floor']:.2f} of the floor (at most {subject.allowed}), CPU {cpu_ratio:.2f}"
-    )
+    ratio = ours / first["floor"]
+    print(f"  first token over HTTP: {ratio:.2f} of the floor (at most {subject.allowed}), CPU {cpu_ratio:.2f}")
     open_share = _median(starts["predictor"], lambda s: s.at["port open"] / s.at["ready"])
     print(f"  port open: {open_share:.2f} of the time to ready (at most 0.35)")
     if subject.plain:
