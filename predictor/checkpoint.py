@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
 from predictor.engine import Message, ModelError
+from predictor.tokenizer_file import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,6 @@ def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str]
 def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Checkpoint:
     import torch
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -78,7 +78,7 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -
         dtype = "float32"
     try:
         report("loading the tokenizer")
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source)
         if not tokenizer.is_fast:
             raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
         report("loading the weights")

@@ -83,9 +83,9 @@ def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
     starts: dict[str, list[Start]] = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side, start in sides.items():
-            made = start()
+            one = start()
             if number:  # the first one warms the page cache
-                starts[side].append(made)
+                starts[side].append(one)
     load = os.getloadavg()[0]
     print(f"\n{name}: medians of {rounds} starts of each side in turn, warm page cache, load average {load:.1f}")
     first = {side: _median(made, lambda one: one.at["first token"]) for side, made in starts.items()}
@@ -114,7 +114,7 @@ def _median(starts: list[Start], of: Callable[[Start], float]) -> float:
 
 def _floor(subject: Subject, model: Path) -> Start:
     begun = time.monotonic()
-    command = [sys.executable, SCRIPTS / "cold_floor.py", subject.kind, model]
+    command = [sys.executable, str(SCRIPTS / "cold_floor.py"), subject.kind, str(model)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout is not None
     line = child.stdout.readline()
@@ -125,10 +125,12 @@ def _floor(subject: Subject, model: Path) -> Start:
 
 def _plain(subject: Subject, model: Path) -> Start:
     port = _free_port()
-    options = ["--model_path", model, "--model_name", "m", "--http_port", str(port), "--enable_grpc", "false"]
+    options = ["--model_path", str(model), "--model_name", "m", "--http_port", str(port), "--enable_grpc", "false"]
     begun = time.monotonic()
     child = subprocess.Popen(
-        [sys.executable, SCRIPTS / "cold_kserve.py", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, str(SCRIPTS / "cold_kserve.py"), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         at = {"port open": _port_opened(port, child) - begun}
@@ -142,7 +144,7 @@ def _plain(subject: Subject, model: Path) -> Start:
 
 def _predictor(subject: Subject, model: Path) -> Start:
     port = _free_port()
-    flags = ["--model", model, "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error"]
+    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error"]
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
         notices.bind(f"{folder}/notices")  # told as systemd is, the server needs not be asked whether it is ready
         notices.settimeout(300)
@@ -202,7 +204,7 @@ def _cpu_seconds(pid: int) -> float:
 def _imports(model: Path) -> str:
     """Of one more start, under `-X importtime`."""
     port = _free_port()
-    flags = ["--model", model, "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
+    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen([sys.executable, "-X", "importtime", "-m", "predictor", *flags], cwd=ROOT, stderr=log)
         try:

@@ -1,6 +1,6 @@
 """The floor of a cold start: import, load, make one token or one step, and no server. Written as everybody writes it.
 
-`python scripts/cold_floor.py text MODEL` prints one line of JSON: seconds of time.monotonic at the end of each phase.
+`python scripts/cold_floor.py text MODEL` (or image) prints one line of JSON: seconds of time.monotonic at the end of each phase.
 """
 
 from __future__ import annotations
@@ -50,4 +50,4 @@ def picture(model: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"text": text, "picture": picture}[sys.argv[1]](sys.argv[2])))
+    print(json.dumps({"text": text, "image": picture}[sys.argv[1]](sys.argv[2])))

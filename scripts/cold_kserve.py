@@ -47,5 +47,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(parents=[model_server.parser])
     parser.add_argument("--model_path", required=True)
     arguments, _ = parser.parse_known_args()
-    uvicorn.Config = LocalConfig  # type: ignore[misc]
+    uvicorn.Config = LocalConfig  # type: ignore[misc,assignment]
     ModelServer().start([Poet(arguments.model_name, arguments.model_path)])

@@ -1,0 +1,93 @@
+"""A tokenizer from its tokenizer.json alone, where that is all there is to it.
+
+transformers takes the vocabulary out of the file, through Python, and builds a tokenizer of its class anew: for 262,000
+tokens that takes longer than to load the model. Here the class is made with next to no vocabulary first. If it then is
+what the file says it is, it gets the file's own tokenizer, which the Rust library loads by itself; else the long way is
+gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+
+log = logging.getLogger(__name__)
+
+LARGE_BYTES = 2**22
+"""Of a tokenizer.json, below which the long way is as short."""
+
+_SETTINGS = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback")
+_SETTINGS += ("ignore_merges",)
+
+
+def load_tokenizer(source: str) -> Any:
+    """What AutoTokenizer makes of a folder or a hub id."""
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    file = Path(source) / "tokenizer.json"
+    if file.is_file() and file.stat().st_size >= LARGE_BYTES:
+        try:
+            tokenizer = _completed(file.parent, Tokenizer.from_file(str(file)))
+        except Exception:
+            log.debug("%s is not loaded by itself", file, exc_info=True)
+            tokenizer = None
+        if tokenizer is not None:
+            return tokenizer
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _completed(source: Path, whole: Tokenizer) -> Any:
+    """The class that transformers takes for this folder around `whole`; None where it would make another of it."""
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    # What transformers mends in tokenizers of Mistral's it does only to large ones.
+    if not isinstance(whole.model, BPE) or "tral" in json.loads((source / "config.json").read_text())["model_type"]:
+        return None
+    small = _without_vocabulary(whole)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in source.iterdir():
+            if path.name != "tokenizer.json" and path.suffix != ".safetensors":
+                (Path(folder) / path.name).symlink_to(path.resolve())
+        small.save(str(Path(folder) / "tokenizer.json"))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    made = getattr(tokenizer, "_tokenizer", None)
+    if not isinstance(made, Tokenizer) or _settings(made) != _settings(small):
+        return None
+    if repr(made.get_added_tokens_decoder()) != repr(whole.get_added_tokens_decoder()):
+        return None
+    whole.encode_special_tokens = made.encode_special_tokens
+    tokenizer.name_or_path = str(source)
+    tokenizer._tokenizer = whole
+    return tokenizer
+
+
+def _without_vocabulary(whole: Tokenizer) -> Tokenizer:
+    """All of a tokenizer but the tokens that text is made of."""
+    added = whole.get_added_tokens_decoder()
+    kept = {token.content: number for number, token in added.items()}
+    if whole.model.unk_token is not None:
+        kept[whole.model.unk_token] = whole.token_to_id(whole.model.unk_token)
+    settings = {name: getattr(whole.model, name) for name in _SETTINGS}
+    small = Tokenizer(BPE(kept, [], **{name: value for name, value in settings.items() if value is not None}))
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(whole, part) is not None:
+            setattr(small, part, getattr(whole, part))
+    if whole.truncation is not None:
+        small.enable_truncation(**whole.truncation)
+    if whole.padding is not None:
+        small.enable_padding(**whole.padding)
+    small.add_tokens([token for _, token in sorted(added.items())])
+    return small
+
+
+def _settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Everything but the vocabulary; merges make none without one."""
+    settings: dict[str, Any] = json.loads(tokenizer.to_str())
+    del settings["model"]["vocab"], settings["model"]["merges"]
+    return settings
