@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 LARGE_BYTES = 2**22
 """Of a tokenizer.json, below which the long way is as short."""
 
-_SETTINGS = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback")
-_SETTINGS += ("ignore_merges",)
+_SETTINGS = (
+    *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
+    *("fuse_unk", "byte_fallback", "ignore_merges"),
+)
 
 
 def load_tokenizer(source: str) -> Any:
@@ -71,8 +73,10 @@ def _without_vocabulary(whole: Tokenizer) -> Tokenizer:
     """All of a tokenizer but the tokens that text is made of."""
     added = whole.get_added_tokens_decoder()
     kept = {token.content: number for number, token in added.items()}
-    if whole.model.unk_token is not None:
-        kept[whole.model.unk_token] = whole.token_to_id(whole.model.unk_token)
+    unknown = whole.model.unk_token
+    unknown_id = None if unknown is None else whole.token_to_id(unknown)
+    if unknown_id is not None:
+        kept[unknown] = unknown_id
     settings = {name: getattr(whole.model, name) for name in _SETTINGS}
     small = Tokenizer(BPE(kept, [], **{name: value for name, value in settings.items() if value is not None}))
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
