@@ -91,6 +91,8 @@ def find_tool(wanted: str | None) -> str:
             continue
         answer = subprocess.run([tool, "info"], capture_output=True, text=True)
         if answer.returncode == 0:
+            if reasons:
+                print(f"building with {tool}: {'; '.join(reasons)}")
             return tool
         said = answer.stderr.strip().splitlines() or ["it does not say why"]
         reasons.append(f"{tool} does not work ({said[-1]})")
@@ -119,9 +121,12 @@ def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[
 
 
 def revision() -> str:
-    """The commit, if it is one."""
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return answer.stdout.strip()
+    """The commit, if there is a repository, and git to ask it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def run(command: list[str]) -> None:
@@ -131,7 +136,11 @@ def run(command: list[str]) -> None:
 
 
 def output(command: list[str]) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        said = answer.stderr.strip().splitlines() or ["it does not say why"]
+        raise Failure(f"{command[0]} {command[1]} failed ({said[-1]})")
+    return answer.stdout
 
 
 def layers(tool: str, name: str) -> Iterator[Layer]:

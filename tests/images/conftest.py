@@ -32,6 +32,8 @@ class Served(NamedTuple):
     """A server that runs from an image."""
 
     url: str
+    seconds: float
+    """From the start of its process to its first answer."""
     process: psutil.Process
     """Of the server itself, not of what started it."""
     started: subprocess.Popen[bytes]
@@ -46,6 +48,7 @@ class Images(NamedTuple):
 
     table: str
     buildah: Run
+    base: str
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +95,11 @@ def images(store: dict[str, str]) -> Images:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+        shutil.rmtree(debian / "var" / "cache" / "apt")
+        for compiled in debian.glob(
+            "usr/lib/python3*/**/*.pyc"
+        ):  # the default base has none of its own library, either
+            compiled.unlink()
         container = buildah("from", "scratch")
         buildah("copy", "--quiet", container, str(debian), "/")
         buildah("commit", "--quiet", "--rm", container, BASE)
@@ -109,7 +117,7 @@ def images(store: dict[str, str]) -> Images:
     assert built.returncode == 0, built.stdout[-5000:]
     table = built.stdout[built.stdout.index("\nshangcai/web:") :]
     print(table)
-    return Images(table, buildah)
+    return Images(table, buildah, BASE)
 
 
 def packages() -> tuple[str, str]:
@@ -168,7 +176,9 @@ def serve(images: Images, store: dict[str, str], tmp_path_factory: pytest.TempPa
         url = f"http://127.0.0.1:{port}"
         try:
             wait_until(lambda: answers(f"{url}{ready}", started, log))
-            yield Served(url, server(started, config["Entrypoint"]), started, log)
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            process = server(started, config["Entrypoint"])
+            yield Served(url, now - start(process.pid), process, started, log)
         finally:
             for process in (
                 [*reversed(psutil.Process(started.pid).children(recursive=True))] if running(started) else []
@@ -188,6 +198,12 @@ def running(process: subprocess.Popen[bytes]) -> bool:
 def server(started: subprocess.Popen[bytes], entrypoint: list[str]) -> psutil.Process:
     children = psutil.Process(started.pid).children(recursive=True)
     return next(child for child in children if child.cmdline() == entrypoint)
+
+
+def start(pid: int) -> float:
+    """When a process started, in seconds since the machine did."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def answers(url: str, started: subprocess.Popen[bytes], log: Path) -> bool:
