@@ -91,7 +91,9 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
     from predictor.model import TextModel
     from predictor.transformers_engine import TransformersEngine
 
-    writer = TransformersEngine(settings.model, max_length=settings.max_length, **common)
+    writer = TransformersEngine(
+        settings.model, max_length=settings.max_length, load_format=settings.load_format, **common
+    )
     return TextModel(settings.served_name, writer, request_seconds=settings.request_seconds)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
 from predictor.engine import Message, ModelError
 from predictor.tokenizer_file import load_tokenizer
+from predictor.weights import LoadFormat, placement, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,9 @@ class Checkpoint:
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
 
 
-def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Checkpoint:
+def load_checkpoint(
+    source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat = "auto"
+) -> Checkpoint:
     """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
 
     torch and transformers are imported here and not with the module: the port is open before either is.
@@ -60,11 +64,13 @@ def load_checkpoint(source: str, device: str, dtype: str, report: Callable[[str]
 
     report("importing transformers")
     with lean_imports():
-        return _load(source, device, dtype, report)
+        return _load(source, device, dtype, report, load_format)
 
 
-def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Checkpoint:
+def _load(source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat) -> Checkpoint:
     import torch
+    from transformers.generation.configuration_utils import GenerationConfig
+    from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
@@ -82,14 +88,23 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -
         if not tokenizer.is_fast:
             raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
         report("loading the weights")
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        options: dict[str, Any] = {
+            "dtype": dtype,
+            "use_safetensors": True,
+            "trust_remote_code": False,
+            "ignore_mismatched_sizes": True,
+            "output_loading_info": True,
+            **placement(device),
+        }
+        weights = read_weights(source, device, load_format)
+        if weights is None:
+            model, info = AutoModelForCausalLM.from_pretrained(source, **options)
+        else:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            made = AutoModelForCausalLM._model_mapping[type(config)]
+            model, info = made.from_pretrained(None, config=config, state_dict=weights, **options)
+            if (Path(source) / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(source)
         _check_weights(info)
         model.to(device)
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +22,20 @@ GAIN = 1.1
 LEAST_PIXEL_BYTES = 256
 """What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
 
-_FEWEST_STEPS, _MOST_STEPS = 3, 4
-_SECONDS = 0.1
-"""Denoising steps that are measured, and for how long: quick ones vary most, and repeating them costs least."""
+SEARCH_SECONDS = 10.0
+"""After this long no more pictures at once are tried, where something else has the machine: readiness waits for it."""
+
+STEPS = 3
+"""Denoising steps that are measured; the shortest counts."""
 
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) -> Plan:
     """How many slots to serve `pipeline` with, at most `max_concurrency`; a ModelError when not even one fits."""
     width, height = pipeline.size
-    alone = _measure(pipeline, 1, _FEWEST_STEPS)  # and all that a first run does for all that follow
-    alone = replace(alone, forward_seconds=_time(pipeline, 1, alone.steps_enough))
+    deadline = time.monotonic() + SEARCH_SECONDS
+    alone = _measure(pipeline, 1)  # and all that a first run does for all that follow
     try:
-        together = _measure(pipeline, 2, alone.steps_enough)
+        together = _measure(pipeline, 2)
     except torch.OutOfMemoryError:  # one fits, as has been seen, and no more
         together = Measure(2, 2 * alone.peak_bytes, math.inf)
     cost = Cost(
@@ -42,24 +45,28 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
     )
     memory = available_memory(pipeline.device) if memory is None else memory
     fitting = plan(cost, f"{width}x{height} pixels", max_concurrency, memory)
-    return replace(fitting, slots=_knee(pipeline, alone, together, fitting.slots))
+    return replace(fitting, slots=_knee(pipeline, alone, together, fitting.slots, deadline))
 
 
-def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int) -> int:
+def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int, deadline: float) -> int:
     """The number of pictures past which computing more at once makes no more of them a second. Only forwards are timed,
     for that is all that is computed together."""
     knee = slower.rows
     with contextlib.suppress(torch.OutOfMemoryError):
         while faster.rows <= most:
             if not faster.pays(slower):  # something else may just have taken the machine: measured once more
-                slower = slower.best(_time(pipeline, slower.rows, slower.steps_enough))
-                faster = faster.best(_time(pipeline, faster.rows, faster.steps_enough))
+                if time.monotonic() >= deadline:
+                    break
+                slower = slower.best(_time(pipeline, slower.rows))
+                faster = faster.best(_time(pipeline, faster.rows))
                 if not faster.pays(slower):
                     break
             knee = faster.rows
             if 2 * knee > most:
                 return most
-            slower, faster = faster, Measure(2 * knee, 0, _time(pipeline, 2 * knee, faster.steps_enough))
+            if time.monotonic() >= deadline:
+                break
+            slower, faster = faster, Measure(2 * knee, 0, _time(pipeline, 2 * knee))
     return knee
 
 
@@ -75,30 +82,25 @@ class Measure:
         """Whether so many at once bring more denoising steps a second, of all of them together, than fewer do."""
         return self.rows / self.forward_seconds >= GAIN * fewer.rows / fewer.forward_seconds
 
-    @property
-    def steps_enough(self) -> int:
-        """For a fair measurement at about this speed."""
-        return min(max(round(_SECONDS / self.forward_seconds), _FEWEST_STEPS), _MOST_STEPS)
-
     def best(self, forward_seconds: float) -> Measure:
         return replace(self, forward_seconds=min(self.forward_seconds, forward_seconds))
 
 
-def _measure(pipeline: Pipeline, rows: int, steps: int) -> Measure:
+def _measure(pipeline: Pipeline, rows: int) -> Measure:
     """Of whole pictures."""
     before = _reset_peak(pipeline.device)
     seconds = []
-    with _started(pipeline, rows, steps) as batch:
+    with _started(pipeline, rows, STEPS) as batch:
         while len(batch.step()) < rows:
             seconds.append(batch.forward_seconds)
     return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
 
 
-def _time(pipeline: Pipeline, rows: int, steps: int) -> float:
+def _time(pipeline: Pipeline, rows: int) -> float:
     """Seconds of a forward, of pictures that are left unfinished: decoding them takes longer than these few steps."""
     seconds = []
-    with _started(pipeline, rows, steps + 1) as batch:
-        for _ in range(steps):
+    with _started(pipeline, rows, STEPS + 1) as batch:
+        for _ in range(STEPS):
             batch.step()
             seconds.append(batch.forward_seconds)
     return min(seconds)

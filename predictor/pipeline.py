@@ -21,6 +21,7 @@ from tokenizers.models import WordLevel
 from contract.problems import FieldError, field_problem, invalid_field
 from predictor.engine import ModelError
 from predictor.lean_imports import lean_imports
+from predictor.weights import placement
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -
     try:
         loader: Any = DiffusionPipeline
         options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-        models = _models(source, loader.load_config(source), options)
+        models = _models(source, loader.load_config(source), {**options, **placement(device)})
         pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
         pipe.to(device)
         pipe.set_progress_bar_config(disable=True)

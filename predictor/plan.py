@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None)
+    checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None, settings.load_format)
     from predictor.batch_check import why_not_batched
     from predictor.capacity import plan_slots
 

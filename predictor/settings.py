@@ -16,6 +16,7 @@ from predictor.event_replies import default_source
 from predictor.redelivery import REPLIES, REPLY_BYTES, REPLY_SECONDS
 from predictor.source import MOUNT_POINT
 from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from predictor.weights import LoadFormat
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 
@@ -95,6 +96,11 @@ class PlanSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="auto is float32 on a CPU; elsewhere bfloat16 for pictures and for texts the checkpoint's own",
+    )
+    load_format: LoadFormat = Field(
+        default="auto",
+        description="how the weights of a text model are read; auto takes, for a GPU, what is installed of "
+        "runai_streamer and fastsafetensors, and transformers' own way otherwise",
     )
     max_concurrency: int = Field(default=MAX_CONCURRENCY, ge=1, description="most slots, whatever memory would hold")
     max_length: int = Field(

@@ -19,6 +19,7 @@ from predictor import metrics
 from predictor.admission import Admission, Job
 from predictor.checkpoint import load_checkpoint
 from predictor.engine import CookedEngine, Generation, ModelError, Task, TextTask, shutting_down
+from predictor.weights import LoadFormat
 
 if TYPE_CHECKING:
     from predictor.batch import Row
@@ -67,6 +68,7 @@ class TransformersEngine(CookedEngine):
         max_waiting: int = MAX_WAITING,
         max_length: int = MAX_LENGTH,
         memory: int | None = None,
+        load_format: LoadFormat = "auto",
     ) -> None:
         self._source = model
         self._device = device
@@ -75,13 +77,14 @@ class TransformersEngine(CookedEngine):
         self._max_waiting = max_waiting
         self._max_length = max_length
         self._memory = memory
+        self._load_format = load_format
         # One thread, because a Rust tokenizer that is reconfigured while another thread encodes with it raises.
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
 
     # Loading
 
     def load(self, report: Callable[[str], None]) -> None:
-        self._checkpoint = load_checkpoint(self._source, self._device, self._dtype, report)
+        self._checkpoint = load_checkpoint(self._source, self._device, self._dtype, report, self._load_format)
         report("checking the batch")
         from predictor.batch import Batch
         from predictor.batch_check import why_not_batched

@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def script(seconds: Callable[[int], float], holds: int = 1_000) -> list[int]:
         tried: list[int] = []
 
-        def measure(_pipeline: Any, rows: int, _steps: int) -> Measure:
+        def measure(_pipeline: Any, rows: int) -> Measure:
             tried.append(rows)
             if rows > holds:
                 raise torch.OutOfMemoryError("no memory")
@@ -75,6 +75,17 @@ def test_no_more_than_pays_and_no_more_than_is_allowed(
 
     assert plan_pictures(pipeline, most, 64 * GIB).slots == slots
     assert max(tried) <= max(2, most), "more than could be served is not even tried"
+
+
+@pytest.mark.parametrize(("seconds", "slots"), [(flat, 2), (linear, 1)])
+def test_a_search_that_takes_too_long_ends_with_what_it_has_seen(
+    pipeline: Any, measured: Any, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float], slots: int
+) -> None:
+    tried = measured(seconds)
+    monkeypatch.setattr(picture_capacity, "SEARCH_SECONDS", 0)
+
+    assert plan_pictures(pipeline, 16, 64 * GIB).slots == slots
+    assert tried == [1, 2]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 5])
