@@ -78,6 +78,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             parser.error(f"there is no image {image!r}; there are {' and '.join(IMAGES)}")
     if arguments.pip_conf and not arguments.pip_conf.is_file():
         parser.error(f"--pip-conf: {arguments.pip_conf} is no file")
+    host = arguments.prefix.partition("/")[0]
+    if arguments.push and host != "localhost" and not {".", ":"} & set(host):
+        parser.error(f"--push: {arguments.prefix} is in no registry of yours; --prefix names one")
     arguments.version = project["version"]
     return arguments, argv[split + 1 :]
 

@@ -223,6 +223,7 @@ def normal(requirement: str) -> str:
         (["cook"], "there is no image 'cook'; there are web and predictor"),
         (["--tool", "knife"], "invalid choice: 'knife'"),
         (["--pip-conf", "nowhere"], "--pip-conf: nowhere is no file"),
+        (["--push"], "--push: shangcai is in no registry of yours; --prefix names one"),
         ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
     ],
 )
