@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.answers import PICTURE_HEADERS
+from web.assets import Assets
 from web.courier import Courier
 from web.generation import Generate
 from web.generations import JOB_HEADERS, Generations
@@ -26,6 +27,7 @@ from web.inbox import Inbox
 from web.jobs import Jobs
 from web.memory_store import MemoryStore
 from web.openapi import describe
+from web.page import Page
 from web.proof import Proof
 from web.readiness import Readiness
 from web.replicas import Replicas
@@ -65,6 +67,9 @@ def create_app(
     replicas = Replicas(store, readiness)
     jobs = Jobs(settings, store, rest or Courier(client, settings, replies))
     generations = Generations(settings, jobs, readiness)
+    generate = Generate(settings, generations, rest, readiness)
+    assets = Assets()
+    page = Page(settings, assets, _discovery(settings), generate)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
     inbox = Inbox(jobs, replies, Proof(settings, transport), sources)
@@ -83,8 +88,9 @@ def create_app(
 
     routes = Starlette(
         routes=[
-            Route("/", JSONResponse(_discovery(settings)), methods=["GET"]),
-            Route("/generate", Generate(settings, generations, rest, readiness), methods=["POST"]),
+            Route("/", page.serve, methods=["GET", "POST"]),
+            Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
+            Route("/generate", generate, methods=["POST"]),
             Route("/generations/{id}", generations.serve, methods=["GET", "DELETE"]),
             Route("/events", inbox.take, methods=["POST"]),
             Route("/status", warm.show, methods=["GET"]),

@@ -1,0 +1,67 @@
+"""The files that the page loads, under an address that changes with them: so browsers never ask twice for one."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from contract import ProblemError, problems
+
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FOLDER = Path(__file__).parent / "static"
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+class Assets:
+    """Read once: a container is light, and what it holds does not change."""
+
+    def __init__(self, folder: Path = _FOLDER) -> None:
+        self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        self._packed = {name: packed(content) for name, content in self._files.items()}
+        everything = hashlib.sha256()
+        for name, content in self._files.items():
+            everything.update(f"{name} {len(content)} ".encode() + content)
+        self.digest = everything.hexdigest()[:16]
+
+    @property
+    def address(self) -> str:
+        return f"/static/{self.digest}"
+
+    @property
+    def modules(self) -> list[str]:
+        return [name for name in self._files if name.endswith(".js")]
+
+    def text(self, name: str) -> str:
+        return self._files[name].decode()
+
+    async def serve(self, request: Request) -> Response:
+        """A page of another version finds ours under its own address, while one replaces the other; it is not kept."""
+        name = request.path_params["name"]
+        media_type = _TYPES.get(Path(name).suffix)
+        if name not in self._files or media_type is None:
+            raise ProblemError(problems.NOT_FOUND, f"There is nothing at {request.url.path}.")
+        known = request.path_params["digest"] == self.digest
+        headers = {
+            "Cache-Control": _FOREVER if known else "no-store",
+            "Vary": "Accept-Encoding",
+            "X-Content-Type-Options": "nosniff",
+        }
+        content = self._files[name]
+        if takes_gzip(request.headers):
+            content, headers["Content-Encoding"] = self._packed[name], "gzip"
+        return Response(content, headers=headers, media_type=media_type)
+
+
+def packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def takes_gzip(headers: Headers) -> bool:
+    codings = ",".join(headers.getlist("accept-encoding")).lower().split(",")
+    names = [coding.replace(" ", "") for coding in codings]
+    return any(name in ("gzip", "gzip;q=1", "gzip;q=1.0") for name in names)
