@@ -45,10 +45,10 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
     )
     memory = available_memory(pipeline.device) if memory is None else memory
     fitting = plan(cost, f"{width}x{height} pixels", max_concurrency, memory)
-    return replace(fitting, slots=_knee(pipeline, alone, together, fitting.slots, deadline))
+    return replace(fitting, slots=_knee(pipeline, alone, together, deadline, fitting.slots))
 
 
-def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, most: int, deadline: float) -> int:
+def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float, most: int) -> int:
     """The number of pictures past which computing more at once makes no more of them a second. Only forwards are timed,
     for that is all that is computed together."""
     knee = slower.rows
