@@ -78,7 +78,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
     common: dict[str, Any] = {
         "device": settings.device,
         "dtype": settings.dtype,
-        "max_concurrency": settings.max_concurrency,
+        "max_concurrency": settings.slots or settings.max_concurrency,
         "max_waiting": settings.max_waiting,
         "memory": settings.memory,
     }
@@ -86,7 +86,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         from predictor.diffusers_engine import DiffusersEngine
         from predictor.picture_model import PictureModel
 
-        painter = DiffusersEngine(settings.model, **common)
+        painter = DiffusersEngine(settings.model, slots=settings.slots, **common)
         return PictureModel(settings.served_name, painter, request_seconds=settings.request_seconds)
     from predictor.model import TextModel
     from predictor.transformers_engine import TransformersEngine

@@ -39,13 +39,22 @@ WARM_UP_STEPS = 4
 
 
 class DiffusersEngine(CookedEngine):
-    """Loads from a folder or a hub id: safetensors only, no remote code. The arguments are those of TransformersEngine.
+    """Loads from a folder or a hub id: safetensors only, no remote code. The arguments are those of TransformersEngine,
+    and `slots`, where they are known.
 
     Every picture of a request is a job of its own: its pictures may be made beside others, or one after the other.
     """
 
     def __init__(
-        self, model: str, *, device: str, dtype: str, max_concurrency: int, max_waiting: int, memory: int | None = None
+        self,
+        model: str,
+        *,
+        device: str,
+        dtype: str,
+        max_concurrency: int,
+        max_waiting: int,
+        memory: int | None = None,
+        slots: int | None = None,
     ) -> None:
         self._source = model
         self._device = device
@@ -53,6 +62,7 @@ class DiffusersEngine(CookedEngine):
         self._max_concurrency = max_concurrency
         self._max_waiting = max_waiting
         self._memory = memory
+        self._slots = slots
 
     # Loading
 
@@ -62,14 +72,25 @@ class DiffusersEngine(CookedEngine):
 
         from predictor.capacity import memory_share
         from predictor.picture_batch import PictureBatch, PictureCook
-        from predictor.picture_capacity import plan_pictures
         from predictor.pipeline import load_pipeline
         from predictor.sketch import Sketch
 
         self._pipeline = load_pipeline(self._source, self._device, self._dtype, report)
+        memory = memory_share(self._pipeline.device, self._memory)
+        slots = self._slots or self._measured_slots(memory, report)
+        self._sketch = Sketch(self._pipeline.pipe)
+        self._admission = Admission(slots, self._max_waiting)
+        metrics.watch(self._admission)
+        self._cook = PictureCook(PictureBatch(self._pipeline, slots), self._admission, self._begin)
+        report("warming up")
+        self._cook.start()
+        asyncio.run(self._warm_up())
+
+    def _measured_slots(self, memory: int, report: Callable[[str], None]) -> int:
+        from predictor.picture_capacity import plan_pictures
+
         report("measuring slots")
         try:
-            memory = memory_share(self._pipeline.device, self._memory)
             plan = plan_pictures(self._pipeline, self._max_concurrency, memory)
         except ModelError:
             raise
@@ -77,13 +98,7 @@ class DiffusersEngine(CookedEngine):
             log.debug("the first picture failed", exc_info=True)
             raise ModelError(f"{self._source} cannot make a picture: {type(error).__name__}: {error}") from error
         log.info("%s", plan)
-        self._sketch = Sketch(self._pipeline.pipe)
-        self._admission = Admission(plan.slots, self._max_waiting)
-        metrics.watch(self._admission)
-        self._cook = PictureCook(PictureBatch(self._pipeline, plan.slots), self._admission, self._begin)
-        report("warming up")
-        self._cook.start()
-        asyncio.run(self._warm_up())
+        return plan.slots
 
     async def _warm_up(self) -> None:
         """One picture of few steps, which is also what the sketch learns from at first."""

@@ -123,6 +123,11 @@ class Settings(PlanSettings):
     host: str = Field(default="0.0.0.0", description="address to listen on")  # noqa: S104  a container's port is for its pod
     port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     grpc_port: int | None = Field(default=None, ge=1, le=65535, description="gRPC port; no gRPC without")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="slots that `plan` has found on such a machine: measuring them anew would only make a start longer",
+    )
     max_waiting: int = Field(default=MAX_WAITING, ge=1, description="most requests that wait for a slot")
     request_seconds: float = Field(
         default=REQUEST_SECONDS, gt=0, description="longest that a request may take; X-Request-Timeout may say less"

@@ -49,12 +49,14 @@ class Subject:
     instance: dict[str, Any]
     allowed: float
     plain: bool
+    slots: int | None = None
+    """What `predictor plan` has found: a start with it measures none."""
 
 
 SUBJECTS = {
     "poet": Subject(lambda: ROOT / "models" / "poet", "text", {"max_tokens": 1}, 1.0, plain=True),
     "gemma-270m": Subject(lambda: gemma(ROOT / "data" / "gemma-270m"), "text", {"max_tokens": 1}, 0.9, plain=True),
-    "painter": Subject(lambda: ROOT / "models" / "painter", "image", {"steps": 1}, 1.1, plain=False),
+    "painter": Subject(lambda: ROOT / "models" / "painter", "image", {"steps": 1}, 1.1, plain=False, slots=4),
 }
 
 
@@ -78,6 +80,8 @@ def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
         "floor": lambda: _floor(subject, model),
         "predictor": lambda: _predictor(subject, model),
     }
+    if subject.slots:
+        sides["planned"] = lambda: _predictor(subject, model, "--slots", str(subject.slots))
     if subject.plain:
         sides["plain KServe"] = lambda: _plain(subject, model)
     starts: dict[str, list[Start]] = {side: [] for side in sides}
@@ -101,6 +105,8 @@ def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
     cpu_ratio = _median(starts["predictor"], lambda s: s.cpu) / _median(starts["floor"], lambda s: s.cpu)
     ratio = ours / first["floor"]
     print(f"  first token over HTTP: {ratio:.2f} of the floor (at most {subject.allowed}), CPU {cpu_ratio:.2f}")
+    if subject.slots:
+        print(f"  first token with slots as planned: {first['planned'] / first['floor']:.2f} of the floor")
     open_share = _median(starts["predictor"], lambda s: s.at["port open"] / s.at["ready"])
     print(f"  port open: {open_share:.2f} of the time to ready (at most 0.35)")
     if subject.plain:
@@ -142,9 +148,9 @@ def _plain(subject: Subject, model: Path) -> Start:
         child.wait(60)
 
 
-def _predictor(subject: Subject, model: Path) -> Start:
+def _predictor(subject: Subject, model: Path, *more: str) -> Start:
     port = _free_port()
-    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error"]
+    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error", *more]
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
         notices.bind(f"{folder}/notices")  # told as systemd is, the server needs not be asked whether it is ready
         notices.settimeout(300)

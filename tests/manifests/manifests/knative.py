@@ -130,8 +130,8 @@ def _knative_scaling(thing: Object, spec: dict[str, Any]) -> Iterator[str]:
         yield "spec.predictor.containerConcurrency: without it nothing bounds what a pod gets"
     if spec.get("scaleMetric") != "concurrency" or spec.get("scaleTarget") != slots:
         yield "spec.predictor.scaleTarget: must be concurrency, and as many as there are slots"
-    if environment(thing.containers[0]).get("PREDICTOR_MAX_CONCURRENCY") != str(slots):
-        yield "PREDICTOR_MAX_CONCURRENCY: must be containerConcurrency"
+    if environment(thing.containers[0]).get("PREDICTOR_SLOTS") != str(slots):
+        yield "PREDICTOR_SLOTS: must be containerConcurrency"
     for name in ("target-utilization-percentage", "panic-threshold-percentage", "target-burst-capacity", "window",
                  "scale-to-zero-pod-retention-period"):  # fmt: skip
         if f"autoscaling.knative.dev/{name}" not in thing.annotations:
@@ -157,7 +157,7 @@ def _standard_scaling(thing: Object, spec: dict[str, Any]) -> Iterator[str]:
         return
     for metric in spec["autoScaling"]["metrics"]:
         external = metric["external"]
-        slots = environment(thing.containers[0])["PREDICTOR_MAX_CONCURRENCY"]
+        slots = environment(thing.containers[0])["PREDICTOR_SLOTS"]
         if metric["type"] != "External" or external["metric"].get("backend") != "prometheus":
             yield "spec.predictor.autoScaling: asks nobody"
         if external["target"] != {"type": "Value", "value": slots}:  # KServe reads `value` whatever the type

@@ -445,9 +445,16 @@ def held() -> Callable[..., Any]:
 def load_engine() -> Callable[..., DiffusersEngine]:
     """Loads an engine as the server does: on a thread of its own."""
 
-    def load(folder: Path, max_concurrency: int = 4, max_waiting: int = 64) -> DiffusersEngine:
+    def load(
+        folder: Path, max_concurrency: int = 4, max_waiting: int = 64, slots: int | None = None
+    ) -> DiffusersEngine:
         engine = DiffusersEngine(
-            str(folder), device="auto", dtype="auto", max_concurrency=max_concurrency, max_waiting=max_waiting
+            str(folder),
+            device="auto",
+            dtype="auto",
+            max_concurrency=max_concurrency,
+            max_waiting=max_waiting,
+            slots=slots,
         )
         with mock.patch("predictor.picture_capacity._knee", most_slots), ThreadPoolExecutor(1) as thread:
             thread.submit(engine.load, lambda _phase: None).result(DEADLINE)

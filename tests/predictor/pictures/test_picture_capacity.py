@@ -154,3 +154,8 @@ def test_a_pipeline_that_cannot_make_a_picture_is_refused_with_one_line(
 
     with pytest.raises(ModelError, match="cannot make a picture: ValueError: cannot"):
         load(tiny_sd)
+
+
+def test_slots_that_are_known_are_not_measured(load: Any, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("predictor.picture_capacity.plan_pictures")
+    assert load(tiny_sd, slots=3, max_waiting=5).places == 8
