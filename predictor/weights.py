@@ -1,9 +1,9 @@
 """Weights on their way from safetensors files to a device.
 
 transformers maps the files and copies each tensor to its device when it comes to it; with accelerate installed, to a
-GPU without a whole model in the host's memory between. Where files lie on a network volume, reading them by many threads at
-once is quicker: Run:ai's Model Streamer does that. fastsafetensors reads whole files, to a GPU by GPUDirect Storage
-where there is such. Both are used when they are installed, and `load_format` switches between them for a measurement.
+GPU without a whole model in the host's memory between. Where files lie on a network volume, reading them by many
+threads at once is quicker: Run:ai's Model Streamer does that. fastsafetensors reads whole files, to a GPU by GPUDirect
+Storage where there is such. Both are used when they are installed; `load_format` switches between them, to measure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The floor of a cold start: import, load, make one token or one step, and no server. Written as everybody writes it.
 
-`python scripts/cold_floor.py text MODEL` (or image) prints one line of JSON: time.monotonic at the end of each phase.
+`python scripts/cold_floor.py text MODEL` (or image) prints one line of JSON: seconds of time.monotonic at the end of
+each phase.
 """
 
 from __future__ import annotations
