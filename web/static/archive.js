@@ -34,7 +34,7 @@ export async function all() {
 export async function keep(result) {
   const results = await store("readwrite");
   if (!results) memory.set(result.id, result);
-  else await done(results.put(result));
+  else await done(results.put(result)).catch(() => {}); // the disk is full: it is still on the table
   const left = results ? await done((await store("readonly")).index("at").getAllKeys()) : [...memory.keys()];
   const old = left.slice(0, Math.max(left.length - MOST, 0));
   for (const id of old) await forget(id);

@@ -32,10 +32,9 @@ export class Gallery {
   }
 
   async add(result) {
-    this.#find(result.id)?.remove();
+    const forgotten = await keep(result);
+    for (const id of [result.id, ...forgotten]) this.#find(id)?.remove();
     this.#shelf.prepend(this.#card(result));
-    this.#name();
-    for (const id of await keep(result)) this.#find(id)?.remove();
     this.#name();
   }
 
@@ -76,12 +75,12 @@ export class Gallery {
   }
 
   async #remove(result) {
+    await forget(result.id);
     const card = this.#find(result.id);
     const next = card.nextElementSibling ?? card.previousElementSibling;
     card.remove();
-    (next?.querySelector(".open") ?? element("prompt")).focus({ preventScroll: true });
+    (next?.querySelector(".open") ?? element("serve")).focus({ preventScroll: true });
     this.#name();
-    await forget(result.id);
   }
 
   async #clear() {
@@ -96,10 +95,10 @@ export class Gallery {
       return;
     }
     delete asked.dataset.sure;
+    await clear();
     this.#shelf.replaceChildren();
     this.#name();
-    element("prompt").focus({ preventScroll: true });
-    await clear();
+    element("serve").focus({ preventScroll: true });
   }
 
   /** What is said of them, in the language of the page. */

@@ -43,7 +43,7 @@ export class Job {
             listener.found();
             pause = PAUSE;
             this.#after = id ?? this.#after;
-            listener[name]?.(data);
+            await listener[name]?.(data); // a result is kept before the job is forgotten
             if (name === "result" || name === "error") return;
           }
         } catch (error) {

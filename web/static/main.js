@@ -73,7 +73,7 @@ function end(error) {
   else stage.fail(error);
 }
 
-function serve(document, order) {
+async function serve(document, order) {
   const result = {
     id: document.id,
     at: Date.now(),
@@ -90,7 +90,7 @@ function serve(document, order) {
   };
   menu.tell(order.model, "ready");
   stage.done(result);
-  gallery.add(result);
+  await gallery.add(result);
 }
 
 function show(result) {

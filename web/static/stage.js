@@ -78,7 +78,7 @@ export class Stage {
 
   progress({ step, of }) {
     this.#run();
-    this.#showBar(step / of, () => t("state.step", { step, of }));
+    this.#showBar(step / of, t("state.step", { step, of }));
   }
 
   preview({ image, data, media_type: type }) {
@@ -174,6 +174,7 @@ export class Stage {
   #end() {
     this.#lost = this.#stopping = false;
     delete this.#root.dataset.busy;
+    if (document.activeElement === element("stop")) element("serve").focus({ preventScroll: true });
     element("stop").hidden = true;
     this.#hideBar();
   }
@@ -228,7 +229,7 @@ export class Stage {
     const begun = performance.now() - seconds * 1000;
     const grow = () => {
       const passed = (performance.now() - begun) / 1000;
-      this.#draw(expected ? Math.min(passed / expected, NEARLY) : null);
+      this.#draw(expected ? Math.min(passed / expected, NEARLY) : null, t("state.seconds", { seconds: Math.floor(passed) }));
     };
     clearInterval(this.#timer);
     this.#timer = setInterval(grow, TICK);
@@ -237,22 +238,22 @@ export class Stage {
 
   #showBar(part, text) {
     clearInterval(this.#timer);
-    this.#draw(part, text?.());
+    this.#draw(part, text);
   }
 
-  #draw(part, text) {
+  #draw(part, text = "") {
     this.#bar.hidden = false;
     if (part === null) this.#bar.removeAttribute("aria-valuenow");
     else this.#bar.setAttribute("aria-valuenow", Math.round(part * 100));
-    if (text) this.#bar.setAttribute("aria-valuetext", text);
-    else this.#bar.removeAttribute("aria-valuetext");
+    this.#bar.setAttribute("aria-valuetext", text);
     this.#bar.style.setProperty("--done", part ?? 0);
-    this.#bar.dataset.text = text ?? "";
+    element("measure").textContent = text;
   }
 
   #hideBar() {
     clearInterval(this.#timer);
     this.#bar.hidden = true;
+    element("measure").textContent = "";
   }
 }
 

@@ -12,8 +12,8 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
-/** Numbers as people read them: two digits that count. */
-export const amount = (seconds) => (seconds >= 10 ? Math.round(seconds) : Number(seconds.toPrecision(2))).toString();
+/** Seconds as people read them. */
+export const amount = (seconds) => (seconds < 10 ? Math.max(seconds, 0.1).toFixed(1) : Math.round(seconds).toString());
 
 /** Say everything again that the server has said in the other language. */
 export function speak(language) {

@@ -1,0 +1,260 @@
+"""How it looks and whom it serves: languages, colours, widths, keyboards, screen readers, hostile texts, no scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+Open = Callable[..., Awaitable[Page]]
+Shoot = Callable[[Page, str], Awaitable[Path]]
+Kitchen = Any  # of conftest.py
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+POEM = "春雨潇潇湿柳丝，\n一江新绿上船时。\n东风不管人离别，\n犹送杨花过短篱。"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> ${prompt} שלום עולם \u202e 👩‍🍳🍲 'q' \\ "
+)
+
+
+async def served(page: Page, prompt: str, model: str = "poet") -> None:
+    await page.locator(f"[name=model][value={model}]").check()
+    await page.locator("#prompt").fill(prompt)
+    await page.locator("#serve").click()
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+async def check_access(page: Page, axe: str) -> None:
+    """No finding of axe-core that is serious; the policy of the page lets it in as it lets in what the test types."""
+    await page.evaluate(axe)
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    grave = [each for each in found["violations"] if each["impact"] in ("serious", "critical", "moderate")]
+    assert grave == [], [(each["id"], [node["html"] for node in each["nodes"]]) for each in grave]
+
+
+async def overflow(page: Page) -> list[str]:
+    """What sticks out of the window sideways."""
+    found: list[str] = await page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter((element) => {
+          const box = element.getBoundingClientRect();
+          return box.width && !element.closest(".unseen, .bar") && (box.right > innerWidth + 1 || box.left < -1);
+        }).map((element) => element.outerHTML.slice(0, 80))"""
+    )
+    return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", ["wide", "phone"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_nothing_sticks_out_and_axe_finds_nothing(
+    url: str,
+    poet: Kitchen,
+    painter: Kitchen,
+    visit: Open,
+    shoot: Shoot,
+    axe: str,
+    language: str,
+    width: str,
+    theme: str,
+) -> None:
+    size = PHONE if width == "phone" else WIDE
+    page = await visit(url, locale={"en": "en-GB", "zh": "zh-CN"}[language], color_scheme=theme, **size)
+    name = f"{language}-{width}-{theme}"
+    assert await page.locator("html").get_attribute("lang") == {"en": "en", "zh": "zh-CN"}[language]
+    await check_access(page, axe)
+    assert await overflow(page) == []
+    await shoot(page, f"idle-{name}")
+    painter.paint()
+    painter.finish_picture()
+    await served(page, "a red fox" if language == "en" else "画一只狐狸", "painter")
+    await expect(page.locator("#shelf li")).to_have_count(1)
+    poet.serve(*POEM, None)
+    await served(page, "春雨")
+    await expect(page.locator("#shelf li")).to_have_count(2)
+    await expect(page.locator("#shelf img")).to_have_js_property("naturalWidth", 256)
+    await page.locator(".options summary").click()
+    await page.locator("#code summary").click()
+    await check_access(page, axe)
+    assert await overflow(page) == []
+    await page.evaluate("scrollTo(0, 0)")
+    await shoot(page, f"served-{name}")
+    poet.serve(*POEM[:20])
+    await page.locator("[data-act=another]").click()
+    await expect(page.locator("#text")).to_contain_text("一江新绿")
+    await check_access(page, axe)
+    await page.evaluate("scrollTo(0, 0)")
+    await shoot(page, f"running-{name}")
+
+
+async def test_languages_and_colours_are_switched_and_remembered(url: str, visit: Open) -> None:
+    page = await visit(url, color_scheme="light")
+    await expect(page.locator("#serve")).to_have_text("Serve")
+    await page.locator("#language").click()
+    await expect(page.locator("#serve")).to_have_text("上菜")
+    await expect(page.locator("#prompt")).to_have_attribute("placeholder", "写一首关于春雨的诗……")
+    await page.locator("#theme").click()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    dark = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    await page.reload()
+    await expect(page.locator("#serve")).to_have_text("上菜")
+    assert await page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == dark
+    await page.locator("#theme").click()
+    assert await page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != dark
+
+
+async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> None:
+    """A page that was switched says what one says that was rendered so."""
+    page = await visit(url)
+    poet.serve(*POEM, None)
+    await served(page, "春雨")
+    await page.locator("#language").click()
+    switched = (await page.locator("body").inner_text()).splitlines()
+    await page.evaluate("document.cookie = 'lang=zh'")
+    rendered = await visit(url, locale="zh-CN")
+    poet.serve(*POEM, None)
+    await served(rendered, "春雨")
+    fresh = (await rendered.locator("body").inner_text()).splitlines()
+
+    def unnumbered(lines: list[str]) -> list[str]:
+        return ["".join(char for char in line if not char.isdecimal() and char != ".") for line in lines]
+
+    assert unnumbered(switched) == unnumbered(fresh)
+
+
+async def test_by_keyboard_only(url: str, poet: Kitchen, visit: Open) -> None:
+    page = await visit(url)
+
+    async def focused() -> str:
+        found: str = await page.evaluate("document.activeElement.id || document.activeElement.className || document.activeElement.name")
+        return found
+
+    async def tab_to(name: str) -> None:
+        for _ in range(25):
+            await page.keyboard.press("Tab")
+            if await focused() == name:
+                return
+        raise AssertionError(f"{name} is not reached; at {await focused()}")
+
+    await tab_to("model")
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("[value=painter]")).to_be_checked()
+    await page.keyboard.press("ArrowUp")
+    await tab_to("prompt")
+    await page.keyboard.type("rain")
+    poet.serve("drip ")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("#text")).to_have_text("drip ")
+    await tab_to("stop")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_have_text("Stopped.")
+    assert await focused() == "serve"  # the button is gone, and nobody is lost
+    await poet.until(lambda: poet.cooking == 0)
+    poet.serve("drop", None)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#shelf li")).to_have_count(1)
+    await tab_to("open")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#text")).to_have_text("drop")
+    for _ in range(4):
+        await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")  # removes it
+    await expect(page.locator("#shelf li")).to_have_count(0)
+    assert await focused() == "serve"
+
+
+async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: Kitchen, visit: Open) -> None:
+    page = await visit(url)
+    await expect(page.get_by_role("textbox", name="Your order")).to_be_visible()
+    await expect(page.get_by_role("group", name="Menu").get_by_role("radio", name="poet writes")).to_be_checked()
+    await page.evaluate(
+        """() => { window.told = []; for (const region of document.querySelectorAll("[role=status], [role=alert]")) {
+          new MutationObserver(() => region.textContent && told.push(region.textContent))
+            .observe(region, {childList: true, characterData: true, subtree: true}); } }"""
+    )
+    poet.serve(*POEM, None)
+    await served(page, "春雨")
+    told = await page.evaluate("told")
+    assert told[-1] == "Served."
+    assert len(told) <= 5
+    assert not any("柳" in text for text in told)
+
+
+async def test_hostile_texts_are_shown_and_not_run(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+    page = await visit(url)
+    prompt = (HOSTILE + "长") * 90
+    assert len(prompt) > 10_000
+    poet.serve(*HOSTILE, "\n", HOSTILE, None)
+    await served(page, prompt)
+    assert poet.orders[0]["messages"][-1]["content"] == prompt
+    assert await page.locator("#asked").text_content() == prompt
+    assert await page.locator("#text > div").all_text_contents() == [HOSTILE, HOSTILE]
+    await page.reload()
+    await page.locator("#shelf .open").click()
+    assert await page.locator("#text > div").all_text_contents() == [HOSTILE, HOSTILE]
+    assert await page.title() == "上菜 Shangcai"
+    assert await page.locator("#text img, #asked img, #shelf img, main script").count() == 0
+    assert await overflow(page) == []
+    await shoot(page, "hostile")
+
+
+async def test_cards_are_copied_downloaded_made_again_and_removed(url: str, poet: Kitchen, painter: Kitchen, visit: Open) -> None:
+    page = await visit(url, permissions=["clipboard-read", "clipboard-write"])
+    poet.serve(*POEM, None)
+    await served(page, "春雨")
+    painter.paint()
+    painter.finish_picture()
+    await served(page, "a fox", "painter")
+    picture, poem = page.locator("#shelf li").nth(0), page.locator("#shelf li").nth(1)
+    await poem.locator("[data-act=copy]").click()
+    await expect(page.locator("#toast")).to_have_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == POEM
+    for card, suffix, begin in ((poem, "txt", "春雨".encode()), (picture, "png", b"\x89PNG")):
+        async with page.expect_download() as waiting:
+            await card.locator("[data-act=download]").click()
+        download = await waiting.value
+        assert download.suggested_filename.endswith(suffix)
+        assert Path(await download.path()).read_bytes().startswith(begin)
+    await picture.locator("[data-act=copy]").click()
+    await page.wait_for_function("navigator.clipboard.read().then(([item]) => item.types[0] === 'image/png')")
+    poet.serve("春", None)
+    await poem.locator("[data-act=again]").click()
+    await expect(page.locator("#shelf li")).to_have_count(3)
+    assert poet.orders[0] == poet.orders[1]
+    await poem.locator("[data-act=remove]").click()
+    await expect(page.locator("#shelf li")).to_have_count(2)
+    await page.reload()
+    await expect(page.locator("#shelf li")).to_have_count(2)
+    await page.locator("#clear").click()
+    await expect(page.locator("#clear")).to_have_text("Really clear all?")
+    await page.locator("#clear").click()
+    await expect(page.locator("#empty")).to_be_visible()
+    await page.reload()
+    await expect(page.locator("#empty")).to_be_visible()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_without_scripts(url: str, poet: Kitchen, painter: Kitchen, visit: Open, shoot: Shoot, axe: str, language: str) -> None:
+    page = await visit(url, java_script_enabled=False, locale="zh-CN" if language == "zh" else "en-US")
+    await expect(page.locator("#theme, #examples, #gallery")).to_have_count(3)
+    for hidden in ("#theme", "#examples", "#gallery"):
+        await expect(page.locator(hidden)).to_be_hidden()
+    poet.serve(*HOSTILE, None)
+    await page.locator("#prompt").fill("<b>春雨</b>")
+    await page.locator("#serve").click()
+    await expect(page.locator(".answer .text")).to_have_text(HOSTILE.strip())
+    await expect(page.locator("#prompt")).to_have_value("<b>春雨</b>")
+    await expect(page.locator("#serve")).to_have_text("上菜" if language == "zh" else "Serve")
+    painter.paint()
+    painter.finish_picture()
+    await page.locator("[value=painter]").check()
+    await page.locator("#serve").click()
+    await expect(page.locator(".answer img")).to_have_js_property("naturalWidth", 256)
+    await shoot(page, f"no-scripts-{language}")
+    await page.locator("#language").click()
+    await expect(page.locator("#serve")).to_have_text("Serve" if language == "zh" else "上菜")
