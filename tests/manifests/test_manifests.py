@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,11 +18,14 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from manifests import problems
+from manifests.images import SECRETS
+from manifests.images import check as check_images
 from manifests.kustomizations import FILE, ROOMS, all_of, name, render, sources
 from manifests.mutations import draw
-from manifests.objects import Object, environment
+from manifests.objects import Object, environment, our_image
 from manifests.schemas import FOLDER, strict
 from manifests.typed import check as check_type
+from manifests.values import check as check_values
 
 MUTATIONS = int(os.environ.get("MANIFEST_MUTATIONS", "200"))
 SEED = 20261124
@@ -96,6 +100,12 @@ def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
         assert thing.annotations["autoscaling.knative.dev/initial-scale"] == "0"
 
 
+def test_our_images_are_those_that_are_built(root: Path) -> None:
+    containers = [container for folder in all_of(root) for thing in render(folder) for container in thing.containers]
+    built = runpy.run_path(str(root / "scripts" / "build_images.py"))["IMAGES"]
+    assert {our_image(container) for container in containers} - {None} == set(built)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["poet", "painter"])
 def test_slots_are_what_plan_says(root: Path, model: str) -> None:
@@ -147,6 +157,11 @@ def test_the_guides_commands_name_what_there_is(root: Path) -> None:
         assert (root / path).exists() or path == "deploy/mine", path
 
 
+def test_the_guide_tells_of_the_secrets_that_it_leaves_to_its_reader(root: Path) -> None:
+    guide = (root / "docs" / "deploy.md").read_text()
+    assert [secret for secret in SECRETS if f"a Secret `{secret}`" not in guide] == []
+
+
 # The checks themselves
 
 
@@ -168,6 +183,57 @@ def test_the_guides_commands_name_what_there_is(root: Path) -> None:
 )
 def test_schemas_are_as_strict_as_the_api_server(schema: dict[str, Any], value: Any, valid: bool) -> None:
     assert Draft202012Validator(strict(schema)).is_valid(value) is valid
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"resources": {"requests": {"memory": "1Gi", "cpu": "100m"}, "limits": {"memory": "1Gi", "cpu": "1"}}}, None),
+        ({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "2000Mi"}}}, "more than the limit"),
+        ({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1500m"}}}, "more than the limit"),
+        ({"resources": {"limits": {"memory": "2G"}}}, "no quantity"),
+        ({"resources": {"limits": {"memory": 2}}}, "no quantity"),
+        ({"resources": {"limits": {"nvidia.com/gpu": "500m"}}}, "no quantity"),
+        ({"resources": {"limits": {"nvidia.com/gpus": "1"}}}, "unknown"),
+        ({"volumes": [{"emptyDir": {"sizeLimit": "1Gi", "medium": "memory"}}]}, "none of"),
+        ({"accessModes": ["ReadWriteMany", "ReadWriteEverywhere"]}, "none of"),
+        ({"httpGet": {"port": 8080}}, None),
+        ({"httpGet": {"port": "8080"}}, "name of a port"),
+    ],
+)
+def test_values_are_of_their_form(spec: dict[str, Any], problem: str | None) -> None:
+    found = list(check_values(Object({"spec": spec})))
+    assert len(found) == (problem is not None)
+    assert all(problem in one for one in found if problem)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"image": "registry.test:5000/us/shangcai/web:latest"}, "makes no"),
+        ({"image": "shangcai/web"}, "nobody knows"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mb"]}, None),
+        ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mib"]}, "memory value"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": ["--save", "", "--maxmem", "768mb"]}, "Bad directive"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": [], "env": [{"name": "HOME", "value": "/root"}]}, "HOME"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": [], "envFrom": [{"secretRef": {"name": "x"}}]}, "envFrom"),
+    ],
+)
+def test_images_and_what_they_are_told_are_known(document: dict[str, Any], problem: str | None) -> None:
+    container = {
+        "name": "one",
+        "ports": [{"containerPort": 6379}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        **document,
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    found = list(check_images(Object(deployment)))
+    assert len(found) == (problem is not None)
+    assert all(problem in one for one in found if problem)
 
 
 def test_typing_errors_are_found(copied: Path) -> None:

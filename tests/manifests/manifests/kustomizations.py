@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from manifests.objects import Object
 
 ROOMS = ("kserve", "knative", "deploy")
 FILE = "kustomization.yaml"
+KUBECTL = Path(sysconfig.get_path("scripts")) / "kubectl"
+"""The one that we have pinned, whatever else is on the PATH."""
 
 
 class RenderError(Exception):
@@ -30,7 +33,7 @@ def name(root: Path, folder: Path) -> str:
 
 
 def render(folder: Path) -> list[Object]:
-    answer = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    answer = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True)
     if answer.returncode or answer.stderr:  # a warning is an error
         raise RenderError(answer.stderr.strip().splitlines()[-1])
     try:

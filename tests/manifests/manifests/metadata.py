@@ -84,6 +84,10 @@ def check(thing: Object) -> Iterator[str]:
                 yield f"{path}.{key}: unknown"
             elif not isinstance(text, str) or not rule(text):
                 yield f"{path}.{key}: {text!r} is not allowed"
+    name = "app.kubernetes.io/name"
+    pods = (thing.template.get("metadata") or {}).get("labels", {})
+    if name in pods and pods[name] != thing.labels.get(name):
+        yield f"metadata.labels: {name} is not that of its pods"
     in_cluster = thing.namespace.startswith("knative-")
     if thing.labels.get("app.kubernetes.io/part-of") != "shangcai" and not in_cluster:
         yield "metadata.labels: app.kubernetes.io/part-of is missing"

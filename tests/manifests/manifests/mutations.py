@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -19,14 +20,19 @@ SORTS: tuple[Sort, ...] = ("renamed key", "wrong type", "dangling name", "wrong 
 
 Place = tuple[str | int, ...]
 
+NAMES = ("text", "image", "web", "inbox", "redis", "default", "models", "artifacts")
+"""Each is somebody's: one in the place of another is of the right form and wrong all the same."""
+PORTS = (80, 6379, 8012, 8080, 9090)
+
 NOBODY_REFERS_TO = {
     "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "ServingRuntime",
     "SinkBinding",
+    "Namespace",  # kustomize writes in the one that the kustomization names
 }  # fmt: skip
 FREE = re.compile(
     r"spec\.(description|timezone|schedule)$|"  # read by people, or everything is allowed
     r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|\bsub$|"  # the user's own
-    r"^metadata\.namespace$"
+    r"^(metadata\.)?namespace$"  # which may be any, and all else follows
 )
 """Texts that may say anything, so that no change of them is an error."""
 
@@ -54,11 +60,11 @@ class Mutation:
             parent.clear()
             parent.update(items)
         elif self.sort == "wrong type":
-            parent[key] = _of_another_type(parent[key])
+            parent[key] = _of_another_type(parent[key], chance, quotes="annotations" not in str(self))
         elif self.sort == "dangling name":
-            parent[key] = _misspelt(parent[key], chance)
+            parent[key] = _another_name(parent[key], chance)
         else:
-            parent[key] = _another_port(parent[key])
+            parent[key] = _another_port(parent[key], chance)
         path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
 
 
@@ -93,7 +99,7 @@ def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
     key = place[-1]
     if isinstance(key, str):
         yield "renamed key"
-    if not isinstance(value, dict | list):
+    if value is not None:
         yield "wrong type"
     if isinstance(value, str) and not _is_free(document, place):
         yield "dangling name"
@@ -110,20 +116,34 @@ def _is_free(document: Any, place: Place) -> bool:
 
 
 def _misspelt(text: str, chance: random.Random) -> str:
-    """With a letter too much, at any place: still a text of the same form, where that is possible."""
+    """With a letter too much or too few, at any place: still a text of the same form, where that is possible."""
     at = chance.randrange(len(text) + 1)
+    if len(text) > 1 and chance.random() < 0.5:
+        return text[: max(at - 1, 0)] + text[max(at, 1) :]
     return f"{text[:at]}{chance.choice('aeiou')}{text[at:]}"
 
 
-def _of_another_type(value: Any) -> Any:
+def _another_name(text: str, chance: random.Random) -> str:
+    if text in NAMES and chance.random() < 0.5:
+        return chance.choice([name for name in NAMES if name != text])
+    return _misspelt(text, chance)
+
+
+def _of_another_type(value: Any, chance: random.Random, quotes: bool) -> Any:
+    """With or without quotes, where that changes the type (`quotes`: kustomize itself quotes annotations)."""
+    if isinstance(value, dict | list):
+        return "something"
+    if quotes and chance.random() < 0.5:
+        if isinstance(value, bool | int):
+            return json.dumps(value)
+        if value.isdecimal() or value in ("true", "false"):
+            return json.loads(value)
     if isinstance(value, bool):
         return "perhaps"
-    if isinstance(value, int):
-        return f"{value}x"
-    return {"value": value} if isinstance(value, str) else "something"
+    return {"value": value} if isinstance(value, str) else f"{value}x"
 
 
-def _another_port(value: Any) -> Any:
-    if isinstance(value, int):
-        return value + 1
-    return re.sub(r":(\d{4})\b", lambda match: f":{int(match[1]) + 1}", value)
+def _another_port(value: Any, chance: random.Random) -> Any:
+    number = value if isinstance(value, int) else int(re.findall(r":(\d{4})\b", value)[0])
+    other = chance.choice([port for port in (number + 1, *PORTS) if port != number])
+    return other if isinstance(value, int) else value.replace(f":{number}", f":{other}")

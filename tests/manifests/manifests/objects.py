@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,12 @@ class Object:
         return self.kind in ("Service.serving.knative.dev", "ServingRuntime.serving.kserve.io") or (
             self.kind == "InferenceService.serving.kserve.io" and not standard
         )
+
+
+def our_image(container: dict[str, Any]) -> str | None:
+    """Which of our images it runs: web or predictor."""
+    found = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
+    return found[1] if found else None
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from contract.cloudevents import CANCELLED, EVENT_TYPES, MODEL, REQUESTED
 from manifests.metadata import seconds
-from manifests.objects import Object, environment, walk
+from manifests.objects import Object, environment, our_image, walk
 
 NAMES = {row.name for row in EVENT_TYPES}
 PATHS = {"web": {"/events", "/warm"}, "predictor": {"/"}}
@@ -36,6 +36,23 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield "an object is there twice"
     if complete:
         yield from world.as_a_whole()
+
+
+def check_downloads(objects: list[Object], fetching: list[Object]) -> Iterator[str]:
+    """A Job fetches to a volume what the InferenceServices of `fetching` fetch at each start."""
+    for thing in objects:
+        if thing.kind != "Job.batch":
+            continue
+        arguments = thing.containers[0]["args"]
+        [folder] = [mount["mountPath"] for mount in thing.containers[0]["volumeMounts"] if mount["name"] == "models"]
+        fetched = dict(zip(arguments[1::2], arguments[::2], strict=True))
+        wanted = {
+            f"{folder}/{one.name}": environment(one.containers[0])["STORAGE_URI"]
+            for one in fetching
+            if one.kind.startswith("InferenceService")
+        }
+        if fetched != wanted:
+            yield f"{thing.title}: fetches {fetched}, and not {wanted}"
 
 
 class _World:
@@ -81,8 +98,6 @@ class _World:
             yield from _event_type(thing)
         if thing.kind == "Trigger.eventing.knative.dev":
             yield from self._trigger(thing)
-        if thing.kind == "Job.batch":
-            yield from self._download(thing)
         if (
             thing.kind == "Namespace"
             and thing.name != {other.namespace for other in self.objects if other.namespace}.pop()
@@ -90,7 +105,7 @@ class _World:
             yield "is not the namespace of the others"
 
     def _container(self, thing: Object, container: dict[str, Any]) -> Iterator[str]:
-        image = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
+        image = our_image(container)
         ports = {str(port["containerPort"]) for port in container.get("ports") or []}
         ports |= {port["name"] for port in container.get("ports") or [] if "name" in port}
         for name in ("readinessProbe", "livenessProbe"):
@@ -100,18 +115,18 @@ class _World:
             for handler in ("httpGet", "tcpSocket"):
                 if probe and handler in probe and str(probe[handler]["port"]) not in ports:
                     yield f"{name}: there is no port {probe[handler]['port']}"
-            if image and probe and probe["httpGet"]["path"] not in PROBES[image[1]]:
+            if image and probe and probe["httpGet"]["path"] not in PROBES[image]:
                 yield f"{name}: {probe['httpGet']['path']} is no route for it"
         if image:
             if not any(port["containerPort"] == PREDICTOR_PORT for port in container["ports"]):
                 yield "the image listens on 8080"
             mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-            if mounts - {"/artifacts"} != ({"/tmp"} if image[1] == "web" else {"/tmp", "/dev/shm"}):
+            if mounts - {"/artifacts"} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
                 yield f"mounts {sorted(mounts)}"
             artifacts = environment(container).get("ARTIFACTS_URL")
             if ("/artifacts" in mounts) != (artifacts == "file:///artifacts"):
                 yield "ARTIFACTS_URL and the volume do not match"
-            if image[1] == "predictor" and container["readinessProbe"]["httpGet"]["path"] != "/v2/health/ready":
+            if image == "predictor" and container["readinessProbe"]["httpGet"]["path"] != "/v2/health/ready":
                 yield "readinessProbe: only /v2/health/ready tells whether a request would be answered"
         uri = environment(container).get("STORAGE_URI", "")
         if uri.startswith("pvc://"):
@@ -173,17 +188,6 @@ class _World:
         minutes, seconds = SECONDS.fullmatch(delivery["timeout"]).groups("0")  # type: ignore[union-attr]
         if target != "inbox" and int(minutes) * 60 + int(seconds) <= 600:
             yield "delivery.timeout: a request would be sent again while it runs"
-
-    def _download(self, thing: Object) -> Iterator[str]:
-        arguments = thing.containers[0]["args"]
-        if len(arguments) % 2 or not all(uri.startswith("hf://") for uri in arguments[::2]):
-            yield "args: must be sources and targets by turns"
-        mounts = {mount["name"]: mount["mountPath"] for mount in thing.containers[0]["volumeMounts"]}
-        targets = {target.removeprefix(f"{mounts.get('models')}/") for target in arguments[1::2]}
-        if targets != set(self.predictors):
-            yield f"args: fills {sorted(targets)}"
-        if thing.containers[0]["image"] != "kserve/storage-initializer:v0.21.0":
-            yield f"image: {thing.containers[0]['image']} is not KServe's"
 
     # Between the objects of a whole deployment
 

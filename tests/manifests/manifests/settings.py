@@ -7,19 +7,22 @@ import os
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from unittest.mock import patch
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from contract import ModelChoice
-from manifests.objects import Object, environment
+from manifests.objects import Object, environment, our_image
+from manifests.values import BYTES
 from predictor.settings import Settings as PredictorSettings
 from web.settings import Settings as WebSettings
 
 BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
 PREDICTOR_NAMES = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields} | BARE | {"STORAGE_URI"}
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
+EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
 MODEL_URI = re.compile(r"(hf|s3|gs|pvc|oci)://[\w.-]+/[\w./-]+")
 SINK = {"K_SINK": "http://broker.test/default"}
 """What a SinkBinding injects where web dispatches by events."""
@@ -27,14 +30,14 @@ SINK = {"K_SINK": "http://broker.test/default"}
 
 def check(thing: Object) -> Iterator[str]:
     for container in thing.containers:
-        image = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
+        image = our_image(container)
         if image is None:
             continue
         values = environment(container)
-        names = WEB_NAMES if image[1] == "web" else PREDICTOR_NAMES
+        names = WEB_NAMES if image == "web" else PREDICTOR_NAMES
         for name in values.keys() - names:
             yield f"env.{name}: nobody reads it"
-        for problem in _construct(image[1], json.dumps(values)):
+        for problem in _construct(image, json.dumps(values)):
             yield f"env: {problem}"
         for flag in container.get("args") or []:
             if not re.fullmatch(r"--[a-z-]+=\S+", flag) or flag[2:].partition("=")[0].replace("-", "_") not in (
@@ -43,10 +46,10 @@ def check(thing: Object) -> Iterator[str]:
                 yield f"args: {flag} is no flag"
         if "STORAGE_URI" in values and not MODEL_URI.fullmatch(values["STORAGE_URI"]):
             yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no address of a model"
-        if image[1] == "predictor" and not values.get("PREDICTOR_MODEL", "/app/models/poet").startswith("/app/models/"):
+        if "PREDICTOR_MODEL" in values and values["PREDICTOR_MODEL"] not in EMBEDDED:
             yield "env.PREDICTOR_MODEL: is not in the image"
-        if values.get("PREDICTOR_MODEL") and not os.path.isdir(values["PREDICTOR_MODEL"].removeprefix("/app/")):
-            yield "env.PREDICTOR_MODEL: is not in the image"
+        if not BYTES.fullmatch(values.get("PREDICTOR_MEMORY", "1Gi")):
+            yield f"env.PREDICTOR_MEMORY: {values['PREDICTOR_MEMORY']!r} is no quantity"
     if thing.kind == "PingSource.sources.knative.dev":
         try:
             ModelChoice.model_validate_json(thing.spec["data"])

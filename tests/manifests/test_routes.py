@@ -1,0 +1,54 @@
+"""What probes and Knative ask for is what our servers answer."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from unittest import mock
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from manifests.references import PATHS, PROBES
+from starlette.routing import Match
+
+from predictor.engine import Engine
+from web.app import create_app
+from web.settings import Settings
+
+with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
+    from predictor.model import TextModel
+    from predictor.server import PredictorServer
+
+REQUESTS = {
+    room: [*(("POST", path) for path in PATHS[room]), *(("GET", path) for path in PROBES[room])]
+    for room in ("web", "predictor")
+}
+
+
+@pytest.fixture
+def predictor() -> Iterator[FastAPI]:
+    model = TextModel("text", mock.create_autospec(Engine, instance=True), request_seconds=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield PredictorServer(model, listener, grpc_port=None, grace_seconds=1).rest.create_application()
+
+
+def takes(app: FastAPI, method: str, path: str) -> bool:
+    scope = {"type": "http", "method": method, "path": path, "headers": []}
+    return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS["predictor"])
+def test_the_predictor_has_the_routes_that_manifests_name(predictor: FastAPI, method: str, path: str) -> None:
+    assert takes(predictor, method, path)
+    assert not takes(predictor, method, f"{path}x")
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS["web"])
+async def test_web_has_the_routes_that_manifests_name(method: str, path: str) -> None:
+    asleep = httpx.MockTransport(lambda request: httpx.Response(503))
+    app = create_app(Settings.model_validate({"models": {"text": "http://text.test"}}), asleep)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test") as client:
+        assert (await client.request(method, f"{path}x")).status_code == 404
+        assert (await client.request(method, path)).status_code not in (404, 405)
