@@ -210,7 +210,7 @@ def test_values_are_of_their_form(spec: dict[str, Any], problem: str | None) -> 
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
-        ({"image": "registry.test:5000/us/shangcai/web:latest"}, "makes no"),
+        ({"image": "registry.test:5000/us/shangcai/web:latest", "name": "web"}, "makes no"),
         ({"image": "shangcai/web"}, "nobody knows"),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mb"]}, None),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mib"]}, "memory value"),
@@ -221,7 +221,7 @@ def test_values_are_of_their_form(spec: dict[str, Any], problem: str | None) -> 
 )
 def test_images_and_what_they_are_told_are_known(document: dict[str, Any], problem: str | None) -> None:
     container = {
-        "name": "one",
+        "name": "redis",
         "ports": [{"containerPort": 6379}],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         **document,

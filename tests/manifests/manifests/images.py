@@ -17,11 +17,13 @@ from manifests.objects import Object, environment, our_image
 ROOT = Path(__file__).parents[3]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 """The tag that scripts/build-images gives."""
-FOREIGN: dict[str, tuple[list[int], set[str]]] = {
-    "valkey/valkey:8.1-alpine": ([6379], {"/data"}),
-    "kserve/storage-initializer:v0.21.0": ([], {"/mnt/models", "/tmp"}),
+CONTAINERS = {"web": "web", "predictor": "kserve-container"}
+"""What kustomizations and KServe look for."""
+FOREIGN: dict[str, tuple[str, list[int], set[str]]] = {
+    "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}),
+    "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}),
 }
-"""Where the others listen, and what they keep where."""
+"""What the others are called, where they listen, and what they keep where."""
 SECRETS = {"hf-token"}
 """Not part of the manifests: docs/deploy.md tells who wants them to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
@@ -40,7 +42,9 @@ def check(thing: Object) -> Iterator[str]:
 
 def _image(container: dict[str, Any]) -> Iterator[str]:
     image = str(container["image"])
-    if our_image(container):
+    if ours := our_image(container):
+        if container["name"] != CONTAINERS[ours]:
+            yield f"name: must be {CONTAINERS[ours]}"
         if not re.fullmatch(rf"([\w.-]+(:\d+)?/)*shangcai/\w+:{re.escape(VERSION)}", image):
             yield f"image: scripts/build-images makes no {image}"
     elif image not in FOREIGN:
@@ -48,8 +52,8 @@ def _image(container: dict[str, Any]) -> Iterator[str]:
     else:
         ports = [port["containerPort"] for port in container.get("ports") or []]
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-        if (ports, mounts) != FOREIGN[image]:
-            yield f"image: {image} listens and keeps its data elsewhere"
+        if (container["name"], ports, mounts) != FOREIGN[image]:
+            yield f"image: {image} has another name, or listens and keeps its data elsewhere"
     if image.startswith("valkey/") and (complaint := _redis_complaint(tuple(container["args"]))):
         yield f"args: {complaint}"
 

@@ -88,6 +88,9 @@ def check(thing: Object) -> Iterator[str]:
     pods = (thing.template.get("metadata") or {}).get("labels", {})
     if name in pods and pods[name] != thing.labels.get(name):
         yield f"metadata.labels: {name} is not that of its pods"
+    called = thing.labels.get("app.kubernetes.io/component", thing.labels.get(name))
+    if thing.containers and thing.kind != "ServingRuntime.serving.kserve.io" and thing.name != called:
+        yield f"metadata.name: is called {called} by its labels"
     in_cluster = thing.namespace.startswith("knative-")
     if thing.labels.get("app.kubernetes.io/part-of") != "shangcai" and not in_cluster:
         yield "metadata.labels: app.kubernetes.io/part-of is missing"

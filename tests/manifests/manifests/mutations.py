@@ -51,9 +51,7 @@ class Mutation:
     def apply(self, root: Path, chance: random.Random) -> None:
         path = root / self.file
         documents = copy.deepcopy(list(yaml.safe_load_all(path.read_text())))
-        parent = documents[self.document]
-        for key in self.place[:-1]:
-            parent = parent[key]
+        parent = _at(documents[self.document], self.place[:-1])
         key = self.place[-1]
         if self.sort == "renamed key":
             items = [(_misspelt(str(name), chance) if name == key else name, value) for name, value in parent.items()]
@@ -111,8 +109,16 @@ def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
 
 def _is_free(document: Any, place: Place) -> bool:
     path = ".".join(map(str, place))
+    if place[-1] == "value" and _at(document, place[:-1]).get("name") == "NAMESPACE":
+        return True  # kustomize writes it in
     kind = document.get("kind") if isinstance(document, dict) else None
     return FREE.search(path) is not None or (path == "metadata.name" and kind in NOBODY_REFERS_TO)
+
+
+def _at(document: Any, place: Place) -> Any:
+    for key in place:
+        document = document[key]
+    return document
 
 
 def _misspelt(text: str, chance: random.Random) -> str:

@@ -81,8 +81,8 @@ class _World:
             yield f"there is no service {thing.spec['serviceName']}"
         if thing.kind == "Service":
             yield from self._service(thing)
-        if thing.kind == "PodDisruptionBudget.policy" and not self._pods(thing.spec["selector"]):
-            yield "selects no pods"
+        if thing.kind == "PodDisruptionBudget.policy":
+            yield from self._own_pods(thing, thing.spec["selector"])
         if thing.kind == "Ingress.networking.k8s.io":
             yield from self._ingress(thing)
         if thing.kind == "LocalModelCache.serving.kserve.io":
@@ -137,9 +137,9 @@ class _World:
             yield "has both a STORAGE_URI and a PREDICTOR_MODEL"
 
     def _service(self, thing: Object) -> Iterator[str]:
-        pods = self._pods({"matchLabels": thing.spec["selector"]})
-        if not pods:
-            yield "selects no pods"
+        selector = {"matchLabels": thing.spec["selector"]}
+        yield from self._own_pods(thing, selector)
+        pods = self._pods(selector)
         if thing.name == "web" and [port["port"] for port in thing.spec["ports"]] != [80]:
             yield "is for HTTP"
         for port in thing.spec["ports"]:
@@ -148,6 +148,10 @@ class _World:
                 ports = [port for container in pod.containers for port in container.get("ports") or []]
                 if target not in {str(port["containerPort"]) for port in ports} | {port.get("name") for port in ports}:
                     yield f"{pod.title} has no port {target}"
+
+    def _own_pods(self, thing: Object, selector: dict[str, Any]) -> Iterator[str]:
+        if {_pod_labels(pod).get("app.kubernetes.io/name") for pod in self._pods(selector)} != {thing.name}:
+            yield "selects other pods than its own, or none"
 
     def _ingress(self, thing: Object) -> Iterator[str]:
         for rule in thing.spec["rules"]:
@@ -268,8 +272,8 @@ class _World:
             ]
             if {seconds(period) for period in kept} != {float(values["IDLE_SECONDS"])}:
                 yield "IDLE_SECONDS: must be how long a model stays"
-            if not 0 < float(values["GRACE_SECONDS"]) <= limit - 30:
-                yield "GRACE_SECONDS: must end before the pod is killed"
+            if not max(requests) <= float(values["GRACE_SECONDS"]) <= limit - 30:
+                yield "GRACE_SECONDS: must be enough for a request, and end before the pod is killed"
 
     def _policy(self, thing: Object) -> Iterator[str]:
         selector = thing.spec["podSelector"]
