@@ -18,7 +18,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from manifests import problems
-from manifests.images import SECRETS
+from manifests.images import SECRETS, VERSION
 from manifests.images import check as check_images
 from manifests.kustomizations import FILE, ROOMS, all_of, name, render, sources
 from manifests.mutations import draw
@@ -215,7 +215,8 @@ def test_values_are_of_their_form(spec: dict[str, Any], problem: str | None) -> 
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mb"]}, None),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mib"]}, "memory value"),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--save", "", "--maxmem", "768mb"]}, "Bad directive"),
-        ({"image": "valkey/valkey:8.1-alpine", "args": [], "env": [{"name": "HOME", "value": "/root"}]}, "HOME"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": [], "env": [{"name": "PORT", "value": "1"}]}, "reads something"),
+        ({"image": f"shangcai/web:{VERSION}", "name": "web", "env": [{"name": "HOME", "value": "/root"}]}, "HOME"),
         ({"image": "valkey/valkey:8.1-alpine", "args": [], "envFrom": [{"secretRef": {"name": "x"}}]}, "envFrom"),
     ],
 )

@@ -34,6 +34,7 @@ def _problems(root: Path, folder: Path, flags: Collection[str]) -> Iterator[str]
     for thing in objects:
         for check in (values.check, metadata.check, images.check, knative.check, settings.check):
             yield from (f"{thing.title}: {problem}" for problem in check(thing))
+    yield from kustomizations.check_operations(folder)
     yield from kustomizations.check_targets(folder, objects)
     yield from references.check(objects, complete=folder.parent.name == "deploy")
     yield from knative.check_flags(objects, flags)

@@ -19,11 +19,11 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 """The tag that scripts/build-images gives."""
 CONTAINERS = {"web": "web", "predictor": "kserve-container"}
 """What kustomizations and KServe look for."""
-FOREIGN: dict[str, tuple[str, list[int], set[str]]] = {
-    "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}),
-    "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}),
+FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
+    "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}, set()),
+    "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
 }
-"""What the others are called, where they listen, and what they keep where."""
+"""What the others are called, where they listen, what they keep where, and which variables they read."""
 SECRETS = {"hf-token"}
 """Not part of the manifests: docs/deploy.md tells who wants them to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
@@ -52,8 +52,8 @@ def _image(container: dict[str, Any]) -> Iterator[str]:
     else:
         ports = [port["containerPort"] for port in container.get("ports") or []]
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-        if (container["name"], ports, mounts) != FOREIGN[image]:
-            yield f"image: {image} has another name, or listens and keeps its data elsewhere"
+        if (container["name"], ports, mounts, set(environment(container))) != FOREIGN[image]:
+            yield f"image: {image} has another name, listens or keeps its data elsewhere, or reads something else"
     if image.startswith("valkey/") and (complaint := _redis_complaint(tuple(container["args"]))):
         yield f"args: {complaint}"
 

@@ -16,6 +16,10 @@ from manifests.metadata import seconds
 from manifests.objects import Object, environment, our_image, walk
 
 MAX_TIMEOUT = 600
+DEFAULT_TIMEOUT = 300
+"""Of a revision, where the InferenceService says none."""
+PROMETHEUS = "http://prometheus-operated.monitoring.svc.cluster.local:9090"
+"""What Prometheus' operator calls it."""
 RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 RESERVED_NAMES = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION", "PYTHONPATH"}
 CONTAINER_FIELDS = {
@@ -97,12 +101,16 @@ def _inference_service(thing: Object) -> Iterator[str]:
         yield from _knative_scaling(thing, spec)
     else:
         yield from _standard_scaling(thing, spec)
+    yield from _ending(thing.containers[0], spec["timeout"])
+
+
+def _ending(container: dict[str, Any], timeout: int) -> Iterator[str]:
     request, grace = (
-        float(environment(thing.containers[0]).get(f"PREDICTOR_{name}_SECONDS", 0)) for name in ("REQUEST", "GRACE")
+        float(environment(container).get(f"PREDICTOR_{name}_SECONDS", 0)) for name in ("REQUEST", "GRACE")
     )
-    if not 0 < request < spec["timeout"]:
+    if not 0 < request < timeout:
         yield "PREDICTOR_REQUEST_SECONDS: must end before Knative's timeout does"
-    if not request <= grace <= spec["timeout"] - 30:
+    if not request <= grace <= timeout - 30:
         yield "PREDICTOR_GRACE_SECONDS: must be enough for a request, and end before the pod is killed"
 
 
@@ -146,7 +154,7 @@ def _standard_scaling(thing: Object, spec: dict[str, Any]) -> Iterator[str]:
             yield "spec.predictor.autoScaling: the target must be the slots, as a value"
         names = re.findall(r"\b(shangcai_\w+)\{pod=~\"([\w-]+)-predictor-\.\*\"\}", external["metric"]["query"])
         wanted = [(f"shangcai_num_requests_{what}", thing.name) for what in ("running", "waiting")]
-        if names != wanted or not external["metric"]["serverAddress"].endswith(".svc.cluster.local:9090"):
+        if names != wanted or external["metric"]["serverAddress"] != PROMETHEUS:
             yield "spec.predictor.autoScaling: the query must be for this predictor's running and waiting requests"
 
 
@@ -161,6 +169,7 @@ def _runtime(thing: Object) -> Iterator[str]:
     for name in formats:
         if formats[name].get("version") != version(name).partition(".")[0]:
             yield f"spec.supportedModelFormats: {name} {version(name)} is what the image has"
+    yield from _ending(thing.containers[0], DEFAULT_TIMEOUT)
     if thing.containers[0]["args"] != ["--name={{.Name}}"]:
         yield "spec.containers[0].args: the served name is the InferenceService's"
 

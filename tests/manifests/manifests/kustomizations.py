@@ -56,6 +56,23 @@ def sources(folder: Path) -> Iterator[Path]:
     yield from (folder / patch["path"] for patch in document.get("patches", []) if "path" in patch)
 
 
+OPERATIONS = {
+    "add": {"op", "path", "value"},
+    "replace": {"op", "path", "value"},
+    "test": {"op", "path", "value"},
+    "remove": {"op", "path"},
+}
+
+
+def check_operations(folder: Path) -> Iterator[str]:
+    """Patches in JSON: kustomize takes a missing value for null, and leaves out what stands before a path's first /."""
+    for file in dict.fromkeys(sources(folder)):
+        patch = yaml.safe_load(file.read_text()) if file.name != FILE and file.read_text().startswith("- ") else []
+        for operation in patch:
+            if OPERATIONS.get(operation.get("op")) != set(operation) or not str(operation["path"]).startswith("/"):
+                yield f"{file.parent.name}/{file.name}: {operation} is no operation"
+
+
 def check_targets(folder: Path, objects: list[Object]) -> Iterator[str]:
     """A patch, replacement or image that finds nothing to change is no error to kustomize."""
     for file in dict.fromkeys(sources(folder)):
@@ -89,5 +106,7 @@ def flags(root: Path) -> frozenset[str]:
         objects = render(root / "knative" / "cluster")
     except RenderError:  # told where that folder is looked at
         return frozenset()
-    found = [thing.document.get("data") or {} for thing in objects if thing.name == "config-features"]
-    return frozenset(key for data in found for key, value in data.items() if value == "enabled")
+    found = [thing.document.get("data") for thing in objects if thing.name == "config-features"]
+    return frozenset(
+        key for data in found if isinstance(data, dict) for key, value in data.items() if value == "enabled"
+    )

@@ -70,6 +70,13 @@ LABELS: dict[str, Rule] = {
 }
 
 
+REQUIRED = {
+    "InMemoryChannel.messaging.knative.dev": {"eventing.knative.dev/scope", "messaging.knative.dev/async-handler"},
+    "ServingRuntime.serving.kserve.io": {"serving.kserve.io/enable-prometheus-scraping"},
+}
+"""What an object would be there for in vain without."""
+
+
 def check(thing: Object) -> Iterator[str]:
     for path, value in walk(thing.document):
         part = path.rpartition(".")[2]
@@ -84,6 +91,8 @@ def check(thing: Object) -> Iterator[str]:
                 yield f"{path}.{key}: unknown"
             elif not isinstance(text, str) or not rule(text):
                 yield f"{path}.{key}: {text!r} is not allowed"
+    for key in REQUIRED.get(thing.kind, set()) - thing.annotations.keys():
+        yield f"metadata.annotations: {key} is missing"
     name = "app.kubernetes.io/name"
     pods = (thing.template.get("metadata") or {}).get("labels", {})
     if name in pods and pods[name] != thing.labels.get(name):

@@ -58,12 +58,17 @@ class Mutation:
             parent.clear()
             parent.update(items)
         elif self.sort == "wrong type":
-            parent[key] = _of_another_type(parent[key], chance, quotes="annotations" not in str(self))
+            parent[key] = _of_another_type(parent[key], chance, quotes=self._quotes_matter(parent))
         elif self.sort == "dangling name":
             parent[key] = _another_name(parent[key], chance)
         else:
             parent[key] = _another_port(parent[key], chance)
         path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
+
+    def _quotes_matter(self, parent: Any) -> bool:
+        """kustomize itself quotes annotations, and Kubernetes takes a quantity with and without."""
+        place = [*map(str, self.place), str(parent.get("path", "")) if isinstance(parent, dict) else ""]
+        return re.search(r"annotations|limits|requests", " ".join(place)) is None
 
 
 def draw(root: Path, count: int, seed: int) -> Iterator[Mutation]:
@@ -122,10 +127,13 @@ def _at(document: Any, place: Place) -> Any:
 
 
 def _misspelt(text: str, chance: random.Random) -> str:
-    """With a letter too much or too few, at any place: still a text of the same form, where that is possible."""
+    """With a letter too much or too few, at any place: still a text of the same form, where that is possible. Digits
+    stay: another number is another setting, and may be meant."""
+    letters = [at for at, letter in enumerate(text) if not letter.isdigit()]
+    if len(letters) > 1 and chance.random() < 0.5:
+        at = chance.choice(letters)
+        return text[:at] + text[at + 1 :]
     at = chance.randrange(len(text) + 1)
-    if len(text) > 1 and chance.random() < 0.5:
-        return text[: max(at - 1, 0)] + text[max(at, 1) :]
     return f"{text[:at]}{chance.choice('aeiou')}{text[at:]}"
 
 
@@ -136,7 +144,7 @@ def _another_name(text: str, chance: random.Random) -> str:
 
 
 def _of_another_type(value: Any, chance: random.Random, quotes: bool) -> Any:
-    """With or without quotes, where that changes the type (`quotes`: kustomize itself quotes annotations)."""
+    """Of another kind, or half the time the same with or without quotes, if those matter."""
     if isinstance(value, dict | list):
         return "something"
     if quotes and chance.random() < 0.5:

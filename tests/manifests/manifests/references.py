@@ -19,6 +19,7 @@ PROBES = {"web": {"/healthz"}, "predictor": {"/v2/health/ready", "/v2/health/liv
 NAMESPACES = {"knative-serving", "kourier-system", "istio-system", "contour-internal", "contour-external", "monitoring"}
 KNATIVE_PORTS = {8012, 8013, 8112, 9088, 9090, 9091}
 PREDICTOR_PORT = 8080
+BROKER_CONFIGS = {("v1", "ConfigMap"), ("eventing.knative.dev/v1alpha1", "RabbitmqBrokerConfig")}
 SECONDS = re.compile(r"PT(?:(\d+)M)?(?:(\d+)S)?")
 
 
@@ -209,14 +210,14 @@ class _World:
         if thing.kind == "NetworkPolicy.networking.k8s.io":
             yield from self._policy(thing)
         config = thing.spec.get("config") if thing.kind == "Broker.eventing.knative.dev" else None
+        if config and (config["apiVersion"], config["kind"]) not in BROKER_CONFIGS:
+            yield f"config: nobody knows {config['kind']} of {config['apiVersion']}"
         if config and config.get("namespace", "") != "knative-eventing":
             kind = Object({"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}).kind
             if (kind, config["name"]) not in self.named:
                 yield f"there is no {kind}/{config['name']}"
         if config and config.get("namespace") == "knative-eventing" and config["name"] != "config-br-default-channel":
             yield "Eventing has no such ConfigMap"
-        if config and config.get("apiVersion", "").count("/") != config["kind"].count("Rabbit"):
-            yield f"config: {config['kind']} is not of {config['apiVersion']}"
         if thing.kind == "InMemoryChannel.messaging.knative.dev" and thing.name != "default-kne-trigger":
             yield "is not the channel that the Broker looks for"
 

@@ -37,6 +37,9 @@ def check(thing: Object) -> Iterator[str]:
         names = WEB_NAMES if image == "web" else PREDICTOR_NAMES
         for name in values.keys() - names:
             yield f"env.{name}: nobody reads it"
+        for name, value in values.items():
+            if "$(" in value:
+                yield f"env.{name}: nothing before it fills in {value!r}"
         for problem in _construct(image, json.dumps(values)):
             yield f"env: {problem}"
         for flag in container.get("args") or []:
