@@ -38,7 +38,6 @@ _POLICY = (
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "same-origin",  # with less, forms of our own come from the origin null
     "Vary": "Accept, Accept-Encoding, Accept-Language, Cookie",
     "X-Content-Type-Options": "nosniff",
@@ -163,7 +162,6 @@ class Page:
             theme=theme,
             answer=answer,
             idle="hidden" if answer else "",
-            kinds=" ".join(sorted({model.kind for model in self._settings.models.values()})),
             **values,
         ).encode()
 

@@ -22,9 +22,9 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from PIL import Image, ImageDraw
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, async_playwright
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -95,14 +95,14 @@ class Kitchen:
             return problem_response(loading)
         return problem_response(self.problem) if self.problem else None
 
-    async def _ready(self, _request: Request) -> Response:
+    async def _ready(self, _request: Asked) -> Response:
         self.asked += 1
         return self._refusal() or JSONResponse({"ready": True})
 
-    async def _write(self, request: Request) -> Response:
+    async def _write(self, request: Asked) -> Response:
         return self._refusal() or self._stream(self._words(await request.json()))
 
-    async def _paint(self, request: Request) -> Response:
+    async def _paint(self, request: Asked) -> Response:
         return self._refusal() or self._stream(self._strokes(await request.json()))
 
     def _stream(self, frames: AsyncGenerator[str]) -> Response:
@@ -231,11 +231,17 @@ async def visit(browser: Browser) -> AsyncGenerator[Open]:
                 found.append(message.text)
 
         page.on("console", complain)
-        page.on("pageerror", lambda error: found.append(str(error)))
-        page.on(
-            "request",
-            lambda request: request.url.startswith((address.rstrip("/"), "blob:", "data:")) or found.append(request.url),
-        )
+
+        def fail(error: Error) -> None:
+            found.append(str(error))
+
+        page.on("pageerror", fail)
+
+        def leave(request: Request) -> None:
+            if not request.url.startswith((address.rstrip("/"), "blob:", "data:")):
+                found.append(request.url)
+
+        page.on("request", leave)
         await page.goto(address)
         return page
 

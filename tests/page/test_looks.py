@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 POEM = "春雨潇潇湿柳丝，\n一江新绿上船时。\n东风不管人离别，\n犹送杨花过短篱。"
 HOSTILE = (
-    "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> ${prompt} שלום עולם \u202e 👩‍🍳🍲 'q' \\ "
+    "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> "
+    "${prompt} שלום עולם \u202e 👩\u200d🍳🍲 'q' \\ "
 )
 
 
@@ -113,12 +115,13 @@ async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> N
     page = await visit(url)
     poet.serve(*POEM, None)
     await served(page, "春雨")
+    await expect(page.locator("#shelf li")).to_have_count(1)
     await page.locator("#language").click()
     switched = (await page.locator("body").inner_text()).splitlines()
-    await page.evaluate("document.cookie = 'lang=zh'")
     rendered = await visit(url, locale="zh-CN")
     poet.serve(*POEM, None)
     await served(rendered, "春雨")
+    await expect(rendered.locator("#shelf li")).to_have_count(1)
     fresh = (await rendered.locator("body").inner_text()).splitlines()
 
     def unnumbered(lines: list[str]) -> list[str]:
@@ -131,7 +134,9 @@ async def test_by_keyboard_only(url: str, poet: Kitchen, visit: Open) -> None:
     page = await visit(url)
 
     async def focused() -> str:
-        found: str = await page.evaluate("document.activeElement.id || document.activeElement.className || document.activeElement.name")
+        found: str = await page.evaluate(
+            "document.activeElement.id || document.activeElement.className || document.activeElement.name"
+        )
         return found
 
     async def tab_to(name: str) -> None:
@@ -203,7 +208,9 @@ async def test_hostile_texts_are_shown_and_not_run(url: str, poet: Kitchen, visi
     await shoot(page, "hostile")
 
 
-async def test_cards_are_copied_downloaded_made_again_and_removed(url: str, poet: Kitchen, painter: Kitchen, visit: Open) -> None:
+async def test_cards_are_copied_downloaded_made_again_and_removed(
+    url: str, poet: Kitchen, painter: Kitchen, visit: Open
+) -> None:
     page = await visit(url, permissions=["clipboard-read", "clipboard-write"])
     poet.serve(*POEM, None)
     await served(page, "春雨")
@@ -219,7 +226,8 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(url: str, poet
             await card.locator("[data-act=download]").click()
         download = await waiting.value
         assert download.suggested_filename.endswith(suffix)
-        assert Path(await download.path()).read_bytes().startswith(begin)
+        content = await asyncio.to_thread(Path(await download.path()).read_bytes)
+        assert content.startswith(begin)
     await picture.locator("[data-act=copy]").click()
     await page.wait_for_function("navigator.clipboard.read().then(([item]) => item.types[0] === 'image/png')")
     poet.serve("春", None)
@@ -230,8 +238,10 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(url: str, poet
     await expect(page.locator("#shelf li")).to_have_count(2)
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(2)
+    page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.dismiss()))
     await page.locator("#clear").click()
-    await expect(page.locator("#clear")).to_have_text("Really clear all?")
+    await expect(page.locator("#shelf li")).to_have_count(2)
+    page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
     await page.locator("#clear").click()
     await expect(page.locator("#empty")).to_be_visible()
     await page.reload()
@@ -239,7 +249,9 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(url: str, poet
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-async def test_without_scripts(url: str, poet: Kitchen, painter: Kitchen, visit: Open, shoot: Shoot, axe: str, language: str) -> None:
+async def test_without_scripts(
+    url: str, poet: Kitchen, painter: Kitchen, visit: Open, shoot: Shoot, axe: str, language: str
+) -> None:
     page = await visit(url, java_script_enabled=False, locale="zh-CN" if language == "zh" else "en-US")
     await expect(page.locator("#theme, #examples, #gallery")).to_have_count(3)
     for hidden in ("#theme", "#examples", "#gallery"):

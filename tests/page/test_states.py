@@ -17,7 +17,20 @@ Open = Callable[..., Awaitable[Page]]
 Shoot = Callable[[Page, str], Awaitable[Path]]
 Kitchen = Any  # of conftest.py
 
-POEM = ["春雨", "潇潇", "湿柳丝，\n", "一江", "新绿", "上船时。\n", "东风", "不管", "人离别，\n", "犹送", "杨花", "过短篱。"]
+POEM = [
+    "春雨",
+    "潇潇",
+    "湿柳丝，\n",
+    "一江",
+    "新绿",
+    "上船时。\n",
+    "东风",
+    "不管",
+    "人离别，\n",
+    "犹送",
+    "杨花",
+    "过短篱。",
+]
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -27,9 +40,7 @@ async def order(page: Page, prompt: str, model: str = "poet") -> None:
     await page.locator("#serve").click()
 
 
-async def test_a_text_from_the_first_letter_to_the_gallery(
-    url: str, poet: Kitchen, visit: Open, shoot: Shoot
-) -> None:
+async def test_a_text_from_the_first_letter_to_the_gallery(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
     poet.phase, poet.seconds = "loading the weights", 2.0
     page = await visit(url)
     await expect(page.locator("#idle")).to_be_visible()
@@ -228,3 +239,35 @@ async def test_every_field_reaches_the_model(url: str, poet: Kitchen, painter: K
         "steps": 3,
         "size": "64x64",
     }
+
+
+async def test_what_is_folded_away_is_opened_where_it_is_wrong(url: str, poet: Kitchen, visit: Open) -> None:
+    page = await visit(url)
+    await page.locator("#serve").click()
+    await expect(page.locator("#prompt")).to_be_focused()
+    await page.locator("[name=model][value=painter]").check()
+    await page.locator(".options summary").click()
+    await page.locator("[name=size]").fill("large")
+    await page.locator(".options summary").click()
+    await page.locator("#prompt").fill("a fox")
+    await page.locator("#serve").click()
+    await expect(page.locator("[name=size]")).to_be_focused()
+    poet.serve("x", None)
+    await order(page, "what is another kind's is in nobody's way")
+    await expect(page.locator("#text")).to_have_text("x")
+
+
+async def test_a_job_that_the_server_has_forgotten(url: str, house: Any, poet: Kitchen, visit: Open) -> None:
+    page = await visit(url, "404")
+    poet.serve("one ")
+    await order(page, "count")
+    await expect(page.locator("#text")).to_have_text("one ")
+    await page.evaluate(
+        """() => { const job = JSON.parse(sessionStorage.getItem("job"));
+          sessionStorage.setItem("job", JSON.stringify({...job, id: "0".repeat(32)})); }"""
+    )
+    await page.reload()
+    await expect(page.locator("#problem")).to_have_text("The server has forgotten this order. Please order again.")
+    await page.reload()
+    await expect(page.locator("#problem")).to_be_hidden()  # and so has the page
+    poet.serve(None)

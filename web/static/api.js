@@ -3,50 +3,50 @@ import { events } from "./eventstream.js";
 
 /** The server has said what is wrong. Everything else that a call throws is a broken connection. */
 export class ProblemError extends Error {
-  constructor(problem) {
-    super(problem.title);
-    this.problem = problem;
-  }
+	constructor(problem) {
+		super(problem.title);
+		this.problem = problem;
+	}
 
-  get slug() {
-    return this.problem.type.slice(this.problem.type.lastIndexOf(":") + 1);
-  }
+	get slug() {
+		return this.problem.type.slice(this.problem.type.lastIndexOf(":") + 1);
+	}
 }
 
 async function call(path, options = {}) {
-  const response = await fetch(path, { cache: "no-store", ...options });
-  if (response.ok) return response;
-  if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
-    throw new ProblemError(await response.json());
-  }
-  throw new Error(`${response.status} from a gateway`);
+	const response = await fetch(path, { cache: "no-store", ...options });
+	if (response.ok) return response;
+	if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
+		throw new ProblemError(await response.json());
+	}
+	throw new Error(`${response.status} from a gateway`);
 }
 
 const json = (body) => ({
-  method: "POST",
-  body: JSON.stringify(body),
-  headers: { "Content-Type": "application/json", Accept: "application/json" },
+	method: "POST",
+	body: JSON.stringify(body),
+	headers: { "Content-Type": "application/json", Accept: "application/json" },
 });
 
 /** A job; the same one, however often it is asked for with the same key. */
 export async function submit(order, key, signal) {
-  const request = json(order);
-  Object.assign(request.headers, { Prefer: "respond-async", "Idempotency-Key": key });
-  const response = await call("/generate", { ...request, signal });
-  return response.headers.get("Location").split("/").pop();
+	const request = json(order);
+	Object.assign(request.headers, { Prefer: "respond-async", "Idempotency-Key": key });
+	const response = await call("/generate", { ...request, signal });
+	return response.headers.get("Location").split("/").pop();
 }
 
 /** Everything that was told of a job since the event `after`, then what is being told. */
 export async function* watch(id, after, signal) {
-  const headers = { Accept: "text/event-stream" };
-  if (after) headers["Last-Event-ID"] = after;
-  const response = await call(`/generations/${id}`, { headers, signal });
-  if (response.status !== 204) {
-    yield* events(response);
-    return;
-  }
-  const job = await (await call(`/generations/${id}`, { headers: { Accept: "application/json" }, signal })).json();
-  yield job.result ? { name: "result", data: job.result } : { name: "error", data: job.error };
+	const headers = { Accept: "text/event-stream" };
+	if (after) headers["Last-Event-ID"] = after;
+	const response = await call(`/generations/${id}`, { headers, signal });
+	if (response.status !== 204) {
+		yield* events(response);
+		return;
+	}
+	const job = await (await call(`/generations/${id}`, { headers: { Accept: "application/json" }, signal })).json();
+	yield job.result ? { name: "result", data: job.result } : { name: "error", data: job.error };
 }
 
 export const cancel = (id) => call(`/generations/${id}`, { method: "DELETE" });

@@ -1,4 +1,4 @@
-// The results of this browser, in its IndexedDB; in memory where it has none for us, as in some private windows.
+// The results of this browser, in its IndexedDB, or in memory where there is none.
 export const MOST = 200;
 
 const NAME = "shangcai";
@@ -6,49 +6,49 @@ const STORE = "results";
 const memory = new Map();
 
 const done = (request) =>
-  new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
+	new Promise((resolve, reject) => {
+		request.onsuccess = () => resolve(request.result);
+		request.onerror = () => reject(request.error);
+	});
 
 async function opened() {
-  const request = indexedDB.open(NAME, 1);
-  request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("at", "at");
-  return done(request);
+	const request = indexedDB.open(NAME, 1);
+	request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("at", "at");
+	return done(request);
 }
 
 const database = opened().catch(() => null);
 
 async function store(mode) {
-  return (await database)?.transaction(STORE, mode).objectStore(STORE);
+	return (await database)?.transaction(STORE, mode).objectStore(STORE);
 }
 
 /** All of them, the latest first. */
 export async function all() {
-  const results = await store("readonly");
-  const found = results ? await done(results.index("at").getAll()) : [...memory.values()];
-  return found.reverse();
+	const results = await store("readonly");
+	const found = results ? await done(results.index("at").getAll()) : [...memory.values()];
+	return found.reverse();
 }
 
 /** Keep it, and forget the oldest ones over the most: their ids. */
 export async function keep(result) {
-  const results = await store("readwrite");
-  if (!results) memory.set(result.id, result);
-  else await done(results.put(result)).catch(() => {}); // the disk is full: it is still on the table
-  const left = results ? await done((await store("readonly")).index("at").getAllKeys()) : [...memory.keys()];
-  const old = left.slice(0, Math.max(left.length - MOST, 0));
-  for (const id of old) await forget(id);
-  return old;
+	const results = await store("readwrite");
+	if (!results) memory.set(result.id, result);
+	else await done(results.put(result)).catch(() => {}); // the disk is full: it is still on the table
+	const left = results ? await done((await store("readonly")).index("at").getAllKeys()) : [...memory.keys()];
+	const old = left.slice(0, Math.max(left.length - MOST, 0));
+	for (const id of old) await forget(id);
+	return old;
 }
 
 export async function forget(id) {
-  memory.delete(id);
-  const results = await store("readwrite");
-  if (results) await done(results.delete(id));
+	memory.delete(id);
+	const results = await store("readwrite");
+	if (results) await done(results.delete(id));
 }
 
 export async function clear() {
-  memory.clear();
-  const results = await store("readwrite");
-  if (results) await done(results.clear());
+	memory.clear();
+	const results = await store("readwrite");
+	if (results) await done(results.clear());
 }

@@ -6,92 +6,87 @@ const PAUSE = 500;
 const LONGEST_PAUSE = 8_000;
 
 export class Job {
-  #leave = new AbortController();
-  #after = null;
-  #stop = false;
+	#leave = new AbortController();
+	#after = null;
+	#stop = false;
 
-  constructor(order, key = randomKey(), id = null) {
-    this.order = order;
-    this.key = key;
-    this.id = id;
-  }
+	constructor(order, key = randomKey(), id = null) {
+		this.order = order;
+		this.key = key;
+		this.id = id;
+	}
 
-  /** The one that was running when the page was left. */
-  static kept() {
-    try {
-      const { order, key, id } = JSON.parse(sessionStorage.getItem(KEPT));
-      return new Job(order, key, id);
-    } catch {
-      return null; // there is none
-    }
-  }
+	/** The one that was running when the page was left. */
+	static kept() {
+		try {
+			const { order, key, id } = JSON.parse(sessionStorage.getItem(KEPT));
+			return new Job(order, key, id);
+		} catch {
+			return null; // there is none
+		}
+	}
 
-  /** Tell `listener` everything by the name of its event; `lost` and `found` of the connection. A ProblemError that it
-   * throws is the end, too. */
-  async follow(listener) {
-    let pause = PAUSE;
-    this.#keep();
-    try {
-      for (;;) {
-        try {
-          if (this.id === null) {
-            this.id = await submit(this.order, this.key, this.#leave.signal);
-            this.#keep();
-          }
-          if (this.#stop) await cancel(this.id);
-          for await (const { name, data, id } of watch(this.id, this.#after, this.#leave.signal)) {
-            listener.found();
-            pause = PAUSE;
-            this.#after = id ?? this.#after;
-            await listener[name]?.(data); // a result is kept before the job is forgotten
-            if (name === "result" || name === "error") return;
-          }
-        } catch (error) {
-          if (this.#leave.signal.aborted) return;
-          if (error instanceof ProblemError && (this.id === null || error.problem.status < 500)) throw error;
-        }
-        listener.lost();
-        await online(pause, this.#leave.signal);
-        if (this.#leave.signal.aborted) return;
-        pause = Math.min(pause * 2, LONGEST_PAUSE);
-      }
-    } finally {
-      sessionStorage.removeItem(KEPT);
-    }
-  }
+	/** Tell `listener` everything by its event's name; and `lost` and `found`. A ProblemError is the end, too. */
+	async follow(listener) {
+		let pause = PAUSE;
+		this.#keep();
+		try {
+			for (;;) {
+				try {
+					if (this.id === null) {
+						this.id = await submit(this.order, this.key, this.#leave.signal);
+						this.#keep();
+					}
+					if (this.#stop) await cancel(this.id);
+					for await (const { name, data, id } of watch(this.id, this.#after, this.#leave.signal)) {
+						listener.found();
+						pause = PAUSE;
+						this.#after = id ?? this.#after;
+						await listener[name]?.(data); // a result is kept before the job is forgotten
+						if (name === "result" || name === "error") return;
+					}
+				} catch (error) {
+					if (this.#leave.signal.aborted) return;
+					if (error instanceof ProblemError && (this.id === null || error.problem.status < 500)) throw error;
+				}
+				listener.lost();
+				await online(pause, this.#leave.signal);
+				if (this.#leave.signal.aborted) return;
+				pause = Math.min(pause * 2, LONGEST_PAUSE);
+			}
+		} finally {
+			sessionStorage.removeItem(KEPT);
+		}
+	}
 
-  /** End it on the server, or here if that has been asked for and cannot be done. */
-  async stop() {
-    if (this.#stop) this.#leave.abort();
-    this.#stop = true;
-    if (this.id !== null) await cancel(this.id).catch(() => {}); // `follow` tries again
-  }
+	/** End it on the server, or here if that has been asked for and cannot be done. */
+	async stop() {
+		if (this.#stop) this.#leave.abort();
+		this.#stop = true;
+		if (this.id !== null) await cancel(this.id).catch(() => {}); // `follow` tries again
+	}
 
-  get stopping() {
-    return this.#stop;
-  }
-
-  #keep() {
-    sessionStorage.setItem(KEPT, JSON.stringify({ order: this.order, key: this.key, id: this.id }));
-  }
+	#keep() {
+		sessionStorage.setItem(KEPT, JSON.stringify({ order: this.order, key: this.key, id: this.id }));
+	}
 }
 
-/** Unlike crypto.randomUUID, this is there without TLS, too. */
+/** Unlike crypto.randomUUID, this works without TLS. */
 function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Until it is worth another try: after a pause, or when the network is back. */
 function online(pause, signal) {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      removeEventListener("online", done);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, pause);
-    addEventListener("online", done);
-    signal.addEventListener("abort", done);
-  });
+	return new Promise((resolve) => {
+		const done = () => {
+			clearTimeout(timer);
+			removeEventListener("online", done);
+			signal.removeEventListener("abort", done);
+			resolve();
+		};
+		const timer = setTimeout(done, pause);
+		addEventListener("online", done);
+		signal.addEventListener("abort", done);
+	});
 }

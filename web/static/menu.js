@@ -7,90 +7,88 @@ const LOOK = 1_000;
 const LOOKS = 600;
 
 export class Menu {
-  #form = document.getElementById("order");
-  #warmed = new Map();
-  #looking = false;
+	#form = document.getElementById("order");
+	#warmed = new Map();
+	#looking = false;
 
-  constructor() {
-    this.#form.addEventListener("change", ({ target }) => target.name === "model" && this.#chosen());
-    document.addEventListener("language", () => this.#chosen());
-    this.#chosen();
-    this.#look();
-  }
+	constructor() {
+		this.#form.addEventListener("change", ({ target }) => target.name === "model" && this.#chosen());
+		document.addEventListener("language", () => this.#chosen());
+		this.#chosen();
+		this.#look();
+	}
 
-  get model() {
-    return this.#form.querySelector("[name=model]:checked").value;
-  }
+	get model() {
+		return this.#form.querySelector("[name=model]:checked").value;
+	}
 
-  get kind() {
-    return this.kindOf(this.model);
-  }
+	get kind() {
+		return this.kindOf(this.model);
+	}
 
-  kindOf(model) {
-    return this.#inputs.find((input) => input.value === model)?.dataset.kind;
-  }
+	kindOf(model) {
+		return this.#inputs.find((input) => input.value === model)?.dataset.kind;
+	}
 
-  choose(model) {
-    const input = this.#inputs.find((each) => each.value === model);
-    if (input) input.checked = true;
-    this.#chosen();
-  }
+	choose(model) {
+		const input = this.#inputs.find((each) => each.value === model);
+		if (input) input.checked = true;
+		this.#chosen();
+	}
 
-  /** Somebody is about to order from it. */
-  async warm() {
-    const { model } = this;
-    if (Date.now() - (this.#warmed.get(model) ?? 0) < FRESH) return;
-    this.#warmed.set(model, Date.now());
-    try {
-      const status = await warm(model);
-      this.tell(model, status.state);
-      if (status.state !== "ready") this.#follow();
-    } catch {
-      this.#warmed.delete(model); // the order itself will say what is wrong
-    }
-  }
+	/** Somebody is about to order from it. */
+	async warm() {
+		const { model } = this;
+		if (Date.now() - (this.#warmed.get(model) ?? 0) < FRESH) return;
+		this.#warmed.set(model, Date.now());
+		try {
+			const status = await warm(model);
+			this.tell(model, status.state);
+			if (status.state !== "ready") this.#follow();
+		} catch {
+			this.#warmed.delete(model); // the order itself will say what is wrong
+		}
+	}
 
-  /** What is known of it by now. */
-  tell(model, state) {
-    const awake = [...document.querySelectorAll(".awake")].find((each) => each.dataset.model === model);
-    if (!awake) return;
-    awake.dataset.state = state;
-    awake.dataset.t = `awake.${state}`;
-    awake.textContent = t(awake.dataset.t);
-  }
+	/** What is known of it by now. */
+	tell(model, state) {
+		const awake = [...document.querySelectorAll(".awake")].find((each) => each.dataset.model === model);
+		if (!awake) return;
+		awake.dataset.state = state;
+		awake.dataset.t = `awake.${state}`;
+		awake.textContent = t(awake.dataset.t);
+	}
 
-  get #inputs() {
-    return [...this.#form.querySelectorAll("[name=model]")];
-  }
+	get #inputs() {
+		return [...this.#form.querySelectorAll("[name=model]")];
+	}
 
-  #chosen() {
-    const { kind } = this;
-    this.#form.dataset.kind = kind;
-    document.getElementById("prompt").placeholder = t(kind === "image" ? "prompt.hint.image" : "prompt.hint");
-    const examples = t(`examples.${kind}`).split("|").map((text) => {
-      const example = document.createElement("button");
-      example.type = "button";
-      example.textContent = text;
-      return example;
-    });
-    document.getElementById("examples").replaceChildren(...examples);
-  }
+	#chosen() {
+		const { kind } = this;
+		this.#form.dataset.kind = kind;
+		document.getElementById("prompt").placeholder = t(`prompt.hint.${kind}`);
+		const examples = t(`examples.${kind}`).split("|");
+		const buttons = examples.map((textContent) =>
+			Object.assign(document.createElement("button"), { type: "button", textContent }),
+		);
+		document.getElementById("examples").replaceChildren(...buttons);
+	}
 
-  /** Asking keeps the server awake, so it is done while a model wakes up, and no longer. */
-  async #follow() {
-    if (this.#looking) return;
-    this.#looking = true;
-    for (let looks = 0; looks < LOOKS; looks += 1) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK));
-      if (!document.hidden && !(await this.#look())) break;
-    }
-    this.#looking = false;
-  }
+	/** Asking keeps the server awake, so it is done while a model wakes up, and no longer. */
+	async #follow() {
+		if (this.#looking) return;
+		this.#looking = true;
+		for (let looks = 0; looks < LOOKS; looks += 1) {
+			await new Promise((resolve) => setTimeout(resolve, LOOK));
+			if (!document.hidden && !(await this.#look())) break;
+		}
+		this.#looking = false;
+	}
 
-  /** Whether one is waking. */
-  async #look() {
-    const models = await statuses().catch(() => []);
-    for (const { name, state } of models) this.tell(name, state);
-    return models.some(({ state }) => state === "waking");
-  }
+	/** Whether one is waking. */
+	async #look() {
+		const models = await statuses().catch(() => []);
+		for (const { name, state } of models) this.tell(name, state);
+		return models.some(({ state }) => state === "waking");
+	}
 }

@@ -8,8 +8,8 @@ const root = document.documentElement;
 export const has = (key) => key in languages[root.dataset.lang];
 
 export function t(key, values = {}) {
-  const text = languages[root.dataset.lang][key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+	const text = languages[root.dataset.lang][key] ?? key;
+	return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 /** Seconds as people read them. */
@@ -17,19 +17,19 @@ export const amount = (seconds) => (seconds < 10 ? Math.max(seconds, 0.1).toFixe
 
 /** Say everything again that the server has said in the other language. */
 export function speak(language) {
-  root.dataset.lang = language;
-  root.lang = t("locale");
-  remember("lang", language);
-  for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
-  for (const name of ["placeholder", "aria-label"]) {
-    for (const element of document.querySelectorAll(`[data-t-${name}]`)) {
-      element.setAttribute(name, t(element.getAttribute(`data-t-${name}`)));
-    }
-  }
-  document.dispatchEvent(new Event("language"));
+	root.dataset.lang = language;
+	root.lang = t("locale");
+	remember("lang", language);
+	for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+	for (const name of ["placeholder", "aria-label", "title"]) {
+		for (const element of document.querySelectorAll(`[data-t-${name}]`)) {
+			element.setAttribute(name, t(element.getAttribute(`data-t-${name}`)));
+		}
+	}
+	document.dispatchEvent(new Event("language"));
 }
 
 /** In a cookie, so that the server renders the next page this way from the start. */
 export function remember(name, value) {
-  document.cookie = `${name}=${value}; Path=/; Max-Age=31536000; SameSite=Lax`;
+	document.cookie = `${name}=${value}; Path=/; Max-Age=31536000; SameSite=Lax`;
 }
