@@ -71,6 +71,10 @@ LABELS: dict[str, Rule] = {
 
 
 REQUIRED = {
+    "Ingress.networking.k8s.io": {
+        "nginx.ingress.kubernetes.io/proxy-buffering",
+        "nginx.ingress.kubernetes.io/proxy-read-timeout",
+    },
     "InMemoryChannel.messaging.knative.dev": {"eventing.knative.dev/scope", "messaging.knative.dev/async-handler"},
     "ServingRuntime.serving.kserve.io": {"serving.kserve.io/enable-prometheus-scraping"},
 }

@@ -31,7 +31,7 @@ NOBODY_REFERS_TO = {
 }  # fmt: skip
 FREE = re.compile(
     r"spec\.(description|timezone|schedule)$|"  # read by people, or everything is allowed
-    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|\bsub$|"  # the user's own
+    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|"  # the user's own
     r"^(metadata\.)?namespace$"  # which may be any, and all else follows
 )
 """Texts that may say anything, so that no change of them is an error."""

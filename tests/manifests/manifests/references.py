@@ -209,6 +209,9 @@ class _World:
                 yield "binds nothing"
         if thing.kind == "NetworkPolicy.networking.k8s.io":
             yield from self._policy(thing)
+        if thing.kind == "EventPolicy.eventing.knative.dev":
+            for sender in thing.spec["from"]:
+                yield from _subject(thing, sender["sub"])
         config = thing.spec.get("config") if thing.kind == "Broker.eventing.knative.dev" else None
         if config and (config["apiVersion"], config["kind"]) not in BROKER_CONFIGS:
             yield f"config: nobody knows {config['kind']} of {config['apiVersion']}"
@@ -242,6 +245,8 @@ class _World:
 
     def _addresses(self, thing: Object, container: dict[str, Any]) -> Iterator[str]:
         values = environment(container)
+        for subject in json.loads(values.get("EVENTS_SUBJECTS", "[]")):
+            yield from _subject(thing, subject)
         models = json.loads(values.get("MODELS", "{}"))
         for name, model in models.items():
             url = urlsplit(model["url"])
@@ -302,10 +307,8 @@ class _World:
             for peer in rule.get("from") or []:
                 if "podSelector" in peer and not self._pods(peer["podSelector"]):
                     yield "lets in nobody"
-                named = [value for _, value in walk(peer.get("namespaceSelector", {})) if isinstance(value, str)]
-                known = NAMESPACES | {"kubernetes.io/metadata.name", "In"}
-                if set(named) - known:
-                    yield f"there is no namespace {sorted(set(named) - known)}"
+                if "namespaceSelector" in peer and not _selects_namespaces(peer["namespaceSelector"]):
+                    yield f"there is no namespace {peer['namespaceSelector']}"
 
     def as_a_whole(self) -> Iterator[str]:
         if not {"text", "image"} <= set(self.predictors):
@@ -357,6 +360,21 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     expressions = selector.get("matchExpressions") or []
     return wanted.items() <= labels.items() and all(
         each["operator"] == "In" and labels.get(each["key"]) in each["values"] for each in expressions
+    )
+
+
+def _subject(thing: Object, subject: str) -> Iterator[str]:
+    if not re.fullmatch(rf"system:serviceaccount:{thing.namespace}:(\*|[a-z0-9-]+)", subject):
+        yield f"{subject} is nobody of this namespace"
+
+
+def _selects_namespaces(selector: dict[str, Any]) -> bool:
+    """By nothing but the name, and each of them may be there."""
+    terms = [(key, "In", [value]) for key, value in (selector.get("matchLabels") or {}).items()]
+    terms += [(each["key"], each["operator"], each["values"]) for each in selector.get("matchExpressions") or []]
+    return bool(terms) and all(
+        (key, operator) == ("kubernetes.io/metadata.name", "In") and set(values) <= NAMESPACES
+        for key, operator, values in terms
     )
 
 
