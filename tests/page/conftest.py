@@ -42,7 +42,7 @@ WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
 Open = Callable[..., Awaitable[Page]]
-Shoot = Callable[[Page, str], Awaitable[Path]]
+Shoot = Callable[..., Awaitable[Path]]
 
 
 class Kitchen:
@@ -251,14 +251,21 @@ async def visit(browser: Browser) -> AsyncGenerator[Open]:
     assert [text for text in found if not any(part in text for part in allowed)] == []
 
 
+@pytest.fixture(scope="module")
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 @pytest.fixture
-def shoot(request: pytest.FixtureRequest) -> Shoot:
+def shoot() -> Shoot:
     """A picture of the page, kept under data/page."""
 
-    async def take(page: Page, name: str) -> Path:
+    async def take(page: Page, name: str, *, full_page: bool = True) -> Path:
         SHOTS.mkdir(parents=True, exist_ok=True)
         path = SHOTS / f"{name}.png"
-        await page.screenshot(path=path, full_page=True, animations="disabled")
+        await page.screenshot(path=path, full_page=full_page, animations="disabled")
         return path
 
     return take

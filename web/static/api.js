@@ -1,4 +1,4 @@
-// The server's addresses, which are anybody's: see /openapi.json.
+// The server's addresses: see /openapi.json.
 import { events } from "./eventstream.js";
 
 /** The server has said what is wrong. Everything else that a call throws is a broken connection. */
