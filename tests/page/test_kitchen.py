@@ -78,3 +78,16 @@ async def test_a_poem_and_a_picture_from_models_that_were_asleep(house: str, vis
     await page.locator("[data-act=again]").first.click()
     await expect(page.locator("#shelf li")).to_have_count(4, timeout=LIMIT * 1000)
     assert await page.locator("#text").inner_text() == poem  # the same seed
+
+
+async def test_the_same_on_a_phone_in_the_dark(house: str, visit: Open, shoot: Shoot) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    page = await visit(house, locale="zh-CN", color_scheme="dark", **phone)
+    for model, prompt in (("painter", "画一只狐狸"), ("poet", "写一首关于江上月夜的诗")):
+        await page.locator(f"[name=model][value={model}]").check()
+        await page.locator("#prompt").fill(prompt)
+        await page.locator("#serve").click()
+        await expect(page.locator("#stage")).to_have_attribute("data-state", "done", timeout=LIMIT * 1000)
+    await expect(page.locator("#stage")).to_be_in_viewport(ratio=0.9)  # without scrolling there by hand
+    await expect(page.locator("#shelf li")).to_have_count(2)
+    await shoot(page, "page-phone-dark", full_page=False)
