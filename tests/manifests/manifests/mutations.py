@@ -58,17 +58,18 @@ class Mutation:
             parent.clear()
             parent.update(items)
         elif self.sort == "wrong type":
-            parent[key] = _of_another_type(parent[key], chance, quotes=self._quotes_matter(parent))
+            parent[key] = _of_another_type(parent[key], chance, quotes=self._quotes_matter(documents[self.document]))
         elif self.sort == "dangling name":
             parent[key] = _another_name(parent[key], chance)
         else:
             parent[key] = _another_port(parent[key], chance)
         path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
 
-    def _quotes_matter(self, parent: Any) -> bool:
+    def _quotes_matter(self, document: Any) -> bool:
         """kustomize itself quotes annotations, and Kubernetes takes a quantity with and without."""
-        place = [*map(str, self.place), str(parent.get("path", "")) if isinstance(parent, dict) else ""]
-        return re.search(r"annotations|limits|requests", " ".join(place)) is None
+        patched = _at(document, self.place[:1]).get("path", "") if isinstance(document, list) else ""
+        place = " ".join(map(str, [patched, *self.place]))
+        return re.search(r"annotations|limits|requests", place) is None
 
 
 def draw(root: Path, count: int, seed: int) -> Iterator[Mutation]:
@@ -102,8 +103,9 @@ def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
     key = place[-1]
     if isinstance(key, str):
         yield "renamed key"
-    if value is not None:
-        yield "wrong type"
+    if value is None or (key == "value" and _at(document, place[:-1]).get("name") == "NAMESPACE"):
+        return  # kustomize writes that in
+    yield "wrong type"
     if isinstance(value, str) and not _is_free(document, place):
         yield "dangling name"
     if ("port" in str(key).lower() and isinstance(value, int)) or (
@@ -114,8 +116,6 @@ def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
 
 def _is_free(document: Any, place: Place) -> bool:
     path = ".".join(map(str, place))
-    if place[-1] == "value" and _at(document, place[:-1]).get("name") == "NAMESPACE":
-        return True  # kustomize writes it in
     kind = document.get("kind") if isinstance(document, dict) else None
     return FREE.search(path) is not None or (path == "metadata.name" and kind in NOBODY_REFERS_TO)
 

@@ -145,6 +145,8 @@ class _World:
             yield "is for HTTP"
         for port in thing.spec["ports"]:
             target = str(port.get("targetPort", port["port"]))
+            if port["name"] != target:
+                yield f"the port {target} is called {port['name']}"
             for pod in pods:
                 ports = [port for container in pod.containers for port in container.get("ports") or []]
                 if target not in {str(port["containerPort"]) for port in ports} | {port.get("name") for port in ports}:
@@ -292,10 +294,7 @@ class _World:
             opened = {port["port"] for rule in thing.spec["ingress"] for port in rule["ports"]}
             if opened != KNATIVE_PORTS | {PREDICTOR_PORT}:
                 yield f"opens {sorted(opened)}"
-        for _, each in walk(selector):
-            if isinstance(each, dict) and "values" in each:
-                for value in set(each["values"]) - {_pod_labels(pod).get(each["key"]) for pod in pods}:
-                    yield f"no pods are {value}"
+        yield from self._each_value(selector)
         ports = {port["containerPort"] for pod in pods for one in pod.containers for port in one.get("ports") or []}
         names = {port.get("name") for pod in pods for one in pod.containers for port in one.get("ports") or []}
         for rule in thing.spec.get("ingress") or []:
@@ -305,10 +304,18 @@ class _World:
                 ):
                     yield f"nobody listens on {port['port']}"
             for peer in rule.get("from") or []:
-                if "podSelector" in peer and not self._pods(peer["podSelector"]):
-                    yield "lets in nobody"
+                if "podSelector" in peer:
+                    yield from self._each_value(peer["podSelector"])
+                    if not self._pods(peer["podSelector"]):
+                        yield "lets in nobody"
                 if "namespaceSelector" in peer and not _selects_namespaces(peer["namespaceSelector"]):
                     yield f"there is no namespace {peer['namespaceSelector']}"
+
+    def _each_value(self, selector: dict[str, Any]) -> Iterator[str]:
+        pods = self._pods(selector)
+        for each in selector.get("matchExpressions") or []:
+            for value in set(each["values"]) - {_pod_labels(pod).get(each["key"]) for pod in pods}:
+                yield f"no pods are {value}"
 
     def as_a_whole(self) -> Iterator[str]:
         if not {"text", "image"} <= set(self.predictors):
