@@ -31,6 +31,11 @@ PLAIN_POD_FIELDS = {
     "responseStartTimeoutSeconds", "imagePullSecrets",
 }  # fmt: skip
 KSERVE_FIELDS = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout"}
+RUNTIME_FIELDS = {"annotations", "protocolVersions", "supportedModelFormats"}
+SECURITY_FIELDS = {
+    "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot", "runAsUser",
+    "seccompProfile",
+}  # fmt: skip
 FLAGGED_FIELDS = {
     "runtimeClassName": "kubernetes.podspec-runtimeclassname",
     "tolerations": "kubernetes.podspec-tolerations",
@@ -192,6 +197,8 @@ def _pod(spec: dict[str, Any]) -> Iterator[str]:
     for container in spec["containers"]:
         for name in set(container) - CONTAINER_FIELDS:
             yield f"containers.{name}: Knative does not allow it"
+        for name in set(container.get("securityContext") or {}) - SECURITY_FIELDS:
+            yield f"containers.securityContext.{name}: Knative does not allow it"
         ports = container.get("ports") or []
         if len(ports) != 1:
             yield "containers.ports: Knative takes exactly one"
@@ -214,7 +221,8 @@ def check_flags(objects: list[Object], flags: Collection[str]) -> Iterator[str]:
             flag = FLAGGED_FIELDS.get(name)
             if flag and flag not in flags:
                 yield f"{thing.title}: {name} needs the feature {flag}"
-            if not flag and name not in PLAIN_POD_FIELDS | KSERVE_FIELDS and "serving.knative.dev" in thing.kind:
+            known = PLAIN_POD_FIELDS | KSERVE_FIELDS | (RUNTIME_FIELDS if "Runtime" in thing.kind else set())
+            if not flag and name not in known:
                 yield f"{thing.title}: {name} is not known to Knative"
         claims = [
             volume["persistentVolumeClaim"]

@@ -70,6 +70,8 @@ LABELS: dict[str, Rule] = {
 }
 
 
+NAMESAKES = {"Service", "PersistentVolumeClaim", "PodDisruptionBudget.policy"}
+"""Beside what makes pods: kinds whose objects are called what their labels say."""
 REQUIRED = {
     "Ingress.networking.k8s.io": {
         "nginx.ingress.kubernetes.io/proxy-buffering",
@@ -102,7 +104,8 @@ def check(thing: Object) -> Iterator[str]:
     if name in pods and pods[name] != thing.labels.get(name):
         yield f"metadata.labels: {name} is not that of its pods"
     called = thing.labels.get("app.kubernetes.io/component", thing.labels.get(name))
-    if thing.containers and thing.kind != "ServingRuntime.serving.kserve.io" and thing.name != called:
+    makes_pods = thing.containers and thing.kind != "ServingRuntime.serving.kserve.io"
+    if (makes_pods or thing.kind in NAMESAKES) and thing.name != called:
         yield f"metadata.name: is called {called} by its labels"
     in_cluster = thing.namespace.startswith("knative-")
     if thing.labels.get("app.kubernetes.io/part-of") != "shangcai" and not in_cluster:
