@@ -214,6 +214,7 @@ def test_values_are_of_their_form(spec: dict[str, Any], problem: str | None) -> 
         ({"image": "shangcai/web"}, "nobody knows"),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mb"]}, None),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--maxmemory", "768mib"]}, "memory value"),
+        ({"image": "valkey/valkey:8.1-alpine", "args": ["u--maxmemory", "768mb"]}, "config file"),
         ({"image": "valkey/valkey:8.1-alpine", "args": ["--save", "", "--maxmem", "768mb"]}, "Bad directive"),
         ({"image": "valkey/valkey:8.1-alpine", "args": [], "env": [{"name": "PORT", "value": "1"}]}, "reads something"),
         ({"image": f"shangcai/web:{VERSION}", "name": "web", "env": [{"name": "HOME", "value": "/root"}]}, "HOME"),

