@@ -101,8 +101,9 @@ def check(thing: Object) -> Iterator[str]:
         yield f"metadata.annotations: {key} is missing"
     name = "app.kubernetes.io/name"
     pods = (thing.template.get("metadata") or {}).get("labels", {})
-    if name in pods and pods[name] != thing.labels.get(name):
-        yield f"metadata.labels: {name} is not that of its pods"
+    for key in pods.keys() & thing.labels.keys():
+        if pods[key] != thing.labels[key]:
+            yield f"metadata.labels: {key} is not that of its pods"
     called = thing.labels.get("app.kubernetes.io/component", thing.labels.get(name))
     makes_pods = thing.containers and thing.kind != "ServingRuntime.serving.kserve.io"
     if (makes_pods or thing.kind in NAMESAKES) and thing.name != called:

@@ -322,6 +322,13 @@ class _World:
             yield "a predictor is missing"
         if not any(thing.kind == "Namespace" for thing in self.objects):
             yield "the namespace is missing"
+        policies = [
+            thing for thing in self.objects if thing.kind.startswith("NetworkPolicy") and "ingress" in thing.spec
+        ]
+        reached = [pod.title for policy in policies for pod in self._pods(policy.spec["podSelector"])]
+        for thing in self.objects:
+            if any(container.get("ports") for container in thing.containers) and thing.title not in reached:
+                yield f"no policy lets anybody in to {thing.title}"
         brokers = [thing for thing in self.objects if thing.kind == "Broker.eventing.knative.dev"]
         for kind in NAMES if brokers else ():
             if not any(thing.name == kind for thing in self.objects if thing.kind.startswith("EventType")):
