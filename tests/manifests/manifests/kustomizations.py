@@ -80,8 +80,9 @@ def check_targets(folder: Path, objects: list[Object]) -> Iterator[str]:
             continue
         document = yaml.safe_load(file.read_text())
         for patch in document.get("patches", []):
-            if "target" in patch and not any(_selects(patch["target"], thing) for thing in objects):
-                yield f"{file.parent.name}/{FILE}: the patch {patch.get('path')} has no target {patch['target']}"
+            for target in _each(patch["target"]) if "target" in patch else ():
+                if not any(_selects(target, thing) for thing in objects):
+                    yield f"{file.parent.name}/{FILE}: the patch {patch.get('path')} has no target {target}"
         for replacement in document.get("replacements", []):
             for target in replacement["targets"]:
                 if not any(_selects(target["select"], thing) for thing in objects):
@@ -91,6 +92,12 @@ def check_targets(folder: Path, objects: list[Object]) -> Iterator[str]:
             for image in document.get("images", []):
                 if not any(used.startswith(f"{image['newName']}:") for used in images):
                     yield f"{FILE}: there is no image {image['name']}"
+
+
+def _each(target: dict[str, str]) -> list[dict[str, str]]:
+    """One for each name, where they are written (text|image)-requests."""
+    names = re.fullmatch(r"\(([^()]+)\)(.*)", target.get("name", ""))
+    return [target | {"name": name + names[2]} for name in names[1].split("|")] if names else [target]
 
 
 def _selects(target: dict[str, str], thing: Object) -> bool:

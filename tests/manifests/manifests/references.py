@@ -68,6 +68,8 @@ class _World:
         account = thing.pod.get("serviceAccountName")
         if account and ("ServiceAccount", account) not in self.named:
             yield f"there is no service account {account}"
+        if account and account != (thing.name if our_image(thing.containers[0]) == "web" else "predictor"):
+            yield f"the service account {account} is somebody else's"
         for volume in thing.pod.get("volumes") or []:
             claim = volume.get("persistentVolumeClaim")
             if claim and ("PersistentVolumeClaim", claim["claimName"]) not in self.named:
@@ -418,6 +420,7 @@ def _node_group(spec: dict[str, Any]) -> Iterator[str]:
         yield "claim and volume do not fit"
     if claim["resources"]["requests"]["storage"] != volume["capacity"]["storage"]:
         yield "claim and volume are of different sizes"
-    keys = [value["key"] for _, value in walk(volume["nodeAffinity"]) if isinstance(value, dict) and "key" in value]
-    if keys != ["nvidia.com/gpu.present"] or not volume["local"]["path"].startswith("/"):
+    nodes = [value for _, value in walk(volume["nodeAffinity"]) if isinstance(value, dict) and "key" in value]
+    wanted = [{"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}]
+    if nodes != wanted or not volume["local"]["path"].startswith("/"):
         yield "is on no nodes"
