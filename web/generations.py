@@ -178,15 +178,10 @@ class Generations:
         while True:
             if queued and readiness is not None:
                 upcoming = asyncio.ensure_future(anext(entries, None))
-                try:
-                    async with aclosing(Narration(readiness, "queued").until(upcoming)) as statuses:
-                        async for status in statuses:
-                            yield status
-                    entry = upcoming.result()
-                finally:
-                    if not upcoming.done():
-                        upcoming.cancel()
-                        await asyncio.wait({upcoming})
+                async with aclosing(Narration(readiness, "queued").until(upcoming)) as statuses:
+                    async for status in statuses:
+                        yield status
+                entry = upcoming.result()
             else:
                 entry = await anext(entries, None)
             if entry is None:

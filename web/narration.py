@@ -27,19 +27,25 @@ class Narration:
         self._told_at = 0.0
 
     async def until(self, upcoming: asyncio.Future[Any]) -> AsyncGenerator[StatusEvent]:
-        """The statuses of a generation until there is something else to tell of it, or no more to wait for."""
+        """The statuses of a generation until there is something else to tell of it, or no more to wait for. Closing
+        them gives up what is `upcoming`."""
         patience = 0.0  # for what is there already
-        while True:
-            bell = asyncio.ensure_future(self._readiness.bell.wait())
-            try:
-                await asyncio.wait({upcoming, bell}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                bell.cancel()
-            if upcoming.done():
-                return
-            for status in self._news(silent=patience > 0):
-                yield status
-            patience = SILENCE_SECONDS if patience == 0 else TELL_SECONDS
+        try:
+            while True:
+                bell = asyncio.ensure_future(self._readiness.bell.wait())
+                try:
+                    await asyncio.wait({upcoming, bell}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    bell.cancel()
+                if upcoming.done():
+                    return
+                for status in self._news(silent=patience > 0):
+                    yield status
+                patience = SILENCE_SECONDS if patience == 0 else TELL_SECONDS
+        finally:
+            if not upcoming.done():
+                upcoming.cancel()
+                await asyncio.wait({upcoming})
 
     def note(self, status: StatusEvent) -> bool:
         """That this status comes from somewhere else; whether it is to be told."""
@@ -64,15 +70,10 @@ async def narrated(readiness: Readiness, events: AsyncGenerator[LiveEvent]) -> A
     """The events of a generation, and before them what it waits for. `events` are closed by whoever made them."""
     narration = Narration(readiness)
     first = asyncio.ensure_future(anext(events))
-    try:
-        async with aclosing(narration.until(first)) as statuses:
-            async for status in statuses:
-                yield status
-        event = first.result()
-    finally:
-        if not first.done():
-            first.cancel()
-            await asyncio.wait({first})
+    async with aclosing(narration.until(first)) as statuses:
+        async for status in statuses:
+            yield status
+    event = first.result()
     if not isinstance(event, StatusEvent) or narration.note(event):
         yield event
     async for event in events:

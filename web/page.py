@@ -55,7 +55,7 @@ class Page:
         self._generate = generate
         self._assets = assets
         self._texts = {language: _texts(assets.text(f"{language}.js")) for language in LANGUAGES}
-        self._rendered: dict[tuple[str, str], bytes] = {}
+        self._rendered: dict[tuple[str, str], _Rendered] = {}
 
     async def serve(self, request: Request) -> Response:
         return await (self._take(request) if request.method == "POST" else self._show(request))
@@ -66,15 +66,15 @@ class Page:
             return self._discovery
         language, theme = self._language(request), _theme(request)
         if (language, theme) not in self._rendered:
-            self._rendered[language, theme] = self._render(language, theme)
-        body = self._rendered[language, theme]
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-        headers = {**_HEADERS, "Cache-Control": "no-cache", "ETag": tag, "Content-Language": language}
+            self._rendered[language, theme] = _Rendered(self._render(language, theme))
+        page = self._rendered[language, theme]
+        headers = {**_HEADERS, "Cache-Control": "no-cache", "ETag": page.tag, "Content-Language": language}
         known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
-        if tag in known:
+        if page.tag in known:
             return Response(status_code=304, headers=headers)
+        body = page.body
         if takes_gzip(request.headers):
-            body, headers["Content-Encoding"] = packed(body), "gzip"
+            body, headers["Content-Encoding"] = page.packed, "gzip"
         return Response(body, headers=headers, media_type=HTML)
 
     async def _take(self, request: Request) -> Response:
@@ -184,6 +184,13 @@ class Page:
         sentence = texts.get(f"problem.{error.kind.slug}", texts["problem"])
         sentence = sentence.replace("{title}", error.problem.title).replace("{detail}", error.problem.detail)
         return sentence if retry is None else f"{sentence} {texts['retry'].replace('{seconds}', str(retry))}"
+
+
+class _Rendered:
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.packed = packed(body)
+        self.tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 _NUMBERS = {"seed", "max_tokens", "temperature", "steps"}

