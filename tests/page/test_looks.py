@@ -116,12 +116,16 @@ async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> N
     poet.serve(*POEM, None)
     await served(page, "春雨")
     await expect(page.locator("#shelf li")).to_have_count(1)
+    await page.locator("#shelf li").scroll_into_view_if_needed()  # or what it says is not rendered
+    await expect(page.locator("#shelf li")).to_contain_text(POEM, use_inner_text=True)
     await page.locator("#language").click()
     switched = (await page.locator("body").inner_text()).splitlines()
     rendered = await visit(url, locale="zh-CN")
     poet.serve(*POEM, None)
     await served(rendered, "春雨")
     await expect(rendered.locator("#shelf li")).to_have_count(1)
+    await rendered.locator("#shelf li").scroll_into_view_if_needed()  # or what it says is not rendered
+    await expect(rendered.locator("#shelf li")).to_contain_text(POEM, use_inner_text=True)
     fresh = (await rendered.locator("body").inner_text()).splitlines()
 
     def unnumbered(lines: list[str]) -> list[str]:
