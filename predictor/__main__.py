@@ -10,19 +10,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
-from predictor import supervisor
-from predictor.cpu_quota import limit_threads
-from predictor.deferral import deferring
-from predictor.engine import ModelError
+from predictor.engine.base import ModelError
+from predictor.loading import systemd
+from predictor.loading.cpu_quota import limit_threads
+from predictor.loading.deferred_imports import deferring
+from predictor.loading.model_source import check_source
+from predictor.loading.startup import Startup, process_age
 from predictor.settings import Settings
-from predictor.source import check_source
-from predictor.startup import Startup, process_age
 from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
-    from predictor.event_routes import Subscriber
-    from predictor.model import GenerationModel
+    from predictor.events.subscriber import Subscriber
+    from predictor.protocols.model import GenerationModel
 
 
 def main() -> int:
@@ -42,11 +42,11 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     try:
         kind = check_source(settings.model, settings.kind)
-        listener = supervisor.inherited_listener() or listen(settings.host, settings.port)
+        listener = systemd.inherited_listener() or listen(settings.host, settings.port)
         if settings.grpc_port:
             listen(settings.host, settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
     except (ModelError, OSError) as error:
-        supervisor.tell_failure(str(error))
+        systemd.tell_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)
         return 1
     startup.note("port open", startup.seconds)
@@ -55,7 +55,7 @@ def main() -> int:
     del sys.argv[1:]
     # What is not used: its client of Kubernetes, and pandas, of which it wants a name for annotations.
     with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
-        from predictor.server import PredictorServer
+        from predictor.server.model_server import PredictorServer
 
         model = _model(settings, kind)
     model.startup = startup
@@ -83,13 +83,13 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         "memory": settings.memory,
     }
     if kind == "image":
-        from predictor.diffusers_engine import DiffusersEngine
-        from predictor.picture_model import PictureModel
+        from predictor.pictures.diffusers_engine import DiffusersEngine
+        from predictor.protocols.picture_model import PictureModel
 
         painter = DiffusersEngine(settings.model, slots=settings.slots, **common)
         return PictureModel(settings.served_name, painter, request_seconds=settings.request_seconds)
-    from predictor.model import TextModel
-    from predictor.transformers_engine import TransformersEngine
+    from predictor.protocols.model import TextModel
+    from predictor.text.transformers_engine import TransformersEngine
 
     writer = TransformersEngine(
         settings.model, max_length=settings.max_length, load_format=settings.load_format, **common
@@ -98,10 +98,10 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
 
 
 def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
-    from predictor.announcements import Announcer
-    from predictor.event_replies import Replies
-    from predictor.event_routes import Subscriber
-    from predictor.redelivery import Ledger
+    from predictor.events.deduplication import Ledger
+    from predictor.events.progress import Announcer
+    from predictor.events.replies import Replies
+    from predictor.events.subscriber import Subscriber
 
     source = settings.source
     artifacts = replicas = announcer = None
@@ -110,7 +110,7 @@ def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
 
         artifacts = Artifacts(settings.artifacts_url)
     if settings.store_url:
-        from predictor.replicas import Replicas
+        from predictor.events.redis_reply_store import Replicas
 
         replicas = Replicas(
             settings.store_url,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from predictor.engine import Painted
+from predictor.engine.base import Painted
 
 if TYPE_CHECKING:
-    from predictor.admission import Admission, Job
-    from predictor.engine import End
+    from predictor.engine.admission import Admission, Job
+    from predictor.engine.base import End
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)

@@ -6,31 +6,31 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from predictor.engine import ModelError
+from predictor.engine.base import ModelError
+from predictor.loading.model_source import check_source
 from predictor.settings import PlanSettings
-from predictor.source import check_source
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
     import torch
 
-    from predictor.capacity import Plan
+    from predictor.text.capacity import Plan
 
 
 def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
-    from predictor.checkpoint import load_checkpoint
+    from predictor.text.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None, settings.load_format)
-    from predictor.batch_check import why_not_batched
-    from predictor.capacity import plan_slots
+    from predictor.text.batch_check import why_not_batched
+    from predictor.text.capacity import plan_slots
 
     most = 1 if why_not_batched(checkpoint.model) else settings.max_concurrency
     return plan_slots(checkpoint, settings.max_length, most, settings.memory), checkpoint.device
 
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
-    from predictor.picture_capacity import plan_pictures
-    from predictor.pipeline import load_pipeline
+    from predictor.pictures.capacity import plan_pictures
+    from predictor.pictures.pipeline import load_pipeline
 
     pipeline = load_pipeline(settings.model, settings.device, settings.dtype, lambda _: None)
     return plan_pictures(pipeline, settings.max_concurrency, settings.memory), pipeline.device
@@ -46,7 +46,7 @@ def print_plan(argv: list[str]) -> int:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
-    from predictor.capacity import PROCESS_BYTES
+    from predictor.text.capacity import PROCESS_BYTES
 
     on_gpu = device.type != "cpu"
     # A GPU's slots live on the GPU; the host needs room for Python and for the weights on their way through.

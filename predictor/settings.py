@@ -12,11 +12,11 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
 from contract.request import Kind
-from predictor.event_replies import default_source
-from predictor.redelivery import REPLIES, REPLY_BYTES, REPLY_SECONDS
-from predictor.source import MOUNT_POINT
-from predictor.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
-from predictor.weights import LoadFormat
+from predictor.events.deduplication import REPLIES, REPLY_BYTES, REPLY_SECONDS
+from predictor.events.replies import default_source
+from predictor.loading.model_source import MOUNT_POINT
+from predictor.loading.weights import LoadFormat
+from predictor.text.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 

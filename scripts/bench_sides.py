@@ -62,7 +62,7 @@ def in_passing(work: Callable[[], Any]) -> Any:
 
 
 def load(model: Path, dtype: str) -> Any:
-    from predictor.checkpoint import load_checkpoint
+    from predictor.text.checkpoint import load_checkpoint
 
     return load_checkpoint(str(model), "auto", dtype, lambda _: None)
 
@@ -115,8 +115,8 @@ def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]
 @contextmanager
 def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
     from contract.request import Sampling
-    from predictor.engine import Finished, TextTask, Token
-    from predictor.transformers_engine import TransformersEngine
+    from predictor.engine.base import Finished, TextTask, Token
+    from predictor.text.transformers_engine import TransformersEngine
 
     server = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)
     in_passing(lambda: server.load(lambda _: None))

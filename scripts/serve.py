@@ -23,9 +23,9 @@ from run_folder import RunFolder
 from supervisor import HOST, Ended, Served, Supervisor
 
 from contract import Kind
-from predictor.engine import ModelError
+from predictor.engine.base import ModelError
+from predictor.loading.model_source import check_source
 from predictor.settings import NAME_PATTERN
-from predictor.source import check_source
 from wire.listener import listen
 
 EMBEDDED = ("poet", "painter")

@@ -178,7 +178,8 @@ def test_a_start_compiles_nothing(image: str, within: Callable[..., str]) -> Non
     """Python says "code object from" of what it had to compile."""
     imports = {
         "web": "web.__main__, web.redis_store, jwt",
-        "predictor": "predictor.server, predictor.transformers_engine, predictor.diffusers_engine, predictor.replicas",
+        "predictor": "predictor.server.model_server, predictor.text.transformers_engine, "
+        "predictor.pictures.diffusers_engine, predictor.events.redis_reply_store",
     }
     said = within(image, "sh", "-c", f"{PYTHON} -v -c 'import {imports[image]}' 2>&1")
     assert "matches /app/" in said  # or nothing would be looked at

@@ -13,13 +13,13 @@ from fastapi import FastAPI
 from manifests.references import PATHS, PROBES
 from starlette.routing import Match
 
-from predictor.engine import Engine
+from predictor.engine.base import Engine
 from web.app import create_app
 from web.settings import Settings
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.model import TextModel
-    from predictor.server import PredictorServer
+    from predictor.protocols.model import TextModel
+    from predictor.server.model_server import PredictorServer
 
 REQUESTS = {
     room: [*(("POST", path) for path in PATHS[room]), *(("GET", path) for path in PROBES[room])]

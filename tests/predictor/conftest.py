@@ -25,19 +25,19 @@ from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
 from contract.result import FinishReason
-from predictor.admission import Admission, Job
-from predictor.engine import Engine, Finished, Generation, Started, Task, TextTask, Token
-from predictor.transformers_engine import TextJob, TransformersEngine
+from predictor.engine.admission import Admission, Job
+from predictor.engine.base import Engine, Finished, Generation, Started, Task, TextTask, Token
+from predictor.text.transformers_engine import TextJob, TransformersEngine
 from wire.listener import listen
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.model import TextModel
-    from predictor.server import PredictorServer
+    from predictor.protocols.model import TextModel
+    from predictor.server.model_server import PredictorServer
 
 if TYPE_CHECKING:
-    from predictor.batch import Batch
-    from predictor.cook import Cook
-    from predictor.event_routes import Subscriber
+    from predictor.engine.scheduler import Cook
+    from predictor.events.subscriber import Subscriber
+    from predictor.text.batch import Batch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
 
@@ -352,8 +352,8 @@ class Kitchen:
 @pytest.fixture
 def kitchen(loaded: TransformersEngine) -> Iterator[Callable[..., Kitchen]]:
     """Puts a kitchen together, with so many slots; it is closed after the test."""
-    from predictor.batch import Batch
-    from predictor.cook import Cook
+    from predictor.engine.scheduler import Cook
+    from predictor.text.batch import Batch
 
     made: list[Kitchen] = []
 

@@ -11,8 +11,8 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.admission import Admission, Job, Pace
-from predictor.engine import Generation
+from predictor.engine.admission import Admission, Job, Pace
+from predictor.engine.base import Generation
 
 
 def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> Job:

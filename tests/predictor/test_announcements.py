@@ -19,10 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
-from predictor.announcements import PACE_SECONDS, QUEUE, SEND_SECONDS, Announcer
-from predictor.engine import Progress, Started, Token
-from predictor.event_routes import Subscriber
-from predictor.startup import Startup
+from predictor.engine.base import Progress, Started, Token
+from predictor.events.progress import PACE_SECONDS, QUEUE, SEND_SECONDS, Announcer
+from predictor.events.subscriber import Subscriber
+from predictor.loading.startup import Startup
 from wire.cloudevents import read_events, write_event
 
 DEADLINE = 60.0

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.batch
-from predictor.batch import Batch, Row
-from predictor.sampler import RowSampling
+import predictor.text.batch
+from predictor.text.batch import Batch, Row
+from predictor.text.sampler import RowSampling
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def llama() -> Any:
 
 @pytest.fixture(autouse=True)
 def short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor.batch, "PREFILL_TOKENS", 8)
+    monkeypatch.setattr(predictor.text.batch, "PREFILL_TOKENS", 8)
 
 
 class CheckedBatch(Batch):

@@ -13,9 +13,9 @@ import torch
 import transformers
 
 from contract.request import Sampling
-from predictor.batch_check import why_not_batched
-from predictor.engine import TextTask
-from predictor.transformers_engine import TransformersEngine
+from predictor.engine.base import TextTask
+from predictor.text.batch_check import why_not_batched
+from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.capacity
-from predictor.batch import Batch
-from predictor.capacity import MARGIN, PROCESS_BYTES, Cost, available_memory, measure_cost, memory_share, plan_slots
-from predictor.checkpoint import Checkpoint, load_checkpoint
-from predictor.engine import ModelError
+import predictor.text.capacity
+from predictor.engine.base import ModelError
+from predictor.text.batch import Batch
+from predictor.text.capacity import (
+    MARGIN,
+    PROCESS_BYTES,
+    Cost,
+    available_memory,
+    measure_cost,
+    memory_share,
+    plan_slots,
+)
+from predictor.text.checkpoint import Checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +53,8 @@ def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Check
 def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
     from random import Random
 
-    from predictor.batch import Row
-    from predictor.sampler import RowSampling
+    from predictor.text.batch import Row
+    from predictor.text.sampler import RowSampling
 
     batch = Batch(checkpoint.model, capacity=3, length=64)
     batch.join(Row([5, 6], RowSampling(0.0, 0, 1.0, 0.0, 1.0, Random(0)), lambda _: True))
@@ -115,8 +123,10 @@ def cgroup(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], int]:
                     return files[name]
                 raise FileNotFoundError(name)
 
-        monkeypatch.setattr(predictor.capacity, "Path", Files)
-        monkeypatch.setattr("predictor.capacity.os.sysconf", lambda name: 2**24 if name == "SC_PHYS_PAGES" else 4096)
+        monkeypatch.setattr(predictor.text.capacity, "Path", Files)
+        monkeypatch.setattr(
+            "predictor.text.capacity.os.sysconf", lambda name: 2**24 if name == "SC_PHYS_PAGES" else 4096
+        )
         return available_memory(torch.device("cpu"))
 
     return available
@@ -143,7 +153,7 @@ def test_a_container_has_what_its_cgroup_gives_it(
 def test_a_part_of_the_memory_is_no_more_than_there_is(
     monkeypatch: pytest.MonkeyPatch, memory: int | None, expected: int
 ) -> None:
-    monkeypatch.setattr("predictor.capacity.available_memory", lambda _device: 8 * 2**30)
+    monkeypatch.setattr("predictor.text.capacity.available_memory", lambda _device: 8 * 2**30)
     assert memory_share(torch.device("cpu"), memory) == expected
 
 

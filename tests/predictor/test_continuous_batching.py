@@ -15,9 +15,9 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine import Completion, Finished, Generation, Started, TextTask, Token
-from predictor.transformers_engine import TransformersEngine
-from predictor.writer import Writer
+from predictor.engine.base import Completion, Finished, Generation, Started, TextTask, Token
+from predictor.text.output import Writer
+from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.cpu_quota import cpu_quota, limit_threads
+from predictor.loading.cpu_quota import cpu_quota, limit_threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +84,7 @@ def test_what_the_operator_says_counts(tmp_path: Path, monkeypatch: pytest.Monke
 def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
     program = """if True:
         import os, sys
-        from predictor import cpu_quota
+        from predictor.loading import cpu_quota
 
         class Torch:
             def find_spec(self, name, *_):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from predictor.deferral import deferring
+from predictor.loading.deferred_imports import deferring
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,10 +119,10 @@ def test_a_text_starts_without_what_it_does_not_use_and_all_of_it_is_there_later
     code = """
 import sys
 from typing import Any
-from predictor.deferral import deferring
+from predictor.loading.deferred_imports import deferring
 with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
-    import predictor.server
-from predictor.checkpoint import load_checkpoint
+    import predictor.server.model_server
+from predictor.text.checkpoint import load_checkpoint
 checkpoint = load_checkpoint("models/poet", "cpu", "auto", lambda _: None)
 unused = "pandas.core", "kubernetes", "diffusers.models", "sympy.core", "torch._dynamo.eval_frame"
 print([name for name in unused if name in sys.modules])

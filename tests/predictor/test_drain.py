@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from predictor.model import TextModel
-from predictor.server import PredictorServer
+from predictor.protocols.model import TextModel
+from predictor.server.model_server import PredictorServer
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}

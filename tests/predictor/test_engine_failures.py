@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import predictor.cook
+import predictor.engine.scheduler
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.admission import Job
-from predictor.cook import FAILURES
-from predictor.transformers_engine import TextJob
+from predictor.engine.admission import Job
+from predictor.engine.scheduler import FAILURES
+from predictor.text.transformers_engine import TextJob
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +173,7 @@ async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(
 async def test_a_step_that_is_stuck_makes_a_dead_engine(
     kitchen: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.cook, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(predictor.engine.scheduler, "STALL_SECONDS", 0.05)
     stuck = kitchen(slots=1)
     gate = Event()
     failing(stuck, lambda: None if gate.wait(60) else TimeoutError())
@@ -196,7 +196,7 @@ async def test_an_idle_engine_is_not_a_stuck_one(
     await end_of(idle.order())
     await eventually(lambda: idle.cook._beat_at is None)
     later = time.monotonic() + 1_000
-    monkeypatch.setattr("predictor.cook.time.monotonic", lambda: later)
+    monkeypatch.setattr("predictor.engine.scheduler.time.monotonic", lambda: later)
 
     assert idle.cook.alive
 

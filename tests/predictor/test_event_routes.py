@@ -31,9 +31,9 @@ from contract.cloudevents import (
     CloudEvent,
     now,
 )
-from predictor.event_replies import Replies
-from predictor.event_routes import Subscriber
-from predictor.redelivery import Ledger
+from predictor.events.deduplication import Ledger
+from predictor.events.replies import Replies
+from predictor.events.subscriber import Subscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import BATCHED, STRUCTURED, Mode, read_events, write_batch, write_event
 

@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 
 from contract.cloudevents import REQUESTED
-from predictor import http_server, server
-from predictor.http_server import HttpServer
-from predictor.model import TextModel
-from predictor.server import PredictorServer
+from predictor.protocols.model import TextModel
+from predictor.server import http_server
+from predictor.server import model_server as server
+from predictor.server.http_server import HttpServer
+from predictor.server.model_server import PredictorServer
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}

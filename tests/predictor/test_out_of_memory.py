@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.cook
+import predictor.engine.scheduler
 from contract import problems
 from contract.problems import ProblemError
-from predictor.admission import Job
-from predictor.cook import RECOVERY_STEPS
+from predictor.engine.admission import Job
+from predictor.engine.scheduler import RECOVERY_STEPS
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def before_each_step(kitchen: Any, do: Callable[[], None]) -> None:
 
 @pytest.fixture
 def never_strained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor.cook, "STRAIN_EVENTS", 1_000_000)
+    monkeypatch.setattr(predictor.engine.scheduler, "STRAIN_EVENTS", 1_000_000)
 
 
 async def cooked(kitchen: Any, **sampling: Any) -> tuple[list[str], int]:
@@ -125,7 +125,7 @@ async def test_a_device_that_holds_fewer_writes_the_same_texts(kitchen: Any, eve
 async def test_a_device_that_runs_out_now_and_then_writes_the_same_texts(
     kitchen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.cook, "RECOVERY_STEPS", 2)
+    monkeypatch.setattr(predictor.engine.scheduler, "RECOVERY_STEPS", 2)
     expected, _ = await cooked(kitchen(), max_tokens=25)
     moody = kitchen()
     tries: list[None] = []

@@ -21,8 +21,8 @@ from redis.asyncio import Redis
 from contract import problems
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
-from predictor.redelivery import REPLIES, REPLY_BYTES, REPLY_SECONDS, Ledger, Memory
-from predictor.replicas import LEASE_SECONDS, Replicas
+from predictor.events.deduplication import REPLIES, REPLY_BYTES, REPLY_SECONDS, Ledger, Memory
+from predictor.events.redis_reply_store import LEASE_SECONDS, Replicas
 
 ROOT = Path(__file__).parents[2]
 
@@ -278,8 +278,8 @@ async def test_cancelling_reaches_the_replica_that_runs_it_and_those_that_have_n
 
 OWNER = """
 import asyncio, sys
-from predictor.redelivery import Ledger
-from predictor.replicas import Replicas
+from predictor.events.deduplication import Ledger
+from predictor.events.redis_reply_store import Replicas
 
 class Run:
     key = ("/test", "1")
@@ -351,7 +351,7 @@ async def test_when_redis_is_back_it_is_used_again(
     eventually: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "predictor.replicas")
+    caplog.set_level(logging.INFO, "predictor.events.redis_reply_store")
     one, other, gate = replica(), replica(), asyncio.Event()
     first, second = FakeRun("1", gate=gate), FakeRun("1", "y")
     running = asyncio.create_task(one.reply(first))
@@ -384,7 +384,7 @@ async def test_a_redis_that_is_not_there_costs_the_second_request_no_wait(caplog
 
 def test_what_only_few_deployments_need_is_imported_only_there() -> None:
     code = (
-        "import sys, predictor.settings, predictor.announcements, predictor.redelivery; "
+        "import sys, predictor.settings, predictor.events.progress, predictor.events.deduplication; "
         "print({'httpx', 'redis', 'fsspec'} & set(sys.modules))"
     )
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

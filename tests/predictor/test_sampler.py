@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.sampler
-from predictor.sampler import RowSampling, sample
+import predictor.text.sampler
+from predictor.text.sampler import RowSampling, sample
 
 pytestmark = pytest.mark.slow
 
@@ -161,9 +161,9 @@ def test_looking_at_the_likeliest_first_changes_no_choice(
     def choices() -> list[int]:
         return sample(logits.clone(), [row(seed=seed, **parameters) for seed in range(300)])
 
-    monkeypatch.setattr(predictor.sampler, "CANDIDATES", 200)
+    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 200)
     expected = choices()
-    monkeypatch.setattr(predictor.sampler, "CANDIDATES", 10)
+    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 10)
     assert choices() == expected
 
 

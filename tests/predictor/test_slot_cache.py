@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from predictor.slot_cache import SlotCache
+from predictor.text.slot_cache import SlotCache
 
 MIB = 2**20
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from predictor.engine import ModelError
+from predictor.engine.base import ModelError
+from predictor.loading.model_source import check_source
+from predictor.loading.startup import Startup, process_age
 from predictor.settings import Settings
-from predictor.source import check_source
-from predictor.startup import Startup, process_age
 from wire.settings import read_settings
 
 
@@ -333,7 +333,7 @@ def phase_seconds(phase: str) -> float | None:
 
 
 def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "predictor.startup")
+    caplog.set_level("INFO", "predictor.loading.startup")
     startup = Startup(age=100.0)
     startup.note("port open", 100.25)
     startup.enter("tasting")
@@ -348,7 +348,7 @@ def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCapture
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_a_process_knows_its_age() -> None:
-    code = "import time; from predictor.startup import process_age as age; print(time.clock_gettime(7) - age())"
+    code = "import time; from predictor.loading.startup import process_age as age; print(time.clock_gettime(7) - age())"
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     begun = float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     after = time.clock_gettime(time.CLOCK_BOOTTIME)

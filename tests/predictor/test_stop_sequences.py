@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from predictor.stop_sequences import StopScanner
+from predictor.text.stop_sequences import StopScanner
 
 
 def scan(pieces: list[str], stops: list[str]) -> tuple[str, bool]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from predictor import supervisor
-from predictor.startup import Startup
+from predictor.loading import systemd
+from predictor.loading.startup import Startup
 from wire.listener import listen
 
 ANSWER_ONE = (
-    "import os; from predictor.supervisor import inherited_listener; listener = inherited_listener();"
+    "import os; from predictor.loading.systemd import inherited_listener; listener = inherited_listener();"
     "connection, _ = listener.accept(); connection.sendall(b'here');"
     "print(listener.get_inheritable(), os.environ.get('LISTEN_PID'), os.environ.get('LISTEN_FDS'))"
 )
@@ -39,17 +39,17 @@ def test_a_socket_that_is_handed_over_is_listened_on() -> None:
 
 
 def test_what_was_meant_for_another_process_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert supervisor.inherited_listener() is None
+    assert systemd.inherited_listener() is None
     monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    assert supervisor.inherited_listener() is None
+    assert systemd.inherited_listener() is None
 
 
 def test_more_than_one_socket_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "2")
     with pytest.raises(OSError, match="LISTEN_FDS is 2"):
-        supervisor.inherited_listener()
+        systemd.inherited_listener()
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -65,7 +65,7 @@ def test_the_start_is_told_as_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path:
         startup = Startup()
         startup.enter("importing torch")
         startup.succeed()
-        supervisor.tell_leaving()
+        systemd.tell_leaving()
         Startup().fail("no\nweights")
 
         told = [receiver.recv(1000).decode() for _ in range(4)]
@@ -74,4 +74,4 @@ def test_the_start_is_told_as_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_a_supervisor_that_has_gone_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nothing"))
-    supervisor.tell_ready()
+    systemd.tell_ready()

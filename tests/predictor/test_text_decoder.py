@@ -7,7 +7,7 @@ import random
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
-from predictor.writer import TextDecoder
+from predictor.text.output import TextDecoder
 
 CUT = "\N{REPLACEMENT CHARACTER}"
 

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, GemmaTokenizer
 
-from predictor import tokenizer_file
-from predictor.tokenizer_file import load_tokenizer
+from predictor.loading import tokenizer_file
+from predictor.loading.tokenizer_file import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ("春眠不觉晓", "a  b<bos>c</s>", " Hello, 世界 🍜\n", "<start_of_turn>user", "", "<题>春雨<七绝>")

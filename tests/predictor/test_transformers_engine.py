@@ -11,9 +11,9 @@ import pytest
 
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine import Completion, Finished, Message, Started, TextTask, Token
-from predictor.transformers_engine import TransformersEngine
-from predictor.writer import Writer
+from predictor.engine.base import Completion, Finished, Message, Started, TextTask, Token
+from predictor.text.output import Writer
+from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
 

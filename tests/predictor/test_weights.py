@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from predictor import weights
-from predictor.checkpoint import Checkpoint, load_checkpoint
-from predictor.engine import ModelError
-from predictor.weights import LoadFormat, placement, read_weights
+from predictor.engine.base import ModelError
+from predictor.loading import weights
+from predictor.loading.weights import LoadFormat, placement, read_weights
+from predictor.text.checkpoint import Checkpoint, load_checkpoint
 
 
 def load(folder: Path, load_format: LoadFormat) -> Checkpoint:

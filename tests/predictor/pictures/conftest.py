@@ -22,15 +22,15 @@ from PIL import ImageChops
 
 from contract.problems import ProblemError
 from contract.request import Painting
-from predictor.admission import Admission
-from predictor.diffusers_engine import DiffusersEngine
-from predictor.engine import Engine, Generation, Painted, PictureTask, Task
+from predictor.engine.admission import Admission
+from predictor.engine.base import Engine, Generation, Painted, PictureTask, Task
+from predictor.pictures.diffusers_engine import DiffusersEngine
 from wire.listener import listen
 
 if TYPE_CHECKING:
-    from predictor.cook import Cook
-    from predictor.picture_batch import PictureBatch
-    from predictor.pipeline import Pipeline
+    from predictor.engine.scheduler import Cook
+    from predictor.pictures.batch import PictureBatch
+    from predictor.pictures.pipeline import Pipeline
 
 DEADLINE = 60.0
 """Longest that a test waits for anything: a hang, not a measure of speed."""
@@ -327,7 +327,7 @@ class Kitchen:
 
 @pytest.fixture(scope="session")
 def pipeline(tiny_sd: Path) -> Pipeline:
-    from predictor.pipeline import load_pipeline
+    from predictor.pictures.pipeline import load_pipeline
 
     return load_pipeline(str(tiny_sd), "cpu", "auto", lambda _phase: None)
 
@@ -335,8 +335,8 @@ def pipeline(tiny_sd: Path) -> Pipeline:
 @pytest.fixture
 def kitchen(pipeline: Pipeline) -> Iterator[Callable[..., Kitchen]]:
     """Puts a kitchen together, with so many slots; it is closed after the test."""
-    from predictor.picture_batch import PictureBatch, PictureCook
-    from predictor.sketch import Sketch
+    from predictor.pictures.batch import PictureBatch, PictureCook
+    from predictor.pictures.latent_preview import Sketch
 
     made: list[Kitchen] = []
 
@@ -456,7 +456,7 @@ def load_engine() -> Callable[..., DiffusersEngine]:
             max_waiting=max_waiting,
             slots=slots,
         )
-        with mock.patch("predictor.picture_capacity._knee", most_slots), ThreadPoolExecutor(1) as thread:
+        with mock.patch("predictor.pictures.capacity._knee", most_slots), ThreadPoolExecutor(1) as thread:
             thread.submit(engine.load, lambda _phase: None).result(DEADLINE)
         return engine
 
@@ -519,8 +519,8 @@ async def serve(eventually: Any) -> AsyncIterator[Callable[..., Any]]:
     """Serves a loaded engine as "painter"; the client to ask it with. The server ends with the test. `subscriber` makes
     one for a model."""
     with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-        from predictor.picture_model import PictureModel
-        from predictor.server import PredictorServer
+        from predictor.protocols.picture_model import PictureModel
+        from predictor.server.model_server import PredictorServer
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(

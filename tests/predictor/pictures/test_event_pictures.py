@@ -15,9 +15,9 @@ from PIL import Image
 
 from contract import PictureResult, Problem
 from contract.cloudevents import ACCEPTED, CANCELLED, COMPLETED, FAILED, PROGRESS, REQUESTED, CloudEvent
-from predictor.announcements import Announcer
-from predictor.event_replies import Replies
-from predictor.event_routes import Subscriber
+from predictor.events.progress import Announcer
+from predictor.events.replies import Replies
+from predictor.events.subscriber import Subscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import read_events, write_event
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.cook
+import predictor.engine.scheduler
 from contract import problems
-from predictor.engine import Preview, Progress
+from predictor.engine.base import Preview, Progress
 
 pytestmark = pytest.mark.slow
 
@@ -263,7 +263,7 @@ async def test_one_failed_picture_of_a_request_ends_it_and_the_others_are_not_ma
 async def test_a_broken_device_ends_the_engine(
     kitchen: Any, problem_of: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.cook, "FAILURES", 2)
+    monkeypatch.setattr(predictor.engine.scheduler, "FAILURES", 2)
     broken = kitchen()
 
     def fail(_rows: int) -> None:
@@ -308,7 +308,7 @@ def test_a_gpu_is_offloaded_after_tiling_if_it_can_be(
     pipeline = kitchen().pipeline
     offloads: list[None] = []
     monkeypatch.setattr(type(pipeline), "device", torch.device("cuda"))
-    monkeypatch.setattr("predictor.pipeline.find_spec", lambda _name: accelerate or None)
+    monkeypatch.setattr("predictor.pictures.pipeline.find_spec", lambda _name: accelerate or None)
     monkeypatch.setattr(type(pipeline.pipe), "enable_model_cpu_offload", lambda _self: offloads.append(None))
 
     assert [pipeline.economize() for _ in range(3)] == [True, accelerate, False]

@@ -203,7 +203,7 @@ async def test_progress_tells_every_step_once_and_the_time_that_is_left_falls(
         now += 0.5
         return now
 
-    monkeypatch.setattr("predictor.openai_images.time", SimpleNamespace(monotonic=clock, time=time.time))
+    monkeypatch.setattr("predictor.protocols.openai_pictures.time", SimpleNamespace(monotonic=clock, time=time.time))
 
     documents = await events(client, steps=20, progress=True)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from predictor import picture_capacity
-from predictor.capacity import MARGIN, PROCESS_BYTES
-from predictor.engine import ModelError
-from predictor.picture_capacity import LEAST_PIXEL_BYTES, Measure, plan_pictures
+from predictor.engine.base import ModelError
+from predictor.pictures import capacity as picture_capacity
+from predictor.pictures.capacity import LEAST_PIXEL_BYTES, Measure, plan_pictures
+from predictor.text.capacity import MARGIN, PROCESS_BYTES
 
 pytestmark = pytest.mark.slow
 
@@ -157,5 +157,5 @@ def test_a_pipeline_that_cannot_make_a_picture_is_refused_with_one_line(
 
 
 def test_slots_that_are_known_are_not_measured(load: Any, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("predictor.picture_capacity.plan_pictures")
+    monkeypatch.delattr("predictor.pictures.capacity.plan_pictures")
     assert load(tiny_sd, slots=3, max_waiting=5).places == 8

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from predictor.engine import ModelError
-from predictor.source import check_source
+from predictor.engine.base import ModelError
+from predictor.loading.model_source import check_source
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,7 +60,7 @@ async def test_a_family_loads_and_answers_with_a_picture(family: Any, serve: Any
 async def test_two_of_a_family_share_their_forwards_and_look_as_they_do_alone(
     request: pytest.FixtureRequest, kitchen: Any, painted: Any, apart: Any, folder: str
 ) -> None:
-    from predictor.pipeline import load_pipeline
+    from predictor.pictures.pipeline import load_pipeline
 
     pipeline = load_pipeline(str(request.getfixturevalue(folder)), "cpu", "auto", lambda _phase: None)
     orders = [{"prompt": "a cat", "seed": 1, "size": "32x32"}, {"prompt": "moon", "seed": 2, "size": "32x32"}]
@@ -105,7 +105,7 @@ async def test_what_a_pipeline_does_not_take_is_refused_by_name(family: Any, ser
 
 def test_a_distilled_model_takes_no_guidance(tiny_flux: Path, kitchen: Any) -> None:
     from contract.problems import ProblemError
-    from predictor.pipeline import Pipeline, load_pipeline
+    from predictor.pictures.pipeline import Pipeline, load_pipeline
 
     pipe = load_pipeline(str(tiny_flux), "cpu", "auto", lambda _phase: None).pipe
     pipe.transformer.register_to_config(guidance_embeds=False)

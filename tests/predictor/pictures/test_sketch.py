@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from predictor.sketch import SIDE, Sketch
+from predictor.pictures.latent_preview import SIDE, Sketch
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from greenlet import getcurrent
 
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine import Generation, Progress, Started
+from predictor.engine.base import Generation, Progress, Started
 
 pytestmark = pytest.mark.slow
 

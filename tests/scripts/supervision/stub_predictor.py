@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from predictor import supervisor
-from predictor.http_server import HttpServer
-from predictor.traffic import Traffic
+from predictor.loading import systemd as supervisor
+from predictor.server.http_server import HttpServer
+from predictor.server.traffic import Traffic
 from wire.listener import listen
 
 POLL_SECONDS = 0.01

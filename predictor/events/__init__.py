@@ -1,0 +1,1 @@
+"""CloudEvents in, each generated once, replies and progress out."""

@@ -1,0 +1,73 @@
+"""Weights on their way from safetensors files to a device.
+
+transformers maps the files and copies each tensor to its device when it comes to it; with accelerate installed, to a
+GPU without a whole model in the host's memory between. Where files lie on a network volume, reading them by many
+threads at once is quicker: Run:ai's Model Streamer does that. fastsafetensors reads whole files, to a GPU by GPUDirect
+Storage where there is such. Both are used when they are installed; `load_format` switches between them, to measure.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from predictor.engine.base import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+LoadFormat = Literal["auto", "safetensors", "runai_streamer", "fastsafetensors"]
+"""Named as vLLM names them."""
+
+_PACKAGES: dict[LoadFormat, str] = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
+
+
+def placement(device: str) -> dict[str, dict[str, str]]:
+    """What from_pretrained is told, so that tensors go straight to a GPU; accelerate is what places them."""
+    return {"device_map": {"": device}} if device != "cpu" and find_spec("accelerate") else {}
+
+
+def read_weights(source: str, device: str, load_format: LoadFormat) -> dict[str, torch.Tensor] | None:
+    """All tensors of the model on `device`; None where transformers had better read them itself.
+
+    A ModelError where what was asked for cannot be had.
+    """
+    if load_format == "auto" and placement(device) and Path(source).is_dir():
+        load_format = next((name for name, package in _PACKAGES.items() if find_spec(package)), load_format)
+    if load_format not in _PACKAGES:
+        return None
+    package = _PACKAGES[load_format]
+    if find_spec(package) is None:
+        raise ModelError(f"the load format {load_format} needs the package {package.replace('_', '-')}")
+    if not Path(source).is_dir():
+        raise ModelError(f"the load format {load_format} reads from a folder, not from a hub")
+    read = _streamed if load_format == "runai_streamer" else _fast
+    return read(_files(Path(source)), device)
+
+
+def _files(folder: Path) -> list[str]:
+    """Those that the index names, or all: some repositories hold other precisions beside."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+    return [str(folder / name) for name in names]
+
+
+def _streamed(files: list[str], device: str) -> dict[str, torch.Tensor]:
+    from runai_model_streamer import SafetensorsStreamer
+
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(files)
+        # Copied: the buffer that they come in is used again.
+        return {name: tensor.to(device, copy=True) for name, tensor in streamer.get_tensors()}
+
+
+def _fast(files: list[str], device: str) -> dict[str, torch.Tensor]:
+    from fastsafetensors import fastsafe_open
+
+    with fastsafe_open(filenames=files, nogds=device == "cpu", device=device) as opened:
+        return {name: opened.get_tensor(name).clone().detach() for name in opened.keys()}  # noqa: SIM118  it is no dict

@@ -1,0 +1,1 @@
+"""Pictures: any text-to-image pipeline of diffusers, batched by denoising step."""

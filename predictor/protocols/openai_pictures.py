@@ -1,0 +1,223 @@
+"""OpenAI's picture route, streaming and not, with what a diffusion model takes beside it.
+
+Fields that OpenAI's own models know and diffusers does not are taken as long as they ask for what is done anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from PIL import Image
+from pydantic import AfterValidator, BeforeValidator, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from contract.fields import (
+    Guidance,
+    NegativePrompt,
+    PictureCount,
+    PictureFormat,
+    PictureSize,
+    PreviewCount,
+    PromptText,
+    Seed,
+    Steps,
+    StrictModel,
+)
+from contract.problems import ProblemError
+from contract.request import Painting
+from predictor.engine.base import Generation, Painted, PictureTask, Preview, Progress, Started
+from predictor.protocols import error_documents
+from predictor.protocols.model import GenerationModel
+from predictor.protocols.openai_types import only
+from predictor.protocols.picture_file import encode, finished
+from wire.body import json_body
+from wire.sse import EventStream, frame
+
+PREVIEW_FORMAT: PictureFormat = "jpeg"
+
+
+def _no_choice(value: object) -> object:
+    """OpenAI's "auto" leaves it to the model, as leaving it out does."""
+    return None if value == "auto" else value
+
+
+class ImagesRequest(StrictModel):
+    """Body of `POST /openai/v1/images/generations`."""
+
+    model: str
+    prompt: PromptText
+    n: PictureCount | None = None
+    size: Annotated[PictureSize | None, BeforeValidator(_no_choice)] = None
+    output_format: PictureFormat | None = None
+    stream: bool | None = None
+    partial_images: PreviewCount | None = None
+    # Beyond OpenAI's
+    negative_prompt: NegativePrompt | None = None
+    steps: Steps | None = None
+    guidance: Guidance | None = None
+    seed: Seed | None = None
+    progress: bool = Field(default=False, description="Whether a stream tells of every denoising step.")
+    # Only what is done anyway
+    response_format: Annotated[str | None, AfterValidator(only("b64_json"))] = None
+    quality: Annotated[str | None, AfterValidator(only("auto"))] = None
+    background: Annotated[str | None, AfterValidator(only("auto", "opaque"))] = None
+    moderation: Annotated[str | None, AfterValidator(only("auto"))] = None
+    style: Annotated[str | None, AfterValidator(only(None))] = None
+    output_compression: Annotated[int | None, AfterValidator(only(None))] = None
+    user: str | None = None
+
+    @property
+    def task(self) -> PictureTask:
+        fields = {
+            "negative_prompt": self.negative_prompt,
+            "size": self.size,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "n": self.n,
+            "seed": self.seed,
+        }
+        previews = self.partial_images if self.stream else None
+        return PictureTask(self.prompt, Painting.model_validate(fields), previews or 0)
+
+
+def images_router(model: GenerationModel) -> APIRouter:
+    """The route for one served model."""
+    router = APIRouter(prefix=error_documents.OPENAI_PREFIX)
+
+    @router.post("/images/generations")
+    async def images(request: Request) -> Response:
+        body = await json_body(request, ImagesRequest)
+        model.check_name(body.model)
+        generation = await model.submit(body.task, request.headers)
+        documents = _Documents(body)
+        if body.stream:
+            frames = _frames(generation, documents, body.progress, request.url.path)
+            return EventStream(frames, on_close=generation.close)
+        return JSONResponse(await documents.whole(generation))
+
+    return router
+
+
+async def _frames(generation: Generation, documents: _Documents, progress: bool, path: str) -> AsyncGenerator[bytes]:
+    """The stream: previews if wanted, every finished picture, and between them, if wanted, how far it has come."""
+    pace = _Pace()
+    try:
+        async for event in generation:
+            match event:
+                case Started() if progress:
+                    yield _frame("image_generation.started", {"queue_s": event.queue_s})
+                case Progress() if progress and pace.note(event, documents.count):
+                    yield _frame("image_generation.progress", pace.document)
+                case Preview():
+                    yield _frame("image_generation.partial_image", await documents.preview(event))
+                case Painted():
+                    yield _frame("image_generation.completed", await documents.completed(event))
+    except ProblemError as error:  # the status line is out
+        yield _frame("error", error_documents.document(path, error))
+
+
+def _frame(kind: str, document: dict[str, Any]) -> bytes:
+    return frame(json.dumps({"type": kind} | document, ensure_ascii=False, separators=(",", ":")), kind)
+
+
+class _Pace:
+    """How far the slowest of the pictures has come, and how long the rest takes at this pace."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, int] = {}
+        self._begun: float | None = None
+        self._told = 0
+        self.document: dict[str, Any] = {}
+
+    def note(self, event: Progress, pictures: int) -> bool:
+        """Take a step in; whether the slowest picture has come on by it."""
+        now = time.monotonic()
+        self._steps[event.picture] = event.step
+        if self._begun is None:
+            self._begun = now
+        done = min(self._steps.values()) if len(self._steps) == pictures else 0
+        if done <= self._told:
+            return False
+        self._told = done
+        every = (now - self._begun) / (done - 1) if done > 1 else None  # the first step has begun before it was told
+        eta = None if every is None else round(every * (event.of - done), 3)
+        self.document = {"step": done, "of": event.of, "eta_s": eta}
+        return True
+
+
+class _Documents:
+    """The documents of one request. Files are made on other threads: a large PNG takes a while."""
+
+    def __init__(self, body: ImagesRequest) -> None:
+        self.count = body.n or 1
+        self._model = body.model
+        self._prompt = body.prompt
+        self._format: PictureFormat = body.output_format or "png"
+        self._previews: dict[int, int] = {}
+
+    async def whole(self, generation: Generation) -> dict[str, Any]:
+        """All pictures in one document; giving up waiting closes the generation."""
+        painted, queue_s = await generation.pictures()
+        data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in painted]
+        [first, *_] = painted
+        return {
+            **self._head(first.image, self._format),
+            "data": data,
+            "steps": first.steps,
+            "understood": first.understood,
+            "usage": _USAGE,
+            "timing": {"queue_s": queue_s},
+        }
+
+    async def preview(self, event: Preview) -> dict[str, Any]:
+        number = self._previews.get(event.picture, 0)
+        self._previews[event.picture] = number + 1
+        data = await asyncio.to_thread(encode, event.image, PREVIEW_FORMAT)
+        return {
+            "b64_json": _base64(data),
+            "partial_image_index": number,
+            "image_index": event.picture,
+            "step": event.step,
+            **self._head(event.image, PREVIEW_FORMAT),
+        }
+
+    async def completed(self, event: Painted) -> dict[str, Any]:
+        return {
+            "b64_json": await self._file(event),
+            "image_index": event.picture,
+            "seed": event.seed,
+            "steps": event.steps,
+            "understood": event.understood,
+            "usage": _USAGE,
+            **self._head(event.image, self._format),
+        }
+
+    async def _file(self, painted: Painted) -> str:
+        return _base64(await asyncio.to_thread(finished, painted, self._format, self._prompt, self._model))
+
+    @staticmethod
+    def _head(image: Image.Image, form: PictureFormat) -> dict[str, Any]:
+        now = int(time.time())
+        size = f"{image.width}x{image.height}"
+        head = {"created": now, "created_at": now, "size": size, "quality": "auto", "background": "opaque"}
+        return head | {"output_format": form}
+
+
+_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+"""OpenAI's clients ask for it; a diffusion model counts no tokens."""
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,1 @@
+"""Text: any causal language model of transformers, in one running batch."""

@@ -1,0 +1,124 @@
+"""A causal language model on its device, and its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.problems import invalid_field
+from predictor.engine.base import Message, ModelError
+from predictor.loading.tokenizer_file import load_tokenizer
+from predictor.loading.weights import LoadFormat, placement, read_weights
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`context` is the most tokens that the model can attend to."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    device: torch.device
+    context: int
+
+    def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
+        """The token ids of a plain text, or of a conversation in the model's chat template; never none."""
+        tokenizer = self.tokenizer
+        if isinstance(prompt, str):
+            ids = tokenizer(prompt)["input_ids"]
+        elif tokenizer.chat_template is None:
+            # A base model knows no roles: it continues what was said.
+            ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
+        else:
+            from jinja2 import TemplateError
+
+            try:
+                ids = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+            except TemplateError as error:
+                raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
+        if ids:
+            return list(ids)
+        # Some tokenizers drop every character of a text; a model needs something to begin from.
+        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+
+def load_checkpoint(
+    source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat = "auto"
+) -> Checkpoint:
+    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
+
+    torch and transformers are imported here and not with the module: the port is open before either is.
+    """
+    report("importing torch")
+    import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
+
+    from predictor.loading.lean_imports import lean_imports
+
+    report("importing transformers")
+    with lean_imports():
+        return _load(source, device, dtype, report, load_format)
+
+
+def _load(source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat) -> Checkpoint:
+    import torch
+    from transformers.generation.configuration_utils import GenerationConfig
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    if not log.isEnabledFor(logging.DEBUG):
+        transformers_logging.set_verbosity_error()  # what is wrong is said below, in one line
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # and not at each of its retries
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto" and device == "cpu":
+        dtype = "float32"
+    try:
+        report("loading the tokenizer")
+        tokenizer = load_tokenizer(source)
+        if not tokenizer.is_fast:
+            raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
+        report("loading the weights")
+        options: dict[str, Any] = {
+            "dtype": dtype,
+            "use_safetensors": True,
+            "trust_remote_code": False,
+            "ignore_mismatched_sizes": True,
+            "output_loading_info": True,
+            **placement(device),
+        }
+        weights = read_weights(source, device, load_format)
+        if weights is None:
+            model, info = AutoModelForCausalLM.from_pretrained(source, **options)
+        else:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            made = AutoModelForCausalLM._model_mapping[type(config)]
+            model, info = made.from_pretrained(None, config=config, state_dict=weights, **options)
+            if (Path(source) / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(source)
+        _check_weights(info)
+        model.to(device)
+    except Exception as error:
+        log.debug("loading %s failed", source, exc_info=True)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot load {source}: {reason}") from error
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Checkpoint(model.eval(), tokenizer, torch.device(device), int(context or 2**20))
+
+
+def _check_weights(info: dict[str, Any]) -> None:
+    """transformers makes up the tensors that it does not find, and would serve noise."""
+    wrong = {"missing": sorted(info["missing_keys"]), "of the wrong shape": sorted(info["mismatched_keys"])}
+    for what, tensors in wrong.items():
+        if tensors:
+            first = tensors[0] if isinstance(tensors[0], str) else tensors[0][0]
+            raise ModelError(f"{len(tensors)} of its tensors are {what}, {first} among them")
