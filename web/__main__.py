@@ -26,7 +26,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, and so does web.identity
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, as we do
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:

@@ -17,34 +17,34 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
-from web.answers import PICTURE_HEADERS
-from web.assets import Assets
-from web.courier import Courier
-from web.generation import Generate
-from web.generations import JOB_HEADERS, Generations
-from web.identity import IdentityMiddleware
-from web.inbox import Inbox
-from web.jobs import Jobs
-from web.memory_store import MemoryStore
-from web.openapi import describe
-from web.page import Page
-from web.proof import Proof
-from web.readiness import Readiness
-from web.replicas import Replicas
-from web.replies import Replies
-from web.reports import Reports
-from web.rest import Rest
-from web.upstream import Upstream, make_client
-from web.waker import Waker
-from web.warm import Warm
+from web.api.generate import Generate
+from web.api.generations import JOB_HEADERS, Generations
+from web.api.status import Warm
+from web.events.authentication import Proof
+from web.events.backend import Courier
+from web.events.endpoint import Inbox
+from web.events.replies import Replies
+from web.http.request_context import IdentityMiddleware
+from web.http.responses import PICTURE_HEADERS
+from web.jobs.memory_store import MemoryStore
+from web.jobs.service import Jobs
+from web.openapi.document import describe
+from web.page.assets import Assets
+from web.page.endpoint import Page
+from web.readiness.broadcast import Replicas
+from web.readiness.model_readiness import Readiness
+from web.readiness.probe import Waker
+from web.readiness.states_file import Reports
+from web.rest.backend import Rest
+from web.rest.upstream import Upstream, make_client
 from wire.guard import Leaving, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
 if TYPE_CHECKING:
     import httpx
 
+    from web.jobs.store import Store
     from web.settings import Settings
-    from web.store import Store
     from wire.artifacts import Artifacts
 
 
@@ -141,7 +141,7 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
 def _store(settings: Settings) -> Store:
     if settings.store_url is None:
         return MemoryStore(settings.job_keep_seconds, settings.store_bytes, settings.log_entries)
-    from web.redis_store import RedisStore  # only several replicas need it
+    from web.jobs.redis_store import RedisStore  # only several replicas need it
 
     return RedisStore(
         settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds

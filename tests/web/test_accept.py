@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from contract import GenerationRequest, ProblemError
-from web.accept import JSON, MULTIPART, SSE, picture_form, prefers_picture, text_form
+from web.http.accept import JSON, MULTIPART, SSE, picture_form, prefers_picture, text_form
 
 
 @pytest.mark.parametrize(

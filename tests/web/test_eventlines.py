@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from web.eventlines import DataFields, EventTooLongError
+from web.client.sse_parser import DataFields, EventTooLongError
 
 STREAM = ": comment\n\ndata: a\n\nevent: x\ndata:b\nid: 1\ndata:  c\n\ndata\n\ndata: 春\n\ndata: unfinished\n"
 DATA = [b"a", b"b\n c", "春".encode()]

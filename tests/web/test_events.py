@@ -47,8 +47,9 @@ from contract.cloudevents import (
     CloudEvent,
     GenerationProgress,
 )
-from web import courier, jobs
 from web.app import create_app
+from web.events import backend as courier
+from web.jobs import service as jobs
 from web.settings import ServedModel, Settings
 from wire.cloudevents import Mode, read_events, write_batch, write_event
 

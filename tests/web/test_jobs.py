@@ -21,13 +21,13 @@ from contract import (
     Usage,
     problems,
 )
-from web import jobs as jobs_module
-from web import redis_store
-from web.jobs import MOST_ATTEMPTS, Jobs
-from web.memory_store import MemoryStore
-from web.redis_store import RedisStore
+from web.jobs import redis_store
+from web.jobs import service as jobs_module
+from web.jobs.memory_store import MemoryStore
+from web.jobs.redis_store import RedisStore
+from web.jobs.service import MOST_ATTEMPTS, Jobs
+from web.jobs.store import Claim, Record, Store
 from web.settings import Settings
-from web.store import Claim, Record, Store
 
 LIMIT = 10.0
 ORDER = GenerationRequest(prompt="春")

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from contract import GenerationRequest, Problem
-from web.openapi import describe
+from web.openapi.document import describe
 
 Web = Callable[..., httpx.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from contract import ProblemError
-from web.gate import Gate
+from web.api.concurrency_limit import Gate
 
 Web = Callable[..., httpx.AsyncClient]
 Slug = Callable[[httpx.Response], str]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from contract import PictureResult
-from web.answers import UNDERSTOOD_CHARS
+from web.http.responses import UNDERSTOOD_CHARS
 
 Web = Callable[..., httpx.AsyncClient]
 Answer = Callable[..., httpx.Response]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from web.prefer import MOST_WAIT_SECONDS, Preference
+from web.http.preferences import MOST_WAIT_SECONDS, Preference
 
 
 def preference(*headers: str) -> Preference:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from contract.cloudevents import COMPLETED, CloudEvent
-from web import proof
+from web.events import authentication as proof
 from wire.cloudevents import write_event
 
 Web = Callable[..., httpx.AsyncClient]

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from contract import ProblemError
-from web import redis_store
-from web.memory_store import MemoryStore
-from web.redis_store import RedisStore
-from web.store import BEGINNING, Claim, Entry, Record, Store
+from web.jobs import redis_store
+from web.jobs.memory_store import MemoryStore
+from web.jobs.redis_store import RedisStore
+from web.jobs.store import BEGINNING, Claim, Entry, Record, Store
 
 LIMIT = 10.0
 KEEP = 60.0

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from contract import problems
-from web.calls import EVENT_BYTES
-from web.failures import MESSAGE_CHARS
+from web.client.failures import MESSAGE_CHARS
+from web.rest.calls import EVENT_BYTES
 
 Web = Callable[..., httpx.AsyncClient]
 Stream = Callable[..., bytes]
@@ -259,7 +259,7 @@ async def test_a_stream_without_end(ask: Ask, monkeypatch: pytest.MonkeyPatch) -
         while True:
             yield b": heartbeat\n\n" * 100
 
-    monkeypatch.setattr("web.calls.ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("web.rest.calls.ANSWER_BYTES", 100_000)
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     assert (await ask(lambda _: answer))[:2] == (502, "bad-upstream")
 
@@ -281,6 +281,6 @@ async def test_an_end_that_never_comes_does_not_hold_the_result(
         yield stream("x")
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("web.exchange.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("web.client.exchange.DRAIN_SECONDS", 0.05)
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
     assert (await web(lambda _: answer).post("/generate", json={"prompt": "x"})).json()["text"] == "x"

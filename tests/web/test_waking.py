@@ -16,12 +16,12 @@ from starlette.types import ASGIApp
 from contract import Job, ModelStatus, ProblemError, StatusEvent, problems
 from contract.cloudevents import PROGRESS, CloudEvent, GenerationProgress
 from web.app import create_app
-from web.memory_store import MemoryStore
-from web.readiness import Readiness
-from web.replicas import Replicas
-from web.reports import Reports
+from web.jobs.memory_store import MemoryStore
+from web.readiness.broadcast import Replicas
+from web.readiness.model_readiness import Readiness
+from web.readiness.probe import Waker
+from web.readiness.states_file import Reports
 from web.settings import Settings
-from web.waker import Waker
 from wire.cloudevents import write_event
 
 Stream = Callable[..., bytes]
@@ -40,9 +40,9 @@ READY = "/v2/health/ready"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("upstream", "waker", "narration"):
+    for module in ("rest.upstream", "readiness.probe", "readiness.waiting_statuses"):
         monkeypatch.setattr(f"web.{module}.SILENCE_SECONDS", SILENCE)
-    for module in ("upstream", "waker"):
+    for module in ("rest.upstream", "readiness.probe"):
         monkeypatch.setattr(f"web.{module}.POLL_SECONDS", 0.02)
 
 
@@ -342,7 +342,7 @@ async def test_silence_tells_of_waking(front: Front, model: Model, events: Event
 async def test_how_long_it_has_been_waking_is_told_again(
     front: Front, model: Model, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web.narration.TELL_SECONDS", 0.05)
+    monkeypatch.setattr("web.readiness.waiting_statuses.TELL_SECONDS", 0.05)
     client = await front()
     waiting = asyncio.create_task(client.post("/generate", json=ORDER, headers=LIVE))
     await until_status(client, state="waking")

@@ -1,0 +1,47 @@
+"""Which model is to do it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from contract import GenerationRequest, Kind, ProblemError, invalid_field, problems
+from contract.request import MAKES, check_fits, not_of_kind
+from web.http.accept import prefers_picture
+
+if TYPE_CHECKING:  # see web.rest.upstream
+    from collections.abc import Mapping
+
+    from web.settings import ServedModel
+
+
+def chosen_model(models: Mapping[str, ServedModel], order: GenerationRequest, headers: Headers) -> str:
+    """The name of the model that the order means; a problem when it contradicts itself or there is none."""
+    # Accept only prefers: without such a model it still may take what another makes.
+    preferred: Kind | None = "image" if prefers_picture(headers) else None
+    if order.model is None and order.kind is None and any(model.kind == preferred for model in models.values()):
+        name = named_model(models, None, preferred)
+    else:
+        name = named_model(models, order.model, order.kind)
+    check_fits(order, name, models[name].kind)
+    return name
+
+
+def named_model(models: Mapping[str, ServedModel], name: str | None, kind: Kind | None) -> str:
+    """The name of the model that is meant by its name, by its kind, or by neither; a problem when there is none."""
+    if name is None:
+        return _first_of_kind(models, kind)
+    if name not in models:
+        raise ProblemError(problems.UNKNOWN_MODEL, f"The models served here are: {', '.join(models)}.")
+    if kind not in (None, models[name].kind):
+        raise not_of_kind(name, models[name].kind)
+    return name
+
+
+def _first_of_kind(models: Mapping[str, ServedModel], kind: Kind | None) -> str:
+    fitting = [name for name, model in models.items() if kind in (None, model.kind)]
+    if not fitting and kind:
+        served = " or ".join(dict.fromkeys(model.kind for model in models.values()))
+        raise invalid_field("kind", f"must be {served}: no model served here {MAKES[kind]}")
+    return fitting[0]

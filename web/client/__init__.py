@@ -1,0 +1,1 @@
+"""One bounded call to a model server."""

@@ -1,0 +1,155 @@
+"""One exchange with a model server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Generic
+
+import anyio
+import httpx
+
+from web.client.failures import bad_answer, refusal, too_late, too_slow, transport_failures
+from web.client.sse_parser import DataFields, EventTooLongError
+from web.rest.calls import Call, Event
+
+REFUSAL_BYTES = 65_536
+"""Most bytes that are read of an upstream error body."""
+
+DRAIN_SECONDS = 1.0
+"""Longest wait, after `[DONE]`, for the end that lets the connection be used again."""
+
+_DONE = b"[DONE]"
+
+
+class _Accepted:
+    """Comes before the events."""
+
+
+class Exchange(Generic[Event]):
+    """A request and the events that answer it, in a task of its own.
+
+    httpcore keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way, as by
+    `Task.cancel` or `asyncio.timeout`, while httpcore closes a response, that connection stays taken for ever. So this
+    task is cancelled by its own scope only, whatever happens to those who read from it.
+
+    The events wait here for a client that reads slowly (the call's limits bound them): it must not hold up the model.
+
+    Silence ends it after `read_seconds`; but where the model may have to wake up first (`sleeps`), not before the
+    answer has begun, for that may take long and is silent on Knative.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        call: Call[Event],
+        headers: dict[str, str],
+        deadline: float,
+        *,
+        read_seconds: float,
+        sleeps: bool,
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._call = call
+        self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
+        self._read_seconds = read_seconds
+        self._scope = anyio.CancelScope(deadline=deadline)
+        self._silence = anyio.CancelScope(deadline=math.inf if sleeps else self._silent_until())
+        self._closed = False
+        self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run())
+
+    async def accepted(self) -> None:
+        """Wait until the model server has taken the request, or raise the problem."""
+        item = await self._next()
+        assert isinstance(item, _Accepted)
+
+    async def events(self) -> AsyncGenerator[Event]:
+        while (item := await self._next()) is not None:
+            assert not isinstance(item, _Accepted)
+            yield item
+
+    async def _next(self) -> _Accepted | Event | None:
+        item = await self._items.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def close(self) -> None:
+        """Cancel whatever is still going on, and wait until the connection is free or closed."""
+        self._closed = True
+        self._scope.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        end: Exception | None = None
+        try:
+            with transport_failures(self._url):
+                with self._scope, self._silence:
+                    await self._converse()
+                if self._silence.cancelled_caught:
+                    raise too_slow(self._url, self._read_seconds)
+                if self._scope.cancelled_caught and not self._closed:
+                    raise too_late(self._url)
+        except Exception as error:  # for whoever reads; nobody awaits this task
+            end = error
+        self._items.put_nowait(end)
+
+    async def _converse(self) -> None:
+        response = await self._client.send(self._request, stream=True)
+        self._silence.deadline = self._silent_until()
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise refusal(
+                    self._url, response.status_code, response.headers, await beginning(response, REFUSAL_BYTES)
+                )
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise bad_answer(self._url, "it is no event stream")
+            self._items.put_nowait(_Accepted())
+            await self._receive(response.aiter_bytes())
+        finally:
+            await response.aclose()
+
+    def _silent_until(self) -> float:
+        return asyncio.get_running_loop().time() + self._read_seconds
+
+    async def _receive(self, parts: AsyncIterator[bytes]) -> None:
+        """Up to [DONE] or the end; whether it is whole is for the reader to see."""
+        fields = DataFields(self._call.event_bytes)
+        size = 0
+        async for part in parts:
+            self._silence.deadline = self._silent_until()
+            size += len(part)
+            if size > self._call.answer_bytes:
+                raise bad_answer(self._url, "it is too long")
+            try:
+                events = fields.feed(part)
+            except EventTooLongError:
+                raise bad_answer(self._url, "an event of it is too long") from None
+            for data in events:
+                if data == _DONE:
+                    await _drain(parts)
+                    return
+                self._items.put_nowait(self._call.parse(self._url, data))
+
+
+async def beginning(response: httpx.Response, limit: int) -> bytes:
+    """The body of an answer, and no more of it than so many bytes."""
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > limit:
+            return body[:limit]
+    return body
+
+
+async def _drain(parts: AsyncIterator[bytes]) -> None:
+    try:
+        with anyio.move_on_after(DRAIN_SECONDS):
+            async for _ in parts:
+                pass
+    except httpx.HTTPError:
+        pass  # the answer is whole; the connection is closed instead of kept

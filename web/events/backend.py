@@ -1,0 +1,130 @@
+"""The way to a predictor by CloudEvents: to the sink that a SinkBinding names, a Broker or the predictor itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+
+from contract import ProblemError, problems
+from contract.cloudevents import (
+    CANCELLED,
+    EXPIRY,
+    JSON,
+    MODEL,
+    REQUESTED,
+    TRACE,
+    Cancellation,
+    CloudEvent,
+    now,
+    written,
+)
+from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
+from wire.cloudevents import is_event, overrides, read_events, write_event
+
+if TYPE_CHECKING:
+    from web.events.replies import Replies
+    from web.jobs.service import Jobs
+    from web.jobs.store import Record
+    from web.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REPLY_BYTES = 16_777_216
+"""Longest answer of a sink that is read; of larger results it holds a reference."""
+
+_RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
+"""Beyond 429 and 5xx: what Knative itself would send again (a broker that is not there yet answers 404)."""
+
+
+class Courier:
+    """Sends events to the sink that the settings name, and takes the replies that come in the answers."""
+
+    def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: Replies) -> None:
+        assert settings.k_sink is not None
+        self._client = client
+        self._sink = settings.k_sink
+        self._source = settings.event_source
+        self._extensions = overrides(settings.k_ce_overrides)
+        self._token = settings.k_token
+        self._replies = replies
+
+    async def run(self, record: Record, jobs: Jobs) -> None:
+        """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
+        event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
+        event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
+        headers, content = await self._send(event, record.deadline - time.time())
+        if not is_event(headers):
+            return
+        try:
+            if len(content) > REPLY_BYTES:
+                raise bad_answer(self._sink, "it is too long")
+            for reply in read_events(headers, content).events:
+                await self._replies.take(reply, jobs)
+        except ProblemError as error:
+            if error.kind is problems.UNAVAILABLE:  # here; or another attempt would get the same answer
+                raise
+            await jobs.end(record.id, bad_answer(self._sink, str(error)))
+
+    async def cancel(self, record: Record) -> None:
+        """Tell it to whoever may still be busy with it; if they do not hear it, nothing is wrong but the waste."""
+        event = self._event(CANCELLED, record, {}, f"{record.id}-cancelled")
+        try:
+            await self._send(event.with_data(Cancellation(reason="nobody waits for it any more")), RETRY_SECONDS)
+        except ProblemError as error:
+            log.info("that %s is cancelled was not heard: %s", record.id, error)
+
+    def _event(self, kind: str, record: Record, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
+        trace = {name: record.headers[name] for name in TRACE if name in record.headers}
+        return CloudEvent(
+            id=event_id,
+            source=self._source,
+            type=kind,
+            subject=record.id,
+            time=now(),
+            extensions={**self._extensions, **trace, MODEL: record.model, **extensions},
+        )
+
+    async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
+        """Headers, and a bit more than `REPLY_BYTES` at most, of the answer; a problem when the event is not taken."""
+        scope = anyio.CancelScope()
+        # In a task that nothing but this scope cancels, or connections would stay taken: see web.client.exchange.
+        sending = asyncio.create_task(self._exchange(event, seconds, scope))
+        sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # in case nobody waits for it
+        try:
+            await asyncio.wait({sending})
+        finally:
+            scope.cancel()
+            await asyncio.wait({sending})
+        return sending.result()
+
+    async def _exchange(
+        self, event: CloudEvent, seconds: float, scope: anyio.CancelScope
+    ) -> tuple[dict[str, str], bytes]:
+        headers, body = write_event(event)
+        headers["Prefer"] = "reply"
+        if self._token.exists():  # read each time: it is replaced before it expires
+            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
+        content = bytearray()
+        with transport_failures(self._sink), scope:
+            async with self._client.stream(
+                "POST", self._sink, content=body, headers=headers, timeout=max(seconds, 0.001)
+            ) as response:
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > REPLY_BYTES:
+                        break
+        if scope.cancelled_caught:
+            raise asyncio.CancelledError
+        if response.is_success:
+            return {name.lower(): value for name, value in response.headers.items()}, bytes(content)
+        if response.status_code in _RETRIED_REFUSALS:
+            detail = f"The sink answered with status {response.status_code}."
+            raise ProblemError(problems.UNDELIVERED, detail, retry_after=RETRY_SECONDS)
+        raise refusal(self._sink, response.status_code, response.headers, bytes(content))

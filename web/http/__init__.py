@@ -1,0 +1,1 @@
+"""Request headers in, responses out."""

@@ -1,0 +1,115 @@
+"""The forms of an answer: JSON, live events, the file of a picture, or the files of several."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+from collections.abc import AsyncGenerator
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from contract import ErrorEvent, Picture, PictureResult, ProblemError, TextResult, problems
+from web.http.accept import JSON, MULTIPART
+from web.rest.result_builder import LiveEvent
+from wire.sse import EventStream, frame
+
+log = logging.getLogger(__name__)
+
+PICTURE_HEADERS = ("ETag", "Content-Disposition", "X-Model", "X-Seed", "X-Steps", "X-Understood")
+"""What an answer that is a picture says beside it."""
+
+UNDERSTOOD_CHARS = 2_048
+"""Longest X-Understood; the words that it does not hold are left out. JSON has all of them."""
+
+_UNCACHED = {"Cache-Control": "no-store"}
+_LINE_END = b"\r\n"
+
+
+async def live(events: AsyncGenerator[LiveEvent], heartbeat_seconds: float) -> Response:
+    # The first event means that the model server has accepted. A failure before it still gets its own status.
+    first = await anext(events)
+    return EventStream(_frames(first, events), heartbeat_seconds=heartbeat_seconds)
+
+
+def whole(result: TextResult | PictureResult, form: str) -> Response:
+    """The result in a form that holds nothing else."""
+    if form == JSON:
+        return Response(result.model_dump_json(), media_type=JSON, headers=_UNCACHED)
+    assert isinstance(result, PictureResult)
+    return _parts(result) if form == MULTIPART else _file(result)
+
+
+def _file(result: PictureResult) -> Response:
+    [picture] = result.images
+    content = base64.b64decode(picture.data)
+    headers = {
+        **_UNCACHED,
+        **_result_headers(result),
+        **_picture_headers(result, picture),
+        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+    }
+    return Response(content, media_type=picture.media_type, headers=headers)
+
+
+def _parts(result: PictureResult) -> Response:
+    """RFC 2046; the boundary is random, so that no picture holds it."""
+    boundary = result.id.encode()
+    lines = []
+    for index, picture in enumerate(result.images):
+        content = base64.b64decode(picture.data)
+        headers = {
+            "Content-Type": picture.media_type,
+            "Content-Length": str(len(content)),
+            **_picture_headers(result, picture, index),
+        }
+        lines += [b"--" + boundary, *(f"{name}: {value}".encode() for name, value in headers.items()), b"", content]
+    lines += [b"--" + boundary + b"--", b""]
+    headers = {**_UNCACHED, **_result_headers(result), "Content-Type": f"{MULTIPART}; boundary={result.id}"}
+    return Response(_LINE_END.join(lines), headers=headers)
+
+
+def _result_headers(result: PictureResult) -> dict[str, str]:
+    headers = {"X-Model": quote(result.model)}
+    if result.steps is not None:
+        headers["X-Steps"] = str(result.steps)
+    if result.understood is not None:
+        words = ",".join(quote(word, safe="") for word in result.understood)
+        # A word that is cut is none: up to the last comma within the limit.
+        cut = words if len(words) <= UNDERSTOOD_CHARS else words[: UNDERSTOOD_CHARS + 1].rpartition(",")[0]
+        headers["X-Understood"] = cut
+    return headers
+
+
+def _picture_headers(result: PictureResult, picture: Picture, index: int = 0) -> dict[str, str]:
+    # A header is ASCII and a model's name may be anything: X-Model encodes it, and the name of a file simplifies it.
+    number = index if picture.seed is None else picture.seed
+    suffix = picture.media_type.removeprefix("image/")
+    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', result.model)}-{number}.{suffix}"
+    headers = {"Content-Disposition": f'inline; filename="{name}"'}
+    if picture.seed is not None:
+        headers["X-Seed"] = str(picture.seed)
+    return headers
+
+
+async def _frames(first: LiveEvent, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[bytes]:
+    """Ends with a result or an error, whatever happens."""
+    try:
+        yield _frame(first)
+        async for event in events:
+            yield _frame(event)
+    except ProblemError as error:
+        yield _error_frame(error)
+    except Exception:
+        log.exception("a stream failed")
+        yield _error_frame(ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what."))
+
+
+def _frame(event: LiveEvent) -> bytes:
+    return frame(event.model_dump_json(), event.event)
+
+
+def _error_frame(error: ProblemError) -> bytes:
+    return frame(error.problem.model_dump_json(exclude_none=True), ErrorEvent.event)

@@ -1,0 +1,1 @@
+"""Generations that outlive their connection: queue, log and outcome."""

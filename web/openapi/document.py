@@ -1,0 +1,268 @@
+"""The OpenAPI 3.1 description, assembled from the contract's own models so that it cannot drift from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from contract import (
+    ErrorEvent,
+    GenerationRequest,
+    Job,
+    Kind,
+    ModelChoice,
+    ModelStatus,
+    Picture,
+    PictureResult,
+    PictureResultEvent,
+    PictureTiming,
+    PreviewEvent,
+    Problem,
+    ProgressEvent,
+    ResultEvent,
+    Statuses,
+    StatusEvent,
+    TextResult,
+    Timing,
+    TokenEvent,
+    Usage,
+    problems,
+)
+from web.http.accept import IMAGES, JSON, MULTIPART, SSE
+from web.http.responses import UNDERSTOOD_CHARS
+from web.openapi.jobs import WISHES, events_operation, generation_path, job_response, parameter, ref
+from web.openapi.problems import refusals
+from web.openapi.status import status_operation, warm_operation
+from web.rest.result_builder import LiveEvent
+from wire.sse import frame
+
+_NOT_OF_GENERATE = {
+    problems.MALFORMED_EVENT,
+    problems.UNAUTHORIZED,
+    problems.FORBIDDEN,
+    problems.NOT_FOUND,
+    problems.METHOD_NOT_ALLOWED,
+    problems.NOT_IMPLEMENTED,
+}
+
+_PICTURE_FORMS = (*IMAGES, MULTIPART)
+
+_EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
+
+_REQUESTS: dict[str, dict[str, Any]] = {
+    "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
+    "sampling": {
+        "summary": "Everything that can be chosen of a text",
+        "value": {
+            "prompt": "Write a poem about the moon",
+            "max_tokens": 128,
+            "temperature": 0.8,
+            "top_p": 0.95,
+            "stop": ["\n\n", "END"],
+            "seed": 7,
+        },
+    },
+    "live": {"summary": "Read it while it is written", "value": {"prompt": "春天的雨", "stream": True}},
+    "picture": {"summary": "A picture", "value": {"prompt": "画一只猫", "kind": "image"}},
+    "painting": {
+        "summary": "Everything that can be chosen of a picture",
+        "value": {
+            "prompt": "a red apple",
+            "kind": "image",
+            "negative_prompt": "leaves",
+            "size": "64x64",
+            "steps": 20,
+            "guidance": 4,
+            "n": 2,
+            "seed": 7,
+            "format": "webp",
+        },
+    },
+    "live picture": {
+        "summary": "See it while it is made",
+        "value": {"prompt": "a red apple", "kind": "image", "stream": True, "previews": 4},
+    },
+}
+
+_TEXT = "床前明月光,疑是地上霜。\n举头望明月,低头思故乡。"
+_RESULT = ResultEvent(
+    id="0b7f8c1e5d9a4f2e8c3b6a1d7e9f0a2c",
+    model="poet",
+    text=_TEXT,
+    finish_reason="stop",
+    usage=Usage(prompt_tokens=12, completion_tokens=25),
+    timing=Timing(queue_s=0.0021, first_token_s=0.0312, total_s=0.1984),
+)
+
+# The smallest picture there is: one transparent pixel.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+_PICTURE_RESULT = PictureResultEvent(
+    id="6d1f3b7a9c5e4d8fa2b4c6e8f0a1b3d5",
+    model="painter",
+    images=[Picture(data=_PIXEL, media_type="image/png", seed=7, width=1, height=1)],
+    steps=20,
+    understood=["cat"],
+    timing=PictureTiming(queue_s=0.0034, total_s=0.8127),
+)
+
+
+def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
+    """The document; `models` are the served ones, the default first."""
+    served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shangcai",
+            "version": version,
+            "summary": "From a prompt to a poem or a picture",
+            "description": f"Models served here: {served}. The first is the default, and the first of a kind that "
+            "kind's.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/generate": {"post": _generate()},
+            "/generations/{id}": generation_path(_PICTURE_FORMS),
+            "/events": {"post": events_operation()},
+            "/status": {"get": status_operation()},
+            "/warm": {"post": warm_operation()},
+            "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
+            "/openapi.json": {"get": _simple("openapi", "This document")},
+            "/": {"get": _simple("discovery", "What is served here")},
+        },
+        "components": {"schemas": _schemas(), "headers": _headers()},
+    }
+
+
+def _generate() -> dict[str, Any]:
+    return {
+        "operationId": "generate",
+        "summary": "Generate a text or a picture",
+        "description": "A request with a Prefer or Idempotency-Key header becomes a job, which goes on when the client "
+        "leaves; Location says where it is found. "
+        "Without a model, `kind` chooses one, or an Accept header that weighs a picture most. The "
+        f"Accept header chooses the form, too: {JSON} (default), {SSE}, and for pictures {', '.join(IMAGES)} (the file "
+        f'of one) or {MULTIPART} (the files of several). `"stream": true` chooses {SSE} whatever Accept says; previews '
+        "come in that form only.",
+        "parameters": [
+            *WISHES,
+            parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
+            parameter("traceparent", "W3C trace context, passed on to the model server."),
+            parameter("tracestate", "W3C trace context, passed on to the model server."),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": ref("GenerationRequest"), "examples": _REQUESTS}},
+        },
+        "responses": {
+            "200": {
+                "description": "The text or the pictures, whole or on the way.",
+                "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *_OF_PICTURES)},
+                "content": {
+                    JSON: {
+                        "schema": {"oneOf": [ref("TextResult"), ref("PictureResult")]},
+                        "examples": {
+                            result.kind: {"value": result.model_dump(mode="json")}
+                            for result in (_RESULT, _PICTURE_RESULT)
+                        },
+                    },
+                    SSE: {
+                        "schema": {"type": "string", "description": _EVENTS_TEXT},
+                        "examples": {
+                            "text": {"value": _frames(_TEXT_EVENTS)},
+                            "image": {"value": _frames(_PICTURE_EVENTS)},
+                        },
+                    },
+                    **{form: {} for form in IMAGES},  # OpenAPI 3.1 describes what is binary by no schema
+                    MULTIPART: {"schema": {"type": "array", "description": _PARTS_TEXT}},
+                },
+            },
+            "202": job_response(
+                "The job, because the client does not want to wait any longer for its end.", created=True
+            ),
+            **refusals(set(problems.PROBLEM_TYPES) - _NOT_OF_GENERATE),
+        },
+    }
+
+
+_EVENTS_TEXT = (
+    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent: `asleep` and "
+    "`waking` where the model has to wake up first, then `queued` and `running`), then of `token` "
+    "(TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then exactly one `result` "
+    "(ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
+)
+
+_OF_PICTURES = {
+    "ETag": "names its bytes.",
+    "Content-Disposition": "a name to save it under.",
+    "X-Model": "the model, percent-encoded.",
+    "X-Seed": "its seed, where the model server tells it.",
+    "X-Steps": "the denoising steps, where the model server tells them.",
+    "X-Understood": "the words of the prompt that the model knows, each percent-encoded UTF-8, with commas between; at "
+    f"most {UNDERSTOOD_CHARS} characters. Absent where the model reads any text.",
+}
+
+_PARTS_TEXT = (
+    "The files in the order of their seeds, each with its own Content-Type, Content-Length, Content-Disposition and "
+    "X-Seed."
+)
+
+_TEXT_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="asleep", expected_seconds=6.1),
+    StatusEvent(state="waking", phase="loading the weights", seconds=1.5, expected_seconds=6.1),
+    StatusEvent(state="queued"),
+    StatusEvent(state="running"),
+    TokenEvent(text=_TEXT[:12]),
+    TokenEvent(text=_TEXT[12:]),
+    _RESULT,
+]
+
+_PICTURE_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="queued"),
+    StatusEvent(state="running"),
+    ProgressEvent(step=10, of=20, eta_s=0.4),
+    PreviewEvent(image=0, step=10, data=_PIXEL, media_type="image/png"),
+    ProgressEvent(step=20, of=20, eta_s=0),
+    _PICTURE_RESULT,
+]
+
+
+def _frames(events: list[LiveEvent]) -> str:
+    return b"".join(frame(event.model_dump_json(), event.event) for event in events).decode()
+
+
+def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"type": "object"}}
+    if example is not None:
+        content["example"] = example
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": summary + ".", "content": {JSON: content}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in (GenerationRequest, ModelChoice)
+    ]
+    outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
+        (model, "serialization") for model in (TextResult, PictureResult, Problem, Job, ModelStatus, Statuses, *_EVENTS)
+    ]
+    _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = document["$defs"]
+    return schemas
+
+
+def _headers() -> dict[str, Any]:
+    return {
+        "X-Request-Id": {"description": "The name of this request.", "schema": {"type": "string"}},
+        "Location": {"description": "Where the job is found.", "schema": {"type": "string"}},
+        "Preference-Applied": {"description": "What of Prefer was heeded.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
+        **{
+            name: {"description": f"Of a picture's file: {text}", "schema": {"type": "string"}}
+            for name, text in _OF_PICTURES.items()
+        },
+    }

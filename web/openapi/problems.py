@@ -1,0 +1,83 @@
+"""The problems of the OpenAPI description, each with an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from contract import BODY_BYTES, ProblemType, problems
+from web.http.accept import JSON, SSE
+
+# In the order of the statuses.
+_DETAILS: dict[ProblemType, str] = {
+    problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
+    problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
+    problems.MALFORMED_EVENT: "header ce-id: is required",
+    problems.UNAUTHORIZED: "Events need an Authorization header: Bearer with a token for this audience, or with the "
+    "secret.",
+    problems.FORBIDDEN: "Events from 'urn:somebody:else' are not taken here.",
+    problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",
+    problems.UNKNOWN_MODEL: "The models served here are: poet.",
+    problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
+    problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",
+    problems.CANCELLED: "The generation was cancelled before its end.",
+    problems.BODY_TOO_LARGE: f"A body may have at most {BODY_BYTES} bytes.",
+    problems.OUT_OF_MEMORY: "The device has no memory for this request, even alone: 812 tokens so far.",
+    problems.RESULT_TOO_LARGE: "The result has 300000 bytes, and an event may have 262144.",
+    problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
+    "application/json.",
+    problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
+    problems.INTERNAL: "Something went wrong on the server; its log says what.",
+    problems.NOT_IMPLEMENTED: "Where poet is served is not known here: only a request wakes it.",
+    problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
+    problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",
+    problems.LOADING: "Model poet has been waking up for 2.1 s, loading the weights, which takes longer than this "
+    "request can wait.",
+    problems.OVERLOADED: "The model server is full or not ready.",
+    problems.UNAVAILABLE: "The model server does not take connections.",
+    problems.UPSTREAM_TIMEOUT: "The model server took too long.",
+    problems.TOO_LATE: "The time that the request was given is over.",
+}
+
+
+def refusals(kinds: Iterable[ProblemType]) -> dict[str, Any]:
+    """The responses of an operation that these problems can happen to."""
+    by_status: dict[int, list[ProblemType]] = {}
+    for kind in _DETAILS:
+        if kind in kinds:
+            by_status.setdefault(kind.status, []).append(kind)
+    return {str(status): _refusal(status, some) for status, some in by_status.items()}
+
+
+def _refusal(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
+    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if status == problems.OVERLOADED.status:
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    return {
+        "description": "; or ".join(kind.title for kind in kinds) + ".",
+        "headers": headers,
+        "content": {
+            problems.MEDIA_TYPE: {
+                "schema": {
+                    "allOf": [
+                        {"$ref": "#/components/schemas/Problem"},
+                        {"properties": {"type": {"enum": [kind.uri for kind in kinds]}}},
+                    ]
+                },
+                "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
+            }
+        },
+    }
+
+
+def _example(kind: ProblemType) -> dict[str, Any]:
+    detail = _DETAILS[kind]
+    example: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
+    if kind in (problems.INVALID_FIELD, problems.MALFORMED_EVENT):
+        field, _, reason = detail.partition(": ")
+        example["errors"] = [{"field": field, "detail": reason}]
+    if kind.status == problems.OVERLOADED.status:
+        example["retry_after"] = 5
+    if kind is problems.LOADING:
+        example |= {"phase": "loading the weights", "seconds": 2.1, "expected_seconds": 6.1, "retry_after": 4}
+    return example

@@ -1,0 +1,76 @@
+"""The part of the OpenAPI description about models that sleep and wake up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contract import ModelStatus, Statuses, problems
+from web.http.accept import JSON
+from web.openapi.jobs import ref
+from web.openapi.problems import refusals
+
+_READY = ModelStatus(name="poet", kind="text", state="ready", since="2026-01-31T08:00:00.000Z", expected_seconds=6.1)
+_WAKING = ModelStatus(
+    name="poet",
+    kind="text",
+    state="waking",
+    since="2026-01-31T08:00:00.000Z",
+    phase="loading the weights",
+    seconds=4.1,
+    expected_seconds=6.1,
+)
+_STATES = (
+    "`asleep`, `waking`, `ready`, or `unknown` while nothing has been seen of it. How a model sleeps and wakes is "
+    "derived from what is seen of it here: its answers, what it says of its loading, and how long it is silent."
+)
+
+
+def status_operation() -> dict[str, Any]:
+    document = Statuses(models=[_WAKING])
+    return {
+        "operationId": "status",
+        "summary": "Whether the models are awake",
+        "description": f"The state of each: {_STATES} Asking wakes nobody.",
+        "responses": {"200": _answer("The models, in the order in which they are served.", "Statuses", document)},
+    }
+
+
+def warm_operation() -> dict[str, Any]:
+    waking = _answer("It is going to be ready; GET /status tells how far it is.", "ModelStatus", _WAKING)
+    waking["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    return {
+        "operationId": "warm",
+        "summary": "Wake a model, and generate nothing",
+        "description": "For somebody who is about to ask for something. However many ask, a model is woken once. "
+        "Without a body it is the default model.",
+        "requestBody": {
+            "required": False,
+            "content": {JSON: {"schema": ref("ModelChoice"), "examples": {"picture": {"value": {"kind": "image"}}}}},
+        },
+        "responses": {
+            "200": _answer("It is ready.", "ModelStatus", _READY),
+            "202": waking,
+            **refusals(
+                {
+                    problems.MALFORMED_BODY,
+                    problems.INVALID_FIELD,
+                    problems.UNKNOWN_MODEL,
+                    problems.BODY_TIMEOUT,
+                    problems.BODY_TOO_LARGE,
+                    problems.UNSUPPORTED_MEDIA_TYPE,
+                    problems.INTERNAL,
+                    problems.NOT_IMPLEMENTED,
+                    problems.BAD_UPSTREAM,
+                    problems.UNAVAILABLE,
+                }
+            ),
+        },
+    }
+
+
+def _answer(description: str, model: str, example: ModelStatus | Statuses) -> dict[str, Any]:
+    value = example.model_dump(mode="json", exclude_none=True)
+    return {
+        "description": description,
+        "content": {JSON: {"schema": ref(model), "examples": {"poet": {"value": value}}}},
+    }

@@ -1,0 +1,1 @@
+"""The page for browsers, and its form for browsers that run no scripts."""

@@ -1,0 +1,9 @@
+// Problem documents as sentences; ../endpoint.py says the same.
+import { has, t } from "./texts.js";
+
+export function sentence(error) {
+	const { title, detail, retry_after: seconds } = error.problem;
+	const key = `problem.${error.slug}`;
+	const text = t(has(key) ? key : "problem", { title, detail });
+	return seconds === undefined ? text : `${text} ${t("retry", { seconds })}`;
+}

@@ -1,0 +1,1 @@
+"""The REST backend: a generation over a predictor's OpenAI routes."""

@@ -1,0 +1,91 @@
+"""Pictures while they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from contract import (
+    GenerationRequest,
+    Picture,
+    PictureResultEvent,
+    PictureTiming,
+    PreviewEvent,
+    ProgressEvent,
+)
+from web.client.failures import bad_answer
+from web.rest.picture_stream import Completed, PartialImage, PictureStreamEvent, Progress, Started
+from web.rest.result_builder import Draft, LiveEvent
+
+
+class PictureDraft(Draft[PictureStreamEvent]):
+    """Collects pictures, in whatever order they are finished."""
+
+    def __init__(self, url: str, model: str, result_id: str, arrived: float, order: GenerationRequest) -> None:
+        super().__init__(url, model, result_id, arrived)
+        self._order = order
+        self._count = order.n or 1
+        self._pictures: dict[int, Picture] = {}
+        self._steps: int | None = None
+        self._understood: list[str] | None = None
+        self._total_s = 0.0
+
+    def add(self, event: PictureStreamEvent) -> Iterable[LiveEvent]:
+        match event:
+            case Started():
+                if event.queue_s is not None:  # each picture may start by itself: the longest wait is the request's
+                    self._queue_s = max(self._queue_s or 0, event.queue_s)
+            case Progress():
+                return (ProgressEvent(step=event.step, of=event.of, eta_s=event.eta_s),)
+            case PartialImage():
+                return (
+                    PreviewEvent(
+                        image=self._index(event),
+                        step=event.step,
+                        data=event.b64_json,
+                        media_type=f"image/{event.output_format}",
+                    ),
+                )
+            case Completed():
+                self._complete(event)
+        return ()
+
+    def result(self) -> PictureResultEvent:
+        if len(self._pictures) < self._count:
+            raise bad_answer(self._url, f"it ends with {len(self._pictures)} of {self._count} pictures")
+        return PictureResultEvent(
+            id=self._id,
+            model=self._model,
+            images=[self._pictures[index] for index in range(self._count)],
+            steps=self._steps,
+            understood=self._understood,
+            timing=PictureTiming(queue_s=self._waited, total_s=self._total_s),
+        )
+
+    def _complete(self, event: Completed) -> None:
+        index = self._index(event)
+        if index in self._pictures:
+            raise bad_answer(self._url, f"picture {index} of it comes twice")
+        if self._order.format not in (None, event.output_format):
+            raise bad_answer(self._url, f"a picture of it is {event.output_format} and not {self._order.format}")
+        width, height = map(int, event.size.split("x"))
+        self._pictures[index] = Picture(
+            data=event.b64_json,
+            media_type=f"image/{event.output_format}",
+            seed=self._seed(event),
+            width=width,
+            height=height,
+        )
+        self._steps = event.steps
+        self._understood = event.understood
+        self._total_s = self._elapsed()
+
+    def _index(self, event: PartialImage | Completed) -> int:
+        """Runtimes that do not number their pictures make one after the other."""
+        index = len(self._pictures) if event.image_index is None else event.image_index
+        if index >= self._count:
+            raise bad_answer(self._url, f"it has more than {self._count} pictures")
+        return index
+
+    def _seed(self, event: Completed) -> int | None:
+        """Where the runtime does not tell, only the seed of a single picture is known: the one asked for."""
+        return self._order.seed if event.seed is None and self._count == 1 else event.seed

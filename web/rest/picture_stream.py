@@ -1,0 +1,89 @@
+"""The events of an OpenAI-style image stream, as far as they are read here.
+
+`started`, `progress` and the members `seed`, `steps`, `step`, `image_index` and `understood` are our own predictor's
+extensions: other runtimes leave them out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from contract import PICTURES
+from contract.fields import PictureFormat
+from web.client.failures import unusable_event
+
+
+def _base64(text: str) -> str:
+    """As it came: it goes on to the client in base64, too."""
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("is no base64") from error
+    return text
+
+
+FileText = Annotated[str, Field(min_length=1), AfterValidator(_base64)]
+Index = Annotated[int, Field(ge=0, lt=PICTURES)]
+Pixels = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")]
+
+
+class _StreamEvent(BaseModel):
+    """Members that nobody here asks about are ignored."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Started(_StreamEvent):
+    """The pictures have left the queue."""
+
+    type: Literal["image_generation.started"]
+    queue_s: float | None = Field(default=None, ge=0)
+
+
+class Progress(_StreamEvent):
+    """Some steps are done."""
+
+    type: Literal["image_generation.progress"]
+    step: int = Field(ge=0)
+    of: int = Field(ge=1)
+    eta_s: float | None = Field(default=None, ge=0)
+
+
+class PartialImage(_StreamEvent):
+    """A preview."""
+
+    type: Literal["image_generation.partial_image"]
+    b64_json: FileText
+    output_format: PictureFormat
+    image_index: Index | None = None
+    step: int | None = Field(default=None, ge=0)
+
+
+class Completed(_StreamEvent):
+    """One picture."""
+
+    type: Literal["image_generation.completed"]
+    b64_json: FileText
+    output_format: PictureFormat
+    size: Pixels
+    image_index: Index | None = None
+    seed: int | None = Field(default=None, ge=0)
+    steps: int | None = Field(default=None, ge=1)
+    understood: list[str] | None = None
+
+
+PictureStreamEvent = Started | Progress | PartialImage | Completed
+
+_EVENT: TypeAdapter[PictureStreamEvent] = TypeAdapter(Annotated[PictureStreamEvent, Field(discriminator="type")])
+
+
+def parse_picture_event(url: str, data: bytes) -> PictureStreamEvent:
+    """An event; or the problem that it is instead of one."""
+    try:
+        return _EVENT.validate_json(data)
+    except ValidationError:
+        raise unusable_event(url, data) from None

@@ -1,9 +1,0 @@
-// Problem documents as sentences; web/page.py says the same without scripts.
-import { has, t } from "./texts.js";
-
-export function sentence(error) {
-	const { title, detail, retry_after: seconds } = error.problem;
-	const key = `problem.${error.slug}`;
-	const text = t(has(key) ? key : "problem", { title, detail });
-	return seconds === undefined ? text : `${text} ${t("retry", { seconds })}`;
-}
