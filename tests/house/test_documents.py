@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("page", ["metrics", "events"])
 def test_a_page_is_what_its_script_prints(page: str) -> None:
     printed = subprocess.run(
-        [sys.executable, f"scripts/describe_{page}.py"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", f"scripts.docs.{page}"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert (ROOT / "docs" / f"{page}.md").read_text() == printed
 

@@ -25,6 +25,7 @@ GRACE = 30
 """Seconds from SIGTERM to SIGKILL, unless Kubernetes is told otherwise."""
 
 ROOT = Path(__file__).parents[2]
+BUILD = "scripts.cluster.build_images"
 USER = 65532
 PYTHON = "/opt/venv/bin/python"
 IMAGES = pytest.mark.parametrize("image", ["web", "predictor"])
@@ -229,9 +230,8 @@ def normal(requirement: str) -> str:
     ],
 )
 def test_what_cannot_be_built_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path) -> None:
-    script = ROOT / "scripts" / "build_images.py"
     answer = subprocess.run(
-        [sys.executable, script, *arguments], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+        [sys.executable, "-m", BUILD, *arguments], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
     )
     assert answer.returncode != 0
     assert said in answer.stderr.splitlines()[-1]
@@ -241,8 +241,9 @@ def test_a_tool_that_does_not_work_says_why(tmp_path: Path) -> None:
     tool = tmp_path / "docker"
     tool.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2\nexit 1\n")
     tool.chmod(0o755)
-    script = ROOT / "scripts" / "build_images.py"
-    answer = subprocess.run([sys.executable, script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-m", BUILD], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert answer.returncode == 1
     assert "docker does not work (Cannot connect to the Docker daemon.)" in answer.stderr
 
@@ -256,7 +257,8 @@ def test_a_tool_that_does_not_work_is_passed_over_and_named(tmp_path: Path) -> N
     stub(tmp_path, "docker", "echo 'Cannot connect to the Docker daemon.' >&2; exit 1")
     stub(tmp_path, "podman", '[ "$1" = info ]')
     answer = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_images.py"],
+        [sys.executable, "-m", BUILD],
+        cwd=ROOT,
         env={"PATH": str(tmp_path)},  # without git, too
         capture_output=True,
         text=True,
@@ -269,7 +271,8 @@ def test_a_tool_that_does_not_work_is_passed_over_and_named(tmp_path: Path) -> N
 def test_a_tool_that_cannot_tell_the_layers_is_one_clear_line(tmp_path: Path) -> None:
     stub(tmp_path, "docker", 'if [ "$1" = history ]; then echo "No such image" >&2; exit 1; fi')
     answer = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_images.py"],
+        [sys.executable, "-m", BUILD],
+        cwd=ROOT,
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -102,7 +102,7 @@ def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
 
 def test_our_images_are_those_that_are_built(root: Path) -> None:
     containers = [container for folder in all_of(root) for thing in render(folder) for container in thing.containers]
-    built = runpy.run_path(str(root / "scripts" / "build_images.py"))["IMAGES"]
+    built = runpy.run_path(str(root / "scripts" / "cluster" / "build_images.py"))["IMAGES"]
     assert {our_image(container) for container in containers} - {None} == set(built)
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.local.run_folder import RunFolder
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))  # which import each other by their bare names
 
-from run_folder import RunFolder  # noqa: E402
 
 DEADLINE = 60.0
 """Longest that a test waits for anything: a hang, not a measure of speed."""
@@ -39,7 +39,7 @@ class StubRun:
         self.orders = folder
         self.output = folder / "output"
         command = [sys.executable, str(HERE / "stub_run.py"), "--port", str(self.port), "--orders", str(folder), *flags]
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=ROOT)
 

@@ -7,9 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from run_folder import RunFolder
-from supervisor import HOST, Ended, Served, Supervisor
-
+from scripts.local.run_folder import RunFolder
+from scripts.local.supervisor import HOST, Ended, Served, Supervisor
 from wire.listener import listen
 
 HERE = Path(__file__).resolve().parent

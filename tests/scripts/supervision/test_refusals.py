@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-import refusals
-from refusals import Refusals
 
 from contract import ProblemError, problems
+from scripts.local import refusals
+from scripts.local.refusals import Refusals
 from wire.listener import listen
 
 PROBLEM = ProblemError(problems.UNAVAILABLE, "模型 cannot be started", retry_after=3.2, phase="failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from sleeper import BACK_OFF_SECONDS, LEAVING_SECONDS, TRIES, WAKES, Sleeper
+from scripts.local.model_process import BACK_OFF_SECONDS, LEAVING_SECONDS, TRIES, WAKES, Sleeper
 
 
 def test_one_that_is_asleep_is_started_by_a_connection_and_gets_ready() -> None:

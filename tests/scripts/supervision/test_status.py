@@ -6,7 +6,8 @@ import re
 import time
 
 import pytest
-from serve import show
+
+from scripts.local.run import show
 
 
 def test_the_status_is_a_line_for_each_model(capsys: pytest.CaptureFixture[str]) -> None:

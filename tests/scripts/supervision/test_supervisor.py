@@ -218,8 +218,8 @@ def test_the_state_file_is_always_whole(start: Start) -> None:
 
 
 def test_nothing_is_lost_in_some_cycles_of_the_hammer() -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "hammer.py"), "--cycles", "12", "--models", "2"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    command = [sys.executable, "-m", "scripts.reliability.hammer", "--cycles", "12", "--models", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

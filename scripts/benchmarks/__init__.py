@@ -1,0 +1,1 @@
+"""`scripts/bench`: how fast this machine serves, beside floors from the same run."""

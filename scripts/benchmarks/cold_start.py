@@ -1,0 +1,229 @@
+"""Cold starts: from exec to the first token over HTTP, phase by phase, beside a bare script that has no server and a
+plain KServe predictor. All sides take turns, so that what else the machine does falls upon all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.benchmarks.cold_floor import PROMPT
+from scripts.benchmarks.models import gemma
+from scripts.benchmarks.sides import HOST, PLAIN, ROOT
+from wire.listener import listen
+
+POLL_SECONDS = 0.005
+
+
+@dataclass
+class Start:
+    """Seconds from exec to the end of each phase, or of a phase by itself, and CPU seconds until the first token."""
+
+    at: dict[str, float]
+    cpu: float
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model, how the predictor is asked for one token or step, and which sides there are."""
+
+    model: Callable[[], Path]
+    kind: str
+    instance: dict[str, Any]
+    allowed: float
+    plain: bool
+    slots: int | None = None
+    """What `predictor plan` has found: a start with it measures none."""
+
+
+SUBJECTS = {
+    "poet": Subject(lambda: ROOT / "models" / "poet", "text", {"max_tokens": 1}, 1.0, plain=True),
+    "gemma-270m": Subject(lambda: gemma(ROOT / "data" / "gemma-270m"), "text", {"max_tokens": 1}, 0.9, plain=True),
+    "painter": Subject(lambda: ROOT / "models" / "painter", "image", {"steps": 1}, 1.1, plain=False, slots=4),
+}
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench cold", description=__doc__)
+    parser.add_argument("--models", default=",".join(SUBJECTS), help="which to measure (all of them)")
+    parser.add_argument("--rounds", type=int, default=7, help="starts of each side; medians are printed")
+    chosen = parser.parse_args(arguments)
+    for name in chosen.models.split(","):
+        subject = SUBJECTS[name]
+        try:
+            model = subject.model()
+        except ImportError as error:
+            print(f"\n{name}: skipped, {error}", flush=True)
+            continue
+        _measure(name, subject, model, chosen.rounds)
+
+
+def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
+    sides: dict[str, Callable[[], Start]] = {
+        "floor": lambda: _floor(subject, model),
+        "predictor": lambda: _predictor(subject, model),
+    }
+    if subject.slots:
+        sides["planned"] = lambda: _predictor(subject, model, "--slots", str(subject.slots))
+    if subject.plain:
+        sides["plain KServe"] = lambda: _plain(subject, model)
+    starts: dict[str, list[Start]] = {side: [] for side in sides}
+    for number in range(rounds + 1):
+        for side, start in sides.items():
+            one = start()
+            if number:  # the first one warms the page cache
+                starts[side].append(one)
+    load = os.getloadavg()[0]
+    print(f"\n{name}: medians of {rounds} starts of each side in turn, warm page cache, load average {load:.1f}")
+    first = {side: _median(made, lambda one: one.at["first token"]) for side, made in starts.items()}
+    for side, made in starts.items():
+        cpu = _median(made, lambda one: one.cpu)
+        spread = [one.at["first token"] for one in made]
+        at = ", ".join(f"{phase} {_median(made, lambda one: one.at[phase]):.2f}" for phase in made[0].at)  # noqa: B023
+        print(f"  {side:<13} seconds since exec: {at}; CPU {cpu:.2f}; {min(spread):.2f} to {max(spread):.2f}")
+        if made[0].phases:
+            phases = ", ".join(f"{one} {_median(made, lambda s: s.phases[one]):.2f}" for one in made[0].phases)  # noqa: B023
+            print(f"  {'':<13} phases by themselves: {phases}")
+    ours = first["predictor"]
+    cpu_ratio = _median(starts["predictor"], lambda s: s.cpu) / _median(starts["floor"], lambda s: s.cpu)
+    ratio = ours / first["floor"]
+    print(f"  first token over HTTP: {ratio:.2f} of the floor (at most {subject.allowed}), CPU {cpu_ratio:.2f}")
+    if subject.slots:
+        print(f"  first token with slots as planned: {first['planned'] / first['floor']:.2f} of the floor")
+    open_share = _median(starts["predictor"], lambda s: s.at["port open"] / s.at["ready"])
+    print(f"  port open: {open_share:.2f} of the time to ready (at most 0.35)")
+    if subject.plain:
+        print(f"  plain KServe takes {first['plain KServe'] / ours:.2f} times as long (at least 1.5)")
+    print(f"  imports by package, ms: {_imports(model)}", flush=True)
+
+
+def _median(starts: list[Start], of: Callable[[Start], float]) -> float:
+    return statistics.median(of(start) for start in starts)
+
+
+def _floor(subject: Subject, model: Path) -> Start:
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", subject.kind, str(model)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    cpu = _cpu_seconds(child.pid)
+    child.wait()
+    return Start({phase: at - begun for phase, at in json.loads(line).items()}, cpu)
+
+
+def _plain(subject: Subject, model: Path) -> Start:
+    port = _free_port()
+    options = ["--model_path", str(model), "--model_name", "m", "--http_port", str(port), "--enable_grpc", "false"]
+    begun = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "scripts.benchmarks.cold_kserve", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        at = {"port open": _port_opened(port, child) - begun}
+        _ask(port, subject)
+        at["first token"] = time.monotonic() - begun
+        return Start(at, _cpu_seconds(child.pid))
+    finally:
+        child.terminate()
+        child.wait(60)
+
+
+def _predictor(subject: Subject, model: Path, *more: str) -> Start:
+    port = _free_port()
+    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error", *more]
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(f"{folder}/notices")  # told as systemd is, the server needs not be asked whether it is ready
+        notices.settimeout(300)
+        begun = time.monotonic()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "predictor", *flags, "--quiet-seconds", "0"],
+            cwd=ROOT,
+            env=os.environ | {"NOTIFY_SOCKET": f"{folder}/notices"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            at = {"port open": _port_opened(port, child) - begun}
+            while notices.recv(4096) != b"READY=1":
+                pass
+            at["ready"] = time.monotonic() - begun
+            _ask(port, subject)
+            at["first token"] = time.monotonic() - begun
+            return Start(at, _cpu_seconds(child.pid), _phases(port))
+        finally:
+            child.terminate()
+            child.wait(60)
+
+
+def _ask(port: int, subject: Subject) -> None:
+    body = {"instances": [{"prompt": PROMPT, **subject.instance}]}
+    url = f"http://{HOST}:{port}/v1/models/m:predict"
+    httpx.post(url, json=body, timeout=300, trust_env=False, verify=PLAIN).raise_for_status()
+
+
+def _phases(port: int) -> dict[str, float]:
+    told = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60, trust_env=False, verify=PLAIN).text
+    found = re.findall(r'^shangcai_cold_start_phase_seconds\{phase="(.+)"\} (\S+)', told, re.MULTILINE)
+    return {phase: float(seconds) for phase, seconds in found}
+
+
+def _port_opened(port: int, child: subprocess.Popen[bytes]) -> float:
+    """When somebody listens there."""
+    while child.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex((HOST, port)) == 0:
+                return time.monotonic()
+        time.sleep(POLL_SECONDS)
+    raise RuntimeError(f"{child.args!r} has ended with status {child.returncode}")
+
+
+def _free_port() -> int:
+    with listen(HOST, 0) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _imports(model: Path) -> str:
+    """Of one more start, under `-X importtime`."""
+    port = _free_port()
+    flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen([sys.executable, "-X", "importtime", "-m", "predictor", *flags], cwd=ROOT, stderr=log)
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline:
+                log.seek(0)
+                if "ready after" in log.read():
+                    break
+                time.sleep(0.1)
+        finally:
+            child.terminate()
+            child.wait(60)
+        log.seek(0)
+        times: Counter[str] = Counter()
+        for own, module in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\w+)", log.read()):
+            times[module] += int(own)
+    return ", ".join(f"{package} {own / 1000:.0f}" for package, own in times.most_common(10))

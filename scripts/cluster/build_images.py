@@ -1,0 +1,186 @@
+"""Build the container images with whatever there is for it: docker, podman or buildah.
+
+Called by scripts/build-images. Runs on a bare Python: who builds images needs none of what goes into them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ("web", "predictor")
+TOOLS = ("docker", "podman", "buildah")
+
+
+class Failure(Exception):
+    """Something that the caller can mend; said in one line."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a step of a Dockerfile added, in bytes."""
+
+    size: int
+    step: str
+
+
+def main() -> int:
+    arguments, passed_on = parse(sys.argv[1:])
+    try:
+        tool = find_tool(arguments.tool)
+        names = [build(tool, image, arguments, passed_on) for image in arguments.image or IMAGES]
+        for name in names:
+            print(describe(name, list(layers(tool, name))))
+        if arguments.push:
+            for name in names:
+                run([tool, "push", name])
+    except Failure as failure:
+        print(f"scripts/build-images: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and what stands behind -- for the tool itself."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/build-images",
+        description="Build the images of web and predictor.",
+        epilog="What stands behind -- goes to the tool's build command, such as -- --volume /wheels:/wheels:ro",
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    parser.add_argument("image", nargs="*", help=f"{' or '.join(IMAGES)} (default: both)")
+    parser.add_argument("--tool", choices=TOOLS, help="what to build with (default: the first of them that works)")
+    parser.add_argument(
+        "--prefix", default="shangcai", help="registry and folder of their names (default: %(default)s)"
+    )
+    parser.add_argument("--tag", default=project["version"], help="(default: the version, %(default)s)")
+    parser.add_argument("--base", help="image to build on: a Debian with Python 3.11 to 3.13 and its venv")
+    parser.add_argument("--torch-index", help="package index to take torch from, such as that of its CPU builds")
+    parser.add_argument(
+        "--pip-conf", type=Path, help="pip's configuration for the build (mirrors); in no image after it"
+    )
+    parser.add_argument("--source", default="", help="address of the source code, for the label")
+    parser.add_argument("--push", action="store_true", help="push them afterwards")
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments = parser.parse_args(argv[:split])
+    for image in arguments.image:
+        if image not in IMAGES:
+            parser.error(f"there is no image {image!r}; there are {' and '.join(IMAGES)}")
+    if arguments.pip_conf and not arguments.pip_conf.is_file():
+        parser.error(f"--pip-conf: {arguments.pip_conf} is no file")
+    host = arguments.prefix.partition("/")[0]
+    if arguments.push and host != "localhost" and not {".", ":"} & set(host):
+        parser.error(f"--push: {arguments.prefix} is in no registry of yours; --prefix names one")
+    arguments.version = project["version"]
+    return arguments, argv[split + 1 :]
+
+
+def find_tool(wanted: str | None) -> str:
+    """The first tool that works; docker is often a client without its engine."""
+    reasons = []
+    for tool in [wanted] if wanted else TOOLS:
+        if shutil.which(tool) is None:
+            reasons.append(f"{tool} is not on the PATH")
+            continue
+        answer = subprocess.run([tool, "info"], capture_output=True, text=True)
+        if answer.returncode == 0:
+            if reasons:
+                print(f"building with {tool}: {'; '.join(reasons)}")
+            return tool
+        said = answer.stderr.strip().splitlines() or ["it does not say why"]
+        reasons.append(f"{tool} does not work ({said[-1]})")
+    raise Failure("; ".join(reasons))
+
+
+def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[str]) -> str:
+    """Build one image and return its name."""
+    name = f"{arguments.prefix}/{image}:{arguments.tag}"
+    values = {
+        "BASE": arguments.base,
+        "TORCH_INDEX": arguments.torch_index if image == "predictor" else None,
+        "VERSION": arguments.version,
+        "REVISION": revision(),
+        "CREATED": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "SOURCE": arguments.source,
+    }
+    command = [tool, "build", "--file", f"{image}/Dockerfile", "--tag", name]
+    command += [part for key, value in values.items() if value for part in ("--build-arg", f"{key}={value}")]
+    if arguments.pip_conf:
+        command += ["--secret", f"id=pip.conf,src={arguments.pip_conf.resolve()}"]
+    if tool == "buildah":
+        command.append("--layers")  # the others keep them without being asked
+    run([*command, *passed_on, "."])
+    return name
+
+
+def revision() -> str:
+    """The commit, if there is a repository, and git to ask it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def run(command: list[str]) -> None:
+    print(f"+ {shlex.join(command)}", flush=True)
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise Failure(f"{command[0]} failed; its lines above say why")
+
+
+def output(command: list[str]) -> str:
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        said = answer.stderr.strip().splitlines() or ["it does not say why"]
+        raise Failure(f"{command[0]} {command[1]} failed ({said[-1]})")
+    return answer.stdout
+
+
+def layers(tool: str, name: str) -> Iterator[Layer]:
+    """Of an image, those of its base first."""
+    if tool != "buildah":
+        history = output(
+            [tool, "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", name]
+        )
+        for line in reversed(history.splitlines()):
+            size, _, step = line.partition("\t")
+            if int(size):
+                yield Layer(int(size), step)
+        return
+    # buildah has no `history`: what it built is in its inspection, and the sizes are in the store beside it.
+    store = json.loads(output([tool, "info"]))["store"]
+    index = Path(store["GraphRoot"]) / f"{store['GraphDriverName']}-layers" / "layers.json"
+    sizes = {layer.get("diff-digest"): layer.get("diff-size", 0) for layer in json.loads(index.read_text())}
+    image = json.loads(output([tool, "inspect", "--type", "image", name]))["OCIv1"]
+    steps = [step.get("created_by", "") for step in image["history"] if not step.get("empty_layer")]
+    for digest, step in zip(image["rootfs"]["diff_ids"], steps, strict=True):
+        yield Layer(sizes[digest], step)
+
+
+def describe(name: str, found: list[Layer]) -> str:
+    lines = [f"\n{name}: {megabytes(sum(layer.size for layer in found))}"]
+    lines += [f"  {megabytes(layer.size):>9}  {summary(layer.step)}" for layer in found]
+    return "\n".join(lines)
+
+
+def summary(step: str) -> str:
+    step = " ".join(step.removeprefix("/bin/sh -c ").removeprefix("#(nop) ").split())
+    return step if len(step) <= 100 else f"{step[:99]}…"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Say whether a cluster has what an overlay needs, or whether a deployed address works.
+
+Called by scripts/doctor. Runs on a bare Python, and asks the cluster through kubectl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from scripts.cluster import checks, smoke
+from scripts.cluster.needs import Unreadable, read
+from scripts.cluster.view import Unreachable, View
+
+
+def main() -> int:
+    arguments = parse()
+    if arguments.url:
+        return 0 if smoke.run(arguments.url, arguments.host, arguments.timeout) else 1
+    try:
+        if shutil.which("kubectl") is None:
+            raise Unreachable("kubectl is needed, and it is not on the PATH")
+        return examine(arguments.overlay, arguments.context)
+    except (Unreachable, Unreadable) as error:
+        print(f"scripts/doctor: {error}", file=sys.stderr)
+        return 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/doctor",
+        description="Say of a cluster what it lacks for the manifests of an overlay, and how to mend that; or try a "
+        "deployed address. Changes nothing. Ends with 0 if nothing is wrong.",
+    )
+    parser.add_argument("--overlay", default="deploy/gpu", help="what is to be deployed (default: %(default)s)")
+    parser.add_argument("--context", help="of kubectl (default: its current one)")
+    parser.add_argument("--url", help="try this address in place of a cluster: a text, a stream, a picture, a mistake")
+    parser.add_argument("--host", help="Host header for --url, for an ingress without DNS")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600,
+        help="seconds for all of --url, cold starts included (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    if not Path(arguments.overlay).is_dir() and (shipped := ROOT / arguments.overlay).is_dir():
+        arguments.overlay = str(shipped)  # called from another folder
+    return arguments
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def examine(overlay: str, context: str | None) -> int:
+    wrong = 0
+    for finding in checks.examine(View(context), read(overlay)):
+        wrong += finding.mark == "wrong"
+        mend = f" — {finding.mend}" if finding.mend else ""
+        print(f"{finding.mark:<6} {finding.what}{mend}", flush=True)
+    print("nothing is wrong" if not wrong else f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

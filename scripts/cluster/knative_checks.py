@@ -1,0 +1,159 @@
+"""Whether Knative has what an overlay needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scripts.cluster.needs import Needs, Pod
+from scripts.cluster.view import SETTINGS, Finding, View, at_least, available, version_of
+
+SERVING_MINIMUM = (1, 19)
+"""1.16.1 to 1.18 end the pods of the old revision before those of the new one run (knative/serving#15889)."""
+
+EVENTING_MINIMUM = (1, 17)
+"""Served EventType v1beta3 and EventPolicy for a while by then."""
+
+GATEWAYS = {
+    "kourier.ingress.networking.knative.dev": ("kourier-system", "kourier"),
+    "istio.ingress.networking.knative.dev": ("istio-system", "istio-ingressgateway"),
+    "contour.ingress.networking.knative.dev": ("contour-external", "envoy"),
+}
+"""The Service through which each ingress class is reached."""
+
+NO_REGISTRIES = ("kind.local", "ko.local", "dev.local")
+"""Names of images that were loaded into nodes; what Knative passes over by itself."""
+
+BROKERS = {
+    "MTChannelBasedBroker": "mt-broker-ingress",
+    "Kafka": "kafka-broker-receiver",
+    "RabbitMQBroker": "rabbitmq-broker-controller",
+}
+"""The Deployment in knative-eventing without which a Broker of that class takes nothing."""
+
+
+def serving(view: View, _needs: Needs) -> Iterator[Finding]:
+    yield from running(view, "Knative Serving", "knative-serving", "controller", SERVING_MINIMUM)
+
+
+def ingress_class(view: View) -> str:
+    network = view.config_maps("knative-serving").get("config-network", {})
+    # The second is how it was spelt in former times, the last is what Knative takes without a word.
+    return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
+
+
+def ingress(view: View, _needs: Needs) -> Iterator[Finding]:
+    name = ingress_class(view)
+    if name not in GATEWAYS:
+        yield Finding("note", f"the ingress class is {name}; whether it runs is not known here")
+        return
+    namespace, service = GATEWAYS[name]
+    label = f"kubernetes.io/service-name={service}"
+    slices = view.items("endpointslices", "-n", namespace, "-l", label)
+    endpoints = [endpoint for item in slices for endpoint in item.get("endpoints") or []]
+    if any(endpoint.get("conditions", {}).get("ready") for endpoint in endpoints):
+        yield Finding("ok", f"the ingress {name} runs")
+    else:
+        mend = f"install it, or name another in config-network; look at: kubectl get pods -n {namespace}"
+        yield Finding("wrong", f"the ingress {name} does not run: nothing ready behind {service} in {namespace}", mend)
+
+
+def domain(view: View, _needs: Needs) -> Iterator[Finding]:
+    """Without one Knative gives addresses within the cluster only."""
+    domains = [name for name in view.config_maps("knative-serving").get("config-domain", {}) if name != "_example"]
+    if domains:
+        yield Finding("ok", f"Services get addresses below {' and '.join(domains)}")
+    else:
+        patch = """'{"data": {"example.com": ""}}'"""
+        mend = f"kubectl patch configmap/config-domain -n knative-serving --type merge -p {patch}"
+        yield Finding("wrong", "config-domain names no domain: web gets no address outside of the cluster", mend)
+
+
+def serving_settings(view: View, needs: Needs) -> Iterator[Finding]:
+    maps = view.config_maps("knative-serving")
+    pods = [pod for pod in needs.pods if pod.knative]
+    for flag, owner in needs.flags.items():
+        yield flag_finding("knative-serving", maps.get("config-features", {}), flag, owner)
+    yield from autoscaler(maps.get("config-autoscaler", {}), pods)
+    yield from defaults(maps.get("config-defaults", {}), pods)
+    yield from deployment(maps.get("config-deployment", {}), pods)
+
+
+def autoscaler(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
+    begin_at_zero = [pod for pod in pods if pod.annotations.get("autoscaling.knative.dev/initial-scale") == "0"]
+    allowed = settings.get("allow-zero-initial-scale", "false").lower() == "true"
+    if begin_at_zero and allowed:
+        yield Finding("ok", "config-autoscaler: allow-zero-initial-scale is true")
+    elif begin_at_zero:
+        owner = begin_at_zero[0].owner
+        what = f"config-autoscaler: allow-zero-initial-scale is not true, and {owner} begins with no pod"
+        yield Finding("wrong", what, SETTINGS)
+    if settings.get("enable-scale-to-zero", "true").lower() != "true":
+        yield Finding("wrong", "config-autoscaler: enable-scale-to-zero is not true: nothing goes to sleep", "set it")
+
+
+def defaults(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
+    longest = max(pods, key=Pod.timeout)
+    bound = int(settings.get("max-revision-timeout-seconds", 600))
+    if longest.timeout() <= bound:
+        yield Finding("ok", f"config-defaults: timeouts of up to {bound} s are allowed")
+    else:
+        wanted = f"{longest.owner} wants {longest.timeout()}"
+        what = f"config-defaults: max-revision-timeout-seconds is {bound}, and {wanted}"
+        yield Finding("wrong", what, "raise it, and terminationGracePeriodSeconds of the Deployment activator with it")
+    widest = max(int(pod.service.get("containerConcurrency") or 0) for pod in pods)
+    limit = int(settings.get("container-concurrency-max-limit", 1000))
+    if widest > limit:
+        what = f"config-defaults: container-concurrency-max-limit is {limit}, and {widest} is wanted"
+        yield Finding("wrong", what, "raise it")
+
+
+def deployment(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
+    if any(pod.devices() for pod in pods) and settings.get("pod-is-always-schedulable", "false") != "true":
+        what = "config-deployment: pod-is-always-schedulable is not true: a pod that waits for a GPU counts as failed"
+        yield Finding("note", what, SETTINGS)
+    skipped = settings.get("registries-skipping-tag-resolving", ",".join(NO_REGISTRIES)).split(",")
+    hosts = {container["image"].partition("/")[0] for pod in pods for container in pod.containers}
+    for host in sorted(hosts & set(NO_REGISTRIES) - set(skipped)):
+        what = f"config-deployment: registries-skipping-tag-resolving lacks {host}, where there is no registry to ask"
+        yield Finding("wrong", what, f"add {host} to it")
+
+
+def eventing(view: View, needs: Needs) -> Iterator[Finding]:
+    yield from running(view, "Knative Eventing", "knative-eventing", "eventing-controller", EVENTING_MINIMUM)
+    features = view.config_maps("knative-eventing").get("config-features", {})
+    for flag, owner in needs.eventing_flags.items():
+        yield flag_finding("knative-eventing", features, flag, owner)
+    deployments = {item["metadata"]["name"]: item for item in view.deployments("knative-eventing")}
+    for name in needs.broker_classes:
+        wanted = BROKERS.get(name)
+        if wanted is None:
+            yield Finding("note", f"whether there are Brokers of class {name or 'the default one'} is not known here")
+        elif wanted in deployments and available(deployments[wanted]):
+            yield Finding("ok", f"Brokers of class {name} are served")
+        else:
+            state = "does not run" if wanted in deployments else "is not there"
+            mend = "install Knative's broker of that class, or look at: kubectl get pods -n knative-eventing"
+            yield Finding("wrong", f"Brokers of class {name} are not served: {wanted} {state}", mend)
+
+
+def running(view: View, name: str, namespace: str, controller: str, minimum: tuple[int, ...]) -> Iterator[Finding]:
+    """The version of a controller, and whether all that was installed with it runs."""
+    deployments = view.deployments(namespace)
+    found = [item for item in deployments if item["metadata"]["name"] == controller]
+    if not found:
+        yield Finding("wrong", f"{name} is not there: no Deployment {controller} in {namespace}", f"install {name}")
+        return
+    yield at_least(name, version_of(found[0]), minimum)
+    stopped = [item["metadata"]["name"] for item in deployments if not available(item)]
+    if stopped:
+        look_at = f"look at: kubectl get pods -n {namespace}"
+        yield Finding("wrong", f"in {namespace} do not run: {', '.join(stopped)}", look_at)
+    else:
+        yield Finding("ok", f"all of {namespace} runs")
+
+
+def flag_finding(namespace: str, features: dict[str, str], flag: str, owner: str) -> Finding:
+    value = features.get(flag, "disabled").lower()
+    if value in ("enabled", "allowed"):
+        return Finding("ok", f"config-features: {flag} is {value}")
+    return Finding("wrong", f"config-features in {namespace}: {flag} is {value}, and {owner} needs it", SETTINGS)
