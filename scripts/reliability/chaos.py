@@ -84,7 +84,9 @@ def _redis() -> Iterator[str]:
 def _broker() -> Iterator[str]:
     with listen(HOST, 0) as free:
         port = free.getsockname()[1]
-    with _running([sys.executable, str(ROOT / "tests" / "events" / "broker.py"), json.dumps({"port": port})]):
+    with _running(
+        [sys.executable, str(ROOT / "tests" / "scenarios" / "events" / "broker.py"), json.dumps({"port": port})]
+    ):
         url = f"http://{HOST}:{port}"
         deadline = time.monotonic() + 60
         while True:

@@ -31,7 +31,7 @@ from scripts.local.run_folder import RunFolder
 from scripts.local.supervisor import HOST
 from wire.listener import listen
 
-STUBS = ROOT / "tests" / "scripts" / "supervision" / "stub_run.py"
+STUBS = ROOT / "tests" / "scripts" / "local" / "stub_run.py"
 CHAT = "/openai/v1/chat/completions"
 CLIENTS = 4
 """Of each model."""

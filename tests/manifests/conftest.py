@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests.kustomizations import ROOMS
+
+from tests.manifests.checks.kustomizations import ROOMS
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,15 +17,16 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from manifests import problems
-from manifests.images import SECRETS, VERSION
-from manifests.images import check as check_images
-from manifests.kustomizations import FILE, ROOMS, all_of, name, render, sources
-from manifests.mutations import draw
-from manifests.objects import Object, environment, our_image
-from manifests.schemas import FOLDER, strict
-from manifests.typed import check as check_type
-from manifests.values import check as check_values
+
+from tests.manifests.checks import problems
+from tests.manifests.checks.images import SECRETS, VERSION
+from tests.manifests.checks.images import check as check_images
+from tests.manifests.checks.kustomizations import FILE, ROOMS, all_of, name, render, sources
+from tests.manifests.checks.mutations import draw
+from tests.manifests.checks.objects import Object, environment, our_image
+from tests.manifests.checks.schemas import FOLDER, strict
+from tests.manifests.checks.typed import check as check_type
+from tests.manifests.checks.values import check as check_values
 
 MUTATIONS = int(os.environ.get("MANIFEST_MUTATIONS", "200"))
 SEED = 20261124

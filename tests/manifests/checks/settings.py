@@ -1,0 +1,79 @@
+"""Environment variables and flags of our containers, held against the settings that read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from contract import ModelChoice
+from predictor.settings import Settings as PredictorSettings
+from tests.manifests.checks.objects import Object, environment, our_image
+from tests.manifests.checks.values import BYTES
+from web.settings import Settings as WebSettings
+
+BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
+PREDICTOR_NAMES = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields} | BARE | {"STORAGE_URI"}
+WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
+EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
+MODEL_URI = re.compile(r"(hf|s3|gs|pvc|oci)://[\w.-]+/[\w./-]+")
+SINK = {"K_SINK": "http://broker.test/default"}
+"""What a SinkBinding injects where web dispatches by events."""
+
+
+def check(thing: Object) -> Iterator[str]:
+    for container in thing.containers:
+        image = our_image(container)
+        if image is None:
+            continue
+        values = environment(container)
+        names = WEB_NAMES if image == "web" else PREDICTOR_NAMES
+        for name in values.keys() - names:
+            yield f"env.{name}: nobody reads it"
+        for name, value in values.items():
+            if "$(" in value:
+                yield f"env.{name}: nothing before it fills in {value!r}"
+        for problem in _construct(image, json.dumps(values)):
+            yield f"env: {problem}"
+        for flag in container.get("args") or []:
+            if not re.fullmatch(r"--[a-z-]+=\S+", flag) or flag[2:].partition("=")[0].replace("-", "_") not in (
+                PredictorSettings.model_fields
+            ):
+                yield f"args: {flag} is no flag"
+        if "STORAGE_URI" in values and not MODEL_URI.fullmatch(values["STORAGE_URI"]):
+            yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no address of a model"
+        if "PREDICTOR_MODEL" in values and values["PREDICTOR_MODEL"] not in EMBEDDED:
+            yield "env.PREDICTOR_MODEL: is not in the image"
+        if not BYTES.fullmatch(values.get("PREDICTOR_MEMORY", "1Gi")):
+            yield f"env.PREDICTOR_MEMORY: {values['PREDICTOR_MEMORY']!r} is no quantity"
+    if thing.kind == "PingSource.sources.knative.dev":
+        try:
+            ModelChoice.model_validate_json(thing.spec["data"])
+        except ValidationError as error:
+            yield f"spec.data: {error.errors()[0]['msg']}"
+    if thing.kind == "ServingRuntime.serving.kserve.io" and "PREDICTOR_NAME" in environment(thing.containers[0]):
+        yield "env.PREDICTOR_NAME: the served name is the InferenceService's"
+
+
+@cache
+def _construct(image: str, values: str) -> tuple[str, ...]:
+    """What the settings class says of this environment."""
+    variables = json.loads(values)
+    settings = PredictorSettings if image == "predictor" else WebSettings
+    if variables.get("DISPATCH") == "events":
+        variables |= SINK
+    with patch.dict(os.environ, variables, clear=True):
+        try:
+            settings()
+        except ValidationError as error:
+            return tuple(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        except SettingsError as error:
+            return (str(error),)
+    return ()

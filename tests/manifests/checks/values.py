@@ -1,0 +1,86 @@
+"""Values of which schemas only know that they are texts: quantities, and fields that take one of a few words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tests.manifests.checks.objects import Object, walk
+
+BYTES = re.compile(r"[1-9]\d*[KMG]i")
+"""In powers of 1024 alone, so that a letter too few shows."""
+QUANTITIES = {
+    "cpu": re.compile(r"[1-9]\d*m?"),
+    "memory": BYTES,
+    "storage": BYTES,
+    "sizeLimit": BYTES,
+    "storageLimit": BYTES,
+    "modelSize": BYTES,
+}
+DEVICE = re.compile(r"nvidia\.com/(gpu|mig-\dg\.\d+gb)")
+UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+WORDS = {
+    "accessModes": {"ReadWriteOnce", "ReadWriteMany"},
+    "medium": {"Memory"},
+    "operator": {"Exists", "In"},
+    "persistentVolumeReclaimPolicy": {"Delete"},
+    "protocol": {"TCP"},
+    "restartPolicy": {"OnFailure"},
+    "runtimeClassName": {"nvidia"},
+    "seccompProfile.type": {"RuntimeDefault"},
+    "tolerations.effect": {"NoSchedule"},
+    "tolerations.key": {"nvidia.com/gpu"},
+    "volumeMode": {"Filesystem"},
+}
+"""By the end of their path."""
+
+
+def check(thing: Object) -> Iterator[str]:
+    for path, value in walk(thing.spec):
+        place = re.sub(r"\[\d+\]", "", path)
+        field = place.rpartition(".")[2]
+        if field == "resources":
+            yield from _resources(path, value)
+        if field == "capacity":
+            yield from _quantities(path, value)
+        if field in ("sizeLimit", "storageLimit", "modelSize"):
+            yield from _quantity(path, field, value)
+        for end, words in WORDS.items():
+            if f".{place}".endswith(f".{end}") and not isinstance(value, list) and value not in words:
+                yield f"{path}: {value!r} is none of {sorted(words)}"
+        if field == "maxUnavailable" and not (isinstance(value, int) or re.fullmatch(r"\d+%", value)):
+            yield f"{path}: {value!r} is no number"
+        if field == "port" and isinstance(value, str) and value.isdecimal():
+            yield f"{path}: {value!r} would be the name of a port"
+        if field == "nodeSelector" and value != {"nvidia.com/gpu.present": "true"}:
+            yield f"{path}: no node is {value}"
+
+
+def _resources(path: str, resources: dict[str, Any]) -> Iterator[str]:
+    requests, limits = (resources.get(kind, {}) for kind in ("requests", "limits"))
+    wrong = [*_quantities(f"{path}.requests", requests), *_quantities(f"{path}.limits", limits)]
+    yield from wrong
+    for name in () if wrong else requests.keys() & limits.keys():
+        if _number(requests[name]) > _number(limits[name]):
+            yield f"{path}.requests.{name}: is more than the limit"
+
+
+def _quantities(path: str, amounts: dict[str, Any]) -> Iterator[str]:
+    for name, amount in amounts.items():
+        yield from _quantity(f"{path}.{name}", name, amount)
+
+
+def _quantity(path: str, name: str, amount: Any) -> Iterator[str]:
+    form = re.compile(r"[1-9]\d*") if DEVICE.fullmatch(name) else QUANTITIES.get(name)
+    if form is None:
+        yield f"{path}: is unknown"
+    elif not form.fullmatch(str(amount)):
+        yield f"{path}: {amount!r} is no quantity"
+
+
+def _number(quantity: Any) -> float:
+    digits = re.match(r"\d+", str(quantity))
+    assert digits
+    return int(digits[0]) * UNITS[str(quantity)[digits.end() :]]

@@ -1,0 +1,240 @@
+"""An API server that knows just enough for the real kubectl, and a cluster behind it that has all that is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+LIMIT = 60.0
+
+KINDS = {
+    "v1": [
+        *("namespaces/Namespace", "nodes/Node", "configmaps/ConfigMap", "serviceaccounts/ServiceAccount"),
+        *("services/Service", "persistentvolumeclaims/PersistentVolumeClaim"),
+    ],
+    "apps/v1": ["deployments/Deployment", "statefulsets/StatefulSet"],
+    "batch/v1": ["jobs/Job"],
+    "policy/v1": ["poddisruptionbudgets/PodDisruptionBudget"],
+    "networking.k8s.io/v1": ["networkpolicies/NetworkPolicy", "ingresses/Ingress"],
+    "discovery.k8s.io/v1": ["endpointslices/EndpointSlice"],
+    "storage.k8s.io/v1": ["storageclasses/StorageClass"],
+    "node.k8s.io/v1": ["runtimeclasses/RuntimeClass"],
+    "authorization.k8s.io/v1": ["selfsubjectaccessreviews/SelfSubjectAccessReview"],
+    "serving.knative.dev/v1": ["services/Service"],
+    "eventing.knative.dev/v1": ["brokers/Broker", "triggers/Trigger"],
+    "eventing.knative.dev/v1beta3": ["eventtypes/EventType"],
+    "messaging.knative.dev/v1": ["inmemorychannels/InMemoryChannel"],
+    "sources.knative.dev/v1": ["sinkbindings/SinkBinding"],
+    "serving.kserve.io/v1alpha1": ["clusterstoragecontainers/ClusterStorageContainer"],
+    "serving.kserve.io/v1beta1": ["inferenceservices/InferenceService"],
+}
+CLUSTER_WIDE = {"namespaces", "nodes", "storageclasses", "runtimeclasses", "clusterstoragecontainers"}
+
+
+def deployment(name: str, version: str = "", image: str = "", available: int = 1) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/version": version} if version else {}},
+        "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "manager", "image": image}]}}},
+        "status": {"availableReplicas": available},
+    }
+
+
+class Cluster:
+    """What the API server serves. Tests take out or change what they are about."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.version = "v1.34.0"
+        self.kinds = {version: list(names) for version, names in KINDS.items()}
+        self.denied: set[str] = set()
+        """Resources that may not be created."""
+        self.objects: dict[str, dict[str, Any]] = {}
+        """By path: namespace/resource/name, or resource/name."""
+        self.kubeconfig = kubeconfig
+
+        for name in ("controller", "activator", "autoscaler", "webhook"):
+            self.put("knative-serving/deployments", deployment(name, "1.21.1"))
+        for name in ("eventing-controller", "kafka-broker-receiver", "mt-broker-ingress"):
+            self.put("knative-eventing/deployments", deployment(name, "1.21.1"))
+        self.put(
+            "kserve/deployments", deployment("kserve-controller-manager", image="kserve/kserve-controller:v0.21.0")
+        )
+        self.config("knative-serving/config-network", {"ingress-class": "kourier.ingress.networking.knative.dev"})
+        self.config("knative-serving/config-domain", {"_example": "…", "example.com": ""})
+        flags = ["podspec-runtimeclassname", "podspec-tolerations", "podspec-securitycontext"]
+        flags += ["podspec-persistent-volume-claim", "podspec-persistent-volume-write"]
+        self.config("knative-serving/config-features", {f"kubernetes.{flag}": "enabled" for flag in flags})
+        self.config("knative-serving/config-autoscaler", {"allow-zero-initial-scale": "true"})
+        self.config("knative-serving/config-deployment", {"pod-is-always-schedulable": "true"})
+        self.config("knative-serving/config-defaults", {})
+        self.config("knative-eventing/config-features", {"delivery-retryafter": "enabled"})
+        modes = {"deploy": '{"defaultDeploymentMode": "Standard"}', "ingress": '{"disableIstioVirtualHost": true}'}
+        self.config("kserve/inferenceservice-config", modes)
+        ready = {"endpoints": [{"conditions": {"ready": True}}]}
+        labels = {"kubernetes.io/service-name": "kourier"}
+        self.put("kourier-system/endpointslices", {"metadata": {"name": "kourier-1", "labels": labels}, **ready})
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.put("storageclasses", {"metadata": {"name": "standard", "annotations": default}})
+        self.put("runtimeclasses", {"metadata": {"name": "nvidia"}})
+        self.put("clusterstoragecontainers", {"metadata": {"name": "default"}})
+        taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+        self.put("nodes", self.node("cpu"))
+        self.put("nodes", self.node("gpu", {"nvidia.com/gpu": "2"}, taint))
+
+    @staticmethod
+    def node(name: str, devices: dict[str, str] | None = None, *taints: dict[str, str]) -> dict[str, Any]:
+        allocatable = {"cpu": "8", **(devices or {})}
+        return {"metadata": {"name": name}, "spec": {"taints": list(taints)}, "status": {"allocatable": allocatable}}
+
+    def put(self, place: str, item: dict[str, Any]) -> None:
+        self.objects[f"{place}/{item['metadata']['name']}"] = item
+
+    def config(self, path: str, data: dict[str, str]) -> None:
+        namespace, name = path.split("/")
+        self.put(f"{namespace}/configmaps", {"metadata": {"name": name}, "data": data})
+
+    def deployment(self, path: str) -> dict[str, Any]:
+        namespace, name = path.split("/")
+        return self.objects[f"{namespace}/deployments/{name}"]
+
+    def answer(self, path: str, label: str) -> dict[str, Any] | None:
+        """What a GET gets; None is a 404."""
+        if path == "/version":
+            return {"gitVersion": self.version, "major": "1", "minor": "34"}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": list(self.groups())}
+        version, _, rest = re.sub("^/apis?/", "", path).partition("/")
+        if path.startswith("/apis/"):
+            part, _, rest = rest.partition("/")
+            version = f"{version}/{part}"
+        if version not in self.kinds:
+            return None
+        if not rest:
+            return {"kind": "APIResourceList", "groupVersion": version, "resources": list(self.resources(version))}
+        place = rest.removeprefix("namespaces/")
+        if place in self.objects:
+            return {"apiVersion": version, "kind": self.kind(version, rest), **self.objects[place]}
+        if self.kind(version, rest) and "/" in rest and place.split("/")[-1] not in self.names(version):
+            return None
+        found = [item for key, item in self.objects.items() if key.rpartition("/")[0] == place]
+        name, _, value = label.partition("=")
+        found = [item for item in found if not label or item["metadata"].get("labels", {}).get(name) == value]
+        kind = self.kind(version, rest)
+        items = [{"apiVersion": version, "kind": kind, **item} for item in found]
+        return {"apiVersion": version, "kind": f"{kind}List", "metadata": {}, "items": items}
+
+    def groups(self) -> Iterator[dict[str, Any]]:
+        versions: dict[str, list[dict[str, str]]] = {}
+        for version in self.kinds:
+            group, slash, name = version.partition("/")
+            if slash:
+                versions.setdefault(group, []).append({"groupVersion": version, "version": name})
+        for group, served in versions.items():
+            yield {"name": group, "versions": served, "preferredVersion": served[0]}
+
+    def resources(self, version: str) -> Iterator[dict[str, Any]]:
+        for name, _, kind in (entry.partition("/") for entry in self.kinds[version]):
+            verbs = ["create", "get", "list"]
+            yield {
+                "name": name,
+                "singularName": "",
+                "kind": kind,
+                "namespaced": name not in CLUSTER_WIDE,
+                "verbs": verbs,
+            }
+
+    def names(self, version: str) -> list[str]:
+        return [entry.partition("/")[0] for entry in self.kinds[version]]
+
+    def kind(self, version: str, rest: str) -> str:
+        for name, _, kind in (entry.partition("/") for entry in self.kinds[version]):
+            if name in rest.split("/"):
+                return kind
+        return ""
+
+    def doctor(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        home = str(self.kubeconfig.parent)
+        environment = {"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": str(self.kubeconfig)}
+        command = [str(ROOT / "scripts" / "doctor"), *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    cluster: Cluster
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        label = parse_qs(parts.query).get("labelSelector", [""])[0]
+        found = self.cluster.answer(parts.path, label)
+        if found is None:
+            message = f'"{parts.path.rpartition("/")[2]}" not found'
+            found = {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "reason": "NotFound",
+                "message": message,
+            }
+            self.send({**found, "code": 404}, 404)
+        else:
+            self.send(found)
+
+    def do_POST(self) -> None:
+        """Only SelfSubjectAccessReviews are. kubectl sends Protobuf, in which names are found as they are."""
+        review = self.rfile.read(int(self.headers["Content-Length"]))
+        allowed = not any(name.encode() in review for name in self.cluster.denied)
+        kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        self.send({**kind, "spec": {}, "status": {"allowed": allowed}}, 201)
+
+    def send(self, document: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def write_kubeconfig(tmp_path: Path) -> Callable[[str], Path]:
+    def write(server: str) -> Path:
+        path = tmp_path / "kubeconfig"
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        path.write_text(json.dumps(document))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def cluster(write_kubeconfig: Callable[[str], Path]) -> Iterator[Cluster]:
+    class Served(Handler): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    Served.cluster = Cluster(write_kubeconfig(f"http://127.0.0.1:{server.server_port}"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Served.cluster
+    server.shutdown()
+    server.server_close()

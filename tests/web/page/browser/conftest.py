@@ -1,0 +1,274 @@
+"""A real Chromium, the page as web serves it, and behind it a kitchen: a model server that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvicorn
+from PIL import Image, ImageDraw
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, async_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request as Asked
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from contract import ProblemError, problems
+from web.app import create_app
+from web.settings import Settings
+from wire.problems import problem_response
+
+ROOT = Path(__file__).parents[4]
+PACKAGES = Path(__file__).parent / "javascript"
+SHOTS = ROOT / "data" / "page"
+LIMIT = 20.0  # seconds after which a test that waits has failed
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+Open = Callable[..., Awaitable[Page]]
+Shoot = Callable[..., Awaitable[Path]]
+
+
+class Kitchen:
+    """One model server. What is put into `dishes` comes out of the running generation: a text's next piece, an event of
+    a picture, or None for the end. It is shut while `phase` is set."""
+
+    def __init__(self) -> None:
+        self.phase: str | None = None
+        self.seconds = 0.0
+        self.dishes: asyncio.Queue[Any] = asyncio.Queue()
+        self.orders: list[dict[str, Any]] = []
+        self.cooking = 0
+        self.asked = 0
+        self.problem: ProblemError | None = None
+        self.app = Starlette(
+            routes=[
+                Route("/v2/health/ready", self._ready),
+                Route("/openai/v1/chat/completions", self._write, methods=["POST"]),
+                Route("/openai/v1/images/generations", self._paint, methods=["POST"]),
+            ]
+        )
+
+    def serve(self, *dishes: Any) -> None:
+        for dish in dishes:
+            self.dishes.put_nowait(dish)
+
+    def paint(self, steps: int = 4, previews: int = 2) -> None:
+        """Everything of a picture but its end."""
+        for step in range(1, steps + 1):
+            self.serve({"type": "image_generation.progress", "step": step, "of": steps, "eta_s": 0.1 * (steps - step)})
+            if step % (steps // previews) == 0 and step < steps:
+                self.serve({"type": "image_generation.partial_image", "image_index": 0, "step": step, **_file(step)})
+
+    def finish_picture(self) -> None:
+        self.serve(
+            {"type": "image_generation.completed", "image_index": 0, "seed": 7, "steps": 4, "size": "256x256"}
+            | {"created_at": 1, "understood": ["fox"], **_file(9)},
+            None,
+        )
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not met():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    def _refusal(self) -> Response | None:
+        if self.phase is not None:
+            loading = ProblemError(problems.LOADING, "Loading.", phase=self.phase, seconds=self.seconds)
+            return problem_response(loading)
+        return problem_response(self.problem) if self.problem else None
+
+    async def _ready(self, _request: Asked) -> Response:
+        self.asked += 1
+        return self._refusal() or JSONResponse({"ready": True})
+
+    async def _write(self, request: Asked) -> Response:
+        return self._refusal() or self._stream(self._words(await request.json()))
+
+    async def _paint(self, request: Asked) -> Response:
+        return self._refusal() or self._stream(self._strokes(await request.json()))
+
+    def _stream(self, frames: AsyncGenerator[str]) -> Response:
+        return StreamingResponse(frames, media_type="text/event-stream")
+
+    async def _words(self, order: dict[str, Any]) -> AsyncGenerator[str]:
+        def chunk(delta: dict[str, str], reason: str | None = None) -> str:
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+        self.orders.append(order)
+        self.cooking += 1
+        tokens = 0
+        try:
+            yield chunk({"role": "assistant", "content": ""})
+            while (piece := await self.dishes.get()) is not None:
+                tokens += 1
+                yield chunk({"content": piece})
+            yield chunk({}, "stop")
+            usage = {"prompt_tokens": 7, "completion_tokens": tokens}
+            yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
+        finally:
+            self.cooking -= 1
+
+    async def _strokes(self, order: dict[str, Any]) -> AsyncGenerator[str]:
+        self.orders.append(order)
+        self.cooking += 1
+        try:
+            yield 'event: image_generation.started\ndata: {"type": "image_generation.started", "queue_s": 0.01}\n\n'
+            while (event := await self.dishes.get()) is not None:
+                yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+        finally:
+            self.cooking -= 1
+
+
+def _file(step: int) -> dict[str, str]:
+    """A picture that becomes clearer."""
+    picture = Image.new("RGB", (256, 256), "#fff8ee")
+    pen = ImageDraw.Draw(picture)
+    for ring in range(step):
+        inset = 14 * ring + 10
+        pen.ellipse((inset, inset, 256 - inset, 256 - inset), fill=("#e8743b", "#fff1e0")[ring % 2])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"b64_json": base64.b64encode(buffer.getvalue()).decode(), "output_format": "png"}
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
+    listener = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", log_config=None, access_log=False))
+    server.config.timeout_graceful_shutdown = 1
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        async with asyncio.timeout(LIMIT):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(task, LIMIT)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("in CI the page is tested: needs chromium")
+        pytest.skip("needs chromium")
+    return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(chromium: str) -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def poet() -> AsyncGenerator[Kitchen]:
+    yield Kitchen()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def painter() -> AsyncGenerator[Kitchen]:
+    yield Kitchen()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(poet: Kitchen, painter: Kitchen, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ASGIApp]:
+    """The application in front of both, not yet listening."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    async with listening(poet.app) as writes, listening(painter.app) as paints:
+        models = {"poet": writes, "painter": {"url": paints, "kind": "image"}}
+        yield create_app(Settings.model_validate({"models": models, "max_job_runs": 1, "grace_seconds": 1}))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def url(house: ASGIApp) -> AsyncGenerator[str]:
+    async with listening(house) as address:
+        yield address
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def visit(browser: Browser) -> AsyncGenerator[Open]:
+    """Opens an address in a context of its own; what the console complains of, and what goes to another host, fails the
+    test, unless it is among `complaints`, which tests may add to."""
+    contexts: list[BrowserContext] = []
+    found: list[str] = []
+    allowed: list[str] = []
+
+    async def open_(address: str, *complaints: str, **options: Any) -> Page:
+        options = {"locale": "en-US", "viewport": WIDE, **options}
+        context = await browser.new_context(**options)
+        context.set_default_timeout(LIMIT * 1000)
+        contexts.append(context)
+        allowed.extend(complaints)
+        page = await context.new_page()
+
+        def complain(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                found.append(message.text)
+
+        page.on("console", complain)
+
+        def fail(error: Error) -> None:
+            found.append(str(error))
+
+        page.on("pageerror", fail)
+
+        def leave(request: Request) -> None:
+            if not request.url.startswith((address.rstrip("/"), "blob:", "data:")):
+                found.append(request.url)
+
+        page.on("request", leave)
+        await page.goto(address)
+        return page
+
+    yield open_
+    for context in contexts:
+        await context.close()
+    assert [text for text in found if not any(part in text for part in allowed)] == []
+
+
+@pytest.fixture(scope="module")
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def shoot() -> Shoot:
+    """A picture of the page, kept under data/page."""
+
+    async def take(page: Page, name: str, *, full_page: bool = True) -> Path:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        path = SHOTS / f"{name}.png"
+        await page.screenshot(path=path, full_page=full_page, animations="disabled")
+        return path
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def axe(npm_installed: Callable[[Path], Path]) -> str:
+    """The source of axe-core."""
+    return (npm_installed(PACKAGES) / "node_modules" / "axe-core" / "axe.min.js").read_text()
