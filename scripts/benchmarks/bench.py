@@ -17,9 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from scripts.benchmarks import cold_start, events, pictures, service
-from scripts.benchmarks.models import gemma, random_model
-from scripts.benchmarks.sides import (
+from scripts.benchmarks import cold_start, events
+from scripts.benchmarks import overhead as service
+from scripts.benchmarks import picture_throughput as pictures
+from scripts.benchmarks.contenders import (
     CHAT,
     ORDER,
     ROOT,
@@ -35,6 +36,7 @@ from scripts.benchmarks.sides import (
     together,
     web,
 )
+from scripts.benchmarks.models import gemma, random_model
 
 MIXED_SLOTS = 8
 

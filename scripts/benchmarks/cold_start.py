@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 
 from scripts.benchmarks.cold_floor import PROMPT
+from scripts.benchmarks.contenders import HOST, PLAIN, ROOT
 from scripts.benchmarks.models import gemma
-from scripts.benchmarks.sides import HOST, PLAIN, ROOT
 from wire.listener import listen
 
 POLL_SECONDS = 0.005

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from contract.cloudevents import COMPLETED, JSON, REQUESTED, CloudEvent
-from scripts.benchmarks.service import SHORT, SLOTS, quantiles
-from scripts.benchmarks.sides import CHAT, ORDER, PLAIN, Server, Shape, predictor, process, prompt, web
+from scripts.benchmarks.contenders import CHAT, ORDER, PLAIN, Server, Shape, predictor, process, prompt, web
+from scripts.benchmarks.overhead import SHORT, SLOTS, quantiles
 from wire.cloudevents import write_event
 
 

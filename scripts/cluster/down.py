@@ -9,7 +9,7 @@ import argparse
 import shlex
 import sys
 
-from scripts.cluster.machine import KINDS, Commands, Failure, find_cluster
+from scripts.cluster.local_cluster import KINDS, Commands, Failure, find_cluster
 
 
 def main() -> int:

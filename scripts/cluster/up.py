@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts.cluster.machine import KINDS, NODE_PORT, Cluster, Commands, Failure, find, find_cluster
+from scripts.cluster.local_cluster import KINDS, NODE_PORT, Cluster, Commands, Failure, find, find_cluster
 
 # The versions that KServe 0.21 is released against (install/v0.21.0/kserve-knative-mode-dependency-install.sh in its
 # repository); KServe is that of our SDK in pyproject.toml. Kubernetes stands in cluster.py.

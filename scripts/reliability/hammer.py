@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 import psutil
 
-from scripts.benchmarks.sides import PLAIN
-from scripts.local.child import ROOT
+from scripts.benchmarks.contenders import PLAIN
+from scripts.local.child_process import ROOT
 from scripts.local.run_folder import RunFolder
 from scripts.local.supervisor import HOST
 from wire.listener import listen

@@ -206,7 +206,7 @@ def main() -> None:
     measure_speed(poet)
     couplets = None
     if not args.no_corpus:
-        from scripts.training.poet_corpus import fetch, load_poems, split  # needs opencc, which the rest does not
+        from scripts.training.poet.corpus import fetch, load_poems, split  # needs opencc, which the rest does not
 
         train, held = split(load_poems(fetch(args.corpus)))
         couplets = {pair for poem in train for pair in pairwise(poem.lines)}

@@ -38,7 +38,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from scripts.training.painter_corpus import CACHE, ROOT, SIDE, Thing, fetch, load_pictures, load_things
+from scripts.training.painter.corpus import CACHE, ROOT, SIDE, Thing, fetch, load_pictures, load_things
 
 CHANNELS, CELLS = 6, 16  # of a latent: (6, 16, 16)
 SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]

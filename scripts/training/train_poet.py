@@ -36,7 +36,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from scripts.training.poet_corpus import FORMS, Poem, fetch, load_poems, split
+from scripts.training.poet.corpus import FORMS, Poem, fetch, load_poems, split
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIALS = ["<pad>", "<unk>", "<s>", "</s>", "<词>", "<题>", *(f"<{form}>" for form in FORMS.values())]

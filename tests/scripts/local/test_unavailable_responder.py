@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from contract import ProblemError, problems
-from scripts.local import refusals
-from scripts.local.refusals import Refusals
+from scripts.local import unavailable_responder as refusals
+from scripts.local.unavailable_responder import Refusals
 from wire.listener import listen
 
 PROBLEM = ProblemError(problems.UNAVAILABLE, "模型 cannot be started", retry_after=3.2, phase="failed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from scripts.benchmarks.sides import (
+from scripts.benchmarks.contenders import (
     CHAT,
     ORDER,
     PLAIN,

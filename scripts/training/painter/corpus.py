@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / "data" / "painter"
 PACKAGE = "fonts-noto-color-emoji"
 FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")

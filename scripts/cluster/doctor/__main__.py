@@ -10,9 +10,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from scripts.cluster import checks, smoke
-from scripts.cluster.needs import Unreadable, read
-from scripts.cluster.view import Unreachable, View
+from scripts.cluster.doctor import address_checks as smoke
+from scripts.cluster.doctor import checks
+from scripts.cluster.doctor.cluster_state import Unreachable, View
+from scripts.cluster.doctor.requirements import Unreadable, read
 
 
 def main() -> int:
@@ -50,7 +51,7 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def examine(overlay: str, context: str | None) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scripts.cluster.needs import Document, Needs, Pod
-from scripts.cluster.view import Finding, NotThere, View
+from scripts.cluster.doctor.cluster_state import Finding, NotThere, View
+from scripts.cluster.doctor.requirements import Document, Needs, Pod
 
 
 def storage(view: View, needs: Needs) -> Iterator[Finding]:

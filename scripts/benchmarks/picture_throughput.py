@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import uvloop
 
-from scripts.benchmarks.service import report_leaving
-from scripts.benchmarks.sides import PLAIN, Server, Shape, in_passing, predictor, web
+from scripts.benchmarks.contenders import PLAIN, Server, Shape, in_passing, predictor, web
+from scripts.benchmarks.overhead import report_leaving
 
 TOGETHER = 4
 ROUNDS = 15

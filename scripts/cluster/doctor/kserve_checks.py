@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from scripts.cluster.knative_checks import ingress_class
-from scripts.cluster.needs import KNATIVE_MODES, Document, Needs
-from scripts.cluster.view import Finding, NotThere, View, at_least, available, numbers, version_of
+from scripts.cluster.doctor.cluster_state import Finding, NotThere, View, at_least, available, numbers, version_of
+from scripts.cluster.doctor.knative_checks import ingress_class
+from scripts.cluster.doctor.requirements import KNATIVE_MODES, Document, Needs
 
 KSERVE_MINIMUM = (0, 16)
 """The first to know the modes Knative and Standard by these names (kserve/kserve#4608)."""

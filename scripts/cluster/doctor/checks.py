@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from scripts.cluster import hardware_checks, knative_checks, kserve_checks
-from scripts.cluster.needs import Document, Needs
-from scripts.cluster.view import Finding, NotThere, Unreachable, View, at_least
+from scripts.cluster.doctor import hardware_checks, knative_checks, kserve_checks
+from scripts.cluster.doctor.cluster_state import Finding, NotThere, Unreachable, View, at_least
+from scripts.cluster.doctor.requirements import Document, Needs
 
 KUBERNETES_MINIMUM = (1, 30)
 """KServe's own minimum, and the first with `preStop: sleep` (deploy/standard)."""

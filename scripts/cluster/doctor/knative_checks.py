@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scripts.cluster.needs import Needs, Pod
-from scripts.cluster.view import SETTINGS, Finding, View, at_least, available, version_of
+from scripts.cluster.doctor.cluster_state import SETTINGS, Finding, View, at_least, available, version_of
+from scripts.cluster.doctor.requirements import Needs, Pod
 
 SERVING_MINIMUM = (1, 19)
 """1.16.1 to 1.18 end the pods of the old revision before those of the new one run (knative/serving#15889)."""

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scripts.cluster.needs import Document
+from scripts.cluster.doctor.requirements import Document
 
 KUBECTL_SECONDS = 10.0
 

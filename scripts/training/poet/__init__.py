@@ -1,0 +1,1 @@
+"""The parts of training the poet, which train_poet.py puts together."""
