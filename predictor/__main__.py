@@ -21,7 +21,7 @@ from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
-    from predictor.events.subscriber import Subscriber
+    from predictor.events.subscriber import EventSubscriber
     from predictor.protocols.model import GenerationModel
 
 
@@ -97,11 +97,11 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
     return TextModel(settings.served_name, writer, request_seconds=settings.request_seconds)
 
 
-def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
-    from predictor.events.deduplication import Ledger
-    from predictor.events.progress import Announcer
-    from predictor.events.replies import Replies
-    from predictor.events.subscriber import Subscriber
+def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:
+    from predictor.events.deduplication import Deduplicator
+    from predictor.events.progress import ProgressPublisher
+    from predictor.events.replies import ReplyBuilder
+    from predictor.events.subscriber import EventSubscriber
 
     source = settings.source
     artifacts = replicas = announcer = None
@@ -110,9 +110,9 @@ def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
 
         artifacts = Artifacts(settings.artifacts_url)
     if settings.store_url:
-        from predictor.events.redis_reply_store import Replicas
+        from predictor.events.redis_reply_store import RedisReplyStore
 
-        replicas = Replicas(
+        replicas = RedisReplyStore(
             settings.store_url,
             source,
             reply_seconds=settings.reply_seconds,
@@ -120,14 +120,16 @@ def _subscriber(settings: Settings, model: GenerationModel) -> Subscriber:
         )
     if settings.progress_events:
         assert settings.k_sink is not None
-        announcer = Announcer(settings.k_sink, source, model.name, model.kind, extensions=settings.sink_extensions)
-    ledger = Ledger(
+        announcer = ProgressPublisher(
+            settings.k_sink, source, model.name, model.kind, extensions=settings.sink_extensions
+        )
+    ledger = Deduplicator(
         replicas,
         replies=settings.max_replies,
         reply_bytes=settings.reply_bytes,
         reply_seconds=settings.reply_seconds,
     )
-    return Subscriber(model, Replies(source, settings.event_bytes, artifacts), ledger, announcer)
+    return EventSubscriber(model, ReplyBuilder(source, settings.event_bytes, artifacts), ledger, announcer)
 
 
 if __name__ == "__main__":

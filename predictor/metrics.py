@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from predictor.engine.base import Painted
+from predictor.engine.base import PictureFinished
 
 if TYPE_CHECKING:
-    from predictor.engine.admission import Admission, Job
+    from predictor.engine.admission import Admission, ScheduledTask
     from predictor.engine.base import End
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -51,11 +51,11 @@ def watch(admission: Admission) -> None:
     CAPACITY.set_function(lambda: admission.slots)
 
 
-def observe_end(job: Job, end: End) -> None:
+def observe_end(job: ScheduledTask, end: End) -> None:
     """Count a text or a picture that ended well."""
     now = time.monotonic()
     WHOLE.observe(now - job.accepted_at)
-    if isinstance(end, Painted):
+    if isinstance(end, PictureFinished):
         STEPS.inc(end.steps)
         FINISHED.labels("stop").inc()
         return

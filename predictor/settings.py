@@ -34,7 +34,7 @@ def _with_unit(value: object) -> object:
     return value + "B" if isinstance(value, str) and value.endswith("i") else value
 
 
-Memory = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
+MemorySize = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
 
 
 def _variable(name: str) -> Callable[[], str | None]:
@@ -106,7 +106,9 @@ class PlanSettings(BaseSettings):
     max_length: int = Field(
         default=MAX_LENGTH, ge=2, description="most tokens of one text, prompt included, that a slot has room for"
     )
-    memory: Memory | None = Field(default=None, description="memory to plan with, as in 24Gi; what there is when unset")
+    memory: MemorySize | None = Field(
+        default=None, description="memory to plan with, as in 24Gi; what there is when unset"
+    )
 
 
 class Settings(PlanSettings):

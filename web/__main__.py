@@ -12,7 +12,7 @@ import uvicorn
 
 from web.app import create_app
 from web.settings import Settings
-from wire.guard import LAST_SECONDS, Leaving
+from wire.guard import LAST_SECONDS, Drain
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -44,7 +44,7 @@ class _Server(uvicorn.Server):
     """Tells what it cannot finish in its grace that it cannot; uvicorn's own would answer a bare 500."""
 
     def __init__(self, settings: Settings) -> None:
-        self._leaving = Leaving()
+        self._leaving = Drain()
         self._finish_seconds = max(settings.grace_seconds - LAST_SECONDS, 0)
         super().__init__(
             uvicorn.Config(

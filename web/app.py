@@ -17,62 +17,64 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
-from web.api.generate import Generate
-from web.api.generations import JOB_HEADERS, Generations
-from web.api.status import Warm
-from web.events.authentication import Proof
-from web.events.backend import Courier
-from web.events.endpoint import Inbox
-from web.events.replies import Replies
-from web.http.request_context import IdentityMiddleware
+from web.api.generate import GenerateEndpoint
+from web.api.generations import JOB_HEADERS, JobEndpoints
+from web.api.status import StatusEndpoints
+from web.events.authentication import EventAuthenticator
+from web.events.backend import EventBackend
+from web.events.endpoint import EventEndpoint
+from web.events.replies import ReplyReceiver
+from web.http.request_context import RequestContextMiddleware
 from web.http.responses import PICTURE_HEADERS
 from web.jobs.memory_store import MemoryStore
-from web.jobs.service import Jobs
+from web.jobs.service import JobService
 from web.openapi.document import describe
 from web.page.assets import Assets
 from web.page.endpoint import Page
-from web.readiness.broadcast import Replicas
+from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
-from web.readiness.probe import Waker
-from web.readiness.states_file import Reports
-from web.rest.backend import Rest
+from web.readiness.probe import ReadinessProbe
+from web.readiness.states_file import StatesFile
+from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream, make_client
-from wire.guard import Leaving, RequestGuard
+from wire.guard import Drain, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
 if TYPE_CHECKING:
     import httpx
 
-    from web.jobs.store import Store
+    from web.jobs.store import JobStore
     from web.settings import Settings
     from wire.artifacts import Artifacts
 
 
 def create_app(
-    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, leaving: Leaving | None = None
+    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, leaving: Drain | None = None
 ) -> ASGIApp:
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
-    leaving = leaving or Leaving()
-    reports = Reports(settings.states_file)
+    leaving = leaving or Drain()
+    reports = StatesFile(settings.states_file)
     readiness = {
         name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, reports)
         for name, model in settings.models.items()
     }
-    wakers = {name: Waker(client, model.url, readiness[name], settings) for name, model in settings.models.items()}
-    warm = Warm(settings, wakers)
-    replies = Replies(_artifacts(settings), readiness)
-    rest = Rest(settings.models, Upstream(client, wakers, settings)) if settings.dispatch == "rest" else None
+    wakers = {
+        name: ReadinessProbe(client, model.url, readiness[name], settings) for name, model in settings.models.items()
+    }
+    warm = StatusEndpoints(settings, wakers)
+    replies = ReplyReceiver(_artifacts(settings), readiness)
+    rest = RestBackend(settings.models, Upstream(client, wakers, settings)) if settings.dispatch == "rest" else None
     store = _store(settings)
-    replicas = Replicas(store, readiness)
-    jobs = Jobs(settings, store, rest or Courier(client, settings, replies))
-    generations = Generations(settings, jobs, readiness)
-    generate = Generate(settings, generations, rest, readiness)
+    replicas = ReadinessBroadcast(store, readiness)
+    jobs = JobService(settings, store, rest or EventBackend(client, settings, replies))
+    generations = JobEndpoints(settings, jobs, readiness)
+    generate = GenerateEndpoint(settings, generations, rest, readiness)
     assets = Assets()
     page = Page(settings, assets, _discovery(settings), generate)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
-    inbox = Inbox(jobs, replies, Proof(settings, transport), sources)
+    inbox = EventEndpoint(jobs, replies, EventAuthenticator(settings, transport), sources)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
@@ -114,7 +116,7 @@ def create_app(
         leaving=leaving,
     )
     # Around the guard, and only touching headers, so that the guard's own answers have them too.
-    return IdentityMiddleware(_with_cors(guarded, settings.cors_origins))
+    return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins))
 
 
 def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
@@ -138,7 +140,7 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
     )
 
 
-def _store(settings: Settings) -> Store:
+def _store(settings: Settings) -> JobStore:
     if settings.store_url is None:
         return MemoryStore(settings.job_keep_seconds, settings.store_bytes, settings.log_entries)
     from web.jobs.redis_store import RedisStore  # only several replicas need it

@@ -38,7 +38,7 @@ REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
 
 
-class Leaving:
+class Drain:
     """A server's end: `begin`, and some time later `end`, when the guards that have been given this tell it to what is
     still in flight."""
 
@@ -77,14 +77,14 @@ class RequestGuard:
         body_seconds: float = BODY_SECONDS,
         send_seconds: float = SEND_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
-        leaving: Leaving | None = None,
+        leaving: Drain | None = None,
     ) -> None:
         self.app = app
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
         self.send_seconds = send_seconds
         self.respond = respond
-        self.leaving = leaving or Leaving()
+        self.leaving = leaving or Drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -14,7 +14,7 @@ from predictor.engine.base import Generation
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class ScheduledTask:
     """An accepted task. `work` says how much it is at most beside others: tokens, or pixels times steps. `cost` says
     how long it takes beside others, where that is known beforehand: a text may end at any token."""
 
@@ -39,7 +39,7 @@ class Job:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-_TURNS: tuple[Callable[[Job], float], ...] = (
+_TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
     lambda job: job.work,
     lambda job: -job.work,
     lambda job: job.accepted_at,
@@ -48,7 +48,7 @@ _TURNS: tuple[Callable[[Job], float], ...] = (
 does not run on alone in the end; the oldest, so that nobody is passed over for ever."""
 
 
-class Pace:
+class ServiceTime:
     """How long a generation of cost 1 takes, learned from those that have ended. Seconds, smoothed."""
 
     WEIGHT = 0.2
@@ -76,8 +76,8 @@ class Admission:
     def __init__(self, slots: int, depth: int) -> None:
         self.slots = slots
         self.depth = depth
-        self.pace = Pace()
-        self._waiting: list[Job] = []
+        self.pace = ServiceTime()
+        self._waiting: list[ScheduledTask] = []
         self._served = 0
         self._served_cost = 0.0
         self._turn = 0
@@ -97,7 +97,7 @@ class Admission:
         """Seconds until one of those that wait now will have been served."""
         return self._wait_s(len(self._waiting) + self._served)
 
-    def admit(self, job: Job) -> None:
+    def admit(self, job: ScheduledTask) -> None:
         """Let a job in, or raise the problem that refuses it: full, too late to be finished, or closed."""
         try:
             self._admit(job)
@@ -105,7 +105,7 @@ class Admission:
             metrics.REJECTED.labels(error.kind.slug).inc()
             raise
 
-    def _admit(self, job: Job) -> None:
+    def _admit(self, job: ScheduledTask) -> None:
         with self._changed:
             if self._closed:
                 raise self._closed.with_traceback(None)  # else it would hold on to everyone it was raised to
@@ -129,7 +129,7 @@ class Admission:
             self._waiting.append(job)
             self._changed.notify()
 
-    def take(self, *, block: bool) -> Job | None:
+    def take(self, *, block: bool) -> ScheduledTask | None:
         """The next job to be served; None when there is none, or after `close` if it blocks."""
         with self._changed:
             while True:
@@ -146,7 +146,7 @@ class Admission:
                     return None
                 self._changed.wait()
 
-    def done(self, job: Job, *, well: bool) -> None:
+    def done(self, job: ScheduledTask, *, well: bool) -> None:
         """A job that was taken is served; `well` if it ran to its end."""
         with self._changed:
             self._served -= 1
@@ -159,7 +159,7 @@ class Admission:
         with self._changed:
             self._forget_the_gone()
 
-    def close(self, problem: ProblemError) -> list[Job]:
+    def close(self, problem: ProblemError) -> list[ScheduledTask]:
         """Take no more; the jobs that still wait are handed back."""
         with self._changed:
             self._closed = problem
@@ -186,5 +186,5 @@ class Admission:
         self._waiting = kept
 
 
-def too_late(job: Job) -> ProblemError:
+def too_late(job: ScheduledTask) -> ProblemError:
     return ProblemError(problems.TOO_LATE, f"The request's time was over after {job.waited:.1f} s.")

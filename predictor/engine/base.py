@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from predictor.engine.admission import Admission
-    from predictor.engine.scheduler import Cook
+    from predictor.engine.scheduler import Scheduler
 
 
 class Message(TypedDict):
@@ -75,7 +75,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class TextFinished:
     """The last event of a task that ended well. Token counts include the end-of-sequence token."""
 
     finish_reason: FinishReason
@@ -102,7 +102,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class PictureFinished:
     """The last event of a picture. `understood` are the words of the prompt that the model knows, or None."""
 
     picture: int
@@ -112,9 +112,9 @@ class Painted:
     understood: list[str] | None
 
 
-EngineEvent = Started | Token | Finished | Progress | Preview | Painted
-End = Finished | Painted
-Watch = Callable[[EngineEvent], None]
+EngineEvent = Started | Token | TextFinished | Progress | Preview | PictureFinished
+End = TextFinished | PictureFinished
+EventListener = Callable[[EngineEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Completion:
 
     text: str
     queue_s: float
-    end: Finished
+    end: TextFinished
     first_token_at: float = field(compare=False)
 
 
@@ -187,7 +187,7 @@ class Generation:
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
-        """Started, any number of Tokens, Finished; or what takes their place for pictures. A ProblemError is raised in
+        """Started, any number of Tokens, TextFinished; or what takes their place for pictures. A ProblemError is raised in
         the place of any of them."""
         left = self._parts
         while left:
@@ -197,7 +197,7 @@ class Generation:
             yield event
             left -= isinstance(event, End)
 
-    async def complete(self, watch: Watch | None = None) -> Completion:
+    async def complete(self, watch: EventListener | None = None) -> Completion:
         """Wait for the end; giving up waiting closes the generation. `watch` is told every event."""
         queue_s = 0.0
         pieces: list[str] = []
@@ -212,24 +212,24 @@ class Generation:
                     case Token():
                         first_token_at = first_token_at or time.monotonic()
                         pieces.append(event.text)
-                    case Finished():
+                    case TextFinished():
                         return Completion("".join(pieces), queue_s, event, first_token_at or time.monotonic())
         finally:
             self.close()
-        raise AssertionError("a generation ends with Finished or raises")
+        raise AssertionError("a generation ends with TextFinished or raises")
 
-    async def pictures(self, watch: Watch | None = None) -> tuple[list[Painted], float]:
+    async def pictures(self, watch: EventListener | None = None) -> tuple[list[PictureFinished], float]:
         """Wait for all pictures, and for how long the last of them was queued; giving up waiting closes the
         generation. `watch` is told every event."""
         queue_s = 0.0
-        painted: list[Painted] = []
+        painted: list[PictureFinished] = []
         try:
             async for event in self:
                 if watch is not None:
                     watch(event)
                 if isinstance(event, Started):
                     queue_s = max(queue_s, event.queue_s)
-                elif isinstance(event, Painted):
+                elif isinstance(event, PictureFinished):
                     painted.append(event)
         finally:
             self.close()
@@ -270,10 +270,10 @@ class Engine(ABC):
         """Stop working and let go of the threads."""
 
 
-class CookedEngine(Engine):
-    """An engine whose work is done by a Cook, with what its Admission lets in; `load` makes both."""
+class BatchedEngine(Engine):
+    """An engine whose work is done by a Scheduler, with what its Admission lets in; `load` makes both."""
 
-    _cook: Cook
+    _cook: Scheduler
     _admission: Admission
 
     @property

@@ -14,7 +14,7 @@ import torch
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.engine.admission import Admission, Job, too_late
+from predictor.engine.admission import Admission, ScheduledTask, too_late
 from predictor.engine.base import End, Started
 
 log = logging.getLogger(__name__)
@@ -62,22 +62,22 @@ class Batch(Protocol):
         """Need less memory from now on, at the cost of speed; whether that was possible."""
 
 
-class Author(Protocol):
+class RowOutput(Protocol):
     """Tells the client of one row how it goes on."""
 
     def finish(self) -> End: ...
 
 
-class Cook:
+class Scheduler:
     """One thread and one batch. `begin` turns a job into a row and its author."""
 
-    def __init__(self, batch: Batch, admission: Admission, begin: Callable[[Any], tuple[Row, Author]]) -> None:
+    def __init__(self, batch: Batch, admission: Admission, begin: Callable[[Any], tuple[Row, RowOutput]]) -> None:
         self.capacity = batch.capacity
         self.allowed = batch.capacity  # rows at present: less than the capacity after running out of memory
         self._batch = batch
         self._admission = admission
         self._begin = begin
-        self._served: dict[Row, tuple[Job, Author]] = {}
+        self._served: dict[Row, tuple[ScheduledTask, RowOutput]] = {}
         self._displaced: list[Row] = []  # taken out of the batch by a failure; first to join again
         self._good_steps = 0
         self._failures = 0

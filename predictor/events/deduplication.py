@@ -11,7 +11,7 @@ from contract.cloudevents import CloudEvent
 from predictor import metrics
 
 if TYPE_CHECKING:  # only few deployments need it
-    from predictor.events.redis_reply_store import Replicas
+    from predictor.events.redis_reply_store import RedisReplyStore
 
 REPLIES = 16_384
 """Most replies that are remembered."""
@@ -39,7 +39,7 @@ class Run(Protocol):
         """Have it reply soon that it was cancelled; at once where it has not begun."""
 
 
-class Ledger:
+class Deduplicator:
     """Does for each request once what is to be done, as long as it remembers the reply.
 
     With `replicas` it does so across all of them; where they cannot be reached, each goes by its own memory.
@@ -47,15 +47,15 @@ class Ledger:
 
     def __init__(
         self,
-        replicas: Replicas | None = None,
+        replicas: RedisReplyStore | None = None,
         *,
         replies: int = REPLIES,
         reply_bytes: int = REPLY_BYTES,
         reply_seconds: float = REPLY_SECONDS,
     ) -> None:
         self._replicas = replicas
-        self._replies: Memory[tuple[str, str], CloudEvent] = Memory(replies, reply_bytes, reply_seconds)
-        self._cancelled: Memory[str, bool] = Memory(replies, reply_bytes, reply_seconds)
+        self._replies: BoundedCache[tuple[str, str], CloudEvent] = BoundedCache(replies, reply_bytes, reply_seconds)
+        self._cancelled: BoundedCache[str, bool] = BoundedCache(replies, reply_bytes, reply_seconds)
         self._running: dict[tuple[str, str], tuple[Run, asyncio.Task[CloudEvent]]] = {}
 
     @property
@@ -120,7 +120,7 @@ class Ledger:
             task.exception()  # is told to those who still wait; that there may be none is no mistake
 
 
-class Memory(Generic[Key, Value]):
+class BoundedCache(Generic[Key, Value]):
     """The newest values, within a number, a size and a time. The oldest are forgotten first."""
 
     def __init__(self, number: int, size: int, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from contract.cloudevents import ACCEPTED, PROGRESS, Acceptance, CloudEvent, GenerationProgress, now
 from contract.request import Kind
-from predictor.engine.base import EngineEvent, Progress, Started, Token, Watch
+from predictor.engine.base import EngineEvent, EventListener, Progress, Started, Token
 from predictor.events.replies import about
 from predictor.loading.startup import Startup
 from wire.cloudevents import write_event
@@ -32,7 +32,7 @@ SEND_SECONDS = 2.0
 """Longest that sending one may take."""
 
 
-class Announcer:
+class ProgressPublisher:
     """Sends events to `sink`, with `extensions` added to each."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Announcer:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def narrate(self, request: CloudEvent, pictures: int) -> Watch:
+    def narrate(self, request: CloudEvent, pictures: int) -> EventListener:
         """Takes what the engine says about a request, and tells it on."""
         return _Narration(self, request, pictures, self._pace_seconds).note
 
@@ -125,7 +125,7 @@ class Announcer:
 class _Narration:
     """What is told of one run: that it has begun, and now and then the text or the step that it has come to."""
 
-    def __init__(self, announcer: Announcer, request: CloudEvent, pictures: int, pace_seconds: float) -> None:
+    def __init__(self, announcer: ProgressPublisher, request: CloudEvent, pictures: int, pace_seconds: float) -> None:
         self._announcer = announcer
         self._request = request
         self._pictures = pictures

@@ -47,7 +47,7 @@ AWAY_SECONDS = 5.0
 Answer = TypeVar("Answer")
 
 
-class Replicas:
+class RedisReplyStore:
     """`service` tells apart the predictors that share a Redis. Keeps for `reply_seconds`; a turn is waited for as long
     as a request may take."""
 

@@ -42,7 +42,7 @@ def about(request: CloudEvent, source: str, event_id: str, kind: str, data: Base
     ).with_data(data)
 
 
-class Replies:
+class ReplyBuilder:
     """Writes the replies of `source`. A result that makes an event of more than `event_bytes` goes to the artifacts."""
 
     def __init__(self, source: str, event_bytes: int = EVENT_BYTES, artifacts: Artifacts | None = None) -> None:

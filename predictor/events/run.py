@@ -15,8 +15,8 @@ from contract.problems import ProblemError, invalid_field, invalid_fields
 from contract.request import GenerationRequest, check_fits
 from contract.result import PictureResult, TextResult
 from predictor.engine.base import Generation
-from predictor.events.progress import Announcer
-from predictor.events.replies import Replies, subject_of
+from predictor.events.progress import ProgressPublisher
+from predictor.events.replies import ReplyBuilder, subject_of
 from predictor.protocols.model import GenerationModel
 from wire.cloudevents import is_json
 
@@ -26,11 +26,11 @@ RETRY_SECONDS = 1
 """What a broker is told to wait before it delivers again, where the problem itself does not say."""
 
 
-class EventRun:
+class EventGeneration:
     """Has a model do what an event of the type REQUESTED asks for. Nobody needs to wait for it."""
 
     def __init__(
-        self, request: CloudEvent, model: GenerationModel, replies: Replies, announcer: Announcer | None
+        self, request: CloudEvent, model: GenerationModel, replies: ReplyBuilder, announcer: ProgressPublisher | None
     ) -> None:
         self.key = request.key
         self.subject = subject_of(request)

@@ -15,27 +15,27 @@ from starlette.types import Scope
 from contract.cloudevents import CANCELLED, COMPLETED, EVENT_TYPES, MODEL, REQUESTED, CloudEvent
 from contract.problems import ProblemError, invalid_field
 from predictor import metrics
-from predictor.events.deduplication import Ledger
-from predictor.events.progress import Announcer
-from predictor.events.replies import Replies, default_source
-from predictor.events.run import EventRun
+from predictor.events.deduplication import Deduplicator
+from predictor.events.progress import ProgressPublisher
+from predictor.events.replies import ReplyBuilder, default_source
+from predictor.events.run import EventGeneration
 from predictor.protocols.model import GenerationModel, all_of
 from wire.cloudevents import is_event, read_events, write_batch, write_event
 
 
-class Subscriber:
+class EventSubscriber:
     """Takes the events for one model. Without an `announcer` nobody hears of them before they are done."""
 
     def __init__(
         self,
         model: GenerationModel,
-        replies: Replies | None = None,
-        ledger: Ledger | None = None,
-        announcer: Announcer | None = None,
+        replies: ReplyBuilder | None = None,
+        ledger: Deduplicator | None = None,
+        announcer: ProgressPublisher | None = None,
     ) -> None:
         self._model = model
-        self._replies = replies or Replies(default_source(model.name))
-        self._ledger = ledger or Ledger()
+        self._replies = replies or ReplyBuilder(default_source(model.name))
+        self._ledger = ledger or Deduplicator()
         self._announcer = announcer
         self.routes: list[BaseRoute] = [
             Route("/", self.take, methods=["POST"]),
@@ -88,7 +88,7 @@ class Subscriber:
 
     async def _reply(self, request: CloudEvent) -> CloudEvent:
         try:
-            reply = await self._ledger.reply(EventRun(request, self._model, self._replies, self._announcer))
+            reply = await self._ledger.reply(EventGeneration(request, self._model, self._replies, self._announcer))
         except ProblemError:
             metrics.EVENTS.labels("retried").inc()
             raise

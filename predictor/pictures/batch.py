@@ -18,15 +18,15 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from PIL import Image
 from torch.utils import _pytree as pytree
 
-from predictor.engine.scheduler import Cook
-from predictor.pictures.pipeline import Pipeline, Recipe
+from predictor.engine.scheduler import Scheduler
+from predictor.pictures.pipeline import DiffusionParameters, Pipeline
 
 
 @dataclass(slots=True, eq=False)
 class PictureRow:
     """One picture in the batch. `on_step` is told the steps done and the latents; `picture` is there in the end."""
 
-    recipe: Recipe
+    recipe: DiffusionParameters
     on_step: Callable[[int, torch.Tensor], None]
     picture: Image.Image | None = None
     steps: int = 0
@@ -151,7 +151,7 @@ GATHER_SECONDS = 0.003
 costs all of them a step."""
 
 
-class PictureCook(Cook):
+class PictureScheduler(Scheduler):
     """Leaves no run parked when it ends: only its own thread can unwind one."""
 
     def _fill(self) -> None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from contract.problems import ProblemError, invalid_field
 from contract.request import Painting
 from predictor import metrics
-from predictor.engine.admission import Admission, Job
+from predictor.engine.admission import Admission, ScheduledTask
 from predictor.engine.base import (
-    CookedEngine,
+    BatchedEngine,
     Generation,
     ModelError,
-    Painted,
+    PictureFinished,
     PictureTask,
     Preview,
     Progress,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from predictor.pictures.batch import PictureRow
-    from predictor.pictures.latent_preview import Sketch
-    from predictor.pictures.pipeline import Recipe
+    from predictor.pictures.latent_preview import LatentPreview
+    from predictor.pictures.pipeline import DiffusionParameters
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ WARM_UP_STEPS = 4
 """Denoising steps of the first picture: readiness waits for it."""
 
 
-class DiffusersEngine(CookedEngine):
+class DiffusersEngine(BatchedEngine):
     """Loads from a folder or a hub id: safetensors only, no remote code. The arguments are those of TransformersEngine,
     and `slots`, where they are known.
 
@@ -70,18 +70,18 @@ class DiffusersEngine(CookedEngine):
         report("importing torch")
         import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
 
-        from predictor.pictures.batch import PictureBatch, PictureCook
-        from predictor.pictures.latent_preview import Sketch
+        from predictor.pictures.batch import PictureBatch, PictureScheduler
+        from predictor.pictures.latent_preview import LatentPreview
         from predictor.pictures.pipeline import load_pipeline
         from predictor.text.capacity import memory_share
 
         self._pipeline = load_pipeline(self._source, self._device, self._dtype, report)
         memory = memory_share(self._pipeline.device, self._memory)
         slots = self._slots or self._measured_slots(memory, report)
-        self._sketch = Sketch(self._pipeline.pipe)
+        self._sketch = LatentPreview(self._pipeline.pipe)
         self._admission = Admission(slots, self._max_waiting)
         metrics.watch(self._admission)
-        self._cook = PictureCook(PictureBatch(self._pipeline, slots), self._admission, self._begin)
+        self._cook = PictureScheduler(PictureBatch(self._pipeline, slots), self._admission, self._begin)
         report("warming up")
         self._cook.start()
         asyncio.run(self._warm_up())
@@ -130,7 +130,7 @@ class DiffusersEngine(CookedEngine):
         generation = Generation(parts=len(recipes))
         for number, recipe in enumerate(recipes):
             work = recipe.width * recipe.height * recipe.steps
-            job = PictureJob(generation, work, deadline, recipe=recipe, number=number, previews=task.previews)
+            job = ScheduledPicture(generation, work, deadline, recipe=recipe, number=number, previews=task.previews)
             try:
                 self._admission.admit(job)
             except ProblemError:
@@ -140,20 +140,20 @@ class DiffusersEngine(CookedEngine):
 
     # Generating
 
-    def _begin(self, job: PictureJob) -> tuple[PictureRow, _Painter]:
+    def _begin(self, job: ScheduledPicture) -> tuple[PictureRow, PictureOutput]:
         from predictor.pictures.batch import PictureRow
 
-        painter = _Painter(job, self._sketch, self._pipeline.understood(job.recipe.prompt))
+        painter = PictureOutput(job, self._sketch, self._pipeline.understood(job.recipe.prompt))
         row = PictureRow(job.recipe, painter.on_step)
         painter.row = row
         return row, painter
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class PictureJob(Job):
+class ScheduledPicture(ScheduledTask):
     """One picture of a request; its `work` is in pixels times steps."""
 
-    recipe: Recipe
+    recipe: DiffusionParameters
     number: int
     previews: int
 
@@ -163,12 +163,12 @@ class PictureJob(Job):
         return self.work / 1_000_000
 
 
-class _Painter:
+class PictureOutput:
     """Tells the client how its picture comes on."""
 
     row: PictureRow
 
-    def __init__(self, job: PictureJob, sketch: Sketch, understood: list[str] | None) -> None:
+    def __init__(self, job: ScheduledPicture, sketch: LatentPreview, understood: list[str] | None) -> None:
         self._job = job
         self._sketch = sketch
         self._understood = understood
@@ -189,10 +189,10 @@ class _Painter:
             if image is not None:
                 generation.publish(Preview(self._job.number, step, image))
 
-    def finish(self) -> Painted:
+    def finish(self) -> PictureFinished:
         recipe, picture = self._job.recipe, self.row.picture
         assert picture is not None
         assert self._latents is not None
         if not self._sketch.learned:  # from the warm-up: nobody's previews depend on what somebody else has asked for
             self._sketch.learn(self._latents, picture)
-        return Painted(self._job.number, picture, recipe.seed, recipe.steps, self._understood)
+        return PictureFinished(self._job.number, picture, recipe.seed, recipe.steps, self._understood)

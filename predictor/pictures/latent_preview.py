@@ -18,7 +18,7 @@ SIDE = 64
 _SAMPLES = 4096
 
 
-class Sketch:
+class LatentPreview:
     """Colours from latents. `draw` gives nothing before the first `learn`."""
 
     def __init__(self, pipe: Any) -> None:

@@ -33,7 +33,7 @@ _PARAMETERS = {"negative_prompt": "negative_prompt", "guidance": "guidance_scale
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DiffusionParameters:
     """Everything that decides how one picture looks. `seed` is the picture's own."""
 
     prompt: str
@@ -95,7 +95,7 @@ class Pipeline:
         steps: int | None = None,
         guidance: float | None = None,
         negative_prompt: str | None = None,
-    ) -> Recipe:
+    ) -> DiffusionParameters:
         """A request with the defaults filled in; a ProblemError that names fields which this pipeline does not take."""
         asked = {"negative_prompt": negative_prompt, "guidance": guidance, "steps": steps}
         refused = [field for field, value in asked.items() if value is not None and field not in self._takes]
@@ -111,7 +111,7 @@ class Pipeline:
                 f"{self.size[0] * self.size[1]} pixels together, as {self.size[0]}x{self.size[1]} has",
             )
         guidance = self.guidance if guidance is None else guidance
-        return Recipe(prompt, width, height, steps or self.steps, seed, guidance, negative_prompt)
+        return DiffusionParameters(prompt, width, height, steps or self.steps, seed, guidance, negative_prompt)
 
     def understood(self, prompt: str) -> list[str] | None:
         """The words of `prompt` that the model knows; None when its tokenizer reads words in pieces, as most do."""
@@ -123,7 +123,7 @@ class Pipeline:
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [prompt[begin:end].strip() for token, (begin, end) in spans if token != unknown and end > begin]
 
-    def run(self, recipe: Recipe, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
+    def run(self, recipe: DiffusionParameters, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
         """The pipeline from beginning to end; `on_step` gets the number of steps done, out of those that were
         asked for, and the latents."""
         # Its own scheduler and its own attributes, for a pipeline keeps the state of a run in both.

@@ -23,7 +23,7 @@ from contract.limits import INSTANCES
 from contract.problems import ProblemError, invalid_field, invalid_fields, within
 from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
 from contract.result import PictureResult, TextResult, Timing, Usage
-from predictor.engine.base import Completion, Engine, Generation, ModelError, Task, TextTask, Watch
+from predictor.engine.base import Completion, Engine, EventListener, Generation, ModelError, Task, TextTask
 from predictor.loading.startup import Startup
 from wire.deadline import REQUEST_SECONDS, request_seconds
 
@@ -148,7 +148,12 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
     @abstractmethod
     async def result(
-        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+        self,
+        result_id: str,
+        order: GenerationRequest,
+        generation: Generation,
+        begun: float,
+        watch: EventListener | None,
     ) -> TextResult | PictureResult:
         """What an order comes to that was begun at a time of time.monotonic; giving up waiting closes the generation.
         `watch` is told every event."""
@@ -238,7 +243,12 @@ class TextModel(GenerationModel):
         return _task(order.prompt, order)
 
     async def result(
-        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+        self,
+        result_id: str,
+        order: GenerationRequest,
+        generation: Generation,
+        begun: float,
+        watch: EventListener | None,
     ) -> TextResult:
         completion = await generation.complete(watch)
         end = completion.end

@@ -32,7 +32,7 @@ from contract.fields import (
 )
 from contract.problems import ProblemError
 from contract.request import Painting
-from predictor.engine.base import Generation, Painted, PictureTask, Preview, Progress, Started
+from predictor.engine.base import Generation, PictureFinished, PictureTask, Preview, Progress, Started
 from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel
 from predictor.protocols.openai_types import only
@@ -117,7 +117,7 @@ async def _frames(generation: Generation, documents: _Documents, progress: bool,
                     yield _frame("image_generation.progress", pace.document)
                 case Preview():
                     yield _frame("image_generation.partial_image", await documents.preview(event))
-                case Painted():
+                case PictureFinished():
                     yield _frame("image_generation.completed", await documents.completed(event))
     except ProblemError as error:  # the status line is out
         yield _frame("error", error_documents.document(path, error))
@@ -188,7 +188,7 @@ class _Documents:
             **self._head(event.image, PREVIEW_FORMAT),
         }
 
-    async def completed(self, event: Painted) -> dict[str, Any]:
+    async def completed(self, event: PictureFinished) -> dict[str, Any]:
         return {
             "b64_json": await self._file(event),
             "image_index": event.picture,
@@ -199,7 +199,7 @@ class _Documents:
             **self._head(event.image, self._format),
         }
 
-    async def _file(self, painted: Painted) -> str:
+    async def _file(self, painted: PictureFinished) -> str:
         return _base64(await asyncio.to_thread(finished, painted, self._format, self._prompt, self._model))
 
     @staticmethod

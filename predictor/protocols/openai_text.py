@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contract.problems import ProblemError
-from predictor.engine.base import Finished, Generation, Started, Token
+from predictor.engine.base import Generation, Started, TextFinished, Token
 from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel
 from predictor.protocols.openai_types import ChatDocuments, ChatRequest, CompletionDocuments, CompletionRequest
@@ -75,7 +75,7 @@ async def _frames(generation: Generation, shapes: Documents, usage: bool, path: 
                     yield _data(shapes.first())
                 case Token():
                     yield _data(shapes.piece(event.text))
-                case Finished():
+                case TextFinished():
                     yield _data(shapes.last(event))
                     if usage:
                         yield _data(shapes.totals(event, queue_s))

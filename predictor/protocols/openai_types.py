@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from contract.fields import PromptText, StrictModel, TokenLimit
 from contract.limits import PROMPT_CHARS
 from contract.request import Sampling
-from predictor.engine.base import Completion, Finished, Message, TextTask
+from predictor.engine.base import Completion, Message, TextFinished, TextTask
 
 MESSAGES = 1_024
 """Most turns in one conversation."""
@@ -133,10 +133,10 @@ class ChatDocuments:
     def piece(self, text: str) -> dict[str, Any]:
         return self._chunk({"content": text})
 
-    def last(self, end: Finished) -> dict[str, Any]:
+    def last(self, end: TextFinished) -> dict[str, Any]:
         return self._chunk({}, end.finish_reason)
 
-    def totals(self, end: Finished, queue_s: float) -> dict[str, Any]:
+    def totals(self, end: TextFinished, queue_s: float) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk", "choices": [], **_totals(end, queue_s)}
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
@@ -160,10 +160,10 @@ class CompletionDocuments:
     def piece(self, text: str) -> dict[str, Any]:
         return self._chunk(text)
 
-    def last(self, end: Finished) -> dict[str, Any]:
+    def last(self, end: TextFinished) -> dict[str, Any]:
         return self._chunk("", end.finish_reason)
 
-    def totals(self, end: Finished, queue_s: float) -> dict[str, Any]:
+    def totals(self, end: TextFinished, queue_s: float) -> dict[str, Any]:
         return {**self._head, "choices": [], **_totals(end, queue_s)}
 
     def _chunk(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class CompletionDocuments:
         }
 
 
-def _totals(end: Finished, queue_s: float) -> dict[str, Any]:
+def _totals(end: TextFinished, queue_s: float) -> dict[str, Any]:
     """Usage as OpenAI has it, and an extension that OpenAI's clients ignore: how long the request was queued."""
     usage = {
         "prompt_tokens": end.prompt_tokens,

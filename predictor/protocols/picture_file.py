@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contract.fields import PictureFormat
-from predictor.engine.base import Painted
+from predictor.engine.base import PictureFinished
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -28,7 +28,7 @@ def encode(picture: Image.Image, form: PictureFormat, notes: dict[str, str] | No
     return file.getvalue()
 
 
-def finished(painted: Painted, form: PictureFormat, prompt: str, model: str) -> bytes:
+def finished(painted: PictureFinished, form: PictureFormat, prompt: str, model: str) -> bytes:
     """The file of a finished picture; a PNG says what it was made from."""
     prompt = prompt.replace("\0", "")  # which a text chunk ends with
     notes = {"prompt": prompt, "model": model, "seed": str(painted.seed), "steps": str(painted.steps)}

@@ -15,7 +15,7 @@ from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
 from contract.result import Picture, PictureResult, PictureTiming
-from predictor.engine.base import Generation, Painted, PictureTask, Task, Watch
+from predictor.engine.base import EventListener, Generation, PictureFinished, PictureTask, Task
 from predictor.protocols.model import GenerationModel, all_of, of_instances, read_tensors, v1_body
 from predictor.protocols.picture_file import MEDIA_TYPES, finished
 
@@ -57,7 +57,7 @@ class PictureModel(GenerationModel):
         images = [base64.b64encode(file).decode() for file in files]
         return self._response(request, {"image": images, "seed": [one.seed for one in painted]})
 
-    async def _paint(self, prompt: str, painting: Painting, headers: Mapping[str, str]) -> list[Painted]:
+    async def _paint(self, prompt: str, painting: Painting, headers: Mapping[str, str]) -> list[PictureFinished]:
         generation = await self.submit(PictureTask(prompt, painting), headers)
         painted, _ = await generation.pictures()
         return painted
@@ -66,7 +66,12 @@ class PictureModel(GenerationModel):
         return PictureTask(order.prompt, order)
 
     async def result(
-        self, result_id: str, order: GenerationRequest, generation: Generation, begun: float, watch: Watch | None
+        self,
+        result_id: str,
+        order: GenerationRequest,
+        generation: Generation,
+        begun: float,
+        watch: EventListener | None,
     ) -> PictureResult:
         painted, queue_s = await generation.pictures(watch)
         return PictureResult(
@@ -79,13 +84,13 @@ class PictureModel(GenerationModel):
         )
 
 
-async def _prediction(painted: list[Painted], prompt: PicturePrompt, model: str) -> dict[str, Any]:
+async def _prediction(painted: list[PictureFinished], prompt: PicturePrompt, model: str) -> dict[str, Any]:
     """The pictures of one prompt: the members that `/generate` answers with, too."""
     images = [picture.model_dump() for picture in await _pictures(painted, prompt, model)]
     return {"images": images, "steps": painted[0].steps, "understood": painted[0].understood}
 
 
-async def _pictures(painted: list[Painted], prompt: PicturePrompt, model: str) -> list[Picture]:
+async def _pictures(painted: list[PictureFinished], prompt: PicturePrompt, model: str) -> list[Picture]:
     form = prompt.format or "png"
     pictures = []
     for one in painted:

@@ -32,13 +32,13 @@ from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 
 from contract.problems import ProblemError
-from predictor.events.subscriber import Subscriber
+from predictor.events.subscriber import EventSubscriber
 from predictor.loading import systemd
 from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel, TextModel
 from predictor.protocols.openai_text import models_router, text_router
 from predictor.server.http_server import HttpServer
-from predictor.server.traffic import Traffic
+from predictor.server.traffic import RequestTracker
 from wire.guard import LAST_SECONDS, RequestGuard
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grace_seconds: int,
         quiet_seconds: float = 0.0,
         idle_seconds: float = 0.0,
-        subscriber: Subscriber | None = None,
+        subscriber: EventSubscriber | None = None,
     ) -> None:
         super().__init__(
             http_port=listener.getsockname()[1],
@@ -89,7 +89,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         self.model = model
         self.register_model(model)
         self.repository = _OneModel(self.registered_models)
-        self.subscriber = subscriber or Subscriber(model)
+        self.subscriber = subscriber or EventSubscriber(model)
         self.rest = _RESTServer(
             model,
             self.subscriber,
@@ -226,7 +226,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
     def __init__(
         self,
         model: GenerationModel,
-        subscriber: Subscriber,
+        subscriber: EventSubscriber,
         listener: socket.socket,
         dataplane: DataPlane,
         repository: ModelRepositoryExtension,
@@ -241,7 +241,7 @@ class _RESTServer(RESTServer):  # type: ignore[misc]
         )
         self._model = model
         self._subscriber = subscriber
-        self.traffic = Traffic(idle_seconds)
+        self.traffic = RequestTracker(idle_seconds)
         # uvicorn's own way with a signal is to close the listener at once, and so to turn what queue-proxy still holds
         # for us into 502s.
         silent_seconds = None if math.isinf(idle_seconds) else SILENT_SECONDS

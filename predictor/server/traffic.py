@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Traffic:
+class RequestTracker:
     """Counts the requests that ask for work; probes and listings are not among them.
 
     After `idle_seconds` of quiet the connections of those are closed with their answers: whoever polls for ever must

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from predictor.engine.base import Finished, Generation, Token
+from predictor.engine.base import Generation, TextFinished, Token
 from predictor.text.stop_sequences import StopScanner
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
-class TextDecoder:
+class IncrementalDetokenizer:
     """Token ids in, pieces of text out; the pieces joined are what the ids decode to together.
 
     A character may be spread over several tokens: it is held back until it is whole. One that is still incomplete at
@@ -45,14 +45,14 @@ class TextDecoder:
         return text
 
 
-class Writer:
+class TextOutput:
     """Publishes a text while it is written, and knows when it ends."""
 
     def __init__(
         self, generation: Generation, tokenizer: Tokenizer, *, prompt: int, most: int, eos: set[int], stops: list[str]
     ) -> None:
         self._generation = generation
-        self._decoder = TextDecoder(tokenizer)
+        self._decoder = IncrementalDetokenizer(tokenizer)
         self._scanner = StopScanner(stops)
         self._prompt = prompt
         self._most = most
@@ -69,13 +69,13 @@ class Writer:
             self._publish(self._scanner.push(self._decoder.push(token)))
         return self._ended or self._scanner.stopped or self._count >= self._most
 
-    def finish(self) -> Finished:
+    def finish(self) -> TextFinished:
         """Publish what was held back, and tell how it ended."""
         if not self._scanner.stopped:
             self._publish(self._scanner.push(self._decoder.flush()))
             self._publish(self._scanner.flush())
         complete = self._ended or self._scanner.stopped
-        return Finished("stop" if complete else "length", self._prompt, self._count)
+        return TextFinished("stop" if complete else "length", self._prompt, self._count)
 
     def _publish(self, text: str) -> None:
         if text:

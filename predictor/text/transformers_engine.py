@@ -16,14 +16,14 @@ from contract.limits import MAX_TOKENS
 from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
 from predictor import metrics
-from predictor.engine.admission import Admission, Job
-from predictor.engine.base import CookedEngine, Generation, ModelError, Task, TextTask, shutting_down
+from predictor.engine.admission import Admission, ScheduledTask
+from predictor.engine.base import BatchedEngine, Generation, ModelError, Task, TextTask, shutting_down
 from predictor.loading.weights import LoadFormat
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from predictor.text.batch import Row
-    from predictor.text.output import Writer
+    from predictor.text.output import TextOutput
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ GREEDY_BELOW = 1e-4
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class TextJob(Job):
+class ScheduledText(ScheduledTask):
     """A text to write; its `work` is the most tokens it may come to."""
 
     prompt: list[int]
     sampling: Sampling
 
 
-class TransformersEngine(CookedEngine):
+class TransformersEngine(BatchedEngine):
     """Loads from a folder or a hub id: safetensors only, no remote code.
 
     `device` is a torch device or "auto" (CUDA where there is one). `dtype` is a torch dtype's name or "auto": float32
@@ -86,7 +86,7 @@ class TransformersEngine(CookedEngine):
     def load(self, report: Callable[[str], None]) -> None:
         self._checkpoint = load_checkpoint(self._source, self._device, self._dtype, report, self._load_format)
         report("checking the batch")
-        from predictor.engine.scheduler import Cook
+        from predictor.engine.scheduler import Scheduler
         from predictor.text.batch import Batch
         from predictor.text.batch_check import why_not_batched
         from predictor.text.capacity import memory_share, plan_slots
@@ -105,7 +105,7 @@ class TransformersEngine(CookedEngine):
         self._admission = Admission(plan.slots, self._max_waiting)
         metrics.watch(self._admission)
         batch = SoloBatch(model, self.length) if obstacle else Batch(model, plan.slots, self.length)
-        self._cook = Cook(batch, self._admission, self._begin)
+        self._cook = Scheduler(batch, self._admission, self._begin)
         report("warming up")
         self._cook.start()
         asyncio.run(self._warm_up())
@@ -136,22 +136,22 @@ class TransformersEngine(CookedEngine):
         most = min(wanted, MAX_TOKENS, self.length - len(prompt))
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
-        self._admission.admit(TextJob(generation, most, deadline, prompt=prompt, sampling=task.sampling))
+        self._admission.admit(ScheduledText(generation, most, deadline, prompt=prompt, sampling=task.sampling))
         return generation
 
     # Generating
 
-    def _begin(self, job: TextJob) -> tuple[Row, Writer]:
+    def _begin(self, job: ScheduledText) -> tuple[Row, TextOutput]:
         """The row of a job: the model's own defaults, with what the request asks for laid over them."""
         from predictor.text.batch import Row
-        from predictor.text.output import Writer
+        from predictor.text.output import TextOutput
         from predictor.text.sampler import RowSampling
 
         defaults, asked = self._defaults, job.sampling
         samples = bool(defaults.do_sample) or asked.temperature is not None or asked.top_p is not None
         temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
         eos = defaults.eos_token_id
-        writer = Writer(
+        writer = TextOutput(
             job.generation,
             self._checkpoint.tokenizer.backend_tokenizer,
             prompt=len(job.prompt),

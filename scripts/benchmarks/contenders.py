@@ -115,7 +115,7 @@ def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]
 @contextmanager
 def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
     from contract.request import Sampling
-    from predictor.engine.base import Finished, TextTask, Token
+    from predictor.engine.base import TextFinished, TextTask, Token
     from predictor.text.transformers_engine import TransformersEngine
 
     server = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)
@@ -128,7 +128,7 @@ def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
         async for event in await server.submit(task):
             if isinstance(event, Token):
                 first = first or time.perf_counter() - begun
-            elif isinstance(event, Finished):
+            elif isinstance(event, TextFinished):
                 return Run(first, time.perf_counter() - begun, event.completion_tokens)
         raise AssertionError
 

@@ -25,9 +25,9 @@ from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
 from contract.result import FinishReason
-from predictor.engine.admission import Admission, Job
-from predictor.engine.base import Engine, Finished, Generation, Started, Task, TextTask, Token
-from predictor.text.transformers_engine import TextJob, TransformersEngine
+from predictor.engine.admission import Admission, ScheduledTask
+from predictor.engine.base import Engine, Generation, Started, Task, TextFinished, TextTask, Token
+from predictor.text.transformers_engine import ScheduledText, TransformersEngine
 from wire.listener import listen
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
@@ -35,8 +35,8 @@ with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it 
     from predictor.server.model_server import PredictorServer
 
 if TYPE_CHECKING:
-    from predictor.engine.scheduler import Cook
-    from predictor.events.subscriber import Subscriber
+    from predictor.engine.scheduler import Scheduler
+    from predictor.events.subscriber import EventSubscriber
     from predictor.text.batch import Batch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
@@ -113,7 +113,7 @@ class ScriptedEngine(Engine):
                 case _:
                     generation.publish(piece)  # type: ignore[arg-type]  # only ProblemErrors make sense here
                     return
-        generation.publish(Finished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
+        generation.publish(TextFinished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
 
     @property
     def alive(self) -> bool:
@@ -165,7 +165,7 @@ class Served:
 
 @asynccontextmanager
 async def serving_while(
-    engine: ScriptedEngine, subscriber: Callable[[TextModel], Subscriber] | None = None
+    engine: ScriptedEngine, subscriber: Callable[[TextModel], EventSubscriber] | None = None
 ) -> AsyncIterator[Served]:
     """Serves, and goes on loading until `engine.load_gate` is opened."""
     model = TextModel("poet", engine)
@@ -204,7 +204,10 @@ async def start_server(eventually: Eventually) -> AsyncIterator[Callable[..., An
     async with AsyncExitStack() as stack:
 
         async def start(
-            engine: ScriptedEngine, subscriber: Callable[[TextModel], Subscriber] | None = None, *, wait: bool = True
+            engine: ScriptedEngine,
+            subscriber: Callable[[TextModel], EventSubscriber] | None = None,
+            *,
+            wait: bool = True,
         ) -> Served:
             served = await stack.enter_async_context(serving_while(engine, subscriber))
             if wait:
@@ -333,12 +336,12 @@ class Kitchen:
 
     batch: Batch
     admission: Admission
-    cook: Cook
+    cook: Scheduler
 
-    def order(self, prompt: str = "moon", **sampling: Any) -> Job:
+    def order(self, prompt: str = "moon", **sampling: Any) -> ScheduledTask:
         """Have a text of 12 tokens written that hardly ends before."""
         asked = Sampling(**{"max_tokens": 12, "seed": 1, "temperature": 1.0} | sampling)
-        job = TextJob(Generation(), asked.max_tokens or 1, prompt=list(prompt.encode()), sampling=asked)
+        job = ScheduledText(Generation(), asked.max_tokens or 1, prompt=list(prompt.encode()), sampling=asked)
         self.admission.admit(job)
         return job
 
@@ -352,7 +355,7 @@ class Kitchen:
 @pytest.fixture
 def kitchen(loaded: TransformersEngine) -> Iterator[Callable[..., Kitchen]]:
     """Puts a kitchen together, with so many slots; it is closed after the test."""
-    from predictor.engine.scheduler import Cook
+    from predictor.engine.scheduler import Scheduler
     from predictor.text.batch import Batch
 
     made: list[Kitchen] = []
@@ -360,7 +363,7 @@ def kitchen(loaded: TransformersEngine) -> Iterator[Callable[..., Kitchen]]:
     def make(slots: int = 4, depth: int = 50) -> Kitchen:
         batch = Batch(loaded._checkpoint.model, slots, 256)
         admission = Admission(slots, depth)
-        made.append(Kitchen(batch, admission, Cook(batch, admission, loaded._begin)))
+        made.append(Kitchen(batch, admission, Scheduler(batch, admission, loaded._begin)))
         return made[-1]
 
     yield make

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from contract import ProblemError, problems
-from wire.guard import Leaving, RequestGuard
+from wire.guard import Drain, RequestGuard
 from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported
@@ -220,7 +220,7 @@ async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: Any) -> None:
-    leaving = Leaving()
+    leaving = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(hang, leaving=leaving)))
     await until(lambda: leaving.in_flight)
@@ -232,7 +232,7 @@ async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: 
 
 
 async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, until: Any) -> None:
-    leaving = Leaving()
+    leaving = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, leaving=leaving)))
     await until(lambda: b"token" in wire.answer)
@@ -246,7 +246,7 @@ async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, u
 
 async def test_what_is_half_answered_in_the_end_is_broken_off(wire: Wire, until: Any) -> None:
     """As only that tells the client that it is half."""
-    leaving = Leaving()
+    leaving = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(begin_and_hang, leaving=leaving)))
     await until(lambda: wire.answer == b"half")
@@ -256,7 +256,7 @@ async def test_what_is_half_answered_in_the_end_is_broken_off(wire: Wire, until:
 
 
 def test_the_time_of_leaving_begins_when_it_is_said() -> None:
-    leaving = Leaving()
+    leaving = Drain()
     assert leaving.seconds == 0
     leaving.begin()
     assert leaving.seconds > 0

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contract import ProblemError, problems
-from web.jobs.service_time import Pace
+from web.jobs.service_time import ServiceTime
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets up to `places` requests through at a time."""
 
     def __init__(self, places: int) -> None:
         self.places = places
         self.in_flight = 0
-        self._pace = Pace()  # queueing behind included
+        self._pace = ServiceTime()  # queueing behind included
 
     @contextmanager
     def passing(self) -> Iterator[None]:

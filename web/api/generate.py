@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from contract import GenerationRequest, PictureResultEvent, ResultEvent
-from web.api.concurrency_limit import Gate
-from web.api.generations import Generations, Wish
+from web.api.concurrency_limit import ConcurrencyLimit
+from web.api.generations import JobEndpoints, RequestPreferences
 from web.api.model_choice import chosen_model
 from web.http.accept import IMAGES, SSE, picture_form, text_form
-from web.http.request_context import Identity
+from web.http.request_context import RequestContext
 from web.http.responses import live, whole
-from web.readiness.waiting_statuses import narrated
+from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.result_builder import LiveEvent
 from wire.body import json_body
 from wire.deadline import request_seconds
@@ -27,11 +27,11 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
     from web.readiness.model_readiness import Readiness
-    from web.rest.backend import Rest
+    from web.rest.backend import RestBackend
     from web.settings import Settings
 
 
-class Generate:
+class GenerateEndpoint:
     """An ASGI endpoint and no function that returns a response: so it outlives the response and closes what is behind
     it, however the response ends.
 
@@ -39,13 +39,17 @@ class Generate:
     """
 
     def __init__(
-        self, settings: Settings, generations: Generations, rest: Rest | None, readiness: Mapping[str, Readiness]
+        self,
+        settings: Settings,
+        generations: JobEndpoints,
+        rest: RestBackend | None,
+        readiness: Mapping[str, Readiness],
     ) -> None:
         self._settings = settings
         self._readiness = readiness
         self._generations = generations
         self._rest = rest
-        self._gates = {model: Gate(settings.max_in_flight) for model in settings.models}
+        self._gates = {model: ConcurrencyLimit(settings.max_in_flight) for model in settings.models}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -53,12 +57,12 @@ class Generate:
         model = chosen_model(self._settings.models, sent, request.headers)
         form = self._form(model, sent, request)
         order = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
-        wish = Wish.of(request.headers)
+        wish = RequestPreferences.of(request.headers)
         if self._rest is None or wish.outlives:
             async with self._generations.made(request, sent, order, model, form, wish) as response:
                 await response(scope, receive, send)
             return
-        identity = Identity.of(scope)
+        identity = RequestContext.of(scope)
         events = self._rest.events(
             order,
             model,
@@ -73,7 +77,7 @@ class Generate:
                 if form != SSE:
                     await (await _collected(events, form))(scope, receive, send)
                     return
-                async with aclosing(narrated(self._readiness[model], events)) as told:
+                async with aclosing(with_waiting_statuses(self._readiness[model], events)) as told:
                     await (await live(told, self._settings.heartbeat_seconds))(scope, receive, send)
 
     def _form(self, model: str, order: GenerationRequest, request: Request) -> str:

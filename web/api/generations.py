@@ -18,11 +18,11 @@ from starlette.responses import JSONResponse, Response
 from contract import ENDS, GenerationRequest, ProblemError, StatusEvent, invalid_field, problems
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.preferences import Preference
-from web.http.request_context import Identity
+from web.http.request_context import RequestContext
 from web.http.responses import whole
-from web.jobs.service import Jobs, result_of
-from web.jobs.store import BEGINNING, Entry, Record, last_event
-from web.readiness.waiting_statuses import Narration
+from web.jobs.service import JobService, result_of
+from web.jobs.store import BEGINNING, JobRecord, LogEntry, last_event
+from web.readiness.waiting_statuses import WaitingStatuses
 from wire.deadline import request_seconds
 from wire.sse import EventStream, frame
 
@@ -43,14 +43,14 @@ _ENTRY = re.compile("[0-9]{1,18}-[0-9]{1,18}")  # in a stream of Redis: millisec
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestPreferences:
     """What a request asks for beside its result: `key` is its Idempotency-Key."""
 
     key: str | None
     preference: Preference
 
     @classmethod
-    def of(cls, headers: Headers) -> Wish:
+    def of(cls, headers: Headers) -> RequestPreferences:
         return cls(_idempotency_key(headers), Preference.of(headers))
 
     @property
@@ -59,10 +59,10 @@ class Wish:
         return self.key is not None or self.preference.given
 
 
-class Generations:
+class JobEndpoints:
     """The endpoints of the jobs."""
 
-    def __init__(self, settings: Settings, jobs: Jobs, readiness: Mapping[str, Readiness]) -> None:
+    def __init__(self, settings: Settings, jobs: JobService, readiness: Mapping[str, Readiness]) -> None:
         self._settings = settings
         self._jobs = jobs
         self._readiness = readiness  # a shared store has other replicas' models, too
@@ -71,13 +71,19 @@ class Generations:
 
     @asynccontextmanager
     async def made(
-        self, request: Request, sent: GenerationRequest, order: GenerationRequest, model: str, form: str, wish: Wish
+        self,
+        request: Request,
+        sent: GenerationRequest,
+        order: GenerationRequest,
+        model: str,
+        form: str,
+        wish: RequestPreferences,
     ) -> AsyncGenerator[Response]:
         """The answer to an order that becomes a job: its result, its events, or a 202 when the client does not want
-        to wait any longer. `sent` is the order as it came. Leaving before the end cancels a job without a wish."""
+        to wait any longer. `sent` is the order as it came. Drain before the end cancels a job without a wish."""
         limit = self._settings.job_seconds if wish.preference.respond_async else self._settings.generate_seconds
         seconds = request_seconds(request.headers, limit)
-        identity = Identity.of(request.scope)
+        identity = RequestContext.of(request.scope)
         after = _last_event_id(request.headers)
         record = await self._jobs.submit(sent, order, model, seconds, identity.headers, key=wish.key)
         if form in IMAGES and form not in _files(record):  # with the same key it was asked for in another form
@@ -113,7 +119,7 @@ class Generations:
             return await self._document(await self._jobs.cancel(record.id), 200)
         return await self._get(request, record)
 
-    async def _get(self, request: Request, record: Record) -> Response:
+    async def _get(self, request: Request, record: JobRecord) -> Response:
         """In the form that is accepted most: as JSON, as events from the first or the Last-Event-ID, or the result
         itself, which is a 202 with the JSON before there is one."""
         form = heaviest(request.headers, _forms(record))
@@ -125,7 +131,7 @@ class Generations:
             return await self._document(record, 200)
         return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
 
-    async def _document(self, record: Record, status: int, headers: dict[str, str] | None = None) -> Response:
+    async def _document(self, record: JobRecord, status: int, headers: dict[str, str] | None = None) -> Response:
         headers = {**_UNCACHED, **(headers or {})}
         job = await self._jobs.document(record)
         readiness = self._readiness.get(record.model)
@@ -139,7 +145,7 @@ class Generations:
             document["result"] = job.result.model_dump(mode="json")
         return JSONResponse(document, status, headers)
 
-    async def _events(self, record: Record, after: str | None, headers: dict[str, str] | None = None) -> Response:
+    async def _events(self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None) -> Response:
         if after is not None and record.state in ENDS:
             left = [entry async for entry in self._jobs.watch(record.id, after)]
             if not left:  # an EventSource that has seen the end would come again and again otherwise
@@ -148,7 +154,7 @@ class Generations:
         stream.headers.update(headers or {})
         return stream
 
-    async def _frames(self, record: Record, after: str | None) -> AsyncGenerator[bytes]:
+    async def _frames(self, record: JobRecord, after: str | None) -> AsyncGenerator[bytes]:
         """Ends with a result or an error, whatever happens. What a job waits for is told without an id: it is not part
         of what can be replayed."""
         ended = False
@@ -170,7 +176,7 @@ class Generations:
         except ProblemError as error:
             yield frame(error.problem.model_dump_json(exclude_none=True), "error")
 
-    async def _told(self, record: Record, after: str) -> AsyncGenerator[Entry | StatusEvent]:
+    async def _told(self, record: JobRecord, after: str) -> AsyncGenerator[LogEntry | StatusEvent]:
         """What is in the log of a job, and while it is queued what its model does meanwhile."""
         readiness = self._readiness.get(record.model)
         entries = self._jobs.watch(record.id, after)
@@ -178,7 +184,7 @@ class Generations:
         while True:
             if queued and readiness is not None:
                 upcoming = asyncio.ensure_future(anext(entries, None))
-                async with aclosing(Narration(readiness, "queued").until(upcoming)) as statuses:
+                async with aclosing(WaitingStatuses(readiness, "queued").until(upcoming)) as statuses:
                     async for status in statuses:
                         yield status
                 entry = upcoming.result()
@@ -194,15 +200,15 @@ def _status_frame(status: StatusEvent) -> bytes:
     return frame(status.model_dump_json(), StatusEvent.event)
 
 
-def _not_acceptable(record: Record) -> ProblemError:
+def _not_acceptable(record: JobRecord) -> ProblemError:
     return ProblemError(problems.NOT_ACCEPTABLE, f"This generation is served as {', '.join(_forms(record))}.")
 
 
-def _forms(record: Record) -> list[str]:
+def _forms(record: JobRecord) -> list[str]:
     return [JSON, SSE, *_files(record)]
 
 
-def _files(record: Record) -> list[str]:
+def _files(record: JobRecord) -> list[str]:
     """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from contract import ModelChoice, ProblemError, Statuses, problems
 from web.api.model_choice import named_model
-from web.readiness.probe import Waker
+from web.readiness.probe import ReadinessProbe
 from wire.body import json_body
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -22,10 +22,10 @@ WARM_SECONDS = 1.0
 _UNCACHED = {"Cache-Control": "no-store"}
 
 
-class Warm:
+class StatusEndpoints:
     """The endpoints."""
 
-    def __init__(self, settings: Settings, wakers: Mapping[str, Waker]) -> None:
+    def __init__(self, settings: Settings, wakers: Mapping[str, ReadinessProbe]) -> None:
         self._settings = settings
         self._wakers = wakers
 

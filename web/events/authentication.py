@@ -40,7 +40,7 @@ LEEWAY_SECONDS = 10.0
 _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
 
-class Proof:
+class EventAuthenticator:
     """Checks the Authorization header. With neither audience nor secret everything is taken on a single machine and,
     unless `events_open` says so, nothing on a cluster."""
 

@@ -29,9 +29,9 @@ from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_fa
 from wire.cloudevents import is_event, overrides, read_events, write_event
 
 if TYPE_CHECKING:
-    from web.events.replies import Replies
-    from web.jobs.service import Jobs
-    from web.jobs.store import Record
+    from web.events.replies import ReplyReceiver
+    from web.jobs.service import JobService
+    from web.jobs.store import JobRecord
     from web.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,10 @@ _RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatu
 """Beyond 429 and 5xx: what Knative itself would send again (a broker that is not there yet answers 404)."""
 
 
-class Courier:
+class EventBackend:
     """Sends events to the sink that the settings name, and takes the replies that come in the answers."""
 
-    def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: Replies) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: ReplyReceiver) -> None:
         assert settings.k_sink is not None
         self._client = client
         self._sink = settings.k_sink
@@ -55,7 +55,7 @@ class Courier:
         self._token = settings.k_token
         self._replies = replies
 
-    async def run(self, record: Record, jobs: Jobs) -> None:
+    async def run(self, record: JobRecord, jobs: JobService) -> None:
         """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
         event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
@@ -72,7 +72,7 @@ class Courier:
                 raise
             await jobs.end(record.id, bad_answer(self._sink, str(error)))
 
-    async def cancel(self, record: Record) -> None:
+    async def cancel(self, record: JobRecord) -> None:
         """Tell it to whoever may still be busy with it; if they do not hear it, nothing is wrong but the waste."""
         event = self._event(CANCELLED, record, {}, f"{record.id}-cancelled")
         try:
@@ -80,7 +80,7 @@ class Courier:
         except ProblemError as error:
             log.info("that %s is cancelled was not heard: %s", record.id, error)
 
-    def _event(self, kind: str, record: Record, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
+    def _event(self, kind: str, record: JobRecord, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
         trace = {name: record.headers[name] for name in TRACE if name in record.headers}
         return CloudEvent(
             id=event_id,

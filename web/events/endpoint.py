@@ -8,19 +8,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
-from web.events.authentication import Proof
-from web.events.replies import Replies, check_type
-from web.jobs.service import Jobs
+from web.events.authentication import EventAuthenticator
+from web.events.replies import ReplyReceiver, check_type
+from web.jobs.service import JobService
 from wire.cloudevents import is_event, read_events
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-class Inbox:
+class EventEndpoint:
     """`sources`, where there are any, are the only ones whose events are taken."""
 
-    def __init__(self, jobs: Jobs, replies: Replies, proof: Proof, sources: Collection[str]) -> None:
+    def __init__(
+        self, jobs: JobService, replies: ReplyReceiver, proof: EventAuthenticator, sources: Collection[str]
+    ) -> None:
         self._jobs = jobs
         self._replies = replies
         self._proof = proof

@@ -43,8 +43,8 @@ from wire.cloudevents import is_json
 if TYPE_CHECKING:  # only few deployments need it
     from collections.abc import Mapping
 
-    from web.jobs.service import Jobs
-    from web.jobs.store import Record
+    from web.jobs.service import JobService
+    from web.jobs.store import JobRecord
     from web.readiness.model_readiness import Readiness
     from wire.artifacts import Artifacts
 
@@ -56,14 +56,14 @@ RESULT_BYTES = 268_435_456
 Data = TypeVar("Data", bound=BaseModel)
 
 
-class Replies:
+class ReplyReceiver:
     """Without `artifacts`, events that only refer to their data end their job as failed."""
 
     def __init__(self, artifacts: Artifacts | None, readiness: Mapping[str, Readiness]) -> None:
         self._artifacts = artifacts
         self._readiness = readiness
 
-    async def take(self, event: CloudEvent, jobs: Jobs) -> None:
+    async def take(self, event: CloudEvent, jobs: JobService) -> None:
         """Whatever it says of a job that is known here and open; of any other job it says nothing.
 
         Raises a ProblemError: what is wrong with the event, or transient where it should be delivered again.
@@ -88,7 +88,7 @@ class Replies:
             await jobs.end(record.id, _undelivered(event))
         # Any other request is one of ours on its way to the predictor, brought here by a Trigger without a filter.
 
-    def _note_answer(self, record: Record) -> None:
+    def _note_answer(self, record: JobRecord) -> None:
         if record.model in self._readiness:
             self._readiness[record.model].answered()
 
@@ -104,7 +104,7 @@ class Replies:
             case phase if readiness.state != "ready":  # else it comes late, or from one more replica
                 readiness.wakes(time.monotonic(), phase, progress.seconds)
 
-    async def _end(self, event: CloudEvent, record: Record, jobs: Jobs) -> None:
+    async def _end(self, event: CloudEvent, record: JobRecord, jobs: JobService) -> None:
         try:
             if event.type == FAILED:
                 await jobs.end(record.id, _failure(event))
@@ -120,7 +120,7 @@ class Replies:
             await _tell_text(result.text, record, jobs)
         await jobs.end(record.id, result.model_copy(update={"id": record.id}))
 
-    async def _result(self, event: CloudEvent, record: Record) -> TextResult | PictureResult:
+    async def _result(self, event: CloudEvent, record: JobRecord) -> TextResult | PictureResult:
         if not is_json(event.datacontenttype):
             raise ProblemError(
                 problems.BAD_UPSTREAM, f"The model server's answer is {event.datacontenttype}, not JSON."
@@ -152,7 +152,7 @@ def check_type(event: CloudEvent, where: str = "") -> None:
         raise ProblemError(problems.MALFORMED_EVENT, detail)
 
 
-def _check_pictures(result: PictureResult, record: Record) -> None:
+def _check_pictures(result: PictureResult, record: JobRecord) -> None:
     """They are handed on as they are: as files, and in headers."""
     order = GenerationRequest.model_validate_json(record.order)
     wanted = f"image/{order.format or 'png'}"
@@ -166,7 +166,7 @@ def _check_pictures(result: PictureResult, record: Record) -> None:
         raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer holds no pictures in base64.") from None
 
 
-async def _come_on(event: CloudEvent, record: Record, jobs: Jobs) -> None:
+async def _come_on(event: CloudEvent, record: JobRecord, jobs: JobService) -> None:
     """Progress may come late, twice and out of order: it only ever goes forward."""
     if record.started is None and await jobs.start(record.id):
         await jobs.tell(record.id, [StatusEvent(state="running")])
@@ -180,7 +180,7 @@ async def _come_on(event: CloudEvent, record: Record, jobs: Jobs) -> None:
         await _tell_text(progress.text, record, jobs)
 
 
-async def _tell_text(text: str, record: Record, jobs: Jobs) -> None:
+async def _tell_text(text: str, record: JobRecord, jobs: JobService) -> None:
     await jobs.advance(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
 
 

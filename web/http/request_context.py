@@ -22,7 +22,7 @@ _QUIET_PATHS = ("/healthz",)  # asked every few seconds, for ever
 
 
 @dataclass(frozen=True)
-class Identity:
+class RequestContext:
     """One request: its arrival on the `time.perf_counter` clock and the headers that follow it upstream."""
 
     arrived: float
@@ -30,7 +30,7 @@ class Identity:
     trace: dict[str, str]
 
     @classmethod
-    def of(cls, scope: Scope) -> Identity:
+    def of(cls, scope: Scope) -> RequestContext:
         identity = scope["state"]["identity"]
         assert isinstance(identity, cls)
         return identity
@@ -40,8 +40,8 @@ class Identity:
         return {"X-Request-Id": self.request_id, **self.trace}
 
 
-class IdentityMiddleware:
-    """Gives every request its Identity, and its id back on every response, whoever answers."""
+class RequestContextMiddleware:
+    """Gives every request its RequestContext, and its id back on every response, whoever answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -51,7 +51,7 @@ class IdentityMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        identity = Identity(time.perf_counter(), _request_id(headers), _trace(headers))
+        identity = RequestContext(time.perf_counter(), _request_id(headers), _trace(headers))
         scope.setdefault("state", {})["identity"] = identity
         status = 0
 

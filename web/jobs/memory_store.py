@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
-from web.jobs.store import BEGINNING, Claim, Entry, Record, Store, last_event
+from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry, last_event
 
 
 @dataclass(slots=True)
 class _Kept:
     """A job and its log; `bell` rings, and is replaced, whenever something has changed."""
 
-    record: Record
+    record: JobRecord
     size: int
-    log: list[Entry] = field(default_factory=list)
+    log: list[LogEntry] = field(default_factory=list)
     bell: asyncio.Event = field(default_factory=asyncio.Event)
     told: int = 0
 
@@ -26,7 +26,7 @@ class _Kept:
         self.bell = asyncio.Event()
 
 
-class MemoryStore(Store):
+class MemoryStore(JobStore):
     """Forgets a job `keep_seconds` after its end, or earlier where more than `most_bytes` of ended ones are kept: but
     never the newest, which somebody may be waiting for."""
 
@@ -46,7 +46,7 @@ class MemoryStore(Store):
     async def close(self) -> None:
         pass
 
-    async def add(self, record: Record, *, queued: bool = True) -> Record:
+    async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
         kept = self._jobs.get(record.id)
         if kept is not None:
             return kept.record
@@ -56,11 +56,11 @@ class MemoryStore(Store):
             self._queued[record.model].set()
         return record
 
-    async def get(self, job: str) -> Record | None:
+    async def get(self, job: str) -> JobRecord | None:
         kept = self._jobs.get(job)
         return None if kept is None else kept.record
 
-    async def position(self, record: Record) -> int | None:
+    async def position(self, record: JobRecord) -> int | None:
         line = list(self._lines[record.model])
         return line.index(record.id) if record.state == "queued" and record.id in line else None
 
@@ -85,7 +85,7 @@ class MemoryStore(Store):
             before, kept.told = kept.told, told
             await self.tell(job, [entry(before)])
 
-    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
+    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         seen = _number(after)
         while (kept := self._jobs.get(job)) is not None:
             bell = kept.bell
@@ -153,7 +153,7 @@ class MemoryStore(Store):
 
     def _log(self, kept: _Kept, event: str, data: str) -> None:
         number = _number(kept.log[-1].id) + 1 if kept.log else 1
-        kept.log.append(Entry(f"0-{number}", event, data))
+        kept.log.append(LogEntry(f"0-{number}", event, data))
         kept.size += len(data)
         if len(kept.log) > self._log_entries:
             kept.size -= len(kept.log.pop(0).data)

@@ -22,7 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from contract import JobState, ProblemError, problems
-from web.jobs.store import BEGINNING, Claim, Entry, Record, Store, last_event
+from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry, last_event
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _PAGE = 256
 _MOST_POSITION = 1_000
 
 
-class RedisStore(Store):
+class RedisStore(JobStore):
     """`keep_seconds` after its end a job is forgotten. `patience_seconds` is how long an outage is waited out."""
 
     shared = True
@@ -89,8 +89,8 @@ class RedisStore(Store):
         with _outages():
             await self._redis.publish(_NEWS, news)
 
-    async def add(self, record: Record, *, queued: bool = True) -> Record:
-        there: Record | None = None
+    async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
+        there: JobRecord | None = None
 
         async def store(pipe: Any) -> None:
             nonlocal there
@@ -111,11 +111,11 @@ class RedisStore(Store):
                 await self._redis.hset(_job(record.id), "entry", answers[-1])
         return there or record
 
-    async def get(self, job: str) -> Record | None:
+    async def get(self, job: str) -> JobRecord | None:
         with _outages():
             return await self._read(self._redis, job)
 
-    async def position(self, record: Record) -> int | None:
+    async def position(self, record: JobRecord) -> int | None:
         if record.state != "queued":
             return None
         with _outages():
@@ -155,7 +155,7 @@ class RedisStore(Store):
 
         await self._change(job, change)
 
-    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
+    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         with self._bell(_CHANGED, job) as bell:
             while True:
                 bell.clear()
@@ -164,7 +164,7 @@ class RedisStore(Store):
                     record = await self._read(self._redis, job)
                     found = await self._redis.xrange(_told(job), min=f"({after}", count=_PAGE)
                 for after, fields in found:
-                    entry = Entry(after, fields["event"], fields["data"])
+                    entry = LogEntry(after, fields["event"], fields["data"])
                     if entry.last:  # the outcome is kept once
                         record = record if record and record.outcome else await self.get(job)
                         outcome = record.outcome if record else None
@@ -313,7 +313,7 @@ class RedisStore(Store):
         """When, at the latest; earlier where it has ended earlier."""
         return round(deadline + self._keep_seconds) + 1
 
-    async def _read(self, client: Any, job: str) -> Record | None:
+    async def _read(self, client: Any, job: str) -> JobRecord | None:
         fields = await client.hgetall(_job(job))
         return _record(job, fields) if fields.get("created") else None
 
@@ -379,7 +379,7 @@ def _claim(model: str, found: Any) -> Claim | None:
     return None
 
 
-def _fields(record: Record) -> dict[str, str]:
+def _fields(record: JobRecord) -> dict[str, str]:
     return {
         "model": record.model,
         "kind": record.kind,
@@ -391,8 +391,8 @@ def _fields(record: Record) -> dict[str, str]:
     }
 
 
-def _record(job: str, fields: dict[str, Any]) -> Record:
-    return Record(
+def _record(job: str, fields: dict[str, Any]) -> JobRecord:
+    return JobRecord(
         id=job,
         model=fields["model"],
         kind=fields["kind"],

@@ -29,8 +29,8 @@ from contract import (
 from contract.cloudevents import written
 from contract.problems import raised
 from contract.result import RESULT
-from web.jobs.service_time import Pace
-from web.jobs.store import BEGINNING, Claim, Entry, Record, Store
+from web.jobs.service_time import ServiceTime
+from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry
 from web.rest.result_builder import LiveEvent
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -52,24 +52,26 @@ MOST_RETRY_SECONDS = 30.0
 """Between two attempts, where the model server does not say."""
 
 
-class Way(Protocol):
+class Backend(Protocol):
     """How a job gets to a predictor."""
 
-    async def run(self, record: Record, jobs: Jobs) -> None:
+    async def run(self, record: JobRecord, jobs: JobService) -> None:
         """Bring it on its way, or to its end. A transient ProblemError: to be tried again; any other: its end."""
 
-    async def cancel(self, record: Record) -> None:
+    async def cancel(self, record: JobRecord) -> None:
         """It was ended before its time. A `run` that is busy with it is cancelled besides."""
 
 
-class Jobs:
+class JobService:
     """Jobs of one replica and, where the store is shared, of all others."""
 
-    def __init__(self, settings: Settings, store: Store, way: Way) -> None:
+    def __init__(self, settings: Settings, store: JobStore, way: Backend) -> None:
         self._settings = settings
         self._store = store
         self._way = way
-        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # a shared store has other replicas' models, too
+        self._paces: defaultdict[str, ServiceTime] = defaultdict(
+            ServiceTime
+        )  # a shared store has other replicas' models, too
         self._claims: set[Claim] = set()
         self._runs: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -104,7 +106,7 @@ class Jobs:
         headers: dict[str, str],
         *,
         key: str | None,
-    ) -> Record:
+    ) -> JobRecord:
         """A new job for `order`; or the one that was made with this `key` before, unless what was `sent` then was
         something else (KEY_REUSED)."""
         body = sent.model_dump_json(exclude={"stream"}, exclude_none=True)
@@ -113,7 +115,7 @@ class Jobs:
         # which model was chosen.
         seed = secrets.randbits(32) if order.seed is None else order.seed
         order = order.model_copy(update={"seed": seed, "model": model})
-        record = Record(
+        record = JobRecord(
             id=uuid.uuid4().hex if key is None else hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32],
             model=model,
             kind=self._settings.models[model].kind,
@@ -136,7 +138,7 @@ class Jobs:
             )
         return kept
 
-    async def find(self, job: str) -> Record:
+    async def find(self, job: str) -> JobRecord:
         """A NOT_FOUND problem when it is unknown, or forgotten."""
         record = await self._store.get(job)
         if record is None:
@@ -148,10 +150,10 @@ class Jobs:
             return await self.find(job)
         return record
 
-    async def known(self, job: str) -> Record | None:
+    async def known(self, job: str) -> JobRecord | None:
         return await self._store.get(job)
 
-    async def document(self, record: Record) -> Job:
+    async def document(self, record: JobRecord) -> Job:
         return Job(
             id=record.id,
             state=record.state,
@@ -168,27 +170,27 @@ class Jobs:
             else None,
         )
 
-    async def position(self, record: Record) -> int | None:
+    async def position(self, record: JobRecord) -> int | None:
         """How many are before it, while it is queued."""
         return await self._store.position(record) if record.state == "queued" else None
 
-    async def retry_after(self, record: Record) -> int:
+    async def retry_after(self, record: JobRecord) -> int:
         """Seconds until it is worth asking for it again."""
         before = await self._store.position(record) or 0
         rounds = 1 + before // self._settings.max_job_runs
         return max(1, math.ceil(rounds * self._paces[record.model].seconds))
 
-    def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
+    def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         return self._store.watch(job, after)
 
-    async def outcome(self, job: str, seconds: float | None) -> Record:
+    async def outcome(self, job: str, seconds: float | None) -> JobRecord:
         """Wait for its end, for so long at most; the job as it then is."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._store.ended(job)
         return await self.find(job)
 
-    async def cancel(self, job: str) -> Record:
+    async def cancel(self, job: str) -> JobRecord:
         """End it, if it has not ended: nothing is computed for it from the next token or step on."""
         problem = ProblemError(problems.CANCELLED, "The generation was cancelled before its end.")
         if await self.end(job, problem):
@@ -305,7 +307,7 @@ class Jobs:
             ended.cancel()
             await asyncio.wait({run, ended})
 
-    async def _again(self, record: Record, error: ProblemError) -> None:
+    async def _again(self, record: JobRecord, error: ProblemError) -> None:
         """Wait until it is worth another attempt."""
         current = await self._store.get(record.id)
         if current is not None and current.started is not None:
@@ -342,7 +344,7 @@ class Jobs:
         await self.end(job, ProblemError(problems.TOO_LATE, "The time that the request was given is over."))
 
 
-def result_of(record: Record) -> TextResult | PictureResult:
+def result_of(record: JobRecord) -> TextResult | PictureResult:
     """Of a completed job; the problem is raised that any other one ended with."""
     assert record.state in ENDS
     if record.state == "completed":
@@ -350,5 +352,5 @@ def result_of(record: Record) -> TextResult | PictureResult:
     raise raised(_problem_of(record))
 
 
-def _problem_of(record: Record) -> Problem:
+def _problem_of(record: JobRecord) -> Problem:
     return Problem.model_validate_json(record.outcome or "")

@@ -6,7 +6,7 @@ WEIGHT = 0.2
 """Of the newest one."""
 
 
-class Pace:
+class ServiceTime:
     """Seconds, smoothed."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ BEGINNING = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JobRecord:
     """A job as it is stored. Times are in seconds since 1970; `order` and `outcome` are JSON."""
 
     id: str
@@ -44,7 +44,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """What was told of a job: an event's name and its JSON, under an id that grows. The last one is the end."""
 
     id: str
@@ -68,7 +68,7 @@ class Claim:
     entry: str = ""
 
 
-class Store(ABC):
+class JobStore(ABC):
     """All methods raise an UNAVAILABLE problem when the store cannot be reached for longer than it is worth waiting."""
 
     shared = False
@@ -88,14 +88,14 @@ class Store(ABC):
         self.hear(news)
 
     @abstractmethod
-    async def add(self, record: Record, *, queued: bool = True) -> Record:
+    async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
         """Keep a new job and queue it; the one that is there already where the id is taken."""
 
     @abstractmethod
-    async def get(self, job: str) -> Record | None: ...
+    async def get(self, job: str) -> JobRecord | None: ...
 
     @abstractmethod
-    async def position(self, record: Record) -> int | None:
+    async def position(self, record: JobRecord) -> int | None:
         """How many are before it, running ones too; None when it is not in the queue."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Store(ABC):
         """Add the entry for what goes beyond the last `told`, if this one does, unless it has ended; both at once."""
 
     @abstractmethod
-    def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[Entry]:
+    def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         """What was told after an entry, then what is being told, until the end."""
 
     # The way through the states

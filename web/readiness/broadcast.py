@@ -12,7 +12,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from contract import ModelStatus, ProblemError
-from web.jobs.store import Store
+from web.jobs.store import JobStore
 from web.readiness.model_readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,10 @@ QUEUE = 64
 """Most that waits to be told; one more takes the place of the oldest."""
 
 
-class Replicas:
+class ReadinessBroadcast:
     """Those that share a store; where it is not shared there are none."""
 
-    def __init__(self, store: Store, readiness: Mapping[str, Readiness]) -> None:
+    def __init__(self, store: JobStore, readiness: Mapping[str, Readiness]) -> None:
         self._store = store
         self._readiness = readiness
         self._name = uuid.uuid4().hex

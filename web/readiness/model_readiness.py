@@ -28,7 +28,7 @@ from statistics import median
 from contract import Kind, ModelState, ModelStatus, ProblemError, StatusEvent, Waking, problems
 from contract.cloudevents import written
 from web.client.failures import RETRY_SECONDS
-from web.readiness.states_file import Report, Reports
+from web.readiness.states_file import ReportedState, StatesFile
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Readiness:
     """Of one model. `idle_seconds` is the idle window, 0 where the model never sleeps; a wake-up of which nothing is
     heard any more is given up after `wake_seconds`."""
 
-    def __init__(self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float, reports: Reports) -> None:
+    def __init__(self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float, reports: StatesFile) -> None:
         self.model = model
         self._kind: Kind = kind
         self._idle_seconds = idle_seconds or math.inf
@@ -249,7 +249,7 @@ class Readiness:
             self.spread(self.status)
 
     @property
-    def _report(self) -> Report | None:
+    def _report(self) -> ReportedState | None:
         return self._reports.of(self.model)
 
     @property

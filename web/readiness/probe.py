@@ -34,7 +34,7 @@ _MAY_PASS = (problems.LOADING, problems.OVERLOADED)
 _NOT_YET = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
-class Waker:
+class ReadinessProbe:
     """Asks one model's server whether it is ready until it is, one question at a time, however many wait for it.
 
     It goes on when they have left: the model wakes up anyway, and how long that takes is worth knowing. Without a `url`

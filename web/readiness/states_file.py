@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 log = logging.getLogger(__name__)
 
 
-class Report(BaseModel):
+class ReportedState(BaseModel):
     """Of one model. `since` is in seconds since 1970; members that nobody here asks about are ignored."""
 
     state: Literal["asleep", "waking", "ready", "failed"]
@@ -21,18 +21,18 @@ class Report(BaseModel):
 
 
 class _Document(BaseModel):
-    models: dict[str, Report]
+    models: dict[str, ReportedState]
 
 
-class Reports:
+class StatesFile:
     """Reads the file again whenever it has been replaced. Without one, or while it cannot be read, nothing is said."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._read: tuple[int, int] | None = None
-        self._models: dict[str, Report] = {}
+        self._models: dict[str, ReportedState] = {}
 
-    def of(self, model: str) -> Report | None:
+    def of(self, model: str) -> ReportedState | None:
         if self._path is None:
             return None
         try:

@@ -16,7 +16,7 @@ TELL_SECONDS = 5.0
 """How often it is told again how long a model has been waking up."""
 
 
-class Narration:
+class WaitingStatuses:
     """Tells each status once, and that a model is waking in each phase and now and then in between."""
 
     def __init__(self, readiness: Readiness, told: str | None = None) -> None:
@@ -66,9 +66,9 @@ class Narration:
             yield StatusEvent(state="queued")
 
 
-async def narrated(readiness: Readiness, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[LiveEvent]:
+async def with_waiting_statuses(readiness: Readiness, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[LiveEvent]:
     """The events of a generation, and before them what it waits for. `events` are closed by whoever made them."""
-    narration = Narration(readiness)
+    narration = WaitingStatuses(readiness)
     first = asyncio.ensure_future(anext(events))
     async with aclosing(narration.until(first)) as statuses:
         async for status in statuses:

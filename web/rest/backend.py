@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
 from web.rest.calls import Call, Event, picture_call, text_call
-from web.rest.picture_result import PictureDraft
-from web.rest.result_builder import Draft, LiveEvent
-from web.rest.text_result import TextDraft
+from web.rest.picture_result import PictureResultBuilder
+from web.rest.result_builder import LiveEvent, ResultBuilder
+from web.rest.text_result import TextResultBuilder
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
-    from web.jobs.service import Jobs
-    from web.jobs.store import Record
+    from web.jobs.service import JobService
+    from web.jobs.store import JobRecord
     from web.rest.upstream import Upstream
     from web.settings import ServedModel
 
 
-class Rest:
+class RestBackend:
     """Asks model servers directly."""
 
     def __init__(self, models: Mapping[str, ServedModel], upstream: Upstream) -> None:
@@ -49,15 +49,15 @@ class Rest:
         """
         served = self._models[model]
 
-        def told(call: Call[Event], draft: Draft[Event]) -> AsyncGenerator[LiveEvent]:
+        def told(call: Call[Event], draft: ResultBuilder[Event]) -> AsyncGenerator[LiveEvent]:
             return self._told(model, call, draft, seconds, headers, patient=patient)
 
         if served.kind == "image":
-            pictures = PictureDraft(served.address, model, result_id, arrived, order)
+            pictures = PictureResultBuilder(served.address, model, result_id, arrived, order)
             return told(picture_call(model, order, live=live), pictures)
-        return told(text_call(model, order), TextDraft(served.address, model, result_id, arrived))
+        return told(text_call(model, order), TextResultBuilder(served.address, model, result_id, arrived))
 
-    async def run(self, record: Record, jobs: Jobs) -> None:
+    async def run(self, record: JobRecord, jobs: JobService) -> None:
         """From a job to its end; a ProblemError when it does not come to one."""
         order = GenerationRequest.model_validate_json(record.order)
         events = self.events(
@@ -70,7 +70,7 @@ class Rest:
             live=True,
             patient=True,
         )
-        async with aclosing(events), aclosing(_Scribe(record.id, jobs)) as scribe:
+        async with aclosing(events), aclosing(_JobLogWriter(record.id, jobs)) as scribe:
             async for event in events:
                 match event:
                     case StatusEvent(state="queued"):
@@ -83,14 +83,14 @@ class Rest:
                             await jobs.start(record.id)
                         scribe.tell(event)
 
-    async def cancel(self, record: Record) -> None:
+    async def cancel(self, record: JobRecord) -> None:
         pass  # closing the connection has done it
 
     async def _told(
         self,
         model: str,
         call: Call[Event],
-        draft: Draft[Event],
+        draft: ResultBuilder[Event],
         seconds: float,
         headers: dict[str, str],
         *,
@@ -108,10 +108,10 @@ class Rest:
         yield draft.result()
 
 
-class _Scribe:
+class _JobLogWriter:
     """Writes events into a job's log. What comes while others are being written goes with the next ones."""
 
-    def __init__(self, job: str, jobs: Jobs) -> None:
+    def __init__(self, job: str, jobs: JobService) -> None:
         self._job = job
         self._jobs = jobs
         self._events: list[LiveEvent] = []

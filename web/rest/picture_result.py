@@ -14,10 +14,10 @@ from contract import (
 )
 from web.client.failures import bad_answer
 from web.rest.picture_stream import Completed, PartialImage, PictureStreamEvent, Progress, Started
-from web.rest.result_builder import Draft, LiveEvent
+from web.rest.result_builder import LiveEvent, ResultBuilder
 
 
-class PictureDraft(Draft[PictureStreamEvent]):
+class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
     """Collects pictures, in whatever order they are finished."""
 
     def __init__(self, url: str, model: str, result_id: str, arrived: float, order: GenerationRequest) -> None:

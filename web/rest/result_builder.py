@@ -14,7 +14,7 @@ from web.rest.calls import Event
 LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
 
 
-class Draft(ABC, Generic[Event]):
+class ResultBuilder(ABC, Generic[Event]):
     """Collects the events of a model server, and knows when they make a result."""
 
     def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from contract import FinishReason, ResultEvent, Timing, TokenEvent, Usage
 from web.client.failures import bad_answer
-from web.rest.result_builder import Draft
+from web.rest.result_builder import ResultBuilder
 from web.rest.text_stream import Chunk, ChunkUsage
 
 # Anything else (content_filter, tool_calls, abort) leaves a text that is not whole, which a result promises to be.
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class TextDraft(Draft[Chunk]):
+class TextResultBuilder(ResultBuilder[Chunk]):
     """Collects chunks."""
 
     def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:

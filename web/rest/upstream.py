@@ -15,7 +15,7 @@ from contract import ProblemError, problems
 from web.client.exchange import Exchange
 from web.client.failures import too_late
 from web.readiness.model_readiness import SILENCE_SECONDS
-from web.readiness.probe import POLL_SECONDS, Waker
+from web.readiness.probe import POLL_SECONDS, ReadinessProbe
 from web.rest.calls import Call, Event
 from wire.deadline import HEADER
 
@@ -33,7 +33,7 @@ _WAKING = (problems.LOADING, problems.UPSTREAM_TIMEOUT, problems.TOO_LATE)
 class Upstream:
     """The model servers, by way of one pool of connections."""
 
-    def __init__(self, client: httpx.AsyncClient, wakers: Mapping[str, Waker], settings: Settings) -> None:
+    def __init__(self, client: httpx.AsyncClient, wakers: Mapping[str, ReadinessProbe], settings: Settings) -> None:
         self._client = client
         self._wakers = wakers
         self._read_seconds = settings.read_seconds
@@ -42,7 +42,7 @@ class Upstream:
     async def open(
         self, model: str, call: Call[Event], headers: dict[str, str], seconds: float, *, patient: bool
     ) -> AsyncIterator[Exchange[Event]]:
-        """Make the call and wait until it is accepted, which is not yet running. Leaving the context cancels it.
+        """Make the call and wait until it is accepted, which is not yet running. Drain the context cancels it.
 
         A model that is waking up is asked again when it has. A call that would not live to see it (`seconds` are its
         time) is a LOADING problem at once, and not when its time is over: whoever waits can do something else until the
@@ -89,7 +89,9 @@ class Upstream:
             if clock() >= deadline:
                 raise readiness.problem() if readiness.waking else too_late(waker.url)
 
-    async def _accepted(self, exchange: Exchange[Event], waker: Waker, begun: float, deadline: float | None) -> None:
+    async def _accepted(
+        self, exchange: Exchange[Event], waker: ReadinessProbe, begun: float, deadline: float | None
+    ) -> None:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 await exchange.accepted()

@@ -11,14 +11,14 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.engine.admission import Admission, Job, Pace
+from predictor.engine.admission import Admission, ScheduledTask, ServiceTime
 from predictor.engine.base import Generation
 
 
-def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> Job:
+def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> ScheduledTask:
     now = time.monotonic()
     deadline = None if seconds is None else now + seconds
-    return Job(Generation(), most, deadline, accepted_at=now - waited)
+    return ScheduledTask(Generation(), most, deadline, accepted_at=now - waited)
 
 
 async def told(generation: Generation) -> ProblemType:
@@ -27,7 +27,7 @@ async def told(generation: Generation) -> ProblemType:
     return problem.value.kind
 
 
-def refusal(admission: Admission, refused: Job) -> ProblemError:
+def refusal(admission: Admission, refused: ScheduledTask) -> ProblemError:
     with pytest.raises(ProblemError) as problem:
         admission.admit(refused)
     return problem.value
@@ -61,9 +61,9 @@ async def test_the_bound_holds_whoever_runs_and_whoever_waits() -> None:
 async def test_many_threads_cannot_get_more_in_together() -> None:
     admission = Admission(slots=3, depth=4)
     jobs = [job() for _ in range(200)]
-    refused: list[Job] = []
+    refused: list[ScheduledTask] = []
 
-    def admit(some: list[Job]) -> None:
+    def admit(some: list[ScheduledTask]) -> None:
         for each in some:
             try:
                 admission.admit(each)
@@ -97,7 +97,7 @@ async def test_the_time_to_come_back_grows_with_the_queue_and_with_what_a_genera
 
 
 def test_the_pace_is_learned_at_once_and_then_smoothed() -> None:
-    pace = Pace()
+    pace = ServiceTime()
     pace.learn(10)
     assert pace.generation_s == 10
     pace.learn(20)

@@ -13,14 +13,14 @@ import pytest
 import predictor.engine.scheduler
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.engine.admission import Job
+from predictor.engine.admission import ScheduledTask
 from predictor.engine.scheduler import FAILURES
-from predictor.text.transformers_engine import TextJob
+from predictor.text.transformers_engine import ScheduledText
 
 pytestmark = pytest.mark.slow
 
 
-async def end_of(job: Job) -> ProblemType | None:
+async def end_of(job: ScheduledTask) -> ProblemType | None:
     """The problem that a job ends with; None if it ends well."""
     try:
         await asyncio.wait_for(job.generation.complete(), 60)
@@ -29,7 +29,7 @@ async def end_of(job: Job) -> ProblemType | None:
     return None
 
 
-async def ends(jobs: list[Job]) -> set[ProblemType | None]:
+async def ends(jobs: list[ScheduledTask]) -> set[ProblemType | None]:
     return {await end_of(job) for job in jobs}
 
 
@@ -156,7 +156,7 @@ async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(
     odd = kitchen(slots=3)
     begin = odd.cook._begin
 
-    def beginning(job: TextJob) -> Any:
+    def beginning(job: ScheduledText) -> Any:
         if job.sampling.max_tokens == 5:
             raise ValueError("an odd one")
         return begin(job)

@@ -14,7 +14,7 @@ import torch
 import predictor.engine.scheduler
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine.admission import Job
+from predictor.engine.admission import ScheduledTask
 from predictor.engine.scheduler import RECOVERY_STEPS
 
 pytestmark = pytest.mark.slow
@@ -37,18 +37,18 @@ def little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
-async def texts(jobs: list[Job]) -> list[str]:
+async def texts(jobs: list[ScheduledTask]) -> list[str]:
     async with asyncio.timeout(60):
         return [(await job.generation.complete()).text for job in jobs]
 
 
-async def problem_of(job: Job) -> ProblemError:
+async def problem_of(job: ScheduledTask) -> ProblemError:
     with pytest.raises(ProblemError) as problem:
         await asyncio.wait_for(job.generation.complete(), 60)
     return problem.value
 
 
-def orders(kitchen: Any, prompts: list[str] = PROMPTS, **sampling: Any) -> list[Job]:
+def orders(kitchen: Any, prompts: list[str] = PROMPTS, **sampling: Any) -> list[ScheduledTask]:
     return [kitchen.order(prompt, seed=seed, **sampling) for seed, prompt in enumerate(prompts)]
 
 

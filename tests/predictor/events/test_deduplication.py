@@ -21,8 +21,8 @@ from redis.asyncio import Redis
 from contract import problems
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
-from predictor.events.deduplication import REPLIES, REPLY_BYTES, REPLY_SECONDS, Ledger, Memory
-from predictor.events.redis_reply_store import LEASE_SECONDS, Replicas
+from predictor.events.deduplication import REPLIES, REPLY_BYTES, REPLY_SECONDS, BoundedCache, Deduplicator
+from predictor.events.redis_reply_store import LEASE_SECONDS, RedisReplyStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,7 +70,7 @@ def redeliveries(found: str) -> float:
 
 
 async def test_what_is_done_is_not_done_again() -> None:
-    ledger, first, again = Ledger(), FakeRun(says="x"), FakeRun(says="y")
+    ledger, first, again = Deduplicator(), FakeRun(says="x"), FakeRun(says="y")
 
     assert said(await ledger.reply(first)) == "x"
     assert said(await ledger.reply(again)) == "x"
@@ -78,7 +78,7 @@ async def test_what_is_done_is_not_done_again() -> None:
 
 
 async def test_a_failure_that_may_pass_is_told_to_all_who_wait_and_forgotten(eventually: Any) -> None:
-    ledger, gate = Ledger(), asyncio.Event()
+    ledger, gate = Deduplicator(), asyncio.Event()
     waiting = [asyncio.create_task(ledger.reply(FakeRun(says=full(), gate=gate))) for _ in range(2)]
     await eventually(lambda: ledger._running)
 
@@ -89,7 +89,7 @@ async def test_a_failure_that_may_pass_is_told_to_all_who_wait_and_forgotten(eve
 
 
 async def test_closing_gives_up_what_runs(eventually: Any) -> None:
-    ledger, run = Ledger(), FakeRun(gate=asyncio.Event())
+    ledger, run = Deduplicator(), FakeRun(gate=asyncio.Event())
     waiting = asyncio.create_task(ledger.reply(run))
     await eventually(lambda: run.runs)
 
@@ -105,7 +105,7 @@ def test_the_defaults_are_the_named_ones() -> None:
 
 
 async def test_the_oldest_replies_are_forgotten_when_there_are_too_many() -> None:
-    ledger = Ledger(replies=2)
+    ledger = Deduplicator(replies=2)
     for number in "123":
         await ledger.reply(FakeRun(number))
 
@@ -113,7 +113,7 @@ async def test_the_oldest_replies_are_forgotten_when_there_are_too_many() -> Non
 
 
 async def test_the_oldest_replies_are_forgotten_when_they_are_too_large() -> None:
-    ledger = Ledger(reply_bytes=3_000)
+    ledger = Deduplicator(reply_bytes=3_000)
     for number in "123":
         await ledger.reply(FakeRun(number, "x" * 1_000))
 
@@ -121,7 +121,7 @@ async def test_the_oldest_replies_are_forgotten_when_they_are_too_large() -> Non
 
 
 async def test_replies_are_forgotten_after_a_while() -> None:
-    ledger = Ledger(reply_seconds=100)
+    ledger = Deduplicator(reply_seconds=100)
     await ledger.reply(FakeRun())
 
     now = time.monotonic()
@@ -132,7 +132,7 @@ async def test_replies_are_forgotten_after_a_while() -> None:
 
 
 def test_a_value_that_is_put_again_counts_once_and_what_is_too_large_alone_is_not_kept() -> None:
-    memory: Memory[str, int] = Memory(number=10, size=10, seconds=100)
+    memory: BoundedCache[str, int] = BoundedCache(number=10, size=10, seconds=100)
     memory.put("a", 1, 6)
     memory.put("a", 2, 6)
     memory.put("b", 3, 4)
@@ -143,7 +143,7 @@ def test_a_value_that_is_put_again_counts_once_and_what_is_too_large_alone_is_no
 
 
 async def test_so_are_cancellations() -> None:
-    ledger = Ledger(replies=2)
+    ledger = Deduplicator(replies=2)
     for number in "123":
         await ledger.cancel(f"job-{number}")
 
@@ -154,13 +154,13 @@ async def test_so_are_cancellations() -> None:
 
 
 @pytest.fixture
-async def replica(redis_server: Any) -> AsyncIterator[Callable[..., Ledger]]:
+async def replica(redis_server: Any) -> AsyncIterator[Callable[..., Deduplicator]]:
     """Makes ledgers that share a Redis, each as it were in a process of its own."""
     async with AsyncExitStack() as stack:
 
-        def make(service: str = "/poet", **settings: Any) -> Ledger:
+        def make(service: str = "/poet", **settings: Any) -> Deduplicator:
             settings = {"lease_seconds": 1.0, "away_seconds": 0.1} | settings
-            ledger = Ledger(Replicas(redis_server.url, service, **settings))
+            ledger = Deduplicator(RedisReplyStore(redis_server.url, service, **settings))
             stack.push_async_callback(ledger.close)
             return ledger
 
@@ -179,7 +179,7 @@ async def leases(redis_server: Any) -> AsyncIterator[Callable[[], Any]]:
 
 
 async def test_a_delivery_to_another_replica_waits_for_the_running_one(
-    replica: Callable[..., Ledger], eventually: Any
+    replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
     first, second = FakeRun(says="月 \N{WAXING CRESCENT MOON SYMBOL}", gate=gate), FakeRun(says="y")
@@ -197,7 +197,7 @@ async def test_a_delivery_to_another_replica_waits_for_the_running_one(
     assert (redeliveries("running"), redeliveries("done")) == (before[0] + 1, before[1])
 
 
-async def test_a_replica_knows_what_another_has_replied(replica: Callable[..., Ledger]) -> None:
+async def test_a_replica_knows_what_another_has_replied(replica: Callable[..., Deduplicator]) -> None:
     before = redeliveries("done")
     first = await replica().reply(FakeRun(says="x"))
 
@@ -209,7 +209,7 @@ async def test_a_replica_knows_what_another_has_replied(replica: Callable[..., L
 
 
 async def test_a_failure_that_may_pass_is_tried_by_the_one_that_waits(
-    replica: Callable[..., Ledger], eventually: Any
+    replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
     first = FakeRun(says=full(), gate=gate)
@@ -224,7 +224,7 @@ async def test_a_failure_that_may_pass_is_tried_by_the_one_that_waits(
 
 
 async def test_the_lease_is_kept_for_as_long_as_the_run_takes_and_no_longer(
-    replica: Callable[..., Ledger], leases: Callable[[], Any], eventually: Any
+    replica: Callable[..., Deduplicator], leases: Callable[[], Any], eventually: Any
 ) -> None:
     gate = asyncio.Event()
     run = FakeRun(gate=gate)
@@ -244,12 +244,12 @@ async def test_the_lease_is_kept_for_as_long_as_the_run_takes_and_no_longer(
     assert await leases() == []
 
 
-async def test_two_services_that_share_a_redis_do_not_share_replies(replica: Callable[..., Ledger]) -> None:
+async def test_two_services_that_share_a_redis_do_not_share_replies(replica: Callable[..., Deduplicator]) -> None:
     assert said(await replica("/poet").reply(FakeRun(says="a poem"))) == "a poem"
     assert said(await replica("/painter").reply(FakeRun(says="a picture"))) == "a picture"
 
 
-async def test_a_turn_is_not_waited_for_for_ever(replica: Callable[..., Ledger], eventually: Any) -> None:
+async def test_a_turn_is_not_waited_for_for_ever(replica: Callable[..., Deduplicator], eventually: Any) -> None:
     first = FakeRun(gate=asyncio.Event())
     running = asyncio.create_task(replica().reply(first))
     await eventually(lambda: first.runs)
@@ -262,7 +262,7 @@ async def test_a_turn_is_not_waited_for_for_ever(replica: Callable[..., Ledger],
 
 
 async def test_cancelling_reaches_the_replica_that_runs_it_and_those_that_have_not_heard_of_it(
-    replica: Callable[..., Ledger], eventually: Any
+    replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other = replica(lease_seconds=0.3), replica()
     first, later = FakeRun("1", gate=asyncio.Event()), FakeRun("2")
@@ -278,8 +278,8 @@ async def test_cancelling_reaches_the_replica_that_runs_it_and_those_that_have_n
 
 OWNER = """
 import asyncio, sys
-from predictor.events.deduplication import Ledger
-from predictor.events.redis_reply_store import Replicas
+from predictor.events.deduplication import Deduplicator
+from predictor.events.redis_reply_store import RedisReplyStore
 
 class Run:
     key = ("/test", "1")
@@ -289,7 +289,7 @@ class Run:
         print("running", flush=True)
         await asyncio.Event().wait()
 
-asyncio.run(Ledger(Replicas(sys.argv[1], "/poet", lease_seconds=1.0)).reply(Run()))
+asyncio.run(Deduplicator(RedisReplyStore(sys.argv[1], "/poet", lease_seconds=1.0)).reply(Run()))
 """
 
 
@@ -305,7 +305,7 @@ def owner(redis_server: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 async def test_what_a_killed_replica_had_in_hand_is_done_by_another(
-    owner: subprocess.Popen[str], replica: Callable[..., Ledger], eventually: Any
+    owner: subprocess.Popen[str], replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     before = redeliveries("running")
     run = FakeRun(says="y")
@@ -323,7 +323,7 @@ async def test_what_a_killed_replica_had_in_hand_is_done_by_another(
 
 
 async def test_when_redis_dies_each_goes_by_its_own_memory_and_says_so_once(
-    replica: Callable[..., Ledger], redis_server: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    replica: Callable[..., Deduplicator], redis_server: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger, gate = replica(lease_seconds=0.3), asyncio.Event()
     run = FakeRun("1", gate=gate)
@@ -345,7 +345,7 @@ async def test_when_redis_dies_each_goes_by_its_own_memory_and_says_so_once(
 
 
 async def test_when_redis_is_back_it_is_used_again(
-    replica: Callable[..., Ledger],
+    replica: Callable[..., Deduplicator],
     redis_server: Any,
     leases: Callable[[], Any],
     eventually: Any,
@@ -372,7 +372,7 @@ async def test_when_redis_is_back_it_is_used_again(
 
 
 async def test_a_redis_that_is_not_there_costs_the_second_request_no_wait(caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Ledger(Replicas("redis://127.0.0.1:1/0", "/poet"))
+    ledger = Deduplicator(RedisReplyStore("redis://127.0.0.1:1/0", "/poet"))
     assert said(await ledger.reply(FakeRun("1"))) == "x"
 
     with mock.patch("redis.asyncio.connection.Connection.connect", side_effect=AssertionError):

@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
 from predictor.engine.base import Progress, Started, Token
-from predictor.events.progress import PACE_SECONDS, QUEUE, SEND_SECONDS, Announcer
-from predictor.events.subscriber import Subscriber
+from predictor.events.progress import PACE_SECONDS, QUEUE, SEND_SECONDS, ProgressPublisher
+from predictor.events.subscriber import EventSubscriber
 from predictor.loading.startup import Startup
 from wire.cloudevents import read_events, write_event
 
@@ -81,15 +81,15 @@ async def sink(eventually: Any) -> AsyncIterator[Sink]:
 
 
 @pytest.fixture
-async def announce(sink: Sink) -> AsyncIterator[Callable[..., Announcer]]:
+async def announce(sink: Sink) -> AsyncIterator[Callable[..., ProgressPublisher]]:
     """Makes announcers to the sink that are closed after the test; loading has ended."""
-    made: list[Announcer] = []
+    made: list[ProgressPublisher] = []
 
-    def make(**settings: Any) -> Announcer:
+    def make(**settings: Any) -> ProgressPublisher:
         startup = Startup()
         startup.succeed()
         settings = {"pace_seconds": 0.0} | settings
-        made.append(Announcer(settings.pop("sink", sink.url), SOURCE, "poet", "text", **settings))
+        made.append(ProgressPublisher(settings.pop("sink", sink.url), SOURCE, "poet", "text", **settings))
         made[-1].start(startup)
         return made[-1]
 
@@ -109,7 +109,9 @@ def test_the_defaults_are_the_named_ones() -> None:
 # Runs
 
 
-async def test_a_text_is_told_as_it_comes(announce: Callable[..., Announcer], sink: Sink, eventually: Any) -> None:
+async def test_a_text_is_told_as_it_comes(
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+) -> None:
     extensions = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "other": "x"}
     note = announce(extensions={"cluster": "月"}).narrate(request(subject="job-1", extensions=extensions), 1)
 
@@ -131,7 +133,7 @@ async def test_a_text_is_told_as_it_comes(announce: Callable[..., Announcer], si
 
 
 async def test_pictures_are_told_by_the_slowest_one(
-    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
     note = announce().narrate(request(), 2)
 
@@ -146,7 +148,7 @@ async def test_pictures_are_told_by_the_slowest_one(
 
 
 async def test_a_run_is_told_of_now_and_then_and_one_run_does_not_silence_another(
-    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
     announcer = announce(pace_seconds=1_000.0)
     one, other = announcer.narrate(request(id="1"), 1), announcer.narrate(request(id="2"), 1)
@@ -165,7 +167,7 @@ async def test_a_run_is_told_of_now_and_then_and_one_run_does_not_silence_anothe
 
 async def test_loading_is_told_phase_by_phase_and_has_no_subject(sink: Sink, eventually: Any) -> None:
     startup = Startup()
-    announcer = Announcer(sink.url, SOURCE, "poet", "text", pace_seconds=0.001)
+    announcer = ProgressPublisher(sink.url, SOURCE, "poet", "text", pace_seconds=0.001)
     announcer.start(startup)
 
     for phase in ("importing torch", "warming up"):
@@ -187,7 +189,7 @@ async def test_loading_is_told_phase_by_phase_and_has_no_subject(sink: Sink, eve
 async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) -> None:
     startup = Startup()
     startup.fail("no weights")
-    announcer = Announcer(sink.url, SOURCE, "poet", "text")
+    announcer = ProgressPublisher(sink.url, SOURCE, "poet", "text")
 
     announcer.start(startup)
 
@@ -200,7 +202,7 @@ async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) 
 
 
 async def test_when_the_sink_is_slow_the_oldest_are_dropped(
-    announce: Callable[..., Announcer], sink: Sink, eventually: Any
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
     sink.gate.clear()
     announcer = announce(queue=3)
@@ -217,7 +219,7 @@ async def test_when_the_sink_is_slow_the_oldest_are_dropped(
 
 
 async def test_a_sink_that_does_not_answer_is_given_up(
-    announce: Callable[..., Announcer], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink.gate.clear()
     announce(send_seconds=0.05)
@@ -228,7 +230,7 @@ async def test_a_sink_that_does_not_answer_is_given_up(
 
 
 async def test_failures_are_told_once_until_it_works_again(
-    announce: Callable[..., Announcer], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     sink.status = 503
@@ -247,7 +249,7 @@ async def test_failures_are_told_once_until_it_works_again(
 
 
 async def test_a_sink_that_is_not_there_is_told_once(
-    announce: Callable[..., Announcer], eventually: Any, caplog: pytest.LogCaptureFixture
+    announce: Callable[..., ProgressPublisher], eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     note = announce(sink="http://127.0.0.1:1/").narrate(request(), 1)
     note(Started(0.1))
@@ -263,9 +265,9 @@ async def test_a_sink_that_is_not_there_is_told_once(
 async def test_a_server_tells_of_loading_and_of_what_it_runs(
     start_server: Any, engine: Any, sink: Sink, eventually: Any
 ) -> None:
-    def subscriber(model: Any) -> Subscriber:
-        announcer = Announcer(sink.url, SOURCE, model.name, model.kind, pace_seconds=0.001)
-        return Subscriber(model, announcer=announcer)
+    def subscriber(model: Any) -> EventSubscriber:
+        announcer = ProgressPublisher(sink.url, SOURCE, model.name, model.kind, pace_seconds=0.001)
+        return EventSubscriber(model, announcer=announcer)
 
     served = await start_server(engine, subscriber, wait=False)
     await eventually(lambda: "pretending to load" in sink.phases)

@@ -31,9 +31,9 @@ from contract.cloudevents import (
     CloudEvent,
     now,
 )
-from predictor.events.deduplication import Ledger
-from predictor.events.replies import Replies
-from predictor.events.subscriber import Subscriber
+from predictor.events.deduplication import Deduplicator
+from predictor.events.replies import ReplyBuilder
+from predictor.events.subscriber import EventSubscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import BATCHED, STRUCTURED, Mode, read_events, write_batch, write_event
 
@@ -97,7 +97,7 @@ def check_problem(answer: httpx.Response, status: int, name: str) -> None:
     assert "Traceback" not in answer.text
 
 
-# Replies
+# ReplyBuilder
 
 
 @pytest.mark.parametrize("path", ["/", PREDICT])
@@ -162,7 +162,7 @@ async def test_traces_and_correlations_are_carried_over_and_nothing_else(
 
 
 async def test_the_source_can_be_set(start_server: Any, engine: Any) -> None:
-    served = await start_server(engine, lambda model: Subscriber(model, Replies("/models/poet-2")))
+    served = await start_server(engine, lambda model: EventSubscriber(model, ReplyBuilder("/models/poet-2")))
     engine.enqueue("x")
 
     async with httpx.AsyncClient(base_url=served.url) as client:
@@ -481,7 +481,7 @@ async def test_another_id_or_source_is_another_request(
 
 
 async def test_a_reply_that_was_forgotten_comes_again_under_the_same_id(start_server: Any, engine: Any) -> None:
-    served = await start_server(engine, lambda model: Subscriber(model, ledger=Ledger(reply_seconds=1e-9)))
+    served = await start_server(engine, lambda model: EventSubscriber(model, ledger=Deduplicator(reply_seconds=1e-9)))
     engine.enqueue("x")
     engine.enqueue("y")
 
@@ -694,8 +694,8 @@ async def test_ten_megabytes_are_too_much(client: httpx.AsyncClient, mode: Mode)
 # Large results
 
 
-def keeping(event_bytes: int, artifacts: Artifacts | None = None) -> Callable[[Any], Subscriber]:
-    return lambda model: Subscriber(model, Replies("/poet", event_bytes, artifacts))
+def keeping(event_bytes: int, artifacts: Artifacts | None = None) -> Callable[[Any], EventSubscriber]:
+    return lambda model: EventSubscriber(model, ReplyBuilder("/poet", event_bytes, artifacts))
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])

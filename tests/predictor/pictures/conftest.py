@@ -23,12 +23,12 @@ from PIL import ImageChops
 from contract.problems import ProblemError
 from contract.request import Painting
 from predictor.engine.admission import Admission
-from predictor.engine.base import Engine, Generation, Painted, PictureTask, Task
+from predictor.engine.base import Engine, Generation, PictureFinished, PictureTask, Task
 from predictor.pictures.diffusers_engine import DiffusersEngine
 from wire.listener import listen
 
 if TYPE_CHECKING:
-    from predictor.engine.scheduler import Cook
+    from predictor.engine.scheduler import Scheduler
     from predictor.pictures.batch import PictureBatch
     from predictor.pictures.pipeline import Pipeline
 
@@ -302,7 +302,7 @@ class Kitchen:
         return self.engine._cook._batch  # type: ignore[return-value]
 
     @property
-    def cook(self) -> Cook:
+    def cook(self) -> Scheduler:
         return self.engine._cook
 
     @property
@@ -335,8 +335,8 @@ def pipeline(tiny_sd: Path) -> Pipeline:
 @pytest.fixture
 def kitchen(pipeline: Pipeline) -> Iterator[Callable[..., Kitchen]]:
     """Puts a kitchen together, with so many slots; it is closed after the test."""
-    from predictor.pictures.batch import PictureBatch, PictureCook
-    from predictor.pictures.latent_preview import Sketch
+    from predictor.pictures.batch import PictureBatch, PictureScheduler
+    from predictor.pictures.latent_preview import LatentPreview
 
     made: list[Kitchen] = []
 
@@ -356,9 +356,9 @@ def kitchen(pipeline: Pipeline) -> Iterator[Callable[..., Kitchen]]:
         own.denoiser.forward = spy
         engine = DiffusersEngine("tiny", device="cpu", dtype="auto", max_concurrency=slots, max_waiting=depth)
         engine._pipeline = own
-        engine._sketch = Sketch(own.pipe)
+        engine._sketch = LatentPreview(own.pipe)
         engine._admission = Admission(slots, depth)
-        engine._cook = PictureCook(PictureBatch(own, slots), engine._admission, engine._begin)
+        engine._cook = PictureScheduler(PictureBatch(own, slots), engine._admission, engine._begin)
         made.append(Kitchen(engine, own, forwards, before_forward))
         return made[-1]
 
@@ -374,13 +374,14 @@ def kitchen(pipeline: Pipeline) -> Iterator[Callable[..., Kitchen]]:
 def painted() -> Callable[..., Any]:
     """The pictures of generations, in the order of the generations and of their numbers."""
 
-    async def collect(*generations: Generation) -> list[Painted]:
+    async def collect(*generations: Generation) -> list[PictureFinished]:
         async with asyncio.timeout(DEADLINE):
             return [
                 end
                 for generation in generations
                 for end in sorted(
-                    [event async for event in generation if isinstance(event, Painted)], key=lambda one: one.picture
+                    [event async for event in generation if isinstance(event, PictureFinished)],
+                    key=lambda one: one.picture,
                 )
             ]
 

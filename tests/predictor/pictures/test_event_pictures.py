@@ -15,9 +15,9 @@ from PIL import Image
 
 from contract import PictureResult, Problem
 from contract.cloudevents import ACCEPTED, CANCELLED, COMPLETED, FAILED, PROGRESS, REQUESTED, CloudEvent
-from predictor.events.progress import Announcer
-from predictor.events.replies import Replies
-from predictor.events.subscriber import Subscriber
+from predictor.events.progress import ProgressPublisher
+from predictor.events.replies import ReplyBuilder
+from predictor.events.subscriber import EventSubscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import read_events, write_event
 
@@ -99,7 +99,7 @@ async def test_what_a_painter_does_not_do_fails_for_good(
 
 async def test_large_pictures_go_to_the_artifacts(painter: Any, serve: Any, tmp_path: Path) -> None:
     artifacts = Artifacts(f"file://{tmp_path}")
-    client = await serve(painter, lambda model: Subscriber(model, Replies("/painter", 2_000, artifacts)))
+    client = await serve(painter, lambda model: EventSubscriber(model, ReplyBuilder("/painter", 2_000, artifacts)))
 
     reply = await send(client, requested({"prompt": "a cat", "n": 2}))
 
@@ -123,7 +123,9 @@ async def test_steps_are_announced(painter: Any, serve: Any, eventually: Any) ->
     url = f"http://127.0.0.1:{sink.sockets[0].getsockname()[1]}/"
     client = await serve(
         painter,
-        lambda model: Subscriber(model, announcer=Announcer(url, "/painter", model.name, model.kind, pace_seconds=0.0)),
+        lambda model: EventSubscriber(
+            model, announcer=ProgressPublisher(url, "/painter", model.name, model.kind, pace_seconds=0.0)
+        ),
     )
 
     result(await send(client, requested({"prompt": "a cat", "n": 2, "steps": 3}, subject="job-1")))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from predictor.pictures.latent_preview import SIDE, Sketch
+from predictor.pictures.latent_preview import SIDE, LatentPreview
 
 pytestmark = pytest.mark.slow
 
@@ -38,21 +38,21 @@ def similar(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.fixture
-def sketch() -> Sketch:
+def sketch() -> LatentPreview:
     """Has seen one picture."""
-    learned = Sketch(SimpleNamespace())
+    learned = LatentPreview(SimpleNamespace())
     learned.learn(latents(0), decoded(latents(0)))
     return learned
 
 
-def drawn(sketch: Sketch, known: torch.Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
+def drawn(sketch: LatentPreview, known: torch.Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
     image = sketch.draw(known, size)
     assert image is not None
     return image
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_a_preview_of_the_last_latents_resembles_the_picture(sketch: Sketch, seed: int) -> None:
+def test_a_preview_of_the_last_latents_resembles_the_picture(sketch: LatentPreview, seed: int) -> None:
     likeness = similar(drawn(sketch, latents(seed)), decoded(latents(seed)))
 
     print(f"correlation {likeness:.3f}")
@@ -60,41 +60,41 @@ def test_a_preview_of_the_last_latents_resembles_the_picture(sketch: Sketch, see
     assert abs(similar(drawn(sketch, latents(seed)), decoded(latents(seed + 10)))) < 0.6, "and not just any"
 
 
-def test_a_preview_is_small_and_has_the_form_of_the_picture(sketch: Sketch) -> None:
+def test_a_preview_is_small_and_has_the_form_of_the_picture(sketch: LatentPreview) -> None:
     assert drawn(sketch, latents(1)).size == (SIDE, SIDE)
     assert drawn(sketch, latents(1, 16, 32), (256, 128)).size == (2 * SIDE, SIDE)
     assert drawn(sketch, latents(1, 128, 96), (768, 1024)).size == (96, 128), "latents of more are not blown up"
 
 
 def test_before_the_first_picture_there_is_none() -> None:
-    assert Sketch(SimpleNamespace()).draw(latents(1), (128, 128)) is None
+    assert LatentPreview(SimpleNamespace()).draw(latents(1), (128, 128)) is None
 
 
-def test_packed_latents_are_unpacked_by_their_pipeline(sketch: Sketch) -> None:
+def test_packed_latents_are_unpacked_by_their_pipeline(sketch: LatentPreview) -> None:
     from diffusers import FluxPipeline
 
     pipeline: Any = FluxPipeline
     packed = pipeline._pack_latents(latents(1), 1, 4, 16, 16)
     assert packed.dim() == 3
-    packing = Sketch(SimpleNamespace(_unpack_latents=pipeline._unpack_latents, vae_scale_factor=8))
+    packing = LatentPreview(SimpleNamespace(_unpack_latents=pipeline._unpack_latents, vae_scale_factor=8))
     packing.learn(pipeline._pack_latents(latents(0), 1, 4, 16, 16), decoded(latents(0)))
 
     assert drawn(packing, packed).tobytes() == drawn(sketch, latents(1)).tobytes()
 
 
-def test_a_film_of_one_picture_is_a_picture(sketch: Sketch) -> None:
+def test_a_film_of_one_picture_is_a_picture(sketch: LatentPreview) -> None:
     assert drawn(sketch, latents(1)[:, :, None]).tobytes() == drawn(sketch, latents(1)).tobytes()
 
 
 @pytest.mark.parametrize("known", [torch.zeros(1, 64, 16), torch.zeros(1, 4), torch.zeros(1, 4, 3, 16, 16)])
-def test_of_latents_in_an_unknown_form_nothing_is_learned_or_drawn(sketch: Sketch, known: torch.Tensor) -> None:
+def test_of_latents_in_an_unknown_form_nothing_is_learned_or_drawn(sketch: LatentPreview, known: torch.Tensor) -> None:
     sketch.learn(known, decoded(latents(0)))
 
     assert sketch.draw(known, (128, 128)) is None
     assert similar(drawn(sketch, latents(1)), decoded(latents(1))) > 0.9, "what it knew it still knows"
 
 
-def test_latents_that_are_no_numbers_harm_nobody(sketch: Sketch) -> None:
+def test_latents_that_are_no_numbers_harm_nobody(sketch: LatentPreview) -> None:
     lost = torch.full((1, 4, 16, 16), torch.nan)
 
     sketch.learn(lost, Image.new("RGB", (128, 128)))
@@ -104,7 +104,7 @@ def test_latents_that_are_no_numbers_harm_nobody(sketch: Sketch) -> None:
 
 
 def test_half_precision_and_grey_pictures_do_too() -> None:
-    grey = Sketch(SimpleNamespace())
+    grey = LatentPreview(SimpleNamespace())
     grey.learn(latents(0).bfloat16(), decoded(latents(0)).convert("L"))
 
     assert similar(drawn(grey, latents(1).half()).convert("L"), decoded(latents(1)).convert("L")) > 0.8

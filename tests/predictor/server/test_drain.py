@@ -1,4 +1,4 @@
-"""Leaving: what was accepted is finished, what comes meanwhile is served, and nothing is cut off without a word."""
+"""Drain: what was accepted is finished, what comes meanwhile is served, and nothing is cut off without a word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUTE = "/openai/v1/chat/completions"
 
 
 @dataclass
-class Leaving:
+class Drain:
     engine: Any
     server: PredictorServer
     serving: asyncio.Task[None]
@@ -28,7 +28,7 @@ class Leaving:
 
 
 @pytest.fixture
-async def leaving(engine: Any, eventually: Any, request: pytest.FixtureRequest) -> AsyncIterator[Leaving]:
+async def leaving(engine: Any, eventually: Any, request: pytest.FixtureRequest) -> AsyncIterator[Drain]:
     """A ready server under the real life-cycle; its parameter is (grace_seconds, quiet_seconds)."""
     grace, quiet = request.param
     model = TextModel("poet", engine)
@@ -40,7 +40,7 @@ async def leaving(engine: Any, eventually: Any, request: pytest.FixtureRequest) 
     serving = asyncio.create_task(server._serve())
     await eventually(lambda: model.startup.ready)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        yield Leaving(engine, server, serving, client)
+        yield Drain(engine, server, serving, client)
     server.leave()
     server.leave()
     await serving
@@ -49,7 +49,7 @@ async def leaving(engine: Any, eventually: Any, request: pytest.FixtureRequest) 
 
 @pytest.mark.parametrize("leaving", [(60, 0)], indirect=True)
 async def test_what_was_accepted_is_finished_and_what_comes_meanwhile_is_served(
-    leaving: Leaving, eventually: Any
+    leaving: Drain, eventually: Any
 ) -> None:
     gate = asyncio.Event()
     leaving.engine.enqueue("first", gate, " last")
@@ -75,7 +75,7 @@ async def test_what_was_accepted_is_finished_and_what_comes_meanwhile_is_served(
 
 
 @pytest.mark.parametrize("leaving", [(2, 0)], indirect=True)
-async def test_what_the_grace_is_too_short_for_ends_in_an_error_event(leaving: Leaving) -> None:
+async def test_what_the_grace_is_too_short_for_ends_in_an_error_event(leaving: Drain) -> None:
     leaving.engine.enqueue("first", asyncio.Event(), "never")
     async with leaving.client.stream("POST", ROUTE, json=CHAT | {"stream": True}) as response:
         lines = response.aiter_lines()
@@ -90,7 +90,7 @@ async def test_what_the_grace_is_too_short_for_ends_in_an_error_event(leaving: L
 
 
 @pytest.mark.parametrize("leaving", [(2, 0)], indirect=True)
-async def test_what_waits_when_the_grace_ends_is_told_when_to_come_again(leaving: Leaving, eventually: Any) -> None:
+async def test_what_waits_when_the_grace_ends_is_told_when_to_come_again(leaving: Drain, eventually: Any) -> None:
     leaving.engine.enqueue(asyncio.Event())
     waiting = asyncio.create_task(leaving.client.post(ROUTE, json=CHAT))
     await eventually(lambda: leaving.engine.generations)
@@ -102,13 +102,13 @@ async def test_what_waits_when_the_grace_ends_is_told_when_to_come_again(leaving
 
 
 @pytest.mark.parametrize("leaving", [(60, 30)], indirect=True)
-async def test_asked_twice_it_does_not_wait_for_quiet(leaving: Leaving) -> None:
+async def test_asked_twice_it_does_not_wait_for_quiet(leaving: Drain) -> None:
     leaving.server.leave()
     leaving.server.leave()
     await asyncio.wait_for(leaving.serving, 20)
 
 
 @pytest.mark.parametrize("leaving", [(60, 0)], indirect=True)
-async def test_an_idle_server_leaves_at_once(leaving: Leaving) -> None:
+async def test_an_idle_server_leaves_at_once(leaving: Drain) -> None:
     leaving.server.leave()
     await asyncio.wait_for(leaving.serving, 20)

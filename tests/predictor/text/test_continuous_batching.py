@@ -15,8 +15,8 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine.base import Completion, Finished, Generation, Started, TextTask, Token
-from predictor.text.output import Writer
+from predictor.engine.base import Completion, Generation, Started, TextFinished, TextTask, Token
+from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ async def test_the_text_comes_in_pieces_while_it_is_written(eight: TransformersE
     for seed, generation in enumerate(generations):
         started, *pieces, end = [event async for event in generation]
         assert isinstance(started, Started)
-        assert isinstance(end, Finished)
+        assert isinstance(end, TextFinished)
         assert len(pieces) > 5
         text = "".join(piece.text for piece in pieces if isinstance(piece, Token))
         assert text == (await write(eight, seed=seed, max_tokens=30)).text
@@ -180,13 +180,13 @@ async def test_a_short_one_is_served_before_the_long_ones_that_wait(start_engine
 def puts(monkeypatch: pytest.MonkeyPatch) -> list[Generation]:
     """The generation of every token that is written."""
     written: list[Generation] = []
-    put = Writer.put
+    put = TextOutput.put
 
-    def recording(self: Writer, token: int) -> bool:
+    def recording(self: TextOutput, token: int) -> bool:
         written.append(self._generation)
         return put(self, token)
 
-    monkeypatch.setattr(Writer, "put", recording)
+    monkeypatch.setattr(TextOutput, "put", recording)
     return written
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
-from predictor.text.output import TextDecoder
+from predictor.text.output import IncrementalDetokenizer
 
 CUT = "\N{REPLACEMENT CHARACTER}"
 
@@ -26,7 +26,7 @@ def bytewise() -> Tokenizer:
 
 
 def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    decoder = TextDecoder(tokenizer)
+    decoder = IncrementalDetokenizer(tokenizer)
     return [decoder.push(token) for token in ids] + [decoder.flush()]
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine.base import Completion, Finished, Message, Started, TextTask, Token
-from predictor.text.output import Writer
+from predictor.engine.base import Completion, Message, Started, TextFinished, TextTask, Token
+from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
@@ -26,21 +26,21 @@ def chat(*contents: str, role: str = "user") -> tuple[Message, ...]:
     return tuple(Message(role=role, content=content) for content in contents)
 
 
-async def spoken(engine: TransformersEngine, **sampling: Any) -> tuple[list[str], list[int], Finished]:
+async def spoken(engine: TransformersEngine, **sampling: Any) -> tuple[list[str], list[int], TextFinished]:
     """The pieces of a generation, and the token ids they came from."""
     ids: list[int] = []
-    put = Writer.put
+    put = TextOutput.put
 
-    def recording(self: Writer, token: int) -> bool:
+    def recording(self: TextOutput, token: int) -> bool:
         ids.append(token)
         return put(self, token)
 
-    with mock.patch.object(Writer, "put", recording):
+    with mock.patch.object(TextOutput, "put", recording):
         generation = await engine.submit(TextTask("moon", Sampling(**sampling)))
         events = [event async for event in generation]
     first, *pieces, last = events
     assert isinstance(first, Started)
-    assert isinstance(last, Finished)
+    assert isinstance(last, TextFinished)
     assert all(isinstance(piece, Token) and piece.text for piece in pieces)
     return [piece.text for piece in pieces if isinstance(piece, Token)], ids, last
 
@@ -173,7 +173,7 @@ async def test_the_longest_prompt_of_the_contract_is_refused_too(loaded: Transfo
 async def test_a_prompt_that_leaves_room_for_one_token_gets_one(loaded: TransformersEngine) -> None:
     completion = await write(loaded, "x" * 255, temperature=0.0)
 
-    assert completion.end == Finished("length", 255, 1)
+    assert completion.end == TextFinished("length", 255, 1)
 
 
 @pytest.mark.parametrize(

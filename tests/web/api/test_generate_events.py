@@ -131,7 +131,7 @@ async def test_a_mistake_of_ours_within_the_stream_is_its_last_event(
     def broken(*_: object) -> str:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("web.rest.text_result.TextDraft.add", broken)
+    monkeypatch.setattr("web.rest.text_result.TextResultBuilder.add", broken)
     response = await web().post("/generate", json=LIVE)
     name, problem = events(response.text)[-1]
     assert (name, problem["type"]) == ("error", problems.INTERNAL.uri)

@@ -566,7 +566,7 @@ async def test_a_picture_is_picked_up_in_the_form_that_it_has(front: Front, slug
     assert (other.status_code, slug(other)) == (406, "not-acceptable")
 
 
-# Replicas
+# ReadinessBroadcast
 
 
 async def test_a_job_of_one_replica_is_everywhere(front: Front, poet: Poet, redis_url: str) -> None:

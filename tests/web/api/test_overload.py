@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from contract import ProblemError
-from web.api.concurrency_limit import Gate
+from web.api.concurrency_limit import ConcurrencyLimit
 
 Web = Callable[..., httpx.AsyncClient]
 Slug = Callable[[httpx.Response], str]
 
 
 def test_a_gate_lets_no_more_through_than_it_has_places() -> None:
-    gate = Gate(2)
+    gate = ConcurrencyLimit(2)
     with gate.passing(), gate.passing():
         with pytest.raises(ProblemError) as refused, gate.passing():
             pass
@@ -27,7 +27,7 @@ def test_a_gate_lets_no_more_through_than_it_has_places() -> None:
 
 
 def test_a_place_is_free_again_however_the_request_ended() -> None:
-    gate = Gate(1)
+    gate = ConcurrencyLimit(1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate.passing():
             raise ZeroDivisionError

@@ -25,15 +25,15 @@ from web.jobs import redis_store
 from web.jobs import service as jobs_module
 from web.jobs.memory_store import MemoryStore
 from web.jobs.redis_store import RedisStore
-from web.jobs.service import MOST_ATTEMPTS, Jobs
-from web.jobs.store import Claim, Record, Store
+from web.jobs.service import MOST_ATTEMPTS, JobService
+from web.jobs.store import Claim, JobRecord, JobStore
 from web.settings import Settings
 
 LIMIT = 10.0
 ORDER = GenerationRequest(prompt="春")
 
-Step = Callable[[Record, Jobs], Awaitable[None]]
-NewStore = Callable[[], Store]
+Step = Callable[[JobRecord, JobService], Awaitable[None]]
+NewStore = Callable[[], JobStore]
 
 
 class ScriptedWay:
@@ -41,11 +41,11 @@ class ScriptedWay:
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
-        self.runs: list[Record] = []
+        self.runs: list[JobRecord] = []
         self.given_up: list[str] = []
         self.cancelled: list[str] = []
 
-    async def run(self, record: Record, jobs: Jobs) -> None:
+    async def run(self, record: JobRecord, jobs: JobService) -> None:
         self.runs.append(record)
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         try:
@@ -54,7 +54,7 @@ class ScriptedWay:
             self.given_up.append(record.id)
             raise
 
-    async def cancel(self, record: Record) -> None:
+    async def cancel(self, record: JobRecord) -> None:
         self.cancelled.append(record.id)
 
     async def begun(self, runs: int) -> None:
@@ -63,7 +63,7 @@ class ScriptedWay:
                 await asyncio.sleep(0.005)
 
 
-def result(record: Record) -> TextResult:
+def result(record: JobRecord) -> TextResult:
     return TextResult(
         id=record.id,
         model=record.model,
@@ -74,41 +74,41 @@ def result(record: Record) -> TextResult:
     )
 
 
-async def begin(record: Record, jobs: Jobs) -> None:
+async def begin(record: JobRecord, jobs: JobService) -> None:
     assert await jobs.start(record.id)
     await jobs.tell(record.id, [StatusEvent(state="running"), TokenEvent(text="春")])
 
 
-async def complete(record: Record, jobs: Jobs) -> None:
+async def complete(record: JobRecord, jobs: JobService) -> None:
     await begin(record, jobs)
     await jobs.end(record.id, result(record))
 
 
-async def hang(record: Record, jobs: Jobs) -> None:
+async def hang(record: JobRecord, jobs: JobService) -> None:
     await begin(record, jobs)
     await asyncio.Event().wait()
 
 
-async def deliver(_record: Record, _jobs: Jobs) -> None:
+async def deliver(_record: JobRecord, _jobs: JobService) -> None:
     """Its end is going to come by another way."""
 
 
 def refuse(kind: ProblemType, retry_after: int | None = None) -> Step:
-    async def step(_record: Record, _jobs: Jobs) -> None:
+    async def step(_record: JobRecord, _jobs: JobService) -> None:
         raise ProblemError(kind, "Because.", retry_after=retry_after)
 
     return step
 
 
 def break_off(kind: ProblemType = problems.BAD_UPSTREAM) -> Step:
-    async def step(record: Record, jobs: Jobs) -> None:
+    async def step(record: JobRecord, jobs: JobService) -> None:
         await begin(record, jobs)
         raise ProblemError(kind, "It broke.")
 
     return step
 
 
-Replica = Callable[..., Awaitable[Jobs]]
+Replica = Callable[..., Awaitable[JobService]]
 
 
 @pytest.fixture(autouse=True)
@@ -128,11 +128,11 @@ def new_store(request: pytest.FixtureRequest) -> NewStore:
 @pytest.fixture
 async def replica() -> AsyncGenerator[Replica]:
     """Jobs on a store, in memory where none is given, and on a way."""
-    made: list[tuple[Jobs, ScriptedWay]] = []
+    made: list[tuple[JobService, ScriptedWay]] = []
 
-    async def make(way: ScriptedWay, store: Store | None = None, **settings: Any) -> Jobs:
+    async def make(way: ScriptedWay, store: JobStore | None = None, **settings: Any) -> JobService:
         settings = {"models": {"poet": "http://poet.test"}, "grace_seconds": 1, **settings}
-        jobs = Jobs(Settings(**settings), store or MemoryStore(60, 1_000_000, 1_000), way)
+        jobs = JobService(Settings(**settings), store or MemoryStore(60, 1_000_000, 1_000), way)
         made.append((jobs, way))
         await jobs.open()
         return jobs
@@ -145,17 +145,19 @@ async def replica() -> AsyncGenerator[Replica]:
         await jobs.close(LIMIT)
 
 
-async def submitted(jobs: Jobs, order: GenerationRequest = ORDER, *, seconds: float = 60, **options: Any) -> Record:
+async def submitted(
+    jobs: JobService, order: GenerationRequest = ORDER, *, seconds: float = 60, **options: Any
+) -> JobRecord:
     options = {"model": "poet", "key": None, **options}
     return await jobs.submit(order, order, seconds=seconds, headers={"X-Request-Id": "r"}, **options)
 
 
-async def ended(jobs: Jobs, record: Record) -> Record:
+async def ended(jobs: JobService, record: JobRecord) -> JobRecord:
     async with asyncio.timeout(LIMIT):
         return await jobs.outcome(record.id, None)
 
 
-async def told(jobs: Jobs, record: Record) -> list[str]:
+async def told(jobs: JobService, record: JobRecord) -> list[str]:
     """Its events, as states and texts and the names of the last ones."""
     async with asyncio.timeout(LIMIT):
         entries = [entry async for entry in jobs.watch(record.id)]
@@ -166,7 +168,7 @@ async def told(jobs: Jobs, record: Record) -> list[str]:
     ]
 
 
-async def problem_of(jobs: Jobs, record: Record) -> tuple[str, str]:
+async def problem_of(jobs: JobService, record: JobRecord) -> tuple[str, str]:
     error = (await jobs.document(record)).error
     assert error is not None
     return error.type.removeprefix("urn:shangcai:problem:"), error.detail
@@ -178,7 +180,7 @@ async def problem_of(jobs: Jobs, record: Record) -> tuple[str, str]:
 async def test_a_job_is_queued_then_running_then_completed(replica: Replica) -> None:
     gate = asyncio.Event()
 
-    async def wait_then_complete(record: Record, jobs: Jobs) -> None:
+    async def wait_then_complete(record: JobRecord, jobs: JobService) -> None:
         await begin(record, jobs)
         await gate.wait()
         await jobs.end(record.id, result(record))
@@ -226,7 +228,7 @@ async def test_a_problem_that_repetition_cannot_mend_is_the_end(replica: Replica
 
 
 async def test_a_mistake_of_the_server_is_the_end(replica: Replica, caplog: pytest.LogCaptureFixture) -> None:
-    async def stumble(_record: Record, _jobs: Jobs) -> None:
+    async def stumble(_record: JobRecord, _jobs: JobService) -> None:
         raise ZeroDivisionError
 
     way = ScriptedWay(stumble, complete)
@@ -261,7 +263,7 @@ async def test_of_many_ends_the_first_counts(replica: Replica) -> None:
 async def test_only_so_many_run_at_once(replica: Replica, new_store: NewStore) -> None:
     running = most = 0
 
-    async def count(record: Record, jobs: Jobs) -> None:
+    async def count(record: JobRecord, jobs: JobService) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -361,7 +363,7 @@ async def test_a_deadline_ends_a_job_that_is_running(replica: Replica, new_store
     await given_up(way, record)
 
 
-async def given_up(way: ScriptedWay, record: Record) -> None:
+async def given_up(way: ScriptedWay, record: JobRecord) -> None:
     async with asyncio.timeout(1):
         while record.id not in way.given_up:
             await asyncio.sleep(0.005)
@@ -519,7 +521,7 @@ async def test_a_model_that_is_not_served_here_is_no_obstacle(replica: Replica, 
     store = new_store()
     jobs = await replica(ScriptedWay(hang), store)
     now = time.time()
-    record = Record("a", "retired", "text", "{}", "d", now, now + 60, started=None)
+    record = JobRecord("a", "retired", "text", "{}", "d", now, now + 60, started=None)
     await store.add(record)
     assert await jobs.retry_after(record) == 1
     await jobs.start("a")
@@ -570,13 +572,13 @@ async def test_the_same_key_at_once_is_one_job(replica: Replica, new_store: NewS
     assert len(way.runs) == 1
 
 
-# Leaving and coming back
+# Drain and coming back
 
 
 async def test_without_others_what_runs_is_finished_before_leaving(replica: Replica) -> None:
     gate = asyncio.Event()
 
-    async def wait_then_complete(record: Record, jobs: Jobs) -> None:
+    async def wait_then_complete(record: JobRecord, jobs: JobService) -> None:
         await gate.wait()
         await complete(record, jobs)
 
@@ -632,7 +634,7 @@ async def test_what_a_replica_was_killed_over_is_taken_up_by_another(
     monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.05)
     dead = RedisStore(redis_url, 60, 1_000, 5)
     now = time.time()
-    record = await dead.add(Record("a", "poet", "text", ORDER.model_dump_json(), "d", now, now + 60))
+    record = await dead.add(JobRecord("a", "poet", "text", ORDER.model_dump_json(), "d", now, now + 60))
     await dead.take("poet")
     await dead.start("a", now)
     await dead.tell("a", [("token", '{"text": "half"}')])
@@ -648,7 +650,7 @@ async def test_what_kills_every_replica_is_given_up(
     monkeypatch.setattr(redis_store, "LEASE_SECONDS", 0.1)
     store = RedisStore(redis_url, 60, 1_000, 5)
     now = time.time()
-    record = await store.add(Record("a", "poet", "text", ORDER.model_dump_json(), "d", now, now + 60))
+    record = await store.add(JobRecord("a", "poet", "text", ORDER.model_dump_json(), "d", now, now + 60))
     for _ in range(MOST_ATTEMPTS):
         await store.restart("a")
         await store.start("a", now)
@@ -665,7 +667,7 @@ async def test_a_replica_does_not_take_over_what_it_is_still_at(
     monkeypatch.setattr(redis_store, "LEASE_SECONDS", 0.1)
     monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.05)
 
-    async def take_long(record: Record, jobs: Jobs) -> None:
+    async def take_long(record: JobRecord, jobs: JobService) -> None:
         await asyncio.sleep(0.5)
         await complete(record, jobs)
 

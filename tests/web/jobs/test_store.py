@@ -17,18 +17,18 @@ from contract import ProblemError
 from web.jobs import redis_store
 from web.jobs.memory_store import MemoryStore
 from web.jobs.redis_store import RedisStore
-from web.jobs.store import BEGINNING, Claim, Entry, Record, Store
+from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry
 
 LIMIT = 10.0
 KEEP = 60.0
 
-Make = Callable[..., Awaitable[Store]]
+Make = Callable[..., Awaitable[JobStore]]
 Shared = Callable[..., Awaitable[RedisStore]]
 
 
-def record(job: str = "a", **changes: Any) -> Record:
+def record(job: str = "a", **changes: Any) -> JobRecord:
     now = time.time()
-    kept = Record(
+    kept = JobRecord(
         id=job,
         model="poet",
         kind="text",
@@ -41,22 +41,22 @@ def record(job: str = "a", **changes: Any) -> Record:
     return replace(kept, **changes)
 
 
-async def added(store: Store, *jobs: str) -> None:
+async def added(store: JobStore, *jobs: str) -> None:
     for job in jobs:
         await store.add(record(job))
 
 
-async def seen(store: Store, job: str, after: str = BEGINNING) -> list[Entry]:
+async def seen(store: JobStore, job: str, after: str = BEGINNING) -> list[LogEntry]:
     """Everything up to the end."""
     async with asyncio.timeout(LIMIT):
         return [entry async for entry in store.watch(job, after)]
 
 
-def told(entries: list[Entry]) -> list[tuple[str, str]]:
+def told(entries: list[LogEntry]) -> list[tuple[str, str]]:
     return [(entry.event, entry.data) for entry in entries]
 
 
-async def taken(store: Store, model: str = "poet") -> Claim:
+async def taken(store: JobStore, model: str = "poet") -> Claim:
     async with asyncio.timeout(LIMIT):
         return await store.take(model)
 
@@ -92,18 +92,18 @@ def make(request: pytest.FixtureRequest) -> Make:
         made: Make = request.getfixturevalue("shared")
         return made
 
-    async def make(keep_seconds: float = KEEP, log_entries: int = 1_000) -> Store:
+    async def make(keep_seconds: float = KEEP, log_entries: int = 1_000) -> JobStore:
         return MemoryStore(keep_seconds, 1_000_000, log_entries)
 
     return make
 
 
 @pytest.fixture
-async def store(make: Make) -> Store:
+async def store(make: Make) -> JobStore:
     return await make()
 
 
-async def test_what_is_spread_is_heard_by_all(store: Store, make: Make) -> None:
+async def test_what_is_spread_is_heard_by_all(store: JobStore, make: Make) -> None:
     stores = [store, await make()] if store.shared else [store]
     heard: list[set[str]] = [set() for _ in stores]
     for one, news in zip(stores, heard, strict=True):
@@ -116,17 +116,17 @@ async def test_what_is_spread_is_heard_by_all(store: Store, make: Make) -> None:
     await until(all_heard)
 
 
-# Jobs
+# JobService
 
 
-async def test_a_job_is_kept_as_it_came(store: Store) -> None:
+async def test_a_job_is_kept_as_it_came(store: JobStore) -> None:
     came = record(headers={"X-Request-Id": "r", "traceparent": "春"})
     assert await store.add(came) == came
     assert await store.get("a") == came
     assert came.state == "queued"
 
 
-async def test_an_unknown_job_is_none(store: Store) -> None:
+async def test_an_unknown_job_is_none(store: JobStore) -> None:
     assert await store.get("a") is None
     assert await store.position(record()) is None
     assert await store.finish("a", "failed", "{}", 1) is False
@@ -135,7 +135,7 @@ async def test_an_unknown_job_is_none(store: Store) -> None:
     assert await store.get("a") is None
 
 
-async def test_of_two_jobs_with_one_id_the_first_stays_and_is_queued_once(store: Store) -> None:
+async def test_of_two_jobs_with_one_id_the_first_stays_and_is_queued_once(store: JobStore) -> None:
     first = record(digest="first")
     assert await store.add(first) == first
     assert await store.add(record(digest="second")) == first
@@ -145,14 +145,14 @@ async def test_of_two_jobs_with_one_id_the_first_stays_and_is_queued_once(store:
     assert await store.open_jobs() == 2
 
 
-async def test_of_many_jobs_with_one_id_at_once_one_stays(store: Store) -> None:
+async def test_of_many_jobs_with_one_id_at_once_one_stays(store: JobStore) -> None:
     came = await asyncio.gather(*(store.add(record(digest=str(number))) for number in range(20)))
     assert len({kept.digest for kept in came}) == 1
     await added(store, "b")
     assert [(await taken(store)).job, (await taken(store)).job] == ["a", "b"]
 
 
-async def test_a_job_that_is_not_queued_is_taken_by_nobody(store: Store) -> None:
+async def test_a_job_that_is_not_queued_is_taken_by_nobody(store: JobStore) -> None:
     await store.add(record("a"), queued=False)
     await added(store, "b")
     assert (await taken(store)).job == "b"
@@ -162,7 +162,7 @@ async def test_a_job_that_is_not_queued_is_taken_by_nobody(store: Store) -> None
 # The way through the states
 
 
-async def test_a_start_is_an_attempt(store: Store) -> None:
+async def test_a_start_is_an_attempt(store: JobStore) -> None:
     await added(store, "a")
     assert await store.start("a", 5.5) is True
     kept = await store.get("a")
@@ -170,7 +170,7 @@ async def test_a_start_is_an_attempt(store: Store) -> None:
     assert (kept.state, kept.started, kept.attempts) == ("running", 5.5, 1)
 
 
-async def test_what_is_running_is_not_started_again(store: Store) -> None:
+async def test_what_is_running_is_not_started_again(store: JobStore) -> None:
     """Brokers tell it twice, and at once."""
     await added(store, "a")
     started = await asyncio.gather(*(store.start("a", number) for number in range(1, 11)))
@@ -180,7 +180,7 @@ async def test_what_is_running_is_not_started_again(store: Store) -> None:
     assert kept.attempts == 1
 
 
-async def test_what_is_restarted_is_queued_and_its_attempts_are_counted(store: Store) -> None:
+async def test_what_is_restarted_is_queued_and_its_attempts_are_counted(store: JobStore) -> None:
     await added(store, "a")
     for attempt in (1, 2, 3):
         assert await store.start("a", 5)
@@ -191,7 +191,7 @@ async def test_what_is_restarted_is_queued_and_its_attempts_are_counted(store: S
 
 
 @pytest.mark.parametrize(("end", "event"), [("completed", "result"), ("failed", "error"), ("cancelled", "error")])
-async def test_an_end_is_kept_and_told(store: Store, end: Any, event: str) -> None:
+async def test_an_end_is_kept_and_told(store: JobStore, end: Any, event: str) -> None:
     await added(store, "a")
     assert await store.finish("a", end, '{"text":"春"}', 7.5) is True
     kept = await store.get("a")
@@ -200,7 +200,7 @@ async def test_an_end_is_kept_and_told(store: Store, end: Any, event: str) -> No
     assert told(await seen(store, "a")) == [(event, '{"text":"春"}')]
 
 
-async def test_after_its_end_nothing_changes(store: Store) -> None:
+async def test_after_its_end_nothing_changes(store: JobStore) -> None:
     await added(store, "a")
     assert await store.finish("a", "completed", "1", 7)
     kept = await store.get("a")
@@ -215,7 +215,7 @@ async def test_after_its_end_nothing_changes(store: Store) -> None:
     assert await seen(store, "a", last.id) == []
 
 
-async def test_of_many_ends_at_once_one_counts(store: Store) -> None:
+async def test_of_many_ends_at_once_one_counts(store: JobStore) -> None:
     await added(store, "a")
     ends = await asyncio.gather(*(store.finish("a", "completed", str(number), 7) for number in range(50)))
     assert ends.count(True) == 1
@@ -226,7 +226,7 @@ async def test_of_many_ends_at_once_one_counts(store: Store) -> None:
     assert told(await seen(store, "a")) == [("result", winner)]
 
 
-async def test_whoever_waits_for_an_end_is_told_of_it(store: Store) -> None:
+async def test_whoever_waits_for_an_end_is_told_of_it(store: JobStore) -> None:
     await added(store, "a")
     waiting = [asyncio.create_task(store.ended("a")) for _ in range(20)]
     await store.start("a", 5)
@@ -238,7 +238,7 @@ async def test_whoever_waits_for_an_end_is_told_of_it(store: Store) -> None:
         await asyncio.gather(*waiting)
 
 
-async def test_nobody_waits_for_the_end_of_what_has_ended_or_is_unknown(store: Store) -> None:
+async def test_nobody_waits_for_the_end_of_what_has_ended_or_is_unknown(store: JobStore) -> None:
     await added(store, "a")
     await store.finish("a", "cancelled", "{}", 7)
     async with asyncio.timeout(1):
@@ -249,7 +249,7 @@ async def test_nobody_waits_for_the_end_of_what_has_ended_or_is_unknown(store: S
 # The queue
 
 
-async def test_jobs_are_taken_in_their_order_and_by_their_model(store: Store) -> None:
+async def test_jobs_are_taken_in_their_order_and_by_their_model(store: JobStore) -> None:
     await store.add(record("other", model="painter"))
     await added(store, *"abc")
     claims = [await taken(store) for _ in range(3)]
@@ -257,7 +257,7 @@ async def test_jobs_are_taken_in_their_order_and_by_their_model(store: Store) ->
     assert (await taken(store, "painter")).job == "other"
 
 
-async def test_who_takes_waits_for_the_next_job(store: Store) -> None:
+async def test_who_takes_waits_for_the_next_job(store: JobStore) -> None:
     first, second = (asyncio.create_task(taken(store)) for _ in range(2))
     await asyncio.sleep(0.05)
     assert not first.done()
@@ -265,7 +265,7 @@ async def test_who_takes_waits_for_the_next_job(store: Store) -> None:
     assert {(await first).job, (await second).job} == {"a", "b"}
 
 
-async def test_a_position_is_the_number_of_jobs_before(store: Store) -> None:
+async def test_a_position_is_the_number_of_jobs_before(store: JobStore) -> None:
     jobs = [await store.add(record(job)) for job in "abcd"]
     assert [await store.position(job) for job in jobs] == [0, 1, 2, 3]
     await taken(store)
@@ -273,7 +273,7 @@ async def test_a_position_is_the_number_of_jobs_before(store: Store) -> None:
     assert [await store.position(job) for job in jobs[1:]] == [1, 2, 3]
 
 
-async def test_what_is_running_has_no_position(store: Store) -> None:
+async def test_what_is_running_has_no_position(store: JobStore) -> None:
     await added(store, "a")
     await taken(store)
     await store.start("a", 5)
@@ -282,21 +282,21 @@ async def test_what_is_running_has_no_position(store: Store) -> None:
     assert await store.position(kept) is None
 
 
-async def test_what_is_on_its_way_has_no_position_and_holds_up_nobody(store: Store) -> None:
+async def test_what_is_on_its_way_has_no_position_and_holds_up_nobody(store: JobStore) -> None:
     """A job that went to a broker is queued until a predictor begins with it, but not here."""
     a, b = [await store.add(record(job)) for job in "ab"]
     await store.done(await taken(store))
     assert (await store.position(a), await store.position(b)) == (None, 0)
 
 
-async def test_what_was_cancelled_while_it_was_queued_holds_up_nobody(store: Store) -> None:
+async def test_what_was_cancelled_while_it_was_queued_holds_up_nobody(store: JobStore) -> None:
     _, b, c = [await store.add(record(job)) for job in "abc"]
     await store.finish("b", "cancelled", "{}", 7)
     assert (await store.position(b), await store.position(c)) == (None, 1)
     assert [(await taken(store)).job, (await taken(store)).job] == ["a", "c"]
 
 
-async def test_a_claim_that_is_released_is_for_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_is_released_is_for_others(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.1)
     await added(store, "a")
     await store.release(await taken(store))
@@ -308,7 +308,7 @@ async def test_a_claim_that_is_released_is_for_others(store: Store, monkeypatch:
     assert (await taken(store)).job == "b"
 
 
-async def test_jobs_are_open_until_their_end(store: Store) -> None:
+async def test_jobs_are_open_until_their_end(store: JobStore) -> None:
     await added(store, *"abc")
     await taken(store)
     await store.start("a", 5)
@@ -318,7 +318,7 @@ async def test_jobs_are_open_until_their_end(store: Store) -> None:
         assert await store.open_jobs() == left
 
 
-async def test_open_jobs_are_overdue_after_their_deadline(store: Store) -> None:
+async def test_open_jobs_are_overdue_after_their_deadline(store: JobStore) -> None:
     now = time.time()
     for job, deadline in (("a", now + 10), ("b", now + 20), ("c", now + 30), ("d", now + 10)):
         await store.add(record(job, deadline=deadline))
@@ -332,7 +332,7 @@ async def test_open_jobs_are_overdue_after_their_deadline(store: Store) -> None:
 # The log
 
 
-async def test_what_was_told_is_told_again_after_any_entry(store: Store) -> None:
+async def test_what_was_told_is_told_again_after_any_entry(store: JobStore) -> None:
     await added(store, "a")
     await store.tell("a", [("status", "1"), ("token", "2")])
     await store.tell("a", [("token", "3")])
@@ -343,7 +343,7 @@ async def test_what_was_told_is_told_again_after_any_entry(store: Store) -> None
         assert await seen(store, "a", entry.id) == entries[index + 1 :]
 
 
-async def test_what_is_told_is_seen_at_once_by_all_who_watch(store: Store) -> None:
+async def test_what_is_told_is_seen_at_once_by_all_who_watch(store: JobStore) -> None:
     await added(store, "a")
     heard: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in range(10)]
 
@@ -362,7 +362,7 @@ async def test_what_is_told_is_seen_at_once_by_all_who_watch(store: Store) -> No
     assert [ear.get_nowait() for ear in heard] == ["end"] * 10
 
 
-async def test_nothing_is_seen_twice_or_left_out_by_those_who_come_and_go(store: Store) -> None:
+async def test_nothing_is_seen_twice_or_left_out_by_those_who_come_and_go(store: JobStore) -> None:
     await added(store, "a")
     numbers = [str(number) for number in range(300)]
 
@@ -388,7 +388,7 @@ async def test_nothing_is_seen_twice_or_left_out_by_those_who_come_and_go(store:
     assert found == [[*numbers, "end"]] * 2
 
 
-async def test_a_watch_that_begins_before_the_job_was_told_of_anything_ends_with_its_end(store: Store) -> None:
+async def test_a_watch_that_begins_before_the_job_was_told_of_anything_ends_with_its_end(store: JobStore) -> None:
     await added(store, "a")
     watching = asyncio.create_task(seen(store, "a"))
     await asyncio.sleep(0.05)
@@ -396,7 +396,7 @@ async def test_a_watch_that_begins_before_the_job_was_told_of_anything_ends_with
     assert told(await watching) == [("error", "{}")]
 
 
-async def test_nothing_is_told_of_a_job_that_is_unknown(store: Store) -> None:
+async def test_nothing_is_told_of_a_job_that_is_unknown(store: JobStore) -> None:
     await store.tell("a", [("token", "x")])
     await store.advance("a", 5, lambda _: ("token", "x"))
     assert await seen(store, "a") == []
@@ -406,7 +406,7 @@ async def test_nothing_is_told_of_a_job_that_is_unknown(store: Store) -> None:
     assert told(await seen(store, "a")) == [("token", "0"), ("result", "end")]
 
 
-async def test_an_entry_that_does_not_exist_is_a_place_all_the_same(store: Store) -> None:
+async def test_an_entry_that_does_not_exist_is_a_place_all_the_same(store: JobStore) -> None:
     await added(store, "a")
     await store.tell("a", [("token", "1")])
     await store.finish("a", "completed", "end", 7)
@@ -414,7 +414,7 @@ async def test_an_entry_that_does_not_exist_is_a_place_all_the_same(store: Store
     assert len(await seen(store, "a", "0-0")) == 2
 
 
-async def test_progress_only_goes_forward(store: Store) -> None:
+async def test_progress_only_goes_forward(store: JobStore) -> None:
     await added(store, "a")
     text = "0123456789"
     for length in (3, 1, 3, 7, 2, 10, 10):
@@ -423,7 +423,7 @@ async def test_progress_only_goes_forward(store: Store) -> None:
     assert told(await seen(store, "a")) == [("token", "012"), ("token", "3456"), ("token", "789"), ("result", "end")]
 
 
-async def test_progress_that_comes_at_once_is_told_without_gaps(store: Store) -> None:
+async def test_progress_that_comes_at_once_is_told_without_gaps(store: JobStore) -> None:
     await added(store, "a")
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 40)))
     order = [(7 * number) % 40 + 1 for number in range(40)]
@@ -436,7 +436,7 @@ async def test_progress_that_comes_at_once_is_told_without_gaps(store: Store) ->
     assert "".join(entry.data for entry in await seen(store, "a")) == text + "end"
 
 
-async def test_after_a_restart_progress_begins_again(store: Store) -> None:
+async def test_after_a_restart_progress_begins_again(store: JobStore) -> None:
     await added(store, "a")
     await store.start("a", 5)
     await store.advance("a", 3, lambda before: ("token", str(before)))

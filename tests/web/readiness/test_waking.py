@@ -17,10 +17,10 @@ from contract import Job, ModelStatus, ProblemError, StatusEvent, problems
 from contract.cloudevents import PROGRESS, CloudEvent, GenerationProgress
 from web.app import create_app
 from web.jobs.memory_store import MemoryStore
-from web.readiness.broadcast import Replicas
+from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
-from web.readiness.probe import Waker
-from web.readiness.states_file import Reports
+from web.readiness.probe import ReadinessProbe
+from web.readiness.states_file import StatesFile
 from web.settings import Settings
 from wire.cloudevents import write_event
 
@@ -410,7 +410,7 @@ async def test_an_error_in_the_end_is_told_once(front: Front, model: Model, even
     assert found[-1][1]["type"] == problems.LOADING.uri
 
 
-# Jobs
+# JobService
 
 
 async def test_a_job_tells_how_far_its_model_is(front: Front, model: Model, events: Events) -> None:
@@ -498,9 +498,9 @@ async def test_what_one_replica_sees_all_know(front: Front, model: Model, redis_
 
 
 async def test_a_replica_does_not_believe_itself() -> None:
-    store, readiness = MemoryStore(60, 1_000_000, 1_000), Readiness("poet", "text", 60, 600, Reports(None))
+    store, readiness = MemoryStore(60, 1_000_000, 1_000), Readiness("poet", "text", 60, 600, StatesFile(None))
     store.shared = True
-    replicas = Replicas(store, {"poet": readiness})
+    replicas = ReadinessBroadcast(store, {"poet": readiness})
     replicas.open()
     heard: list[str] = []
     believed = store.hear
@@ -525,7 +525,7 @@ async def test_a_replica_does_not_believe_itself() -> None:
 
 def test_a_model_that_is_awake_here_is_not_waking_for_others() -> None:
     told: list[ModelStatus] = []
-    here, there = [Readiness("poet", "text", 60, 600, Reports(None)) for _ in range(2)]
+    here, there = [Readiness("poet", "text", 60, 600, StatesFile(None)) for _ in range(2)]
     here.answered()
     here.spread = told.append
     there.wakes(time.monotonic())
@@ -650,10 +650,10 @@ async def test_a_server_that_does_not_know_the_question_is_awake(front: Front, m
 
 
 async def test_a_wake_up_is_given_up_some_time(model: Model, caplog: pytest.LogCaptureFixture) -> None:
-    readiness = Readiness("poet", "text", 60, 600, Reports(None))
+    readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
     settings = Settings.model_validate({"models": {"poet": "http://poet.test"}, "wake_seconds": 0.1})
     async with httpx.AsyncClient(transport=httpx.MockTransport(model)) as client:
-        waker = Waker(client, "http://poet.test", readiness, settings)
+        waker = ReadinessProbe(client, "http://poet.test", readiness, settings)
         waker.start()
         await until(lambda: readiness.state == "waking")
         await waker.settled(LIMIT)
@@ -725,7 +725,7 @@ async def test_what_is_reported_counts(front: Front, model: Model, tmp_path: Pat
 
 
 def test_the_next_wake_up_is_expected_to_be_as_the_last_ones_in_the_middle() -> None:
-    readiness = Readiness("poet", "text", 60, 600, Reports(None))
+    readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
     assert readiness.expected_seconds is None
     for seconds in (500, 100, 4, 2, 3, 6):
         readiness.wakes(time.monotonic(), seconds=seconds)
@@ -738,7 +738,7 @@ def test_the_next_wake_up_is_expected_to_be_as_the_last_ones_in_the_middle() -> 
 
 
 def test_a_wake_up_of_which_nothing_is_heard_any_more_is_forgotten() -> None:
-    readiness = Readiness("poet", "text", 60, 0.01, Reports(None))
+    readiness = Readiness("poet", "text", 60, 0.01, StatesFile(None))
     readiness.wakes(time.monotonic(), "reading")
     assert readiness.state == "waking"
     time.sleep(0.02)

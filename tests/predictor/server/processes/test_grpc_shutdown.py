@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 
 SLOWLY = (
     "-c",
-    "import runpy, time; import predictor.text.output as w; put = w.Writer.put; "
-    "w.Writer.put = lambda self, token: (time.sleep(0.02), put(self, token))[1]; "
+    "import runpy, time; import predictor.text.output as w; put = w.TextOutput.put; "
+    "w.TextOutput.put = lambda self, token: (time.sleep(0.02), put(self, token))[1]; "
     "runpy.run_module('predictor', run_name='__main__')",
 )
 
