@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading import systemd
 from predictor.loading.cpu_quota import limit_threads
 from predictor.loading.deferred_imports import deferring

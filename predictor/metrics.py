@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from predictor.engine.base import PictureFinished
-
-if TYPE_CHECKING:
-    from predictor.engine.admission import Admission, ScheduledTask
-    from predictor.engine.base import End
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -44,23 +38,8 @@ EVENTS = Counter("shangcai_events", "CloudEvents delivered, by what they were an
 REDELIVERIES = Counter("shangcai_redeliveries", "Deliveries of a request that was running or done.", ["found"])
 
 
-def watch(admission: Admission) -> None:
-    """Have the gauges read what they show when they are asked."""
-    RUNNING.set_function(lambda: admission.served)
-    WAITING.set_function(lambda: admission.waiting)
-    CAPACITY.set_function(lambda: admission.slots)
-
-
-def observe_end(job: ScheduledTask, end: End) -> None:
-    """Count a text or a picture that ended well."""
-    now = time.monotonic()
-    WHOLE.observe(now - job.accepted_at)
-    if isinstance(end, PictureFinished):
-        STEPS.inc(end.steps)
-        FINISHED.labels("stop").inc()
-        return
-    if job.first_step_at is not None and end.completion_tokens > 1:
-        PER_TOKEN.observe((now - job.first_step_at) / (end.completion_tokens - 1))
-    PROMPT_TOKENS.inc(end.prompt_tokens)
-    GENERATION_TOKENS.inc(end.completion_tokens)
-    FINISHED.labels(end.finish_reason).inc()
+def show(*, running: Callable[[], int], waiting: Callable[[], int], slots: Callable[[], int]) -> None:
+    """Have the gauges ask for what they show each time they are read."""
+    RUNNING.set_function(running)
+    WAITING.set_function(waiting)
+    CAPACITY.set_function(slots)

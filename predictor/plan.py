@@ -6,7 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading.model_source import check_source
 from predictor.settings import PlanSettings
 from wire.settings import read_settings

@@ -12,16 +12,23 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
 from contract.request import Kind
-from predictor.events.deduplication import REPLIES, REPLY_BYTES, REPLY_SECONDS
-from predictor.events.replies import default_source
-from predictor.loading.model_source import MOUNT_POINT
-from predictor.loading.weights import LoadFormat
-from predictor.text.transformers_engine import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from predictor.limits import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING, REPLIES, REPLY_BYTES, REPLY_SECONDS
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 
+MOUNT_POINT = "/mnt/models"
+"""Where KServe's storage initializer puts the model."""
+
+LoadFormat = Literal["auto", "safetensors", "runai_streamer", "fastsafetensors"]
+"""How weights are read, named as vLLM names it."""
+
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 """Names that need no quoting in an address."""
+
+
+def default_source(name: str) -> str:
+    """The source of the events of the model called `name`, where nothing else is set."""
+    return f"urn:shangcai:model:{name}"
 
 
 def _default_name() -> str:

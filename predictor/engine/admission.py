@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.engine.base import Generation
+from predictor.engine.generation import Generation
 
 
 @dataclass(slots=True, eq=False)

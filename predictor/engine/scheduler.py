@@ -15,7 +15,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.admission import Admission, ScheduledTask, too_late
-from predictor.engine.base import End, Started
+from predictor.engine.events import End, PictureFinished, Started
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,10 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
+        admission = self._admission
+        metrics.show(
+            running=lambda: admission.served, waiting=lambda: admission.waiting, slots=lambda: admission.slots
+        )
         self._thread.start()
 
     @property
@@ -184,7 +188,7 @@ class Scheduler:
         """Take a row off the stove and tell its client, if there still is one."""
         job, _ = self._served.pop(row)
         if isinstance(event, End):
-            metrics.observe_end(job, event)
+            _observe(job, event)
         # The place is free before the client knows, who may come back at once; and it knows whatever the device does.
         self._admission.done(job, well=isinstance(event, End))
         if event is not None:
@@ -263,6 +267,21 @@ class Scheduler:
         if self._good_steps >= RECOVERY_STEPS and self.allowed < self.capacity:
             self._good_steps = 0
             self.allowed += 1
+
+
+def _observe(job: ScheduledTask, end: End) -> None:
+    """Count a text or a picture that ended well."""
+    now = time.monotonic()
+    metrics.WHOLE.observe(now - job.accepted_at)
+    if isinstance(end, PictureFinished):
+        metrics.STEPS.inc(end.steps)
+        metrics.FINISHED.labels("stop").inc()
+        return
+    if job.first_step_at is not None and end.completion_tokens > 1:
+        metrics.PER_TOKEN.observe((now - job.first_step_at) / (end.completion_tokens - 1))
+    metrics.PROMPT_TOKENS.inc(end.prompt_tokens)
+    metrics.GENERATION_TOKENS.inc(end.completion_tokens)
+    metrics.FINISHED.labels(end.finish_reason).inc()
 
 
 def _failed() -> ProblemError:

@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from contract.cloudevents import CloudEvent
 from predictor import metrics
+from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
 
 if TYPE_CHECKING:  # only few deployments need it
     from predictor.events.redis_reply_store import RedisReplyStore
-
-REPLIES = 16_384
-"""Most replies that are remembered."""
-
-REPLY_BYTES = 67_108_864
-"""Most bytes of replies that are remembered."""
-
-REPLY_SECONDS = 600.0
-"""How long a reply is remembered, and that something was cancelled."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

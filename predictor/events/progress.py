@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from contract.cloudevents import ACCEPTED, PROGRESS, Acceptance, CloudEvent, GenerationProgress, now
 from contract.request import Kind
-from predictor.engine.base import EngineEvent, EventListener, Progress, Started, Token
+from predictor.engine.events import EngineEvent, EventListener, Progress, Started, Token
 from predictor.events.replies import about
 from predictor.loading.startup import Startup
 from wire.cloudevents import write_event

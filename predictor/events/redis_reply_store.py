@@ -22,7 +22,7 @@ from contract import problems
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.events.deduplication import REPLY_SECONDS
+from predictor.limits import REPLY_SECONDS
 from wire.deadline import REQUEST_SECONDS
 
 if TYPE_CHECKING:

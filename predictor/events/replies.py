@@ -19,11 +19,6 @@ if TYPE_CHECKING:  # only few deployments need it
     from wire.artifacts import Artifacts
 
 
-def default_source(name: str) -> str:
-    """Who the model called `name` is in its events, where nothing else is set."""
-    return f"urn:shangcai:model:{name}"
-
-
 def subject_of(request: CloudEvent) -> str:
     """What a request and everything that is said about it have in common."""
     return request.subject or request.id

@@ -14,7 +14,7 @@ from contract.cloudevents import EXPIRY, CloudEvent
 from contract.problems import ProblemError, invalid_field, invalid_fields
 from contract.request import GenerationRequest, check_fits
 from contract.result import PictureResult, TextResult
-from predictor.engine.base import Generation
+from predictor.engine.generation import Generation
 from predictor.events.progress import ProgressPublisher
 from predictor.events.replies import ReplyBuilder, subject_of
 from predictor.protocols.model import GenerationModel

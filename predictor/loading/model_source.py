@@ -6,10 +6,7 @@ import re
 from pathlib import Path
 
 from contract.request import Kind
-from predictor.engine.base import ModelError
-
-MOUNT_POINT = "/mnt/models"
-"""Where KServe's storage initializer puts the model."""
+from predictor.errors import ModelError
 
 _INDEX: dict[Kind, str] = {"text": "config.json", "image": "model_index.json"}
 """The file that a folder with a transformers or a diffusers model has."""

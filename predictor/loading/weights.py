@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
+from predictor.settings import LoadFormat
 
 if TYPE_CHECKING:
     import torch
-
-LoadFormat = Literal["auto", "safetensors", "runai_streamer", "fastsafetensors"]
-"""Named as vLLM names them."""
 
 _PACKAGES: dict[LoadFormat, str] = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
 

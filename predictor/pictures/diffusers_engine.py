@@ -12,18 +12,12 @@ from typing import TYPE_CHECKING
 
 from contract.problems import ProblemError, invalid_field
 from contract.request import Painting
-from predictor import metrics
 from predictor.engine.admission import Admission, ScheduledTask
-from predictor.engine.base import (
-    BatchedEngine,
-    Generation,
-    ModelError,
-    PictureFinished,
-    PictureTask,
-    Preview,
-    Progress,
-    Task,
-)
+from predictor.engine.batched import BatchedEngine
+from predictor.engine.events import PictureFinished, Preview, Progress
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import PictureTask, Task
+from predictor.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +74,6 @@ class DiffusersEngine(BatchedEngine):
         slots = self._slots or self._measured_slots(memory, report)
         self._sketch = LatentPreview(self._pipeline.pipe)
         self._admission = Admission(slots, self._max_waiting)
-        metrics.watch(self._admission)
         self._cook = PictureScheduler(PictureBatch(self._pipeline, slots), self._admission, self._begin)
         report("warming up")
         self._cook.start()

@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, field_problem, invalid_field
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading.lean_imports import lean_imports
 from predictor.loading.weights import placement
 

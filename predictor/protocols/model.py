@@ -23,7 +23,11 @@ from contract.limits import INSTANCES
 from contract.problems import ProblemError, invalid_field, invalid_fields, within
 from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
 from contract.result import PictureResult, TextResult, Timing, Usage
-from predictor.engine.base import Completion, Engine, EventListener, Generation, ModelError, Task, TextTask
+from predictor.engine.base import Engine
+from predictor.engine.events import EventListener
+from predictor.engine.generation import Completion, Generation
+from predictor.engine.tasks import Task, TextTask
+from predictor.errors import ModelError
 from predictor.loading.startup import Startup
 from wire.deadline import REQUEST_SECONDS, request_seconds
 

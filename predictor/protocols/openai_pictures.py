@@ -32,7 +32,9 @@ from contract.fields import (
 )
 from contract.problems import ProblemError
 from contract.request import Painting
-from predictor.engine.base import Generation, PictureFinished, PictureTask, Preview, Progress, Started
+from predictor.engine.events import PictureFinished, Preview, Progress, Started
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel
 from predictor.protocols.openai_types import only

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contract.problems import ProblemError
-from predictor.engine.base import Generation, Started, TextFinished, Token
+from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.generation import Generation
 from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel
 from predictor.protocols.openai_types import ChatDocuments, ChatRequest, CompletionDocuments, CompletionRequest

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from contract.fields import PromptText, StrictModel, TokenLimit
 from contract.limits import PROMPT_CHARS
 from contract.request import Sampling
-from predictor.engine.base import Completion, Message, TextFinished, TextTask
+from predictor.engine.events import TextFinished
+from predictor.engine.generation import Completion
+from predictor.engine.tasks import Message, TextTask
 
 MESSAGES = 1_024
 """Most turns in one conversation."""

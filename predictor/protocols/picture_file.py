@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contract.fields import PictureFormat
-from predictor.engine.base import PictureFinished
+from predictor.engine.events import PictureFinished
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 

@@ -15,7 +15,9 @@ from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
 from contract.result import Picture, PictureResult, PictureTiming
-from predictor.engine.base import EventListener, Generation, PictureFinished, PictureTask, Task
+from predictor.engine.events import EventListener, PictureFinished
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import PictureTask, Task
 from predictor.protocols.model import GenerationModel, all_of, of_instances, read_tensors, v1_body
 from predictor.protocols.picture_file import MEDIA_TYPES, finished
 

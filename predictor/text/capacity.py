@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.text.batch import PREFILL_TOKENS
 from predictor.text.checkpoint import Checkpoint
 

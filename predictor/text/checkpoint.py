@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
-from predictor.engine.base import Message, ModelError
+from predictor.engine.tasks import Message
+from predictor.errors import ModelError
 from predictor.loading.tokenizer_file import load_tokenizer
-from predictor.loading.weights import LoadFormat, placement, read_weights
+from predictor.loading.weights import placement, read_weights
+from predictor.settings import LoadFormat
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from predictor.engine.base import Generation, TextFinished, Token
+from predictor.engine.events import TextFinished, Token
+from predictor.engine.generation import Generation
 from predictor.text.stop_sequences import StopScanner
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"

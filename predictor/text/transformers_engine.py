@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 from contract.limits import MAX_TOKENS
 from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
-from predictor import metrics
 from predictor.engine.admission import Admission, ScheduledTask
-from predictor.engine.base import BatchedEngine, Generation, ModelError, Task, TextTask, shutting_down
-from predictor.loading.weights import LoadFormat
+from predictor.engine.base import shutting_down
+from predictor.engine.batched import BatchedEngine
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import Task, TextTask
+from predictor.errors import ModelError
+from predictor.limits import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from predictor.settings import LoadFormat
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
@@ -26,15 +30,6 @@ if TYPE_CHECKING:
     from predictor.text.output import TextOutput
 
 log = logging.getLogger(__name__)
-
-MAX_CONCURRENCY = 16
-"""Most slots, whatever memory would hold: past this a step on a CPU only gets longer."""
-
-MAX_WAITING = 64
-"""Most accepted requests that wait for a slot; one more is refused."""
-
-MAX_LENGTH = 8_192
-"""Most tokens of one text, prompt included, that a slot has room for; less where the model's context is shorter."""
 
 DEFAULT_TOKENS = 512
 """max_tokens where neither the request nor the model's generation config says."""
@@ -103,7 +98,6 @@ class TransformersEngine(BatchedEngine):
         plan = plan_slots(self._checkpoint, self.length, most, memory)
         log.info("%s", plan)
         self._admission = Admission(plan.slots, self._max_waiting)
-        metrics.watch(self._admission)
         batch = SoloBatch(model, self.length) if obstacle else Batch(model, plan.slots, self.length)
         self._cook = Scheduler(batch, self._admission, self._begin)
         report("warming up")

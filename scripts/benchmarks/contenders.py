@@ -115,7 +115,8 @@ def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]
 @contextmanager
 def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
     from contract.request import Sampling
-    from predictor.engine.base import TextFinished, TextTask, Token
+    from predictor.engine.events import TextFinished, Token
+    from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine
 
     server = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from contract import Kind
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading.model_source import check_source
 from predictor.settings import NAME_PATTERN
 from scripts.local.child_process import ROOT

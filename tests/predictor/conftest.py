@@ -26,7 +26,10 @@ from contract.problems import ProblemError
 from contract.request import Sampling
 from contract.result import FinishReason
 from predictor.engine.admission import Admission, ScheduledTask
-from predictor.engine.base import Engine, Generation, Started, Task, TextFinished, TextTask, Token
+from predictor.engine.base import Engine
+from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import Task, TextTask
 from predictor.text.transformers_engine import ScheduledText, TransformersEngine
 from wire.listener import listen
 

@@ -80,7 +80,7 @@ class JobEndpoints:
         wish: RequestPreferences,
     ) -> AsyncGenerator[Response]:
         """The answer to an order that becomes a job: its result, its events, or a 202 when the client does not want
-        to wait any longer. `sent` is the order as it came. Drain before the end cancels a job without a wish."""
+        to wait any longer. `sent` is the order as it came. Leaving before the end cancels a job without a wish."""
         limit = self._settings.job_seconds if wish.preference.respond_async else self._settings.generate_seconds
         seconds = request_seconds(request.headers, limit)
         identity = RequestContext.of(request.scope)

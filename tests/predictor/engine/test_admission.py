@@ -12,7 +12,7 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError, ProblemType
 from predictor.engine.admission import Admission, ScheduledTask, ServiceTime
-from predictor.engine.base import Generation
+from predictor.engine.generation import Generation
 
 
 def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> ScheduledTask:

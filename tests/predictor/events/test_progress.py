@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
-from predictor.engine.base import Progress, Started, Token
+from predictor.engine.events import Progress, Started, Token
 from predictor.events.progress import PACE_SECONDS, QUEUE, SEND_SECONDS, ProgressPublisher
 from predictor.events.subscriber import EventSubscriber
 from predictor.loading.startup import Startup

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading import weights
-from predictor.loading.weights import LoadFormat, placement, read_weights
+from predictor.loading.weights import placement, read_weights
+from predictor.settings import LoadFormat
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 
 

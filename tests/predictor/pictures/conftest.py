@@ -23,7 +23,10 @@ from PIL import ImageChops
 from contract.problems import ProblemError
 from contract.request import Painting
 from predictor.engine.admission import Admission
-from predictor.engine.base import Engine, Generation, PictureFinished, PictureTask, Task
+from predictor.engine.base import Engine
+from predictor.engine.events import PictureFinished
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import PictureTask, Task
 from predictor.pictures.diffusers_engine import DiffusersEngine
 from wire.listener import listen
 

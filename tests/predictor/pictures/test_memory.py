@@ -11,7 +11,7 @@ import torch
 
 import predictor.engine.scheduler
 from contract import problems
-from predictor.engine.base import Preview, Progress
+from predictor.engine.events import Preview, Progress
 
 pytestmark = pytest.mark.slow
 

@@ -238,7 +238,7 @@ async def test_what_fails_in_the_middle_is_the_last_event(
     assert last["error"]["code"] == "too-late"
 
 
-# Drain
+# Leaving
 
 
 @pytest.mark.parametrize("more", [{"stream": True}, {}, {"n": 3}], ids=["stream", "whole", "several"])

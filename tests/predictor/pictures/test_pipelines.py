@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading.model_source import check_source
 
 pytestmark = [

@@ -14,7 +14,8 @@ from greenlet import getcurrent
 
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine.base import Generation, Progress, Started
+from predictor.engine.events import Progress, Started
+from predictor.engine.generation import Generation
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine.base import TextTask
+from predictor.engine.tasks import TextTask
 
 CHAT = "/openai/v1/chat/completions"
 COMPLETIONS = "/openai/v1/completions"

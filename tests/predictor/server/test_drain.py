@@ -1,4 +1,4 @@
-"""Drain: what was accepted is finished, what comes meanwhile is served, and nothing is cut off without a word."""
+"""Draining: what was accepted is finished, what comes meanwhile is served, and nothing is cut off without a word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drain when idle: only from a server that nobody is connected to, and without losing who comes just then."""
+"""Leaving when idle: only from a server that nobody is connected to, and without losing who comes just then."""
 
 from __future__ import annotations
 

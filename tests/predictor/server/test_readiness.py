@@ -10,7 +10,7 @@ import pytest
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})

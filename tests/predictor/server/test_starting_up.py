@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.loading.model_source import check_source
 from predictor.loading.startup import Startup, process_age
 from predictor.settings import Settings

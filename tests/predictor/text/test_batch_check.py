@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from contract.request import Sampling
-from predictor.engine.base import TextTask
+from predictor.engine.tasks import TextTask
 from predictor.text.batch_check import why_not_batched
 from predictor.text.transformers_engine import TransformersEngine
 

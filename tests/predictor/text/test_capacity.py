@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import predictor.text.capacity
-from predictor.engine.base import ModelError
+from predictor.errors import ModelError
 from predictor.text.batch import Batch
 from predictor.text.capacity import (
     MARGIN,

@@ -15,7 +15,9 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine.base import Completion, Generation, Started, TextFinished, TextTask, Token
+from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.generation import Completion, Generation
+from predictor.engine.tasks import TextTask
 from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 

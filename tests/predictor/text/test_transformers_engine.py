@@ -11,7 +11,9 @@ import pytest
 
 from contract.problems import ProblemError
 from contract.request import Sampling
-from predictor.engine.base import Completion, Message, Started, TextFinished, TextTask, Token
+from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.generation import Completion
+from predictor.engine.tasks import Message, TextTask
 from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 

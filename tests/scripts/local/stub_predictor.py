@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from predictor.loading import systemd as supervisor
 from predictor.server.http_server import HttpServer
-from predictor.server.traffic import Traffic
+from predictor.server.traffic import RequestTracker
 from wire.listener import listen
 
 POLL_SECONDS = 0.01
@@ -52,7 +52,7 @@ async def main() -> int:
             time.sleep(3600)  # noqa: ASYNC251  it hangs
 
     idle_seconds: float = arguments.idle_seconds or math.inf
-    traffic = Traffic(idle_seconds)
+    traffic = RequestTracker(idle_seconds)
     leaving = asyncio.Event()
     keep_alive: float = arguments.keep_alive_seconds
     config = uvicorn.Config(

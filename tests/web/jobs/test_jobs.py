@@ -572,7 +572,7 @@ async def test_the_same_key_at_once_is_one_job(replica: Replica, new_store: NewS
     assert len(way.runs) == 1
 
 
-# Drain and coming back
+# Leaving and coming back
 
 
 async def test_without_others_what_runs_is_finished_before_leaving(replica: Replica) -> None:
