@@ -14,7 +14,7 @@ from wire.settings import read_settings
 if TYPE_CHECKING:
     import torch
 
-    from predictor.text.capacity import Plan
+    from predictor.engine.slot_plan import Plan
 
 
 def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
@@ -46,7 +46,7 @@ def print_plan(argv: list[str]) -> int:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
-    from predictor.text.capacity import PROCESS_BYTES
+    from predictor.engine.slot_plan import PROCESS_BYTES
 
     on_gpu = device.type != "cpu"
     # A GPU's slots live on the GPU; the host needs room for Python and for the weights on their way through.

@@ -89,9 +89,7 @@ class Scheduler:
 
     def start(self) -> None:
         admission = self._admission
-        metrics.show(
-            running=lambda: admission.served, waiting=lambda: admission.waiting, slots=lambda: admission.slots
-        )
+        metrics.show(running=lambda: admission.served, waiting=lambda: admission.waiting, slots=lambda: admission.slots)
         self._thread.start()
 
     @property

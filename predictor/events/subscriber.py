@@ -18,9 +18,9 @@ from predictor import metrics
 from predictor.events.deduplication import Deduplicator
 from predictor.events.progress import ProgressPublisher
 from predictor.events.replies import ReplyBuilder
-from predictor.settings import default_source
 from predictor.events.run import EventGeneration
 from predictor.protocols.model import GenerationModel, all_of
+from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event
 
 

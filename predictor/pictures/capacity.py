@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, plan
+from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.pipeline import Pipeline
-from predictor.text.capacity import PROCESS_BYTES, Cost, Plan, available_memory, plan
 
 GAIN = 1.1
 """Twice as many pictures in a forward must bring so much more pictures a second, else they only wait for each other."""

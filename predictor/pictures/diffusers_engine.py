@@ -64,10 +64,10 @@ class DiffusersEngine(BatchedEngine):
         report("importing torch")
         import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
 
+        from predictor.loading.device_memory import memory_share
         from predictor.pictures.batch import PictureBatch, PictureScheduler
         from predictor.pictures.latent_preview import LatentPreview
         from predictor.pictures.pipeline import load_pipeline
-        from predictor.text.capacity import memory_share
 
         self._pipeline = load_pipeline(self._source, self._device, self._dtype, report)
         memory = memory_share(self._pipeline.device, self._memory)

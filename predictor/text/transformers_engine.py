@@ -82,9 +82,10 @@ class TransformersEngine(BatchedEngine):
         self._checkpoint = load_checkpoint(self._source, self._device, self._dtype, report, self._load_format)
         report("checking the batch")
         from predictor.engine.scheduler import Scheduler
+        from predictor.loading.device_memory import memory_share
         from predictor.text.batch import Batch
         from predictor.text.batch_check import why_not_batched
-        from predictor.text.capacity import memory_share, plan_slots
+        from predictor.text.capacity import plan_slots
         from predictor.text.solo_batch import SoloBatch
 
         model = self._checkpoint.model

@@ -22,8 +22,8 @@ from contract import problems
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
 from predictor.events.deduplication import BoundedCache, Deduplicator
-from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
 from predictor.events.redis_reply_store import LEASE_SECONDS, RedisReplyStore
+from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
 
 ROOT = Path(__file__).parents[3]
 

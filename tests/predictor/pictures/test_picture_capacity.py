@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES
 from predictor.errors import ModelError
 from predictor.pictures import capacity as picture_capacity
 from predictor.pictures.capacity import LEAST_PIXEL_BYTES, Measure, plan_pictures
-from predictor.text.capacity import MARGIN, PROCESS_BYTES
 
 pytestmark = pytest.mark.slow
 

@@ -10,17 +10,11 @@ import pytest
 import torch
 
 import predictor.text.capacity
+from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES, Cost
 from predictor.errors import ModelError
+from predictor.loading.device_memory import available_memory, memory_share
 from predictor.text.batch import Batch
-from predictor.text.capacity import (
-    MARGIN,
-    PROCESS_BYTES,
-    Cost,
-    available_memory,
-    measure_cost,
-    memory_share,
-    plan_slots,
-)
+from predictor.text.capacity import measure_cost, plan_slots
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -123,9 +117,9 @@ def cgroup(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], int]:
                     return files[name]
                 raise FileNotFoundError(name)
 
-        monkeypatch.setattr(predictor.text.capacity, "Path", Files)
+        monkeypatch.setattr("predictor.loading.device_memory.Path", Files)
         monkeypatch.setattr(
-            "predictor.text.capacity.os.sysconf", lambda name: 2**24 if name == "SC_PHYS_PAGES" else 4096
+            "predictor.loading.device_memory.os.sysconf", lambda name: 2**24 if name == "SC_PHYS_PAGES" else 4096
         )
         return available_memory(torch.device("cpu"))
 

@@ -1,0 +1,36 @@
+"""How much memory a device has for a server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that may be used on `device`: what is free now plus what this process holds already."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device))
+    limits = [int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(limits)
+
+
+def memory_share(device: torch.device, memory: int | None) -> int:
+    """Bytes that a server may use: what there is, and at most `memory`, which others leave to it.
+
+    On a GPU torch is told, too: who shares one by time-slicing has nothing else that keeps the parts apart.
+    """
+    available = available_memory(device)
+    if memory is None:
+        return available
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory / total), device)
+    return min(memory, available)
