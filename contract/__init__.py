@@ -6,6 +6,7 @@ No I/O and no dependency but pydantic, so that the light web container and the h
 from contract.events import (
     ErrorEvent,
     Event,
+    LiveEvent,
     PictureResultEvent,
     PreviewEvent,
     ProgressEvent,
@@ -67,6 +68,7 @@ __all__ = [
     "Job",
     "JobState",
     "Kind",
+    "LiveEvent",
     "ModelChoice",
     "ModelState",
     "ModelStatus",

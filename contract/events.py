@@ -70,4 +70,8 @@ class ErrorEvent(Problem):
     event: ClassVar[str] = "error"
 
 
-Event = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent | ErrorEvent
+LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
+"""What a generation says of itself. A failure is raised, until it is known where it is to be sent."""
+
+Event = LiveEvent | ErrorEvent
+"""What stands in a stream."""

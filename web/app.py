@@ -18,14 +18,15 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
-from web.api.generations import JOB_HEADERS, JobEndpoints
+from web.api.generations import JobEndpoints
 from web.api.status import StatusEndpoints
+from web.client.client import make_client
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
 from web.http.request_context import RequestContextMiddleware
-from web.http.responses import PICTURE_HEADERS
+from web.http.responses import JOB_HEADERS, PICTURE_HEADERS
 from web.jobs.memory_store import MemoryStore
 from web.jobs.service import JobService
 from web.openapi.document import describe
@@ -36,7 +37,7 @@ from web.readiness.model_readiness import Readiness
 from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
-from web.rest.upstream import Upstream, make_client
+from web.rest.upstream import Upstream
 from wire.guard import Drain, RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 

@@ -12,14 +12,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from contract import GenerationRequest, PictureResultEvent, ResultEvent
+from contract.events import LiveEvent
 from web.api.concurrency_limit import ConcurrencyLimit
-from web.api.generations import JobEndpoints, RequestPreferences
+from web.api.generations import JobEndpoints
 from web.api.model_choice import chosen_model
 from web.http.accept import IMAGES, SSE, picture_form, text_form
+from web.http.preferences import RequestPreferences
 from web.http.request_context import RequestContext
 from web.http.responses import live, whole
 from web.readiness.waiting_statuses import with_waiting_statuses
-from web.rest.result_builder import LiveEvent
 from wire.body import json_body
 from wire.deadline import request_seconds
 

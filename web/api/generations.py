@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract import ENDS, GenerationRequest, ProblemError, StatusEvent, invalid_field, problems
+from contract import ENDS, GenerationRequest, ProblemError, StatusEvent, problems
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
-from web.http.preferences import Preference
+from web.http.preferences import RequestPreferences, last_event_id
 from web.http.request_context import RequestContext
 from web.http.responses import whole
 from web.jobs.service import JobService, result_of
@@ -32,31 +29,7 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.readiness.model_readiness import Readiness
     from web.settings import Settings
 
-KEY_CHARS = 255
-"""Longest Idempotency-Key."""
-
-JOB_HEADERS = ("Location", "Preference-Applied")
-"""What an answer that is made by a job says beside it."""
-
 _UNCACHED = {"Cache-Control": "no-store"}
-_ENTRY = re.compile("[0-9]{1,18}-[0-9]{1,18}")  # in a stream of Redis: milliseconds, and a number
-
-
-@dataclass(frozen=True)
-class RequestPreferences:
-    """What a request asks for beside its result: `key` is its Idempotency-Key."""
-
-    key: str | None
-    preference: Preference
-
-    @classmethod
-    def of(cls, headers: Headers) -> RequestPreferences:
-        return cls(_idempotency_key(headers), Preference.of(headers))
-
-    @property
-    def outlives(self) -> bool:
-        """Whether the generation is to go on when the client has left."""
-        return self.key is not None or self.preference.given
 
 
 class JobEndpoints:
@@ -84,7 +57,7 @@ class JobEndpoints:
         limit = self._settings.job_seconds if wish.preference.respond_async else self._settings.generate_seconds
         seconds = request_seconds(request.headers, limit)
         identity = RequestContext.of(request.scope)
-        after = _last_event_id(request.headers)
+        after = last_event_id(request.headers)
         record = await self._jobs.submit(sent, order, model, seconds, identity.headers, key=wish.key)
         if form in IMAGES and form not in _files(record):  # with the same key it was asked for in another form
             raise _not_acceptable(record)
@@ -126,7 +99,7 @@ class JobEndpoints:
         if form is None:
             raise _not_acceptable(record)
         if form == SSE:
-            return await self._events(record, _last_event_id(request.headers))
+            return await self._events(record, last_event_id(request.headers))
         if form == JSON:
             return await self._document(record, 200)
         return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
@@ -215,22 +188,3 @@ def _files(record: JobRecord) -> list[str]:
     order = GenerationRequest.model_validate_json(record.order)
     single = [form for form, name in IMAGES.items() if name == (order.format or "png") and order.n in (None, 1)]
     return [*single, MULTIPART]
-
-
-def _idempotency_key(headers: Headers) -> str | None:
-    """Bare or in the double quotes of a structured header (draft-ietf-httpapi-idempotency-key-header-07)."""
-    given = headers.get("idempotency-key")
-    if given is None:
-        return None
-    key = given[1:-1] if len(given) >= 2 and given[0] == given[-1] == '"' else given
-    if not 1 <= len(key) <= KEY_CHARS or not all("!" <= char <= "~" for char in key):
-        raise invalid_field("Idempotency-Key", f"must be 1 to {KEY_CHARS} visible ASCII characters")
-    return key
-
-
-def _last_event_id(headers: Headers) -> str | None:
-    """Where a client that was here before has stopped."""
-    given = headers.get("last-event-id")
-    if given is not None and not _ENTRY.fullmatch(given):
-        raise invalid_field("Last-Event-ID", "must be the id of an event of this stream")
-    return given

@@ -10,9 +10,9 @@ from typing import Generic
 import anyio
 import httpx
 
+from web.client.call import Call, Event
 from web.client.failures import bad_answer, refusal, too_late, too_slow, transport_failures
 from web.client.sse_parser import DataFields, EventTooLongError
-from web.rest.calls import Call, Event
 
 REFUSAL_BYTES = 65_536
 """Most bytes that are read of an upstream error body."""

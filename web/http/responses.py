@@ -12,11 +12,14 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from contract import ErrorEvent, Picture, PictureResult, ProblemError, TextResult, problems
+from contract.events import LiveEvent
 from web.http.accept import JSON, MULTIPART
-from web.rest.result_builder import LiveEvent
 from wire.sse import EventStream, frame
 
 log = logging.getLogger(__name__)
+
+JOB_HEADERS = ("Location", "Preference-Applied")
+"""What an answer that is made by a job says beside it."""
 
 PICTURE_HEADERS = ("ETag", "Content-Disposition", "X-Model", "X-Seed", "X-Steps", "X-Understood")
 """What an answer that is a picture says beside it."""

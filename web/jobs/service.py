@@ -27,11 +27,11 @@ from contract import (
     problems,
 )
 from contract.cloudevents import written
+from contract.events import LiveEvent
 from contract.problems import raised
 from contract.result import RESULT
 from web.jobs.service_time import ServiceTime
 from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry
-from web.rest.result_builder import LiveEvent
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings

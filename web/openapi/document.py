@@ -30,12 +30,12 @@ from contract import (
     Usage,
     problems,
 )
+from contract.events import LiveEvent
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
 from web.openapi.jobs import WISHES, events_operation, generation_path, job_response, parameter, ref
 from web.openapi.problems import refusals
 from web.openapi.status import status_operation, warm_operation
-from web.rest.result_builder import LiveEvent
 from wire.sse import frame
 
 _NOT_OF_GENERATE = {

@@ -7,8 +7,9 @@ from typing import Any
 
 from contract import problems
 from contract.cloudevents import COMPLETED
-from web.api.generations import JOB_HEADERS, KEY_CHARS
 from web.http.accept import JSON, SSE
+from web.http.preferences import KEY_CHARS
+from web.http.responses import JOB_HEADERS
 from web.openapi.problems import refusals
 from wire.cloudevents import BATCHED, STRUCTURED
 

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from typing import Any
 
 from contract import StatusEvent
+from contract.events import LiveEvent
 from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
-from web.rest.result_builder import LiveEvent
 
 TELL_SECONDS = 5.0
 """How often it is told again how long a model has been waking up."""

@@ -9,9 +9,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
-from web.rest.calls import Call, Event, picture_call, text_call
+from contract.events import LiveEvent
+from web.client.call import Call, Event
+from web.rest.calls import picture_call, text_call
 from web.rest.picture_result import PictureResultBuilder
-from web.rest.result_builder import LiveEvent, ResultBuilder
+from web.rest.result_builder import ResultBuilder
 from web.rest.text_result import TextResultBuilder
 
 if TYPE_CHECKING:  # see web.rest.upstream

@@ -6,11 +6,8 @@ first token can be timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
 from contract import GenerationRequest
+from web.client.call import Call
 from web.rest.picture_stream import PictureStreamEvent, parse_picture_event
 from web.rest.text_stream import Chunk, parse_chunk
 
@@ -23,22 +20,8 @@ ANSWER_BYTES = 16_777_216
 PICTURE_BYTES = 33_554_432
 """Longest event of a picture. One of 2048 x 2048 pixels that do not compress at all has 22 million, in base64."""
 
-Event = TypeVar("Event")
-
 _SAMPLING = {"max_tokens", "temperature", "top_p", "stop", "seed"}
 _PAINTING = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
-
-
-@dataclass(frozen=True)
-class Call(Generic[Event]):
-    """One request. `parse` makes an event of its answer, or the problem that it is instead, of the server's URL and the
-    event's data."""
-
-    path: str
-    body: dict[str, Any]
-    parse: Callable[[str, bytes], Event]
-    event_bytes: int
-    answer_bytes: int
 
 
 def text_call(model: str, order: GenerationRequest) -> Call[Chunk]:

@@ -12,9 +12,10 @@ from contract import (
     PreviewEvent,
     ProgressEvent,
 )
+from contract.events import LiveEvent
 from web.client.failures import bad_answer
 from web.rest.picture_stream import Completed, PartialImage, PictureStreamEvent, Progress, Started
-from web.rest.result_builder import LiveEvent, ResultBuilder
+from web.rest.result_builder import ResultBuilder
 
 
 class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):

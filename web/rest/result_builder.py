@@ -7,11 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Generic
 
-from contract import PictureResultEvent, PreviewEvent, ProgressEvent, ResultEvent, StatusEvent, TokenEvent
-from web.rest.calls import Event
-
-# An error travels as an exception until it is known where to.
-LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
+from contract import LiveEvent, PictureResultEvent, ResultEvent
+from web.client.call import Event
 
 
 class ResultBuilder(ABC, Generic[Event]):

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.text.capacity
 from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES, Cost
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory, memory_share

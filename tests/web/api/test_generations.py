@@ -14,8 +14,8 @@ import pytest
 from starlette.types import ASGIApp
 
 from contract import Job
-from web.api.generations import KEY_CHARS
 from web.app import create_app
+from web.http.preferences import KEY_CHARS
 from web.settings import Settings
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
