@@ -10,7 +10,7 @@ HEAD = """\
 # Metrics of the predictor
 
 `GET /metrics`, in Prometheus' format. KServe's own histograms (`request_predict_seconds` and its kin) are there too.
-This table is made by `scripts/docs/metrics.py`; a test keeps it true.
+This table is made by `python -m scripts.docs.metrics`; a test keeps it true.
 
 | name | type | labels | meaning |
 |---|---|---|---|
