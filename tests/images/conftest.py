@@ -20,6 +20,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.images.locked_versions import Distribution
+
 ROOT = Path(__file__).parents[2]
 NEEDED = ("debootstrap", "buildah", "apt-get", "unshare")
 BASE = "localhost/base"
@@ -251,6 +253,22 @@ def within(images: Images) -> Callable[..., str]:
             images.buildah("rm", container)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def installed(within: Callable[..., str]) -> Callable[..., list[Distribution]]:
+    """The distributions of an image: all that its Python finds, or those of one folder."""
+    code = """
+import importlib.metadata, json, sys
+found = importlib.metadata.distributions(path=sys.argv[1:] or sys.path)
+print(json.dumps([(each.name, each.version, each.requires or []) for each in found]))
+"""
+
+    def read(image: str, *folder: str) -> list[Distribution]:
+        answer = json.loads(within(image, "/opt/venv/bin/python", "-c", code, *folder))
+        return [Distribution(name, version, tuple(requirements)) for name, version, requirements in answer]
+
+    return read
 
 
 @pytest.fixture

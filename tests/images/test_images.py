@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from tests.images.locked_versions import Distribution, torch_constraints, unlocked
+from tests.images.sources import sources
+from tests.images.torch_builds import NOT_YET_LOCKED
+
 pytestmark = pytest.mark.slow
 
 LIMIT = 60.0
@@ -25,7 +28,7 @@ GRACE = 30
 """Seconds from SIGTERM to SIGKILL, unless Kubernetes is told otherwise."""
 
 ROOT = Path(__file__).parents[2]
-BUILD = "scripts.cluster.build_images"
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 USER = 65532
 PYTHON = "/opt/venv/bin/python"
 IMAGES = pytest.mark.parametrize("image", ["web", "predictor"])
@@ -141,24 +144,37 @@ def test_torch_stays_when_other_versions_change(
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / "predictor" / "Dockerfile", tmp_path / "predictor")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    versions = (ROOT / "constraints.txt").read_text()
     nothing = tmp_path / "pip.conf"  # what was not kept cannot be installed
     nothing.write_text("[global]\nno-index = true\n")
     build = ["build", "--layers", "--file", "predictor/Dockerfile", "--target", "torch", "--tag", "localhost/torch"]
     build += ["--build-arg", f"BASE={images.base}", "--secret", f"id=pip.conf,src={nothing}"]
     for changed, stays in ((r"^uvicorn==", True), (r"^torch==", False)):
         (tmp_path / "constraints.txt").write_text(
-            re.sub(rf"({changed}).*", r"\g<1>0.0.1", versions, flags=re.MULTILINE)
+            re.sub(rf"({changed}).*", r"\g<1>0.0.1", CONSTRAINTS, flags=re.MULTILINE)
         )
         built = subprocess.run(["buildah", *build, str(tmp_path)], env=store, capture_output=True, text=True)
         assert (built.returncode == 0) == stays, built.stderr
 
-    names = "import importlib.metadata as m; print(*[d.name for d in m.distributions(path=['/opt/torch'])])"
-    brought = {normal(f"{name}==") for name in within("predictor", PYTHON, "-c", names).split()}
-    dockerfile = (ROOT / "predictor" / "Dockerfile").read_text()
-    locked = re.search(r"grep -iE '\^\((.+)\)=='", dockerfile)
-    assert locked
-    assert brought <= {normal(f"{name}==") for name in locked[1].split("|")}
+
+@IMAGES
+def test_versions_are_the_tested_ones(image: str, installed: Callable[..., list[Distribution]]) -> None:
+    found = [each for each in installed(image) if each.name != "shangcai"]
+    assert unlocked(found, CONSTRAINTS.splitlines()) <= NOT_YET_LOCKED
+
+
+def test_torch_is_installed_with_the_tested_versions(installed: Callable[..., list[Distribution]]) -> None:
+    """Of all that is in its layer: no other version then changes the layer."""
+    constraints = torch_constraints((ROOT / "predictor" / "Dockerfile").read_text(), CONSTRAINTS)
+    found = installed("predictor", "/opt/torch")
+    assert "torch" in {each.name for each in found}
+    assert unlocked(found, constraints) <= NOT_YET_LOCKED
+
+
+@IMAGES
+def test_all_of_our_modules_are_there(image: str, mounted: Callable[[str], Path]) -> None:
+    app = mounted(image) / "app"
+    found = {file.relative_to(app) for file in app.rglob("*") if file.is_file()}
+    assert {file for file in sources() if file.parts[0] in ("contract", "wire", image)} <= found
 
 
 @IMAGES
@@ -202,88 +218,3 @@ def test_what_an_image_says_of_itself(image: str, configured: Callable[[str], di
     asked = shutil.which("git") and subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode == 0
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?" if asked else "unknown", labels["revision"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["created"])
-
-
-@IMAGES
-def test_versions_are_the_tested_ones(image: str, within: Callable[..., str]) -> None:
-    code = "import importlib.metadata as m; print(*[f'{d.name}=={d.version}' for d in m.distributions()], sep='\\n')"
-    ours = within(image, PYTHON, "-c", code).replace("+cpu", "").splitlines()
-    locked = (ROOT / "constraints.txt").read_text().splitlines()
-    assert {normal(line) for line in ours if not line.startswith("shangcai")} - {
-        normal(line) for line in locked
-    } == set()
-
-
-def normal(requirement: str) -> str:
-    name, _, version = requirement.partition("==")
-    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["cook"], "there is no image 'cook'; there are web and predictor"),
-        (["--tool", "knife"], "invalid choice: 'knife'"),
-        (["--pip-conf", "nowhere"], "--pip-conf: nowhere is no file"),
-        (["--push"], "--push: shangcai is in no registry of yours; --prefix names one"),
-        ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
-    ],
-)
-def test_what_cannot_be_built_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", BUILD, *arguments], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
-    )
-    assert answer.returncode != 0
-    assert said in answer.stderr.splitlines()[-1]
-
-
-def test_a_tool_that_does_not_work_says_why(tmp_path: Path) -> None:
-    tool = tmp_path / "docker"
-    tool.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2\nexit 1\n")
-    tool.chmod(0o755)
-    answer = subprocess.run(
-        [sys.executable, "-m", BUILD], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
-    )
-    assert answer.returncode == 1
-    assert "docker does not work (Cannot connect to the Docker daemon.)" in answer.stderr
-
-
-def stub(folder: Path, name: str, script: str) -> None:
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
-
-
-def test_a_tool_that_does_not_work_is_passed_over_and_named(tmp_path: Path) -> None:
-    stub(tmp_path, "docker", "echo 'Cannot connect to the Docker daemon.' >&2; exit 1")
-    stub(tmp_path, "podman", '[ "$1" = info ]')
-    answer = subprocess.run(
-        [sys.executable, "-m", BUILD],
-        cwd=ROOT,
-        env={"PATH": str(tmp_path)},  # without git, too
-        capture_output=True,
-        text=True,
-    )
-    assert "building with podman: docker does not work (Cannot connect to the Docker daemon.)" in answer.stdout
-    assert answer.stderr == "scripts/build-images: podman failed; its lines above say why\n"
-    assert answer.returncode == 1
-
-
-def test_a_tool_that_cannot_tell_the_layers_is_one_clear_line(tmp_path: Path) -> None:
-    stub(tmp_path, "docker", 'if [ "$1" = history ]; then echo "No such image" >&2; exit 1; fi')
-    answer = subprocess.run(
-        [sys.executable, "-m", BUILD],
-        cwd=ROOT,
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert answer.stderr == "scripts/build-images: docker history failed (No such image)\n"
-    assert answer.returncode == 1
-
-
-def test_an_old_python_is_one_clear_line(tmp_path: Path) -> None:
-    stub(tmp_path, "python3", "exit 1")
-    script = ROOT / "scripts" / "build-images"
-    answer = subprocess.run(["/bin/sh", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-    assert answer.stderr == f"{script}: Python 3.11 or later is needed as python3\n"
-    assert answer.returncode == 1

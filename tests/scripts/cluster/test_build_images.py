@@ -1,0 +1,82 @@
+"""scripts/build-images where it cannot build: each reason is one clear line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+BUILD = "scripts.cluster.build_images"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cook"], "there is no image 'cook'; there are web and predictor"),
+        (["--tool", "knife"], "invalid choice: 'knife'"),
+        (["--pip-conf", "nowhere"], "--pip-conf: nowhere is no file"),
+        (["--push"], "--push: shangcai is in no registry of yours; --prefix names one"),
+        ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
+    ],
+)
+def test_what_cannot_be_built_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", BUILD, *arguments], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert answer.returncode != 0
+    assert said in answer.stderr.splitlines()[-1]
+
+
+def test_a_tool_that_does_not_work_says_why(tmp_path: Path) -> None:
+    tool = tmp_path / "docker"
+    tool.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    answer = subprocess.run(
+        [sys.executable, "-m", BUILD], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert answer.returncode == 1
+    assert "docker does not work (Cannot connect to the Docker daemon.)" in answer.stderr
+
+
+def stub(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_tool_that_does_not_work_is_passed_over_and_named(tmp_path: Path) -> None:
+    stub(tmp_path, "docker", "echo 'Cannot connect to the Docker daemon.' >&2; exit 1")
+    stub(tmp_path, "podman", '[ "$1" = info ]')
+    answer = subprocess.run(
+        [sys.executable, "-m", BUILD],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},  # without git, too
+        capture_output=True,
+        text=True,
+    )
+    assert "building with podman: docker does not work (Cannot connect to the Docker daemon.)" in answer.stdout
+    assert answer.stderr == "scripts/build-images: podman failed; its lines above say why\n"
+    assert answer.returncode == 1
+
+
+def test_a_tool_that_cannot_tell_the_layers_is_one_clear_line(tmp_path: Path) -> None:
+    stub(tmp_path, "docker", 'if [ "$1" = history ]; then echo "No such image" >&2; exit 1; fi')
+    answer = subprocess.run(
+        [sys.executable, "-m", BUILD],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stderr == "scripts/build-images: docker history failed (No such image)\n"
+    assert answer.returncode == 1
+
+
+def test_an_old_python_is_one_clear_line(tmp_path: Path) -> None:
+    stub(tmp_path, "python3", "exit 1")
+    script = ROOT / "scripts" / "build-images"
+    answer = subprocess.run(["/bin/sh", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert answer.stderr == f"{script}: Python 3.11 or later is needed as python3\n"
+    assert answer.returncode == 1
