@@ -1,1 +1,1 @@
-"""The chef: a KServe custom predictor around one generative model."""
+"""A KServe custom predictor around one generative model."""

@@ -1,1 +1,1 @@
-"""The light container: takes orders at `POST /generate` and passes them to a model server."""
+"""The light container in front: takes `POST /generate` and passes it to a model server."""
