@@ -18,7 +18,8 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.project import ROOT
+
 PROMPTS = """画一只猫|a red apple|draw a panda please|一条龙|sunflower|热气腾腾的拉面
 画一座火山|a rocket|小提琴|an owl at night|西瓜|a steam train
 一把雨伞|hamburger|蝴蝶|a castle on a hill|圣诞树|a robot

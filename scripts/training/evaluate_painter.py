@@ -27,7 +27,8 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.project import ROOT
+
 FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 CACHE = ROOT / "data" / "painter"
 STEPS, GUIDANCE = 12, 2.0  # as the server draws

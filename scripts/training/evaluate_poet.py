@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.project import ROOT
 
 # As people would ask; the model is expected to answer each with a poem, whatever it makes of the request.
 PROMPTS = """写一首关于CPU的现代诗|春天的雨|Write a poem about the moon|写一首七言绝句,题目是秋江

@@ -8,212 +8,43 @@ The corpus is fetched by ``npm pack`` unless ``--corpus chinese-poetry-2.0.1.tgz
 follows the clock, so that a run ends after ``--minutes`` on any machine, with however many steps fitted in; the same
 seed therefore gives the same data and the same start, but not bit for bit the same weights. ``chat_template.jinja`` and
 ``MODEL_CARD.md`` are written by hand, live in ``models/poet`` and are only copied when ``--out`` is another folder.
-
-What the model sees (one token per character, ``，\\n`` and ``。\\n`` are one token each)::
-
-    <s><词>秋<词>明月<五绝>…poem…</s>     keywords that occur in the poem
-    <s><题>秋江夜泊<七绝>…poem…</s>       the poem's title
-    <s><七律>…poem…</s>                  no topic
-    <s>…poem…</s>                        no header, so that any opening can be continued
 """
-
-# ruff: noqa: S106 - "token" is a piece of text here, and the randomness is for sampling, not for secrets
 
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
-from scripts.training.poet.corpus import FORMS, Poem, fetch, load_poems, split
+from scripts.project import ROOT
+from scripts.training.poet.corpus import Poem, fetch, load_poems, split
+from scripts.training.poet.examples import Encoder, Keywords
+from scripts.training.poet.model import build_model, save
+from scripts.training.poet.tokenizer import build_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
-SPECIALS = ["<pad>", "<unk>", "<s>", "</s>", "<词>", "<题>", *(f"<{form}>" for form in FORMS.values())]
-PAD, UNK, BOS, EOS, WORD, TITLE = range(6)
-COMMA_LINE, STOP_LINE, STOP = "，\n", "。\n", "。"
-MAX_HEADER = 11  # <s> + 3 keywords of 2 characters with their marks + form
 VOCABULARY = 5400
-# Poems of each form in one optimiser step, near the corpus's own proportions.
+"""Most characters that the model knows: the most frequent ones."""
+
 STEP_POEMS = {"五绝": 14, "七绝": 46, "五律": 34, "七律": 34}
-# Characters that say nothing about what a poem is about, and so make no keyword of their own.
-EMPTY = set(
-    "不一无有来何自如知此为得今谁是未更相子上中下时已可亦又也而以之其于与则且乃所者将欲应须能却便只还从莫岂犹尚再皆"
-    "似若因在到去出入过见闻言道得到分半几多少两三四五六七八九十百千万第方向对前后里外间边旁同共各每当正初复忽曾"
-)
+"""Poems of each form in one optimiser step, near the corpus's own proportions."""
 
+HELD_OUT = 800
+"""Most held-out poems whose loss is printed at the end."""
 
-class Keywords:
-    """Chooses what a poem is said to be about: characters and common pairs that really occur in it."""
+WARMUP_STEPS = 150
+SAVE_SECONDS = 600.0
 
-    def __init__(self, poems: list[Poem]) -> None:
-        pairs = Counter(pair for poem in poems for line in poem.lines for pair in self.pairs(line))
-        self.common = {pair for pair, count in pairs.items() if count >= 40}
-
-    @staticmethod
-    def pairs(line: str) -> list[str]:
-        """Words stand where the verse pauses: after every second character, and in the last two."""
-        starts = [0, 2, 3] if len(line) == 5 else [0, 2, 4, 5]
-        return [line[i : i + 2] for i in starts]
-
-    def choose(self, poem: Poem, rng: random.Random) -> list[str]:
-        """One to three keywords; what the title names too comes up more often."""
-        words: list[str] = []
-        for _ in range(rng.choices((1, 2, 3), (60, 27, 13))[0]):
-            if rng.random() < 0.45:
-                found = [pair for line in poem.lines for pair in self.pairs(line) if pair in self.common]
-            else:
-                found = [char for line in poem.lines for char in line if char not in EMPTY]
-                found += 4 * [char for char in found if char in poem.title]
-            if found:
-                word = rng.choice(found)
-                if word not in words:
-                    words.append(word)
-        return words
-
-
-class Encoder:
-    """Turns poems into token ids, with a header chosen afresh each time."""
-
-    def __init__(self, chars: list[str], keywords: Keywords) -> None:
-        self.tokens = [*SPECIALS, COMMA_LINE, STOP_LINE, "，", STOP, *chars]
-        self.ids = {token: index for index, token in enumerate(self.tokens)}
-        self.keywords = keywords
-
-    def body(self, poem: Poem) -> list[int]:
-        """The poem and its end, without a header."""
-        ids: list[int] = []
-        for number, line in enumerate(poem.lines):
-            end = COMMA_LINE if number % 2 == 0 else STOP_LINE if number < len(poem.lines) - 1 else STOP
-            ids += [self.ids[char] for char in line] + [self.ids[end]]
-        return [*ids, EOS]
-
-    def header(self, poem: Poem, rng: random.Random) -> list[int]:
-        """A header; now and then a topic holds an unknown character, as users' topics will."""
-        kind = rng.random()
-        if kind < 0.12:
-            return [BOS]
-        topic: list[int] = []
-        if kind < 0.72:
-            for word in self.keywords.choose(poem, rng):
-                topic += [WORD, *(self.ids[char] for char in word)]
-            if rng.random() < 0.05 and len(topic) <= 6:
-                topic += [WORD, UNK] if rng.random() < 0.5 else [WORD, UNK, UNK]
-        elif kind < 0.88 and poem.title:
-            topic = [TITLE, *(UNK if rng.random() < 0.02 else self.ids.get(char, UNK) for char in poem.title)]
-        return [BOS, *topic, self.ids[f"<{poem.form}>"]]
-
-    def batch(self, poems: list[Poem], rng: random.Random) -> tuple[Tensor, Tensor]:
-        """Ids and next-token labels, padded to one width per form so that the compiled step keeps its shapes."""
-        width = MAX_HEADER + len(poems[0].lines) * (len(poems[0].lines[0]) + 1) + 1
-        ids = torch.full((len(poems), width), PAD)
-        labels = torch.full((len(poems), width), -100)
-        for row, poem in enumerate(poems):
-            header, body = self.header(poem, rng), self.body(poem)
-            sample = torch.tensor(header + body)
-            ids[row, : len(sample)] = sample
-            # Of the header only the form is learnt: the model chooses it when the user did not.
-            start = max(len(header) - 1, 1)
-            labels[row, start - 1 : len(sample) - 1] = sample[start:]
-        return ids, labels
-
-
-def build_tokenizer(tokens: list[str]) -> PreTrainedTokenizerFast:
-    """One token per character; punctuation variants in prompts become the verse's own line ends."""
-    tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"[,，;；、]\s*"), COMMA_LINE),
-            normalizers.Replace(Regex(r"[.。!！?？]\s*"), STOP_LINE),
-            normalizers.Replace(Regex(r"(?<![，。])\s+"), ""),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[，。]\n|[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", BOS)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        additional_special_tokens=SPECIALS[4:],
-        clean_up_tokenization_spaces=False,
-        model_max_length=256,
-        model_input_names=["input_ids", "attention_mask"],
-        padding_side="left",
-    )
-
-
-def build_model(vocabulary: int) -> LlamaForCausalLM:
-    """Four wide layers rather than many narrow ones: on one core each layer costs its own overhead per token."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=320,
-        intermediate_size=832,
-        num_hidden_layers=4,
-        num_attention_heads=5,
-        num_key_value_heads=5,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-    )
-    # Plain attention compiles into the step; on a CPU that is faster here than the fused kernel's backward pass.
-    config._attn_implementation = "eager"
-    return LlamaForCausalLM(config)
-
-
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write the model folder: weights in bfloat16, tokenizer, sampling settings and the hand-written files."""
-    out.mkdir(parents=True, exist_ok=True)
-    half = copy.deepcopy(model).to(torch.bfloat16)
-    half.generation_config = GenerationConfig(
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-        do_sample=True,
-        temperature=0.75,
-        top_k=40,
-        top_p=1.0,
-        max_new_tokens=96,
-    )
-    half.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)
-    for name in ("chat_template.jinja", "MODEL_CARD.md"):
-        written = ROOT / "models" / "poet" / name
-        if written.exists() and written.parent.resolve() != out.resolve():
-            shutil.copy(written, out / name)
-
-
-def endless(poems: list[Poem], rng: random.Random) -> Iterator[Poem]:
-    """The poems in a new order each time round."""
-    while True:
-        rng.shuffle(poems)
-        yield from poems
-
-
-def step_loss(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Summed cross-entropy of one micro-batch."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=ids, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
-    )
+Batch = tuple[Tensor, Tensor]
+"""Ids and labels, both (poems, width)."""
 
 
 def main() -> None:
@@ -229,49 +60,76 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
 
-    train, held = split(load_poems(fetch(args.corpus)))
-    counts = Counter(char for poem in train for line in poem.lines for char in line)
-    chars = sorted(counts, key=lambda char: (-counts[char], char))[:VOCABULARY]
-    known = set(chars)
-    train = [poem for poem in train if all(known.issuperset(line) for line in poem.lines)]
-    held = [poem for poem in held if all(known.issuperset(line) for line in poem.lines)][:800]
-    encoder = Encoder(chars, Keywords(train))
+    train, held, characters = choose_poems(args.corpus)
+    encoder = Encoder(characters, Keywords(train))
     tokenizer = build_tokenizer(encoder.tokens)
     model = build_model(len(encoder.tokens))
     size = sum(parameter.numel() for parameter in model.parameters())
     print(f"{len(train)} poems, {len(held)} held out, {len(encoder.tokens)} tokens, {size / 1e6:.2f} M parameters")
 
-    # Tang poems are a sixth of the corpus and the best of it: they come up twice as often.
-    sources = {
-        form: endless([p for p in train if p.form == form for _ in range(2 if p.tang else 1)], rng)
-        for form in STEP_POEMS
-    }
+    poems = Poems(train, encoder, rng)
     held_batches = [encoder.batch([p for p in held if p.form == form], random.Random(0)) for form in STEP_POEMS]
-    # Muon for the layers' matrices, AdamW for the embedding and the norms; one learning rate fits both.
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=args.peak, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=args.peak, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
-    ]
+    steps, seen = fit(model, poems, args.minutes, args.peak, lambda: save(model, tokenizer, args.out))
+    with torch.no_grad():
+        held_loss = sum(step_loss(model, ids, labels).item() for ids, labels in held_batches)
+    held_loss /= learnt_tokens(held_batches)
+    print(f"held-out loss {held_loss:.4f} per token, {steps} steps, {seen / 1e6:.1f} M tokens")
+    save(model, tokenizer, args.out)
+
+
+def choose_poems(corpus: Path | None) -> tuple[list[Poem], list[Poem], list[str]]:
+    """Poems to train on and held-out poems, all in the most frequent characters, and these characters."""
+    train, held = split(load_poems(fetch(corpus)))
+    counts = Counter(char for poem in train for line in poem.lines for char in line)
+    chars = sorted(counts, key=lambda char: (-counts[char], char))[:VOCABULARY]
+    known = set(chars)
+    train = [poem for poem in train if all(known.issuperset(line) for line in poem.lines)]
+    held = [poem for poem in held if all(known.issuperset(line) for line in poem.lines)][:HELD_OUT]
+    return train, held, chars
+
+
+class Poems:
+    """An endless supply of batches, one for each form. Draws all its random numbers from `rng`, in a fixed order."""
+
+    def __init__(self, poems: list[Poem], encoder: Encoder, rng: random.Random) -> None:
+        self._encoder = encoder
+        self._rng = rng
+        # Tang poems are a sixth of the corpus and the best of it: they come up twice as often.
+        self._sources = {
+            form: endless([p for p in poems if p.form == form for _ in range(2 if p.tang else 1)], rng)
+            for form in STEP_POEMS
+        }
+
+    def batches(self) -> Iterator[Batch]:
+        """What one optimiser step learns."""
+        for form, count in STEP_POEMS.items():
+            yield self._encoder.batch([next(self._sources[form]) for _ in range(count)], self._rng)
+
+
+def endless(poems: list[Poem], rng: random.Random) -> Iterator[Poem]:
+    """The poems in a new order each time round."""
+    while True:
+        rng.shuffle(poems)
+        yield from poems
+
+
+def fit(
+    model: LlamaForCausalLM, poems: Poems, minutes: float, peak: float, checkpoint: Callable[[], None]
+) -> tuple[int, int]:
+    """Train for so many minutes, calling `checkpoint` now and then; the number of steps and of tokens learnt."""
+    optimizers = build_optimizers(model, peak)
     # Compiling doubles the speed, but needs a C++ compiler.
     loss_of = torch.compile(step_loss, dynamic=False) if shutil.which("g++") else step_loss
-
-    for form in STEP_POEMS:  # outside the clock: the first call on each shape compiles it
-        loss_of(model, *encoder.batch([next(sources[form]) for _ in range(STEP_POEMS[form])], rng)).backward()
+    for ids, labels in poems.batches():  # outside the clock: the first call on each shape compiles it
+        loss_of(model, ids, labels).backward()
     model.zero_grad()
 
     start = saved = time.monotonic()
     seen, step, window = 0, 0, 0.0
-    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
-        rate = args.peak * min(1, (step + 1) / 150) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        batches = [
-            encoder.batch([next(sources[form]) for _ in range(count)], rng) for form, count in STEP_POEMS.items()
-        ]
-        tokens = sum(int((labels != -100).sum()) for _, labels in batches)
+    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+        set_learning_rate(optimizers, learning_rate(step, progress, peak))
+        batches = list(poems.batches())
+        tokens = learnt_tokens(batches)
         total = 0.0
         for ids, labels in batches:
             loss = loss_of(model, ids, labels) / tokens
@@ -287,15 +145,45 @@ def main() -> None:
             rates = f"{seen / elapsed:.0f} tok/s"
             print(f"{elapsed / 60:6.1f} min  step {step}  loss {window / 50:.4f}  {rates}", flush=True)
             window = 0.0
-        if time.monotonic() - saved > 600:
-            save(model, tokenizer, args.out)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            checkpoint()
             saved = time.monotonic()
+    return step, seen
 
-    with torch.no_grad():
-        held_loss = sum(step_loss(model, ids, labels).item() for ids, labels in held_batches)
-    held_loss /= sum(int((labels != -100).sum()) for _, labels in held_batches)
-    print(f"held-out loss {held_loss:.4f} per token, {step} steps, {seen / 1e6:.1f} M tokens")
-    save(model, tokenizer, args.out)
+
+def build_optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding and the norms; one learning rate fits both."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
+    ]
+
+
+def learning_rate(step: int, progress: float, peak: float) -> float:
+    """A short rise by steps, then a cosine to 2 % of the peak by `progress`, the share of the time that is over."""
+    return peak * min(1, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def step_loss(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+    """Summed cross-entropy of one micro-batch, ids and labels both (poems, width)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=ids, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+    )
+
+
+def learnt_tokens(batches: list[Batch]) -> int:
+    """Tokens that count in the loss."""
+    return sum(int((labels != -100).sum()) for _, labels in batches)
 
 
 if __name__ == "__main__":
