@@ -1,6 +1,6 @@
 """Serve models on this machine: a predictor for each while it is needed, and a web process in front of them.
 
-Called by scripts/run, which makes the environment first.
+scripts/run calls this, after making the environment.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import math
 import os
 import re
 import shlex
-import statistics
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from contract import Kind
 from predictor.errors import ModelError
 from predictor.loading.model_source import check_source
 from predictor.settings import NAME_PATTERN
-from scripts.local.child_process import ROOT
 from scripts.local.run_folder import RunFolder
-from scripts.local.supervisor import HOST, Ended, Served, Supervisor
+from scripts.local.served_model import ServedModel
+from scripts.local.status import print_status
+from scripts.local.supervisor import ProcessEnded, Supervisor
+from scripts.loopback import HOST
+from scripts.project import ROOT
 from wire.listener import listen
 
 EMBEDDED = ("poet", "painter")
@@ -36,33 +36,38 @@ def main() -> int:
     arguments = parse(sys.argv[1:])
     folder = RunFolder(arguments.port)
     if arguments.status:
-        return show(folder.read(), arguments.port)
+        return print_status(folder.read(), arguments.port)
     try:
-        sources = {arguments.name or Path(model).name: model for model in arguments.model}
-        kinds = {name: check_source(source) for name, source in sources.items()}
-        if not folder.hold():
-            raise OSError(f"port {arguments.port} on {HOST} is in use by {holder(folder)}")
-        listen(HOST, arguments.port).close()  # said here, before the models are loaded for nothing
-        common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
-        served = []
-        for number, (name, source) in enumerate(sources.items()):
-            if Path(source).exists():  # the servers run in another folder
-                source = str(Path(source).resolve())
-            command = [sys.executable, "-m", "predictor", "--model", source, "--name", name, *common]
-            command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
-            served.append(Served(name, kinds[name], listen(HOST, 0), folder.open_socket(number), command))
-        models = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in served})
-        web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", models, *common]
-        if arguments.idle:
-            print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
-        Supervisor(served, web, arguments.port, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
+        serve(arguments, folder)
         return 0
-    except (Ended, ModelError, OSError) as error:
+    except (ProcessEnded, ModelError, OSError) as error:
         if str(error):
             print(f"scripts/run: {error}", file=sys.stderr)
         return 1
     finally:
         folder.release()
+
+
+def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
+    """Serve until a signal; raises a ModelError for a wrong model, an OSError for a port or folder in use."""
+    sources = {arguments.name or Path(model).name: model for model in arguments.model}
+    kinds = {name: check_source(source) for name, source in sources.items()}
+    if not folder.hold():
+        raise OSError(f"port {arguments.port} on {HOST} is in use by {describe_holder(folder)}")
+    listen(HOST, arguments.port).close()  # fails here if the port is in use, before the models are loaded for nothing
+    common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
+    models = []
+    for number, (name, source) in enumerate(sources.items()):
+        if Path(source).exists():  # the servers run in another folder
+            source = str(Path(source).resolve())
+        command = [sys.executable, "-m", "predictor", "--model", source, "--name", name, *common]
+        command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
+        models.append(ServedModel(name, kinds[name], listen(HOST, 0), folder.open_notices(number), command))
+    urls = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in models})
+    web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", urls, *common]
+    if arguments.idle:
+        print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
+    Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -90,7 +95,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if not 0 <= arguments.idle < math.inf:
         parser.error(f"--idle: {arguments.idle} is no number of seconds; 0 or more are")
     arguments.model = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
-    # Folders are relative to where scripts/run was called; what is no folder there is a hub id.
+    # Paths are relative to the folder that scripts/run was called in; what does not exist there is a hub id.
     beside = [arguments.called_from / model for model in arguments.model]
     arguments.model = [
         str(path) if path.exists() else model for path, model in zip(beside, arguments.model, strict=True)
@@ -107,7 +112,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def announce(kinds: Mapping[str, Kind], port: int) -> None:
-    """Say what is served, and how to ask for it."""
+    """Print what is served, and commands that ask for it."""
     url = f"http://{HOST}:{port}/generate"
     print(f"\n{' and '.join(kinds)} {'is' if len(kinds) == 1 else 'are'} served at {url}; try\n")
     for kind in dict.fromkeys(kinds.values()):
@@ -117,29 +122,8 @@ def announce(kinds: Mapping[str, Kind], port: int) -> None:
     print("\nCtrl-C stops it.", flush=True)
 
 
-def show(state: Mapping[str, Any] | None, port: int) -> int:
-    """A line for each model; the exit status."""
-    if state is None:
-        print(f"scripts/run: nothing runs on port {port} that scripts/run has started", file=sys.stderr)
-        return 1
-    now = time.time()
-    for name, model in state["models"].items():
-        since = time.strftime("%H:%M:%S", time.localtime(model["since"]))
-        parts = [f"{name}: {model['state']} since {since}, {now - model['since']:.0f} s"]
-        if model["phase"]:
-            parts.append(model["phase"])
-        if model["state"] == "asleep" and model["wake_seconds"]:
-            parts.append(f"wakes up in {statistics.median(model['wake_seconds']):.1f} s")
-        if model["why"]:
-            parts.append(model["why"])
-        if model["retry_at"]:
-            parts.append(f"a request starts it again in {max(model['retry_at'] - now, 0):.0f} s")
-        print("; ".join(parts))
-    return 0
-
-
-def holder(folder: RunFolder) -> str:
-    """Who has the port, as far as it says so."""
+def describe_holder(folder: RunFolder) -> str:
+    """The scripts/run that has the folder and its port."""
     state = folder.read()
     if state is None:
         return "another scripts/run, which is just starting or stopping"

@@ -1,25 +1,25 @@
-"""What a scripts/run says of itself to others on this machine, in a folder for each port.
+"""The folder in which a scripts/run publishes its state to others on this machine, one for each port.
 
 `state.json` is replaced whole whenever anything in it changes. Times are seconds since 1970:
 
     {
       "pid": 4711, "port": 8080,
-      "idle_seconds": 300,               models fall asleep after so long; 0: never
+      "idle_seconds": 300,               models fall asleep after so many seconds without a request; 0: never
       "models": {
         "poet": {
           "kind": "text", "url": "http://127.0.0.1:40001",
           "state": "waking",             asleep, waking, ready or failed
           "since": 1796031907.412,       when the state began
           "phase": "importing torch",    of waking, or null
-          "why": null,                   what the latest start or predictor came to, where that was no good end
-          "retry_at": null,              when a connection may start another one, where that has not come yet
-          "wake_seconds": [4.81, 4.77]   what the latest wake-ups took, the newest last
+          "why": null,                   why the latest start failed or the latest predictor ended badly, or null
+          "retry_at": null,              when a connection may start the next one, or null if it may now
+          "wake_seconds": [4.81, 4.77]   how long the latest wake-ups took, the newest last
         }
       }
     }
 
-`failed`: it is not started before `retry_at`, and until then every request is answered 503. A predictor that came to a
-bad end may be `asleep`, too: then a connection waits for the next one.
+`failed`: the model is not started before `retry_at`, and until then every request is answered 503. A model whose
+predictor ended badly may also be `asleep`: then a connection waits for the next start.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from typing import Any
 
 
 class RunFolder:
-    """The folder of the scripts/run on one port."""
+    """The folder of the scripts/run on one port. The supervisor holds it; anybody may read it."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._home = Path(tempfile.gettempdir()) / f"shangcai-{os.getuid()}"
         self._folder = self._home / str(port)
         self._lock: int | None = None
@@ -48,7 +49,7 @@ class RunFolder:
         return self._folder / "state.json"
 
     def hold(self) -> bool:
-        """Make it ours, unless another process has it; an OSError where that cannot be done at all."""
+        """Lock the folder; False if another process has it. Raises an OSError if it cannot be made or is not safe."""
         self._home.mkdir(mode=0o700, exist_ok=True)
         status = self._home.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
@@ -63,9 +64,9 @@ class RunFolder:
         self._lock = lock
         return True
 
-    def open_socket(self, number: int) -> socket.socket:
-        """One that takes datagrams."""
-        path = self._socket(number)
+    def open_notices(self, number: int) -> socket.socket:
+        """The datagram socket to which the predictor of model `number` reports, as to systemd."""
+        path = self._notices(number)
         path.unlink(missing_ok=True)
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         receiver.bind(str(path))
@@ -74,7 +75,7 @@ class RunFolder:
         return receiver
 
     def write(self, state: dict[str, Any]) -> bool:
-        """False where that cannot be done: a disk that is full stops nobody from being served."""
+        """Replace the state file; False if that fails: a full disk must not keep models from being served."""
         new = self.state_file.with_suffix(".new")
         try:
             new.write_text(json.dumps(state, ensure_ascii=False))
@@ -84,15 +85,15 @@ class RunFolder:
         return True
 
     def read(self) -> dict[str, Any] | None:
-        """What the scripts/run on this port has written, if there is one that still runs."""
+        """The state that the scripts/run on this port has written; None if none runs."""
         with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-            probe.connect(str(self._socket(0)))  # refused where the one who took datagrams there has gone
+            probe.connect(str(self._notices(0)))  # refused if the supervisor no longer runs
             state: dict[str, Any] = json.loads(self.state_file.read_text())
             return state
         return None
 
     def release(self) -> None:
-        """Nobody runs here any more."""
+        """Remove the files and unlock the folder, if it is held."""
         if self._lock is None:
             return
         for path in [self.state_file, *self._sockets]:
@@ -100,5 +101,5 @@ class RunFolder:
         os.close(self._lock)
         self._lock = None
 
-    def _socket(self, number: int) -> Path:
+    def _notices(self, number: int) -> Path:
         return self._folder / f"notices-{number}"

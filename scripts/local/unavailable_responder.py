@@ -1,4 +1,4 @@
-"""Answers connections with a problem document, in the place of a server that cannot be started."""
+"""Answers HTTP requests with a problem document, in the place of a model that cannot be started."""
 
 from __future__ import annotations
 
@@ -11,69 +11,75 @@ from http import HTTPStatus
 from contract import problems
 from contract.problems import ProblemError
 
-SECONDS = 5.0
-"""Longest that a connection is open: for its request to come, and for the answer to be read."""
+CONNECTION_SECONDS = 5.0
+"""Longest that a connection is open, for its request to come and for the response to be read."""
 
-MOST = 100
-"""Most connections at a time; others wait."""
+MAX_CONNECTIONS = 100
+"""Most connections at a time; others wait in the kernel."""
 
 HEAD_BYTES = 65_536
+"""Longest request line and headers, all together."""
+
 _END_OF_HEAD = b"\r\n\r\n"
 
 
-class Refusals:
-    """The connections that are being answered."""
+class UnavailableResponder:
+    """The open connections. The caller runs the selector, whose keys hold what is to be called, and closes it."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._open: dict[socket.socket, _Refusal] = {}
+        self._connections: dict[socket.socket, _Connection] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._connections)
 
-    def take(self, listener: socket.socket, problem: ProblemError, now: float) -> None:
-        """Accept a connection and answer what it asks for."""
+    @property
+    def full(self) -> bool:
+        return len(self) >= MAX_CONNECTIONS
+
+    def accept(self, listener: socket.socket, problem: ProblemError, now: float) -> None:
+        """Accept a connection and answer its request; `now` is in seconds of time.monotonic."""
         try:
-            connection, _ = listener.accept()
+            client, _ = listener.accept()
         except OSError:
-            return  # it has left again, or there are too many of them
-        connection.setblocking(False)
-        self._open[connection] = _Refusal(connection, problem, now + SECONDS)
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(connection))
+            return  # the client has closed it, or there are too many open files
+        client.setblocking(False)
+        self._connections[client] = _Connection(client, problem, now + CONNECTION_SECONDS)
+        self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
 
-    def tidy(self, now: float) -> None:
-        """Close those whose time is over."""
-        for connection in [one for one, refusal in self._open.items() if now >= refusal.ends_at]:
-            self._close(connection)
+    def close_expired(self, now: float) -> None:
+        for client in [one for one, connection in self._connections.items() if now >= connection.ends_at]:
+            self._close(client)
 
     def close(self) -> None:
-        for connection in list(self._open):
-            self._close(connection)
+        for client in list(self._connections):
+            self._close(client)
 
-    def _read(self, connection: socket.socket) -> None:
-        if self._open[connection].read():
-            self._close(connection)
+    def _read(self, client: socket.socket) -> None:
+        if self._connections[client].read():
+            self._close(client)
 
-    def _close(self, connection: socket.socket) -> None:
-        del self._open[connection]
-        self._selector.unregister(connection)
-        connection.close()
+    def _close(self, client: socket.socket) -> None:
+        del self._connections[client]
+        self._selector.unregister(client)
+        client.close()
 
 
-class _Refusal:
-    def __init__(self, connection: socket.socket, problem: ProblemError, ends_at: float) -> None:
+class _Connection:
+    def __init__(self, client: socket.socket, problem: ProblemError, ends_at: float) -> None:
         self.ends_at = ends_at
-        self._connection = connection
+        self._client = client
         self._problem = problem
         self._head: bytes | None = b""
+        """None once it is complete."""
 
     def read(self) -> bool:
-        """Answer once the head of the request is there, and throw the rest away; whether that was all.
+        """Answer once the request's head has come, and discard the rest; whether the connection is to be closed.
 
-        A connection that is closed over unread data is reset, and the reset destroys the answer on its way.
+        A connection that is closed over unread data is reset, and the reset may destroy the response on its way.
         """
         try:
-            data = self._connection.recv(HEAD_BYTES)
+            data = self._client.recv(HEAD_BYTES)
         except BlockingIOError:
             return False
         except OSError:
@@ -87,13 +93,13 @@ class _Refusal:
             if _END_OF_HEAD in self._head:
                 self._head = None
                 with suppress(OSError):
-                    self._connection.sendall(response(self._problem))
-                    self._connection.shutdown(socket.SHUT_WR)
+                    self._client.sendall(encode_response(self._problem))
+                    self._client.shutdown(socket.SHUT_WR)
         return False
 
 
-def response(problem: ProblemError) -> bytes:
-    """A whole HTTP answer."""
+def encode_response(problem: ProblemError) -> bytes:
+    """A whole HTTP response, after which the connection is closed."""
     body = json.dumps(problem.document, ensure_ascii=False).encode()
     headers = {
         "Content-Type": problems.MEDIA_TYPE,

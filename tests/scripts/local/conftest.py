@@ -30,25 +30,26 @@ CHAT = "/openai/v1/chat/completions"
 
 
 class StubRun:
-    """One `stub_run.py` that has started; its stubs obey what is written to `orders`."""
+    """One `stub_run.py` that has started; its stub predictors behave as the files in `behaviours` say."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.orders = folder
+        self.behaviours = folder
         self.output = folder / "output"
-        command = [sys.executable, str(HERE / "stub_run.py"), "--port", str(self.port), "--orders", str(folder), *flags]
+        command = [sys.executable, str(HERE / "stub_run.py"), *flags]
+        command += ["--port", str(self.port), "--behaviours", str(folder)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=ROOT)
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         return self.output.read_text()
 
     def state(self, name: str = "stub-0") -> dict[str, Any]:
-        """Of a model, from the state file; with only a `state` that is none while there is no file."""
+        """Of a model, from the state file; {"state": "unknown"} while there is none."""
         written = RunFolder(self.port).read()
         model: dict[str, Any] = written["models"][name] if written else {"state": "unknown"}
         return model
@@ -56,22 +57,26 @@ class StubRun:
     def wait(self, holds: Callable[[], object]) -> None:
         deadline = time.monotonic() + DEADLINE
         while not holds():
-            assert time.monotonic() < deadline, f"{self.said}\n{self.state()}"
-            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, f"{self.printed}\n{self.state()}"
+            assert self.process.poll() is None, self.printed
             time.sleep(0.01)
+
+    def wait_until_up(self) -> None:
+        """Until web and all models have been ready once."""
+        self.wait(lambda: "all are up" in self.printed)
 
     def wait_for(self, state: str, name: str = "stub-0") -> None:
         self.wait(lambda: self.state(name)["state"] == state)
 
-    def order(self, text: str, name: str = "stub-0") -> None:
-        """What predictors that start from now on do."""
-        (self.orders / name).write_text(text)
+    def behave(self, text: str, name: str = "stub-0") -> None:
+        """What predictors that start from now on do, see stub_predictor."""
+        (self.behaviours / name).write_text(text)
 
-    def obey_no_more(self, name: str = "stub-0") -> None:
-        (self.orders / name).unlink()
+    def behave_normally(self, name: str = "stub-0") -> None:
+        (self.behaviours / name).unlink()
 
     def ask(self, prompt: str = "0 moon", name: str = "stub-0") -> httpx.Response:
-        """The model server itself."""
+        """Ask the predictor, not web."""
         body = {"model": name, "messages": [{"role": "user", "content": prompt}]}
         return httpx.post(self.state(name)["url"] + CHAT, json=body, timeout=DEADLINE)
 
@@ -89,7 +94,7 @@ class StubRun:
 
     def starts(self, name: str = "stub-0") -> int:
         """How often its predictor has been started."""
-        return len(re.findall(rf"{name}: (?:starting|waking)$", self.said, re.MULTILINE))
+        return len(re.findall(rf"{name}: (?:starting|waking)$", self.printed, re.MULTILINE))
 
     def end(self) -> int:
         with suppress(ProcessLookupError):
@@ -113,13 +118,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., StubRun]]:
         run = StubRun(folder, "--idle", str(idle), *flags)
         runs.append(run)
         if wait:
-            run.wait(lambda: "all are up" in run.said)
+            run.wait_until_up()
         return run
 
     yield begin
     for run in runs:
         run.end()
-        assert "Traceback" not in run.said, run.said
+        assert "Traceback" not in run.printed, run.printed
 
 
 def alive(pid: int) -> bool:

@@ -1,7 +1,8 @@
-"""A predictor in all that the supervisor and web see of one, but without a model: it starts in a moment.
+"""A predictor without a model, as far as the supervisor and web can tell: it starts in a moment.
 
-The door, the counting of requests and the words to the supervisor are the real ones. What is written into the file
-`--order` makes it fail: `fail WHY` like a model that cannot be loaded, `die` by SIGKILL, `leave` with status 0, `hang`.
+The HTTP server, the tracking of requests and the reports to the supervisor are the real ones. The content of the file
+`--behaviour` makes it fail: `fail WHY` like a model that cannot be loaded, `die` by SIGKILL, `leave` with status 0,
+`hang`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from predictor.loading import systemd as supervisor
+from predictor.loading import systemd
 from predictor.server.http_server import HttpServer
 from predictor.server.traffic import RequestTracker
 from wire.listener import listen
@@ -36,20 +37,20 @@ async def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--keep-alive-seconds", type=float, default=0.5)
-    parser.add_argument("--order", type=Path, required=True)
+    parser.add_argument("--behaviour", type=Path, required=True)
     arguments = parser.parse_args()
-    listener = supervisor.inherited_listener() or listen("127.0.0.1", 0)
-    supervisor.tell_phase("loading")
-    match (arguments.order.read_text() if arguments.order.exists() else "").split(maxsplit=1):
+    listener = systemd.inherited_listener() or listen("127.0.0.1", 0)
+    systemd.tell_phase("loading")
+    match (arguments.behaviour.read_text() if arguments.behaviour.exists() else "").split(maxsplit=1):
         case ["fail", why]:
-            supervisor.tell_failure(why)
+            systemd.tell_failure(why)
             return 1
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
         case ["leave"]:
             return 0
         case ["hang"]:
-            time.sleep(3600)  # noqa: ASYNC251  it hangs
+            time.sleep(3600)  # noqa: ASYNC251  hanging is what it is to do
 
     idle_seconds: float = arguments.idle_seconds or math.inf
     traffic = RequestTracker(idle_seconds)
@@ -64,17 +65,17 @@ async def main() -> int:
     )
     server = HttpServer(config, listener, leaving.set, SILENT_SECONDS)
     serving = asyncio.create_task(server.serve())
-    supervisor.tell_ready()
+    systemd.tell_ready()
     while not leaving.is_set() and not (traffic.quiet_s >= idle_seconds and server.shut_if_empty()):
         await asyncio.sleep(POLL_SECONDS)
-    supervisor.tell_leaving()
+    systemd.tell_leaving()
     server.should_exit = True
     await serving
     return 0
 
 
 async def chat(request: Request) -> Response:
-    """The prompt comes back, in two pieces, after as many seconds as it says."""
+    """Answer with the prompt, in two pieces, after the number of seconds that it begins with."""
     body = await request.json()
     prompt = body["messages"][-1]["content"]
 

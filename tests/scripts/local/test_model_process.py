@@ -1,145 +1,146 @@
-"""When a predictor is started, and what is known of it."""
+"""The states of a model process, and when a connection starts the next one."""
 
 from __future__ import annotations
 
 import signal
 
-from scripts.local.model_process import BACK_OFF_SECONDS, LEAVING_SECONDS, TRIES, WAKES, Sleeper
+from scripts.local.model_process import LEAVING_SECONDS, WAKES, ModelProcess
+from scripts.local.start_backoff import BACKOFF_SECONDS, TRIES
 
 
-def test_one_that_is_asleep_is_started_by_a_connection_and_gets_ready() -> None:
-    sleeper = Sleeper(100)
-    assert (sleeper.state, sleeper.since, sleeper.takes_connections(100)) == ("asleep", 100, True)
+def test_a_model_that_is_asleep_is_started_by_a_connection_and_becomes_ready() -> None:
+    process = ModelProcess(100)
+    assert (process.state, process.since, process.takes_connections(100)) == ("asleep", 100, True)
 
-    sleeper.start(110)
-    assert (sleeper.state, sleeper.since, sleeper.phase) == ("waking", 110, "starting")
-    assert not sleeper.takes_connections(110)  # those are its own
+    process.started(110)
+    assert (process.state, process.since, process.phase) == ("waking", 110, "starting")
+    assert not process.takes_connections(110)  # the running process accepts them
 
-    sleeper.hear({"STATUS": "importing torch"}, 112)
-    assert (sleeper.state, sleeper.since, sleeper.phase) == ("waking", 110, "importing torch")
+    process.notified({"STATUS": "importing torch"}, 112)
+    assert (process.state, process.since, process.phase) == ("waking", 110, "importing torch")
 
-    sleeper.hear({"READY": "1"}, 114.5)
-    assert (sleeper.state, sleeper.since, sleeper.phase) == ("ready", 114.5, None)
-    assert list(sleeper.wake_seconds) == [4.5]
-    assert not sleeper.takes_connections(200)
-
-
-def test_one_that_has_left_is_started_again_at_once() -> None:
-    sleeper = awake(at=1)
-    sleeper.hear({"STOPPING": "1"}, 60)
-    assert sleeper.state == "ready"  # connections wait, and the next one is not started beside it
-    assert not sleeper.takes_connections(60)
-
-    sleeper.end(0, 61)
-
-    assert (sleeper.state, sleeper.since, sleeper.why) == ("asleep", 61, None)
-    assert sleeper.takes_connections(61)
+    process.notified({"READY": "1"}, 114.5)
+    assert (process.state, process.since, process.phase) == ("ready", 114.5, None)
+    assert list(process.wake_seconds) == [4.5]
+    assert not process.takes_connections(200)
 
 
-def test_one_that_accepts_nothing_and_does_not_go_is_overdue_after_a_while() -> None:
-    sleeper = awake(at=1)
-    assert not sleeper.overdue(1000)
-    sleeper.hear({"STOPPING": "1"}, 60)
-    assert not sleeper.overdue(60 + LEAVING_SECONDS - 1)
-    assert sleeper.overdue(60 + LEAVING_SECONDS)
+def test_a_model_whose_process_left_when_idle_may_start_again_at_once() -> None:
+    process = ready(at=1)
+    process.notified({"STOPPING": "1"}, 60)
+    assert process.state == "ready"  # connections wait: no second process is started beside the first
+    assert not process.takes_connections(60)
 
-    sleeper.end(-signal.SIGKILL, 100)
-    assert not sleeper.overdue(100)
-    sleeper.start(101)
-    assert not sleeper.overdue(1000)
+    process.ended(0, 61)
+
+    assert (process.state, process.since, process.failure) == ("asleep", 61, None)
+    assert process.takes_connections(61)
+
+
+def test_a_process_that_accepts_nothing_and_does_not_end_becomes_overdue() -> None:
+    process = ready(at=1)
+    assert not process.overdue(1000)
+    process.notified({"STOPPING": "1"}, 60)
+    assert not process.overdue(60 + LEAVING_SECONDS - 1)
+    assert process.overdue(60 + LEAVING_SECONDS)
+
+    process.ended(-signal.SIGKILL, 100)
+    assert not process.overdue(100)
+    process.started(101)
+    assert not process.overdue(1000)
 
 
 def test_only_the_latest_wake_ups_are_remembered() -> None:
-    sleeper = Sleeper(0)
+    process = ModelProcess(0)
     for number in range(1, WAKES + 3):
-        sleeper.start(0)
-        sleeper.hear({"READY": "1"}, number)
-        sleeper.end(0, number)
+        process.started(0)
+        process.notified({"READY": "1"}, number)
+        process.ended(0, number)
 
-    assert list(sleeper.wake_seconds) == list(range(3, WAKES + 3))
+    assert list(process.wake_seconds) == list(range(3, WAKES + 3))
 
 
-def test_connections_wait_for_the_next_start_after_the_first_that_fail_and_are_refused_after_more() -> None:
-    sleeper = Sleeper(0)
+def test_connections_wait_after_the_first_failed_starts_and_are_refused_after_more() -> None:
+    process = ModelProcess(0)
     now = 0.0
     for failures in range(1, TRIES):
-        fail(sleeper, now)
-        assert sleeper.state == "asleep"
-        assert not sleeper.refuses(now)
-        assert not sleeper.takes_connections(now + BACK_OFF_SECONDS[failures - 1] - 0.1)
-        now += BACK_OFF_SECONDS[failures - 1]
-        assert sleeper.takes_connections(now)
+        fail(process, now)
+        assert process.state == "asleep"
+        assert not process.refuses_connections(now)
+        assert not process.takes_connections(now + BACKOFF_SECONDS[failures - 1] - 0.1)
+        now += BACKOFF_SECONDS[failures - 1]
+        assert process.takes_connections(now)
 
-    fail(sleeper, now)
+    fail(process, now)
 
-    assert (sleeper.state, sleeper.since, sleeper.why) == ("failed", now, "the folder holds no model")
-    assert sleeper.refuses(now)
-    assert sleeper.takes_connections(now)
-    now += BACK_OFF_SECONDS[TRIES - 1]
-    assert not sleeper.refuses(now)  # but started once more
-    assert sleeper.takes_connections(now)
+    assert (process.state, process.since, process.failure) == ("failed", now, "the folder holds no model")
+    assert process.refuses_connections(now)
+    assert process.takes_connections(now)
+    now += BACKOFF_SECONDS[TRIES - 1]
+    assert not process.refuses_connections(now)  # but started once more
+    assert process.takes_connections(now)
 
 
-def test_the_back_off_grows_to_a_minute_and_begins_anew_when_all_is_well() -> None:
-    sleeper = Sleeper(0)
+def test_the_backoff_grows_to_a_minute_and_starts_over_once_the_model_is_ready() -> None:
+    process = ModelProcess(0)
     now = 0.0
     waits = []
-    for _ in range(len(BACK_OFF_SECONDS) + 2):
-        fail(sleeper, now)
-        waits.append(sleeper.retry_at - now)
-        now = sleeper.retry_at
-    assert waits == [*BACK_OFF_SECONDS, 60, 60]
+    for _ in range(len(BACKOFF_SECONDS) + 2):
+        fail(process, now)
+        waits.append(process.retry_at - now)
+        now = process.retry_at
+    assert waits == [*BACKOFF_SECONDS, 60, 60]
 
-    sleeper.start(now)
-    sleeper.hear({"READY": "1"}, now)
-    assert (sleeper.state, sleeper.why) == ("ready", None)
+    process.started(now)
+    process.notified({"READY": "1"}, now)
+    assert (process.state, process.failure) == ("ready", None)
 
-    sleeper.end(-signal.SIGKILL, now)
-    assert (sleeper.state, sleeper.retry_at) == ("asleep", now + BACK_OFF_SECONDS[0])
-
-
-def test_why_it_came_to_a_bad_end_is_what_it_said_or_how_it_ended() -> None:
-    assert fail(Sleeper(0), 0).why == "the folder holds no model"
-
-    sleeper = Sleeper(0)
-    sleeper.start(0)
-    sleeper.hear({"STATUS": "importing torch"}, 0)
-    sleeper.end(-signal.SIGKILL, 0)
-    assert sleeper.why == "its predictor was ended by SIGKILL while importing torch"
-
-    sleeper.start(0)
-    sleeper.end(3, 0)
-    assert sleeper.why == "its predictor ended with status 3 while starting"
-
-    sleeper = awake(at=0)
-    sleeper.end(-signal.SIGSEGV, 9)
-    assert sleeper.why == "its predictor was ended by SIGSEGV"
+    process.ended(-signal.SIGKILL, now)
+    assert (process.state, process.retry_at) == ("asleep", now + BACKOFF_SECONDS[0])
 
 
-def test_one_that_leaves_before_it_was_ready_has_failed() -> None:
-    sleeper = Sleeper(0)
-    sleeper.start(0)
-    sleeper.end(0, 1)
-    assert sleeper.why == "its predictor ended with status 0 while starting"
-    assert not sleeper.takes_connections(1)  # or it would be started again and again
+def test_the_failure_is_what_the_process_reported_or_how_it_ended() -> None:
+    assert fail(ModelProcess(0), 0).failure == "the folder holds no model"
+
+    process = ModelProcess(0)
+    process.started(0)
+    process.notified({"STATUS": "importing torch"}, 0)
+    process.ended(-signal.SIGKILL, 0)
+    assert process.failure == "its predictor was ended by SIGKILL while importing torch"
+
+    process.started(0)
+    process.ended(3, 0)
+    assert process.failure == "its predictor ended with status 3 while starting"
+
+    process = ready(at=0)
+    process.ended(-signal.SIGSEGV, 9)
+    assert process.failure == "its predictor was ended by SIGSEGV"
 
 
-def test_what_a_start_said_is_not_held_against_the_next() -> None:
-    sleeper = fail(Sleeper(0), 0)
-    sleeper.start(10)
-    sleeper.end(-signal.SIGKILL, 10)
-    assert sleeper.why == "its predictor was ended by SIGKILL while starting"
+def test_a_process_that_exits_before_it_is_ready_has_failed() -> None:
+    process = ModelProcess(0)
+    process.started(0)
+    process.ended(0, 1)
+    assert process.failure == "its predictor ended with status 0 while starting"
+    assert not process.takes_connections(1)  # or it would be started again and again
 
 
-def awake(at: float) -> Sleeper:
-    sleeper = Sleeper(at)
-    sleeper.start(at)
-    sleeper.hear({"READY": "1"}, at)
-    return sleeper
+def test_a_reported_failure_is_forgotten_at_the_next_start() -> None:
+    process = fail(ModelProcess(0), 0)
+    process.started(10)
+    process.ended(-signal.SIGKILL, 10)
+    assert process.failure == "its predictor was ended by SIGKILL while starting"
 
 
-def fail(sleeper: Sleeper, now: float) -> Sleeper:
-    sleeper.start(now)
-    sleeper.hear({"STATUS": "the folder holds no model", "ERRNO": "1"}, now)
-    sleeper.end(1, now)
-    return sleeper
+def ready(at: float) -> ModelProcess:
+    process = ModelProcess(at)
+    process.started(at)
+    process.notified({"READY": "1"}, at)
+    return process
+
+
+def fail(process: ModelProcess, now: float) -> ModelProcess:
+    process.started(now)
+    process.notified({"STATUS": "the folder holds no model", "ERRNO": "1"}, now)
+    process.ended(1, now)
+    return process

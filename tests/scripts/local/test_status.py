@@ -1,4 +1,4 @@
-"""What scripts/run --status says."""
+"""What scripts/run --status prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scripts.local.run import show
+from scripts.local.status import print_status
 
 
 def test_the_status_is_a_line_for_each_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,14 +24,14 @@ def test_the_status_is_a_line_for_each_model(capsys: pytest.CaptureFixture[str])
         "models": {
             "poet": model | {"state": "asleep", "since": now - 61, "wake_seconds": [4.0, 5.0, 9.0]},
             "painter": model | {"state": "waking", "since": now - 2, "phase": "importing torch"},
-            "cook": model | {"state": "failed", "since": now - 9, "why": "no weights", "retry_at": now + 4},
+            "broken": model | {"state": "failed", "since": now - 9, "why": "no weights", "retry_at": now + 4},
         }
     }
-    assert show(state, 8080) == 0
-    poet, painter, cook = capsys.readouterr().out.splitlines()
+    assert print_status(state, 8080) == 0
+    poet, painter, broken = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"poet: asleep since \d\d:\d\d:\d\d, 61 s; wakes up in 5\.0 s", poet)
     assert re.fullmatch(r"painter: waking since [\d:]+, 2 s; importing torch", painter)
-    assert re.fullmatch(r"cook: failed since [\d:]+, 9 s; no weights; a request starts it again in 4 s", cook)
+    assert re.fullmatch(r"broken: failed since [\d:]+, 9 s; no weights; a request starts it again in 4 s", broken)
 
-    assert show(None, 8080) == 1
+    assert print_status(None, 8080) == 1
     assert capsys.readouterr().err == "scripts/run: nothing runs on port 8080 that scripts/run has started\n"

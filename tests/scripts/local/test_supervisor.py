@@ -1,4 +1,4 @@
-"""The supervisor with its sockets and processes: what sleeps is woken, what fails is told, what ends leaves nothing."""
+"""The supervisor with real sockets and processes: it wakes models, reports failures and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ Start = Callable[..., Any]
 def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(
     start: Start, gone: Callable[[int], bool]
 ) -> None:
-    run = start(idle=1)
+    run = start(idle=1, wait=False)
+    run.wait_for("waking")
     first = run.predictor()
+    run.wait_until_up()
     run.wait_for("asleep")
     assert gone(first)
     assert run.starts() == 1
@@ -45,13 +47,13 @@ def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(
     run.wait_for("asleep")
 
 
-def test_it_never_sleeps_with_an_idle_of_0(start: Start) -> None:
+def test_a_model_never_falls_asleep_with_idle_0(start: Start) -> None:
     run = start(idle=0)
     time.sleep(1.5)  # three times as long as the shortest idleness here
     assert run.state()["state"] == "ready"
 
 
-def test_many_who_come_at_once_start_one_predictor(start: Start) -> None:
+def test_many_simultaneous_requests_start_one_predictor(start: Start) -> None:
     run = start("--models", "2")
     run.wait_for("asleep", "stub-0")
     run.wait_for("asleep", "stub-1")
@@ -59,22 +61,22 @@ def test_many_who_come_at_once_start_one_predictor(start: Start) -> None:
         answers = list(clients.map(lambda _: run.ask(), range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert run.starts("stub-0") == 2
-    assert run.starts("stub-1") == 1  # nobody has asked the other
+    assert run.starts("stub-1") == 1  # the other one got no request
 
 
-def test_what_is_asked_through_web_wakes_the_model(start: Start) -> None:
+def test_a_request_through_web_wakes_the_model(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
     answer = httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
     assert answer.json()["text"] == "0 moon"
 
 
-def test_a_model_that_cannot_be_loaded_any_more_is_told_to_all_and_recovers(start: Start) -> None:
+def test_a_model_that_cannot_be_loaded_answers_503_everywhere_and_recovers(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("fail there is no folder /models/gone")
+    run.behave("fail there is no folder /models/gone")
 
-    answer = run.ask()  # waits for the starts that may pass
+    answer = run.ask()  # waits while starts are tried again
 
     url = run.state()["url"]
     assert answer.status_code == 503
@@ -95,29 +97,29 @@ def test_a_model_that_cannot_be_loaded_any_more_is_told_to_all_and_recovers(star
     assert through_web.headers["retry-after"]
     assert run.starts() == starts
 
-    run.obey_no_more()
+    run.behave_normally()
     run.wait(lambda: run.state()["retry_at"] is None)
     assert run.ask().status_code == 200
     assert run.state()["why"] is None
 
 
-def test_a_predictor_that_is_killed_while_it_wakes_is_started_again_for_who_waits(start: Start) -> None:
+def test_a_predictor_that_is_killed_while_it_wakes_is_started_again_for_waiting_requests(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("hang")
+    run.behave("hang")
     with ThreadPoolExecutor(3) as clients:
         asking = [clients.submit(run.ask) for _ in range(3)]
         run.wait_for("waking")
-        run.obey_no_more()
+        run.behave_normally()
         os.kill(run.predictor(), signal.SIGKILL)
         assert {one.result().status_code for one in asking} == {200}
     assert run.starts() == 3
 
 
-def test_one_that_dies_at_each_start_is_not_started_without_pause(start: Start) -> None:
+def test_a_predictor_that_dies_at_each_start_is_restarted_with_backoff(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("die")
+    run.behave("die")
     begun = time.monotonic()
     answer = run.ask()
     assert answer.json()["detail"].endswith("its predictor was ended by SIGKILL while loading")
@@ -125,15 +127,15 @@ def test_one_that_dies_at_each_start_is_not_started_without_pause(start: Start) 
     assert run.starts() == 4
 
 
-def test_one_that_leaves_without_having_served_is_not_started_without_pause(start: Start) -> None:
+def test_a_predictor_that_exits_at_each_start_is_restarted_with_backoff(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("leave")
+    run.behave("leave")
     assert run.ask().status_code == 503
     assert run.starts() == 4
 
 
-def test_a_predictor_that_dies_with_a_request_is_a_clean_problem_and_the_next_is_served(start: Start) -> None:
+def test_a_predictor_that_dies_during_a_request_is_a_502_and_the_next_request_is_served(start: Start) -> None:
     run = start(idle=5)
     with httpx.Client(base_url=run.url, timeout=60) as web, ThreadPoolExecutor(1) as clients:
         asking = clients.submit(web.post, "/generate", json={"prompt": "30 moon"})
@@ -146,22 +148,22 @@ def test_a_predictor_that_dies_with_a_request_is_a_clean_problem_and_the_next_is
         assert again.json()["text"] == "0 moon"
 
 
-@pytest.mark.parametrize("order", ["", "hang"])
-def test_killing_the_supervisor_leaves_no_process(start: Start, gone: Callable[[int], bool], order: str) -> None:
-    run = start(idle=30 if not order else 0.3)
-    if order:
+@pytest.mark.parametrize("behaviour", ["", "hang"])
+def test_killing_the_supervisor_leaves_no_process(start: Start, gone: Callable[[int], bool], behaviour: str) -> None:
+    run = start(idle=30 if not behaviour else 0.3)
+    if behaviour:
         run.wait_for("asleep")
-        run.order(order)
+        run.behave(behaviour)
         threading.Thread(target=lambda: _ignore(run.ask), daemon=True).start()
         run.wait_for("waking")
     children = run.children()
     assert len(children) == 2
     run.process.kill()
     assert all(gone(pid) for pid in children)
-    assert run.state() == {"state": "unknown"}  # and nobody takes what it has written for true
+    assert run.state() == {"state": "unknown"}  # the state file that it left is not believed
 
 
-def test_a_signal_while_all_sleep_ends_at_once(start: Start, gone: Callable[[int], bool]) -> None:
+def test_sigterm_while_all_models_are_asleep_ends_at_once(start: Start, gone: Callable[[int], bool]) -> None:
     run = start()
     run.wait_for("asleep")
     children = run.children()
@@ -169,35 +171,35 @@ def test_a_signal_while_all_sleep_ends_at_once(start: Start, gone: Callable[[int
     assert all(gone(pid) for pid in children)
 
 
-def test_a_signal_while_a_model_wakes_does_not_lose_who_waits_for_it(start: Start) -> None:
+def test_sigterm_while_a_model_wakes_still_answers_the_waiting_request(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("die")
+    run.behave("die")
     with ThreadPoolExecutor(1) as clients:
         asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
         run.wait(lambda: run.starts() == 2)
-        run.obey_no_more()
+        run.behave_normally()
         assert run.end() == 0
         assert asking.result().json()["text"] == "0 moon"
 
 
-def test_a_full_disk_keeps_nobody_from_being_served(start: Start) -> None:
+def test_a_full_disk_does_not_stop_serving(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
     limits = resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
 
     assert run.ask().status_code == 200
-    assert run.state()["state"] == "asleep"  # which is all that could be written
+    assert run.state()["state"] == "asleep"  # from before: nothing could be written since
 
     resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, limits)
     run.wait(lambda: run.state()["wake_seconds"][1:])
 
 
-def test_a_connection_that_says_nothing_does_not_keep_a_broken_model_from_telling_others(start: Start) -> None:
+def test_silent_connections_do_not_block_the_503_of_a_broken_model(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    run.order("fail no weights")
+    run.behave("fail no weights")
     run.ask()
     address = ("127.0.0.1", int(run.state()["url"].rpartition(":")[2]))
     silent = [socket.create_connection(address) for _ in range(20)]
@@ -206,13 +208,13 @@ def test_a_connection_that_says_nothing_does_not_keep_a_broken_model_from_tellin
         connection.close()
 
 
-def test_the_state_file_is_always_whole(start: Start) -> None:
+def test_the_state_file_is_always_complete(start: Start) -> None:
     run = start("--models", "2", idle=0.1)
     documents = set()
     with ThreadPoolExecutor(1) as clients:
         asking = clients.submit(lambda: [run.ask() for _ in range(5) if run.wait_for("asleep") is None])
         while not asking.done():
-            documents.add(json.dumps(run.state()))  # which could not be read if it were half
+            documents.add(json.dumps(run.state()))  # an incomplete file could not be parsed
     assert json.dumps({"state": "unknown"}) not in documents
     assert len(documents) > 5
 
@@ -225,7 +227,7 @@ def test_nothing_is_lost_in_some_cycles_of_the_hammer() -> None:
 
 
 def _established(url: str) -> bool:
-    """Whether anybody is connected there."""
+    """Whether a client is connected there."""
     port = f":{int(url.rpartition(':')[2]):04X}"
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(row[1].endswith(port) and row[3] == "01" for row in rows)

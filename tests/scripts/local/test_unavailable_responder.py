@@ -1,4 +1,4 @@
-"""The supervisor's own HTTP answers."""
+"""The supervisor's own HTTP responses, for a model that cannot be started."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import httpx
 import pytest
 
 from contract import ProblemError, problems
-from scripts.local import unavailable_responder as refusals
-from scripts.local.unavailable_responder import Refusals
+from scripts.local import unavailable_responder
+from scripts.local.unavailable_responder import UnavailableResponder
 from wire.listener import listen
 
 PROBLEM = ProblemError(problems.UNAVAILABLE, "模型 cannot be started", retry_after=3.2, phase="failed")
 
 
-class Desk:
-    """Refuses everybody, on a thread of its own."""
+class RespondingServer:
+    """Answers every request with PROBLEM, on a thread of its own."""
 
     def __init__(self) -> None:
         self.listener = listen("127.0.0.1", 0)
         self.listener.setblocking(False)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self.listener, selectors.EVENT_READ, self._take)
-        self.refusals = Refusals(self._selector)
+        self._selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        self.responder = UnavailableResponder(self._selector)
         self.errors: list[Exception] = []
-        self._over = False
+        self._stopped = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def _take(self) -> None:
-        self.refusals.take(self.listener, PROBLEM, time.monotonic())
+    def _accept(self) -> None:
+        self.responder.accept(self.listener, PROBLEM, time.monotonic())
 
     def _run(self) -> None:
-        while not self._over:
+        while not self._stopped:
             try:
                 for key, _ in self._selector.select(0.01):
                     key.data()
-                self.refusals.tidy(time.monotonic())
+                self.responder.close_expired(time.monotonic())
             except Exception as error:
                 self.errors.append(error)
 
@@ -50,20 +50,20 @@ class Desk:
         return socket.create_connection(self.listener.getsockname(), timeout=60)
 
     def close(self) -> None:
-        self._over = True
+        self._stopped = True
         self._thread.join(60)
-        self.refusals.close()
+        self.responder.close()
         self.listener.close()
         self._selector.close()
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk()
-    yield desk
-    desk.close()
-    assert desk.errors == []
-    assert len(desk.refusals) == 0
+def server() -> Iterator[RespondingServer]:
+    server = RespondingServer()
+    yield server
+    server.close()
+    assert server.errors == []
+    assert len(server.responder) == 0
 
 
 def eventually(holds: Callable[[], object]) -> None:
@@ -74,8 +74,8 @@ def eventually(holds: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_every_request_gets_the_problem(desk: Desk, method: str) -> None:
-    answer = httpx.request(method, desk.url + "/any/path", timeout=60)
+def test_every_request_gets_the_problem(server: RespondingServer, method: str) -> None:
+    answer = httpx.request(method, server.url + "/any/path", timeout=60)
     assert answer.status_code == 503
     assert answer.reason_phrase == "Service Unavailable"
     assert answer.json() == PROBLEM.document
@@ -85,30 +85,30 @@ def test_every_request_gets_the_problem(desk: Desk, method: str) -> None:
     assert answer.headers["connection"] == "close"
 
 
-def test_a_large_body_is_thrown_away_and_not_reset(desk: Desk) -> None:
-    answer = httpx.post(desk.url, content=b"x" * 20_000_000, timeout=60)
+def test_a_large_body_is_discarded_and_the_connection_is_not_reset(server: RespondingServer) -> None:
+    answer = httpx.post(server.url, content=b"x" * 20_000_000, timeout=60)
     assert answer.status_code == 503
 
 
-def test_a_head_that_comes_in_pieces_is_waited_for(desk: Desk) -> None:
-    with desk.connect() as connection:
+def test_a_head_that_comes_in_pieces_is_waited_for(server: RespondingServer) -> None:
+    with server.connect() as connection:
         for piece in (b"GET / HTTP/1.1\r\n", b"Host: test\r\n\r", b"\n"):
             connection.sendall(piece)
             time.sleep(0.05)  # so that they are pieces
         assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
-def test_who_says_too_much_or_leaves_is_let_go(desk: Desk) -> None:
-    with desk.connect() as connection:
+def test_a_connection_with_too_long_a_head_or_closed_by_the_client_is_closed(server: RespondingServer) -> None:
+    with server.connect() as connection:
         connection.sendall(b"x" * 70_000)
         assert _ended(connection)
-    desk.connect().close()
-    eventually(lambda: len(desk.refusals) == 0)
+    server.connect().close()
+    eventually(lambda: len(server.responder) == 0)
 
 
-def test_who_says_nothing_is_let_go_after_a_while(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "SECONDS", 0.2)
-    with desk.connect() as connection:
+def test_a_silent_connection_is_closed_after_a_while(server: RespondingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unavailable_responder, "CONNECTION_SECONDS", 0.2)
+    with server.connect() as connection:
         assert _ended(connection)
 
 
