@@ -1,1 +1,1 @@
-"""`scripts/bench`: how fast this machine serves, beside floors from the same run."""
+"""`scripts/bench`: how fast this machine serves, beside lower bounds from the same run."""

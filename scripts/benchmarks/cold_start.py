@@ -1,5 +1,7 @@
-"""Cold starts: from exec to the first token over HTTP, phase by phase, beside a bare script that has no server and a
-plain KServe predictor. All sides take turns, so that what else the machine does falls upon all of them alike.
+"""Cold starts: seconds from exec to the first token over HTTP, phase by phase.
+
+The contenders are the predictor, a bare script without a server, and a plain KServe predictor. They take turns, so that
+other load on the machine slows all of them alike.
 """
 
 from __future__ import annotations
@@ -20,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from scripts.benchmarks.cold_floor import PROMPT
-from scripts.benchmarks.contenders import HOST, PLAIN, ROOT
 from scripts.benchmarks.models import gemma
-from wire.listener import listen
+from scripts.loopback import HOST, free_port
+from scripts.loopback_http import client, get
+from scripts.project import ROOT
 
 POLL_SECONDS = 0.005
 
@@ -40,75 +41,79 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured: a model, how the predictor is asked for one token or step, and which sides there are."""
+class ColdStart:
+    """A model, how the predictor is asked for one token or step, and which contenders there are."""
 
     model: Callable[[], Path]
     kind: str
     instance: dict[str, Any]
     allowed: float
+    """Most that it may take, of the time of the bare script."""
+
     plain: bool
+    """Whether a plain KServe predictor can serve it, too."""
+
     slots: int | None = None
-    """What `predictor plan` has found: a start with it measures none."""
+    """As `predictor plan` has found them; a start that is given them does not measure."""
 
 
-SUBJECTS = {
-    "poet": Subject(lambda: ROOT / "models" / "poet", "text", {"max_tokens": 1}, 1.0, plain=True),
-    "gemma-270m": Subject(lambda: gemma(ROOT / "data" / "gemma-270m"), "text", {"max_tokens": 1}, 0.9, plain=True),
-    "painter": Subject(lambda: ROOT / "models" / "painter", "image", {"steps": 1}, 1.1, plain=False, slots=4),
+BENCHMARKS = {
+    "poet": ColdStart(lambda: ROOT / "models" / "poet", "text", {"max_tokens": 1}, 1.0, plain=True),
+    "gemma-270m": ColdStart(lambda: gemma(ROOT / "data" / "gemma-270m"), "text", {"max_tokens": 1}, 0.9, plain=True),
+    "painter": ColdStart(lambda: ROOT / "models" / "painter", "image", {"steps": 1}, 1.1, plain=False, slots=4),
 }
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench cold", description=__doc__)
-    parser.add_argument("--models", default=",".join(SUBJECTS), help="which to measure (all of them)")
+    parser.add_argument("--models", default=",".join(BENCHMARKS), help="which to measure (all of them)")
     parser.add_argument("--rounds", type=int, default=7, help="starts of each side; medians are printed")
     chosen = parser.parse_args(arguments)
     for name in chosen.models.split(","):
-        subject = SUBJECTS[name]
+        benchmark = BENCHMARKS[name]
         try:
-            model = subject.model()
+            model = benchmark.model()
         except ImportError as error:
             print(f"\n{name}: skipped, {error}", flush=True)
             continue
-        _measure(name, subject, model, chosen.rounds)
+        _measure(name, benchmark, model, chosen.rounds)
 
 
-def _measure(name: str, subject: Subject, model: Path, rounds: int) -> None:
-    sides: dict[str, Callable[[], Start]] = {
-        "floor": lambda: _floor(subject, model),
-        "predictor": lambda: _predictor(subject, model),
+def _measure(name: str, benchmark: ColdStart, model: Path, rounds: int) -> None:
+    contenders: dict[str, Callable[[], Start]] = {
+        "floor": lambda: _floor(benchmark, model),
+        "predictor": lambda: _predictor(benchmark, model),
     }
-    if subject.slots:
-        sides["planned"] = lambda: _predictor(subject, model, "--slots", str(subject.slots))
-    if subject.plain:
-        sides["plain KServe"] = lambda: _plain(subject, model)
-    starts: dict[str, list[Start]] = {side: [] for side in sides}
+    if benchmark.slots:
+        contenders["planned"] = lambda: _predictor(benchmark, model, "--slots", str(benchmark.slots))
+    if benchmark.plain:
+        contenders["plain KServe"] = lambda: _plain(benchmark, model)
+    starts: dict[str, list[Start]] = {contender: [] for contender in contenders}
     for number in range(rounds + 1):
-        for side, start in sides.items():
+        for contender, start in contenders.items():
             one = start()
             if number:  # the first one warms the page cache
-                starts[side].append(one)
+                starts[contender].append(one)
     load = os.getloadavg()[0]
     print(f"\n{name}: medians of {rounds} starts of each side in turn, warm page cache, load average {load:.1f}")
-    first = {side: _median(made, lambda one: one.at["first token"]) for side, made in starts.items()}
-    for side, made in starts.items():
+    first = {contender: _median(made, lambda one: one.at["first token"]) for contender, made in starts.items()}
+    for contender, made in starts.items():
         cpu = _median(made, lambda one: one.cpu)
         spread = [one.at["first token"] for one in made]
         at = ", ".join(f"{phase} {_median(made, lambda one: one.at[phase]):.2f}" for phase in made[0].at)  # noqa: B023
-        print(f"  {side:<13} seconds since exec: {at}; CPU {cpu:.2f}; {min(spread):.2f} to {max(spread):.2f}")
+        print(f"  {contender:<13} seconds since exec: {at}; CPU {cpu:.2f}; {min(spread):.2f} to {max(spread):.2f}")
         if made[0].phases:
             phases = ", ".join(f"{one} {_median(made, lambda s: s.phases[one]):.2f}" for one in made[0].phases)  # noqa: B023
             print(f"  {'':<13} phases by themselves: {phases}")
     ours = first["predictor"]
     cpu_ratio = _median(starts["predictor"], lambda s: s.cpu) / _median(starts["floor"], lambda s: s.cpu)
     ratio = ours / first["floor"]
-    print(f"  first token over HTTP: {ratio:.2f} of the floor (at most {subject.allowed}), CPU {cpu_ratio:.2f}")
-    if subject.slots:
+    print(f"  first token over HTTP: {ratio:.2f} of the floor (at most {benchmark.allowed}), CPU {cpu_ratio:.2f}")
+    if benchmark.slots:
         print(f"  first token with slots as planned: {first['planned'] / first['floor']:.2f} of the floor")
     open_share = _median(starts["predictor"], lambda s: s.at["port open"] / s.at["ready"])
     print(f"  port open: {open_share:.2f} of the time to ready (at most 0.35)")
-    if subject.plain:
+    if benchmark.plain:
         print(f"  plain KServe takes {first['plain KServe'] / ours:.2f} times as long (at least 1.5)")
     print(f"  imports by package, ms: {_imports(model)}", flush=True)
 
@@ -117,9 +122,9 @@ def _median(starts: list[Start], of: Callable[[Start], float]) -> float:
     return statistics.median(of(start) for start in starts)
 
 
-def _floor(subject: Subject, model: Path) -> Start:
+def _floor(benchmark: ColdStart, model: Path) -> Start:
     begun = time.monotonic()
-    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", subject.kind, str(model)]
+    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", benchmark.kind, str(model)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout is not None
     line = child.stdout.readline()
@@ -128,8 +133,8 @@ def _floor(subject: Subject, model: Path) -> Start:
     return Start({phase: at - begun for phase, at in json.loads(line).items()}, cpu)
 
 
-def _plain(subject: Subject, model: Path) -> Start:
-    port = _free_port()
+def _plain(benchmark: ColdStart, model: Path) -> Start:
+    port = free_port()
     options = ["--model_path", str(model), "--model_name", "m", "--http_port", str(port), "--enable_grpc", "false"]
     begun = time.monotonic()
     child = subprocess.Popen(
@@ -139,7 +144,7 @@ def _plain(subject: Subject, model: Path) -> Start:
     )
     try:
         at = {"port open": _port_opened(port, child) - begun}
-        _ask(port, subject)
+        _ask(port, benchmark)
         at["first token"] = time.monotonic() - begun
         return Start(at, _cpu_seconds(child.pid))
     finally:
@@ -147,11 +152,11 @@ def _plain(subject: Subject, model: Path) -> Start:
         child.wait(60)
 
 
-def _predictor(subject: Subject, model: Path, *more: str) -> Start:
-    port = _free_port()
+def _predictor(benchmark: ColdStart, model: Path, *more: str) -> Start:
+    port = free_port()
     flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error", *more]
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        notices.bind(f"{folder}/notices")  # told as systemd is, the server needs not be asked whether it is ready
+        notices.bind(f"{folder}/notices")  # so that the server need not be polled until it is ready
         notices.settimeout(300)
         begun = time.monotonic()
         child = subprocess.Popen(
@@ -165,7 +170,7 @@ def _predictor(subject: Subject, model: Path, *more: str) -> Start:
             while notices.recv(4096) != b"READY=1":
                 pass
             at["ready"] = time.monotonic() - begun
-            _ask(port, subject)
+            _ask(port, benchmark)
             at["first token"] = time.monotonic() - begun
             return Start(at, _cpu_seconds(child.pid), _phases(port))
         finally:
@@ -173,20 +178,21 @@ def _predictor(subject: Subject, model: Path, *more: str) -> Start:
             child.wait(60)
 
 
-def _ask(port: int, subject: Subject) -> None:
-    body = {"instances": [{"prompt": PROMPT, **subject.instance}]}
+def _ask(port: int, benchmark: ColdStart) -> None:
+    body = {"instances": [{"prompt": PROMPT, **benchmark.instance}]}
     url = f"http://{HOST}:{port}/v1/models/m:predict"
-    httpx.post(url, json=body, timeout=300, trust_env=False, verify=PLAIN).raise_for_status()
+    with client() as http:
+        http.post(url, json=body).raise_for_status()
 
 
 def _phases(port: int) -> dict[str, float]:
-    told = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60, trust_env=False, verify=PLAIN).text
-    found = re.findall(r'^shangcai_cold_start_phase_seconds\{phase="(.+)"\} (\S+)', told, re.MULTILINE)
+    metrics = get(f"http://{HOST}:{port}/metrics").text
+    found = re.findall(r'^shangcai_cold_start_phase_seconds\{phase="(.+)"\} (\S+)', metrics, re.MULTILINE)
     return {phase: float(seconds) for phase, seconds in found}
 
 
 def _port_opened(port: int, child: subprocess.Popen[bytes]) -> float:
-    """When somebody listens there."""
+    """The time at which the port is first open, of time.monotonic."""
     while child.poll() is None:
         with socket.socket() as client:
             if client.connect_ex((HOST, port)) == 0:
@@ -195,20 +201,14 @@ def _port_opened(port: int, child: subprocess.Popen[bytes]) -> float:
     raise RuntimeError(f"{child.args!r} has ended with status {child.returncode}")
 
 
-def _free_port() -> int:
-    with listen(HOST, 0) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 def _cpu_seconds(pid: int) -> float:
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _imports(model: Path) -> str:
-    """Of one more start, under `-X importtime`."""
-    port = _free_port()
+    """The ten slowest packages of one more start, under `-X importtime`."""
+    port = free_port()
     flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen([sys.executable, "-X", "importtime", "-m", "predictor", *flags], cwd=ROOT, stderr=log)

@@ -1,14 +1,8 @@
-"""Who writes the texts in scripts/bench: raw generate, transformers' own batching manager, and each part of ours."""
+"""What scripts/bench compares at writing texts: raw `generate`, transformers' own batching, the engine, the servers."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,40 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from contract import Kind
-from wire.listener import listen
-
-ROOT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.1"
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used: httpx would read all certificates for each client
+from scripts.benchmarks.request_shapes import RequestShape, prompt
+from scripts.benchmarks.servers import Server
+from scripts.loopback_http import async_client
 
 
 @dataclass
-class Run:
-    """One text: seconds to its first token and to its end, and its tokens."""
+class WrittenText:
+    """Seconds to the first token and to the end, and the number of tokens."""
 
     first_s: float
     total_s: float
     tokens: int
 
 
-Ask = Callable[[int, int], Coroutine[Any, Any, Run]]
-"""Write a text number i of n tokens."""
+WriteText = Callable[[int, int], Coroutine[Any, Any, WrittenText]]
+"""Write text number i of n tokens."""
 
 
-async def together(ask: Ask, lengths: list[int]) -> list[Run]:
-    return await asyncio.gather(*(ask(number, length) for number, length in enumerate(lengths)))
+async def write_together(write: WriteText, lengths: list[int]) -> list[WrittenText]:
+    """Texts of so many tokens each, all at once."""
+    return await asyncio.gather(*(write(number, length) for number, length in enumerate(lengths)))
 
 
-def prompt(number: int) -> str:
-    return f"第{number}首 {random.Random(number).choice('春夏秋冬')}天的{random.Random(number + 99).choice('山水花月')}"
+def on_own_thread(work: Callable[[], Any]) -> Any:
+    """Run on a thread that ends afterwards, and give its result.
 
-
-def in_passing(work: Callable[[], Any]) -> Any:
-    """Run on a thread that ends. OpenMP keeps a pool for every thread that has computed, and once the pools hold more
-    threads than there are cores, libgomp lets all of them sleep between operations: half the speed on small models."""
+    OpenMP keeps a pool for every thread that has computed. Once the pools hold more threads than there are cores,
+    libgomp lets all of them sleep between operations, which halves the speed of small models.
+    """
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()
@@ -58,25 +47,18 @@ def in_passing(work: Callable[[], Any]) -> Any:
     return results[0]
 
 
-# What transformers does by itself
-
-
 def load(model: Path, dtype: str) -> Any:
+    """A Checkpoint of predictor.text."""
     from predictor.text.checkpoint import load_checkpoint
 
     return load_checkpoint(str(model), "auto", dtype, lambda _: None)
 
 
-def encode(checkpoint: Any, number: int) -> list[int]:
-    ids: list[int] = checkpoint.encode(({"role": "user", "content": prompt(number)},))
-    return ids
-
-
 def generate(checkpoint: Any, lengths: list[int]) -> None:
-    """One static batch: every text as long as the longest."""
+    """transformers' `generate`, one static batch: every text is as long as the longest."""
     import torch
 
-    prompts = [encode(checkpoint, number) for number in range(len(lengths))]
+    prompts = [_encode(checkpoint, number) for number in range(len(lengths))]
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(one)) + one for one in prompts])
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
@@ -85,8 +67,8 @@ def generate(checkpoint: Any, lengths: list[int]) -> None:
 
 
 @contextmanager
-def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]]:
-    """transformers' continuous batching, with a cache of our size and without streaming: as light as it can be."""
+def transformers_manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]]:
+    """transformers' continuous batching, with a cache of our size and without streaming, which costs it least."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     page = 256
@@ -97,7 +79,7 @@ def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]
 
     def write(lengths: list[int]) -> None:
         for number, length in enumerate(lengths):
-            batching.add_request(encode(checkpoint, number), max_new_tokens=length)
+            batching.add_request(_encode(checkpoint, number), max_new_tokens=length)
         done = 0
         while done < len(lengths):
             result = batching.get_result(timeout=60)
@@ -109,130 +91,54 @@ def manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list[int]], None]
     batching.stop(block=True)
 
 
-# Ours
+def _encode(checkpoint: Any, number: int) -> list[int]:
+    ids: list[int] = checkpoint.encode(({"role": "user", "content": prompt(number)},))
+    return ids
 
 
 @contextmanager
-def engine(model: Path, dtype: str, slots: int) -> Iterator[Ask]:
+def batched_engine(model: Path, dtype: str, slots: int) -> Iterator[WriteText]:
+    """Our engine, without a server."""
     from contract.request import Sampling
     from predictor.engine.events import TextFinished, Token
     from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine
 
-    server = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)
-    in_passing(lambda: server.load(lambda _: None))
+    engine = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)
+    on_own_thread(lambda: engine.load(lambda _: None))
 
-    async def ask(number: int, tokens: int) -> Run:
+    async def write(number: int, tokens: int) -> WrittenText:
         begun = time.perf_counter()
         task = TextTask(({"role": "user", "content": prompt(number)},), Sampling(max_tokens=tokens))
         first = 0.0
-        async for event in await server.submit(task):
+        async for event in await engine.submit(task):
             if isinstance(event, Token):
                 first = first or time.perf_counter() - begun
             elif isinstance(event, TextFinished):
-                return Run(first, time.perf_counter() - begun, event.completion_tokens)
+                return WrittenText(first, time.perf_counter() - begun, event.completion_tokens)
         raise AssertionError
 
-    yield ask
-    server.close()
+    yield write
+    engine.close()
 
 
-@contextmanager
-def predictor(model: Path, dtype: str, slots: int) -> Iterator[Server]:
-    flags = ["--model", str(model), "--name", "m", "--dtype", dtype, "--max-concurrency", str(slots)]
-    with process("predictor", [*flags, "--quiet-seconds", "0"], "/v2/health/ready") as server:
-        yield server
+def over_http(server: Server, shape: RequestShape) -> WriteText:
+    """Through a server, streamed, each on a connection of its own."""
 
-
-@contextmanager
-def web(upstream: str, kind: Kind = "text") -> Iterator[Server]:
-    models = json.dumps({"m": {"url": upstream, "kind": kind}})
-    with process("web", ["--models", models], "/healthz") as server:
-        yield server
-
-
-@dataclass
-class Server:
-    """A process that answers at `url`."""
-
-    url: str
-    pid: int
-
-    @property
-    def resident_bytes(self) -> int:
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@contextmanager
-def process(module: str, flags: list[str], ready: str) -> Iterator[Server]:
-    with listen(HOST, 0) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), "--log-level", "error", *flags]
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ)
-    try:
-        server = Server(f"http://{HOST}:{port}", child.pid)
-        _wait(server.url + ready)
-        yield server
-    finally:
-        child.terminate()
-        child.wait(60)
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, trust_env=False, verify=PLAIN).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError(url)
-
-
-def _chat(number: int, tokens: int, stream: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": prompt(number)}]}
-    body |= {"max_tokens": tokens, "stream": stream}
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    return body
-
-
-def _order(number: int, tokens: int, stream: bool) -> dict[str, Any]:
-    return {"prompt": prompt(number), "max_tokens": tokens, "stream": stream}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How a text or a picture is asked for over HTTP: `body` of a number, its tokens or steps, and whether to stream.
-    In a stream, `running` is part of the line that says that it is being made, `token` of that of every token or step.
-    """
-
-    path: str
-    body: Callable[[int, int, bool], dict[str, Any]]
-    running: str
-    token: str
-
-
-CHAT = Shape("/openai/v1/chat/completions", _chat, '"role":"assistant"', '"delta":{"content":')
-ORDER = Shape("/generate", _order, '"state":"running"', '{"text":')
-
-
-def over_http(server: Server, shape: Shape) -> Ask:
-    async def ask(number: int, tokens: int) -> Run:
+    async def write(number: int, tokens: int) -> WrittenText:
         begun = time.perf_counter()
         first = 0.0
         written = 0
         async with (
-            httpx.AsyncClient(timeout=600, trust_env=False, verify=PLAIN) as client,
+            async_client() as client,
             client.stream("POST", server.url + shape.path, json=shape.body(number, tokens, True)) as response,
         ):
             response.raise_for_status()
             async for line in response.aiter_lines():
-                if not first and shape.token in line:
+                if not first and shape.progressed in line:
                     first = time.perf_counter() - begun
                 if '"completion_tokens":' in line:
                     written = int(line.split('"completion_tokens":')[1].split(",")[0].rstrip("}"))
-        return Run(first, time.perf_counter() - begun, written)
+        return WrittenText(first, time.perf_counter() - begun, written)
 
-    return ask
+    return write

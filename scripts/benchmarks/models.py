@@ -1,4 +1,4 @@
-"""Models to measure with: made once, then kept in the folder `data`, which git ignores."""
+"""The models that benchmarks measure: made once, then kept in the folder `data`, which git ignores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ VOCABULARY = 4096
 
 
 def random_model(folder: Path) -> Path:
-    """A Llama of 5 million random parameters whose tokens are bytes and numbers: all that takes time is the server."""
+    """A Llama of 5 million random parameters whose tokens are bytes and numbers.
+
+    It is so fast that the time of a generation is mostly that of the server.
+    """
     if (folder / "config.json").exists():
         return folder
     import torch
@@ -55,3 +58,15 @@ def gemma(folder: Path) -> Path:
     gguf.unlink()
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     return folder
+
+
+def without_end(source: Path, target: Path) -> Path:
+    """A copy of the model in a new folder, without an end-of-sequence token and greedy by default."""
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).symlink_to(path.resolve())
+    config = json.loads((source / "generation_config.json").read_text())
+    config = {key: value for key, value in config.items() if key in ("bos_token_id", "pad_token_id")}
+    (target / "generation_config.json").unlink()
+    (target / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [-1], "do_sample": False}))
+    return target

