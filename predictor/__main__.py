@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from contract.request import Kind
 from predictor.errors import ModelError
 from predictor.loading import systemd
-from predictor.loading.cpu_quota import limit_threads
 from predictor.loading.deferred_imports import deferring
 from predictor.loading.model_source import check_source
 from predictor.loading.startup import Startup, process_age
+from predictor.loading.thread_limit import limit_threads
 from predictor.settings import Settings
 from wire.listener import listen
 from wire.settings import read_settings
@@ -100,7 +100,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
 def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:
     from predictor.events.deduplication import Deduplicator
     from predictor.events.progress import ProgressPublisher
-    from predictor.events.replies import ReplyBuilder
+    from predictor.events.reply_builder import ReplyBuilder
     from predictor.events.subscriber import EventSubscriber
 
     source = settings.source

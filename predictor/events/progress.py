@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from contract.cloudevents import ACCEPTED, PROGRESS, Acceptance, CloudEvent, GenerationProgress, now
 from contract.request import Kind
 from predictor.engine.events import EngineEvent, EventListener, Progress, Started, Token
-from predictor.events.replies import about
+from predictor.events.reply_builder import about
 from predictor.loading.startup import Startup
 from wire.cloudevents import write_event
 

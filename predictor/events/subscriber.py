@@ -16,9 +16,9 @@ from contract.cloudevents import CANCELLED, COMPLETED, EVENT_TYPES, MODEL, REQUE
 from contract.problems import ProblemError, invalid_field
 from predictor import metrics
 from predictor.events.deduplication import Deduplicator
+from predictor.events.generation import EventGeneration
 from predictor.events.progress import ProgressPublisher
-from predictor.events.replies import ReplyBuilder
-from predictor.events.run import EventGeneration
+from predictor.events.reply_builder import ReplyBuilder
 from predictor.protocols.model import GenerationModel, all_of
 from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event

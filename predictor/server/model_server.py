@@ -38,7 +38,7 @@ from predictor.protocols import error_documents
 from predictor.protocols.model import GenerationModel, TextModel
 from predictor.protocols.openai_text import models_router, text_router
 from predictor.server.http_server import HttpServer
-from predictor.server.traffic import RequestTracker
+from predictor.server.request_tracker import RequestTracker
 from wire.guard import LAST_SECONDS, RequestGuard
 
 log = logging.getLogger(__name__)

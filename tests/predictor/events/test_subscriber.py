@@ -32,7 +32,7 @@ from contract.cloudevents import (
     now,
 )
 from predictor.events.deduplication import Deduplicator
-from predictor.events.replies import ReplyBuilder
+from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import BATCHED, STRUCTURED, Mode, read_events, write_batch, write_event

@@ -16,7 +16,7 @@ from PIL import Image
 from contract import PictureResult, Problem
 from contract.cloudevents import ACCEPTED, CANCELLED, COMPLETED, FAILED, PROGRESS, REQUESTED, CloudEvent
 from predictor.events.progress import ProgressPublisher
-from predictor.events.replies import ReplyBuilder
+from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
 from wire.artifacts import Artifacts
 from wire.cloudevents import read_events, write_event

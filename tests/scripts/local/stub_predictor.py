@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from predictor.loading import systemd
 from predictor.server.http_server import HttpServer
-from predictor.server.traffic import RequestTracker
+from predictor.server.request_tracker import RequestTracker
 from wire.listener import listen
 
 POLL_SECONDS = 0.01

@@ -16,7 +16,7 @@ from contract.request import GenerationRequest, check_fits
 from contract.result import PictureResult, TextResult
 from predictor.engine.generation import Generation
 from predictor.events.progress import ProgressPublisher
-from predictor.events.replies import ReplyBuilder, subject_of
+from predictor.events.reply_builder import ReplyBuilder, subject_of
 from predictor.protocols.model import GenerationModel
 from wire.cloudevents import is_json
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.loading.cpu_quota import cpu_quota, limit_threads
+from predictor.loading.thread_limit import cpu_quota, limit_threads
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,7 +84,7 @@ def test_what_the_operator_says_counts(tmp_path: Path, monkeypatch: pytest.Monke
 def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
     program = """if True:
         import os, sys
-        from predictor.loading import cpu_quota
+        from predictor.loading import thread_limit
 
         class Torch:
             def find_spec(self, name, *_):
@@ -93,7 +93,7 @@ def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
                     os._exit(0)
 
         os.sched_getaffinity = lambda _: range(8)
-        cpu_quota.cpu_quota = lambda _: 3.5
+        thread_limit.cpu_quota = lambda _: 3.5
         sys.meta_path.insert(0, Torch())
         from predictor.__main__ import main
         main()
