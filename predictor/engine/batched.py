@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from predictor.engine.admission import Admission
 from predictor.engine.base import Engine, shutting_down
-from predictor.engine.scheduler import Scheduler
+
+if TYPE_CHECKING:  # it imports torch, and the port is open before that
+    from predictor.engine.scheduler import Scheduler
 
 
 class BatchedEngine(Engine):
