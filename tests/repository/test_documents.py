@@ -17,6 +17,7 @@ from wire.cloudevents import read_events
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for place in ("", "docs/", "models/*/", ".github/") for path in ROOT.glob(f"{place}*.md"))
+ROOMS = ("contract", "deploy", "docs", "knative", "kserve", "models", "predictor", "scripts", "tests", "web", "wire")
 README = ROOT / "README.md"
 CHINESE = ROOT / "README.zh-CN.md"
 
@@ -84,6 +85,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not other.exists() or (anchor and anchor not in anchors(other)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """But for what has been, which the changelog and the table of old and new names are about."""
+    named = set(re.findall(rf"(?<=`)(?:{'|'.join(ROOMS)})/[\w./-]+(?=[` ])", page.read_text()))
+    named.discard("deploy/mine")  # the reader's copy of a combination
+    if page.name not in ("architecture.md", "CHANGELOG.md"):
+        assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_the_readme_fits_on_a_page_and_has_a_twin_in_chinese() -> None:
