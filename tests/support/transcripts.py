@@ -37,7 +37,7 @@ class Answer:
 def read_transcripts(page: Path) -> list[Transcript]:
     """All commands of a page that ask SERVER for a generation and show the answer."""
     blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
-    pairs = [re.match(r"\$ (curl .*)\n((?:.*\n)*)", block) for block in blocks]
+    pairs = [re.match(r"\$ (curl (?:.*\\\n)*.*)\n((?:.*\n)*)", block) for block in blocks]
     return [
         Transcript(page.name, pair[1], pair[2].rstrip("\n"))
         for pair in pairs
