@@ -1,6 +1,6 @@
 """Build the container images with whatever there is for it: docker, podman or buildah.
 
-Called by scripts/build-images. Runs on a bare Python: who builds images needs none of what goes into them.
+scripts/build-images calls this. Runs on a bare Python: what goes into the images need not be installed.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.cluster.commands import Failure
+from scripts.project import ROOT, version
+
 IMAGES = ("web", "predictor")
 TOOLS = ("docker", "podman", "buildah")
 
 
-class Failure(Exception):
-    """Something that the caller can mend; said in one line."""
-
-
 @dataclass(frozen=True)
 class Layer:
-    """What a step of a Dockerfile added, in bytes."""
+    """What a step of a Dockerfile added; the size is in bytes."""
 
     size: int
     step: str
@@ -57,13 +54,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Build the images of web and predictor.",
         epilog="What stands behind -- goes to the tool's build command, such as -- --volume /wheels:/wheels:ro",
     )
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     parser.add_argument("image", nargs="*", help=f"{' or '.join(IMAGES)} (default: both)")
     parser.add_argument("--tool", choices=TOOLS, help="what to build with (default: the first of them that works)")
     parser.add_argument(
         "--prefix", default="shangcai", help="registry and folder of their names (default: %(default)s)"
     )
-    parser.add_argument("--tag", default=project["version"], help="(default: the version, %(default)s)")
+    parser.add_argument("--tag", default=version(), help="(default: the version, %(default)s)")
     parser.add_argument("--base", help="image to build on: a Debian with Python 3.11 to 3.13 and its venv")
     parser.add_argument("--torch-index", help="package index to take torch from, such as that of its CPU builds")
     parser.add_argument(
@@ -81,12 +77,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     host = arguments.prefix.partition("/")[0]
     if arguments.push and host != "localhost" and not {".", ":"} & set(host):
         parser.error(f"--push: {arguments.prefix} is in no registry of yours; --prefix names one")
-    arguments.version = project["version"]
+    arguments.version = version()
     return arguments, argv[split + 1 :]
 
 
 def find_tool(wanted: str | None) -> str:
-    """The first tool that works; docker is often a client without its engine."""
+    """The first tool that works, since docker is often a client without its engine; raises a Failure if none does."""
     reasons = []
     for tool in [wanted] if wanted else TOOLS:
         if shutil.which(tool) is None:
@@ -103,7 +99,7 @@ def find_tool(wanted: str | None) -> str:
 
 
 def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[str]) -> str:
-    """Build one image and return its name."""
+    """Build one image; its name. Raises a Failure."""
     name = f"{arguments.prefix}/{image}:{arguments.tag}"
     values = {
         "BASE": arguments.base,
@@ -124,7 +120,7 @@ def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[
 
 
 def revision() -> str:
-    """The commit, if there is a repository, and git to ask it."""
+    """The commit; empty if this is no repository or git is not installed."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -147,7 +143,7 @@ def output(command: list[str]) -> str:
 
 
 def layers(tool: str, name: str) -> Iterator[Layer]:
-    """Of an image, those of its base first."""
+    """The layers of an image, those of its base first."""
     if tool != "buildah":
         history = output(
             [tool, "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", name]

@@ -1,6 +1,6 @@
 """Remove the cluster that cluster-up made, and nothing else.
 
-Called by scripts/cluster-down.
+scripts/cluster-down calls this. Runs on a bare Python.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import argparse
 import shlex
 import sys
 
-from scripts.cluster.local_cluster import KINDS, Commands, Failure, find_cluster
+from scripts.cluster.commands import Commands, Failure
+from scripts.cluster.local_cluster import KINDS, find_cluster
 
 
 def main() -> int:

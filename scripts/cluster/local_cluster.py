@@ -1,79 +1,24 @@
-"""What cluster-up and cluster-down share: commands that end in time, and the clusters that kind and minikube make."""
+"""The clusters that kind and minikube make on this machine, in a container of docker or podman."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
-import signal
-import subprocess
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass
+
+from scripts.cluster.commands import Commands, find_tool
 
 MADE_BY = "shangcai.ai/made-by"
 PORT = "shangcai.ai/port"
-"""Labels of the nodes that cluster-up makes, written as they are made: what lacks them is somebody else's."""
+"""Labels that cluster-up gives its nodes as it makes them. A cluster without them is somebody else's."""
 
 NODE_PORT = 31080
-"""Where Kourier listens on the node; the node's container passes on a port of this machine to it."""
-
-QUESTION_SECONDS = 30.0
-
-
-class Failure(Exception):
-    """Something that the caller can mend; said in one line."""
+"""Where Kourier listens on the node; the node's container forwards a port of this machine to it."""
 
 
 @dataclass(frozen=True)
-class Commands:
-    """Runs commands, or only prints them when `dry`."""
-
-    dry: bool = False
-
-    def run(self, argv: list[str], what: str, seconds: float, stdin: str = "", shown: bool = False) -> str:
-        """Run a command that must succeed within `seconds`; what it printed, unless that is `shown` to the user."""
-        if self.dry:
-            print(f"{shlex.join(argv)} <<'END'\n{stdin.rstrip()}\nEND" if stdin else shlex.join(argv))
-            return ""
-        try:
-            status, output, errors = execute(argv, seconds, stdin, shown)
-        except subprocess.TimeoutExpired:
-            raise Failure(f"{what}: `{shlex.join(argv)}` took longer than {seconds:.0f} s") from None
-        except OSError as error:
-            raise Failure(f"{what}: {argv[0]} cannot be started: {error}") from None
-        if status:
-            said = (errors.strip() or output.strip() or "its lines above say why").splitlines()[-1]
-            raise Failure(f"{what}: `{shlex.join(argv)}` ended with {status}: {said}")
-        return output
-
-    def ask(self, argv: list[str]) -> str | None:
-        """What a command says that changes nothing; None where it fails. Not asked in a dry run: nothing is there."""
-        if self.dry:
-            return None
-        with suppress(subprocess.TimeoutExpired, OSError):
-            status, output, _ = execute(argv, QUESTION_SECONDS)
-            return None if status else output
-        return None
-
-
-def execute(argv: list[str], seconds: float, stdin: str = "", shown: bool = False) -> tuple[int, str, str]:
-    """Exit status, output and errors. What outlives `seconds` is ended with all that it has started."""
-    into = None if shown else subprocess.PIPE
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=into, stderr=into, text=True, start_new_session=True)
-    try:
-        output, errors = process.communicate(stdin, max(seconds, 0.1))
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
-    return process.returncode, output or "", errors or ""
-
-
-@dataclass(frozen=True)
-class Cluster(ABC):
+class LocalCluster(ABC):
     """A cluster of one node on this machine, in a container of `engine`."""
 
     commands: Commands
@@ -83,18 +28,18 @@ class Cluster(ABC):
     @property
     @abstractmethod
     def context(self) -> str:
-        """What kubectl calls it."""
+        """Its name among kubectl's contexts."""
 
     @abstractmethod
     def exists(self) -> bool: ...
 
     @abstractmethod
     def create(self, port: int, seconds: float) -> None:
-        """Make it, with a port of this machine for Kourier."""
+        """Make it, with Kourier at `port` of this machine; raises a Failure."""
 
     @abstractmethod
     def load(self, archive: str, seconds: float) -> None:
-        """Bring images onto its node."""
+        """Load the images of a tar archive into its node; raises a Failure."""
 
     @abstractmethod
     def removal(self) -> list[str]:
@@ -113,7 +58,7 @@ class Cluster(ABC):
         return self.commands.ask(self.kubectl("get", "--raw", "/readyz")) is not None
 
 
-class Kind(Cluster):
+class Kind(LocalCluster):
     kubernetes = "1.34.0"
     image = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
     """Of the release notes of kind 0.30.0; later ones run it as well."""
@@ -150,7 +95,7 @@ nodes:
         return ["kind", "delete", "cluster", "--name", self.name]
 
 
-class Minikube(Cluster):
+class Minikube(LocalCluster):
     @property
     def context(self) -> str:
         return self.name
@@ -176,25 +121,15 @@ class Minikube(Cluster):
         return ["minikube", "delete", "-p", self.name]
 
 
-KINDS: dict[str, type[Cluster]] = {"kind": Kind, "minikube": Minikube}
+KINDS: dict[str, type[LocalCluster]] = {"kind": Kind, "minikube": Minikube}
 ENGINES = ("docker", "podman")
 
 
-def find(tools: tuple[str, ...], dry: bool) -> str:
-    """The first of these that is on the PATH."""
-    for tool in tools:
-        if shutil.which(tool):
-            return tool
-    if dry:
-        return tools[0]
-    raise Failure(f"{' or '.join(tools)} is needed, and {'neither is' if len(tools) > 1 else 'it is not'} on the PATH")
-
-
-def find_cluster(commands: Commands, name: str, wanted: str | None) -> Cluster:
-    """The cluster of that name, made or to be made with what there is on this machine."""
-    find(("kubectl",), commands.dry)
-    tool = find((wanted,) if wanted else tuple(KINDS), commands.dry)
-    engine = find(ENGINES, commands.dry)
+def find_cluster(commands: Commands, name: str, wanted: str | None) -> LocalCluster:
+    """The cluster of that name, which may not exist yet; raises a Failure if a tool for it is not on the PATH."""
+    find_tool(("kubectl",), commands.dry)
+    tool = find_tool((wanted,) if wanted else tuple(KINDS), commands.dry)
+    engine = find_tool(ENGINES, commands.dry)
     if tool == "kind" and engine == "podman":
         os.environ.setdefault("KIND_EXPERIMENTAL_PROVIDER", "podman")
     return KINDS[tool](commands, name, engine)

@@ -1,6 +1,6 @@
 """Say whether a cluster has what an overlay needs, or whether a deployed address works.
 
-Called by scripts/doctor. Runs on a bare Python, and asks the cluster through kubectl.
+scripts/doctor calls this. Runs on a bare Python, and asks the cluster through kubectl.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import shutil
 import sys
 from pathlib import Path
 
-from scripts.cluster.doctor import address_checks as smoke
-from scripts.cluster.doctor import checks
-from scripts.cluster.doctor.cluster_state import Unreachable, View
-from scripts.cluster.doctor.requirements import Unreadable, read
+from scripts.cluster.doctor import address_checks, checks
+from scripts.cluster.doctor.cluster_state import ClusterState, Unreachable
+from scripts.cluster.doctor.manifests import Unreadable, render
+from scripts.cluster.doctor.requirements import Requirements
+from scripts.project import ROOT
 
 
 def main() -> int:
     arguments = parse()
     if arguments.url:
-        return 0 if smoke.run(arguments.url, arguments.host, arguments.timeout) else 1
+        return 0 if address_checks.run(arguments.url, arguments.host, arguments.timeout) else 1
     try:
         if shutil.which("kubectl") is None:
             raise Unreachable("kubectl is needed, and it is not on the PATH")
@@ -32,7 +33,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/doctor",
-        description="Say of a cluster what it lacks for the manifests of an overlay, and how to mend that; or try a "
+        description="Say of a cluster what it lacks for the manifests of an overlay, and how to fix that; or try a "
         "deployed address. Changes nothing. Ends with 0 if nothing is wrong.",
     )
     parser.add_argument("--overlay", default="deploy/gpu", help="what is to be deployed (default: %(default)s)")
@@ -51,15 +52,13 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
 def examine(overlay: str, context: str | None) -> int:
+    """Print all findings; the exit status."""
     wrong = 0
-    for finding in checks.examine(View(context), read(overlay)):
-        wrong += finding.mark == "wrong"
-        mend = f" — {finding.mend}" if finding.mend else ""
-        print(f"{finding.mark:<6} {finding.what}{mend}", flush=True)
+    for finding in checks.examine(ClusterState(context), Requirements(render(overlay))):
+        wrong += finding.verdict == "wrong"
+        fix = f" — {finding.fix}" if finding.fix else ""
+        print(f"{finding.verdict:<6} {finding.text}{fix}", flush=True)
     print("nothing is wrong" if not wrong else f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
     return 1 if wrong else 0
 

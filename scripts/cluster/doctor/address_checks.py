@@ -1,4 +1,4 @@
-"""Try a deployed address: health, description, a text, a stream, a picture, a mistake; with how long each took."""
+"""Tries a deployed address: health, models, OpenAPI, a text, a stream, a picture and a mistake, each with its time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ PAUSE_SECONDS = 2.0
 
 
 class Fault(Exception):
-    """What is wrong with an answer; said in one line."""
+    """What is wrong with an answer, told in one line."""
 
 
 @dataclass
 class Answer:
+    """A response whose body is not read yet, and when its request was sent."""
+
     response: HTTPResponse
     begun: float
 
@@ -34,7 +36,7 @@ class Answer:
             raise Fault(f"status {self.response.status} and no JSON: {body[:120]!r}") from None
 
 
-class Smoke:
+class AddressChecks:
     def __init__(self, url: str, host: str | None, seconds: float) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         self.base = parts.path.rstrip("/")
@@ -45,8 +47,11 @@ class Smoke:
         self.deadline = time.monotonic() + seconds
         self.kinds: dict[str, str] = {}
 
-    def tries(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """(name, what to do): each returns what it got, or raises a Fault."""
+    def all(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """Names and checks. A check returns what to print, or raises a Fault, OSError, HTTPException or ValueError.
+
+        The models that `models` finds decide which checks follow.
+        """
         yield "health", self.health
         yield "models", self.models
         yield "openapi", self.openapi
@@ -58,7 +63,7 @@ class Smoke:
         yield "mistake", self.mistake
 
     def health(self) -> str:
-        """Wait for it, as for a cold start; what cannot be reached at all is a Fault at the deadline."""
+        """Wait until it answers 200, as after a cold start, but not beyond the deadline."""
         while True:
             try:
                 answer = self.ask("GET", "/healthz")
@@ -136,7 +141,7 @@ class Smoke:
         return "400 that names prompt and tone"
 
     def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Answer:
-        """Headers have arrived; a body as large as that of a stream is still to be read."""
+        """Send a request and wait for the response's headers; the caller reads the body."""
         begun = time.monotonic()
         left = self.deadline - begun
         if left <= 0:
@@ -148,6 +153,7 @@ class Smoke:
         return Answer(connection.getresponse(), begun)
 
     def expect(self, answer: Answer, status: int) -> Any:
+        """The JSON of a response with that status; raises a Fault for another one."""
         document = answer.document()
         if answer.response.status != status:
             detail = document.get("detail") or document.get("title") if isinstance(document, dict) else document
@@ -156,15 +162,15 @@ class Smoke:
 
 
 def run(url: str, host: str | None, seconds: float) -> bool:
-    """Try everything and print it; whether all was well."""
-    smoke = Smoke(url, host, seconds)
-    well = True
-    for name, attempt in smoke.tries():
+    """Run all checks within so many seconds and print the results; whether all passed."""
+    checks = AddressChecks(url, host, seconds)
+    passed = True
+    for name, attempt in checks.all():
         try:
             print(f"ok     {name}: {attempt()}", flush=True)
         except (Fault, OSError, HTTPException, ValueError) as error:
-            well = False
+            passed = False
             print(f"wrong  {name}: {error or type(error).__name__}", flush=True)
-            if name == "health":  # nothing else could be better
+            if name == "health":  # the others would fail, too
                 break
-    return well
+    return passed

@@ -1,40 +1,26 @@
-"""What a cluster says through kubectl, and what can be found in it."""
+"""The state of a cluster, asked for through kubectl."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from scripts.cluster.doctor.requirements import Document
+from scripts.cluster.doctor.manifests import Document
 
 KUBECTL_SECONDS = 10.0
 
-SETTINGS = "kubectl apply --server-side --force-conflicts --field-manager=shangcai -k knative/cluster"
-"""What mends a setting of Knative."""
-
-Mark = Literal["ok", "wrong", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    mark: Mark
-    what: str
-    mend: str = ""
-
 
 class Unreachable(Exception):
-    """The cluster does not answer; said in one line."""
+    """The cluster does not answer, told in one line."""
 
 
-class NotThere(Exception):
-    """What was asked for is not there, or may not be seen; said in one line."""
+class NotFound(Exception):
+    """An object does not exist or may not be read, told in one line."""
 
 
-class View:
-    """Questions to the API server."""
+class ClusterState:
+    """Answers of the API server. All methods raise an Unreachable if it gives none."""
 
     def __init__(self, context: str | None) -> None:
         timeout = f"--request-timeout={KUBECTL_SECONDS:.0f}s"
@@ -42,6 +28,7 @@ class View:
         self._config_maps: dict[str, dict[str, dict[str, str]]] = {}
 
     def text(self, *arguments: str) -> str:
+        """What a kubectl prints; raises a NotFound if it fails."""
         try:
             ended = subprocess.run(
                 [*self.base, *arguments],
@@ -53,7 +40,7 @@ class View:
         except subprocess.TimeoutExpired:
             raise Unreachable(f"`kubectl {' '.join(arguments)}` was not answered in {KUBECTL_SECONDS:.0f} s") from None
         if ended.returncode:
-            raise NotThere((ended.stderr.strip() or ended.stdout.strip() or "no reason given").splitlines()[-1])
+            raise NotFound((ended.stderr.strip() or ended.stdout.strip() or "no reason given").splitlines()[-1])
         return ended.stdout
 
     def json(self, *arguments: str) -> Any:
@@ -67,40 +54,25 @@ class View:
         return found
 
     def allowed(self, verb: str, resource: str, namespace: str) -> bool:
-        """Whether whoever asks may; kubectl ends with 1 where not."""
+        """Whether the user may; if not, kubectl ends with 1."""
         try:
             return self.text("auth", "can-i", verb, resource, "-n", namespace).strip() == "yes"
-        except NotThere:
+        except NotFound:
             return False
 
     def deployments(self, namespace: str) -> list[Document]:
         return self.items("deployments", "-n", namespace)
 
     def config_maps(self, namespace: str) -> dict[str, dict[str, str]]:
-        """Their data by their names; asked for once."""
+        """Their data by their names; asked for only once."""
         if namespace not in self._config_maps:
             items = self.items("configmaps", "-n", namespace)
             self._config_maps[namespace] = {item["metadata"]["name"]: item.get("data") or {} for item in items}
         return self._config_maps[namespace]
 
 
-def at_least(name: str, version: str, minimum: tuple[int, ...]) -> Finding:
-    wanted = ".".join(map(str, minimum))
-    if (found := numbers(version)) is None:
-        return Finding("note", f"{name} does not say which version it is ({version or 'no label'}); {wanted} is needed")
-    if found < minimum:
-        return Finding("wrong", f"{name} {version} is too old; {wanted} is needed", f"upgrade {name}")
-    return Finding("ok", f"{name} {version}")
-
-
-def numbers(version: str) -> tuple[int, ...] | None:
-    """1.21 of v1.21.1; None of devel."""
-    match = re.match(r"v?(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else None
-
-
 def version_of(deployment: Document) -> str:
-    """By Knative's label; KServe's manifests have only the image's tag."""
+    """From the label that Knative sets, or from the image's tag, which is all that KServe's manifests have."""
     label: str = (deployment["metadata"].get("labels") or {}).get("app.kubernetes.io/version", "")
     containers = deployment["spec"]["template"]["spec"]["containers"]
     image: str = next((item["image"] for item in containers if item["name"] == "manager"), "").partition("@")[0]
@@ -108,7 +80,7 @@ def version_of(deployment: Document) -> str:
 
 
 def available(deployment: Document) -> bool:
-    """Whether one of its pods runs, or none is wanted."""
+    """Whether at least one of its pods is available, or none is wanted."""
     wanted: int = deployment["spec"].get("replicas", 1)
     running: int = deployment.get("status", {}).get("availableReplicas", 0)
     return running > 0 or wanted == 0

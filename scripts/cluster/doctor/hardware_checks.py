@@ -1,22 +1,25 @@
-"""Whether nodes and volumes have what an overlay needs."""
+"""Whether there are the nodes, devices and volumes that an overlay requires."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scripts.cluster.doctor.cluster_state import Finding, NotThere, View
-from scripts.cluster.doctor.requirements import Document, Needs, Pod
+from scripts.cluster.doctor.cluster_state import ClusterState, NotFound
+from scripts.cluster.doctor.finding import Finding
+from scripts.cluster.doctor.manifests import Document
+from scripts.cluster.doctor.pods import Pod
+from scripts.cluster.doctor.requirements import Requirements
 
 
-def storage(view: View, needs: Needs) -> Iterator[Finding]:
-    if not needs.claims:
+def storage(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    if not required.claims:
         return
-    classes = {item["metadata"]["name"]: item for item in view.items("storageclasses")}
+    classes = {item["metadata"]["name"]: item for item in cluster.items("storageclasses")}
     mark = "storageclass.kubernetes.io/is-default-class"
     default = [
         name for name, item in classes.items() if (item["metadata"].get("annotations") or {}).get(mark) == "true"
     ]
-    for owner, name in needs.claims:
+    for owner, name in required.claims:
         if name is None and not default:
             yield Finding("wrong", f"there is no default StorageClass, and {owner} names none", f"annotate one: {mark}")
         elif name is not None and name not in classes:
@@ -25,34 +28,34 @@ def storage(view: View, needs: Needs) -> Iterator[Finding]:
             yield Finding("ok", f"{owner} has the StorageClass {name or default[0]}")
 
 
-def runtime_classes(view: View, needs: Needs) -> Iterator[Finding]:
-    for name, owner in needs.runtime_classes.items():
+def runtime_classes(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    for name, owner in required.runtime_classes.items():
         try:
-            view.get("runtimeclass", name)
+            cluster.get("runtimeclass", name)
             yield Finding("ok", f"the RuntimeClass {name} is there")
-        except NotThere:
-            mend = "install NVIDIA's GPU operator, or take runtimeClassName out where the runtime is the default"
-            yield Finding("wrong", f"there is no RuntimeClass {name}, which {owner} wants", mend)
+        except NotFound:
+            fix = "install NVIDIA's GPU operator, or take runtimeClassName out where the runtime is the default"
+            yield Finding("wrong", f"there is no RuntimeClass {name}, which {owner} wants", fix)
 
 
-def devices(view: View, needs: Needs) -> Iterator[Finding]:
-    wanted = [(pod, name, amount) for pod in needs.pods for name, amount in pod.devices().items()]
+def devices(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    wanted = [(pod, name, amount) for pod in required.pods for name, amount in pod.devices().items()]
     if not wanted:
         return
-    nodes = view.items("nodes")
+    nodes = cluster.items("nodes")
     totals: dict[str, int] = {}
     for pod, name, amount in wanted:
         totals[name] = totals.get(name, 0) + amount
         offering = [node for node in nodes if count(node, name)]
         if not offering:
-            mend = "install the device plugin; where an autoscaler adds such nodes, this is no fault"
-            yield Finding("wrong", f"no node offers {name}, of which {pod.owner} wants {amount}", mend)
+            fix = "install the device plugin; where an autoscaler adds such nodes, this is no fault"
+            yield Finding("wrong", f"no node offers {name}, of which {pod.owner} wants {amount}", fix)
         elif not any(count(node, name) >= amount for node in offering):
             yield Finding("wrong", f"no node offers the {amount} {name} that {pod.owner} wants", "take larger nodes")
         elif not any(tolerated(pod, node) for node in offering if count(node, name) >= amount):
             taints = {taint["key"] for node in offering for taint in node["spec"].get("taints") or []}
-            mend = f"tolerate {', '.join(sorted(taints))} in the overlay"
-            yield Finding("wrong", f"{pod.owner} does not tolerate the taints of the nodes with {name}", mend)
+            fix = f"tolerate {', '.join(sorted(taints))} in the overlay"
+            yield Finding("wrong", f"{pod.owner} does not tolerate the taints of the nodes with {name}", fix)
         else:
             yield Finding("ok", f"a node offers {name} to {pod.owner}")
     for name, total in totals.items():
@@ -67,7 +70,7 @@ def count(node: Document, resource: str) -> int:
 
 
 def tolerated(pod: Pod, node: Document) -> bool:
-    """Whether the pod may run on a node with these taints (soft ones do not matter)."""
+    """Whether the pod tolerates the node's taints, except PreferNoSchedule."""
     taints = [taint for taint in node["spec"].get("taints") or [] if taint["effect"] != "PreferNoSchedule"]
     return all(any(tolerates(item, taint) for item in pod.spec.get("tolerations") or []) for taint in taints)
 

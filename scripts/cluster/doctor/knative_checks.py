@@ -1,17 +1,19 @@
-"""Whether Knative has what an overlay needs."""
+"""Whether Knative is installed and set up as an overlay requires."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scripts.cluster.doctor.cluster_state import SETTINGS, Finding, View, at_least, available, version_of
-from scripts.cluster.doctor.requirements import Needs, Pod
+from scripts.cluster.doctor.cluster_state import ClusterState, available, version_of
+from scripts.cluster.doctor.finding import APPLY_SETTINGS, Finding, at_least
+from scripts.cluster.doctor.pods import Pod
+from scripts.cluster.doctor.requirements import Requirements
 
 SERVING_MINIMUM = (1, 19)
 """1.16.1 to 1.18 end the pods of the old revision before those of the new one run (knative/serving#15889)."""
 
 EVENTING_MINIMUM = (1, 17)
-"""Served EventType v1beta3 and EventPolicy for a while by then."""
+"""It serves EventType v1beta3 and EventPolicy, which came some versions earlier."""
 
 GATEWAYS = {
     "kourier.ingress.networking.knative.dev": ("kourier-system", "kourier"),
@@ -21,57 +23,57 @@ GATEWAYS = {
 """The Service through which each ingress class is reached."""
 
 NO_REGISTRIES = ("kind.local", "ko.local", "dev.local")
-"""Names of images that were loaded into nodes; what Knative passes over by itself."""
+"""Registries of images that were loaded into nodes. Knative by default does not ask them for digests."""
 
 BROKERS = {
     "MTChannelBasedBroker": "mt-broker-ingress",
     "Kafka": "kafka-broker-receiver",
     "RabbitMQBroker": "rabbitmq-broker-controller",
 }
-"""The Deployment in knative-eventing without which a Broker of that class takes nothing."""
+"""The Deployment in knative-eventing without which a Broker of that class accepts no event."""
 
 
-def serving(view: View, _needs: Needs) -> Iterator[Finding]:
-    yield from running(view, "Knative Serving", "knative-serving", "controller", SERVING_MINIMUM)
+def serving(cluster: ClusterState, _required: Requirements) -> Iterator[Finding]:
+    yield from running(cluster, "Knative Serving", "knative-serving", "controller", SERVING_MINIMUM)
 
 
-def ingress_class(view: View) -> str:
-    network = view.config_maps("knative-serving").get("config-network", {})
-    # The second is how it was spelt in former times, the last is what Knative takes without a word.
+def ingress_class(cluster: ClusterState) -> str:
+    network = cluster.config_maps("knative-serving").get("config-network", {})
+    # The second is the former spelling, the last is Knative's default.
     return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
 
 
-def ingress(view: View, _needs: Needs) -> Iterator[Finding]:
-    name = ingress_class(view)
+def ingress(cluster: ClusterState, _required: Requirements) -> Iterator[Finding]:
+    name = ingress_class(cluster)
     if name not in GATEWAYS:
         yield Finding("note", f"the ingress class is {name}; whether it runs is not known here")
         return
     namespace, service = GATEWAYS[name]
     label = f"kubernetes.io/service-name={service}"
-    slices = view.items("endpointslices", "-n", namespace, "-l", label)
+    slices = cluster.items("endpointslices", "-n", namespace, "-l", label)
     endpoints = [endpoint for item in slices for endpoint in item.get("endpoints") or []]
     if any(endpoint.get("conditions", {}).get("ready") for endpoint in endpoints):
         yield Finding("ok", f"the ingress {name} runs")
     else:
-        mend = f"install it, or name another in config-network; look at: kubectl get pods -n {namespace}"
-        yield Finding("wrong", f"the ingress {name} does not run: nothing ready behind {service} in {namespace}", mend)
+        fix = f"install it, or name another in config-network; look at: kubectl get pods -n {namespace}"
+        yield Finding("wrong", f"the ingress {name} does not run: nothing ready behind {service} in {namespace}", fix)
 
 
-def domain(view: View, _needs: Needs) -> Iterator[Finding]:
-    """Without one Knative gives addresses within the cluster only."""
-    domains = [name for name in view.config_maps("knative-serving").get("config-domain", {}) if name != "_example"]
+def domain(cluster: ClusterState, _required: Requirements) -> Iterator[Finding]:
+    """Without a domain, Knative gives Services only addresses within the cluster."""
+    domains = [name for name in cluster.config_maps("knative-serving").get("config-domain", {}) if name != "_example"]
     if domains:
         yield Finding("ok", f"Services get addresses below {' and '.join(domains)}")
     else:
         patch = """'{"data": {"example.com": ""}}'"""
-        mend = f"kubectl patch configmap/config-domain -n knative-serving --type merge -p {patch}"
-        yield Finding("wrong", "config-domain names no domain: web gets no address outside of the cluster", mend)
+        fix = f"kubectl patch configmap/config-domain -n knative-serving --type merge -p {patch}"
+        yield Finding("wrong", "config-domain names no domain: web gets no address outside of the cluster", fix)
 
 
-def serving_settings(view: View, needs: Needs) -> Iterator[Finding]:
-    maps = view.config_maps("knative-serving")
-    pods = [pod for pod in needs.pods if pod.knative]
-    for flag, owner in needs.flags.items():
+def serving_settings(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    maps = cluster.config_maps("knative-serving")
+    pods = [pod for pod in required.pods if pod.knative]
+    for flag, owner in required.flags.items():
         yield flag_finding("knative-serving", maps.get("config-features", {}), flag, owner)
     yield from autoscaler(maps.get("config-autoscaler", {}), pods)
     yield from defaults(maps.get("config-defaults", {}), pods)
@@ -86,7 +88,7 @@ def autoscaler(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
     elif begin_at_zero:
         owner = begin_at_zero[0].owner
         what = f"config-autoscaler: allow-zero-initial-scale is not true, and {owner} begins with no pod"
-        yield Finding("wrong", what, SETTINGS)
+        yield Finding("wrong", what, APPLY_SETTINGS)
     if settings.get("enable-scale-to-zero", "true").lower() != "true":
         yield Finding("wrong", "config-autoscaler: enable-scale-to-zero is not true: nothing goes to sleep", "set it")
 
@@ -110,7 +112,7 @@ def defaults(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
 def deployment(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
     if any(pod.devices() for pod in pods) and settings.get("pod-is-always-schedulable", "false") != "true":
         what = "config-deployment: pod-is-always-schedulable is not true: a pod that waits for a GPU counts as failed"
-        yield Finding("note", what, SETTINGS)
+        yield Finding("note", what, APPLY_SETTINGS)
     skipped = settings.get("registries-skipping-tag-resolving", ",".join(NO_REGISTRIES)).split(",")
     hosts = {container["image"].partition("/")[0] for pod in pods for container in pod.containers}
     for host in sorted(hosts & set(NO_REGISTRIES) - set(skipped)):
@@ -118,13 +120,13 @@ def deployment(settings: dict[str, str], pods: list[Pod]) -> Iterator[Finding]:
         yield Finding("wrong", what, f"add {host} to it")
 
 
-def eventing(view: View, needs: Needs) -> Iterator[Finding]:
-    yield from running(view, "Knative Eventing", "knative-eventing", "eventing-controller", EVENTING_MINIMUM)
-    features = view.config_maps("knative-eventing").get("config-features", {})
-    for flag, owner in needs.eventing_flags.items():
+def eventing(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    yield from running(cluster, "Knative Eventing", "knative-eventing", "eventing-controller", EVENTING_MINIMUM)
+    features = cluster.config_maps("knative-eventing").get("config-features", {})
+    for flag, owner in required.eventing_flags.items():
         yield flag_finding("knative-eventing", features, flag, owner)
-    deployments = {item["metadata"]["name"]: item for item in view.deployments("knative-eventing")}
-    for name in needs.broker_classes:
+    deployments = {item["metadata"]["name"]: item for item in cluster.deployments("knative-eventing")}
+    for name in required.broker_classes:
         wanted = BROKERS.get(name)
         if wanted is None:
             yield Finding("note", f"whether there are Brokers of class {name or 'the default one'} is not known here")
@@ -132,13 +134,15 @@ def eventing(view: View, needs: Needs) -> Iterator[Finding]:
             yield Finding("ok", f"Brokers of class {name} are served")
         else:
             state = "does not run" if wanted in deployments else "is not there"
-            mend = "install Knative's broker of that class, or look at: kubectl get pods -n knative-eventing"
-            yield Finding("wrong", f"Brokers of class {name} are not served: {wanted} {state}", mend)
+            fix = "install Knative's broker of that class, or look at: kubectl get pods -n knative-eventing"
+            yield Finding("wrong", f"Brokers of class {name} are not served: {wanted} {state}", fix)
 
 
-def running(view: View, name: str, namespace: str, controller: str, minimum: tuple[int, ...]) -> Iterator[Finding]:
-    """The version of a controller, and whether all that was installed with it runs."""
-    deployments = view.deployments(namespace)
+def running(
+    cluster: ClusterState, name: str, namespace: str, controller: str, minimum: tuple[int, int]
+) -> Iterator[Finding]:
+    """The version of a controller, and whether all Deployments of its namespace run."""
+    deployments = cluster.deployments(namespace)
     found = [item for item in deployments if item["metadata"]["name"] == controller]
     if not found:
         yield Finding("wrong", f"{name} is not there: no Deployment {controller} in {namespace}", f"install {name}")
@@ -156,4 +160,4 @@ def flag_finding(namespace: str, features: dict[str, str], flag: str, owner: str
     value = features.get(flag, "disabled").lower()
     if value in ("enabled", "allowed"):
         return Finding("ok", f"config-features: {flag} is {value}")
-    return Finding("wrong", f"config-features in {namespace}: {flag} is {value}, and {owner} needs it", SETTINGS)
+    return Finding("wrong", f"config-features in {namespace}: {flag} is {value}, and {owner} needs it", APPLY_SETTINGS)

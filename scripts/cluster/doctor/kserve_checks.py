@@ -1,24 +1,26 @@
-"""Whether KServe has what an overlay needs."""
+"""Whether KServe is installed and set up as an overlay requires."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 
-from scripts.cluster.doctor.cluster_state import Finding, NotThere, View, at_least, available, numbers, version_of
+from scripts.cluster.doctor.cluster_state import ClusterState, NotFound, available, version_of
+from scripts.cluster.doctor.finding import Finding, at_least, major_minor
 from scripts.cluster.doctor.knative_checks import ingress_class
-from scripts.cluster.doctor.requirements import KNATIVE_MODES, Document, Needs
+from scripts.cluster.doctor.manifests import Document
+from scripts.cluster.doctor.requirements import KNATIVE_MODES, Requirements
 
 KSERVE_MINIMUM = (0, 16)
-"""The first to know the modes Knative and Standard by these names (kserve/kserve#4608)."""
+"""The first in which the modes are called Knative and Standard (kserve/kserve#4608)."""
 
-NO_ISTIO_NEEDED = (0, 17)
-"""KServe that passes over a missing VirtualService (kserve/kserve#4985)."""
+ISTIO_OPTIONAL = (0, 17)
+"""The first that works where VirtualService is not served (kserve/kserve#4985)."""
 
 
-def kserve(view: View, needs: Needs) -> Iterator[Finding]:
+def kserve(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     name = "kserve-controller-manager"
-    found = [item for item in view.deployments("kserve") if item["metadata"]["name"] == name]
+    found = [item for item in cluster.deployments("kserve") if item["metadata"]["name"] == name]
     if not found:
         yield Finding("wrong", f"KServe is not there: no Deployment {name} in kserve", "install KServe")
         return
@@ -28,37 +30,37 @@ def kserve(view: View, needs: Needs) -> Iterator[Finding]:
         yield Finding("wrong", f"KServe's controller {name} does not run", "look at: kubectl get pods -n kserve")
     config = {
         key: json.loads(value)
-        for key, value in view.config_maps("kserve").get("inferenceservice-config", {}).items()
+        for key, value in cluster.config_maps("kserve").get("inferenceservice-config", {}).items()
         if key in ("deploy", "ingress", "localModel")
     }
     if not config:
         yield Finding("wrong", "the ConfigMap inferenceservice-config in kserve is not there", "install KServe anew")
     default = config.get("deploy", {}).get("defaultDeploymentMode", "Knative")
-    if needs.without_mode and default not in KNATIVE_MODES:
-        what = f"the default mode is {default}, and {', '.join(needs.without_mode)} name none"
+    if required.without_mode and default not in KNATIVE_MODES:
+        what = f"the default mode is {default}, and {', '.join(required.without_mode)} name none"
         yield Finding("wrong", what, "annotate them with serving.kserve.io/deploymentMode: Knative")
-    if needs.uses_knative:
-        yield from istio(ingress_class(view), config.get("ingress", {}), version)
-    if needs.of("serving.kserve.io", "LocalModelCache") and not config.get("localModel", {}).get("enabled"):
+    if required.uses_knative:
+        yield from istio(ingress_class(cluster), config.get("ingress", {}), version)
+    if required.of("serving.kserve.io", "LocalModelCache") and not config.get("localModel", {}).get("enabled"):
         what = "inferenceservice-config: localModel.enabled is not true, and there are LocalModelCaches"
         yield Finding("wrong", what, "set it, with the jobNamespace for downloads")
-    uris = [uri for pod in needs.pods for uri in pod.storage_uris() if not uri.startswith(("pvc://", "oci://"))]
-    if uris and not view.items("clusterstoragecontainers.serving.kserve.io"):
+    uris = [uri for pod in required.pods for uri in pod.storage_uris() if not uri.startswith(("pvc://", "oci://"))]
+    if uris and not cluster.items("clusterstoragecontainers.serving.kserve.io"):
         what = f"there is no ClusterStorageContainer, which would fetch {uris[0]}"
         yield Finding("wrong", what, "apply kserve-cluster-resources.yaml of KServe's release")
-    if any(pod.annotations.get("serving.kserve.io/autoscalerClass") == "keda" for pod in needs.pods):
+    if any(pod.annotations.get("serving.kserve.io/autoscalerClass") == "keda" for pod in required.pods):
         try:
-            view.text("get", "--raw", "/apis/keda.sh/v1alpha1")
+            cluster.text("get", "--raw", "/apis/keda.sh/v1alpha1")
             yield Finding("ok", "KEDA is there")
-        except NotThere:
+        except NotFound:
             yield Finding("wrong", "ScaledObject of keda.sh/v1alpha1 is not served", "install KEDA")
 
 
 def istio(name: str, ingress: Document, version: str) -> Iterator[Finding]:
-    """KServe makes VirtualServices of Istio unless it is told not to."""
+    """KServe creates Istio's VirtualServices unless it is told not to."""
     if name.startswith("istio") or ingress.get("disableIstioVirtualHost"):
         return
     what = f"inferenceservice-config: ingress.disableIstioVirtualHost is not true, and the ingress is {name}"
-    needed = (numbers(version) or NO_ISTIO_NEEDED) < NO_ISTIO_NEEDED
-    mend = "set it; until then KServe's controller " + ("fails" if needed else "names an address that is none")
-    yield Finding("wrong" if needed else "note", what, mend)
+    needed = (major_minor(version) or ISTIO_OPTIONAL) < ISTIO_OPTIONAL
+    fix = "set it; until then KServe's controller " + ("fails" if needed else "names an address that is none")
+    yield Finding("wrong" if needed else "note", what, fix)
