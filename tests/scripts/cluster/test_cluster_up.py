@@ -1,5 +1,4 @@
-"""scripts/cluster-up and scripts/cluster-down with kind, kubectl and the others played by programs that write down
-how they were called."""
+"""scripts/cluster-up: its calls of kind, kubectl and the others, and what it prints."""
 
 from __future__ import annotations
 
@@ -12,68 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.scripts.cluster.kubectl_answers import changes, deployment, item, namespace_with
+
 ROOT = Path(__file__).parents[3]
-WEB = "http://web.shangcai.127.0.0.1.sslip.io"
 IMAGES = ["dev.local/shangcai/web:0.1.0", "dev.local/shangcai/predictor:0.1.0"]
 
 Line = Callable[[subprocess.CompletedProcess[str]], str]
-
-
-def node(port: int) -> dict[str, Any]:
-    return {"items": [{"metadata": {"labels": {"shangcai.ai/made-by": "cluster-up", "shangcai.ai/port": str(port)}}}]}
-
-
-def deployment(name: str, available: int = 1, generation: int = 1) -> dict[str, Any]:
-    status = {"observedGeneration": 1, "updatedReplicas": available, "availableReplicas": available}
-    return {"metadata": {"name": name, "generation": generation}, "spec": {"replicas": 1}, "status": status}
-
-
-def thing(kind: str, name: str, ready: str, reason: str = "") -> dict[str, Any]:
-    condition = {"type": "Ready", "status": ready, "reason": reason}
-    return {"kind": kind, "metadata": {"name": name}, "status": {"conditions": [condition]}}
-
-
-def marked(mark: str) -> dict[str, Any]:
-    return {"metadata": {"annotations": {"shangcai.ai/cluster-up": mark}}}
-
-
-@pytest.fixture
-def bare(machine: Any) -> Any:
-    """A machine with the tools and no cluster, on which everything goes well."""
-    machine.have("kind", "kubectl", "docker", "curl")
-    machine.answer("get namespace", errors="not found", status=1)
-    machine.answer("get deployments", {"items": [deployment("controller")]})
-    machine.answer("get configmap inferenceservice-config", {"data": {"ingress": '{"urlScheme": "http"}'}})
-    machine.answer("image inspect", "sha256:1\nsha256:2\n")
-    machine.answer("get services.serving.knative.dev,", {"items": [thing("Service", "web", "True")]})
-    machine.answer("get services.serving.knative.dev web", WEB)
-    machine.answer("curl", {"text": "昨夜春风恶，\n今朝雨作泥。"})
-    return machine
-
-
-@pytest.fixture
-def finished(bare: Any) -> Any:
-    """The same machine after cluster-up."""
-    bare.answer("kind get clusters", "other\nshangcai\n")
-    bare.answer("get nodes", node(8080))
-    for namespace, mark in (
-        ("cert-manager", "cert-manager 1.17.0"),
-        ("knative-serving", "Knative Serving 1.21.1"),
-        ("kourier-system", "Kourier 1.21.0"),
-        ("knative-eventing", "Knative Eventing 1.21.1"),
-        ("kserve", "KServe 0.21.0"),
-        ("kube-system", "sha256:1 sha256:2"),
-    ):
-        bare.answer(f"get namespace {namespace}", marked(mark))
-    return bare
-
-
-def changes(calls: list[str]) -> list[str]:
-    """Calls that change something, without the context."""
-    questions = (" get ", "image inspect", "profile list")
-    return [
-        call.replace(" --context kind-shangcai", "") for call in calls if not any(part in call for part in questions)
-    ]
 
 
 def test_a_bare_machine_gets_everything_in_order(bare: Any) -> None:
@@ -114,17 +57,17 @@ def test_a_bare_machine_gets_everything_in_order(bare: Any) -> None:
     for call, start in zip(short, starts, strict=True):
         assert call.startswith(start)
     assert "今朝雨作泥。" in ended.stdout
-    assert f"scripts/doctor --url http://127.0.0.1:8080 --host {WEB.removeprefix('http://')}" in ended.stdout
+    assert "scripts/doctor --url http://127.0.0.1:8080 --host web.shangcai.127.0.0.1.sslip.io" in ended.stdout
 
 
-def test_the_rest_of_what_kserve_is_told_about_ingress_stays(bare: Any) -> None:
+def test_other_ingress_settings_of_kserve_are_kept(bare: Any) -> None:
     bare.run("cluster-up")
     [call] = [call for call in bare.calls if "patch configmap inferenceservice-config" in call]
     patch = json.loads(call.split(" -p ")[1])
     assert json.loads(patch["data"]["ingress"]) == {"urlScheme": "http", "disableIstioVirtualHost": True}
 
 
-def test_the_cluster_says_who_made_it_and_where_it_listens(bare: Any) -> None:
+def test_the_node_is_labelled_with_its_maker_and_port(bare: Any) -> None:
     bare.run("cluster-up", "--port", "9090")
     config = bare.stdin("kind create cluster")
     assert "shangcai.ai/made-by: cluster-up" in config
@@ -146,14 +89,14 @@ def test_run_again_it_skips_what_is_done_and_says_so(finished: Any) -> None:
 
 
 def test_another_version_of_a_component_is_replaced(finished: Any) -> None:
-    finished.answer("get namespace kserve", marked("KServe 0.17.0"))
+    finished.answer("get namespace kserve", namespace_with("KServe 0.17.0"))
     ended = finished.run("cluster-up")
     assert "installing KServe 0.21.0" in ended.stdout
     assert any("kserve.yaml" in call for call in finished.calls)
     assert not any("serving-core.yaml" in call for call in finished.calls)
 
 
-def test_images_that_changed_are_brought_again(finished: Any) -> None:
+def test_images_that_changed_are_loaded_again(finished: Any) -> None:
     finished.answer("image inspect", "sha256:3\nsha256:4\n")
     finished.run("cluster-up")
     assert [call.split()[:2] for call in finished.calls if "docker save" in call or "kind load" in call] == [
@@ -212,7 +155,7 @@ def test_a_step_that_hangs_is_ended(bare: Any, one_line: Line, call: str) -> Non
     assert "took longer than" in one_line(bare.run("cluster-up", "--timeout", "2"))
 
 
-def test_waiting_says_what_for_and_has_an_end(bare: Any, one_line: Line) -> None:
+def test_waiting_names_what_is_waited_for_and_ends(bare: Any, one_line: Line) -> None:
     bare.answer("get deployments -n kserve", {"items": [deployment("kserve-controller-manager", available=0)]})
     ended = bare.run("cluster-up", "--timeout", "1")
     assert "KServe waits for kserve-controller-manager\n" in ended.stdout
@@ -229,8 +172,11 @@ def test_a_deployment_that_is_being_replaced_is_waited_for(bare: Any, one_line: 
 
 
 def test_what_does_not_become_ready_gives_its_reason(finished: Any, one_line: Line) -> None:
-    things = [thing("Service", "web", "True"), thing("InferenceService", "text", "False", "RevisionFailed")]
-    finished.answer("get services.serving.knative.dev,", {"items": things})
+    objects = [
+        item("Service", "web", "True"),
+        item("InferenceService", "text", "False", "RevisionFailed"),
+    ]
+    finished.answer("get services.serving.knative.dev,", {"items": objects})
     line = one_line(finished.run("cluster-up", "--timeout", "1"))
     assert (
         "after 1 s: InferenceService text (RevisionFailed); look at: kubectl --context kind-shangcai get pods" in line
@@ -238,7 +184,7 @@ def test_what_does_not_become_ready_gives_its_reason(finished: Any, one_line: Li
 
 
 def test_progress_is_said_once(finished: Any) -> None:
-    finished.answer("get services.serving.knative.dev,", {"items": [thing("Service", "web", "Unknown")]}, times=1)
+    finished.answer("get services.serving.knative.dev,", {"items": [item("Service", "web", "Unknown")]}, times=1)
     ended = finished.run("cluster-up")
     assert ended.returncode == 0
     assert ended.stdout.count("deploy/laptop waits for Service web\n") == 1
@@ -277,18 +223,6 @@ def test_minikube_and_podman_do_as_well(bare: Any) -> None:
     assert "node-labels=shangcai.ai/made-by=cluster-up,shangcai.ai/port=8080" in start
     assert any(call.startswith("minikube -p shangcai image load /") for call in bare.calls)
     assert all("--context shangcai " in call for call in bare.calls if call.startswith("kubectl"))
-
-
-def test_cluster_down_removes_what_cluster_up_made(finished: Any) -> None:
-    ended = finished.run("cluster-down")
-    assert (ended.returncode, ended.stdout) == (0, "removed the cluster shangcai\n")
-    assert changes(finished.calls) == ["kind delete cluster --name shangcai"]
-
-
-def test_cluster_down_without_a_cluster_has_nothing_to_do(bare: Any) -> None:
-    ended = bare.run("cluster-down")
-    assert (ended.returncode, ended.stdout) == (0, "there is no cluster shangcai\n")
-    assert changes(bare.calls) == []
 
 
 def test_a_dry_run_runs_nothing_and_needs_nothing(machine: Any) -> None:
