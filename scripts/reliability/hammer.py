@@ -43,8 +43,8 @@ CHANGE_SECONDS = 0.3
 """About as long as a predictor takes to end, from the moment at which it may."""
 
 
-class Hammer:
-    """The clients, and the outcomes of their requests."""
+class Clients:
+    """They send around the moments at which models fall asleep, and count the outcomes."""
 
     def __init__(self, url: str, urls: dict[str, str], awake_seconds: float, echo: bool) -> None:
         self._url = url
@@ -141,12 +141,12 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     states = _wait_until_asleep(run, port, output)
     before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
-    hammer = Hammer(f"http://{HOST}:{port}", urls, max(arguments.idle, keep_alive), echo=not arguments.poet)
+    clients = Clients(f"http://{HOST}:{port}", urls, max(arguments.idle, keep_alive), echo=not arguments.poet)
     begun = time.monotonic()
 
     async def run_clients() -> None:
         over = asyncio.Event()
-        running = [asyncio.create_task(hammer.run(model, over)) for model in urls]
+        running = [asyncio.create_task(clients.run(model, over)) for model in urls]
         while (cycles := _cycles(output)) < arguments.cycles and not any(task.done() for task in running):
             print(f"\r{cycles} of {arguments.cycles} cycles", end="", file=sys.stderr, flush=True)
             await asyncio.sleep(1)
@@ -162,13 +162,13 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     run.send_signal(signal.SIGTERM)
     status = run.wait(60)
     left = [child.pid for child in children if child.is_running()]
-    print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {hammer.longest_seconds:.1f} s")
-    for outcome, count in hammer.outcomes.most_common():
+    print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {clients.longest_seconds:.1f} s")
+    for outcome, count in clients.outcomes.most_common():
         print(f"  {count:6d}  {outcome}")
     print(f"before: {before}")
     print(f"after:  {after}")
     print(f"exit status {status}, processes left: {left}")
-    good = {outcome.partition(": ")[2] for outcome in hammer.outcomes} == {"answered"}
+    good = {outcome.partition(": ")[2] for outcome in clients.outcomes} == {"answered"}
     good = good and status == 0 and not left and _nothing_leaked(before, after, len(urls))
     print("none is lost, nothing is left behind" if good else f"NOT as it should be\n{output.read_text()[-2000:]}")
     return 0 if good else 1

@@ -1,4 +1,4 @@
-"""What the supervisor and web hold while no predictor runs: memory, file descriptors and child processes."""
+"""What the supervisor and web hold: memory, file descriptors and child processes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ResourceUsage:
 
 
 def measure(supervisor_pid: int) -> dict[str, ResourceUsage]:
-    """Of the supervisor and of web, its only child while all models are asleep."""
+    """Of the supervisor and of web, its child."""
     supervisor = psutil.Process(supervisor_pid)
-    [web] = supervisor.children()
+    web = next(child for child in supervisor.children() if "web" in child.cmdline())
     return {
         name: ResourceUsage(process.memory_info().rss, process.num_fds(), len(process.children()))
         for name, process in {"supervisor": supervisor, "web": web}.items()

@@ -33,7 +33,7 @@ FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 CACHE = ROOT / "data" / "painter"
 STEPS, GUIDANCE = 12, 2.0  # as the server draws
 BATCH = 15  # pictures drawn together
-REQUESTS = {
+TEMPLATES = {
     "zh": ["{}", "画一个{}", "一张{}的图片", "请帮我画{}，谢谢"],
     "en": ["{}", "draw a {} please", "a picture of a {}", "I would like to see the {}!"],
 }
@@ -52,7 +52,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Order:
+class DrawingRequest:
     """A picture to be drawn, and what it should show."""
 
     thing: Thing
@@ -136,10 +136,10 @@ def main() -> None:
     owners = [thing for thing in things for _ in thing.emoji]
     asked = things[:: max(1, len(things) // args.things)] if args.things else things
 
-    def draw(orders: list[Order]) -> list[Image.Image]:
-        generators = [torch.Generator("cpu").manual_seed(order.seed) for order in orders]
+    def draw(requests: list[DrawingRequest]) -> list[Image.Image]:
+        generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
         output = pipeline(
-            [order.prompt for order in orders],
+            [request.prompt for request in requests],
             num_inference_steps=args.steps,
             guidance_scale=args.guidance,
             generator=generators,
@@ -147,34 +147,34 @@ def main() -> None:
         pictures: list[Image.Image] = output.images
         return pictures
 
-    orders = []
+    requests = []
     for number, thing in enumerate(asked):
         for seed in range(args.seeds):
             language = ("zh", "en")[(number + seed) % 2]
-            request = REQUESTS[language][(number + seed) // 2 % len(REQUESTS[language])]
-            orders.append(Order(thing, language, request.format(thing.name(language)), seed))
-    draw(orders[:1])
+            template = TEMPLATES[language][(number + seed) // 2 % len(TEMPLATES[language])]
+            requests.append(DrawingRequest(thing, language, template.format(thing.name(language)), seed))
+    draw(requests[:1])
     start = time.perf_counter()
-    for order in orders[:10]:
-        draw([order])
+    for request in requests[:10]:
+        draw([request])
     alone = (time.perf_counter() - start) / 10
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     wrong: Counter[tuple[str, str]] = Counter()
     distances = []
     start = time.perf_counter()
-    for first in range(0, len(orders), BATCH):
-        some = orders[first : first + BATCH]
-        for order, picture in zip(some, draw(some), strict=True):
+    for first in range(0, len(requests), BATCH):
+        some = requests[first : first + BATCH]
+        for request, picture in zip(some, draw(some), strict=True):
             errors = np.square(references - as_vector(picture)).mean(axis=1)
             nearest = owners[int(errors.argmin())]
             distances.append(float(errors.min()) ** 0.5)
-            total[order.language] += 1
-            if nearest is order.thing:
-                right[order.language] += 1
+            total[request.language] += 1
+            if nearest is request.thing:
+                right[request.language] += 1
             else:
-                wrong[order.thing.name("en"), nearest.name("en")] += 1
-    together = (time.perf_counter() - start) / len(orders)
+                wrong[request.thing.name("en"), nearest.name("en")] += 1
+    together = (time.perf_counter() - start) / len(requests)
     count = total.total()
     shares = ", ".join(f"{name} {100 * right[name] / total[name]:.1f} %" for name in total)
     print(f"{args.steps} steps, guidance {args.guidance}, {count} pictures ({len(asked)} things, {args.seeds} seeds)")

@@ -22,54 +22,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.project import ROOT
-
-# As people would ask; the model is expected to answer each with a poem, whatever it makes of the request.
-PROMPTS = """写一首关于CPU的现代诗|春天的雨|Write a poem about the moon|写一首七言绝句,题目是秋江
-a short poem about autumn wine|我想家了|tell me about mountains|写一首五言律诗，描写边塞
-请以“思念”为题写一首诗|月亮|秋|今天下雨了，心情不好|写一首關於雲的七言律詩|春江花月夜|cats|I miss my hometown
-Write a five-character quatrain about snow|给我写首诗送给妈妈|帮我写一首生日诗|程序员加班到深夜|人工智能
-What is the capital of France?|hello|你好|🌙🍷|中秋节快乐|送朋友去北京|A love poem, please|write something sad
-黄鹤楼|西湖的荷花|haiku about an old pond|再来一首|讲一个笑话|1+1=?|如何学习Python|the sea at night
-lonely traveller on a boat|战争与和平|写一首关于失眠的诗|五绝 竹|七律 登高|绝句|escribe un poema sobre la luna
-月についての詩|시를 써 주세요|قصيدة عن البحر|<b>moon</b> & {{ 7*7 }}|...|梅花|寺庙的钟声|杨柳依依
-大雁南飞|孤舟|窗外的雪|my dog died yesterday|Describe a waterfall in the style of Li Bai|登山|春眠不觉晓
-时间都去哪儿了"""
-
-# Topic asked for -> characters of which one must occur in the poem.
-TOPICS = {
-    "月": "月",
-    "雨": "雨",
-    "秋": "秋",
-    "酒": "酒",
-    "山": "山",
-    "江": "江",
-    "春": "春",
-    "花": "花",
-    "雪": "雪",
-    "风": "风",
-    "柳": "柳",
-    "梅": "梅",
-    "雁": "雁",
-    "舟": "舟",
-    "夜": "夜",
-    "故乡": "乡",
-    "离别": "别",
-    "竹": "竹",
-    "寺": "寺",
-    "边塞": "塞",
-}
-ENGLISH_TOPICS = {
-    "moon": "月",
-    "rain": "雨",
-    "autumn": "秋",
-    "wine": "酒",
-    "mountains": "山",
-    "rivers": "江",
-    "spring": "春",
-    "flowers": "花",
-    "snow": "雪",
-    "wind": "风",
-}
+from scripts.training.poet.evaluation_prompts import ENGLISH_TOPICS, PROMPTS, TOPICS
 
 
 def is_poem(text: str) -> bool:
@@ -105,16 +58,15 @@ class Poet:
 
 def measure_poems(poet: Poet, rounds: int, couplets: set[tuple[str, str]] | None) -> None:
     """Default sampling on the prompts: whole poems, repeated lines, lines copied from the corpus."""
-    prompts = PROMPTS.replace("\n", "|").split("|")
     texts = []
     for seed in range(rounds):
         torch.manual_seed(1000 + seed)
-        texts += [poet.generate(prompt)[0] for prompt in prompts]
+        texts += [poet.generate(prompt)[0] for prompt in PROMPTS]
     whole = [text for text in texts if is_poem(text)]
     lines = [[line[:-1] for line in text.split("\n")] for text in whole]
     repeated = sum(len(set(poem)) < len(poem) for poem in lines)
     count = len(texts)
-    print(f"whole poems: {100 * len(whole) / count:.1f} % of {count} ({len(prompts)} prompts, {rounds} seeds)")
+    print(f"whole poems: {100 * len(whole) / count:.1f} % of {count} ({len(PROMPTS)} prompts, {rounds} seeds)")
     print(f"with a line twice: {100 * repeated / count:.1f} %")
     if couplets is not None:
         copied = sum(any(pair in couplets for pair in pairwise(poem)) for poem in lines)
@@ -206,7 +158,7 @@ def main() -> None:
     measure_speed(poet)
     couplets = None
     if not args.no_corpus:
-        from scripts.training.poet.corpus import fetch, load_poems, split  # needs opencc, which the rest does not
+        from scripts.training.poet.corpus import fetch, load_poems, split  # needs opencc, unlike the rest
 
         train, held = split(load_poems(fetch(args.corpus)))
         couplets = {pair for poem in train for pair in pairwise(poem.lines)}
@@ -215,8 +167,7 @@ def main() -> None:
     measure_topics(poet, TOPICS, args.seeds, "{}")
     measure_topics(poet, TOPICS, args.seeds, "写一首关于{}的诗")
     measure_topics(poet, ENGLISH_TOPICS, args.seeds, "Write a short poem about {}")
-    prompts = PROMPTS.replace("\n", "|").split("|")
-    for seed, prompt in enumerate(prompts[: args.samples]):
+    for seed, prompt in enumerate(PROMPTS[: args.samples]):
         torch.manual_seed(seed)
         print(f"\n[{prompt}]\n{poet.generate(prompt)[0]}")
 
