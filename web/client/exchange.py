@@ -12,6 +12,7 @@ import httpx
 
 from web.client.call import Call, Event
 from web.client.failures import bad_answer, refusal, too_late, too_slow, transport_failures
+from web.client.scoped_task import ScopedTask
 from web.client.sse_parser import DataFields, EventTooLongError
 
 REFUSAL_BYTES = 65_536
@@ -30,14 +31,11 @@ class _Accepted:
 class Exchange(Generic[Event]):
     """A request and the events that answer it, in a task of its own.
 
-    httpcore keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way, as by
-    `Task.cancel` or `asyncio.timeout`, while httpcore closes a response, that connection stays taken for ever. So this
-    task is cancelled by its own scope only, whatever happens to those who read from it.
+    Events are queued here for a client that reads slowly, which must not hold up the model; the call's limits bound
+    them.
 
-    The events wait here for a client that reads slowly (the call's limits bound them): it must not hold up the model.
-
-    Silence ends it after `read_seconds`; but where the model may have to wake up first (`sleeps`), not before the
-    answer has begun, for that may take long and is silent on Knative.
+    The exchange fails after `read_seconds` of silence. Where the model may have to wake up first (`sleeps`), silence
+    counts only once the answer has begun: waking takes long and is silent on Knative.
     """
 
     def __init__(
@@ -56,11 +54,10 @@ class Exchange(Generic[Event]):
         self._call = call
         self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
         self._read_seconds = read_seconds
-        self._scope = anyio.CancelScope(deadline=deadline)
+        self._deadline = deadline
         self._silence = anyio.CancelScope(deadline=math.inf if sleeps else self._silent_until())
-        self._closed = False
         self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run())
+        self._task = ScopedTask(self._run())
 
     async def accepted(self) -> None:
         """Wait until the model server has taken the request, or raise the problem."""
@@ -80,23 +77,22 @@ class Exchange(Generic[Event]):
 
     async def close(self) -> None:
         """Cancel whatever is still going on, and wait until the connection is free or closed."""
-        self._closed = True
-        self._scope.cancel()
-        await asyncio.wait({self._task})
+        await self._task.close()
 
     async def _run(self) -> None:
         end: Exception | None = None
         try:
             with transport_failures(self._url):
-                with self._scope, self._silence:
+                with anyio.CancelScope(deadline=self._deadline) as whole, self._silence:
                     await self._converse()
                 if self._silence.cancelled_caught:
                     raise too_slow(self._url, self._read_seconds)
-                if self._scope.cancelled_caught and not self._closed:
+                if whole.cancelled_caught:
                     raise too_late(self._url)
         except Exception as error:  # for whoever reads; nobody awaits this task
             end = error
-        self._items.put_nowait(end)
+        finally:
+            self._items.put_nowait(end)
 
     async def _converse(self) -> None:
         response = await self._client.send(self._request, stream=True)

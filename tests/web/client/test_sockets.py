@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -212,7 +213,8 @@ async def test_a_client_that_reads_no_more_cancels_upstream(start: Start, raw_se
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunked(piece) * 200)  # more than the sockets between hold, less than ANSWER_BYTES
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # closed over what it has not read
+            assert await reader.read() == b""
         left.set()
 
     url = await start(await raw_server(flood), send_seconds=0.2)
