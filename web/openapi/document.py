@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -243,6 +244,7 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
     }
 
 
+@cache  # takes 0.1 s, and is the same for all applications of a process
 def _schemas() -> dict[str, Any]:
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [
         (model, "validation") for model in (GenerationRequest, ModelChoice)

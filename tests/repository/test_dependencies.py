@@ -1,4 +1,4 @@
-"""The rooms of the house: who may import whom, and what each container installs."""
+"""What each container installs, and that what they share needs little of it; and the linters."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
-OURS = {"contract", "wire", "predictor", "web"}
+from tests.support.processes import ROOT
+
 MAY_IMPORT = {
     "contract": {"pydantic"},
     "wire": {"anyio", "contract", "fsspec", "pydantic", "pydantic_settings", "starlette"},
-    "predictor": OURS - {"web"},
-    "web": OURS - {"predictor"},
 }
 HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}
 
 
-def imported(room: str) -> Iterator[tuple[str, str]]:
-    for path in sorted((ROOT / room).rglob("*.py")):
+def imported(package: str) -> Iterator[tuple[str, str]]:
+    """The file and the top-level package of each absolute import."""
+    for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Import():
@@ -61,15 +59,10 @@ def distributions(name: str, extra: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", ["contract", "wire"])
-def test_the_shared_rooms_import_only_what_is_light(room: str) -> None:
-    allowed = MAY_IMPORT[room] | {room} | set(sys.stdlib_module_names)
-    assert [(file, name) for file, name in imported(room) if name not in allowed] == []
-
-
-@pytest.mark.parametrize("room", ["predictor", "web"])
-def test_web_and_predictor_never_import_each_other(room: str) -> None:
-    assert [(file, name) for file, name in imported(room) if name in OURS - MAY_IMPORT[room]] == []
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_what_both_containers_share_imports_only_what_is_light(package: str) -> None:
+    allowed = MAY_IMPORT[package] | {package} | set(sys.stdlib_module_names)
+    assert [(file, name) for file, name in imported(package) if name not in allowed] == []
 
 
 def test_installing_for_web_brings_nothing_heavy() -> None:
@@ -88,12 +81,12 @@ def test_import_kserve_finds_the_library_and_not_our_folder() -> None:
     assert output.strip().endswith("site-packages/kserve/__init__.py")
 
 
-@pytest.mark.parametrize("room", ["kserve", "knative"])
-def test_the_manifest_rooms_hold_no_python(room: str) -> None:
-    assert list((ROOT / room).rglob("*.py")) == []
+@pytest.mark.parametrize("folder", ["kserve", "knative"])
+def test_folders_of_manifests_hold_no_python(folder: str) -> None:
+    assert list((ROOT / folder).rglob("*.py")) == []
 
 
-@pytest.mark.slow
-def test_everything_is_linted_and_typed() -> None:
+def test_the_linters_find_nothing() -> None:
+    """Style, types and which folder imports which."""
     result = subprocess.run([ROOT / "scripts" / "lint"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
