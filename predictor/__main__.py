@@ -99,37 +99,34 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
 
 def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:
     from predictor.events.deduplication import Deduplicator
-    from predictor.events.progress import ProgressPublisher
     from predictor.events.reply_builder import ReplyBuilder
     from predictor.events.subscriber import EventSubscriber
 
-    source = settings.source
-    artifacts = replicas = announcer = None
+    artifacts = store = publisher = None
     if settings.artifacts_url:
         from wire.artifacts import Artifacts
 
         artifacts = Artifacts(settings.artifacts_url)
     if settings.store_url:
-        from predictor.events.redis_reply_store import RedisReplyStore
+        from predictor.events.redis_reply_store import RedisReplyStore, StoreTimes
 
-        replicas = RedisReplyStore(
-            settings.store_url,
-            source,
-            reply_seconds=settings.reply_seconds,
-            request_seconds=settings.request_seconds,
-        )
+        times = StoreTimes(reply_seconds=settings.reply_seconds, request_seconds=settings.request_seconds)
+        store = RedisReplyStore(settings.store_url, settings.source, times)
     if settings.progress_events:
+        from predictor.events.event_sink import EventSink
+        from predictor.events.progress import ProgressPublisher
+
         assert settings.k_sink is not None
-        announcer = ProgressPublisher(
-            settings.k_sink, source, model.name, model.kind, extensions=settings.sink_extensions
-        )
-    ledger = Deduplicator(
-        replicas,
+        sink = EventSink(settings.k_sink, settings.sink_extensions)
+        publisher = ProgressPublisher(sink, settings.source, model.name, model.kind)
+    deduplicator = Deduplicator(
+        store,
         replies=settings.max_replies,
         reply_bytes=settings.reply_bytes,
         reply_seconds=settings.reply_seconds,
     )
-    return EventSubscriber(model, ReplyBuilder(source, settings.event_bytes, artifacts), ledger, announcer)
+    replies = ReplyBuilder(settings.source, settings.event_bytes, artifacts)
+    return EventSubscriber(model, replies, deduplicator, publisher)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One request that came as an event, on its way to its reply."""
+"""From an event of the type REQUESTED to its reply: read it, generate, build the reply."""
 
 from __future__ import annotations
 
@@ -23,63 +23,64 @@ from wire.cloudevents import is_json
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1
-"""What a broker is told to wait before it delivers again, where the problem itself does not say."""
+"""The Retry-After of a transient problem that names none itself."""
 
 
 class EventGeneration:
-    """Has a model do what an event of the type REQUESTED asks for. Nobody needs to wait for it."""
+    """The generation that one event requests: a PendingReply. Progress is published when there is a `publisher`."""
 
     def __init__(
-        self, request: CloudEvent, model: GenerationModel, replies: ReplyBuilder, announcer: ProgressPublisher | None
+        self, event: CloudEvent, model: GenerationModel, replies: ReplyBuilder, publisher: ProgressPublisher | None
     ) -> None:
-        self.key = request.key
-        self.subject = subject_of(request)
-        self._request = request
+        self.key = event.key
+        self.subject = subject_of(event)
+        self._event = event
         self._model = model
         self._replies = replies
-        self._announcer = announcer
+        self._publisher = publisher
         self._begun = time.monotonic()
         self._generation: Generation | None = None
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Nobody wants the result any more: it ends as failed."""
+        """Have `reply` return that the request was cancelled."""
         self._cancelled = True
         if self._generation is not None:
             self._generation.publish(_cancelled())
             self._generation.close()
 
     async def reply(self) -> CloudEvent:
-        """The result, or the problem that stands in its way for ever; a transient ProblemError is raised."""
+        """The reply with the result, or with a permanent problem. Raises a ProblemError for a transient one, with a
+        Retry-After."""
         try:
-            return await self._replies.completed(self._request, await self._result())
+            return await self._replies.completed(self._event, await self._result())
         except ProblemError as error:
             if error.kind.transient:
                 retry_after = error.problem.retry_after or RETRY_SECONDS
                 error.problem = error.problem.model_copy(update={"retry_after": retry_after})
                 raise
-            return self._replies.failed(self._request, error.problem)
+            return self._replies.failed(self._event, error.problem)
         except Exception:
-            log.exception("the request %r from %r failed", self._request.id, self._request.source)
+            log.exception("the request %r from %r failed", self._event.id, self._event.source)
             detail = "Something went wrong on the server; its log says what."
             raise ProblemError(problems.INTERNAL, detail, retry_after=RETRY_SECONDS) from None
 
     async def _result(self) -> TextResult | PictureResult:
-        self._check_wanted()
-        order = _order(self._request)
-        if order.model is not None:
-            self._model.check_name(order.model)
-        check_fits(order, self._model.name, self._model.kind)
-        task = replace(self._model.task(order), seconds=_seconds_left(self._request))
+        self._check_cancelled()
+        request = _read_request(self._event)
+        if request.model is not None:
+            self._model.check_name(request.model)
+        check_fits(request, self._model.name, self._model.kind)
+        task = replace(self._model.task(request), seconds=_seconds_left(self._event))
         self._generation = generation = await self._model.submit(task, {})
         try:
-            self._check_wanted()
-            watch = self._announcer.narrate(self._request, order.n or 1) if self._announcer else None
-            return await self._model.result(self.subject, order, generation, self._begun, watch)
+            self._check_cancelled()
+            listener = self._publisher.listener(self._event, request.n or 1) if self._publisher else None
+            return await self._model.result(self.subject, request, generation, self._begun, listener)
         finally:
             generation.close()
 
-    def _check_wanted(self) -> None:
+    def _check_cancelled(self) -> None:
         if self._cancelled:
             raise _cancelled()
 
@@ -88,28 +89,29 @@ def _cancelled() -> ProblemError:
     return ProblemError(problems.CANCELLED, "The generation was cancelled before its end.")
 
 
-def _order(request: CloudEvent) -> GenerationRequest:
-    if not is_json(request.datacontenttype):
+def _read_request(event: CloudEvent) -> GenerationRequest:
+    """The data of an event. Raises a ProblemError that names what is wrong with them."""
+    if not is_json(event.datacontenttype):
         raise ProblemError(
             problems.UNSUPPORTED_MEDIA_TYPE,
-            f"The event's data are of the type {request.datacontenttype}; send JSON, as the body of POST /generate.",
+            f"The event's data are of the type {event.datacontenttype}; send JSON, as the body of POST /generate.",
         )
-    if request.data is None:
+    if event.data is None:
         raise invalid_field("data", "is required: what the body of POST /generate is")
     try:
-        return GenerationRequest.model_validate_json(request.data)
+        return GenerationRequest.model_validate_json(event.data)
     except ValidationError as error:
         raise invalid_fields(error, GenerationRequest) from None
 
 
-def _seconds_left(request: CloudEvent) -> float | None:
-    """Until nobody waits any more; None where the request does not say."""
-    text = request.extensions.get(EXPIRY)
+def _seconds_left(event: CloudEvent) -> float | None:
+    """Seconds until the event expires; None when it does not. Raises a ProblemError when it has expired."""
+    text = event.extensions.get(EXPIRY)
     if text is None:
         return None
     try:
         left = (datetime.fromisoformat(text.upper()) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no time at all, or one of no time zone
+    except (ValueError, TypeError):  # no time, or one without a time zone
         raise invalid_field(EXPIRY, "must be a time as RFC 3339 writes it, such as 2026-01-31T08:00:00Z") from None
     if left <= 0:
         raise ProblemError(problems.TOO_LATE, f"The request was wanted until {text}.")

@@ -1,4 +1,4 @@
-"""The events that a predictor writes: what each says of the request that it is about, and where large results go."""
+"""The reply events of a predictor: completed or failed, and where a result goes that is too large for an event."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from contract.problems import Problem, ProblemError
 from contract.result import PictureResult, TextResult
 from wire.cloudevents import write_event
 
-if TYPE_CHECKING:  # only few deployments need it
+if TYPE_CHECKING:  # fsspec is imported only where artifacts are configured
     from wire.artifacts import Artifacts
 
 
 def subject_of(request: CloudEvent) -> str:
-    """What a request and everything that is said about it have in common."""
+    """The subject of a request and of all events about it."""
     return request.subject or request.id
 
 
-def about(request: CloudEvent, source: str, event_id: str, kind: str, data: BaseModel) -> CloudEvent:
-    """An event of that type about a request."""
+def event_about(request: CloudEvent, source: str, event_id: str, event_type: str, data: BaseModel) -> CloudEvent:
+    """An event about a request: with the request's subject, its trace, and its id as the cause."""
     carried = {name: request.extensions[name] for name in CARRIED if name in request.extensions}
     return CloudEvent(
         id=event_id,
         source=source,
-        type=kind,
+        type=event_type,
         subject=subject_of(request),
         time=now(),
         extensions=carried | {CAUSATION: request.id},
@@ -38,7 +38,8 @@ def about(request: CloudEvent, source: str, event_id: str, kind: str, data: Base
 
 
 class ReplyBuilder:
-    """Writes the replies of `source`. A result that makes an event of more than `event_bytes` goes to the artifacts."""
+    """Builds replies with this `source`. A result that makes an event of more than `event_bytes` becomes an artifact,
+    and the reply refers to it."""
 
     def __init__(self, source: str, event_bytes: int = EVENT_BYTES, artifacts: Artifacts | None = None) -> None:
         self._source = source
@@ -46,7 +47,8 @@ class ReplyBuilder:
         self._artifacts = artifacts
 
     async def completed(self, request: CloudEvent, result: TextResult | PictureResult) -> CloudEvent:
-        """A RESULT_TOO_LARGE problem where there is no place for it, and UNAVAILABLE where that cannot be reached."""
+        """The reply with a result. Raises a ProblemError: RESULT_TOO_LARGE without artifacts, UNAVAILABLE when the
+        artifact cannot be written."""
         reply = self._reply(request, COMPLETED, result)
         _, document = write_event(reply, "structured")
         if len(document) <= self._event_bytes or reply.data is None:
@@ -62,9 +64,10 @@ class ReplyBuilder:
         return reply.model_copy(update={"data": None, "extensions": reply.extensions | {DATAREF: address}})
 
     def failed(self, request: CloudEvent, problem: Problem) -> CloudEvent:
+        """The reply with a problem that no retry helps against."""
         return self._reply(request, FAILED, problem)
 
-    def _reply(self, request: CloudEvent, kind: str, data: BaseModel) -> CloudEvent:
-        """Its id is always the same, so that brokers and readers know a second one for a copy."""
-        named = json.dumps([request.source, request.id, request.type])
-        return about(request, self._source, str(uuid.uuid5(uuid.NAMESPACE_URL, named)), kind, data)
+    def _reply(self, request: CloudEvent, event_type: str, data: BaseModel) -> CloudEvent:
+        """Its id is a function of the request, so that brokers and readers recognise a duplicate."""
+        identity = json.dumps([request.source, request.id, request.type])
+        return event_about(request, self._source, str(uuid.uuid5(uuid.NAMESPACE_URL, identity)), event_type, data)

@@ -1,7 +1,9 @@
-"""The predictor as a Trigger's subscriber: CloudEvents in, their replies out.
+"""The predictor as a Trigger's subscriber: CloudEvents in, reply events out.
 
-KServe's own route takes events, too, but loses most of their attributes, refuses some that the specification allows,
-and computes again what is delivered again. So it is left what is no event.
+KServe's route takes CloudEvents, too, but its answer drops most of their attributes, it refuses some that the
+specification allows, and it computes a redelivery again. So the routes here take all events of a model, and KServe's
+gets what is no event. Replies have a type and a source of their own, or a Trigger would deliver them to this predictor
+for ever (kserve#1671, kserve#1923).
 """
 
 from __future__ import annotations
@@ -25,56 +27,56 @@ from wire.cloudevents import is_event, read_events, write_batch, write_event
 
 
 class EventSubscriber:
-    """Takes the events for one model. Without an `announcer` nobody hears of them before they are done."""
+    """Receives the events for one model at `routes`. Progress is published when there is a `publisher`."""
 
     def __init__(
         self,
         model: GenerationModel,
         replies: ReplyBuilder | None = None,
-        ledger: Deduplicator | None = None,
-        announcer: ProgressPublisher | None = None,
+        deduplicator: Deduplicator | None = None,
+        publisher: ProgressPublisher | None = None,
     ) -> None:
         self._model = model
         self._replies = replies or ReplyBuilder(default_source(model.name))
-        self._ledger = ledger or Deduplicator()
-        self._announcer = announcer
+        self._deduplicator = deduplicator or Deduplicator()
+        self._publisher = publisher
         self.routes: list[BaseRoute] = [
-            Route("/", self.take, methods=["POST"]),
-            _EventRoute("/v1/models/{name}:predict", self.take, methods=["POST"]),
+            Route("/", self.receive, methods=["POST"]),
+            _EventRoute("/v1/models/{name}:predict", self.receive, methods=["POST"]),
         ]
 
     def start(self) -> None:
-        """On the event loop that the server runs on."""
-        if self._announcer is not None:
-            self._announcer.start(self._model.startup)
+        """Begin to publish progress. Call it on the server's event loop."""
+        if self._publisher is not None:
+            self._publisher.start(self._model.startup)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is done that an event has asked for; nobody may be waiting for it any more."""
-        return self._ledger.busy
+        """Whether a generation for an event is running; its delivery may have been given up."""
+        return self._deduplicator.busy
 
     async def close(self) -> None:
-        """Give up what still runs, and let go of the store and the sink."""
-        await self._ledger.close()
-        if self._announcer is not None:
-            await self._announcer.close()
+        """Cancel what still runs, and close the store and the sink."""
+        await self._deduplicator.close()
+        if self._publisher is not None:
+            await self._publisher.close()
 
-    async def take(self, request: Request) -> Response:
-        """The replies, in the mode of the request; 204 where there are none to give.
+    async def receive(self, http_request: Request) -> Response:
+        """The replies, in the content mode of the delivery; 204 when there are none.
 
-        A ProblemError for what is no event, is not for us, or had better be delivered again.
+        Raises a ProblemError for what is no event, is for another model, or should be delivered again.
         """
-        if "name" in request.path_params:
-            self._model.check_name(request.path_params["name"])
-        delivery = read_events(request.headers, await request.body())
+        if "name" in http_request.path_params:
+            self._model.check_name(http_request.path_params["name"])
+        delivery = read_events(http_request.headers, await http_request.body())
         for event in delivery.events:
             _check_type(event)
-        requests = [event for event in delivery.events if event.type == REQUESTED and self._is_meant(event)]
+        requests = [event for event in delivery.events if event.type == REQUESTED and self._is_for_model(event)]
         metrics.EVENTS.labels("ignored").inc(len(delivery.events) - len(requests))
         for event in delivery.events:
             if event.type == CANCELLED and event.subject is not None:
-                await self._ledger.cancel(event.subject)
-        replies = await all_of([self._reply(event) for event in requests])
+                await self._deduplicator.cancel(event.subject)
+        replies = await all_of([self._reply(request) for request in requests])
         if not replies:
             return Response(status_code=204)
         if delivery.mode == "batched":
@@ -83,13 +85,14 @@ class EventSubscriber:
             headers, body = write_event(replies[0], delivery.mode)
         return Response(body, headers=headers)
 
-    def _is_meant(self, request: CloudEvent) -> bool:
-        """Or another predictor is, and a Trigger without a filter by model has brought it here, too."""
+    def _is_for_model(self, request: CloudEvent) -> bool:
+        """A Trigger without a filter by model delivers the requests for other models, too."""
         return request.extensions.get(MODEL) in (None, self._model.name)
 
     async def _reply(self, request: CloudEvent) -> CloudEvent:
+        generation = EventGeneration(request, self._model, self._replies, self._publisher)
         try:
-            reply = await self._ledger.reply(EventGeneration(request, self._model, self._replies, self._announcer))
+            reply = await self._deduplicator.reply(generation)
         except ProblemError:
             metrics.EVENTS.labels("retried").inc()
             raise
@@ -98,7 +101,7 @@ class EventSubscriber:
 
 
 class _EventRoute(Route):
-    """Leaves what is no event to the routes behind it."""
+    """Matches CloudEvents only; the routes behind it get the rest."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and not is_event(Headers(scope=scope)):
@@ -107,8 +110,8 @@ class _EventRoute(Route):
 
 
 def _check_type(event: CloudEvent) -> None:
-    """Raise a problem for what nobody here knows. Our own replies are known: a Trigger without a filter brings them
-    back."""
+    """Raise a ProblemError for an unknown type. The types of our own events are known: a Trigger without a filter by
+    type delivers them, too."""
     if event.type not in [row.name for row in EVENT_TYPES]:
         raise invalid_field("type", f"must be {REQUESTED} or {CANCELLED}, not {event.type[:64]!r}")
     if event.type == CANCELLED and event.subject is None:

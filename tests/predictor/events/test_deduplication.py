@@ -1,4 +1,4 @@
-"""What is asked for again is done once: in the memory of one replica, and across those that share a Redis."""
+"""A request that is delivered again is generated once: by one replica, and by replicas that share a Redis."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from redis.asyncio import Redis
 from contract import problems
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
-from predictor.events.deduplication import BoundedCache, Deduplicator
-from predictor.events.redis_reply_store import LEASE_SECONDS, RedisReplyStore
+from predictor.events.deduplication import Deduplicator
+from predictor.events.redis_reply_store import LEASE_SECONDS, RedisReplyStore, StoreTimes
 from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
 
-class FakeRun:
-    """Waits for a gate, if there is one, and replies what it was told to."""
+class FakeGeneration:
+    """A PendingReply: waits for the gate, if there is one, and replies with `says` or raises it."""
 
     def __init__(self, number: str = "1", says: str | ProblemError = "x", gate: asyncio.Event | None = None) -> None:
         self.key = ("/test", number)
         self.subject = f"job-{number}"
         self.says = says
         self.gate = gate
-        self.runs = 0
+        self.calls = 0
         self.cancelled = asyncio.Event()
 
     def cancel(self) -> None:
         self.cancelled.set()
 
     async def reply(self) -> CloudEvent:
-        self.runs += 1
+        self.calls += 1
         if self.gate is not None:
             ends = {asyncio.create_task(self.gate.wait()), asyncio.create_task(self.cancelled.wait())}
             _, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -70,35 +70,35 @@ def redeliveries(found: str) -> float:
 # One replica
 
 
-async def test_what_is_done_is_not_done_again() -> None:
-    ledger, first, again = Deduplicator(), FakeRun(says="x"), FakeRun(says="y")
+async def test_a_redelivery_gets_the_first_reply() -> None:
+    deduplicator, first, again = Deduplicator(), FakeGeneration(says="x"), FakeGeneration(says="y")
 
-    assert said(await ledger.reply(first)) == "x"
-    assert said(await ledger.reply(again)) == "x"
-    assert again.runs == 0
+    assert said(await deduplicator.reply(first)) == "x"
+    assert said(await deduplicator.reply(again)) == "x"
+    assert again.calls == 0
 
 
-async def test_a_failure_that_may_pass_is_told_to_all_who_wait_and_forgotten(eventually: Any) -> None:
-    ledger, gate = Deduplicator(), asyncio.Event()
-    waiting = [asyncio.create_task(ledger.reply(FakeRun(says=full(), gate=gate))) for _ in range(2)]
-    await eventually(lambda: ledger._running)
+async def test_a_transient_failure_reaches_all_deliveries_and_is_forgotten(eventually: Any) -> None:
+    deduplicator, gate = Deduplicator(), asyncio.Event()
+    waiting = [asyncio.create_task(deduplicator.reply(FakeGeneration(says=full(), gate=gate))) for _ in range(2)]
+    await eventually(lambda: deduplicator.busy)
 
     gate.set()
 
     assert [type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)] == [ProblemError] * 2
-    assert said(await ledger.reply(FakeRun(says="y"))) == "y"
+    assert said(await deduplicator.reply(FakeGeneration(says="y"))) == "y"
 
 
-async def test_closing_gives_up_what_runs(eventually: Any) -> None:
-    ledger, run = Deduplicator(), FakeRun(gate=asyncio.Event())
-    waiting = asyncio.create_task(ledger.reply(run))
-    await eventually(lambda: run.runs)
+async def test_closing_cancels_what_runs(eventually: Any) -> None:
+    deduplicator, generation = Deduplicator(), FakeGeneration(gate=asyncio.Event())
+    waiting = asyncio.create_task(deduplicator.reply(generation))
+    await eventually(lambda: generation.calls)
 
-    await ledger.close()
+    await deduplicator.close()
 
     await asyncio.wait({waiting})
     assert waiting.cancelled()
-    assert not ledger._running
+    assert not deduplicator.busy
 
 
 def test_the_defaults_are_the_named_ones() -> None:
@@ -106,49 +106,39 @@ def test_the_defaults_are_the_named_ones() -> None:
 
 
 async def test_the_oldest_replies_are_forgotten_when_there_are_too_many() -> None:
-    ledger = Deduplicator(replies=2)
+    deduplicator = Deduplicator(replies=2)
     for number in "123":
-        await ledger.reply(FakeRun(number))
+        await deduplicator.reply(FakeGeneration(number))
 
-    assert [said(await ledger.reply(FakeRun(number, "again"))) for number in "231"] == ["x", "x", "again"]
+    assert [said(await deduplicator.reply(FakeGeneration(number, "again"))) for number in "231"] == ["x", "x", "again"]
 
 
 async def test_the_oldest_replies_are_forgotten_when_they_are_too_large() -> None:
-    ledger = Deduplicator(reply_bytes=3_000)
+    deduplicator = Deduplicator(reply_bytes=3_000)
     for number in "123":
-        await ledger.reply(FakeRun(number, "x" * 1_000))
+        await deduplicator.reply(FakeGeneration(number, "x" * 1_000))
 
-    assert [len(said(await ledger.reply(FakeRun(number, "")))) for number in "231"] == [1_000, 1_000, 0]
+    assert [len(said(await deduplicator.reply(FakeGeneration(number, "")))) for number in "231"] == [1_000, 1_000, 0]
 
 
 async def test_replies_are_forgotten_after_a_while() -> None:
-    ledger = Deduplicator(reply_seconds=100)
-    await ledger.reply(FakeRun())
+    deduplicator = Deduplicator(reply_seconds=100)
+    await deduplicator.reply(FakeGeneration())
 
     now = time.monotonic()
     with mock.patch("time.monotonic", return_value=now + 99):
-        assert said(await ledger.reply(FakeRun(says="y"))) == "x"
+        assert said(await deduplicator.reply(FakeGeneration(says="y"))) == "x"
     with mock.patch("time.monotonic", return_value=now + 101):
-        assert said(await ledger.reply(FakeRun(says="y"))) == "y"
+        assert said(await deduplicator.reply(FakeGeneration(says="y"))) == "y"
 
 
-def test_a_value_that_is_put_again_counts_once_and_what_is_too_large_alone_is_not_kept() -> None:
-    memory: BoundedCache[str, int] = BoundedCache(number=10, size=10, seconds=100)
-    memory.put("a", 1, 6)
-    memory.put("a", 2, 6)
-    memory.put("b", 3, 4)
-    assert (memory.get("a"), memory.get("b")) == (2, 3)
-
-    memory.put("c", 4, 11)
-    assert [memory.get(key) for key in "abc"] == [None] * 3
-
-
-async def test_so_are_cancellations() -> None:
-    ledger = Deduplicator(replies=2)
+async def test_old_cancellations_are_forgotten_too() -> None:
+    deduplicator = Deduplicator(replies=2)
     for number in "123":
-        await ledger.cancel(f"job-{number}")
+        await deduplicator.cancel(f"job-{number}")
 
-    assert [said(await ledger.reply(FakeRun(number))) for number in "123"] == ["x", "cancelled", "cancelled"]
+    replies = [said(await deduplicator.reply(FakeGeneration(number))) for number in "123"]
+    assert replies == ["x", "cancelled", "cancelled"]
 
 
 # Several replicas
@@ -156,21 +146,21 @@ async def test_so_are_cancellations() -> None:
 
 @pytest.fixture
 async def replica(redis_server: Any) -> AsyncIterator[Callable[..., Deduplicator]]:
-    """Makes ledgers that share a Redis, each as it were in a process of its own."""
+    """Makes deduplicators that share a Redis, as those of several processes do."""
     async with AsyncExitStack() as stack:
 
         def make(service: str = "/poet", **settings: Any) -> Deduplicator:
-            settings = {"lease_seconds": 1.0, "away_seconds": 0.1} | settings
-            ledger = Deduplicator(RedisReplyStore(redis_server.url, service, **settings))
-            stack.push_async_callback(ledger.close)
-            return ledger
+            times = StoreTimes(**{"lease_seconds": 1.0, "outage_seconds": 0.1} | settings)
+            deduplicator = Deduplicator(RedisReplyStore(redis_server.url, service, times))
+            stack.push_async_callback(deduplicator.close)
+            return deduplicator
 
         yield make
 
 
 @pytest.fixture
 async def leases(redis_server: Any) -> AsyncIterator[Callable[[], Any]]:
-    """How long the leases last, in milliseconds, that are known to Redis now."""
+    """The milliseconds that each lease in Redis has left."""
     async with Redis.from_url(redis_server.url) as redis:
 
         async def ask() -> list[int]:
@@ -183,10 +173,10 @@ async def test_a_delivery_to_another_replica_waits_for_the_running_one(
     replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
-    first, second = FakeRun(says="月 \N{WAXING CRESCENT MOON SYMBOL}", gate=gate), FakeRun(says="y")
+    first, second = FakeGeneration(says="月 \N{WAXING CRESCENT MOON SYMBOL}", gate=gate), FakeGeneration(says="y")
     before = redeliveries("running"), redeliveries("done")
     running = asyncio.create_task(one.reply(first))
-    await eventually(lambda: first.runs)
+    await eventually(lambda: first.calls)
     waiting = asyncio.create_task(other.reply(second))
     await eventually(lambda: redeliveries("running") > before[0])
     assert not waiting.done()
@@ -194,29 +184,29 @@ async def test_a_delivery_to_another_replica_waits_for_the_running_one(
     gate.set()
 
     assert await waiting == await running
-    assert (first.runs, second.runs) == (1, 0)
+    assert (first.calls, second.calls) == (1, 0)
     assert (redeliveries("running"), redeliveries("done")) == (before[0] + 1, before[1])
 
 
 async def test_a_replica_knows_what_another_has_replied(replica: Callable[..., Deduplicator]) -> None:
     before = redeliveries("done")
-    first = await replica().reply(FakeRun(says="x"))
+    first = await replica().reply(FakeGeneration(says="x"))
 
-    other, again = replica(), FakeRun(says="y")
+    other, again = replica(), FakeGeneration(says="y")
     assert await other.reply(again) == first
     assert await other.reply(again) == first
-    assert again.runs == 0
+    assert again.calls == 0
     assert redeliveries("done") == before + 2
 
 
-async def test_a_failure_that_may_pass_is_tried_by_the_one_that_waits(
+async def test_after_a_transient_failure_the_replica_that_waits_tries(
     replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
-    first = FakeRun(says=full(), gate=gate)
+    first = FakeGeneration(says=full(), gate=gate)
     running = asyncio.create_task(one.reply(first))
-    await eventually(lambda: first.runs)
-    waiting = asyncio.create_task(other.reply(FakeRun(says="y")))
+    await eventually(lambda: first.calls)
+    waiting = asyncio.create_task(other.reply(FakeGeneration(says="y")))
     gate.set()
 
     with pytest.raises(ProblemError):
@@ -224,13 +214,13 @@ async def test_a_failure_that_may_pass_is_tried_by_the_one_that_waits(
     assert said(await waiting) == "y"
 
 
-async def test_the_lease_is_kept_for_as_long_as_the_run_takes_and_no_longer(
+async def test_the_lease_lasts_as_long_as_the_generation_and_no_longer(
     replica: Callable[..., Deduplicator], leases: Callable[[], Any], eventually: Any
 ) -> None:
     gate = asyncio.Event()
-    run = FakeRun(gate=gate)
-    running = asyncio.create_task(replica(lease_seconds=2.0).reply(run))
-    await eventually(lambda: run.runs)
+    generation = FakeGeneration(gate=gate)
+    running = asyncio.create_task(replica(lease_seconds=2.0).reply(generation))
+    await eventually(lambda: generation.calls)
 
     extended, [last] = 0, await leases()
     async with asyncio.timeout(60):
@@ -246,29 +236,29 @@ async def test_the_lease_is_kept_for_as_long_as_the_run_takes_and_no_longer(
 
 
 async def test_two_services_that_share_a_redis_do_not_share_replies(replica: Callable[..., Deduplicator]) -> None:
-    assert said(await replica("/poet").reply(FakeRun(says="a poem"))) == "a poem"
-    assert said(await replica("/painter").reply(FakeRun(says="a picture"))) == "a picture"
+    assert said(await replica("/poet").reply(FakeGeneration(says="a poem"))) == "a poem"
+    assert said(await replica("/painter").reply(FakeGeneration(says="a picture"))) == "a picture"
 
 
-async def test_a_turn_is_not_waited_for_for_ever(replica: Callable[..., Deduplicator], eventually: Any) -> None:
-    first = FakeRun(gate=asyncio.Event())
+async def test_waiting_for_a_lease_has_a_limit(replica: Callable[..., Deduplicator], eventually: Any) -> None:
+    first = FakeGeneration(gate=asyncio.Event())
     running = asyncio.create_task(replica().reply(first))
-    await eventually(lambda: first.runs)
+    await eventually(lambda: first.calls)
 
     with pytest.raises(ProblemError, match=r"not finished this request within 0\.1 s") as refused:
-        await replica(request_seconds=0.1).reply(FakeRun())
+        await replica(request_seconds=0.1).reply(FakeGeneration())
 
     assert refused.value.kind.transient
     running.cancel()
 
 
-async def test_cancelling_reaches_the_replica_that_runs_it_and_those_that_have_not_heard_of_it(
+async def test_a_cancellation_reaches_the_running_generation_and_later_requests_in_any_replica(
     replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     one, other = replica(lease_seconds=0.3), replica()
-    first, later = FakeRun("1", gate=asyncio.Event()), FakeRun("2")
+    first, later = FakeGeneration("1", gate=asyncio.Event()), FakeGeneration("2")
     running = asyncio.create_task(one.reply(first))
-    await eventually(lambda: first.runs)
+    await eventually(lambda: first.calls)
 
     await other.cancel("job-1")
     await other.cancel("job-2")
@@ -280,9 +270,9 @@ async def test_cancelling_reaches_the_replica_that_runs_it_and_those_that_have_n
 OWNER = """
 import asyncio, sys
 from predictor.events.deduplication import Deduplicator
-from predictor.events.redis_reply_store import RedisReplyStore
+from predictor.events.redis_reply_store import RedisReplyStore, StoreTimes
 
-class Run:
+class Generation:
     key = ("/test", "1")
     subject = "job-1"
     def cancel(self): ...
@@ -290,13 +280,13 @@ class Run:
         print("running", flush=True)
         await asyncio.Event().wait()
 
-asyncio.run(Deduplicator(RedisReplyStore(sys.argv[1], "/poet", lease_seconds=1.0)).reply(Run()))
+asyncio.run(Deduplicator(RedisReplyStore(sys.argv[1], "/poet", StoreTimes(lease_seconds=1.0))).reply(Generation()))
 """
 
 
 @pytest.fixture
 def owner(redis_server: Any) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which is at work on request 1 and never done with it."""
+    """Another process, which generates request 1 and never ends."""
     command = [sys.executable, "-c", OWNER, redis_server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -305,41 +295,41 @@ def owner(redis_server: Any) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-async def test_what_a_killed_replica_had_in_hand_is_done_by_another(
+async def test_another_replica_takes_over_what_a_killed_one_was_generating(
     owner: subprocess.Popen[str], replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:
     before = redeliveries("running")
-    run = FakeRun(says="y")
-    waiting = asyncio.create_task(replica().reply(run))
+    generation = FakeGeneration(says="y")
+    waiting = asyncio.create_task(replica().reply(generation))
     await eventually(lambda: redeliveries("running") > before)
-    assert run.runs == 0
+    assert generation.calls == 0
 
     owner.send_signal(signal.SIGKILL)
 
     assert said(await asyncio.wait_for(waiting, 60)) == "y"
-    assert run.runs == 1
+    assert generation.calls == 1
 
 
 # Without Redis
 
 
-async def test_when_redis_dies_each_goes_by_its_own_memory_and_says_so_once(
+async def test_without_redis_each_replica_uses_its_own_memory_and_logs_it_once(
     replica: Callable[..., Deduplicator], redis_server: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger, gate = replica(lease_seconds=0.3), asyncio.Event()
-    run = FakeRun("1", gate=gate)
-    running = asyncio.create_task(ledger.reply(run))
-    await eventually(lambda: run.runs)
+    deduplicator, gate = replica(lease_seconds=0.3), asyncio.Event()
+    generation = FakeGeneration("1", gate=gate)
+    running = asyncio.create_task(deduplicator.reply(generation))
+    await eventually(lambda: generation.calls)
 
     redis_server.kill()
     await eventually(lambda: caplog.records)
     gate.set()
 
     assert said(await running) == "x"
-    assert said(await ledger.reply(FakeRun("1", "again"))) == "x"
-    assert said(await ledger.reply(FakeRun("2"))) == "x"
-    await ledger.cancel("job-3")
-    assert said(await ledger.reply(FakeRun("3"))) == "cancelled"
+    assert said(await deduplicator.reply(FakeGeneration("1", "again"))) == "x"
+    assert said(await deduplicator.reply(FakeGeneration("2"))) == "x"
+    await deduplicator.cancel("job-3")
+    assert said(await deduplicator.reply(FakeGeneration("3"))) == "cancelled"
     outages = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(outages) == 1
     assert "own memory" in outages[0].getMessage()
@@ -354,9 +344,9 @@ async def test_when_redis_is_back_it_is_used_again(
 ) -> None:
     caplog.set_level(logging.INFO, "predictor.events.redis_reply_store")
     one, other, gate = replica(), replica(), asyncio.Event()
-    first, second = FakeRun("1", gate=gate), FakeRun("1", "y")
+    first, second = FakeGeneration("1", gate=gate), FakeGeneration("1", "y")
     running = asyncio.create_task(one.reply(first))
-    await eventually(lambda: first.runs)
+    await eventually(lambda: first.calls)
     redis_server.kill()
     await eventually(lambda: caplog.records)
 
@@ -364,23 +354,23 @@ async def test_when_redis_is_back_it_is_used_again(
 
     await eventually(lambda: "the store can be reached again" in caplog.messages)
     async with asyncio.timeout(60):
-        while not await leases():  # the new Redis knew nothing of it
+        while not await leases():  # the new Redis is empty
             await asyncio.sleep(0.01)
     waiting = asyncio.create_task(other.reply(second))
     gate.set()
     assert await waiting == await running
-    assert second.runs == 0
+    assert second.calls == 0
 
 
-async def test_a_redis_that_is_not_there_costs_the_second_request_no_wait(caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Deduplicator(RedisReplyStore("redis://127.0.0.1:1/0", "/poet"))
-    assert said(await ledger.reply(FakeRun("1"))) == "x"
+async def test_only_the_first_request_waits_for_a_missing_redis(caplog: pytest.LogCaptureFixture) -> None:
+    deduplicator = Deduplicator(RedisReplyStore("redis://127.0.0.1:1/0", "/poet"))
+    assert said(await deduplicator.reply(FakeGeneration("1"))) == "x"
 
     with mock.patch("redis.asyncio.connection.Connection.connect", side_effect=AssertionError):
-        assert said(await ledger.reply(FakeRun("2"))) == "x"
+        assert said(await deduplicator.reply(FakeGeneration("2"))) == "x"
 
     assert len(caplog.records) == 1
-    await ledger.close()
+    await deduplicator.close()
 
 
 def test_what_only_few_deployments_need_is_imported_only_there() -> None:

@@ -1,4 +1,4 @@
-"""What is told while it is going on: when, to whom, and that nothing waits for it."""
+"""Progress events: what they say, how often, and that no generation waits for the sink."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from starlette.routing import Route
 
 from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
 from predictor.engine.events import Progress, Started, Token
-from predictor.events.progress import PACE_SECONDS, QUEUE, SEND_SECONDS, ProgressPublisher
+from predictor.events.event_sink import QUEUE, SEND_SECONDS, EventSink
+from predictor.events.progress import INTERVAL_SECONDS, ProgressPublisher
 from predictor.events.subscriber import EventSubscriber
 from predictor.loading.startup import Startup
 from wire.cloudevents import read_events, write_event
@@ -31,7 +32,7 @@ SOURCE = "urn:shangcai:model:poet"
 
 @dataclass
 class Sink:
-    """Takes events, once the gate is open, and answers with a status."""
+    """Receives events, once the gate is open, and answers with a status."""
 
     url: str = ""
     status: int = 202
@@ -39,7 +40,7 @@ class Sink:
     events: list[CloudEvent] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def take(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
         self.requests += 1
         delivery = read_events(request.headers, await request.body())
         await self.gate.wait()
@@ -48,13 +49,13 @@ class Sink:
         return Response(status_code=self.status)
 
     @property
-    def runs(self) -> list[tuple[str, Any]]:
-        """Type and data of the events about runs."""
+    def generations(self) -> list[tuple[str, Any]]:
+        """Type and data of the events about generations."""
         return [(event.type, json.loads(event.data or b"")) for event in self.events if event.subject]
 
     @property
     def loading(self) -> list[Any]:
-        """Data of the events about loading."""
+        """Data of the events about the start."""
         return [json.loads(event.data or b"") for event in self.events if not event.subject]
 
     @property
@@ -69,7 +70,7 @@ async def sink(eventually: Any) -> AsyncIterator[Sink]:
     sink.gate.set()
     listener = socket.create_server(("127.0.0.1", 0))
     sink.url = f"http://127.0.0.1:{listener.getsockname()[1]}/broker"
-    app = Starlette(routes=[Route("/broker", sink.take, methods=["POST"])])
+    app = Starlette(routes=[Route("/broker", sink.receive, methods=["POST"])])
     config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -81,21 +82,24 @@ async def sink(eventually: Any) -> AsyncIterator[Sink]:
 
 
 @pytest.fixture
-async def announce(sink: Sink) -> AsyncIterator[Callable[..., ProgressPublisher]]:
-    """Makes announcers to the sink that are closed after the test; loading has ended."""
+async def publisher_to(sink: Sink) -> AsyncIterator[Callable[..., ProgressPublisher]]:
+    """Makes publishers to the sink that are closed after the test; the start has ended."""
     made: list[ProgressPublisher] = []
 
-    def make(**settings: Any) -> ProgressPublisher:
+    def make(interval_seconds: float = 0.0, url: str = "", **settings: Any) -> ProgressPublisher:
         startup = Startup()
         startup.succeed()
-        settings = {"pace_seconds": 0.0} | settings
-        made.append(ProgressPublisher(settings.pop("sink", sink.url), SOURCE, "poet", "text", **settings))
+        made.append(publisher(url or sink.url, interval_seconds, **settings))
         made[-1].start(startup)
         return made[-1]
 
     yield make
-    for announcer in made:
-        await announcer.close()
+    for each in made:
+        await each.close()
+
+
+def publisher(url: str, interval_seconds: float, **settings: Any) -> ProgressPublisher:
+    return ProgressPublisher(EventSink(url, **settings), SOURCE, "poet", "text", interval_seconds=interval_seconds)
 
 
 def request(**changes: Any) -> CloudEvent:
@@ -103,23 +107,23 @@ def request(**changes: Any) -> CloudEvent:
 
 
 def test_the_defaults_are_the_named_ones() -> None:
-    assert (PACE_SECONDS, QUEUE, SEND_SECONDS) == (0.5, 256, 2)
+    assert (INTERVAL_SECONDS, QUEUE, SEND_SECONDS) == (0.5, 256, 2)
 
 
-# Runs
+# Generations
 
 
-async def test_a_text_is_told_as_it_comes(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+async def test_the_text_so_far_is_published(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
     extensions = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "other": "x"}
-    note = announce(extensions={"cluster": "月"}).narrate(request(subject="job-1", extensions=extensions), 1)
+    listener = publisher_to(extensions={"cluster": "月"}).listener(request(subject="job-1", extensions=extensions), 1)
 
     for event in (Started(0.1), Token("春"), Token("雨")):
-        note(event)
+        listener(event)
 
     await eventually(lambda: len(sink.events) == 4)
-    assert sink.runs == [
+    assert sink.generations == [
         (ACCEPTED, {"model": "poet", "kind": "text"}),
         (PROGRESS, {"model": "poet", "state": "running", "text": "春"}),
         (PROGRESS, {"model": "poet", "state": "running", "text": "春雨"}),
@@ -132,52 +136,52 @@ async def test_a_text_is_told_as_it_comes(
         assert sent.extensions == carried | {"cluster": "月"}
 
 
-async def test_pictures_are_told_by_the_slowest_one(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+async def test_the_slowest_of_several_pictures_is_published(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
-    note = announce().narrate(request(), 2)
+    listener = publisher_to().listener(request(), 2)
 
     for event in (Started(0.1), Progress(0, 1, 4), Progress(0, 2, 4), Started(0.2), Progress(1, 1, 4)):
-        note(event)
+        listener(event)
     for event in (Progress(1, 2, 4), Progress(1, 3, 4), Progress(0, 3, 4)):
-        note(event)
+        listener(event)
 
-    await eventually(lambda: len(sink.runs) == 4)
+    await eventually(lambda: len(sink.generations) == 4)
     steps = [{"model": "poet", "state": "running", "step": step, "of": 4} for step in (1, 2, 3)]
-    assert sink.runs == [(ACCEPTED, {"model": "poet", "kind": "text"}), *((PROGRESS, step) for step in steps)]
+    assert sink.generations == [(ACCEPTED, {"model": "poet", "kind": "text"}), *((PROGRESS, step) for step in steps)]
 
 
-async def test_a_run_is_told_of_now_and_then_and_one_run_does_not_silence_another(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+async def test_each_generation_has_an_interval_of_its_own(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
-    announcer = announce(pace_seconds=1_000.0)
-    one, other = announcer.narrate(request(id="1"), 1), announcer.narrate(request(id="2"), 1)
+    progress = publisher_to(interval_seconds=1_000.0)
+    one, other = progress.listener(request(id="1"), 1), progress.listener(request(id="2"), 1)
 
-    for note in (one, other):
-        note(Started(0.1))
+    for listener in (one, other):
+        listener(Started(0.1))
         for _ in range(100):
-            note(Token("x"))
+            listener(Token("x"))
 
     await eventually(lambda: len(sink.events) == 3)
-    assert [kind for kind, _ in sink.runs] == [ACCEPTED, ACCEPTED]
+    assert [kind for kind, _ in sink.generations] == [ACCEPTED, ACCEPTED]
 
 
 # Loading
 
 
-async def test_loading_is_told_phase_by_phase_and_has_no_subject(sink: Sink, eventually: Any) -> None:
+async def test_each_phase_of_the_start_is_published_without_a_subject(sink: Sink, eventually: Any) -> None:
     startup = Startup()
-    announcer = ProgressPublisher(sink.url, SOURCE, "poet", "text", pace_seconds=0.001)
-    announcer.start(startup)
+    progress = publisher(sink.url, 0.001)
+    progress.start(startup)
 
     for phase in ("importing torch", "warming up"):
         await eventually(lambda: sink.events)
-        told = len(sink.events)
+        seen = len(sink.events)
         startup.enter(phase)
-        await eventually(lambda told=told: len(sink.events) > told)
+        await eventually(lambda seen=seen: len(sink.events) > seen)
     startup.succeed()
     await eventually(lambda: len(sink.events) == 4)
-    await announcer.close()
+    await progress.close()
 
     assert sink.phases == ["starting", "importing torch", "warming up", "ready"]
     for event, data in zip(sink.events, sink.loading, strict=True):
@@ -189,85 +193,84 @@ async def test_loading_is_told_phase_by_phase_and_has_no_subject(sink: Sink, eve
 async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) -> None:
     startup = Startup()
     startup.fail("no weights")
-    announcer = ProgressPublisher(sink.url, SOURCE, "poet", "text")
+    progress = publisher(sink.url, INTERVAL_SECONDS)
 
-    announcer.start(startup)
+    progress.start(startup)
 
     await eventually(lambda: sink.events)
     assert sink.phases == ["failed"]
-    await announcer.close()
+    await progress.close()
 
 
-# Never in the way
+# The sink is slow or gone
 
 
 async def test_when_the_sink_is_slow_the_oldest_are_dropped(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
 ) -> None:
     sink.gate.clear()
-    announcer = announce(queue=3)
-    await eventually(lambda: sink.requests == 1)  # of loading, which is on its way
-    note = announcer.narrate(request(), 1)
-    note(Started(0.1))
+    progress = publisher_to(queue=3)
+    await eventually(lambda: sink.requests == 1)  # about the start, which is being sent
+    listener = progress.listener(request(), 1)
+    listener(Started(0.1))
     for piece in "abcde":
-        note(Token(piece))
+        listener(Token(piece))
 
     sink.gate.set()
 
     await eventually(lambda: len(sink.events) == 4)
-    assert [data["text"] for _, data in sink.runs] == ["abc", "abcd", "abcde"]
+    assert [data["text"] for _, data in sink.generations] == ["abc", "abcd", "abcde"]
 
 
-async def test_a_sink_that_does_not_answer_is_given_up(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+async def test_a_sink_that_does_not_answer_is_not_waited_for(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink.gate.clear()
-    announce(send_seconds=0.05)
+    publisher_to(send_seconds=0.05)
 
     await eventually(lambda: caplog.records)
 
     assert "does not take what is announced" in caplog.messages[0]
 
 
-async def test_failures_are_told_once_until_it_works_again(
-    announce: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+async def test_only_the_first_of_several_failures_is_logged(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     sink.status = 503
-    note = announce().narrate(request(), 1)
+    listener = publisher_to().listener(request(), 1)
     for event in (Started(0.1), Token("a"), Token("b")):
-        note(event)
+        listener(event)
     await eventually(lambda: sink.requests == 4)
     sink.status = 202
-    note(Token("c"))
+    listener(Token("c"))
     await eventually(lambda: sink.requests == 5)
     assert caplog.messages == [f"{sink.url} does not take what is announced: status 503"]
 
     sink.status = 404
-    note(Token("d"))
+    listener(Token("d"))
     await eventually(lambda: len(caplog.messages) == 2)
 
 
-async def test_a_sink_that_is_not_there_is_told_once(
-    announce: Callable[..., ProgressPublisher], eventually: Any, caplog: pytest.LogCaptureFixture
+async def test_a_missing_sink_is_logged(
+    publisher_to: Callable[..., ProgressPublisher], eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    note = announce(sink="http://127.0.0.1:1/").narrate(request(), 1)
-    note(Started(0.1))
+    listener = publisher_to(url="http://127.0.0.1:1/").listener(request(), 1)
+    listener(Started(0.1))
 
     await eventually(lambda: caplog.records)
 
     assert "ConnectError" in caplog.messages[0]
 
 
-# Of a server
+# In a server
 
 
-async def test_a_server_tells_of_loading_and_of_what_it_runs(
+async def test_a_server_publishes_its_start_and_its_generations(
     start_server: Any, engine: Any, sink: Sink, eventually: Any
 ) -> None:
     def subscriber(model: Any) -> EventSubscriber:
-        announcer = ProgressPublisher(sink.url, SOURCE, model.name, model.kind, pace_seconds=0.001)
-        return EventSubscriber(model, announcer=announcer)
+        return EventSubscriber(model, publisher=publisher(sink.url, 0.001))
 
     served = await start_server(engine, subscriber, wait=False)
     await eventually(lambda: "pretending to load" in sink.phases)
@@ -281,11 +284,11 @@ async def test_a_server_tells_of_loading_and_of_what_it_runs(
 
     async with httpx.AsyncClient(base_url=served.url, timeout=DEADLINE) as client:
         delivery = asyncio.create_task(client.post("/", headers=headers, content=content))
-        await eventually(lambda: sink.runs)
+        await eventually(lambda: sink.generations)
         gate.set()
         answer = await delivery
 
     assert answer.headers["ce-type"] == COMPLETED
-    assert sink.runs[0] == (ACCEPTED, {"model": "poet", "kind": "text"})
+    assert sink.generations[0] == (ACCEPTED, {"model": "poet", "kind": "text"})
     assert {(event.subject, event.source) for event in sink.events} == {(None, SOURCE), ("job-1", SOURCE)}
-    assert {kind for kind, _ in sink.runs} <= {ACCEPTED, PROGRESS}
+    assert {kind for kind, _ in sink.generations} <= {ACCEPTED, PROGRESS}

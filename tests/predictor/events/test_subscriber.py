@@ -97,7 +97,7 @@ def check_problem(answer: httpx.Response, status: int, name: str) -> None:
     assert "Traceback" not in answer.text
 
 
-# ReplyBuilder
+# Replies
 
 
 @pytest.mark.parametrize("path", ["/", PREDICT])
@@ -481,7 +481,9 @@ async def test_another_id_or_source_is_another_request(
 
 
 async def test_a_reply_that_was_forgotten_comes_again_under_the_same_id(start_server: Any, engine: Any) -> None:
-    served = await start_server(engine, lambda model: EventSubscriber(model, ledger=Deduplicator(reply_seconds=1e-9)))
+    served = await start_server(
+        engine, lambda model: EventSubscriber(model, deduplicator=Deduplicator(reply_seconds=1e-9))
+    )
     engine.enqueue("x")
     engine.enqueue("y")
 
@@ -492,7 +494,7 @@ async def test_a_reply_that_was_forgotten_comes_again_under_the_same_id(start_se
     assert (first.source, first.id) == (again.source, again.id)
 
 
-async def test_the_run_outlives_the_delivery_that_began_it(
+async def test_a_generation_outlives_its_delivery(
     server: Any, client: httpx.AsyncClient, engine: Any, eventually: Any
 ) -> None:
     gate = asyncio.Event()
@@ -511,7 +513,7 @@ async def test_the_run_outlives_the_delivery_that_began_it(
     assert len(engine.tasks) == 1
 
 
-async def test_a_run_that_fails_when_nobody_waits_is_no_noise(
+async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
     server: Any, client: httpx.AsyncClient, engine: Any, eventually: Any
 ) -> None:
     gate = asyncio.Event()

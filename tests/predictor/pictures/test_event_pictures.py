@@ -15,6 +15,7 @@ from PIL import Image
 
 from contract import PictureResult, Problem
 from contract.cloudevents import ACCEPTED, CANCELLED, COMPLETED, FAILED, PROGRESS, REQUESTED, CloudEvent
+from predictor.events.event_sink import EventSink
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
@@ -124,7 +125,8 @@ async def test_steps_are_announced(painter: Any, serve: Any, eventually: Any) ->
     client = await serve(
         painter,
         lambda model: EventSubscriber(
-            model, announcer=ProgressPublisher(url, "/painter", model.name, model.kind, pace_seconds=0.0)
+            model,
+            publisher=ProgressPublisher(EventSink(url), "/painter", model.name, model.kind, interval_seconds=0.0),
         ),
     )
 
