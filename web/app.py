@@ -75,7 +75,7 @@ def create_app(
     page = Page(settings, assets, _discovery(settings), generate)
     # Dead letters are our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
-    inbox = EventEndpoint(jobs, replies, EventAuthenticator(settings, transport), sources)
+    inbox = EventEndpoint(jobs.journal, replies, EventAuthenticator(settings, transport), sources)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
@@ -95,7 +95,7 @@ def create_app(
             Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
             Route("/generate", generate, methods=["POST"]),
             Route("/generations/{id}", generations.serve, methods=["GET", "DELETE"]),
-            Route("/events", inbox.take, methods=["POST"]),
+            Route("/events", inbox.receive, methods=["POST"]),
             Route("/status", warm.show, methods=["GET"]),
             Route("/warm", warm.wake, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),

@@ -17,8 +17,8 @@ from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.preferences import RequestPreferences, last_event_id
 from web.http.request_context import RequestContext
 from web.http.responses import whole
-from web.jobs.service import JobService, result_of
-from web.jobs.store import BEGINNING, JobRecord, LogEntry, last_event
+from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event, result_of
+from web.jobs.service import JobService
 from web.readiness.waiting_statuses import WaitingStatuses
 from wire.deadline import request_seconds
 from wire.sse import EventStream, frame
@@ -71,7 +71,7 @@ class JobEndpoints:
             else:
                 patience = wish.preference.patience if wish.preference.given else None
                 if patience != 0:
-                    record = await self._jobs.outcome(record.id, patience)
+                    record = await self._jobs.wait(record.id, patience)
                 if record.state in ENDS:
                     stays = True
                     response = whole(result_of(record), form)
@@ -185,6 +185,6 @@ def _files(record: JobRecord) -> list[str]:
     """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []
-    order = GenerationRequest.model_validate_json(record.order)
+    order = GenerationRequest.model_validate_json(record.request)
     single = [form for form, name in IMAGES.items() if name == (order.format or "png") and order.n in (None, 1)]
     return [*single, MULTIPART]

@@ -46,7 +46,7 @@ class StatusEndpoints:
         readiness = waker.readiness
         if not readiness.answering:
             waker.start()
-            await waker.news(WARM_SECONDS)
+            await waker.changed(WARM_SECONDS)
         status = readiness.status
         headers = dict(_UNCACHED)
         if status.state != "ready":

@@ -1,15 +1,13 @@
-"""The way to a predictor by CloudEvents: to the sink that a SinkBinding names, a Broker or the predictor itself."""
+"""The events backend: CloudEvents to the sink that a SinkBinding names, which is a Broker or the predictor itself."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import anyio
 import httpx
 
 from contract import ProblemError, problems
@@ -26,12 +24,13 @@ from contract.cloudevents import (
     written,
 )
 from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
+from web.client.scoped_task import ScopedTask
 from wire.cloudevents import is_event, overrides, read_events, write_event
 
 if TYPE_CHECKING:
     from web.events.replies import ReplyReceiver
-    from web.jobs.service import JobService
-    from web.jobs.store import JobRecord
+    from web.jobs.journal import JobJournal
+    from web.jobs.record import JobRecord
     from web.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,11 +39,11 @@ REPLY_BYTES = 16_777_216
 """Longest answer of a sink that is read; of larger results it holds a reference."""
 
 _RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
-"""Beyond 429 and 5xx: what Knative itself would send again (a broker that is not there yet answers 404)."""
+"""Beyond 429 and 5xx: what Knative itself sends again. A broker that is not there yet answers 404."""
 
 
 class EventBackend:
-    """Sends events to the sink that the settings name, and takes the replies that come in the answers."""
+    """Sends events to the sink of the settings, and takes the replies that come in its answers."""
 
     def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: ReplyReceiver) -> None:
         assert settings.k_sink is not None
@@ -55,10 +54,10 @@ class EventBackend:
         self._token = settings.k_token
         self._replies = replies
 
-    async def run(self, record: JobRecord, jobs: JobService) -> None:
-        """Have the sink take the request. Its end comes in the answer, or later as an event of its own."""
+    async def run(self, record: JobRecord, journal: JobJournal) -> None:
+        """Send the request. The reply is in the sink's answer, or comes later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
-        event = event.model_copy(update={"datacontenttype": JSON, "data": record.order.encode()})
+        event = event.model_copy(update={"datacontenttype": JSON, "data": record.request.encode()})
         headers, content = await self._send(event, record.deadline - time.time())
         if not is_event(headers):
             return
@@ -66,19 +65,19 @@ class EventBackend:
             if len(content) > REPLY_BYTES:
                 raise bad_answer(self._sink, "it is too long")
             for reply in read_events(headers, content).events:
-                await self._replies.take(reply, jobs)
+                await self._replies.receive(reply, journal)
         except ProblemError as error:
-            if error.kind is problems.UNAVAILABLE:  # here; or another attempt would get the same answer
+            if error.kind is problems.UNAVAILABLE:  # of the store or the artifacts: worth another attempt
                 raise
-            await jobs.end(record.id, bad_answer(self._sink, str(error)))
+            await journal.end(record.id, bad_answer(self._sink, str(error)))  # another attempt would get the same
 
     async def cancel(self, record: JobRecord) -> None:
-        """Tell it to whoever may still be busy with it; if they do not hear it, nothing is wrong but the waste."""
+        """Tell the predictor to stop. If it does not get to know, the result is discarded when it comes."""
         event = self._event(CANCELLED, record, {}, f"{record.id}-cancelled")
         try:
             await self._send(event.with_data(Cancellation(reason="nobody waits for it any more")), RETRY_SECONDS)
         except ProblemError as error:
-            log.info("that %s is cancelled was not heard: %s", record.id, error)
+            log.info("the cancellation of %s was not sent: %s", record.id, error)
 
     def _event(self, kind: str, record: JobRecord, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
         trace = {name: record.headers[name] for name in TRACE if name in record.headers}
@@ -92,27 +91,17 @@ class EventBackend:
         )
 
     async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
-        """Headers, and a bit more than `REPLY_BYTES` at most, of the answer; a problem when the event is not taken."""
-        scope = anyio.CancelScope()
-        # In a task that nothing but this scope cancels, or connections would stay taken: see web.client.exchange.
-        sending = asyncio.create_task(self._exchange(event, seconds, scope))
-        sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # in case nobody waits for it
-        try:
-            await asyncio.wait({sending})
-        finally:
-            scope.cancel()
-            await asyncio.wait({sending})
-        return sending.result()
+        """The answer's headers in lower case, and little more than REPLY_BYTES of its body. Raises a ProblemError when
+        the sink does not take the event within so many seconds."""
+        return await ScopedTask(self._exchange(event, seconds)).result()
 
-    async def _exchange(
-        self, event: CloudEvent, seconds: float, scope: anyio.CancelScope
-    ) -> tuple[dict[str, str], bytes]:
+    async def _exchange(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
         headers, body = write_event(event)
         headers["Prefer"] = "reply"
         if self._token.exists():  # read each time: it is replaced before it expires
             headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
         content = bytearray()
-        with transport_failures(self._sink), scope:
+        with transport_failures(self._sink):
             async with self._client.stream(
                 "POST", self._sink, content=body, headers=headers, timeout=max(seconds, 0.001)
             ) as response:
@@ -120,8 +109,6 @@ class EventBackend:
                     content += part
                     if len(content) > REPLY_BYTES:
                         break
-        if scope.cancelled_caught:
-            raise asyncio.CancelledError
         if response.is_success:
             return {name.lower(): value for name, value in response.headers.items()}, bytes(content)
         if response.status_code in _RETRIED_REFUSALS:

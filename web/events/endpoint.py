@@ -8,37 +8,44 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
-from web.events.authentication import EventAuthenticator
 from web.events.replies import ReplyReceiver, check_type
-from web.jobs.service import JobService
 from wire.cloudevents import is_event, read_events
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from web.events.authentication import EventAuthenticator
+    from web.jobs.journal import JobJournal
+
 
 class EventEndpoint:
-    """`sources`, where there are any, are the only ones whose events are taken."""
+    """Events of other `sources` are refused, unless `sources` is empty."""
 
     def __init__(
-        self, jobs: JobService, replies: ReplyReceiver, proof: EventAuthenticator, sources: Collection[str]
+        self,
+        journal: JobJournal,
+        replies: ReplyReceiver,
+        authenticator: EventAuthenticator,
+        sources: Collection[str],
     ) -> None:
-        self._jobs = jobs
+        self._journal = journal
         self._replies = replies
-        self._proof = proof
+        self._authenticator = authenticator
         self._sources = sources
 
-    async def take(self, request: Request) -> Response:
-        """204 once all events of the request are where they belong; a broker publishes nothing of an empty answer."""
-        await self._proof.check(request.headers)
-        if not is_event(request.headers):
+    async def receive(self, http_request: Request) -> Response:
+        """204 once all events of the request are written to their jobs. A broker publishes nothing of an empty answer.
+
+        A ProblemError: what is wrong with an event, or UNAVAILABLE when it should be delivered again.
+        """
+        await self._authenticator.check(http_request.headers)
+        if not is_event(http_request.headers):
             raise ProblemError(problems.MALFORMED_EVENT, "There is no CloudEvent in this request.")
-        delivery = read_events(request.headers, await request.body())
-        events = delivery.events
-        for number, event in enumerate(events):
+        delivery = read_events(http_request.headers, await http_request.body())
+        for number, event in enumerate(delivery.events):
             check_type(event, f"{number}." if delivery.mode == "batched" else "")
             if self._sources and event.source not in self._sources:
                 raise ProblemError(problems.FORBIDDEN, f"Events from {event.source!r} are not taken here.")
-        for event in events:
-            await self._replies.take(event, self._jobs)
+        for event in delivery.events:
+            await self._replies.receive(event, self._journal)
         return Response(status_code=204)

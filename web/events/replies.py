@@ -1,4 +1,4 @@
-"""What predictors and brokers send back about jobs, taken into the jobs."""
+"""What predictors and brokers send back about jobs, written to their journal."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from wire.cloudevents import is_json
 if TYPE_CHECKING:  # only few deployments need it
     from collections.abc import Mapping
 
-    from web.jobs.service import JobService
-    from web.jobs.store import JobRecord
+    from web.jobs.journal import JobJournal
+    from web.jobs.record import JobRecord
     from web.readiness.model_readiness import Readiness
     from wire.artifacts import Artifacts
 
@@ -57,36 +57,38 @@ Data = TypeVar("Data", bound=BaseModel)
 
 
 class ReplyReceiver:
-    """Without `artifacts`, events that only refer to their data end their job as failed."""
+    """Without `artifacts`, a reply that refers to its result (`dataref`) ends its job as failed."""
 
     def __init__(self, artifacts: Artifacts | None, readiness: Mapping[str, Readiness]) -> None:
         self._artifacts = artifacts
         self._readiness = readiness
 
-    async def take(self, event: CloudEvent, jobs: JobService) -> None:
-        """Whatever it says of a job that is known here and open; of any other job it says nothing.
+    async def receive(self, event: CloudEvent, journal: JobJournal) -> None:
+        """Write what the event says of a job that is known here and has not ended; other events are ignored.
 
-        Raises a ProblemError: what is wrong with the event, or transient where it should be delivered again.
+        Raises a ProblemError: what is wrong with the event, or a transient one when it should be delivered again.
         """
         if event.type == PROGRESS and event.subject is None and event.data:
             self._note_loading(_data(event, GenerationProgress))
             return
         job = event.subject if event.type != REQUESTED else event.id
-        record = None if job is None else await jobs.known(job)
+        record = None if job is None else await journal.find(job)
         if record is None or record.ended is not None:
-            # Other producers' requests are answered on the same broker, and every answer may come more than once.
+            # The broker also carries answers to other producers, and may deliver every event more than once.
             log.debug("%s of %r is nothing new", event.type, job)
         elif event.type in (COMPLETED, FAILED):
-            await self._end(event, record, jobs)
+            await self._end(event, record, journal)
             self._note_answer(record)
         elif event.type == CANCELLED:
-            await jobs.end(record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end."))
+            await journal.end(
+                record.id, ProblemError(problems.CANCELLED, "The generation was cancelled before its end.")
+            )
         elif event.type in (ACCEPTED, PROGRESS):
             self._note_answer(record)
-            await _come_on(event, record, jobs)
+            await _write_progress(event, record, journal)
         elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
-            await jobs.end(record.id, _undelivered(event))
-        # Any other request is one of ours on its way to the predictor, brought here by a Trigger without a filter.
+            await journal.end(record.id, _undelivered(event))
+        # Any other request is one of ours on its way to the predictor: a Trigger without a filter delivers it, too.
 
     def _note_answer(self, record: JobRecord) -> None:
         if record.model in self._readiness:
@@ -101,31 +103,31 @@ class ReplyReceiver:
                 readiness.answered()
             case "failed":
                 readiness.lost()
-            case phase if readiness.state != "ready":  # else it comes late, or from one more replica
+            case phase if readiness.state != "ready":  # or it comes late, or from one more pod
                 readiness.wakes(time.monotonic(), phase, progress.seconds)
 
-    async def _end(self, event: CloudEvent, record: JobRecord, jobs: JobService) -> None:
+    async def _end(self, event: CloudEvent, record: JobRecord, journal: JobJournal) -> None:
         try:
             if event.type == FAILED:
-                await jobs.end(record.id, _failure(event))
+                await journal.end(record.id, _failure(event))
                 return
             result = await self._result(event, record)
         except ProblemError as error:
-            if error.kind is problems.UNAVAILABLE:  # the artifacts, or the jobs, may be back by the next delivery
+            if error.kind is problems.UNAVAILABLE:  # the artifacts, or the store, may be back by the next delivery
                 raise
-            # There will be no other end, and this one is not the fault of whoever waits for it.
-            await jobs.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))
+            # No other reply will come, and the client is not to blame for this one.
+            await journal.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))
             raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
-        if isinstance(result, TextResult):  # all of which is told, however much was told on the way
-            await _tell_text(result.text, record, jobs)
-        await jobs.end(record.id, result.model_copy(update={"id": record.id}))
+        if isinstance(result, TextResult):  # whose last tokens no progress event may have brought
+            await _append_text(result.text, record, journal)
+        await journal.end(record.id, result.model_copy(update={"id": record.id}))
 
     async def _result(self, event: CloudEvent, record: JobRecord) -> TextResult | PictureResult:
         if not is_json(event.datacontenttype):
             raise ProblemError(
                 problems.BAD_UPSTREAM, f"The model server's answer is {event.datacontenttype}, not JSON."
             )
-        data = await self._fetched(event)
+        data = await self._fetch_data(event)
         try:
             result = RESULT.validate_json(data or b"")
         except ValidationError:
@@ -136,7 +138,7 @@ class ReplyReceiver:
             _check_pictures(result, record)
         return result
 
-    async def _fetched(self, event: CloudEvent) -> bytes | None:
+    async def _fetch_data(self, event: CloudEvent) -> bytes | None:
         if DATAREF not in event.extensions:
             return event.data
         if self._artifacts is None:
@@ -145,7 +147,7 @@ class ReplyReceiver:
 
 
 def check_type(event: CloudEvent, where: str = "") -> None:
-    """A MALFORMED_EVENT problem for a type that nothing is known about here; `where` stands before its name."""
+    """Raise MALFORMED_EVENT if the type is not one of ours. `where` goes before the attribute's name."""
     known = [row.name for row in EVENT_TYPES]
     if event.type not in known:
         detail = f"{where}type: must be one of {', '.join(known)}, not {event.type!r}"
@@ -153,11 +155,12 @@ def check_type(event: CloudEvent, where: str = "") -> None:
 
 
 def _check_pictures(result: PictureResult, record: JobRecord) -> None:
-    """They are handed on as they are: as files, and in headers."""
-    order = GenerationRequest.model_validate_json(record.order)
-    wanted = f"image/{order.format or 'png'}"
-    if len(result.images) != (order.n or 1) or any(picture.media_type != wanted for picture in result.images):
-        detail = f"The model server's answer is not what was asked for: {order.n or 1} of {wanted}."
+    """Raise BAD_UPSTREAM unless these are the pictures that were requested. Clients get them as files, and their media
+    types in headers."""
+    request = GenerationRequest.model_validate_json(record.request)
+    wanted = f"image/{request.format or 'png'}"
+    if len(result.images) != (request.n or 1) or any(picture.media_type != wanted for picture in result.images):
+        detail = f"The model server's answer is not what was asked for: {request.n or 1} of {wanted}."
         raise ProblemError(problems.BAD_UPSTREAM, detail)
     try:
         if not all(base64.b64decode(picture.data, validate=True) for picture in result.images):
@@ -166,22 +169,23 @@ def _check_pictures(result: PictureResult, record: JobRecord) -> None:
         raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer holds no pictures in base64.") from None
 
 
-async def _come_on(event: CloudEvent, record: JobRecord, jobs: JobService) -> None:
-    """Progress may come late, twice and out of order: it only ever goes forward."""
-    if record.started is None and await jobs.start(record.id):
-        await jobs.tell(record.id, [StatusEvent(state="running")])
+async def _write_progress(event: CloudEvent, record: JobRecord, journal: JobJournal) -> None:
+    """Events may come late, twice and out of order; the journal's progress only goes forward."""
+    if record.started is None and await journal.start(record.id):
+        await journal.append(record.id, [StatusEvent(state="running")])
     if event.type == ACCEPTED:
         return
     progress = _data(event, GenerationProgress)
     if progress.step is not None and progress.of is not None:
         step = ProgressEvent(step=progress.step, of=progress.of)
-        await jobs.advance(record.id, progress.step, lambda _before: step)
+        await journal.append_progress(record.id, progress.step, lambda _before: step)
     elif progress.text is not None:
-        await _tell_text(progress.text, record, jobs)
+        await _append_text(progress.text, record, journal)
 
 
-async def _tell_text(text: str, record: JobRecord, jobs: JobService) -> None:
-    await jobs.advance(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
+async def _append_text(text: str, record: JobRecord, journal: JobJournal) -> None:
+    """Append what goes beyond the text so far; `text` is all of it from the beginning."""
+    await journal.append_progress(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
 
 
 def _failure(event: CloudEvent) -> ProblemError:
@@ -201,7 +205,7 @@ def _data(event: CloudEvent, shape: type[Data]) -> Data:
 
 
 def _undelivered(event: CloudEvent) -> ProblemError:
-    """Why the broker gave the request up."""
+    """Why the broker gave up on the request, by the extensions of its dead letter."""
     status = event.extensions.get(ERROR_CODE, "none")
     try:
         answer = base64.b64decode(event.extensions.get(ERROR_DATA, ""), validate=True)

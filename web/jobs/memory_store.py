@@ -1,4 +1,4 @@
-"""Jobs in the memory of one replica: they are gone with it."""
+"""Jobs in the memory of one replica, lost when it ends."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
-from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry, last_event
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
+from web.jobs.store import JobStore
 
 
 @dataclass(slots=True)
-class _Kept:
-    """A job and its log; `bell` rings, and is replaced, whenever something has changed."""
+class _Job:
+    """A job and its log. `size` is in bytes, roughly."""
 
     record: JobRecord
     size: int
     log: list[LogEntry] = field(default_factory=list)
-    bell: asyncio.Event = field(default_factory=asyncio.Event)
-    told: int = 0
+    reached: int = 0
+    """How far its progress is."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced by a new one, at every change."""
 
-    def ring(self) -> None:
-        self.bell.set()
-        self.bell = asyncio.Event()
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class MemoryStore(JobStore):
-    """Forgets a job `keep_seconds` after its end, or earlier where more than `most_bytes` of ended ones are kept: but
-    never the newest, which somebody may be waiting for."""
+    """Forgets a job `keep_seconds` after its end, or earlier where ended jobs take more than `most_bytes`; but never
+    the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries` events."""
 
     def __init__(self, keep_seconds: float, most_bytes: int, log_entries: int) -> None:
+        super().__init__()
         self._keep_seconds = keep_seconds
         self._most_bytes = most_bytes
         self._log_entries = log_entries
-        self._jobs: dict[str, _Kept] = {}
-        self._ended: OrderedDict[str, float] = OrderedDict()  # when each is to be forgotten, the first of them first
-        self._bytes = 0
-        self._lines: defaultdict[str, dict[str, bool]] = defaultdict(dict)  # of each model; those that are taken: True
-        self._queued: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._jobs: dict[str, _Job] = {}
+        self._ended: OrderedDict[str, float] = OrderedDict()  # when to forget each job, in seconds since 1970
+        self._ended_bytes = 0
+        self._queues: defaultdict[str, dict[str, bool]] = defaultdict(dict)  # of each model: job -> whether claimed
+        self._claimable: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def open(self) -> None:
         pass
@@ -47,128 +51,136 @@ class MemoryStore(JobStore):
         pass
 
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
-        kept = self._jobs.get(record.id)
-        if kept is not None:
-            return kept.record
-        self._jobs[record.id] = _Kept(record, len(record.order))
+        existing = self._jobs.get(record.id)
+        if existing is not None:
+            return existing.record
+        self._jobs[record.id] = _Job(record, len(record.request))
         if queued:
-            self._lines[record.model][record.id] = False
-            self._queued[record.model].set()
+            self._queues[record.model][record.id] = False
+            self._claimable[record.model].set()
         return record
 
     async def get(self, job: str) -> JobRecord | None:
-        kept = self._jobs.get(job)
-        return None if kept is None else kept.record
+        stored = self._jobs.get(job)
+        return None if stored is None else stored.record
 
     async def position(self, record: JobRecord) -> int | None:
-        line = list(self._lines[record.model])
-        return line.index(record.id) if record.state == "queued" and record.id in line else None
+        queue = list(self._queues[record.model])
+        return queue.index(record.id) if record.state == "queued" and record.id in queue else None
 
     async def open_jobs(self) -> int:
         return len(self._jobs) - len(self._ended)
 
     async def overdue(self, now: float) -> list[str]:
         self._forget(now)
-        return [job for job, kept in self._jobs.items() if kept.record.ended is None and kept.record.deadline <= now]
+        return [
+            job for job, stored in self._jobs.items() if stored.record.ended is None and stored.record.deadline <= now
+        ]
 
-    async def tell(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        kept = self._jobs.get(job)
-        if kept is None or kept.record.ended is not None:
+    async def append(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
+        stored = self._open(job)
+        if stored is None:
             return
         for event, data in entries:
-            self._log(kept, event, data)
-        kept.ring()
+            self._log(stored, event, data)
+        stored.notify()
 
-    async def advance(self, job: str, told: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        kept = self._jobs.get(job)
-        if kept is not None and kept.record.ended is None and kept.told < told:
-            before, kept.told = kept.told, told
-            await self.tell(job, [entry(before)])
+    async def append_progress(self, job: str, reached: int, entry: Callable[[int], tuple[str, str]]) -> None:
+        stored = self._open(job)
+        if stored is not None and stored.reached < reached:
+            before, stored.reached = stored.reached, reached
+            await self.append(job, [entry(before)])
 
     async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         seen = _number(after)
-        while (kept := self._jobs.get(job)) is not None:
-            bell = kept.bell
-            # Older entries may have been dropped: ids tell what is new, and not places.
-            dropped = _number(kept.log[0].id) - 1 if kept.log else 0
-            new = kept.log[max(0, seen - dropped) :]
+        while (stored := self._jobs.get(job)) is not None:
+            changed = stored.changed
+            # The log may have dropped its oldest entries, so that ids and not indexes tell what is new.
+            dropped = _number(stored.log[0].id) - 1 if stored.log else 0
+            new = stored.log[max(0, seen - dropped) :]
             for entry in new:
                 yield entry
                 seen = _number(entry.id)
                 if entry.last:
                     return
-            if kept.record.ended is not None and not new:
+            if stored.record.ended is not None and not new:
                 return
-            await bell.wait()
+            await changed.wait()
 
     async def start(self, job: str, now: float) -> bool:
-        kept = self._jobs.get(job)
-        if kept is None or kept.record.state != "queued":
+        stored = self._jobs.get(job)
+        if stored is None or stored.record.state != "queued":
             return False
-        kept.record = replace(kept.record, started=now, attempts=kept.record.attempts + 1)
-        kept.ring()
+        stored.record = replace(stored.record, started=now, attempts=stored.record.attempts + 1)
+        stored.notify()
         return True
 
-    async def restart(self, job: str) -> None:
-        kept = self._jobs.get(job)
-        if kept is not None and kept.record.ended is None:
-            kept.record, kept.told = replace(kept.record, started=None), 0
-            kept.ring()
+    async def reset(self, job: str) -> None:
+        stored = self._open(job)
+        if stored is not None:
+            stored.record, stored.reached = replace(stored.record, started=None), 0
+            stored.notify()
 
     async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
-        kept = self._jobs.get(job)
-        if kept is None or kept.record.ended is not None:
+        stored = self._open(job)
+        if stored is None:
             return False
-        kept.record = replace(kept.record, end=end, ended=now, outcome=outcome)
-        self._log(kept, last_event(end), outcome)
-        self._lines[kept.record.model].pop(job, None)
+        stored.record = replace(stored.record, end=end, ended=now, outcome=outcome)
+        self._log(stored, last_event(end), outcome)
+        self._queues[stored.record.model].pop(job, None)
         self._ended[job] = now + self._keep_seconds
-        self._bytes += kept.size
-        kept.ring()
+        self._ended_bytes += stored.size
+        stored.notify()
         self._forget(now)
         return True
 
-    async def ended(self, job: str) -> None:
-        while (kept := self._jobs.get(job)) is not None and kept.record.ended is None:
-            await kept.bell.wait()
+    async def wait_for_end(self, job: str) -> None:
+        while (stored := self._open(job)) is not None:
+            await stored.changed.wait()
 
-    async def take(self, model: str) -> Claim:
-        line, queued = self._lines[model], self._queued[model]
-        while (job := next((job for job, taken in line.items() if not taken), None)) is None:
-            queued.clear()
-            await queued.wait()
-        line[job] = True
+    async def claim(self, model: str) -> Claim:
+        queue, claimable = self._queues[model], self._claimable[model]
+        while (job := next((job for job, claimed in queue.items() if not claimed), None)) is None:
+            claimable.clear()
+            await claimable.wait()
+        queue[job] = True
         return Claim(model, job)
 
-    async def keep(self, claims: Sequence[Claim]) -> None:
+    async def renew(self, claims: Sequence[Claim]) -> None:
         pass
 
-    async def done(self, claim: Claim) -> None:
-        self._lines[claim.model].pop(claim.job, None)
+    async def acknowledge(self, claim: Claim) -> None:
+        self._queues[claim.model].pop(claim.job, None)
 
     async def release(self, claim: Claim) -> None:
-        if claim.job in self._lines[claim.model]:
-            self._lines[claim.model][claim.job] = False
-            self._queued[claim.model].set()
+        if claim.job in self._queues[claim.model]:
+            self._queues[claim.model][claim.job] = False
+            self._claimable[claim.model].set()
 
-    def _log(self, kept: _Kept, event: str, data: str) -> None:
-        number = _number(kept.log[-1].id) + 1 if kept.log else 1
-        kept.log.append(LogEntry(f"0-{number}", event, data))
-        kept.size += len(data)
-        if len(kept.log) > self._log_entries:
-            kept.size -= len(kept.log.pop(0).data)
+    def _open(self, job: str) -> _Job | None:
+        """The job, unless it is unknown or has ended."""
+        stored = self._jobs.get(job)
+        return stored if stored is not None and stored.record.ended is None else None
+
+    def _log(self, stored: _Job, event: str, data: str) -> None:
+        number = _number(stored.log[-1].id) + 1 if stored.log else 1
+        stored.log.append(LogEntry(f"0-{number}", event, data))
+        stored.size += len(data)
+        if len(stored.log) > self._log_entries:
+            stored.size -= len(stored.log.pop(0).data)
 
     def _forget(self, now: float) -> None:
         while self._ended:
             job, at = next(iter(self._ended.items()))
-            if at > now and (self._bytes <= self._most_bytes or len(self._ended) == 1):
+            if at > now and (self._ended_bytes <= self._most_bytes or len(self._ended) == 1):
                 return
             del self._ended[job]
-            kept = self._jobs.pop(job)
-            self._bytes -= kept.size
-            kept.ring()
+            stored = self._jobs.pop(job)
+            self._ended_bytes -= stored.size
+            stored.notify()
 
 
 def _number(entry: str) -> int:
-    before, _, number = entry.partition("-")  # as in Redis; here nothing but 0 stands before
+    """An entry id as a number that grows. Ids look as in Redis; those made here begin with 0."""
+    before, _, number = entry.partition("-")
     return (int(before) << 64) + int(number)

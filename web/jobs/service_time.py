@@ -1,13 +1,13 @@
-"""How long a generation takes from here, learned from those that have ended."""
+"""How long a generation takes, as seen from web: an average that Retry-After is computed from."""
 
 from __future__ import annotations
 
 WEIGHT = 0.2
-"""Of the newest one."""
+"""Of the newest generation in the average."""
 
 
 class ServiceTime:
-    """Seconds, smoothed."""
+    """Exponentially smoothed seconds of the generations that have ended; 1 before the first."""
 
     def __init__(self) -> None:
         self.seconds = 1.0

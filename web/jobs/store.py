@@ -1,81 +1,26 @@
-"""Where jobs live: their state, their outcome, what was told on the way, and the queue of those to be begun.
+"""Where jobs are kept: their records, their logs, and each model's queue.
 
-One replica keeps them in memory (`web.jobs.memory_store`), several share a Redis or Valkey (`web.jobs.redis_store`).
+One replica keeps them in memory (`web.jobs.memory_store`); several replicas share a Redis or Valkey
+(`web.jobs.redis_store`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 
-from contract import ENDS, JobState, Kind
-
-BEGINNING = "0-0"
-"""The entry id before all others."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """A job as it is stored. Times are in seconds since 1970; `order` and `outcome` are JSON."""
-
-    id: str
-    model: str
-    kind: Kind
-    order: str = field(repr=False)
-    digest: str
-    """Of the body that was sent: whoever comes with the same Idempotency-Key must have sent the same."""
-    created: float
-    deadline: float
-    headers: dict[str, str] = field(default_factory=dict)
-    """That follow the request: its name and its trace."""
-    started: float | None = None
-    ended: float | None = None
-    end: JobState | None = None
-    outcome: str | None = field(default=None, repr=False)
-    """The result, or the problem document."""
-    attempts: int = 0
-
-    @property
-    def state(self) -> JobState:
-        if self.end is not None:
-            return self.end
-        return "queued" if self.started is None else "running"
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """What was told of a job: an event's name and its JSON, under an id that grows. The last one is the end."""
-
-    id: str
-    event: str
-    data: str
-
-    @property
-    def last(self) -> bool:
-        return self.event in LAST_EVENTS
-
-
-LAST_EVENTS = frozenset({"result", "error"})
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A job that this replica is to bring on its way; others take it over when the lease is not kept up."""
-
-    model: str
-    job: str
-    entry: str = ""
+from contract import JobState
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 
 
 class JobStore(ABC):
-    """All methods raise an UNAVAILABLE problem when the store cannot be reached for longer than it is worth waiting."""
+    """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long."""
 
     shared = False
     """Whether other replicas see the same jobs."""
 
-    hear: Callable[[str], None] = staticmethod(lambda _news: None)
-    """Is called with what replicas spread, this one too."""
+    def __init__(self) -> None:
+        self._receivers: list[Callable[[str], None]] = []
 
     @abstractmethod
     async def open(self) -> None: ...
@@ -83,80 +28,88 @@ class JobStore(ABC):
     @abstractmethod
     async def close(self) -> None: ...
 
-    async def spread(self, news: str) -> None:
-        """Have all replicas hear it that hear anything just now."""
-        self.hear(news)
+    # Between replicas
+
+    def subscribe(self, receive: Callable[[str], None]) -> None:
+        """Call `receive` with every message that a replica broadcasts, this one included."""
+        self._receivers.append(receive)
+
+    async def broadcast(self, message: str) -> None:
+        """Send a message to all replicas. One that does not listen just now never gets it."""
+        self._deliver(message)
+
+    def _deliver(self, message: str) -> None:
+        for receive in self._receivers:
+            receive(message)
+
+    # Jobs
 
     @abstractmethod
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
-        """Keep a new job and queue it; the one that is there already where the id is taken."""
+        """Store and queue a new job, and return it; or return the job that has this id already."""
 
     @abstractmethod
     async def get(self, job: str) -> JobRecord | None: ...
 
     @abstractmethod
     async def position(self, record: JobRecord) -> int | None:
-        """How many are before it, running ones too; None when it is not in the queue."""
+        """How many jobs, running ones included, are before it in its queue; None when it is not there."""
 
     @abstractmethod
-    async def open_jobs(self) -> int: ...
+    async def open_jobs(self) -> int:
+        """How many jobs have not ended."""
 
     @abstractmethod
     async def overdue(self, now: float) -> list[str]:
-        """Jobs that are open after their deadline."""
+        """Jobs that have not ended although their deadline has passed."""
 
     # The log
 
     @abstractmethod
-    async def tell(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        """Add events' names and JSON to the log, unless it has ended."""
+    async def append(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
+        """Append events, as pairs of a name and JSON, to the log of a job that has not ended."""
 
     @abstractmethod
-    async def advance(self, job: str, told: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        """Add the entry for what goes beyond the last `told`, if this one does, unless it has ended; both at once."""
+    async def append_progress(self, job: str, reached: int, entry: Callable[[int], tuple[str, str]]) -> None:
+        """Append `entry(before)` if `reached` is larger than `before`, the largest one so far, and the job has not
+        ended. Comparing and appending are one atomic step."""
 
     @abstractmethod
     def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
-        """What was told after an entry, then what is being told, until the end."""
+        """The entries after this one, and then those that are appended, until the job has ended."""
 
-    # The way through the states
+    # From state to state
 
     @abstractmethod
     async def start(self, job: str, now: float) -> bool:
-        """It is running, once more; False when it was already, or has ended."""
+        """The job is running, which is one more attempt; False when it was running before, has ended or is unknown."""
 
     @abstractmethod
-    async def restart(self, job: str) -> None:
-        """It waits again, and nothing of it is `told`."""
+    async def reset(self, job: str) -> None:
+        """The job is queued again and its progress counts from 0; its attempts still count."""
 
     @abstractmethod
     async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
-        """It ends so, unless it is unknown or has ended before (False): only the first end counts."""
+        """The job has ended so; False when it had ended before or is unknown. Only the first end counts."""
 
     @abstractmethod
-    async def ended(self, job: str) -> None:
-        """Wait until it has ended, or is unknown."""
+    async def wait_for_end(self, job: str) -> None:
+        """Wait until the job has ended; not at all when it is unknown."""
 
     # The queue
 
     @abstractmethod
-    async def take(self, model: str) -> Claim:
-        """Wait for the next job of a model, those first whose replica has died."""
+    async def claim(self, model: str) -> Claim:
+        """Wait for the next job of a model. Jobs whose lease has run out come first."""
 
     @abstractmethod
-    async def keep(self, claims: Sequence[Claim]) -> None:
-        """Still at it."""
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        """Begin these leases anew."""
 
     @abstractmethod
-    async def done(self, claim: Claim) -> None:
-        """Nothing is left to do for this job here."""
+    async def acknowledge(self, claim: Claim) -> None:
+        """Take the job off the queue: nothing is left to do for it here."""
 
     @abstractmethod
     async def release(self, claim: Claim) -> None:
-        """Somebody else may take it over at once."""
-
-
-def last_event(end: JobState) -> str:
-    """The name of the event that tells an end."""
-    assert end in ENDS
-    return "result" if end == "completed" else "error"
+        """Let any replica claim the job at once."""

@@ -1,5 +1,5 @@
-"""What is seen of the models here is told to the other replicas, and what they tell is believed: a job may be watched
-on one and carried out on another, and a model that one has woken is awake for all."""
+"""Replicas share what they observe of the models: a job may be watched on one replica and run on another, and a model
+that one replica has woken is awake for all."""
 
 from __future__ import annotations
 
@@ -13,57 +13,59 @@ from pydantic import ValidationError
 
 from contract import ModelStatus, ProblemError
 from web.jobs.store import JobStore
-from web.readiness.model_readiness import Readiness
+from web.readiness.model_readiness import Origin, Readiness
 
 log = logging.getLogger(__name__)
 
-QUEUE = 64
-"""Most that waits to be told; one more takes the place of the oldest."""
+MOST_UNSENT = 64
+"""Most changes that wait to be sent. One more replaces the oldest."""
 
 
 class ReadinessBroadcast:
-    """Those that share a store; where it is not shared there are none."""
+    """Between the replicas that share a store. Does nothing where the store is not shared."""
 
     def __init__(self, store: JobStore, readiness: Mapping[str, Readiness]) -> None:
         self._store = store
         self._readiness = readiness
-        self._name = uuid.uuid4().hex
-        self._news: asyncio.Queue[ModelStatus] = asyncio.Queue(QUEUE)
+        self._replica = uuid.uuid4().hex
+        self._unsent: asyncio.Queue[ModelStatus] = asyncio.Queue(MOST_UNSENT)
         self._sending: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         if not self._store.shared:
             return
-        self._store.hear = self._hear
+        self._store.subscribe(self._receive)
         for readiness in self._readiness.values():
-            readiness.spread = self._put
+            readiness.subscribe(self._enqueue)
         self._sending = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """What has not been told never will be."""
+        """What is unsent is dropped."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait({self._sending})
 
-    def _put(self, status: ModelStatus) -> None:
-        if self._news.full():
-            self._news.get_nowait()
-        self._news.put_nowait(status)
+    def _enqueue(self, status: ModelStatus, origin: Origin) -> None:
+        if origin == "received":  # every replica has received it
+            return
+        if self._unsent.full():
+            self._unsent.get_nowait()
+        self._unsent.put_nowait(status)
 
     async def _send(self) -> None:
         while True:
-            status = await self._news.get()
-            with suppress(ProblemError):  # what it said is in the log
-                await self._store.spread(f"{self._name} {status.model_dump_json(exclude_none=True)}")
+            status = await self._unsent.get()
+            with suppress(ProblemError):  # the store has logged it
+                await self._store.broadcast(f"{self._replica} {status.model_dump_json(exclude_none=True)}")
 
-    def _hear(self, news: str) -> None:
-        name, _, document = news.partition(" ")
-        if name == self._name:
+    def _receive(self, message: str) -> None:
+        replica, _, document = message.partition(" ")
+        if replica == self._replica:
             return
         try:
             status = ModelStatus.model_validate_json(document)
         except ValidationError:
-            log.debug("news of another version: %r", news)
+            log.debug("a message of another version: %r", message)
             return
         if status.name in self._readiness:
-            self._readiness[status.name].hear(status)
+            self._readiness[status.name].receive(status)

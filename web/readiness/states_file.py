@@ -1,4 +1,4 @@
-"""What whoever starts and stops the predictors on this machine says of them (scripts/run, in its STATES_FILE)."""
+"""The STATES_FILE in which the supervisor of this machine (scripts/run) reports the state of each model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportedState(BaseModel):
-    """Of one model. `since` is in seconds since 1970; members that nobody here asks about are ignored."""
+    """Of one model. `since` is in seconds since 1970; further members are ignored."""
 
     state: Literal["asleep", "waking", "ready", "failed"]
     since: float
@@ -25,7 +25,7 @@ class _Document(BaseModel):
 
 
 class StatesFile:
-    """Reads the file again whenever it has been replaced. Without one, or while it cannot be read, nothing is said."""
+    """Reads the file again whenever it has been replaced. While there is none that can be read, no state is known."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

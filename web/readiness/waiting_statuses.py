@@ -1,4 +1,4 @@
-"""What is told of a generation that waits."""
+"""The status events of a generation that waits for its model."""
 
 from __future__ import annotations
 
@@ -11,70 +11,70 @@ from typing import Any
 from contract import StatusEvent
 from contract.events import LiveEvent
 from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
+from wire.race import finishes_first
 
-TELL_SECONDS = 5.0
-"""How often it is told again how long a model has been waking up."""
+REPEAT_SECONDS = 5.0
+"""Between two status events of a model that is waking, where its phase does not change."""
 
 
 class WaitingStatuses:
-    """Tells each status once, and that a model is waking in each phase and now and then in between."""
+    """Yields each status once; that the model is waking, for each phase and every REPEAT_SECONDS.
 
-    def __init__(self, readiness: Readiness, told: str | None = None) -> None:
+    `last` is the state of the last status that the client has seen, if there was one.
+    """
+
+    def __init__(self, readiness: Readiness, last: str | None = None) -> None:
         self._readiness = readiness
         self._slept = readiness.state in ("asleep", "unknown")
-        self._told = told
+        self._last = last
         self._phase: str | None = None
-        self._told_at = 0.0
+        self._waking_at = 0.0
 
     async def until(self, upcoming: asyncio.Future[Any]) -> AsyncGenerator[StatusEvent]:
-        """The statuses of a generation until there is something else to tell of it, or no more to wait for. Closing
-        them gives up what is `upcoming`."""
-        patience = 0.0  # for what is there already
+        """Status events until `upcoming` is done. Closing the generator cancels `upcoming`."""
+        seconds = 0.0  # what is known already comes at once
         try:
             while True:
-                bell = asyncio.ensure_future(self._readiness.bell.wait())
-                try:
-                    await asyncio.wait({upcoming, bell}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    bell.cancel()
+                await finishes_first(self._readiness.changed(), upcoming, seconds)
                 if upcoming.done():
                     return
-                for status in self._news(silent=patience > 0):
+                for status in self._new(silent=seconds > 0):
                     yield status
-                patience = SILENCE_SECONDS if patience == 0 else TELL_SECONDS
+                seconds = SILENCE_SECONDS if seconds == 0 else REPEAT_SECONDS
         finally:
             if not upcoming.done():
                 upcoming.cancel()
                 await asyncio.wait({upcoming})
 
     def note(self, status: StatusEvent) -> bool:
-        """That this status comes from somewhere else; whether it is to be told."""
-        new = status.state != self._told
-        self._told = status.state
+        """Note a status from elsewhere; whether it is new to the client."""
+        new = status.state != self._last
+        self._last = status.state
         return new
 
-    def _news(self, *, silent: bool) -> Iterator[StatusEvent]:
+    def _new(self, *, silent: bool) -> Iterator[StatusEvent]:
+        """Status events that are due. `silent`: the model server has not answered for a while."""
         waking = self._readiness.waking
         if waking is not None:
             now = time.monotonic()
-            if self._told != "waking" or waking.phase != self._phase or now - self._told_at >= TELL_SECONDS:
+            if self._last != "waking" or waking.phase != self._phase or now - self._waking_at >= REPEAT_SECONDS:
                 yield from self._readiness.events(slept=self._slept)
                 self._slept = False
-                self._told, self._phase, self._told_at = "waking", waking.phase, now
-        elif silent and self._told != "queued":
-            self._told = "queued"
+                self._last, self._phase, self._waking_at = "waking", waking.phase, now
+        elif silent and self._last != "queued":
+            self._last = "queued"
             yield StatusEvent(state="queued")
 
 
 async def with_waiting_statuses(readiness: Readiness, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[LiveEvent]:
-    """The events of a generation, and before them what it waits for. `events` are closed by whoever made them."""
-    narration = WaitingStatuses(readiness)
+    """The events of a generation, and before them those of its waiting. The caller closes `events`."""
+    waiting = WaitingStatuses(readiness)
     first = asyncio.ensure_future(anext(events))
-    async with aclosing(narration.until(first)) as statuses:
+    async with aclosing(waiting.until(first)) as statuses:
         async for status in statuses:
             yield status
     event = first.result()
-    if not isinstance(event, StatusEvent) or narration.note(event):
+    if not isinstance(event, StatusEvent) or waiting.note(event):
         yield event
     async for event in events:
         yield event

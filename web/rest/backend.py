@@ -19,8 +19,8 @@ from web.rest.text_result import TextResultBuilder
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
-    from web.jobs.service import JobService
-    from web.jobs.store import JobRecord
+    from web.jobs.journal import JobJournal
+    from web.jobs.record import JobRecord
     from web.rest.upstream import Upstream
     from web.settings import ServedModel
 
@@ -59,9 +59,9 @@ class RestBackend:
             return told(picture_call(model, order, live=live), pictures)
         return told(text_call(model, order), TextResultBuilder(served.address, model, result_id, arrived))
 
-    async def run(self, record: JobRecord, jobs: JobService) -> None:
+    async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """From a job to its end; a ProblemError when it does not come to one."""
-        order = GenerationRequest.model_validate_json(record.order)
+        order = GenerationRequest.model_validate_json(record.request)
         events = self.events(
             order,
             record.model,
@@ -72,17 +72,17 @@ class RestBackend:
             live=True,
             patient=True,
         )
-        async with aclosing(events), aclosing(_JobLogWriter(record.id, jobs)) as scribe:
+        async with aclosing(events), aclosing(_JobLogWriter(record.id, journal)) as scribe:
             async for event in events:
                 match event:
                     case StatusEvent(state="queued"):
                         pass  # which it has been all the time
                     case ResultEvent() | PictureResultEvent():
                         await scribe.written()
-                        await jobs.end(record.id, event)
+                        await journal.end(record.id, event)
                     case _:
                         if event == StatusEvent(state="running"):
-                            await jobs.start(record.id)
+                            await journal.start(record.id)
                         scribe.tell(event)
 
     async def cancel(self, record: JobRecord) -> None:
@@ -113,9 +113,9 @@ class RestBackend:
 class _JobLogWriter:
     """Writes events into a job's log. What comes while others are being written goes with the next ones."""
 
-    def __init__(self, job: str, jobs: JobService) -> None:
+    def __init__(self, job: str, journal: JobJournal) -> None:
         self._job = job
-        self._jobs = jobs
+        self._journal = journal
         self._events: list[LiveEvent] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -138,4 +138,4 @@ class _JobLogWriter:
     async def _write(self) -> None:
         while self._events:
             events, self._events = self._events, []
-            await self._jobs.tell(self._job, events)
+            await self._journal.append(self._job, events)

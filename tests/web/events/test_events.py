@@ -48,8 +48,8 @@ from contract.cloudevents import (
     GenerationProgress,
 )
 from web.app import create_app
-from web.events import backend as courier
-from web.jobs import service as jobs
+from web.events import backend
+from web.jobs import worker
 from web.settings import ServedModel, Settings
 from wire.cloudevents import Mode, read_events, write_batch, write_event
 
@@ -263,8 +263,8 @@ async def test_a_reply_that_comes_before_the_broker_has_answered(front: Front, p
 async def test_what_may_pass_is_sent_again(
     front: Front, predictor: Predictor, refusal: httpx.Response, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(jobs, "MOST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(backend, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.01)
     answers = [refusal, httpx.Response(202)]
 
     async def answer(_event: CloudEvent) -> httpx.Response:
@@ -292,7 +292,7 @@ async def test_what_the_sink_refuses_for_good_ends_the_job(front: Front, predict
 async def test_a_sink_that_is_not_there_yet_is_asked_again(
     front: Front, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.01)
 
     async def absent(_event: CloudEvent) -> httpx.Response:
         predictor.replies()

@@ -14,10 +14,11 @@ import pytest
 import redis
 
 from contract import ProblemError
-from web.jobs import redis_store
+from web.jobs import redis_queue, redis_store
 from web.jobs.memory_store import MemoryStore
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 from web.jobs.redis_store import RedisStore
-from web.jobs.store import BEGINNING, Claim, JobRecord, JobStore, LogEntry
+from web.jobs.store import JobStore
 
 LIMIT = 10.0
 KEEP = 60.0
@@ -32,7 +33,7 @@ def record(job: str = "a", **changes: Any) -> JobRecord:
         id=job,
         model="poet",
         kind="text",
-        order='{"prompt":"春"}',
+        request='{"prompt":"春"}',
         digest="d",
         created=now,
         deadline=now + 60,
@@ -58,7 +59,7 @@ def told(entries: list[LogEntry]) -> list[tuple[str, str]]:
 
 async def taken(store: JobStore, model: str = "poet") -> Claim:
     async with asyncio.timeout(LIMIT):
-        return await store.take(model)
+        return await store.claim(model)
 
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
@@ -107,10 +108,10 @@ async def test_what_is_spread_is_heard_by_all(store: JobStore, make: Make) -> No
     stores = [store, await make()] if store.shared else [store]
     heard: list[set[str]] = [set() for _ in stores]
     for one, news in zip(stores, heard, strict=True):
-        one.hear = news.add
+        one.subscribe(news.add)
 
     async def all_heard() -> bool:  # they begin to listen some time
-        await store.spread("春")
+        await store.broadcast("春")
         return all(news == {"春"} for news in heard)
 
     await until(all_heard)
@@ -131,7 +132,7 @@ async def test_an_unknown_job_is_none(store: JobStore) -> None:
     assert await store.position(record()) is None
     assert await store.finish("a", "failed", "{}", 1) is False
     assert await store.start("a", 1) is False
-    await store.restart("a")
+    await store.reset("a")
     assert await store.get("a") is None
 
 
@@ -184,7 +185,7 @@ async def test_what_is_restarted_is_queued_and_its_attempts_are_counted(store: J
     await added(store, "a")
     for attempt in (1, 2, 3):
         assert await store.start("a", 5)
-        await store.restart("a")
+        await store.reset("a")
         kept = await store.get("a")
         assert kept is not None
         assert (kept.state, kept.started, kept.attempts) == ("queued", None, attempt)
@@ -206,9 +207,9 @@ async def test_after_its_end_nothing_changes(store: JobStore) -> None:
     kept = await store.get("a")
     assert await store.finish("a", "failed", "2", 8) is False
     assert await store.start("a", 8) is False
-    await store.restart("a")
-    await store.tell("a", [("token", "late")])
-    await store.advance("a", 5, lambda _: ("token", "late"))
+    await store.reset("a")
+    await store.append("a", [("token", "late")])
+    await store.append_progress("a", 5, lambda _: ("token", "late"))
     assert await store.get("a") == kept
     [last] = await seen(store, "a")
     assert (last.event, last.data) == ("result", "1")
@@ -228,9 +229,9 @@ async def test_of_many_ends_at_once_one_counts(store: JobStore) -> None:
 
 async def test_whoever_waits_for_an_end_is_told_of_it(store: JobStore) -> None:
     await added(store, "a")
-    waiting = [asyncio.create_task(store.ended("a")) for _ in range(20)]
+    waiting = [asyncio.create_task(store.wait_for_end("a")) for _ in range(20)]
     await store.start("a", 5)
-    await store.tell("a", [("token", "x")])
+    await store.append("a", [("token", "x")])
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in waiting)
     await store.finish("a", "cancelled", "{}", 7)
@@ -242,8 +243,8 @@ async def test_nobody_waits_for_the_end_of_what_has_ended_or_is_unknown(store: J
     await added(store, "a")
     await store.finish("a", "cancelled", "{}", 7)
     async with asyncio.timeout(1):
-        await store.ended("a")
-        await store.ended("unknown")
+        await store.wait_for_end("a")
+        await store.wait_for_end("unknown")
 
 
 # The queue
@@ -285,7 +286,7 @@ async def test_what_is_running_has_no_position(store: JobStore) -> None:
 async def test_what_is_on_its_way_has_no_position_and_holds_up_nobody(store: JobStore) -> None:
     """A job that went to a broker is queued until a predictor begins with it, but not here."""
     a, b = [await store.add(record(job)) for job in "ab"]
-    await store.done(await taken(store))
+    await store.acknowledge(await taken(store))
     assert (await store.position(a), await store.position(b)) == (None, 0)
 
 
@@ -297,13 +298,13 @@ async def test_what_was_cancelled_while_it_was_queued_holds_up_nobody(store: Job
 
 
 async def test_a_claim_that_is_released_is_for_others(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.1)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.1)
     await added(store, "a")
     await store.release(await taken(store))
     claim = await taken(store)
     assert claim.job == "a"
-    await store.keep([claim])
-    await store.done(claim)
+    await store.renew([claim])
+    await store.acknowledge(claim)
     await added(store, "b")
     assert (await taken(store)).job == "b"
 
@@ -334,8 +335,8 @@ async def test_open_jobs_are_overdue_after_their_deadline(store: JobStore) -> No
 
 async def test_what_was_told_is_told_again_after_any_entry(store: JobStore) -> None:
     await added(store, "a")
-    await store.tell("a", [("status", "1"), ("token", "2")])
-    await store.tell("a", [("token", "3")])
+    await store.append("a", [("status", "1"), ("token", "2")])
+    await store.append("a", [("token", "3")])
     await store.finish("a", "completed", "4", 7)
     entries = await seen(store, "a")
     assert told(entries) == [("status", "1"), ("token", "2"), ("token", "3"), ("result", "4")]
@@ -353,7 +354,7 @@ async def test_what_is_told_is_seen_at_once_by_all_who_watch(store: JobStore) ->
 
     watching = [asyncio.create_task(watch(ear)) for ear in heard]
     for data in "春天的雨":
-        await store.tell("a", [("token", data)])
+        await store.append("a", [("token", data)])
         async with asyncio.timeout(1):  # they are told: this is no polling
             assert [await ear.get() for ear in heard] == [data] * 10
     await store.finish("a", "completed", "end", 7)
@@ -368,7 +369,7 @@ async def test_nothing_is_seen_twice_or_left_out_by_those_who_come_and_go(store:
 
     async def tell() -> None:
         for number in numbers:
-            await store.tell("a", [("token", number)])
+            await store.append("a", [("token", number)])
         await store.finish("a", "completed", "end", 7)
 
     async def watch() -> list[str]:
@@ -397,18 +398,18 @@ async def test_a_watch_that_begins_before_the_job_was_told_of_anything_ends_with
 
 
 async def test_nothing_is_told_of_a_job_that_is_unknown(store: JobStore) -> None:
-    await store.tell("a", [("token", "x")])
-    await store.advance("a", 5, lambda _: ("token", "x"))
+    await store.append("a", [("token", "x")])
+    await store.append_progress("a", 5, lambda _: ("token", "x"))
     assert await seen(store, "a") == []
     await added(store, "a")
-    await store.advance("a", 1, lambda before: ("token", str(before)))
+    await store.append_progress("a", 1, lambda before: ("token", str(before)))
     await store.finish("a", "completed", "end", 7)
     assert told(await seen(store, "a")) == [("token", "0"), ("result", "end")]
 
 
 async def test_an_entry_that_does_not_exist_is_a_place_all_the_same(store: JobStore) -> None:
     await added(store, "a")
-    await store.tell("a", [("token", "1")])
+    await store.append("a", [("token", "1")])
     await store.finish("a", "completed", "end", 7)
     assert await seen(store, "a", "99999999999999-7") == []
     assert len(await seen(store, "a", "0-0")) == 2
@@ -418,7 +419,7 @@ async def test_progress_only_goes_forward(store: JobStore) -> None:
     await added(store, "a")
     text = "0123456789"
     for length in (3, 1, 3, 7, 2, 10, 10):
-        await store.advance("a", length, lambda before, length=length: ("token", text[before:length]))  # type: ignore[misc]
+        await store.append_progress("a", length, lambda before, length=length: ("token", text[before:length]))  # type: ignore[misc]
     await store.finish("a", "completed", "end", 7)
     assert told(await seen(store, "a")) == [("token", "012"), ("token", "3456"), ("token", "789"), ("result", "end")]
 
@@ -431,7 +432,7 @@ async def test_progress_that_comes_at_once_is_told_without_gaps(store: JobStore)
     def piece(length: int) -> Callable[[int], tuple[str, str]]:
         return lambda before: ("token", text[before:length])
 
-    await asyncio.gather(*(store.advance("a", length, piece(length)) for length in order))
+    await asyncio.gather(*(store.append_progress("a", length, piece(length)) for length in order))
     await store.finish("a", "completed", "end", 7)
     assert "".join(entry.data for entry in await seen(store, "a")) == text + "end"
 
@@ -439,9 +440,9 @@ async def test_progress_that_comes_at_once_is_told_without_gaps(store: JobStore)
 async def test_after_a_restart_progress_begins_again(store: JobStore) -> None:
     await added(store, "a")
     await store.start("a", 5)
-    await store.advance("a", 3, lambda before: ("token", str(before)))
-    await store.restart("a")
-    await store.advance("a", 2, lambda before: ("token", str(before)))
+    await store.append_progress("a", 3, lambda before: ("token", str(before)))
+    await store.reset("a")
+    await store.append_progress("a", 2, lambda before: ("token", str(before)))
     await store.finish("a", "completed", "end", 7)
     assert told(await seen(store, "a")) == [("token", "0"), ("token", "0"), ("result", "end")]
 
@@ -450,9 +451,9 @@ async def test_a_log_drops_its_oldest_entries(make: Make) -> None:
     store = await make(log_entries=20)
     await added(store, "a")
     numbers = [str(number) for number in range(500)]
-    await store.tell("a", [("token", number) for number in numbers])
+    await store.append("a", [("token", number) for number in numbers])
     for number in ("500", "501"):
-        await store.advance("a", int(number), lambda _, number=number: ("token", number))  # type: ignore[misc]
+        await store.append_progress("a", int(number), lambda _, number=number: ("token", number))  # type: ignore[misc]
     await store.finish("a", "completed", "end", 7)
     found = [entry.data for entry in await seen(store, "a")]
     assert found == [*numbers, "500", "501", "end"][-len(found) :]
@@ -462,7 +463,7 @@ async def test_a_log_drops_its_oldest_entries(make: Make) -> None:
 async def test_an_ended_job_is_forgotten_after_a_time(make: Make) -> None:
     store = await make(keep_seconds=0.4)
     await added(store, "a", "b")
-    await store.tell("a", [("token", "x")])
+    await store.append("a", [("token", "x")])
     await store.finish("a", "completed", "end", time.time())
 
     async def forgotten() -> bool:
@@ -483,11 +484,11 @@ async def test_an_ended_job_is_forgotten_after_a_time(make: Make) -> None:
 
 async def test_ended_jobs_are_forgotten_earlier_where_memory_is_full() -> None:
     store = MemoryStore(KEEP, 2_500, 1_000)
-    await store.add(record("open", order="x" * 5_000))
-    await store.tell("open", [("token", "x" * 5_000)])
+    await store.add(record("open", request="x" * 5_000))
+    await store.append("open", [("token", "x" * 5_000)])
     for job in "abc":
         await added(store, job)
-        await store.tell(job, [("token", "x" * 500)])
+        await store.append(job, [("token", "x" * 500)])
         await store.finish(job, "completed", "x" * 500, 7)
     assert [job for job in ("open", *"abc") if await store.get(job)] == ["open", "b", "c"]
 
@@ -495,7 +496,7 @@ async def test_ended_jobs_are_forgotten_earlier_where_memory_is_full() -> None:
 async def test_orders_count_as_memory_too() -> None:
     store = MemoryStore(KEEP, 2_500, 1_000)
     for job in "abc":
-        await store.add(record(job, order="x" * 1_000))
+        await store.add(record(job, request="x" * 1_000))
         await store.finish(job, "failed", "{}", 7)
     assert [job for job in "abc" if await store.get(job)] == ["b", "c"]
 
@@ -505,7 +506,7 @@ async def test_the_newest_end_is_kept_however_large_it_is() -> None:
     store = MemoryStore(KEEP, 100, 1_000)
     for job in "ab":
         await added(store, job)
-        waiting = asyncio.create_task(store.ended(job))
+        waiting = asyncio.create_task(store.wait_for_end(job))
         await store.finish(job, "completed", "x" * 1_000, 7)
         await waiting
         assert await store.get(job) is not None
@@ -524,12 +525,12 @@ async def test_replicas_see_the_same_jobs(shared: Shared) -> None:
     assert await other.add(record(digest="another")) == came
     assert await other.open_jobs() == 1
     watching = asyncio.create_task(seen(one, "a"))
-    waiting = asyncio.create_task(one.ended("a"))
+    waiting = asyncio.create_task(one.wait_for_end("a"))
     claim = await taken(other)
     assert claim.job == "a"
     await other.start("a", 5)
-    await other.tell("a", [("token", "x")])
-    await other.advance("a", 3, lambda _: ("token", "y"))
+    await other.append("a", [("token", "x")])
+    await other.append_progress("a", 3, lambda _: ("token", "y"))
     assert await other.finish("a", "completed", "end", 7)
     async with asyncio.timeout(1):
         assert told(await watching) == [("token", "x"), ("token", "y"), ("result", "end")]
@@ -546,19 +547,19 @@ async def test_no_job_is_taken_by_two_replicas(shared: Shared) -> None:
 
 
 async def test_a_claim_that_is_not_kept_up_is_taken_over(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
     one, other = await shared(), await shared()
     await added(one, "a", "b")
     kept, lost = await taken(one), await taken(one)
     taking = asyncio.create_task(taken(other))
     begun = time.monotonic()
     while not taking.done():
-        await one.keep([kept])
+        await one.renew([kept])
         await asyncio.sleep(0.05)
     assert (await taking) == lost
     assert time.monotonic() - begun >= 0.4
-    await other.done(lost)
+    await other.acknowledge(lost)
     taking = asyncio.create_task(taken(other))
     await asyncio.sleep(0.2)
     assert not taking.done()
@@ -568,15 +569,15 @@ async def test_a_claim_that_is_not_kept_up_is_taken_over(shared: Shared, monkeyp
 async def test_an_orphan_is_found_behind_many_claims_that_are_kept_up(
     shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(redis_store, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
     one, other = await shared(), await shared()
     await added(one, *map(str, range(40)), "orphan")
     *kept, orphan = [await taken(one) for _ in range(41)]
     taking = asyncio.create_task(taken(other))
     async with asyncio.timeout(LIMIT):
         while not taking.done():
-            await one.keep(kept)
+            await one.renew(kept)
             await asyncio.sleep(0.05)
     assert await taking == orphan
 
@@ -585,7 +586,7 @@ async def test_replicas_that_come_and_go_leave_nothing_behind(shared: Shared, re
     for number in range(5):
         store = await shared()
         await added(store, str(number))
-        await store.done(await taken(store))
+        await store.acknowledge(await taken(store))
         await store.finish(str(number), "failed", "{}", 7)
         await store.close()
     [group] = redis_client.xinfo_groups("shangcai:queue:poet")
@@ -603,16 +604,16 @@ async def test_everything_that_is_kept_of_a_job_expires(shared: Shared, redis_cl
     await store.add(record(deadline=time.time() + 1_000))
     assert left() == {"job:a": pytest.approx(1_100, abs=3)}
     await store.start("a", 5)
-    await store.advance("a", 1, lambda _: ("token", "x"))
+    await store.append_progress("a", 1, lambda _: ("token", "x"))
     assert left() == {"job:a": pytest.approx(1_100, abs=3), "log:a": pytest.approx(1_100, abs=3)}
-    await store.tell("a", [("token", "x")])
+    await store.append("a", [("token", "x")])
     assert left() == {"job:a": pytest.approx(1_100, abs=3), "log:a": pytest.approx(1_100, abs=3)}
     await store.finish("a", "failed", "{}", 7)
     assert left() == {"job:a": pytest.approx(100, abs=3), "log:a": pytest.approx(100, abs=3)}
     for job in ("a", "unknown"):
-        await store.tell(job, [("token", "late")])
-        await store.advance(job, 9, lambda _: ("token", "late"))
-        await store.restart(job)
+        await store.append(job, [("token", "late")])
+        await store.append_progress(job, 9, lambda _: ("token", "late"))
+        await store.reset(job)
     assert left() == {"job:a": pytest.approx(100, abs=3), "log:a": pytest.approx(100, abs=3)}
 
 
@@ -634,7 +635,7 @@ async def test_messages_that_are_lost_only_delay(
     store = await shared()
     await added(store, "a", "b")
     watching = asyncio.create_task(seen(store, "a"))
-    waiting = asyncio.create_task(store.ended("a"))
+    waiting = asyncio.create_task(store.wait_for_end("a"))
     await until(lambda: _listens(redis_client))
     finishing = asyncio.create_task(store.finish("a", "completed", "end", 7))
     while not finishing.done():  # so that nobody hears of it
@@ -645,7 +646,7 @@ async def test_messages_that_are_lost_only_delay(
         await waiting
     monkeypatch.setattr(redis_store, "POLL_SECONDS", 60)
     await until(lambda: _listens(redis_client))  # again
-    waiting = asyncio.create_task(store.ended("b"))
+    waiting = asyncio.create_task(store.wait_for_end("b"))
     await asyncio.sleep(0.05)
     await store.finish("b", "completed", "end", 7)
     async with asyncio.timeout(1):
@@ -661,7 +662,7 @@ async def test_a_store_that_is_full_is_an_outage_that_passes(shared: Shared, red
     await added(store, "a")
     redis_client.config_set("maxmemory", "1")
     try:
-        for refused in (store.add(record("b")), store.finish("a", "failed", "{}", 7), store.take("painter")):
+        for refused in (store.add(record("b")), store.finish("a", "failed", "{}", 7), store.claim("painter")):
             with pytest.raises(ProblemError) as problem:
                 await refused
             assert problem.value.kind.slug == "unavailable"
@@ -703,9 +704,9 @@ async def test_an_outage_of_redis_loses_nothing(
     store = await shared(f"redis://127.0.0.1:{closed_port}/0", patience_seconds=LIMIT)
     await added(store, "a", "b")
     claim = await taken(store)
-    await store.tell("a", [("token", "before")])
-    watching, waiting = asyncio.create_task(seen(store, "a")), asyncio.create_task(store.ended("a"))
-    taking = asyncio.create_task(store.take("painter"))
+    await store.append("a", [("token", "before")])
+    watching, waiting = asyncio.create_task(seen(store, "a")), asyncio.create_task(store.wait_for_end("a"))
+    taking = asyncio.create_task(store.claim("painter"))
     await asyncio.sleep(0.05)
     process.kill()
     process.wait()
@@ -720,7 +721,7 @@ async def test_an_outage_of_redis_loses_nothing(
         await waiting
         await adding
         assert (await taking).job == "c"
-    await store.done(claim)
+    await store.acknowledge(claim)
     assert (await taken(store)).job == "b"
 
 
@@ -739,8 +740,8 @@ async def test_patience_with_an_outage_ends(
     waits: list[Callable[[], Awaitable[object]]] = [
         lambda: store.get("a"),
         lambda: store.finish("a", "failed", "{}", 7),
-        lambda: store.take("poet"),
-        lambda: store.ended("a"),
+        lambda: store.claim("poet"),
+        lambda: store.wait_for_end("a"),
         watch,
     ]
     begun = time.monotonic()

@@ -342,7 +342,7 @@ async def test_silence_tells_of_waking(front: Front, model: Model, events: Event
 async def test_how_long_it_has_been_waking_is_told_again(
     front: Front, model: Model, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web.readiness.waiting_statuses.TELL_SECONDS", 0.05)
+    monkeypatch.setattr("web.readiness.waiting_statuses.REPEAT_SECONDS", 0.05)
     client = await front()
     waiting = asyncio.create_task(client.post("/generate", json=ORDER, headers=LIVE))
     await until_status(client, state="waking")
@@ -502,24 +502,18 @@ async def test_a_replica_does_not_believe_itself() -> None:
     store.shared = True
     replicas = ReadinessBroadcast(store, {"poet": readiness})
     replicas.open()
-    heard: list[str] = []
-    believed = store.hear
-
-    def hear(news: str) -> None:
-        heard.append(news)
-        believed(news)
-
-    store.hear = hear
+    received: list[str] = []
+    store.subscribe(received.append)
     readiness.wakes(time.monotonic(), seconds=4)
     readiness.answered()
     readiness.wakes(time.monotonic(), seconds=10)
-    await until(lambda: len(heard) >= 3)
+    await until(lambda: len(received) >= 3)
     assert readiness.status.state == "waking"
     assert readiness.expected_seconds == 4  # what it heard of the first one has not ended the second
     lost = ModelStatus(name="poet", kind="text", state="unknown")
-    store.hear("somebody-else " + lost.model_dump_json())
+    await store.broadcast("somebody-else " + lost.model_dump_json())
     assert readiness.waking is None
-    store.hear("somebody-else {")
+    await store.broadcast("somebody-else {")
     await replicas.close()
 
 
@@ -527,14 +521,14 @@ def test_a_model_that_is_awake_here_is_not_waking_for_others() -> None:
     told: list[ModelStatus] = []
     here, there = [Readiness("poet", "text", 60, 600, StatesFile(None)) for _ in range(2)]
     here.answered()
-    here.spread = told.append
+    here.subscribe(lambda status, _origin: told.append(status))
     there.wakes(time.monotonic())
-    here.hear(there.status)
+    here.receive(there.status)
     assert (here.state, [status.state for status in told]) == ("ready", ["ready"])
-    there.hear(told[0])
+    there.receive(told[0])
     assert there.state == "ready"
     there.lost()
-    here.hear(there.status)
+    here.receive(there.status)
     assert (here.state, len(told)) == ("ready", 1)
 
 

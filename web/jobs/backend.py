@@ -1,0 +1,22 @@
+"""What carries a job to a predictor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from web.jobs.journal import JobJournal
+    from web.jobs.record import JobRecord
+
+
+class Backend(Protocol):
+    """One way to a predictor: REST or events."""
+
+    async def run(self, record: JobRecord, journal: JobJournal) -> None:
+        """Have the job generated; what becomes of it is written to the journal, here or later.
+
+        A transient ProblemError makes another attempt follow; any other one ends the job.
+        """
+
+    async def cancel(self, record: JobRecord) -> None:
+        """The job was ended before its time. A `run` that is busy with it is cancelled besides."""

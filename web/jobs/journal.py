@@ -1,0 +1,66 @@
+"""What backends write of a job: that it has started, what comes on the way, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from contract import JobState, PictureResult, ProblemError, TextResult, problems
+from contract.events import LiveEvent
+from web.jobs.record import JobRecord
+from web.jobs.service_time import ServiceTime
+from web.jobs.store import JobStore
+
+
+class JobJournal:
+    """All methods raise an UNAVAILABLE problem when the store cannot be reached."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        # Not only of the models served here: a shared store has jobs of other replicas' models, too.
+        self._service_times: defaultdict[str, ServiceTime] = defaultdict(ServiceTime)
+
+    async def find(self, job: str) -> JobRecord | None:
+        return await self._store.get(job)
+
+    async def start(self, job: str) -> bool:
+        """The job is running now. False when it was running before, has ended, or is unknown."""
+        return await self._store.start(job, time.time())
+
+    async def append(self, job: str, events: list[LiveEvent]) -> None:
+        await self._store.append(job, [_entry(event) for event in events])
+
+    async def append_progress(self, job: str, reached: int, event: Callable[[int], LiveEvent]) -> None:
+        """Append `event(before)` if `reached` is further than before. Progress may come late, twice and out of order.
+
+        `reached` counts whatever the job counts in: steps, or characters.
+        """
+        await self._store.append_progress(job, reached, lambda before: _entry(event(before)))
+
+    async def end(self, job: str, outcome: TextResult | PictureResult | ProblemError) -> bool:
+        """The job has ended so. False when it is unknown or had ended before: only the first end counts."""
+        now = time.time()
+        if isinstance(outcome, ProblemError):
+            end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
+            document = outcome.problem.model_dump_json(exclude_none=True)
+        else:
+            end, document = "completed", outcome.model_dump_json()
+        ended = await self._store.finish(job, end, document, now)
+        if ended and end == "completed":
+            record = await self._store.get(job)
+            if record is not None and record.started is not None:
+                self._service_times[record.model].learn(now - record.started)
+        return ended
+
+    async def expire(self, job: str) -> bool:
+        """End the job because its deadline has passed."""
+        return await self.end(job, ProblemError(problems.TOO_LATE, "The time that the request was given is over."))
+
+    def service_seconds(self, model: str) -> float:
+        """How long a generation of this model takes, from start to end."""
+        return self._service_times[model].seconds
+
+
+def _entry(event: LiveEvent) -> tuple[str, str]:
+    return event.event, event.model_dump_json()

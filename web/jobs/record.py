@@ -1,0 +1,88 @@
+"""A job as it is stored: its record, the entries of its log, and the claim of the replica that works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
+from contract.problems import raised
+from contract.result import RESULT
+
+BEGINNING = "0-0"
+"""The entry id before all others."""
+
+LAST_EVENTS = frozenset({"result", "error"})
+"""Names of the events that end a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Times are in seconds since 1970; `request` and `outcome` are JSON."""
+
+    id: str
+    model: str
+    kind: Kind
+    request: str = field(repr=False)
+    digest: str
+    """Of the body that was sent: the same Idempotency-Key must come with the same body."""
+    created: float
+    deadline: float
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those that are passed on to the predictor: the request id and the trace."""
+    started: float | None = None
+    ended: float | None = None
+    end: JobState | None = None
+    outcome: str | None = field(default=None, repr=False)
+    """The result, or the problem document."""
+    attempts: int = 0
+
+    @property
+    def state(self) -> JobState:
+        if self.end is not None:
+            return self.end
+        return "queued" if self.started is None else "running"
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why it failed or was cancelled."""
+        if self.end is None or self.end == "completed":
+            return None
+        return Problem.model_validate_json(self.outcome or "")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """An event of a job: its name and its JSON, under an id that grows. The last entry holds the outcome."""
+
+    id: str
+    event: str
+    data: str
+
+    @property
+    def last(self) -> bool:
+        return self.event in LAST_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is leased to this replica. Another replica may take it over once the lease has run out."""
+
+    model: str
+    job: str
+    entry: str = ""
+    """Its id in the queue, where the store has one."""
+
+
+def last_event(end: JobState) -> str:
+    """The name of the log's last event."""
+    assert end in ENDS
+    return "result" if end == "completed" else "error"
+
+
+def result_of(record: JobRecord) -> TextResult | PictureResult:
+    """The result of a completed job. Raises the ProblemError that any other job ended with."""
+    assert record.state in ENDS
+    problem = record.problem
+    if problem is not None:
+        raise raised(problem)
+    return RESULT.validate_json(record.outcome or "")

@@ -1,0 +1,61 @@
+"""The connection to Redis or Valkey, and what becomes of its outages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from contract import ProblemError, problems
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 5.0
+"""Longest that a command waits in Redis for the next job."""
+
+CONNECT_SECONDS = 5.0
+"""Longest wait for a connection; an answer may take so long beyond BLOCK_SECONDS."""
+
+MOST_BACKOFF_SECONDS = 1.0
+"""Longest wait between two attempts to reach Redis."""
+
+
+def connect(url: str, patience_seconds: float) -> Any:
+    """A client whose commands are tried again for about `patience_seconds`."""
+    retries = max(1, round(patience_seconds / MOST_BACKOFF_SECONDS))
+    return Redis.from_url(  # Any: its annotations name the answers of every protocol version
+        url,
+        decode_responses=True,
+        protocol=2,  # version 3 has other forms of some answers
+        retry=Retry(ExponentialBackoff(cap=MOST_BACKOFF_SECONDS, base=0.05), retries),
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=BLOCK_SECONDS + CONNECT_SECONDS,
+        health_check_interval=30,
+    )
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Turns errors of Redis into an UNAVAILABLE problem once the client has given up: a full or read-only one's, too.
+
+    redis-py sends with `asyncio.wait_for`. On Python 3.11 that loses a cancellation which comes just when the sending
+    has finished (python/cpython#86296, fixed in 3.12), and a task that was cancelled would go on for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
+    try:
+        yield
+        if task.cancelling() > cancelled:
+            raise asyncio.CancelledError
+    except (RedisError, OSError) as error:
+        log.warning("the store: %s", error)
+        problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
+        raise problem from error

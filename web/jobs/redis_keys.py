@@ -1,0 +1,81 @@
+"""What is stored in Redis: keys, channels, fields and their values.
+
+Replicas of different versions share a Redis while a deployment is rolled out, so what stands here stays readable in
+both directions.
+
+| key | type | holds |
+|---|---|---|
+| `shangcai:job:ID` | hash | the record without its id, `entry` its id in the queue, `told` how far its progress is |
+| `shangcai:log:ID` | stream | one entry per event: `event`, `data`; of the last one `data` is empty, see `outcome` |
+| `shangcai:queue:MODEL` | stream | one entry per queued or running job: `job`; claimed by the consumer group `web` |
+| `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
+
+Channels: `shangcai:changed` and `shangcai:ended` carry job ids, `shangcai:news` what replicas broadcast.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from web.jobs.record import JobRecord
+
+OPEN_JOBS = "shangcai:open"
+
+CHANGED = "shangcai:changed"
+ENDED = "shangcai:ended"
+BROADCAST = "shangcai:news"
+
+GROUP = "web"
+CONSUMER = "replica"
+"""The only one of the group. Leases, not names, tell claims of replicas that live from those of dead ones, and
+replicas that come and go leave no consumers behind."""
+
+CHANGE_FIELDS = ("created", "deadline", "model", "entry", "started", "told", "ended")
+"""What a change of a job looks at: all fields of its hash that are short."""
+
+
+def job_key(job: str) -> str:
+    return f"shangcai:job:{job}"
+
+
+def log_key(job: str) -> str:
+    return f"shangcai:log:{job}"
+
+
+def queue_key(model: str) -> str:
+    return f"shangcai:queue:{model}"
+
+
+def fields_of(record: JobRecord) -> dict[str, str]:
+    """The hash of a new job."""
+    return {
+        "model": record.model,
+        "kind": record.kind,
+        "order": record.request,
+        "digest": record.digest,
+        "created": str(record.created),
+        "deadline": str(record.deadline),
+        "headers": json.dumps(record.headers),
+    }
+
+
+def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
+    """The job of a hash; None where there is no such job."""
+    if not fields.get("created"):
+        return None
+    return JobRecord(
+        id=job,
+        model=fields["model"],
+        kind=fields["kind"],
+        request=fields["order"],
+        digest=fields["digest"],
+        created=float(fields["created"]),
+        deadline=float(fields["deadline"]),
+        headers=json.loads(fields["headers"]),
+        started=float(fields["started"]) if "started" in fields else None,
+        ended=float(fields["ended"]) if "ended" in fields else None,
+        end=fields.get("end"),
+        outcome=fields.get("outcome"),
+        attempts=int(fields.get("attempts", 0)),
+    )
