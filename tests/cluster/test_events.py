@@ -14,10 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.prompts import POEM
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-POEM = {"prompt": "写一首关于春雨的诗", "model": "text"}
 REQUESTED = "ai.shangcai.generation.requested.v1"
 COMPLETED = "ai.shangcai.generation.completed.v1"
 
@@ -54,7 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
-"""Prints each event that it gets as a line of JSON, and refuses each the first time."""
+"""Prints each event as a line of JSON, and refuses each the first time."""
 
 PUBLISHER = """
 import json, sys, urllib.request
@@ -67,8 +69,8 @@ with urllib.request.urlopen(urllib.request.Request(url, data.encode(), headers),
 
 
 @pytest.fixture(scope="module")
-def probe(cluster: Any, eventually: Callable[..., Any]) -> Iterator[str]:
-    """A pod that is sent all results, and from which events can be sent; its name."""
+def probe(cluster: Cluster) -> Iterator[str]:
+    """The name of a pod that receives all results and can send events."""
     name = f"probe-{uuid.uuid4().hex[:8]}"
     meta = {"name": name, "labels": {"app": name}}
     container = cluster.get("services.serving.knative.dev", "web")["spec"]["template"]["spec"]["containers"][0]
@@ -101,8 +103,8 @@ def probe(cluster: Any, eventually: Callable[..., Any]) -> Iterator[str]:
 
 
 @pytest.fixture
-def publish(cluster: Any, probe: str) -> Callable[..., str]:
-    """Send an event to the Broker; its subject, which is new unless given."""
+def publish(cluster: Cluster, probe: str) -> Callable[..., str]:
+    """Send an event to the Broker, and return its subject, which is new unless an id is given."""
 
     def send(data: dict[str, Any], **attributes: str) -> str:
         subject = attributes.get("id") or str(uuid.uuid4())
@@ -116,8 +118,8 @@ def publish(cluster: Any, probe: str) -> Callable[..., str]:
 
 
 @pytest.fixture
-def heard(cluster: Any, probe: str) -> Callable[[str], list[Any]]:
-    """Deliveries to the subscriber about a subject."""
+def deliveries(cluster: Cluster, probe: str) -> Callable[[str], list[Any]]:
+    """The deliveries to the pod that have a subject."""
 
     def read(subject: str) -> list[Any]:
         events = [json.loads(line) for line in cluster.run("logs", probe).splitlines()]
@@ -126,34 +128,34 @@ def heard(cluster: Any, probe: str) -> Callable[[str], list[Any]]:
     return read
 
 
-def test_a_request_comes_back_as_a_result_and_is_delivered_until_it_is_taken(
-    publish: Callable[..., str], heard: Callable[[str], list[Any]], eventually: Callable[..., Any]
+def test_a_request_has_a_result_that_is_delivered_until_it_is_accepted(
+    publish: Callable[..., str], deliveries: Callable[[str], list[Any]]
 ) -> None:
     subject = publish(POEM)
-    deliveries = eventually(lambda: [entry for entry in heard(subject) if not entry["refused"]], "a result", 900)
-    assert deliveries[0]["data"]["text"].strip()
-    assert deliveries[0]["causationid"] == subject
-    refused = [entry for entry in heard(subject) if entry["refused"]]
-    assert [entry["id"] for entry in refused] == [deliveries[0]["id"]]
+    accepted = wait_for(lambda: [entry for entry in deliveries(subject) if not entry["refused"]], "a result", 900)
+    assert accepted[0]["data"]["text"].strip()
+    assert accepted[0]["causationid"] == subject
+    refused = [entry for entry in deliveries(subject) if entry["refused"]]
+    assert [entry["id"] for entry in refused] == [accepted[0]["id"]]
 
 
 def test_the_same_request_twice_is_generated_once(
-    publish: Callable[..., str], heard: Callable[[str], list[Any]], eventually: Callable[..., Any]
+    publish: Callable[..., str], deliveries: Callable[[str], list[Any]]
 ) -> None:
     subject = publish(POEM)
-    eventually(lambda: len(heard(subject)) == 2, "a result, refused and taken", 900)
+    wait_for(lambda: len(deliveries(subject)) == 2, "a result, refused and accepted", 900)
     publish(POEM, id=subject)
-    eventually(lambda: len(heard(subject)) > 2, "the result again", 300)
-    replies = heard(subject)
+    wait_for(lambda: len(deliveries(subject)) > 2, "the result again", 300)
+    replies = deliveries(subject)
     assert len({entry["id"] for entry in replies}) == 1
-    assert len({entry["data"]["text"] for entry in replies}) == 1  # without a seed, a second poem would be another
+    assert len({entry["data"]["text"] for entry in replies}) == 1  # without a seed, a second generation would differ
 
 
 @pytest.fixture(scope="module")
 def events_mode(
-    cluster: Any, overlay: Path, web: httpx.Client, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, overlay: Path, web: httpx.Client, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[int]]:
-    """Roll out what sends web's orders to the Broker, and roll it back; the statuses of what was asked meanwhile."""
+    """Roll out the component that sends web's requests to the Broker; yields the statuses of answers meanwhile."""
     container = cluster.get("services.serving.knative.dev", "web")["spec"]["template"]["spec"]["containers"][0]
     if {"name": "DISPATCH", "value": "events"} in container["env"]:
         pytest.skip("the overlay is in events mode already")
@@ -184,7 +186,7 @@ def events_mode(
     cluster.apply(overlay)
 
 
-def test_a_rollout_loses_no_request(cluster: Any, events_mode: list[int]) -> None:
+def test_a_rollout_loses_no_request(cluster: Cluster, events_mode: list[int]) -> None:
     assert len(events_mode) > 1
     assert set(events_mode) == {200}
     for service in ("web", "text-predictor"):

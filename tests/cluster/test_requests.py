@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.prompts import CAT, POEM
+
 pytestmark = pytest.mark.slow
 
-POEM = {"prompt": "写一首关于春雨的诗", "model": "text"}
-CAT = {"prompt": "画一只猫", "model": "image"}
 RUNNING = "shangcai_num_requests_running"
 WAITING = "shangcai_num_requests_waiting"
 
@@ -51,7 +52,7 @@ def test_a_stream_arrives_while_it_is_written(web: httpx.Client) -> None:
                     events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     assert events[-1][0] == "result"
     assert "".join(data["text"] for name, data in events if name == "token") == events[-1][1]["text"]
-    assert pieces > 3  # nothing on the way collected it
+    assert pieces > 3  # nothing on the way buffered it
 
 
 def test_a_mistake_is_named(web: httpx.Client) -> None:
@@ -62,7 +63,7 @@ def test_a_mistake_is_named(web: httpx.Client) -> None:
 
 
 def test_a_burst_is_answered_and_no_pod_has_more_than_its_slots(
-    cluster: Any, web: httpx.Client, slots: dict[str, int]
+    cluster: Cluster, web: httpx.Client, slots: dict[str, int]
 ) -> None:
     web.post("/generate", json=POEM).raise_for_status()
     most: dict[str, float] = {}
@@ -92,7 +93,7 @@ def test_a_burst_is_answered_and_no_pod_has_more_than_its_slots(
 
 
 def test_cancelling_ends_a_generation_and_frees_its_slot(
-    cluster: Any, web: httpx.Client, answered: Callable[..., Any], eventually: Callable[..., Any]
+    cluster: Cluster, web: httpx.Client, ended_job: Callable[..., Any]
 ) -> None:
     web.post("/generate", json=CAT, headers={"Accept": "image/png"}).raise_for_status()  # awake
     [pod, *_] = cluster.pods("image-predictor")
@@ -105,7 +106,7 @@ def test_cancelling_ends_a_generation_and_frees_its_slot(
         job = web.post("/generate", json=long, headers={"Prefer": "respond-async"})
         assert job.status_code == 202
         where = job.headers["location"]
-        eventually(running, "it runs", 60, 0.1)
+        wait_for(running, "it runs", 60, 0.1)
         assert web.delete(where).json()["state"] == "cancelled"
-        eventually(lambda: running() == 0, "its slot is free", 20, 0.1)
-    assert answered(web, where)["state"] == "cancelled"
+        wait_for(lambda: running() == 0, "its slot is free", 20, 0.1)
+    assert ended_job(web, where)["state"] == "cancelled"

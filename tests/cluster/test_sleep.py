@@ -1,46 +1,51 @@
-"""Scale to zero and back on a real cluster. Once everything sleeps, after minutes, each test wakes what it is about."""
+"""Scale to zero and back on a real cluster. All falls asleep, which takes minutes; then each test wakes a part."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.prompts import POEM
+
 pytestmark = pytest.mark.slow
 
-POEM = {"prompt": "写一首关于春雨的诗", "model": "text"}
 SLEEP_SECONDS = 1200.0
-"""Retention, window and grace of Knative, twice over."""
+"""Twice the sum of Knative's retention period, stable window and grace period."""
+
+
+def is_asleep(cluster: Cluster, service: str) -> bool:
+    return not cluster.pods(service)
 
 
 @pytest.fixture(scope="module")
-def job(cluster: Any, web: httpx.Client, eventually: Callable[..., Any]) -> str:
-    """A job that was made before everything fell asleep."""
+def job(cluster: Cluster, web: httpx.Client) -> str:
+    """The address of a job from before everything fell asleep."""
     web.post("/generate", json=POEM).raise_for_status()
     answer = web.post("/generate", json=POEM, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
     for service in ("web", "text-predictor"):
         assert cluster.pods(service)
-        eventually(lambda name=service: not cluster.pods(name), f"{service} sleeps", SLEEP_SECONDS, 5)
+        wait_for(partial(is_asleep, cluster, service), f"{service} is asleep", SLEEP_SECONDS, 5)
     location: str = answer.headers["location"]
     return location
 
 
-def test_a_job_outlives_web(cluster: Any, web: httpx.Client, job: str, answered: Callable[..., Any]) -> None:
+def test_a_job_outlives_web(cluster: Cluster, web: httpx.Client, job: str, ended_job: Callable[..., Any]) -> None:
     assert not cluster.pods("web")
-    ended = answered(web, job)
+    ended = ended_job(web, job)
     assert ended["state"] == "completed"
     assert ended["result"]["text"].strip()
-    assert not cluster.pods("text-predictor")  # it was kept, and not made again
+    assert not cluster.pods("text-predictor")  # the result was stored, and not generated again
 
 
-def test_a_model_that_sleeps_is_woken_by_a_request(
-    cluster: Any, web: httpx.Client, job: str, eventually: Callable[..., Any]
-) -> None:
-    eventually(lambda: not cluster.pods("text-predictor"), "text-predictor sleeps", SLEEP_SECONDS, 5)
+def test_a_request_wakes_a_model_that_is_asleep(cluster: Cluster, web: httpx.Client, job: str) -> None:
+    wait_for(partial(is_asleep, cluster, "text-predictor"), "text-predictor is asleep", SLEEP_SECONDS, 5)
     names = []
     with web.stream("POST", "/generate", json={**POEM, "stream": True}) as response:
         assert response.status_code == 200
