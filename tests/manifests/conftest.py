@@ -1,16 +1,15 @@
-"""Beside the folders of the tree, the parts that no folder there puts together are put together here."""
+"""A copy of the manifests, with more combinations of their parts than the tree has."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.manifests.checks.kustomizations import ROOMS
+from tests.manifests.checks.kustomizations import FOLDERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +24,7 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
         ["deploy/components/events", "deploy/components/artifacts"],
     ),
 }
-"""Resources and components of what a user may put together."""
+"""What a user may combine: resources, and components."""
 
 
 @pytest.fixture(scope="session")
@@ -33,37 +32,25 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def combine() -> Callable[[Path], list[Path]]:
-    """Write the combinations into a tree; their folders."""
-
-    def write(root: Path) -> list[Path]:
-        folders = []
-        for name, (resources, components) in COMBINATIONS.items():
-            folder = root / "deploy" / f"test-{name}"
-            folder.mkdir()
-            example = yaml.safe_load((root / "deploy" / "laptop" / "kustomization.yaml").read_text())
-            paths = [[os.path.relpath(root / part, folder) for part in parts] for parts in (resources, components)]
-            document = {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "resources": ["namespace.yaml", *paths[0]],
-                "components": paths[1],
-                "namespace": "shangcai",
-                "replacements": example["replacements"],
-            }
-            (folder / "kustomization.yaml").write_text(yaml.safe_dump(document))
-            shutil.copy(root / "deploy" / "laptop" / "namespace.yaml", folder)
-            folders.append(folder)
-        return folders
-
-    return write
-
-
-@pytest.fixture
-def copied(tmp_path: Path, combine: Callable[[Path], list[Path]]) -> Path:
-    """The three rooms in a tree of their own, with the combinations."""
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, tmp_path / room)
-    combine(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the three folders, in which the combinations stand beside the others in deploy/."""
+    root = tmp_path_factory.mktemp("manifests")
+    for source in FOLDERS:
+        shutil.copytree(ROOT / source, root / source)
+    example = yaml.safe_load((root / "deploy" / "laptop" / "kustomization.yaml").read_text())
+    for name, (resources, components) in COMBINATIONS.items():
+        folder = root / "deploy" / f"test-{name}"
+        folder.mkdir()
+        paths = [[os.path.relpath(root / part, folder) for part in parts] for parts in (resources, components)]
+        document = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": ["namespace.yaml", *paths[0]],
+            "components": paths[1],
+            "namespace": "shangcai",
+            "replacements": example["replacements"],
+        }
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        shutil.copy(root / "deploy" / "laptop" / "namespace.yaml", folder)
+    return root

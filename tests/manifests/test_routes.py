@@ -1,4 +1,4 @@
-"""What probes and Knative ask for is what our servers answer."""
+"""Our servers have the routes that probes and Knative request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from starlette.routing import Match
 
 from predictor.engine.base import Engine
-from tests.manifests.checks.references import PATHS, PROBES
+from tests.manifests.checks.references.events import PATHS
+from tests.manifests.checks.references.workloads import PROBES
 from web.app import create_app
 from web.settings import Settings
 
@@ -22,8 +23,8 @@ with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it 
     from predictor.server.model_server import PredictorServer
 
 REQUESTS = {
-    room: [*(("POST", path) for path in PATHS[room]), *(("GET", path) for path in PROBES[room])]
-    for room in ("web", "predictor")
+    server: [*(("POST", path) for path in PATHS[server]), *(("GET", path) for path in PROBES[server])]
+    for server in ("web", "predictor")
 }
 
 

@@ -1,4 +1,4 @@
-"""What the webhooks of Knative and KServe refuse is found in the manifests of ours that it is written into."""
+"""What the webhooks of Knative and KServe refuse is found in manifests of ours that are changed so."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_nothing_is_found_in_them_as_they_are(title: str) -> None:
         (WEB, ("timeoutSeconds",), 900, "up to 600"),
         (WEB, ("terminationGracePeriodSeconds",), 60, "not known to Knative"),
         (TRIGGER, ("delivery", "backoffDelay"), "1s", "no duration"),
-        (TRIGGER, ("delivery", "backoffPolicy"), "expo", "tried again at once"),
+        (TRIGGER, ("delivery", "backoffPolicy"), "expo", "retries have no delay"),
         (TRIGGER, ("delivery", "retries"), 3, "unknown"),
     ],
 )

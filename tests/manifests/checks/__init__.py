@@ -1,4 +1,4 @@
-"""What may stand in our manifests, and how they hang together: the specification of the deployment.
+"""The rules of our manifests: what may be in each, and what must match between them.
 
 `problems` renders every kustomization with the real kustomize and checks what comes out.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from tests.manifests.checks import (
@@ -23,7 +24,7 @@ from tests.manifests.checks.objects import Object
 
 
 def problems(root: Path, folders: Iterable[Path] | None = None) -> Iterator[str]:
-    """What is wrong with the manifests below `root`, one line each and folder by folder; nothing if all is well."""
+    """What is wrong with the manifests below `root`, one line each and folder by folder; nothing if all is right."""
     flags = kustomizations.flags(root)
     for folder in kustomizations.all_of(root) if folders is None else folders:
         where = kustomizations.name(root, folder)
@@ -32,26 +33,33 @@ def problems(root: Path, folders: Iterable[Path] | None = None) -> Iterator[str]
         except kustomizations.RenderError as error:
             yield f"{where}: {error}"
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            yield f"{where}: something is not where it must be: {error!r}"
+            yield f"{where}: has not the form that is expected: {error!r}"
 
 
 def _problems(root: Path, folder: Path, flags: Collection[str]) -> Iterator[str]:
     objects = kustomizations.render(folder)
-    shape = [f"{thing.title}: {problem}" for thing in objects for problem in _misshapen(thing)]
+    shape = [f"{thing.title}: {problem}" for thing in objects for problem in _problems_of_shape(thing)]
     yield from shape
-    if shape:  # the rest relies on it
+    if shape:  # the other checks rely on it
         return
-    for thing in objects:
-        for check in (values.check, metadata.check, images.check, knative.check, settings.check):
-            yield from (f"{thing.title}: {problem}" for problem in check(thing))
+    yield from (f"{thing.title}: {problem}" for thing in objects for problem in _problems_of_values(thing))
     yield from kustomizations.check_operations(folder)
     yield from kustomizations.check_targets(folder, objects)
     yield from references.check(objects, complete=folder.parent.name == "deploy")
     yield from knative.check_flags(objects, flags)
     if any(thing.kind == "Job.batch" for thing in objects):
-        yield from references.check_downloads(objects, kustomizations.render(root / "kserve" / "overlays" / "gpu"))
+        yield from references.models.check_downloads(
+            objects, kustomizations.render(root / "kserve" / "overlays" / "gpu")
+        )
 
 
-def _misshapen(thing: Object) -> Iterator[str]:
-    yield from schemas.check(thing)
-    yield from typed.check(thing)
+@lru_cache(maxsize=10_000)
+def _problems_of_shape(thing: Object) -> tuple[str, ...]:
+    """Cached, as the next: most objects are the same in many folders."""
+    return (*schemas.check(thing), *typed.check(thing))
+
+
+@lru_cache(maxsize=10_000)
+def _problems_of_values(thing: Object) -> tuple[str, ...]:
+    checks = (values.check, metadata.check, images.check, knative.check, settings.check)
+    return tuple(problem for check in checks for problem in check(thing))

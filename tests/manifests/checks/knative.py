@@ -17,9 +17,9 @@ from tests.manifests.checks.objects import Object, environment, our_image, walk
 
 MAX_TIMEOUT = 600
 DEFAULT_TIMEOUT = 300
-"""Of a revision, where the InferenceService says none."""
+"""Of a revision whose InferenceService has none."""
 PROMETHEUS = "http://prometheus-operated.monitoring.svc.cluster.local:9090"
-"""What Prometheus' operator calls it."""
+"""The address of the Prometheus operator's server."""
 RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 RESERVED_NAMES = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION", "PYTHONPATH"}
 CONTAINER_FIELDS = {
@@ -154,7 +154,7 @@ def _standard_scaling(thing: Object, spec: dict[str, Any]) -> Iterator[str]:
         external = metric["external"]
         slots = environment(thing.containers[0])["PREDICTOR_SLOTS"]
         if metric["type"] != "External" or external["metric"].get("backend") != "prometheus":
-            yield "spec.predictor.autoScaling: asks nobody"
+            yield "spec.predictor.autoScaling: has no source of metrics"
         if external["target"] != {"type": "Value", "value": slots}:  # KServe reads `value` whatever the type
             yield "spec.predictor.autoScaling: the target must be the slots, as a value"
         names = re.findall(r"\b(shangcai_\w+)\{pod=~\"([\w-]+)-predictor-\.\*\"\}", external["metric"]["query"])
@@ -279,7 +279,7 @@ def _delivery(delivery: dict[str, Any], path: str) -> Iterator[str]:
         if name in delivery and not (isinstance(delivery[name], str) and DURATION.fullmatch(delivery[name])):
             yield f"{path}.{name}: {delivery[name]!r} is no duration"
     if "backoffDelay" not in delivery or delivery.get("backoffPolicy") not in ("linear", "exponential"):
-        yield f"{path}: without policy and delay it is tried again at once"
+        yield f"{path}: without policy and delay retries have no delay"
     if not isinstance(delivery.get("retry"), int):
         yield f"{path}.retry: is missing"
 

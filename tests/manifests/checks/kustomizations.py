@@ -6,25 +6,26 @@ import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
 from tests.manifests.checks.objects import Object
 
-ROOMS = ("kserve", "knative", "deploy")
+FOLDERS = ("kserve", "knative", "deploy")
 FILE = "kustomization.yaml"
 KUBECTL = Path(sysconfig.get_path("scripts")) / "kubectl"
-"""The one that we have pinned, whatever else is on the PATH."""
+"""The pinned one, whichever is on the PATH."""
 
 
 class RenderError(Exception):
-    """What kustomize says."""
+    """kustomize failed; the message is its own."""
 
 
 def all_of(root: Path) -> list[Path]:
-    """All folders to apply; components are none, and are looked at where they are used."""
-    found = [file.parent for room in ROOMS for file in sorted((root / room).rglob(FILE))]
+    """All folders that can be applied. Components cannot: they are checked where they are used."""
+    found = [file.parent for folder in FOLDERS for file in sorted((root / folder).rglob(FILE))]
     return [folder for folder in found if "kind: Component" not in (folder / FILE).read_text()]
 
 
@@ -33,6 +34,17 @@ def name(root: Path, folder: Path) -> str:
 
 
 def render(folder: Path) -> list[Object]:
+    """The objects of a folder. They are shared by all who render the same sources: copy before a change."""
+    try:
+        contents = tuple((str(file), file.read_bytes()) for file in dict.fromkeys(sources(folder)))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        contents = ()  # kustomize says what is wrong
+    return list((_render if contents else _render.__wrapped__)(folder, contents))
+
+
+@lru_cache(maxsize=1000)
+def _render(folder: Path, contents: tuple[tuple[str, bytes], ...]) -> tuple[Object, ...]:
+    """Render a folder; `contents` only tells whether that is known already."""
     answer = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True)
     if answer.returncode or answer.stderr:  # a warning is an error
         raise RenderError(answer.stderr.strip().splitlines()[-1])
@@ -40,13 +52,13 @@ def render(folder: Path) -> list[Object]:
         documents = list(yaml.load_all(answer.stdout, yaml.CSafeLoader))
     except yaml.YAMLError as error:
         raise RenderError(str(error).replace("\n", " ")) from None
-    return [Object(document) for document in documents]
+    return tuple(Object(document) for document in documents)
 
 
 def sources(folder: Path) -> Iterator[Path]:
     """The files that a folder is rendered from, those of other folders included."""
     yield folder / FILE
-    document = yaml.safe_load((folder / FILE).read_text())
+    document = yaml.load((folder / FILE).read_bytes(), yaml.CSafeLoader)
     for entry in [*document.get("resources", []), *document.get("components", [])]:
         path = (folder / entry).resolve()
         if path.is_dir():
@@ -65,20 +77,21 @@ OPERATIONS = {
 
 
 def check_operations(folder: Path) -> Iterator[str]:
-    """Patches in JSON: kustomize takes a missing value for null, and leaves out what stands before a path's first /."""
+    """JSON patches: kustomize reads a missing value as null, and ignores what is before the first / of a path."""
     for file in dict.fromkeys(sources(folder)):
-        patch = yaml.safe_load(file.read_text()) if file.name != FILE and file.read_text().startswith("- ") else []
-        for operation in patch:
+        if file.name == FILE or not file.read_text().startswith("- "):
+            continue
+        for operation in yaml.load(file.read_bytes(), yaml.CSafeLoader):
             if OPERATIONS.get(operation.get("op")) != set(operation) or not str(operation["path"]).startswith("/"):
                 yield f"{file.parent.name}/{file.name}: {operation} is no operation"
 
 
 def check_targets(folder: Path, objects: list[Object]) -> Iterator[str]:
-    """A patch, replacement or image that finds nothing to change is no error to kustomize."""
+    """Patches, replacements and images that change nothing: kustomize reports no error."""
     for file in dict.fromkeys(sources(folder)):
         if file.name != FILE:
             continue
-        document = yaml.safe_load(file.read_text())
+        document = yaml.load(file.read_bytes(), yaml.CSafeLoader)
         for patch in document.get("patches", []):
             for target in _each(patch["target"]) if "target" in patch else ():
                 if not any(_selects(target, thing) for thing in objects):
@@ -95,7 +108,7 @@ def check_targets(folder: Path, objects: list[Object]) -> Iterator[str]:
 
 
 def _each(target: dict[str, str]) -> list[dict[str, str]]:
-    """One for each name, where they are written (text|image)-requests."""
+    """One target for each name of a pattern such as (text|image)-requests."""
     names = re.fullmatch(r"\(([^()]+)\)(.*)", target.get("name", ""))
     return [target | {"name": name + names[2]} for name in names[1].split("|")] if names else [target]
 
@@ -111,7 +124,7 @@ def flags(root: Path) -> frozenset[str]:
     """Feature flags that knative/cluster switches on."""
     try:
         objects = render(root / "knative" / "cluster")
-    except RenderError:  # told where that folder is looked at
+    except RenderError:  # reported for that folder itself
         return frozenset()
     found = [thing.document.get("data") for thing in objects if thing.name == "config-features"]
     return frozenset(

@@ -1,4 +1,4 @@
-"""Labels and annotations, which no schema knows: keys with a meaning, and the values that they take."""
+"""Labels and annotations, which schemas do not describe: the known keys, and the values that each takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _seconds(low: int, high: int) -> Rule:
 
 
 def seconds(duration: str) -> int:
-    """Of a duration as Go writes it, in whole seconds."""
+    """A duration in Go's notation, in whole seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smh])", duration))
 
@@ -71,7 +71,7 @@ LABELS: dict[str, Rule] = {
 
 
 NAMESAKES = {"Service", "PersistentVolumeClaim", "PodDisruptionBudget.policy"}
-"""Beside what makes pods: kinds whose objects are called what their labels say."""
+"""Kinds whose objects must have the name that their labels have, besides those that make pods."""
 REQUIRED = {
     "Ingress.networking.k8s.io": {
         "nginx.ingress.kubernetes.io/proxy-buffering",
@@ -80,7 +80,7 @@ REQUIRED = {
     "InMemoryChannel.messaging.knative.dev": {"eventing.knative.dev/scope", "messaging.knative.dev/async-handler"},
     "ServingRuntime.serving.kserve.io": {"serving.kserve.io/enable-prometheus-scraping"},
 }
-"""What an object would be there for in vain without."""
+"""Annotations without which an object has no effect."""
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -103,11 +103,11 @@ def check(thing: Object) -> Iterator[str]:
     pods = (thing.template.get("metadata") or {}).get("labels", {})
     for key in pods.keys() & thing.labels.keys():
         if pods[key] != thing.labels[key]:
-            yield f"metadata.labels: {key} is not that of its pods"
+            yield f"metadata.labels: {key} differs from that of its pods"
     called = thing.labels.get("app.kubernetes.io/component", thing.labels.get(name))
     makes_pods = thing.containers and thing.kind != "ServingRuntime.serving.kserve.io"
     if (makes_pods or thing.kind in NAMESAKES) and thing.name != called:
-        yield f"metadata.name: is called {called} by its labels"
+        yield f"metadata.name: the labels have {called}"
     in_cluster = thing.namespace.startswith("knative-")
     if thing.labels.get("app.kubernetes.io/part-of") != "shangcai" and not in_cluster:
         yield "metadata.labels: app.kubernetes.io/part-of is missing"

@@ -1,8 +1,7 @@
-"""Typing errors in the manifests' sources: one at a time, at a place and of a kind drawn by chance."""
+"""Typing errors in the manifests' sources: each of a sort and at a place drawn by chance."""
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import re
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tests.manifests.checks.kustomizations import ROOMS
+from tests.manifests.checks.kustomizations import FOLDERS
 
 Sort = Literal["renamed key", "wrong type", "dangling name", "wrong port"]
 SORTS: tuple[Sort, ...] = ("renamed key", "wrong type", "dangling name", "wrong port")
@@ -21,20 +20,20 @@ SORTS: tuple[Sort, ...] = ("renamed key", "wrong type", "dangling name", "wrong 
 Place = tuple[str | int, ...]
 
 NAMES = ("text", "image", "web", "inbox", "redis", "default", "models", "artifacts")
-"""Each is somebody's: one in the place of another is of the right form and wrong all the same."""
+"""Names that are in use: one instead of another has the right form, and is still wrong."""
 PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
     "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "ServingRuntime",
     "SinkBinding",
-    "Namespace",  # kustomize writes in the one that the kustomization names
+    "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(
-    r"spec\.(description|timezone|schedule)$|"  # read by people, or everything is allowed
-    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|"  # the user's own
-    r"^(metadata\.)?namespace$"  # which may be any, and all else follows
+    r"spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
+    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|"  # the user's own values
+    r"^(metadata\.)?namespace$"  # any is right, and all else follows it
 )
-"""Texts that may say anything, so that no change of them is an error."""
+"""Paths of texts that may have any value, so that no change is an error."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,15 @@ class Mutation:
     file: Path
     sort: Sort
     document: int
-    """Which of the file's."""
+    """Its index in the file."""
     place: Place
 
     def __str__(self) -> str:
         return f"{self.sort} in {self.file}: {'.'.join(map(str, self.place))}"
 
-    def apply(self, root: Path, chance: random.Random) -> None:
-        path = root / self.file
-        documents = copy.deepcopy(list(yaml.safe_load_all(path.read_text())))
+    def text(self, root: Path, chance: random.Random) -> str:
+        """The contents of the file with the typing error."""
+        documents = list(yaml.safe_load_all((root / self.file).read_text()))
         parent = _at(documents[self.document], self.place[:-1])
         key = self.place[-1]
         if self.sort == "renamed key":
@@ -63,17 +62,17 @@ class Mutation:
             parent[key] = _another_name(parent[key], chance)
         else:
             parent[key] = _another_port(parent[key], chance)
-        path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
+        return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
 
     def _quotes_matter(self, document: Any) -> bool:
-        """kustomize itself quotes annotations, and Kubernetes takes a quantity with and without."""
+        """kustomize itself quotes annotations, and Kubernetes accepts quantities with and without quotes."""
         patched = _at(document, self.place[:1]).get("path", "") if isinstance(document, list) else ""
         place = " ".join(map(str, [patched, *self.place]))
         return re.search(r"annotations|limits|requests", place) is None
 
 
 def draw(root: Path, count: int, seed: int) -> Iterator[Mutation]:
-    """As many of each sort, each place of a sort as likely as any other."""
+    """All sorts equally often, and all places of a sort with equal probability."""
     chance = random.Random(seed)
     places = list(_places(root))
     for number in range(count):
@@ -82,7 +81,7 @@ def draw(root: Path, count: int, seed: int) -> Iterator[Mutation]:
 
 
 def _places(root: Path) -> Iterator[Mutation]:
-    for file in sorted(file for room in ROOMS for file in (root / room).rglob("*.yaml")):
+    for file in sorted(file for folder in FOLDERS for file in (root / folder).rglob("*.yaml")):
         name = file.relative_to(root)
         if "test-" in str(name):
             continue
@@ -104,7 +103,7 @@ def _sorts(document: Any, place: Place, value: Any) -> Iterator[Sort]:
     if isinstance(key, str):
         yield "renamed key"
     if value is None or (key == "value" and _at(document, place[:-1]).get("name") == "NAMESPACE"):
-        return  # kustomize writes that in
+        return  # kustomize fills it in
     yield "wrong type"
     if isinstance(value, str) and not _is_free(document, place):
         yield "dangling name"
@@ -127,8 +126,8 @@ def _at(document: Any, place: Place) -> Any:
 
 
 def _misspelt(text: str, chance: random.Random) -> str:
-    """With a letter too much or too few, at any place: still a text of the same form, where that is possible. Digits
-    stay: another number is another setting, and may be meant."""
+    """With one letter too many or too few, so that it keeps its form where possible. Digits stay: another number may be
+    a valid setting."""
     letters = [at for at, letter in enumerate(text) if not letter.isdigit()]
     if len(letters) > 1 and chance.random() < 0.5:
         at = chance.choice(letters)
@@ -144,7 +143,7 @@ def _another_name(text: str, chance: random.Random) -> str:
 
 
 def _of_another_type(value: Any, chance: random.Random, quotes: bool) -> Any:
-    """Of another kind, or half the time the same with or without quotes, if those matter."""
+    """A value of another type; half of the time the same value with or without quotes, if those matter."""
     if isinstance(value, dict | list):
         return "something"
     if quotes and chance.random() < 0.5:

@@ -19,9 +19,13 @@ POD_SPECS = {
 class Object:
     document: dict[str, Any]
 
+    def __hash__(self) -> int:
+        """Of the text: what is found in an object is cached, and 1 is wrong where True is right."""
+        return hash(repr(self.document))
+
     @property
     def kind(self) -> str:
-        """With its group, as kubectl writes it: Service, Service.serving.knative.dev."""
+        """With its group, as kubectl prints it: Service, Service.serving.knative.dev."""
         group, slash, _ = self.document["apiVersion"].rpartition("/")
         return f"{self.document['kind']}.{group}" if slash else str(self.document["kind"])
 
@@ -56,8 +60,8 @@ class Object:
 
     @property
     def template(self) -> dict[str, Any]:
-        """Metadata and spec of the pods that it makes; empty where it makes none."""
-        if self.kind == "InferenceService.serving.kserve.io":  # whose own labels and annotations flow down
+        """Metadata and spec of the pods that it makes; empty if it makes none."""
+        if self.kind == "InferenceService.serving.kserve.io":  # its own labels and annotations are copied to its pods
             metadata = {"labels": self.labels, "annotations": self.annotations}
             return {"metadata": metadata, "spec": self.spec["predictor"]}
         if self.kind == "ServingRuntime.serving.kserve.io":
@@ -77,7 +81,7 @@ class Object:
 
     @property
     def is_knative(self) -> bool:
-        """Whether its pods are Knative's, with what that forbids."""
+        """Whether Knative makes its pods, so that Knative's restrictions apply."""
         standard = self.annotations.get("serving.kserve.io/deploymentMode") == "Standard"
         return self.kind in ("Service.serving.knative.dev", "ServingRuntime.serving.kserve.io") or (
             self.kind == "InferenceService.serving.kserve.io" and not standard
@@ -85,13 +89,13 @@ class Object:
 
 
 def our_image(container: dict[str, Any]) -> str | None:
-    """Which of our images it runs: web or predictor."""
+    """The image of ours that it runs: web or predictor; None for others."""
     found = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
     return found[1] if found else None
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    """With $(NAME) filled in, as kubelet does from those before it."""
+    """Names and values, with $(NAME) replaced by an earlier variable, as kubelet does."""
     values: dict[str, str] = {}
     for variable in container.get("env") or []:
         value = str(variable["value"])
@@ -102,7 +106,7 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value within, with its path."""
+    """All values within a value, with their paths."""
     yield path, value
     if isinstance(value, dict):
         for key, item in value.items():

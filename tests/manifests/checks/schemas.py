@@ -1,6 +1,6 @@
-"""The CRDs' own schemas, strictly: what the API server says to `kubectl apply --validate=strict`.
+"""The CRDs' own schemas, applied strictly: what the API server checks for `kubectl apply --validate=strict`.
 
-They are read from ../shared/crds, beside the repository, and not part of it; rules in CEL are not evaluated.
+They are read from ../shared/crds, beside the repository, where that is. Rules in CEL are not evaluated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _validator(api_version: str, kind: str) -> Draft202012Validator | None:
 
 
 def strict(schema: Any, root: bool = False) -> Any:
-    """As JSON Schema, with no properties but the named ones."""
+    """As JSON Schema, in which only the named properties are allowed."""
     if not isinstance(schema, dict):
         return schema
     made = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-")}
@@ -54,7 +54,7 @@ def strict(schema: Any, root: bool = False) -> Any:
     open_ = schema.get("x-kubernetes-preserve-unknown-fields")
     if made.get("type") == "object" and "additionalProperties" not in made and not open_:
         made["additionalProperties"] = False
-    if root:  # which the API server knows by itself
+    if root:  # the API server adds these itself
         for name in ("apiVersion", "kind"):
             made.setdefault("properties", {}).setdefault(name, {"type": "string"})
         made["properties"]["metadata"] = METADATA

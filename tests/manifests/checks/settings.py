@@ -1,4 +1,4 @@
-"""Environment variables and flags of our containers, held against the settings that read them."""
+"""Environment variables and flags of our containers, checked with the settings classes that read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
 EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
 MODEL_URI = re.compile(r"(hf|s3|gs|pvc|oci)://[\w.-]+/[\w./-]+")
 SINK = {"K_SINK": "http://broker.test/default"}
-"""What a SinkBinding injects where web dispatches by events."""
+"""What a SinkBinding injects if web dispatches by events."""
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -36,10 +36,10 @@ def check(thing: Object) -> Iterator[str]:
         values = environment(container)
         names = WEB_NAMES if image == "web" else PREDICTOR_NAMES
         for name in values.keys() - names:
-            yield f"env.{name}: nobody reads it"
+            yield f"env.{name}: is not read"
         for name, value in values.items():
             if "$(" in value:
-                yield f"env.{name}: nothing before it fills in {value!r}"
+                yield f"env.{name}: no earlier variable is in {value!r}"
         for problem in _construct(image, json.dumps(values)):
             yield f"env: {problem}"
         for flag in container.get("args") or []:
@@ -48,7 +48,7 @@ def check(thing: Object) -> Iterator[str]:
             ):
                 yield f"args: {flag} is no flag"
         if "STORAGE_URI" in values and not MODEL_URI.fullmatch(values["STORAGE_URI"]):
-            yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no address of a model"
+            yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no URI of a model"
         if "PREDICTOR_MODEL" in values and values["PREDICTOR_MODEL"] not in EMBEDDED:
             yield "env.PREDICTOR_MODEL: is not in the image"
         if not BYTES.fullmatch(values.get("PREDICTOR_MEMORY", "1Gi")):
@@ -64,7 +64,7 @@ def check(thing: Object) -> Iterator[str]:
 
 @cache
 def _construct(image: str, values: str) -> tuple[str, ...]:
-    """What the settings class says of this environment."""
+    """The errors of the settings class for this environment."""
     variables = json.loads(values)
     settings = PredictorSettings if image == "predictor" else WebSettings
     if variables.get("DISPATCH") == "events":

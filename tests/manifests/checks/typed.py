@@ -1,4 +1,4 @@
-"""Typed models of every kind: what they cannot hold is lost on the way through them, and what is lost is wrong."""
+"""Typed models of every kind: a field that they do not have is lost in them, and so is found."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _object(spec: dict[str, Any]) -> Draft202012Validator:
 
 
 OTHERS = {
-    # From messaging.knative.dev's CRD; the rest of its spec is the controllers'.
+    # From messaging.knative.dev's CRD; controllers fill in its spec.
     ("messaging.knative.dev/v1", "InMemoryChannel"): _object({"type": "object", "additionalProperties": False}),
     # From the documentation of Knative's Broker for RabbitMQ.
     ("eventing.knative.dev/v1alpha1", "RabbitmqBrokerConfig"): _object(
@@ -82,13 +82,13 @@ def check(thing: Object) -> Iterator[str]:
     elif group in CORE_GROUPS:
         yield from _core(thing.document)
     else:
-        yield f"nobody knows the kind {key[1]} of {key[0]}"
+        yield f"the kind {key[1]} of {key[0]} is unknown"
     if thing.containers and group not in CORE_GROUPS:
         yield from _pod(thing.pod)
 
 
 def _pod(spec: dict[str, Any]) -> Iterator[str]:
-    """The part that is a pod's, as Kubernetes itself has it: the others' schemas leave out most of its volumes."""
+    """The part that is a pod's, by Kubernetes' own schema: those of Knative and KServe leave out most volumes."""
     fields = kubernetes_models.V1PodSpec.attribute_map.values()
     part = {name: value for name, value in spec.items() if name in fields}
     yield from _core({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "of-these"}, "spec": part})
@@ -115,7 +115,7 @@ def _through_pydantic(model: type[BaseModel], document: dict[str, Any]) -> Itera
 
 
 def _spelled_out(value: Any) -> Any:
-    """With 1000m for a quantity of 1: these models want a pattern of a whole number, and pydantic trips over that."""
+    """With 1000m for 1 cpu: these models match a pattern with an integer, which pydantic refuses."""
     if isinstance(value, dict):
         return {
             key: f"{item}000m" if key == "cpu" and str(item).isdecimal() else _spelled_out(item)
@@ -125,7 +125,7 @@ def _spelled_out(value: Any) -> Any:
 
 
 NEWER = re.compile(r"\.delivery\.(timeout|retryAfterMax)$")
-"""Fields that Knative reads although neither its CRDs nor these models name them; `knative.check` does."""
+"""Fields that Knative reads but its CRDs and these models lack; `knative.check` knows them."""
 
 
 def _lost(before: Any, after: Any, path: str) -> Iterator[str]:
@@ -154,7 +154,7 @@ SCALARS: dict[str, Callable[[Any], bool]] = {
 
 
 def _misfits(value: Any, kind: str, path: str) -> Iterator[str]:
-    """What does not fit into the class `kind` of KServe's SDK or of the client of Kubernetes that it builds on."""
+    """What does not fit the class `kind` of KServe's SDK, or of the Kubernetes client that the SDK uses."""
     if inner := re.fullmatch(r"list\[(.+)\]", kind):
         if isinstance(value, list):
             for number, item in enumerate(value):
@@ -179,7 +179,7 @@ def _misfits(value: Any, kind: str, path: str) -> Iterator[str]:
 def _members(value: Any, kind: str, path: str) -> Iterator[str]:
     model = getattr(kserve, kind, None) or getattr(kubernetes_models, kind, None)
     if model is None:
-        return  # embedded types that neither has; the CRD's schema has them
+        return  # types that neither package has; the CRD's schema has them
     if not isinstance(value, dict):
         yield f"{path}: must be a mapping"
         return

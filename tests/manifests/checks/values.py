@@ -1,4 +1,4 @@
-"""Values of which schemas only know that they are texts: quantities, and fields that take one of a few words."""
+"""Values that are only strings to schemas: quantities, and fields that take one of a few words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tests.manifests.checks.objects import Object, walk
 
 BYTES = re.compile(r"[1-9]\d*[KMG]i")
-"""In powers of 1024 alone, so that a letter too few shows."""
+"""Powers of 1024 only, so that a missing letter is found."""
 QUANTITIES = {
     "cpu": re.compile(r"[1-9]\d*m?"),
     "memory": BYTES,
@@ -34,7 +34,7 @@ WORDS = {
     "tolerations.key": {"nvidia.com/gpu"},
     "volumeMode": {"Filesystem"},
 }
-"""By the end of their path."""
+"""The allowed words, by the end of a path."""
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -55,7 +55,7 @@ def check(thing: Object) -> Iterator[str]:
         if field == "port" and isinstance(value, str) and value.isdecimal():
             yield f"{path}: {value!r} would be the name of a port"
         if field == "nodeSelector" and value != {"nvidia.com/gpu.present": "true"}:
-            yield f"{path}: no node is {value}"
+            yield f"{path}: no node has {value}"
 
 
 def _resources(path: str, resources: dict[str, Any]) -> Iterator[str]:

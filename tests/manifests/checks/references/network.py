@@ -1,0 +1,103 @@
+"""Who reaches which port: Services, Ingresses, disruption budgets and network policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.manifests.checks.objects import Object
+from tests.manifests.checks.references.object_set import ObjectSet, pod_labels
+from tests.manifests.checks.references.workloads import PORT
+
+NAMESPACES = {"knative-serving", "kourier-system", "istio-system", "contour-internal", "contour-external", "monitoring"}
+KNATIVE_PORTS = {8012, 8013, 8112, 9088, 9090, 9091}
+"""Of the queue proxy, which is in each pod of Knative."""
+
+
+def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
+    if thing.kind == "Service":
+        yield from _service(objects, thing)
+    if thing.kind == "PodDisruptionBudget.policy":
+        yield from _own_pods(objects, thing, thing.spec["selector"])
+    if thing.kind == "Ingress.networking.k8s.io":
+        yield from _ingress(objects, thing)
+
+
+def _service(objects: ObjectSet, thing: Object) -> Iterator[str]:
+    selector = {"matchLabels": thing.spec["selector"]}
+    yield from _own_pods(objects, thing, selector)
+    if thing.name == "web" and [port["port"] for port in thing.spec["ports"]] != [80]:
+        yield "must listen on port 80"
+    for port in thing.spec["ports"]:
+        target = str(port.get("targetPort", port["port"]))
+        if port["name"] != target:
+            yield f"the port {target} is called {port['name']}"
+        for pod in objects.pods(selector):
+            ports = [port for container in pod.containers for port in container.get("ports") or []]
+            if target not in {str(port["containerPort"]) for port in ports} | {port.get("name") for port in ports}:
+                yield f"{pod.title} has no port {target}"
+
+
+def _own_pods(objects: ObjectSet, thing: Object, selector: dict[str, Any]) -> Iterator[str]:
+    if {pod_labels(pod).get("app.kubernetes.io/name") for pod in objects.pods(selector)} != {thing.name}:
+        yield "selects other pods than its own, or none"
+
+
+def _ingress(objects: ObjectSet, thing: Object) -> Iterator[str]:
+    for rule in thing.spec["rules"]:
+        for path in rule["http"]["paths"]:
+            backend = path["backend"]["service"]
+            service = objects.named.get(("Service", backend["name"]))
+            ports = service.spec["ports"] if service else []
+            if not any(backend["port"] in ({"name": port["name"]}, {"number": port["port"]}) for port in ports):
+                yield f"there is no service {backend['name']} with the port {backend['port']}"
+            if (path["path"], path["pathType"]) != ("/", "Prefix"):
+                yield "must pass every path on to web"
+
+
+def check_policies(objects: ObjectSet, thing: Object) -> Iterator[str]:
+    """A network policy selects pods that there are, and lets in only whom there may be, to ports that they have."""
+    if thing.kind != "NetworkPolicy.networking.k8s.io":
+        return
+    selector = thing.spec["podSelector"]
+    pods = objects.pods(selector)
+    if not pods:
+        yield "selects no pods"
+    if thing.spec["policyTypes"] != ["Ingress"]:
+        yield "must be about ingress only"
+    if thing.name == "knative":
+        opened = {port["port"] for rule in thing.spec["ingress"] for port in rule["ports"]}
+        if opened != KNATIVE_PORTS | {PORT}:
+            yield f"opens {sorted(opened)}"
+    yield from _each_value(objects, selector)
+    listening = [port for pod in pods for one in pod.containers for port in one.get("ports") or []]
+    ports = {port["containerPort"] for port in listening} | {port.get("name") for port in listening}
+    ports |= KNATIVE_PORTS if any(pod.is_knative for pod in pods) else set()
+    for rule in thing.spec.get("ingress") or []:
+        for port in rule["ports"]:
+            if port["port"] not in ports:
+                yield f"no pod listens on {port['port']}"
+        for peer in rule.get("from") or []:
+            if "podSelector" in peer:
+                yield from _each_value(objects, peer["podSelector"])
+                if not objects.pods(peer["podSelector"]):
+                    yield "lets in pods that there are not"
+            if "namespaceSelector" in peer and not _selects_namespaces(peer["namespaceSelector"]):
+                yield f"there is no namespace {peer['namespaceSelector']}"
+
+
+def _each_value(objects: ObjectSet, selector: dict[str, Any]) -> Iterator[str]:
+    pods = objects.pods(selector)
+    for each in selector.get("matchExpressions") or []:
+        for value in set(each["values"]) - {pod_labels(pod).get(each["key"]) for pod in pods}:
+            yield f"no pods are {value}"
+
+
+def _selects_namespaces(selector: dict[str, Any]) -> bool:
+    """Whether it selects by name alone, and names only what a cluster may have."""
+    terms = [(key, "In", [value]) for key, value in (selector.get("matchLabels") or {}).items()]
+    terms += [(each["key"], each["operator"], each["values"]) for each in selector.get("matchExpressions") or []]
+    return bool(terms) and all(
+        (key, operator) == ("kubernetes.io/metadata.name", "In") and set(values) <= NAMESPACES
+        for key, operator, values in terms
+    )
