@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,32 +14,19 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import psutil
 import pytest
 
+from tests.images.debian import debian, pip_settings
 from tests.images.locked_versions import Distribution
+from tests.images.processes import LIMIT, Served, answers, running, server, start, wait_until
+from tests.images.stores import build_lock, opened_store
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("debootstrap", "buildah", "apt-get", "unshare")
 BASE = "localhost/base"
-LIMIT = 120.0
 
 Run = Callable[..., str]
-
-
-class Served(NamedTuple):
-    """A server that runs from an image."""
-
-    url: str
-    seconds: float
-    """From the start of its process to its first answer."""
-    process: psutil.Process
-    """Of the server itself, not of what started it."""
-    started: subprocess.Popen[bytes]
-    log: Path
-
-
 Serve = Callable[..., AbstractContextManager[Served]]
 
 
@@ -65,46 +50,23 @@ def _possible() -> None:
 
 @pytest.fixture(scope="session")
 def store(_possible: None) -> Iterator[dict[str, str]]:
-    """The environment of a buildah with a store of its own, which is gone afterwards with all that is in it."""
-    with tempfile.TemporaryDirectory(prefix="images-") as folder:
-        settings = Path(folder, "storage.conf")
-        environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "CONTAINERS_STORAGE_CONF": str(settings)}
-        for driver in ("overlay", "vfs"):  # the second copies each layer, and works everywhere
-            settings.write_text(
-                f'[storage]\ndriver = "{driver}"\ngraphroot = "{folder}/{driver}"\nrunroot = "{folder}/run"\n'
-            )
-            if subprocess.run(["buildah", "from", "scratch"], env=environment, capture_output=True).returncode == 0:
-                break
+    """The environment in which buildah has a store of its own."""
+    with opened_store() as environment:
         yield environment
-        subprocess.run(["buildah", "rm", "--all"], env=environment, check=True, capture_output=True)
-        with suppress(FileNotFoundError):
-            subprocess.run(["umount", f"{folder}/overlay"], capture_output=True)  # where it mounts its store on itself
 
 
 @pytest.fixture(scope="session")
 def images(store: dict[str, str]) -> Images:
     def buildah(*arguments: str) -> str:
-        return subprocess.run(
-            ["buildah", *arguments], env=store, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout.strip()
+        command = ["buildah", *arguments]
+        return subprocess.run(command, env=store, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
-    with tempfile.TemporaryDirectory(prefix="debian-") as folder:
-        debian = Path(folder, "root")
-        suite, mirror = packages()
-        packed = "python3,python3-venv,ca-certificates"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={packed}", suite, str(debian), mirror],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        shutil.rmtree(debian / "var" / "cache" / "apt")
-        for compiled in debian.glob(
-            "usr/lib/python3*/**/*.pyc"
-        ):  # the default base has none of its own library, either
-            compiled.unlink()
-        container = buildah("from", "scratch")
-        buildah("copy", "--quiet", container, str(debian), "/")
-        buildah("commit", "--quiet", "--rm", container, BASE)
+    with tempfile.TemporaryDirectory(prefix="debian-") as folder, build_lock():
+        if BASE not in buildah("images", "--format", "{{.Name}}").splitlines():
+            root = debian(Path(folder, "root"))
+            container = buildah("from", "scratch")
+            buildah("copy", "--quiet", container, str(root), "/")
+            buildah("commit", "--quiet", "--rm", container, BASE)
         conf = Path(folder, "pip.conf")
         settings, folders = pip_settings()
         conf.write_text(settings)
@@ -120,38 +82,6 @@ def images(store: dict[str, str]) -> Images:
     table = built.stdout[built.stdout.index("\nshangcai/web:") :]
     print(table)
     return Images(table, buildah, BASE)
-
-
-def packages() -> tuple[str, str]:
-    """The suite and the mirror that this machine has its own packages from."""
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages", "Component: main"],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    suites = [line.split() for line in targets.splitlines()]
-    return next((suite, mirror) for suite, mirror in suites if "-" not in suite)  # neither -updates nor -security
-
-
-def pip_settings() -> tuple[str, list[Path]]:
-    """This machine's settings of pip as a pip.conf, and the files and folders that they speak of."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-    # The environment's come first, and count before the files'.
-    found: dict[str, str] = {}
-    for key, value in re.findall(r"^[^.]+\.(\S+)='(.*)'$", listed, re.MULTILINE):
-        found.setdefault(key, value)
-    found.pop("constraint", None)  # ours are the locked ones
-    folders = []
-    for word in " ".join(found.values()).replace("\\n", " ").split():
-        path = Path(word.removeprefix("file://"))
-        if path.is_absolute() and path.exists():
-            # The pages of an index link to files beside its folder.
-            folders.append(path.parent if word.startswith("file://") else path)
-    lines = [f"{key} = {value.replace(chr(92) + 'n', ' ')}" for key, value in found.items()]
-    return "\n".join(["[global]", *lines]), folders
 
 
 @pytest.fixture(scope="session")
@@ -191,36 +121,6 @@ def serve(images: Images, store: dict[str, str], tmp_path_factory: pytest.TempPa
             images.buildah("rm", container)
 
     return run
-
-
-def running(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is None
-
-
-def server(started: subprocess.Popen[bytes], entrypoint: list[str]) -> psutil.Process:
-    children = psutil.Process(started.pid).children(recursive=True)
-    return next(child for child in children if child.cmdline() == entrypoint)
-
-
-def start(pid: int) -> float:
-    """When a process started, in seconds since the machine did."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
-
-
-def answers(url: str, started: subprocess.Popen[bytes], log: Path) -> bool:
-    assert running(started), log.read_text()
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def wait_until(holds: Callable[[], bool], pause: float = 0.02) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(pause)
 
 
 def version() -> str:
