@@ -37,6 +37,13 @@ def test_a_workflow_only_calls_scripts_of_the_repository(workflow: Path) -> None
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_asks_for_what_scripts_test_knows(workflow: Path) -> None:
+    known = (ROOT / "scripts" / "test").read_text()
+    asked = {flag for step in steps(workflow) for flag in step.get("run", "").split()[1:]}
+    assert [flag for flag in asked if flag not in known] == []
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_may_only_read_and_names_versions_of_actions(workflow: Path) -> None:
     assert read(workflow)["permissions"] == {"contents": "read"}
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps(workflow) if "uses" in step)
