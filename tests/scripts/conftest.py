@@ -1,4 +1,4 @@
-"""Programs on a PATH of their own that write down how they were called and answer as they were told."""
+"""A PATH of fake programs, which record their calls and answer as a test has set."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ for number, answer in enumerate(json.loads((folder / "answers").read_text())):
 
 @dataclass
 class Machine:
-    """A PATH with just these programs. What no answer was given for succeeds and says nothing."""
+    """A PATH with only these programs. A call without a set answer succeeds and prints nothing."""
 
     folder: Path
     answers: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Machine:
         hangs: float = 0,
         times: int | None = None,
     ) -> None:
-        """What calls that contain `call` get, the first `times`; what was told later goes first."""
+        """Set the answer to calls that contain `call`, or to the first `times` of them; the latest setting wins."""
         text = output if isinstance(output, str) else json.dumps(output)
         answer = {"call": call, "output": text, "errors": errors, "status": status, "hangs": hangs, "times": times}
         self.answers.insert(0, answer)
@@ -94,7 +94,7 @@ class Machine:
         return [json.loads(line)[0] for line in (self.folder / "calls").read_text().splitlines()]
 
     def stdin(self, call: str) -> str:
-        """What the first call that contains `call` was given."""
+        """The standard input of the first call that contains `call`."""
         for line in (self.folder / "calls").read_text().splitlines():
             made, text = json.loads(line)
             if call in made:
@@ -114,7 +114,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def one_line() -> Callable[[subprocess.CompletedProcess[str]], str]:
-    """What a script that failed says of it: one line, and no traceback."""
+    """The only line that a failed script has printed to stderr; it is no traceback."""
 
     def read(ended: subprocess.CompletedProcess[str]) -> str:
         assert ended.returncode == 1, ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""An API server that knows just enough for the real kubectl, and a cluster behind it that has all that is needed."""
+"""A stub of the Kubernetes API server, just complete enough for the real kubectl, with a cluster that lacks nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def deployment(name: str, version: str = "", image: str = "", available: int = 1
 
 
 class Cluster:
-    """What the API server serves. Tests take out or change what they are about."""
+    """What the API server serves. Tests remove or change objects in it."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.version = "v1.34.0"
@@ -108,7 +108,7 @@ class Cluster:
         return self.objects[f"{namespace}/deployments/{name}"]
 
     def answer(self, path: str, label: str) -> dict[str, Any] | None:
-        """What a GET gets; None is a 404."""
+        """The document for a GET; None for a 404."""
         if path == "/version":
             return {"gitVersion": self.version, "major": "1", "minor": "34"}
         if path == "/api":
@@ -193,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(found)
 
     def do_POST(self) -> None:
-        """Only SelfSubjectAccessReviews are. kubectl sends Protobuf, in which names are found as they are."""
+        """Only SelfSubjectAccessReviews are posted. kubectl sends Protobuf, which contains names as plain bytes."""
         review = self.rfile.read(int(self.headers["Content-Length"]))
         allowed = not any(name.encode() in review for name in self.cluster.denied)
         kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}

@@ -1,4 +1,4 @@
-"""scripts/doctor --url: what it says of an address that works, sleeps, breaks off, or is something else."""
+"""scripts/doctor --url: what it prints for an address that works, is asleep, breaks off, or is something else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def document(value: object) -> Answer:
     return 200, "application/json", json.dumps(value).encode()
 
 
-WELL: dict[str, Answer] = {
+PASSING: dict[str, Answer] = {
     "/healthz": document({"status": "ok"}),
     "/": document({"models": [{"name": "bard", "kind": "text"}, {"name": "brush", "kind": "image"}]}),
     "/openapi.json": document({"openapi": "3.1.0", "paths": {"/generate": {}}}),
@@ -58,7 +58,7 @@ WELL: dict[str, Answer] = {
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves what a web would, by the path or by what is asked of /generate; gives its address."""
+    """Starts a server that answers by path, or by the kind of request to /generate, and gives its address."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(answers: dict[str, Answer]) -> str:
@@ -93,8 +93,8 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def test_what_works_is_said_with_how_long_it_took(serve: Serve) -> None:
-    ended = doctor(serve(WELL))
+def test_each_check_that_passes_is_one_line_with_its_time(serve: Serve) -> None:
+    ended = doctor(serve(PASSING))
     assert (ended.returncode, ended.stderr) == (0, "")
     patterns = [
         r"health: 200 after \d+\.\d\d s",
@@ -126,30 +126,30 @@ def test_what_works_is_said_with_how_long_it_took(serve: Serve) -> None:
         ("mistake", problem(400, errors=[{"field": "prompt"}]), "the 400 does not name prompt and tone but {'prompt'}"),
     ],
 )
-def test_what_does_not_work_is_one_line_and_the_rest_is_tried(
+def test_a_check_that_fails_is_one_line_and_the_others_still_run(
     serve: Serve, name: str, answer: Answer, said: str
 ) -> None:
-    ended = doctor(serve({**WELL, name: answer}))
+    ended = doctor(serve({**PASSING, name: answer}))
     assert (ended.returncode, ended.stderr) == (1, "")
     [line] = [line for line in ended.stdout.splitlines() if line.startswith("wrong ")]
     assert said in line
     assert name == "/" or len(ended.stdout.splitlines()) == 7
 
 
-def test_without_pictures_none_is_asked_for(serve: Serve) -> None:
-    ended = doctor(serve({**WELL, "/": document({"models": [{"name": "bard", "kind": "text"}]})}))
+def test_a_picture_is_asked_for_only_if_a_model_draws(serve: Serve) -> None:
+    ended = doctor(serve({**PASSING, "/": document({"models": [{"name": "bard", "kind": "text"}]})}))
     assert ended.returncode == 0
     assert "picture" not in ended.stdout
 
 
-def test_the_host_can_be_given(serve: Serve) -> None:
-    url = serve(WELL)
+def test_the_host_header_can_be_given(serve: Serve) -> None:
+    url = serve(PASSING)
     assert doctor(url, "--host", "web.shangcai.example").returncode == 0
     ended = doctor(url, "--host", "nobody")
     assert (ended.returncode, ended.stdout) == (1, "wrong  health: status 404\n")
 
 
-def test_nobody_there_is_one_line_when_the_time_is_over() -> None:
+def test_a_closed_port_is_one_line_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     ended = doctor(f"http://127.0.0.1:{port}", "--timeout", "1")
@@ -158,20 +158,20 @@ def test_nobody_there_is_one_line_when_the_time_is_over() -> None:
     assert line.startswith(f"wrong  health: 127.0.0.1:{port} cannot be reached: ")
 
 
-def test_silence_is_one_line_when_the_time_is_over() -> None:
+def test_a_silent_server_is_one_line_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = doctor(f"http://127.0.0.1:{listener.getsockname()[1]}", "--timeout", "1")
     [line] = ended.stdout.splitlines()
     assert "cannot be reached: timed out" in line
 
 
-def test_what_wakes_up_is_waited_for(serve: Serve) -> None:
-    answers = {**WELL, "/healthz": problem(503)}
+def test_a_cold_start_is_waited_for(serve: Serve) -> None:
+    answers = {**PASSING, "/healthz": problem(503)}
     url = serve(answers)
     command = [str(ROOT / "scripts" / "doctor"), "--url", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        threading.Timer(1.0, lambda: answers.update(WELL)).start()
+        threading.Timer(1.0, lambda: answers.update(PASSING)).start()
         assert process.stdout.readline().startswith("ok     health: 200")
 
 

@@ -1,4 +1,4 @@
-"""scripts/doctor against a cluster: the real kubectl, and an API server that plays one."""
+"""scripts/doctor against a cluster: the real kubectl, and a stub of the API server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wrong(ended: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("overlay", ["deploy/gpu", "deploy/laptop", "deploy/standard", "deploy/events"])
-def test_a_cluster_with_everything_is_well(cluster: Any, overlay: str) -> None:
+def test_nothing_is_wrong_with_a_complete_cluster(cluster: Any, overlay: str) -> None:
     ended = cluster.doctor("--overlay", overlay)
     assert (ended.returncode, wrong(ended)) == (0, [])
     assert ended.stdout.splitlines()[0] == "ok     Kubernetes v1.34.0"
@@ -121,13 +121,13 @@ FAULTS: list[dict[str, Break]] = [
         f"{TEXT} does not tolerate the taints of the nodes with nvidia.com/gpu — tolerate team": lambda cluster: None,
     },
 ]
-"""Faults that do not hide each other, each by the line that it is found by."""
+"""Groups of faults that do not hide each other: the line that each is reported by, and how it is caused."""
 
 
 @pytest.mark.parametrize("faults", FAULTS, ids=range(len(FAULTS)))
-def test_what_is_missing_is_one_line_that_says_how_to_mend_it(cluster: Any, faults: dict[str, Break]) -> None:
-    for spoil in faults.values():
-        spoil(cluster)
+def test_each_fault_is_one_line_that_says_how_to_fix_it(cluster: Any, faults: dict[str, Break]) -> None:
+    for break_cluster in faults.values():
+        break_cluster(cluster)
     ended = cluster.doctor("--overlay", "deploy/gpu")
     assert ended.returncode == 1
     found = wrong(ended)
@@ -137,14 +137,14 @@ def test_what_is_missing_is_one_line_that_says_how_to_mend_it(cluster: Any, faul
     assert all(" — " in entry for entry in found)
 
 
-def test_a_flag_of_eventing_is_asked_for_where_a_trigger_needs_it(cluster: Any) -> None:
+def test_a_flag_of_eventing_is_required_only_if_a_trigger_needs_it(cluster: Any) -> None:
     cluster.config("knative-eventing/config-features", {})
     assert cluster.doctor("--overlay", "deploy/gpu").returncode == 0
     [line] = wrong(cluster.doctor("--overlay", "deploy/laptop"))
     assert line.startswith("config-features in knative-eventing: delivery-retryafter is disabled, and Trigger")
 
 
-def test_only_what_the_overlay_uses_is_asked_for(cluster: Any) -> None:
+def test_only_what_the_overlay_uses_is_required(cluster: Any) -> None:
     for version in list(cluster.kinds):
         if "knative.dev" in version:
             del cluster.kinds[version]
@@ -155,14 +155,14 @@ def test_only_what_the_overlay_uses_is_asked_for(cluster: Any) -> None:
     assert (ended.returncode, wrong(ended)) == (0, [])
 
 
-def test_too_few_gpus_for_all_at_once_are_no_fault(cluster: Any) -> None:
+def test_too_few_gpus_for_all_models_at_once_are_only_a_note(cluster: Any) -> None:
     cluster.put("nodes", cluster.node("gpu", {"nvidia.com/gpu": "1"}))
     ended = cluster.doctor("--overlay", "deploy/gpu")
     assert ended.returncode == 0
     assert "note   the nodes offer 1 nvidia.com/gpu, and 2 are wanted if all models are awake" in ended.stdout
 
 
-def test_another_overlay_can_be_anywhere(cluster: Any, tmp_path: Path) -> None:
+def test_an_overlay_may_be_in_any_folder(cluster: Any, tmp_path: Path) -> None:
     overlay = tmp_path / "mine"
     overlay.mkdir()
     claim = (
@@ -185,7 +185,7 @@ def test_an_overlay_that_does_not_render_is_one_line(cluster: Any, tmp_path: Pat
         assert said in line
 
 
-def test_a_server_that_cannot_be_reached_is_one_line(write_kubeconfig: Callable[[str], Path], cluster: Any) -> None:
+def test_an_unreachable_api_server_is_one_line(write_kubeconfig: Callable[[str], Path], cluster: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     cluster.kubeconfig = write_kubeconfig(f"http://127.0.0.1:{port}")
@@ -195,7 +195,7 @@ def test_a_server_that_cannot_be_reached_is_one_line(write_kubeconfig: Callable[
     assert line.startswith("scripts/doctor: the API server does not answer: The connection to the server 127.0.0.1")
 
 
-def test_a_server_that_says_nothing_is_given_up(write_kubeconfig: Callable[[str], Path], cluster: Any) -> None:
+def test_a_silent_api_server_is_given_up_on(write_kubeconfig: Callable[[str], Path], cluster: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         cluster.kubeconfig = write_kubeconfig(f"http://127.0.0.1:{listener.getsockname()[1]}")
         begun = time.monotonic()
