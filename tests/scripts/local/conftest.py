@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +16,10 @@ import httpx
 import pytest
 
 from scripts.local.run_folder import RunFolder
+from tests.support.processes import ROOT, free_port
+from tests.support.waiting import SECONDS, wait_until
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
-
-
-DEADLINE = 60.0
-"""Longest that a test waits for anything: a hang, not a measure of speed."""
 
 CHAT = "/openai/v1/chat/completions"
 
@@ -33,8 +28,7 @@ class StubRun:
     """One `stub_run.py` that has started; its stub predictors behave as the files in `behaviours` say."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.behaviours = folder
         self.output = folder / "output"
@@ -55,11 +49,12 @@ class StubRun:
         return model
 
     def wait(self, holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not holds():
-            assert time.monotonic() < deadline, f"{self.printed}\n{self.state()}"
-            assert self.process.poll() is None, self.printed
-            time.sleep(0.01)
+        """Until something holds; fails with all that was printed after a while, or when the run has ended."""
+        try:
+            wait_until(lambda: holds() or self.process.poll() is not None)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.printed}\n{self.state()}") from None
+        assert self.process.poll() is None, self.printed
 
     def wait_until_up(self) -> None:
         """Until web and all models have been ready once."""
@@ -78,7 +73,7 @@ class StubRun:
     def ask(self, prompt: str = "0 moon", name: str = "stub-0") -> httpx.Response:
         """Ask the predictor, not web."""
         body = {"model": name, "messages": [{"role": "user", "content": prompt}]}
-        return httpx.post(self.state(name)["url"] + CHAT, json=body, timeout=DEADLINE)
+        return httpx.post(self.state(name)["url"] + CHAT, json=body, timeout=SECONDS)
 
     def children(self) -> dict[int, str]:
         """Commands by process id."""
@@ -100,7 +95,7 @@ class StubRun:
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(DEADLINE)
+            return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -125,25 +120,3 @@ def start(tmp_path: Path) -> Iterator[Callable[..., StubRun]]:
     for run in runs:
         run.end()
         assert "Traceback" not in run.printed, run.printed
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that is only waited for does not."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-@pytest.fixture
-def gone() -> Callable[[int], bool]:
-    """Wait until a process has ended; False when it has not in time."""
-
-    def ended(pid: int) -> bool:
-        deadline = time.monotonic() + DEADLINE
-        while alive(pid):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        return True
-
-    return ended

@@ -20,22 +20,20 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.processes import ROOT, wait_until_gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 Start = Callable[..., Any]
 
 
-def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(
-    start: Start, gone: Callable[[int], bool]
-) -> None:
+def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(start: Start) -> None:
     run = start(idle=1, wait=False)
     run.wait_for("waking")
     first = run.predictor()
     run.wait_until_up()
     run.wait_for("asleep")
-    assert gone(first)
+    wait_until_gone(first)
     assert run.starts() == 1
 
     assert run.ask().text.endswith("data: [DONE]\n\n")
@@ -149,7 +147,7 @@ def test_a_predictor_that_dies_during_a_request_is_a_502_and_the_next_request_is
 
 
 @pytest.mark.parametrize("behaviour", ["", "hang"])
-def test_killing_the_supervisor_leaves_no_process(start: Start, gone: Callable[[int], bool], behaviour: str) -> None:
+def test_killing_the_supervisor_leaves_no_process(start: Start, behaviour: str) -> None:
     run = start(idle=30 if not behaviour else 0.3)
     if behaviour:
         run.wait_for("asleep")
@@ -159,16 +157,18 @@ def test_killing_the_supervisor_leaves_no_process(start: Start, gone: Callable[[
     children = run.children()
     assert len(children) == 2
     run.process.kill()
-    assert all(gone(pid) for pid in children)
+    for pid in children:
+        wait_until_gone(pid)
     assert run.state() == {"state": "unknown"}  # the state file that it left is not believed
 
 
-def test_sigterm_while_all_models_are_asleep_ends_at_once(start: Start, gone: Callable[[int], bool]) -> None:
+def test_sigterm_while_all_models_are_asleep_ends_at_once(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
     children = run.children()
     assert run.end() == 0
-    assert all(gone(pid) for pid in children)
+    for pid in children:
+        wait_until_gone(pid)
 
 
 def test_sigterm_while_a_model_wakes_still_answers_the_waiting_request(start: Start) -> None:

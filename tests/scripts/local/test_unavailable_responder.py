@@ -6,7 +6,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from contract import ProblemError, problems
 from scripts.local import unavailable_responder
 from scripts.local.unavailable_responder import UnavailableResponder
+from tests.support.waiting import wait_until
 from wire.listener import listen
 
 PROBLEM = ProblemError(problems.UNAVAILABLE, "模型 cannot be started", retry_after=3.2, phase="failed")
@@ -66,13 +67,6 @@ def server() -> Iterator[RespondingServer]:
     assert len(server.responder) == 0
 
 
-def eventually(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_every_request_gets_the_problem(server: RespondingServer, method: str) -> None:
     answer = httpx.request(method, server.url + "/any/path", timeout=60)
@@ -103,7 +97,7 @@ def test_a_connection_with_too_long_a_head_or_closed_by_the_client_is_closed(ser
         connection.sendall(b"x" * 70_000)
         assert _ended(connection)
     server.connect().close()
-    eventually(lambda: len(server.responder) == 0)
+    wait_until(lambda: len(server.responder) == 0)
 
 
 def test_a_silent_connection_is_closed_after_a_while(server: RespondingServer, monkeypatch: pytest.MonkeyPatch) -> None:
