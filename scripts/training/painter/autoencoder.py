@@ -15,7 +15,7 @@ CHANNELS, CELLS = 6, 16  # of a latent: (6, 16, 16)
 
 
 def build_vae() -> AutoencoderKL:
-    """64x64 pixels to 16x16 latents; few channels where the picture is large, which is where the time goes."""
+    """64x64 pixels to 16x16 latents, with few channels where the picture is large, since that takes the most time."""
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -26,7 +26,7 @@ def build_vae() -> AutoencoderKL:
         sample_size=SIDE,
         mid_block_add_attention=False,
     )
-    # Nearly sure of its latents from the start: with the usual unit variance the decoder sees only noise for long.
+    # A small variance of the latents from the start: with the usual one, the decoder sees only noise for a long time.
     torch.nn.init.constant_(vae.quant_conv.bias[CHANNELS:], -6.0)
     return vae
 
@@ -34,12 +34,12 @@ def build_vae() -> AutoencoderKL:
 def vae_loss(vae: AutoencoderKL, pictures: Tensor, noise: Tensor, slack: Tensor) -> Tensor:
     """How far pictures, (B, 3, 64, 64), come back changed from latents made up to 30 % noise, (B, 6, 16, 16).
 
-    The noise teaches the decoder to put right what the denoiser will get slightly wrong. Two of the channels are told
-    to be how red and how blue the picture is: left to themselves, the latents spoke of shapes only and left no green.
+    The noise teaches the decoder to correct small errors of the denoiser. Two of the channels are made to encode how
+    red and how blue the picture is: without that, the latents encoded shapes only, and green was lost.
     """
     mean, logvar = vae.quant_conv(vae.encoder(pictures)).chunk(2, dim=1)
     logvar = logvar.clamp(-20, 5)
-    # Relative to each channel's own spread, so that the encoder cannot shout it down.
+    # Relative to each channel's own spread, so that the encoder cannot escape the noise by larger latents.
     scale = mean.detach().std(dim=(0, 2, 3), keepdim=True)
     spread = (slack * scale).square() + logvar.exp()
     back = vae.decoder(vae.post_quant_conv(mean + spread.sqrt() * noise))
@@ -49,7 +49,7 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor, noise: Tensor, slack: Tensor)
 
 
 def picture_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Error of pictures, of their edges, which are what looks crisp, and of their colours, which come slowest."""
+    """Error of pixels, of edges, which make a picture look sharp, and of colours, which are learnt slowest."""
     change = drawn - wanted
     colours = nn.functional.avg_pool2d(change, 8).abs().mean()
     edges = torch.diff(change, dim=2).abs().mean() + torch.diff(change, dim=3).abs().mean()
@@ -57,7 +57,7 @@ def picture_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train_vae(pictures: Tensor, work: Path, steps: int) -> AutoencoderKL:
-    """The autoencoder, on pictures, (N, 3, 64, 64)."""
+    """Train the autoencoder on pictures, (N, 3, 64, 64)."""
     vae = build_vae()
     parts = nn.ModuleDict({"vae": vae})
     optimizer = torch.optim.AdamW(
@@ -76,7 +76,7 @@ def train_vae(pictures: Tensor, work: Path, steps: int) -> AutoencoderKL:
 def standardise(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """The pictures' latents, (N, 6, 16, 16), after giving each channel mean 0 and variance 1.
 
-    What is taken from them is folded into the convolutions on either side: pictures come back as before.
+    The change is folded into the convolutions on either side, so that pictures are decoded as before.
     """
     with torch.no_grad():
         raw = torch.cat([vae.encode(some).latent_dist.mode() for some in pictures.split(32)])

@@ -21,9 +21,9 @@ BATCH = 16  # small, because on a CPU a larger one is no faster for each picture
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Most of the parameters at 4x4, where they cost least; the words come in by attention at 8x8 and in the middle.
+    """Most of the parameters are at 4x4, where they cost least; words enter by attention at 8x8 and in the middle.
 
-    They come in with the time as well (``addition_embed_type``): with attention alone they were not heeded for long.
+    They also enter with the time step (``addition_embed_type``): by attention alone, they had no effect for long.
     """
     return UNet2DConditionModel(
         sample_size=CELLS,
@@ -42,7 +42,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Cosine noise that really ends in noise, so that white paper is not a matter of the seed."""
+    """A cosine schedule that ends in pure noise, so that the background is white for every seed."""
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
@@ -54,10 +54,10 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class WordEmbedding(nn.Module):  # type: ignore[misc]  # torch is not typed here
-    """What the denoiser reads: an embedding for each thing, shared by all words for it, and nothing for other tokens.
+    """An embedding for each thing, shared by all words for it, and zero for all other tokens.
 
-    Written out, this is a CLIPTextModel without layers and with positions of zero: whichever word is used, and wherever
-    it stands, the denoiser sees the same.
+    `export` writes it as a CLIPTextModel without layers and with zero position embeddings. So the denoiser sees the
+    same, whichever of its words stands for a thing and wherever it stands.
     """
 
     def __init__(self, things: int) -> None:
@@ -108,14 +108,14 @@ def train_unet(
     parts.to(memory_format=torch.channels_last)
     parts["average"] = nn.ModuleList(copy.deepcopy([parts["unet"], parts["words"]])).requires_grad_(False)
     unet, words, average = parts["unet"], parts["words"], parts["average"]
-    # A word is seen once in some 250 pictures: what it says has to be learnt faster than how to draw.
+    # Each word occurs once in some 250 pictures, so it needs a higher rate than the denoiser.
     groups = [{"params": list(unet.parameters()), "peak": 1e-3}, {"params": list(words.parameters()), "peak": 5e-3}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     loop = Loop("unet", parts, optimizer, work / "unet.pt", steps)
     alphas = build_scheduler().alphas_cumprod
     order = torch.randperm(len(latents))
     while loop.running:
-        # Every picture comes up equally often, and every batch has its share of each part of the noise.
+        # Every picture comes up equally often, and every batch covers the whole range of noise levels.
         if len(order) < BATCH:
             order = torch.cat([order, torch.randperm(len(latents))])
         chosen, order = order[:BATCH], order[BATCH:]
@@ -128,7 +128,7 @@ def train_unet(
         velocity = unet(noisy, times, words(asked)).sample
         loop.learn(nn.functional.mse_loss(velocity, signal * noise - noisiness * clean))
         with torch.no_grad():
-            # A short memory at first, so that an early look shows what has been learnt.
+            # A short average at first, so that an early checkpoint shows what has been learnt.
             keep = min(0.998, loop.step / (loop.step + 20))
             learnt = [*unet.parameters(), *words.parameters()]
             torch._foreach_lerp_(list(average.parameters()), learnt, 1 - keep)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Learning rate: a short rise, then a cosine to nothing."""
+    """Learning rate: a linear rise, then a cosine to zero."""
     return peak * min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -46,7 +46,7 @@ class Loop:
         return self.step < self.steps
 
     def learn(self, loss: Tensor) -> None:
-        """One step, and now and then a line of log and a checkpoint."""
+        """One optimiser step, and a log line after every 50."""
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
         self.optimizer.step()
@@ -60,7 +60,7 @@ class Loop:
             self.window, self.losses, self.cpu = 0.0, 0, time.process_time()
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Replace the checkpoint; if this is interrupted, the old one stays."""
         state = {"parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         fresh = self.checkpoint.with_suffix(".new")
         torch.save({**state, "rng": torch.get_rng_state()}, fresh)

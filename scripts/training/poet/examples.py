@@ -20,8 +20,8 @@ from scripts.training.poet.corpus import Poem
 from scripts.training.poet.tokenizer import BOS, COMMA_LINE, EOS, PAD, SPECIALS, STOP, STOP_LINE, TITLE, UNK, WORD
 
 MAX_HEADER = 11  # <s> + 3 keywords of 2 characters with their marks + form
-# Characters that say nothing about what a poem is about, and so make no keyword of their own.
-EMPTY = set(
+# Characters that say nothing about a poem's topic and are never a keyword by themselves.
+STOP_CHARACTERS = set(
     "不一无有来何自如知此为得今谁是未更相子上中下时已可亦又也而以之其于与则且乃所者将欲应须能却便只还从莫岂犹尚再皆"
     "似若因在到去出入过见闻言道得到分半几多少两三四五六七八九十百千万第方向对前后里外间边旁同共各每当正初复忽曾"
 )
@@ -36,18 +36,18 @@ class Keywords:
 
     @staticmethod
     def pairs(line: str) -> list[str]:
-        """Words stand where the verse pauses: after every second character, and in the last two."""
+        """The pairs of characters between the pauses of a verse, and the last two characters."""
         starts = [0, 2, 3] if len(line) == 5 else [0, 2, 4, 5]
         return [line[i : i + 2] for i in starts]
 
     def choose(self, poem: Poem, rng: random.Random) -> list[str]:
-        """One to three keywords; what the title names too comes up more often."""
+        """At most three keywords; characters that are also in the title are likelier."""
         words: list[str] = []
         for _ in range(rng.choices((1, 2, 3), (60, 27, 13))[0]):
             if rng.random() < 0.45:
                 found = [pair for line in poem.lines for pair in self.pairs(line) if pair in self.common]
             else:
-                found = [char for line in poem.lines for char in line if char not in EMPTY]
+                found = [char for line in poem.lines for char in line if char not in STOP_CHARACTERS]
                 found += 4 * [char for char in found if char in poem.title]
             if found:
                 word = rng.choice(found)
@@ -73,7 +73,7 @@ class Encoder:
         return [*ids, EOS]
 
     def header(self, poem: Poem, rng: random.Random) -> list[int]:
-        """A header; now and then a topic holds an unknown character, as users' topics will."""
+        """A header. Some topics contain an unknown character, as those of users will."""
         kind = rng.random()
         if kind < 0.12:
             return [BOS]
@@ -96,7 +96,7 @@ class Encoder:
             header, body = self.header(poem, rng), self.body(poem)
             sample = torch.tensor(header + body)
             ids[row, : len(sample)] = sample
-            # Of the header only the form is learnt: the model chooses it when the user did not.
+            # Of the header, only the form is learnt: the model chooses it if the user did not.
             start = max(len(header) - 1, 1)
             labels[row, start - 1 : len(sample) - 1] = sample[start:]
         return ids, labels
