@@ -12,7 +12,7 @@ import uvicorn
 
 from web.app import create_app
 from web.settings import Settings
-from wire.guard import LAST_SECONDS, Drain
+from wire.drain import LAST_SECONDS, Drain
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -44,11 +44,11 @@ class _Server(uvicorn.Server):
     """Tells what it cannot finish in its grace that it cannot; uvicorn's own would answer a bare 500."""
 
     def __init__(self, settings: Settings) -> None:
-        self._leaving = Drain()
+        self._drain = Drain()
         self._finish_seconds = max(settings.grace_seconds - LAST_SECONDS, 0)
         super().__init__(
             uvicorn.Config(
-                create_app(settings, leaving=self._leaving),
+                create_app(settings, drain=self._drain),
                 http="h11",  # named: a server with more installed behaves no differently; it bounds the header, too
                 ws="none",
                 lifespan="on",
@@ -61,8 +61,8 @@ class _Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._leaving.begin()
-        asyncio.get_running_loop().call_later(self._finish_seconds, self._leaving.end)
+        self._drain.begin()
+        asyncio.get_running_loop().call_later(self._finish_seconds, self._drain.end)
         await super().shutdown(sockets)
 
 

@@ -38,7 +38,8 @@ from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
-from wire.guard import Drain, RequestGuard
+from wire.drain import Drain
+from wire.guard import RequestGuard
 from wire.problems import handle_http_exception, handle_problem
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, leaving: Drain | None = None
+    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, drain: Drain | None = None
 ) -> ASGIApp:
     """`transport` takes the place of the network in tests."""
     client = make_client(settings, transport)
-    leaving = leaving or Drain()
+    drain = drain or Drain()
     reports = StatesFile(settings.states_file)
     readiness = {
         name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, reports)
@@ -86,7 +87,7 @@ def create_app(
                 yield
             finally:
                 await replicas.close()
-                await jobs.close(max(settings.grace_seconds - leaving.seconds, 0))
+                await jobs.close(max(settings.grace_seconds - drain.seconds, 0))
                 await asyncio.gather(*(waker.close() for waker in wakers.values()))
 
     routes = Starlette(
@@ -114,7 +115,7 @@ def create_app(
         body_bytes=settings.body_bytes,
         body_seconds=settings.body_seconds,
         send_seconds=settings.send_seconds,
-        leaving=leaving,
+        drain=drain,
     )
     # Around the guard, and only touching headers, so that the guard's own answers have them too.
     return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins))

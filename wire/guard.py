@@ -1,9 +1,9 @@
 """ASGI middleware that stands between the socket and an application.
 
 - The body is read whole, within a size and a time limit, before the application runs.
-- The application is cancelled as soon as the client is gone. Starlette notices a closed connection only at its next
+- The application is cancelled as soon as the client has left. Starlette notices a closed connection only at its next
   send and KServe's routes not at all, so a generation would be computed to the end for nobody.
-- An exception nobody handled becomes a problem document; its traceback goes to the log, never to the client.
+- An exception that nobody has handled becomes a problem document; its traceback goes to the log, never to the client.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
-from typing import Any
+from enum import Enum, auto
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -22,51 +21,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract import problems
 from contract.limits import BODY_BYTES, BODY_SECONDS
 from contract.problems import ProblemError
+from wire.drain import Drain
 from wire.problems import problem_response
+from wire.race import finishes_first
 from wire.sse import frame
 
 log = logging.getLogger(__name__)
 
 SEND_SECONDS = 30.0
-"""Longest a client may refuse to take what is sent to it; then it counts as gone."""
-
-
-LAST_SECONDS = 2.0
-"""The end of a server's grace, in which what could not be finished is told so."""
+"""Longest that a client may refuse to take what is sent to it; then the request is cancelled."""
 
 REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
 
 
-class Drain:
-    """A server's end: `begin`, and some time later `end`, when the guards that have been given this tell it to what is
-    still in flight."""
-
-    def __init__(self) -> None:
-        self.in_flight: set[asyncio.Future[Message]] = set()
-        self._begun: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Since it has begun."""
-        return 0.0 if self._begun is None else time.monotonic() - self._begun
-
-    def begin(self) -> None:
-        self._begun = time.monotonic()
-
-    def end(self) -> None:
-        for gone in self.in_flight:
-            if not gone.done():
-                gone.set_result({"type": _LEAVING})
-
-
-_LEAVING = "shangcai.leaving"
-
-
 class RequestGuard:
     """See the module; the limits bound what a client may send, how slowly it may send, and how slowly it may read.
 
-    `respond` makes the answer to the request at a path out of a problem.
+    `respond` makes the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
     """
 
     def __init__(
@@ -77,38 +49,19 @@ class RequestGuard:
         body_seconds: float = BODY_SECONDS,
         send_seconds: float = SEND_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
-        leaving: Drain | None = None,
+        drain: Drain | None = None,
     ) -> None:
         self.app = app
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
         self.send_seconds = send_seconds
         self.respond = respond
-        self.leaving = leaving or Drain()
+        self.drain = drain or Drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-
-        answering = answered = stalled = streaming = False
-        gone: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        async def watched_send(message: Message) -> None:
-            nonlocal answering, answered, stalled, streaming
-            answering = True
-            if message["type"] == "http.response.start":
-                streaming = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
-            try:
-                async with asyncio.timeout(self.send_seconds):
-                    await send(message)
-            except TimeoutError:
-                if not gone.done():
-                    stalled = True
-                    gone.set_result({"type": "http.disconnect"})
-                await asyncio.Event().wait()  # until the application is cancelled
-            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-
         try:
             body = await self._read_body(Headers(scope=scope), receive)
         except ProblemError as error:
@@ -117,28 +70,12 @@ class RequestGuard:
         if body is None:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
             return
-        try:
-            self.leaving.in_flight.add(gone)
-            finished = await self._run(scope, body, receive, watched_send, gone)
-            if finished or answered:  # servers report a disconnect after a whole answer, too
-                return
-            if gone.result()["type"] != _LEAVING:
-                how = "reads no more" if stalled else "left"
-                log.info("499 %s %r: the client %s", scope["method"], scope["path"], how)
-                return
-            problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
-            if streaming:
-                last = frame(problem.problem.model_dump_json(exclude_none=True), "error")
-                await watched_send({"type": "http.response.body", "body": last, "more_body": False})
-                return
-        except ProblemError as error:
-            problem = error
-        except Exception:
-            log.exception("%s %r failed", scope["method"], scope["path"])
-            problem = ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what.")
-        finally:
-            self.leaving.in_flight.discard(gone)
-        if answering:
+        request = _GuardedRequest(scope, body, receive, send, self.send_seconds)
+        with self.drain.request(request.cut_off):
+            problem = await request.run(self.app)
+        if problem is None:
+            return
+        if request.answer is not _Answer.NOT_BEGUN:
             # The status line is out: only a broken connection can still tell the client that this is not the end.
             raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem
         await self.respond(scope["path"], problem)(scope, receive, send)
@@ -186,37 +123,95 @@ class RequestGuard:
     def _too_large(self) -> ProblemError:
         return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {self.body_bytes} bytes.")
 
-    async def _run(
-        self, scope: Scope, body: bytes, receive: Receive, send: Send, gone: asyncio.Future[Message]
-    ) -> bool:
-        """Run the application until it has answered (True) or the client is `gone` (False)."""
-        delivered = False
-        watch = asyncio.create_task(_watch(receive, gone))
 
-        async def replay() -> Message:
-            nonlocal delivered
-            if not delivered:
-                delivered = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            return await asyncio.shield(gone)
+class _Answer(Enum):
+    """How much of the answer has been sent."""
 
-        answer = asyncio.ensure_future(self.app(scope, replay, send))
-        ends: set[asyncio.Future[Any]] = {answer, gone}
+    NOT_BEGUN = auto()
+    BEGUN = auto()
+    EVENTS = auto()  # begun, and a stream of server-sent events
+    WHOLE = auto()
+
+
+class _Interruption(Enum):
+    """Why an application is cancelled before it has finished."""
+
+    CLIENT_LEFT = "left"
+    CLIENT_STALLED = "reads no more"
+    DRAIN_ENDED = "was cut off"
+
+
+class _GuardedRequest:
+    """One request whose body has been read, until its answer is sent or it is interrupted."""
+
+    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send, send_seconds: float) -> None:
+        self.answer = _Answer.NOT_BEGUN
+        self._scope = scope
+        self._body: bytes | None = body
+        self._client_receive = receive
+        self._client_send = send
+        self._send_seconds = send_seconds
+        self._interruption: asyncio.Future[_Interruption] = asyncio.get_running_loop().create_future()
+
+    def cut_off(self) -> None:
+        """Cancel the application because the server shuts down."""
+        self._interrupt(_Interruption.DRAIN_ENDED)
+
+    async def run(self, app: ASGIApp) -> ProblemError | None:
+        """Run the application; the problem that is left to answer with, if there is one."""
+        watch = asyncio.create_task(self._watch_client())
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finished = answer.done()
+            # The application's clean-up (closing its stream frees the slot) is awaited: it belongs to this request.
+            finished = await finishes_first(app(self._scope, self._receive, self._send), self._interruption)
+        except ProblemError as error:
+            return error
+        except Exception:
+            log.exception("%s %r failed", self._scope["method"], self._scope["path"])
+            return ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what.")
         finally:
             watch.cancel()
-            answer.cancel()
-            # The application's own clean-up (closing its stream frees the slot) belongs to this request.
-            await asyncio.wait({answer, watch})
-        if finished or not answer.cancelled():
-            answer.result()
-        return finished
+            await asyncio.wait({watch})
+        if finished or self.answer is _Answer.WHOLE:  # servers report a disconnect after a whole answer, too
+            return None
+        return await self._interrupted(self._interruption.result())
 
+    async def _interrupted(self, interruption: _Interruption) -> ProblemError | None:
+        if interruption is not _Interruption.DRAIN_ENDED:
+            log.info("499 %s %r: the client %s", self._scope["method"], self._scope["path"], interruption.value)
+            return None
+        problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
+        if self.answer is not _Answer.EVENTS:
+            return problem
+        last = frame(problem.problem.model_dump_json(exclude_none=True), "error")
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        return None
 
-async def _watch(receive: Receive, gone: asyncio.Future[Message]) -> None:
-    while not gone.done():
-        message = await receive()
-        if message["type"] == "http.disconnect" and not gone.done():
-            gone.set_result(message)
+    async def _receive(self) -> Message:
+        """What the application receives: the whole body, and then that the request is interrupted."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await asyncio.wait({self._interruption})
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            content_type = Headers(raw=message["headers"]).get("content-type", "")
+            self.answer = _Answer.EVENTS if content_type.startswith("text/event-stream") else _Answer.BEGUN
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._client_send(message)
+        except TimeoutError:
+            self._interrupt(_Interruption.CLIENT_STALLED)
+            await asyncio.Event().wait()  # until the application is cancelled
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.answer = _Answer.WHOLE
+
+    async def _watch_client(self) -> None:
+        while (await self._client_receive())["type"] != "http.disconnect":
+            pass
+        self._interrupt(_Interruption.CLIENT_LEFT)
+
+    def _interrupt(self, why: _Interruption) -> None:
+        if not self._interruption.done():
+            self._interruption.set_result(why)

@@ -39,7 +39,8 @@ from predictor.protocols.model import GenerationModel, TextModel
 from predictor.protocols.openai_text import models_router, text_router
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
-from wire.guard import LAST_SECONDS, RequestGuard
+from wire.drain import LAST_SECONDS
+from wire.guard import RequestGuard
 
 log = logging.getLogger(__name__)
 

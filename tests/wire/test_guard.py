@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from contract import ProblemError, problems
-from wire.guard import Drain, RequestGuard
+from wire.drain import Drain
+from wire.guard import RequestGuard
 from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported
@@ -174,7 +175,7 @@ async def test_a_mistake_within_the_answer_breaks_the_connection(wire: Wire) -> 
     assert len(wire.sent) == 1
 
 
-async def test_a_disconnect_after_the_whole_answer_is_no_leaving(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disconnect_after_the_whole_answer_is_not_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
     async def lingering(scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,23 +221,23 @@ async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: Any) -> None:
-    leaving = Drain()
+    drain = Drain()
     wire.body(b"")
-    running = asyncio.create_task(wire.run(RequestGuard(hang, leaving=leaving)))
-    await until(lambda: leaving.in_flight)
-    leaving.end()
+    running = asyncio.create_task(wire.run(RequestGuard(hang, drain=drain)))
+    await until(lambda: drain.in_flight)
+    drain.end()
     await running
     assert (wire.status, slug(wire)) == (503, "unavailable")
     assert wire.headers["retry-after"] == "1"
-    assert not leaving.in_flight
+    assert not drain.in_flight
 
 
 async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, until: Any) -> None:
-    leaving = Drain()
+    drain = Drain()
     wire.body(b"")
-    running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, leaving=leaving)))
+    running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, drain=drain)))
     await until(lambda: b"token" in wire.answer)
-    leaving.end()
+    drain.end()
     await running
     *_, last = wire.answer.decode().strip().split("\n\n")
     assert last.startswith("event: error\ndata: ")
@@ -246,17 +247,17 @@ async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, u
 
 async def test_what_is_half_answered_in_the_end_is_broken_off(wire: Wire, until: Any) -> None:
     """As only that tells the client that it is half."""
-    leaving = Drain()
+    drain = Drain()
     wire.body(b"")
-    running = asyncio.create_task(wire.run(RequestGuard(begin_and_hang, leaving=leaving)))
+    running = asyncio.create_task(wire.run(RequestGuard(begin_and_hang, drain=drain)))
     await until(lambda: wire.answer == b"half")
-    leaving.end()
+    drain.end()
     with pytest.raises(RuntimeError):
         await running
 
 
-def test_the_time_of_leaving_begins_when_it_is_said() -> None:
-    leaving = Drain()
-    assert leaving.seconds == 0
-    leaving.begin()
-    assert leaving.seconds > 0
+def test_the_clock_of_a_drain_starts_when_it_begins() -> None:
+    drain = Drain()
+    assert drain.seconds == 0
+    drain.begin()
+    assert drain.seconds > 0
