@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
-from web.api.generations import JobEndpoints
+from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.client.client import make_client
 from web.events.authentication import EventAuthenticator

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from contract import GenerationRequest, PictureResultEvent, ResultEvent
 from contract.events import LiveEvent
 from web.api.concurrency_limit import ConcurrencyLimit
-from web.api.generations import JobEndpoints
+from web.api.jobs import JobEndpoints
 from web.api.model_choice import chosen_model
 from web.http.accept import IMAGES, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences

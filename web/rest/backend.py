@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
 from contract.events import LiveEvent
 from web.client.call import Call, Event
-from web.rest.calls import picture_call, text_call
+from web.rest.picture_call import picture_call, text_call
 from web.rest.picture_result import PictureResultBuilder
 from web.rest.result_builder import ResultBuilder
 from web.rest.text_result import TextResultBuilder
