@@ -20,8 +20,8 @@ log = logging.getLogger("web")
 
 
 def main() -> None:
-    # uvicorn finishes its work first and then raises the signal that ended it once more, which would be an exit status
-    # of -15. To be told to stop and to have stopped well is a 0.
+    # uvicorn finishes its work and then raises the signal again, which would make the exit status -15. To stop when
+    # asked to is a success, hence 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     settings = read_settings(Settings)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells what it cannot finish in its grace that it cannot; uvicorn's own would answer a bare 500."""
+    """At the end of its grace period it answers open requests with a problem; uvicorn itself would with a bare 500."""
 
     def __init__(self, settings: Settings) -> None:
         self._drain = Drain()
@@ -49,7 +49,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(settings, drain=self._drain),
-                http="h11",  # named: a server with more installed behaves no differently; it bounds the header, too
+                http="h11",  # not whatever is installed; and it bounds the size of headers
                 ws="none",
                 lifespan="on",
                 log_config=None,

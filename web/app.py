@@ -53,63 +53,63 @@ if TYPE_CHECKING:
 def create_app(
     settings: Settings, transport: httpx.AsyncBaseTransport | None = None, drain: Drain | None = None
 ) -> ASGIApp:
-    """`transport` takes the place of the network in tests."""
+    """`transport` takes the place of the network in tests; `drain` is the server's, if it has one."""
     client = make_client(settings, transport)
     drain = drain or Drain()
-    reports = StatesFile(settings.states_file)
+    states_file = StatesFile(settings.states_file)
     readiness = {
-        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, reports)
+        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, states_file)
         for name, model in settings.models.items()
     }
-    wakers = {
+    probes = {
         name: ReadinessProbe(client, model.url, readiness[name], settings) for name, model in settings.models.items()
     }
-    warm = StatusEndpoints(settings, wakers)
+    status = StatusEndpoints(settings, probes)
     replies = ReplyReceiver(_artifacts(settings), readiness)
-    rest = RestBackend(settings.models, Upstream(client, wakers, settings)) if settings.dispatch == "rest" else None
+    rest = RestBackend(settings.models, Upstream(client, probes, settings)) if settings.dispatch == "rest" else None
     store = _store(settings)
-    replicas = ReadinessBroadcast(store, readiness)
+    broadcast = ReadinessBroadcast(store, readiness)
     jobs = JobService(settings, store, rest or EventBackend(client, settings, replies))
-    generations = JobEndpoints(settings, jobs, readiness)
-    generate = GenerateEndpoint(settings, generations, rest, readiness)
+    job_endpoints = JobEndpoints(settings, jobs, readiness)
+    generate = GenerateEndpoint(settings, job_endpoints, rest, readiness)
     assets = Assets()
-    page = Page(settings, assets, _discovery(settings), generate)
-    # Dead letters are our own requests.
+    page = Page(settings, assets, _discovery(settings), generate.generate)
+    # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
-    inbox = EventEndpoint(jobs.journal, replies, EventAuthenticator(settings, transport), sources)
+    events = EventEndpoint(jobs.journal, replies, EventAuthenticator(settings, transport), sources)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with client:
             await jobs.open()
-            replicas.open()
+            broadcast.open()
             try:
                 yield
             finally:
-                await replicas.close()
+                await broadcast.close()
                 await jobs.close(max(settings.grace_seconds - drain.seconds, 0))
-                await asyncio.gather(*(waker.close() for waker in wakers.values()))
+                await asyncio.gather(*(probe.close() for probe in probes.values()))
 
     routes = Starlette(
         routes=[
             Route("/", page.serve, methods=["GET", "POST"]),
             Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
             Route("/generate", generate, methods=["POST"]),
-            Route("/generations/{id}", generations.serve, methods=["GET", "DELETE"]),
-            Route("/events", inbox.receive, methods=["POST"]),
-            Route("/status", warm.show, methods=["GET"]),
-            Route("/warm", warm.wake, methods=["POST"]),
+            Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
+            Route("/events", events.receive, methods=["POST"]),
+            Route("/status", status.show, methods=["GET"]),
+            Route("/warm", status.warm, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
             Route("/openapi.json", JSONResponse(describe(_version(), _kinds(settings))), methods=["GET"]),
         ],
         exception_handlers={
             ProblemError: handle_problem,
             HTTPException: handle_http_exception,
-            Exception: _leave_to_guard,
+            Exception: _raise_to_guard,
         },
         lifespan=lifespan,
     )
-    routes.router.redirect_slashes = False  # to an address that the Host header makes up
+    routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
         routes,
         body_bytes=settings.body_bytes,
@@ -117,7 +117,7 @@ def create_app(
         send_seconds=settings.send_seconds,
         drain=drain,
     )
-    # Around the guard, and only touching headers, so that the guard's own answers have them too.
+    # Outside of the guard, so that its own answers have these headers, too.
     return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins))
 
 
@@ -160,8 +160,8 @@ def _artifacts(settings: Settings) -> Artifacts | None:
     return Artifacts(settings.artifacts_url)
 
 
-async def _leave_to_guard(_request: Request, error: Exception) -> Response:
-    """Starlette would answer in plain text and raise; raising first lets the guard answer, with a problem document."""
+async def _raise_to_guard(_request: Request, error: Exception) -> Response:
+    """Starlette would answer in plain text and then raise. Raised at once, the guard answers with a problem."""
     raise error
 
 

@@ -1,28 +1,26 @@
-"""`POST /generate`: from an order to its events, and from the events to the answer that the client asked for."""
+"""`POST /generate`: a generation, and its answer in the form that the client asked for."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from contract import GenerationRequest, PictureResultEvent, ResultEvent
+from contract import GenerationRequest, PictureResult, PictureResultEvent, ResultEvent, TextResult
 from contract.events import LiveEvent
 from web.api.concurrency_limit import ConcurrencyLimit
+from web.api.generation_call import GenerationCall, plain_call, read_call
 from web.api.jobs import JobEndpoints
-from web.api.model_choice import chosen_model
-from web.http.accept import IMAGES, SSE, picture_form, text_form
-from web.http.preferences import RequestPreferences
-from web.http.request_context import RequestContext
+from web.http.accept import SSE
 from web.http.responses import live, whole
 from web.readiness.waiting_statuses import with_waiting_statuses
+from web.rest.rest_request import RestRequest
 from wire.body import json_body
-from wire.deadline import request_seconds
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
@@ -33,62 +31,69 @@ if TYPE_CHECKING:  # see web.rest.upstream
 
 
 class GenerateEndpoint:
-    """An ASGI endpoint and no function that returns a response: so it outlives the response and closes what is behind
-    it, however the response ends.
+    """A call becomes a job where its headers ask for one, and always where there is no `rest` backend.
 
-    What is to outlive its connection becomes a job, and so does everything where there is no `rest` to ask directly.
+    An ASGI endpoint and no function that returns a response: so the generation is closed however the response ends.
     """
 
     def __init__(
         self,
         settings: Settings,
-        generations: JobEndpoints,
+        jobs: JobEndpoints,
         rest: RestBackend | None,
         readiness: Mapping[str, Readiness],
     ) -> None:
         self._settings = settings
         self._readiness = readiness
-        self._generations = generations
+        self._jobs = jobs
         self._rest = rest
-        self._gates = {model: ConcurrencyLimit(settings.max_in_flight) for model in settings.models}
+        self._limits = {model: ConcurrencyLimit(settings.max_in_flight) for model in settings.models}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        sent = await json_body(request, GenerationRequest)
-        model = chosen_model(self._settings.models, sent, request.headers)
-        form = self._form(model, sent, request)
-        order = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
-        wish = RequestPreferences.of(request.headers)
-        if self._rest is None or wish.outlives:
-            async with self._generations.made(request, sent, order, model, form, wish) as response:
-                await response(scope, receive, send)
+        http_request = Request(scope, receive)
+        call = read_call(self._settings, await json_body(http_request, GenerationRequest), http_request)
+        async with self._response(call) as response:
+            await response(scope, receive, send)
+
+    async def generate(self, request: GenerationRequest, http_request: Request) -> TextResult | PictureResult:
+        """The whole result, for the page's form; a problem when there is none. Cancelled with its caller."""
+        call = plain_call(self._settings, request, http_request)
+        if self._rest is None:
+            return await self._jobs.result(call)
+        async with self._events(self._rest, call) as events:
+            return await _result(events)
+
+    @asynccontextmanager
+    async def _response(self, call: GenerationCall) -> AsyncGenerator[Response]:
+        """The answer. Leaving the context cancels what has no preference to go on."""
+        if self._rest is None or call.preferences.outlives_connection:
+            async with self._jobs.response(call) as response:
+                yield response
             return
-        identity = RequestContext.of(scope)
-        events = self._rest.events(
-            order,
-            model,
-            request_seconds(request.headers, self._settings.generate_seconds),
-            identity.headers,
-            result_id=uuid.uuid4().hex,
-            arrived=identity.arrived,
-            live=form == SSE,
+        async with self._events(self._rest, call) as events:
+            if call.form != SSE:
+                yield whole(await _result(events), call.form)
+                return
+            async with aclosing(with_waiting_statuses(self._readiness[call.model], events)) as all_events:
+                yield await live(all_events, self._settings.heartbeat_seconds)
+
+    @asynccontextmanager
+    async def _events(self, rest: RestBackend, call: GenerationCall) -> AsyncGenerator[AsyncGenerator[LiveEvent]]:
+        """The events of a generation, within the limit of its model. Leaving the context cancels it."""
+        rest_request = RestRequest(
+            request=call.request,
+            model=call.model,
+            id=uuid.uuid4().hex,
+            arrived=call.context.arrived,
+            seconds=call.seconds,
+            headers=call.context.headers,
+            previews=call.form == SSE,
         )
-        with self._gates[model].passing():
-            async with aclosing(events):
-                if form != SSE:
-                    await (await _collected(events, form))(scope, receive, send)
-                    return
-                async with aclosing(with_waiting_statuses(self._readiness[model], events)) as told:
-                    await (await live(told, self._settings.heartbeat_seconds))(scope, receive, send)
-
-    def _form(self, model: str, order: GenerationRequest, request: Request) -> str:
-        if order.stream:
-            return SSE
-        if self._settings.models[model].kind == "image":
-            return picture_form(request.headers, order)
-        return text_form(request.headers)
+        with self._limits[call.model].acquire():
+            async with aclosing(rest.events(rest_request)) as events:
+                yield events
 
 
-async def _collected(events: AsyncGenerator[LiveEvent], form: str) -> Response:
+async def _result(events: AsyncGenerator[LiveEvent]) -> TextResult | PictureResult:
     [result] = [event async for event in events if isinstance(event, ResultEvent | PictureResultEvent)]
-    return whole(result, form)
+    return result

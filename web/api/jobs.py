@@ -1,27 +1,24 @@
-"""`/generations/{id}`: a job, made by `POST /generate`, then watched, fetched and cancelled."""
+"""Jobs over HTTP: made by `POST /generate`, then watched, fetched and cancelled at `/generations/{id}`."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract import ENDS, GenerationRequest, ProblemError, StatusEvent, problems
+from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
+from web.api.generation_call import GenerationCall
+from web.api.job_stream import job_frames
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
-from web.http.preferences import RequestPreferences, last_event_id
-from web.http.request_context import RequestContext
+from web.http.last_event_id import last_event_id
 from web.http.responses import whole
-from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event, result_of
+from web.jobs.record import JobRecord, result_of
 from web.jobs.service import JobService
-from web.readiness.waiting_statuses import WaitingStatuses
-from wire.deadline import request_seconds
-from wire.sse import EventStream, frame
+from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
@@ -33,7 +30,7 @@ _UNCACHED = {"Cache-Control": "no-store"}
 
 
 class JobEndpoints:
-    """The endpoints of the jobs."""
+    """See the module."""
 
     def __init__(self, settings: Settings, jobs: JobService, readiness: Mapping[str, Readiness]) -> None:
         self._settings = settings
@@ -43,63 +40,77 @@ class JobEndpoints:
     # POST /generate
 
     @asynccontextmanager
-    async def made(
-        self,
-        request: Request,
-        sent: GenerationRequest,
-        order: GenerationRequest,
-        model: str,
-        form: str,
-        wish: RequestPreferences,
-    ) -> AsyncGenerator[Response]:
-        """The answer to an order that becomes a job: its result, its events, or a 202 when the client does not want
-        to wait any longer. `sent` is the order as it came. Leaving before the end cancels a job without a wish."""
-        limit = self._settings.job_seconds if wish.preference.respond_async else self._settings.generate_seconds
-        seconds = request_seconds(request.headers, limit)
-        identity = RequestContext.of(request.scope)
-        after = last_event_id(request.headers)
-        record = await self._jobs.submit(sent, order, model, seconds, identity.headers, key=wish.key)
-        if form in IMAGES and form not in _files(record):  # with the same key it was asked for in another form
-            raise _not_acceptable(record)
+    async def response(self, call: GenerationCall) -> AsyncGenerator[Response]:
+        """The answer to a call that becomes a job: its events, its result, or a 202 with the job once the client does
+        not want to wait any longer. Leaving the context early cancels a job that nobody else can find."""
+        after = last_event_id(call.headers)
+        record = await self._submit(call)
         headers = {"Location": f"/generations/{record.id}"}
-        if wish.preference.given:
-            headers["Preference-Applied"] = wish.preference.applied
-        stays = wish.outlives
-        try:
-            if form == SSE:
+        if call.preferences.applied:
+            headers["Preference-Applied"] = call.preferences.applied
+        if call.form == SSE:
+            try:
                 yield await self._events(record, after, headers)
-            else:
-                patience = wish.preference.patience if wish.preference.given else None
-                if patience != 0:
-                    record = await self._jobs.wait(record.id, patience)
-                if record.state in ENDS:
-                    stays = True
-                    response = whole(result_of(record), form)
-                    response.headers.update(headers)
-                else:
-                    response = await self._document(record, 202, headers)
-                yield response
-        finally:
-            if not stays:
-                with anyio.CancelScope(shield=True):
-                    await self._jobs.cancel(record.id)
+            finally:
+                await self._abandon(call, record)
+            return
+        record = await self._wait(call, record)
+        if record.state not in ENDS:
+            yield await self._document(record, 202, headers)
+            return
+        response = whole(result_of(record), call.form)
+        response.headers.update(headers)
+        yield response
+
+    async def result(self, call: GenerationCall) -> TextResult | PictureResult:
+        """The result of a call, by way of a job; the problem when it has none."""
+        return result_of(await self._wait(call, await self._submit(call)))
+
+    async def _submit(self, call: GenerationCall) -> JobRecord:
+        record = await self._jobs.submit(
+            call.sent,
+            call.request,
+            call.model,
+            call.seconds,
+            call.context.headers,
+            key=call.preferences.idempotency_key,
+        )
+        if call.form in IMAGES and call.form not in _files(record):  # the first call with this key had another form
+            raise _not_acceptable(record)
+        return record
+
+    async def _wait(self, call: GenerationCall, record: JobRecord) -> JobRecord:
+        """The job when it has ended, or when the client does not want to wait any longer."""
+        if call.preferences.wait_seconds == 0:
+            return record
+        try:
+            return await self._jobs.wait(record.id, call.preferences.wait_seconds)
+        except BaseException:
+            await self._abandon(call, record)
+            raise
+
+    async def _abandon(self, call: GenerationCall, record: JobRecord) -> None:
+        """Cancel the job if nobody can find it again."""
+        if not call.preferences.outlives_connection:
+            with anyio.CancelScope(shield=True):
+                await self._jobs.cancel(record.id)
 
     # /generations/{id}
 
-    async def serve(self, request: Request) -> Response:
-        record = await self._jobs.find(request.path_params["id"])
-        if request.method == "DELETE":  # asked again it answers the same
+    async def serve(self, http_request: Request) -> Response:
+        record = await self._jobs.find(http_request.path_params["id"])
+        if http_request.method == "DELETE":  # asked again it answers the same
             return await self._document(await self._jobs.cancel(record.id), 200)
-        return await self._get(request, record)
+        return await self._get(http_request, record)
 
-    async def _get(self, request: Request, record: JobRecord) -> Response:
-        """In the form that is accepted most: as JSON, as events from the first or the Last-Event-ID, or the result
-        itself, which is a 202 with the JSON before there is one."""
-        form = heaviest(request.headers, _forms(record))
+    async def _get(self, http_request: Request, record: JobRecord) -> Response:
+        """In the form that is accepted most: the job as JSON, its events from the first or the Last-Event-ID, or the
+        result itself, which is a 202 with the job while there is none."""
+        form = heaviest(http_request.headers, _forms(record))
         if form is None:
             raise _not_acceptable(record)
         if form == SSE:
-            return await self._events(record, last_event_id(request.headers))
+            return await self._events(record, last_event_id(http_request.headers))
         if form == JSON:
             return await self._document(record, 200)
         return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
@@ -114,63 +125,19 @@ class JobEndpoints:
         elif record.state not in ENDS:
             headers["Retry-After"] = str(await self._jobs.retry_after(record))
         document = job.model_dump(mode="json", exclude={"result"}, exclude_none=True)
-        if job.result is not None:  # which says null where something is not known
+        if job.result is not None:  # a result says null where something is not known
             document["result"] = job.result.model_dump(mode="json")
         return JSONResponse(document, status, headers)
 
     async def _events(self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None) -> Response:
         if after is not None and record.state in ENDS:
             left = [entry async for entry in self._jobs.watch(record.id, after)]
-            if not left:  # an EventSource that has seen the end would come again and again otherwise
+            if not left:  # an EventSource that has seen the end would connect again and again otherwise
                 return Response(status_code=204)
-        stream = EventStream(self._frames(record, after), heartbeat_seconds=self._settings.heartbeat_seconds)
+        frames = job_frames(self._jobs, self._readiness.get(record.model), record, after)
+        stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
         stream.headers.update(headers or {})
         return stream
-
-    async def _frames(self, record: JobRecord, after: str | None) -> AsyncGenerator[bytes]:
-        """Ends with a result or an error, whatever happens. What a job waits for is told without an id: it is not part
-        of what can be replayed."""
-        ended = False
-        try:
-            if after is None:
-                yield _status_frame(StatusEvent(state="queued", position=await self._jobs.position(record) or None))
-            async with aclosing(self._told(record, after or BEGINNING)) as told:
-                async for entry in told:
-                    if isinstance(entry, StatusEvent):
-                        yield _status_frame(entry)
-                    else:
-                        ended = entry.last
-                        yield frame(entry.data, entry.event, entry.id)
-            if not ended:  # whoever asks has seen all of it, or nothing is left but the end
-                record = await self._jobs.find(record.id)
-                assert record.outcome is not None
-                assert record.end is not None
-                yield frame(record.outcome, last_event(record.end))
-        except ProblemError as error:
-            yield frame(error.problem.model_dump_json(exclude_none=True), "error")
-
-    async def _told(self, record: JobRecord, after: str) -> AsyncGenerator[LogEntry | StatusEvent]:
-        """What is in the log of a job, and while it is queued what its model does meanwhile."""
-        readiness = self._readiness.get(record.model)
-        entries = self._jobs.watch(record.id, after)
-        queued = record.state == "queued"
-        while True:
-            if queued and readiness is not None:
-                upcoming = asyncio.ensure_future(anext(entries, None))
-                async with aclosing(WaitingStatuses(readiness, "queued").until(upcoming)) as statuses:
-                    async for status in statuses:
-                        yield status
-                entry = upcoming.result()
-            else:
-                entry = await anext(entries, None)
-            if entry is None:
-                return
-            queued = entry.event == StatusEvent.event and json.loads(entry.data)["state"] == "queued"
-            yield entry
-
-
-def _status_frame(status: StatusEvent) -> bytes:
-    return frame(status.model_dump_json(), StatusEvent.event)
 
 
 def _not_acceptable(record: JobRecord) -> ProblemError:
@@ -185,6 +152,6 @@ def _files(record: JobRecord) -> list[str]:
     """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []
-    order = GenerationRequest.model_validate_json(record.request)
-    single = [form for form, name in IMAGES.items() if name == (order.format or "png") and order.n in (None, 1)]
+    request = GenerationRequest.model_validate_json(record.request)
+    single = [form for form, name in IMAGES.items() if name == (request.format or "png") and request.n in (None, 1)]
     return [*single, MULTIPART]

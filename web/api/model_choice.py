@@ -1,4 +1,4 @@
-"""Which model is to do it."""
+"""Which of the served models a request means."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import ServedModel
 
 
-def chosen_model(models: Mapping[str, ServedModel], order: GenerationRequest, headers: Headers) -> str:
-    """The name of the model that the order means; a problem when it contradicts itself or there is none."""
-    # Accept only prefers: without such a model it still may take what another makes.
+def chosen_model(models: Mapping[str, ServedModel], request: GenerationRequest, headers: Headers) -> str:
+    """The name of the model; a problem when there is none, or when the request has fields of another kind."""
+    # Accept is only a preference: where no model makes pictures, a text may do.
     preferred: Kind | None = "image" if prefers_picture(headers) else None
-    if order.model is None and order.kind is None and any(model.kind == preferred for model in models.values()):
+    if request.model is None and request.kind is None and any(model.kind == preferred for model in models.values()):
         name = named_model(models, None, preferred)
     else:
-        name = named_model(models, order.model, order.kind)
-    check_fits(order, name, models[name].kind)
+        name = named_model(models, request.model, request.kind)
+    check_fits(request, name, models[name].kind)
     return name
 
 
 def named_model(models: Mapping[str, ServedModel], name: str | None, kind: Kind | None) -> str:
-    """The name of the model that is meant by its name, by its kind, or by neither; a problem when there is none."""
+    """The model of this name, or else the first of this kind, or else the first; a problem when there is none."""
     if name is None:
         return _first_of_kind(models, kind)
     if name not in models:

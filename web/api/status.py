@@ -17,36 +17,39 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings
 
 WARM_SECONDS = 1.0
-"""Longest that the answer waits for something to be seen of the model."""
+"""Longest that `POST /warm` waits for a first sign of the model before it answers."""
 
 _UNCACHED = {"Cache-Control": "no-store"}
 
 
 class StatusEndpoints:
-    """The endpoints."""
+    """See the module."""
 
-    def __init__(self, settings: Settings, wakers: Mapping[str, ReadinessProbe]) -> None:
+    def __init__(self, settings: Settings, probes: Mapping[str, ReadinessProbe]) -> None:
         self._settings = settings
-        self._wakers = wakers
+        self._probes = probes
 
-    async def show(self, _request: Request) -> Response:
-        """From what is known: nobody is asked, and nobody is woken."""
-        document = Statuses(models=[waker.readiness.status for waker in self._wakers.values()])
+    async def show(self, _http_request: Request) -> Response:
+        """What is known already: no model server is asked, and no model is woken."""
+        document = Statuses(models=[probe.readiness.status for probe in self._probes.values()])
         return JSONResponse(document.model_dump(exclude_none=True), headers=_UNCACHED)
 
-    async def wake(self, request: Request) -> Response:
-        """200 where it is ready, or 202: it is going to be. However many ask, one question goes to the model server,
-        which is asked even where the model is taken to be ready: it may have fallen asleep since it was seen."""
-        choice = await json_body(request, ModelChoice) if await request.body() else ModelChoice()
+    async def warm(self, http_request: Request) -> Response:
+        """200 where the model is ready, 202 where it is waking.
+
+        One probe goes to the model server, however many clients ask; also where the model counts as ready, because it
+        may have fallen asleep since it last answered.
+        """
+        choice = await json_body(http_request, ModelChoice) if await http_request.body() else ModelChoice()
         model = named_model(self._settings.models, choice.model, choice.kind)
-        waker = self._wakers[model]
-        if waker.url is None:
+        probe = self._probes[model]
+        if probe.url is None:
             detail = f"Where {model} is served is not known here: only a request wakes it."
             raise ProblemError(problems.NOT_IMPLEMENTED, detail)
-        readiness = waker.readiness
+        readiness = probe.readiness
         if not readiness.answering:
-            waker.start()
-            await waker.changed(WARM_SECONDS)
+            probe.start()
+            await probe.changed(WARM_SECONDS)
         status = readiness.status
         headers = dict(_UNCACHED)
         if status.state != "ready":

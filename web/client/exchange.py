@@ -1,10 +1,11 @@
-"""One exchange with a model server."""
+"""One exchange with a model server: the request, and the events that answer it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import Generic
 
 import anyio
@@ -16,16 +17,28 @@ from web.client.scoped_task import ScopedTask
 from web.client.sse_parser import DataFields, EventTooLongError
 
 REFUSAL_BYTES = 65_536
-"""Most bytes that are read of an upstream error body."""
+"""Most bytes that are read of an error's body."""
 
 DRAIN_SECONDS = 1.0
-"""Longest wait, after `[DONE]`, for the end that lets the connection be used again."""
+"""Longest wait, after `[DONE]`, for the end of the body, without which the connection cannot be used again."""
 
 _DONE = b"[DONE]"
 
 
 class _Accepted:
-    """Comes before the events."""
+    """Queued before the events: the model server has accepted the request."""
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """Of one exchange. Where the model `may_wake` first, silence counts only once the answer has begun: waking takes
+    long and is silent on Knative."""
+
+    deadline: float
+    """On the event loop's clock."""
+    silence_seconds: float
+    """Longest silence of the model server."""
+    may_wake: bool
 
 
 class Exchange(Generic[Event]):
@@ -33,9 +46,6 @@ class Exchange(Generic[Event]):
 
     Events are queued here for a client that reads slowly, which must not hold up the model; the call's limits bound
     them.
-
-    The exchange fails after `read_seconds` of silence. Where the model may have to wake up first (`sleeps`), silence
-    counts only once the answer has begun: waking takes long and is silent on Knative.
     """
 
     def __init__(
@@ -44,23 +54,19 @@ class Exchange(Generic[Event]):
         url: str,
         call: Call[Event],
         headers: dict[str, str],
-        deadline: float,
-        *,
-        read_seconds: float,
-        sleeps: bool,
+        limits: TimeLimits,
     ) -> None:
         self._client = client
         self._url = url
         self._call = call
         self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
-        self._read_seconds = read_seconds
-        self._deadline = deadline
-        self._silence = anyio.CancelScope(deadline=math.inf if sleeps else self._silent_until())
+        self._limits = limits
+        self._silence = anyio.CancelScope(deadline=math.inf if limits.may_wake else self._silent_until())
         self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
         self._task = ScopedTask(self._run())
 
     async def accepted(self) -> None:
-        """Wait until the model server has taken the request, or raise the problem."""
+        """Wait until the model server has accepted the request; raises the problem when it does not."""
         item = await self._next()
         assert isinstance(item, _Accepted)
 
@@ -83,10 +89,10 @@ class Exchange(Generic[Event]):
         end: Exception | None = None
         try:
             with transport_failures(self._url):
-                with anyio.CancelScope(deadline=self._deadline) as whole, self._silence:
+                with anyio.CancelScope(deadline=self._limits.deadline) as whole, self._silence:
                     await self._converse()
                 if self._silence.cancelled_caught:
-                    raise too_slow(self._url, self._read_seconds)
+                    raise too_slow(self._url, self._limits.silence_seconds)
                 if whole.cancelled_caught:
                     raise too_late(self._url)
         except Exception as error:  # for whoever reads; nobody awaits this task
@@ -105,15 +111,15 @@ class Exchange(Generic[Event]):
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise bad_answer(self._url, "it is no event stream")
             self._items.put_nowait(_Accepted())
-            await self._receive(response.aiter_bytes())
+            await self._queue_events(response.aiter_bytes())
         finally:
             await response.aclose()
 
     def _silent_until(self) -> float:
-        return asyncio.get_running_loop().time() + self._read_seconds
+        return asyncio.get_running_loop().time() + self._limits.silence_seconds
 
-    async def _receive(self, parts: AsyncIterator[bytes]) -> None:
-        """Up to [DONE] or the end; whether it is whole is for the reader to see."""
+    async def _queue_events(self, parts: AsyncIterator[bytes]) -> None:
+        """Queue the events up to [DONE] or the end. Whether they make a result is for the reader to check."""
         fields = DataFields(self._call.event_bytes)
         size = 0
         async for part in parts:
@@ -133,7 +139,7 @@ class Exchange(Generic[Event]):
 
 
 async def beginning(response: httpx.Response, limit: int) -> bytes:
-    """The body of an answer, and no more of it than so many bytes."""
+    """The first `limit` bytes of a body, or all of it."""
     body = b""
     async for part in response.aiter_bytes():
         body += part

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from contract import GenerationRequest, ProblemError, invalid_field, problems
 from contract.fields import PictureFormat
+from web.http.quality_values import weighted
 
 JSON = "application/json"
 SSE = "text/event-stream"
@@ -28,42 +29,39 @@ def text_form(headers: Headers) -> str:
     return form
 
 
-def picture_form(headers: Headers, order: GenerationRequest) -> str:
-    """As `text_form`, of the forms that fit the order; where only others are accepted, the order is at fault."""
-    form = heaviest(headers, [form for form in PICTURE_FORMS if _fits(form, order)])
+def picture_form(headers: Headers, request: GenerationRequest) -> str:
+    """As `text_form`, of the forms that fit the request; an INVALID_FIELD problem when only others are accepted."""
+    form = heaviest(headers, [form for form in PICTURE_FORMS if _fits(form, request)])
     if form is not None:
         return form
     wanted = heaviest(headers, PICTURE_FORMS)
     if wanted is None:
         raise ProblemError(problems.NOT_ACCEPTABLE, f"A picture is served as {_either(PICTURE_FORMS)}.")
-    if order.n not in (None, 1):
+    if request.n not in (None, 1):
         instead = f"several pictures need Accept: {JSON} or {MULTIPART}"
         raise invalid_field("n", f"must be 1 where only {wanted} is accepted; {instead}")
-    raise invalid_field("format", f"is {order.format}, and the Accept header takes {wanted} instead; leave one out")
+    raise invalid_field("format", f"is {request.format}, and the Accept header takes {wanted} instead; leave one out")
 
 
 def prefers_picture(headers: Headers) -> bool:
-    """Whether the Accept header weighs a form that only pictures have more than those that texts have, too; or takes
-    no form at all that there is, but some other picture's."""
+    """Whether the Accept header weighs a form that only pictures have more than the forms of texts; or takes none of
+    these, but some other type of image."""
     form = heaviest(headers, PICTURE_FORMS)
     if form is None:
-        return any(name.startswith("image/") and weight > 0 for name, weight in _ranges(headers))
+        return any(name.startswith("image/") and weight > 0 for name, weight in weighted(headers, "accept"))
     return form not in TEXT_FORMS
 
 
-def _fits(form: str, order: GenerationRequest) -> bool:
-    return form not in IMAGES or (order.n in (None, 1) and order.format in (None, IMAGES[form]))
+def _fits(form: str, request: GenerationRequest) -> bool:
+    return form not in IMAGES or (request.n in (None, 1) and request.format in (None, IMAGES[form]))
 
 
 def heaviest(headers: Headers, offers: Collection[str]) -> str | None:
-    """The first of the heaviest; None when none is accepted."""
-    weights = {offer: _weight(offer, _ranges(headers) or [("*/*", 1)]) for offer in offers}
+    """The offer that the Accept header weighs most, the first of several; None when it accepts none."""
+    ranges = weighted(headers, "accept") or [("*/*", 1)]
+    weights = {offer: _weight(offer, ranges) for offer in offers}
     best = max(weights, key=lambda offer: weights[offer])
     return best if weights[best] > 0 else None
-
-
-def _ranges(headers: Headers) -> list[tuple[str, float]]:
-    return [_weighed(part) for part in ",".join(headers.getlist("accept")).split(",") if part.strip()]
 
 
 def _either(names: Collection[str]) -> str:
@@ -72,19 +70,9 @@ def _either(names: Collection[str]) -> str:
 
 
 def _weight(offer: str, ranges: list[tuple[str, float]]) -> float:
-    """That of the most specific range which covers the offer."""
+    """The weight of the most specific range that covers the offer."""
     for covering in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
         weights = [weight for name, weight in ranges if name == covering]
         if weights:
             return max(weights)
     return 0
-
-
-def _weighed(media_range: str) -> tuple[str, float]:
-    name, *parameters = media_range.split(";")
-    pairs = (parameter.partition("=") for parameter in parameters)
-    weight = next((text for key, _, text in pairs if key.strip().lower() == "q"), "1")
-    try:
-        return name.strip().lower(), min(max(float(weight), 0), 1)
-    except ValueError:
-        return name.strip().lower(), 0

@@ -1,4 +1,4 @@
-"""Who asked, and when: the outermost middleware names, times and logs every request."""
+"""The outermost middleware: it gives every request an id, times it and logs it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REQUEST_ID_CHARS = 128
 TRACE_CHARS = 512
 """Longest traceparent or tracestate that is passed on (W3C asks for at least 512)."""
 
-_QUIET_PATHS = ("/healthz",)  # asked every few seconds, for ever
+_QUIET_PATHS = ("/healthz",)  # probed every few seconds
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """One request: its arrival on the `time.perf_counter` clock and the headers that follow it upstream."""
+    """One HTTP request: when it arrived, on the clock of `time.perf_counter`, its id and its W3C trace headers."""
 
     arrived: float
     request_id: str
@@ -31,17 +31,18 @@ class RequestContext:
 
     @classmethod
     def of(cls, scope: Scope) -> RequestContext:
-        identity = scope["state"]["identity"]
-        assert isinstance(identity, cls)
-        return identity
+        context = scope["state"]["context"]
+        assert isinstance(context, cls)
+        return context
 
     @property
     def headers(self) -> dict[str, str]:
+        """Passed on to the model servers."""
         return {"X-Request-Id": self.request_id, **self.trace}
 
 
 class RequestContextMiddleware:
-    """Gives every request its RequestContext, and its id back on every response, whoever answers."""
+    """Gives every request its RequestContext, and every response the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -51,25 +52,25 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        identity = RequestContext(time.perf_counter(), _request_id(headers), _trace(headers))
-        scope.setdefault("state", {})["identity"] = identity
+        context = RequestContext(time.perf_counter(), _request_id(headers), _trace(headers))
+        scope.setdefault("state", {})["context"] = context
         status = 0
 
         async def named_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = identity.request_id
+                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
             await send(message)
 
         try:
             await self.app(scope, receive, named_send)
         finally:
             level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
-            seconds = time.perf_counter() - identity.arrived
+            seconds = time.perf_counter() - context.arrived
             # %r: a path may hold any character, a line feed that would fake a log line too.
             line = "%s %r -> %s in %.3f s, request %s"
-            log.log(level, line, scope["method"], scope["path"], status or "no answer", seconds, identity.request_id)
+            log.log(level, line, scope["method"], scope["path"], status or "no answer", seconds, context.request_id)
 
 
 def _request_id(headers: Headers) -> str:
@@ -80,7 +81,7 @@ def _request_id(headers: Headers) -> str:
 
 
 def _trace(headers: Headers) -> dict[str, str]:
-    """The trace headers as they are; a new span is not started here, so they need not be understood."""
+    """The trace headers as they came: web starts no span of its own."""
     trace = {}
     for name in ("traceparent", "tracestate"):
         value = ",".join(headers.getlist(name))

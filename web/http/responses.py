@@ -19,26 +19,26 @@ from wire.sse import EventStream, frame
 log = logging.getLogger(__name__)
 
 JOB_HEADERS = ("Location", "Preference-Applied")
-"""What an answer that is made by a job says beside it."""
+"""Headers of an answer that comes from a job."""
 
 PICTURE_HEADERS = ("ETag", "Content-Disposition", "X-Model", "X-Seed", "X-Steps", "X-Understood")
-"""What an answer that is a picture says beside it."""
+"""Headers of an answer that is a picture."""
 
 UNDERSTOOD_CHARS = 2_048
-"""Longest X-Understood; the words that it does not hold are left out. JSON has all of them."""
+"""Longest X-Understood; words beyond that are left out. The JSON form has all of them."""
 
 _UNCACHED = {"Cache-Control": "no-store"}
 _LINE_END = b"\r\n"
 
 
 async def live(events: AsyncGenerator[LiveEvent], heartbeat_seconds: float) -> Response:
-    # The first event means that the model server has accepted. A failure before it still gets its own status.
+    """The events as server-sent events. A problem before the first one is raised, and so gets a status of its own."""
     first = await anext(events)
     return EventStream(_frames(first, events), heartbeat_seconds=heartbeat_seconds)
 
 
 def whole(result: TextResult | PictureResult, form: str) -> Response:
-    """The result in a form that holds nothing else."""
+    """The whole result as JSON, as the file of its picture, or as the files of several in one multipart body."""
     if form == JSON:
         return Response(result.model_dump_json(), media_type=JSON, headers=_UNCACHED)
     assert isinstance(result, PictureResult)
@@ -58,7 +58,7 @@ def _file(result: PictureResult) -> Response:
 
 
 def _parts(result: PictureResult) -> Response:
-    """RFC 2046; the boundary is random, so that no picture holds it."""
+    """RFC 2046. The boundary is the result's random id, which no picture holds."""
     boundary = result.id.encode()
     lines = []
     for index, picture in enumerate(result.images):
@@ -80,14 +80,14 @@ def _result_headers(result: PictureResult) -> dict[str, str]:
         headers["X-Steps"] = str(result.steps)
     if result.understood is not None:
         words = ",".join(quote(word, safe="") for word in result.understood)
-        # A word that is cut is none: up to the last comma within the limit.
+        # Up to the last comma within the limit: half a word would mislead.
         cut = words if len(words) <= UNDERSTOOD_CHARS else words[: UNDERSTOOD_CHARS + 1].rpartition(",")[0]
         headers["X-Understood"] = cut
     return headers
 
 
 def _picture_headers(result: PictureResult, picture: Picture, index: int = 0) -> dict[str, str]:
-    # A header is ASCII and a model's name may be anything: X-Model encodes it, and the name of a file simplifies it.
+    # A header is ASCII and a model's name may be anything: X-Model encodes it, and the file's name replaces characters.
     number = index if picture.seed is None else picture.seed
     suffix = picture.media_type.removeprefix("image/")
     name = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', result.model)}-{number}.{suffix}"
@@ -98,7 +98,7 @@ def _picture_headers(result: PictureResult, picture: Picture, index: int = 0) ->
 
 
 async def _frames(first: LiveEvent, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[bytes]:
-    """Ends with a result or an error, whatever happens."""
+    """Frames that end with a result or an error in every case."""
     try:
         yield _frame(first)
         async for event in events:

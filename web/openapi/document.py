@@ -34,7 +34,7 @@ from contract import (
 from contract.events import LiveEvent
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
-from web.openapi.jobs import WISHES, events_operation, generation_path, job_response, parameter, ref
+from web.openapi.jobs import PREFERENCES, events_operation, generation_path, job_response, parameter, ref
 from web.openapi.problems import refusals
 from web.openapi.status import status_operation, warm_operation
 from wire.sse import frame
@@ -147,7 +147,7 @@ def _generate() -> dict[str, Any]:
         f'of one) or {MULTIPART} (the files of several). `"stream": true` chooses {SSE} whatever Accept says; previews '
         "come in that form only.",
         "parameters": [
-            *WISHES,
+            *PREFERENCES,
             parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
             parameter("traceparent", "W3C trace context, passed on to the model server."),
             parameter("tracestate", "W3C trace context, passed on to the model server."),

@@ -8,7 +8,7 @@ from typing import Any
 from contract import problems
 from contract.cloudevents import COMPLETED
 from web.http.accept import JSON, SSE
-from web.http.preferences import KEY_CHARS
+from web.http.idempotency_key import KEY_CHARS
 from web.http.responses import JOB_HEADERS
 from web.openapi.problems import refusals
 from wire.cloudevents import BATCHED, STRUCTURED
@@ -32,7 +32,7 @@ def parameter(name: str, description: str, *, place: str = "header", **more: Any
     return {"name": name, "in": place, "description": description, "schema": {"type": "string", **more}}
 
 
-WISHES = (
+PREFERENCES = (
     parameter(
         "Prefer",
         "RFC 7240: `respond-async` makes a job and answers 202 at once, with `wait=n` after n seconds at the latest; "

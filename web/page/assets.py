@@ -1,4 +1,4 @@
-"""The files that the page loads, under an address that changes with them: so browsers never ask twice for one."""
+"""The files that the page loads. Their address changes with their content, so browsers keep them for ever."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
+from web.http.quality_values import weighted
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOLDER = Path(__file__).parent / "static"
@@ -18,7 +19,7 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 class Assets:
-    """Read once: a container is light, and what it holds does not change."""
+    """The files, read once: they do not change while the container runs."""
 
     def __init__(self, folder: Path = _FOLDER) -> None:
         self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -39,20 +40,20 @@ class Assets:
     def text(self, name: str) -> str:
         return self._files[name].decode()
 
-    async def serve(self, request: Request) -> Response:
-        """A page of another version finds ours under its own address, while one replaces the other; it is not kept."""
-        name = request.path_params["name"]
+    async def serve(self, http_request: Request) -> Response:
+        """Under the address of another version, too, as while a rollout is going on; browsers do not keep that."""
+        name = http_request.path_params["name"]
         media_type = _TYPES.get(Path(name).suffix)
         if name not in self._files or media_type is None:
-            raise ProblemError(problems.NOT_FOUND, f"There is nothing at {request.url.path}.")
-        known = request.path_params["digest"] == self.digest
+            raise ProblemError(problems.NOT_FOUND, f"There is nothing at {http_request.url.path}.")
+        known = http_request.path_params["digest"] == self.digest
         headers = {
             "Cache-Control": _FOREVER if known else "no-store",
             "Vary": "Accept-Encoding",
             "X-Content-Type-Options": "nosniff",
         }
         content = self._files[name]
-        if takes_gzip(request.headers):
+        if takes_gzip(http_request.headers):
             content, headers["Content-Encoding"] = self._packed[name], "gzip"
         return Response(content, headers=headers, media_type=media_type)
 
@@ -62,6 +63,4 @@ def packed(content: bytes) -> bytes:
 
 
 def takes_gzip(headers: Headers) -> bool:
-    codings = ",".join(headers.getlist("accept-encoding")).lower().split(",")
-    names = [coding.replace(" ", "") for coding in codings]
-    return any(name in ("gzip", "gzip;q=1", "gzip;q=1.0") for name in names)
+    return ("gzip", 1) in weighted(headers, "accept-encoding")

@@ -1,4 +1,4 @@
-"""The way to a model server over REST: its OpenAI routes, always as a stream."""
+"""The REST backend: asks model servers directly, at their OpenAI routes, always for a stream."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
 from contract.events import LiveEvent
 from web.client.call import Call, Event
-from web.rest.picture_call import picture_call, text_call
+from web.rest.picture_call import picture_call
 from web.rest.picture_result import PictureResultBuilder
+from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
+from web.rest.text_call import text_call
 from web.rest.text_result import TextResultBuilder
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -26,92 +28,70 @@ if TYPE_CHECKING:  # see web.rest.upstream
 
 
 class RestBackend:
-    """Asks model servers directly."""
+    """See the module."""
 
     def __init__(self, models: Mapping[str, ServedModel], upstream: Upstream) -> None:
         self._models = models
         self._upstream = upstream
 
-    def events(
-        self,
-        order: GenerationRequest,
-        model: str,
-        seconds: float,
-        headers: dict[str, str],
-        *,
-        result_id: str,
-        arrived: float,
-        live: bool,
-        patient: bool = False,
-    ) -> AsyncGenerator[LiveEvent]:
-        """Statuses, what comes on the way, and the result; or a ProblemError on the way. Closing it cancels.
+    def events(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
+        """Statuses, tokens or progress and previews, and the result. Closing the generator cancels the generation.
 
-        `arrived` is when the request came, on the clock of `time.perf_counter`; `live` says whether somebody is going
-        to see previews; `patient` is what Upstream calls so.
+        Whatever goes wrong is raised as a ProblemError.
         """
+        request, model = rest_request.request, rest_request.model
         served = self._models[model]
-
-        def told(call: Call[Event], draft: ResultBuilder[Event]) -> AsyncGenerator[LiveEvent]:
-            return self._told(model, call, draft, seconds, headers, patient=patient)
-
         if served.kind == "image":
-            pictures = PictureResultBuilder(served.address, model, result_id, arrived, order)
-            return told(picture_call(model, order, live=live), pictures)
-        return told(text_call(model, order), TextResultBuilder(served.address, model, result_id, arrived))
+            call = picture_call(model, request, previews=rest_request.previews)
+            return self._events(rest_request, call, PictureResultBuilder(served.address, rest_request))
+        return self._events(rest_request, text_call(model, request), TextResultBuilder(served.address, rest_request))
 
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
-        """From a job to its end; a ProblemError when it does not come to one."""
-        order = GenerationRequest.model_validate_json(record.request)
-        events = self.events(
-            order,
-            record.model,
-            max(record.deadline - time.time(), 0),
-            record.headers,
-            result_id=record.id,
+        """Generate a job to its end; a ProblemError when there is no result."""
+        rest_request = RestRequest(
+            request=GenerationRequest.model_validate_json(record.request),
+            model=record.model,
+            id=record.id,
             arrived=time.perf_counter() - (time.time() - record.created),
-            live=True,
-            patient=True,
+            seconds=max(record.deadline - time.time(), 0),
+            headers=record.headers,
+            previews=True,
+            waits_for_waking=True,
         )
-        async with aclosing(events), aclosing(_JobLogWriter(record.id, journal)) as scribe:
+        events = self.events(rest_request)
+        async with aclosing(events), aclosing(_JobLogWriter(record.id, journal)) as writer:
             async for event in events:
                 match event:
                     case StatusEvent(state="queued"):
-                        pass  # which it has been all the time
+                        pass  # which it has been since it was submitted
                     case ResultEvent() | PictureResultEvent():
-                        await scribe.written()
+                        await writer.flush()
                         await journal.end(record.id, event)
                     case _:
                         if event == StatusEvent(state="running"):
                             await journal.start(record.id)
-                        scribe.tell(event)
+                        writer.append(event)
 
     async def cancel(self, record: JobRecord) -> None:
-        pass  # closing the connection has done it
+        """Nothing is left to do: closing the connection has cancelled it."""
 
-    async def _told(
-        self,
-        model: str,
-        call: Call[Event],
-        draft: ResultBuilder[Event],
-        seconds: float,
-        headers: dict[str, str],
-        *,
-        patient: bool,
+    async def _events(
+        self, rest_request: RestRequest, call: Call[Event], builder: ResultBuilder[Event]
     ) -> AsyncGenerator[LiveEvent]:
-        async with self._upstream.open(model, call, headers, seconds, patient=patient) as exchange:
+        async with self._upstream.open(rest_request, call) as exchange:
             yield StatusEvent(state="queued")
             running = False
             async for event in exchange.events():
                 if not running:
                     running = True
                     yield StatusEvent(state="running")
-                for told in draft.add(event):
-                    yield told
-        yield draft.result()
+                for live_event in builder.add(event):
+                    yield live_event
+        yield builder.result()
 
 
 class _JobLogWriter:
-    """Writes events into a job's log. What comes while others are being written goes with the next ones."""
+    """Writes events into a job's log. Those that come during a write go together with the next one."""
 
     def __init__(self, job: str, journal: JobJournal) -> None:
         self._job = job
@@ -119,13 +99,13 @@ class _JobLogWriter:
         self._events: list[LiveEvent] = []
         self._writing: asyncio.Task[None] | None = None
 
-    def tell(self, event: LiveEvent) -> None:
+    def append(self, event: LiveEvent) -> None:
         self._events.append(event)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
-    async def written(self) -> None:
-        """Everything; raises what went wrong with it."""
+    async def flush(self) -> None:
+        """Wait until everything is written; raises what went wrong."""
         if self._writing is not None:
             await self._writing
 

@@ -1,60 +1,35 @@
-"""What a model server is asked, in the OpenAI shapes, and within which limits its answer is read.
-
-Streaming always, whatever the client wants in the end: closing the connection is then all it takes to cancel, and the
-first token can be timed.
-"""
+"""What a picture model's server is asked, in OpenAI's shape, and how much of its answer is read."""
 
 from __future__ import annotations
 
 from contract import GenerationRequest
 from web.client.call import Call
 from web.rest.picture_stream import PictureStreamEvent, parse_picture_event
-from web.rest.text_stream import Chunk, parse_chunk
-
-EVENT_BYTES = 1_048_576
-"""Longest event of a text; one chunk of a completion has a few hundred bytes."""
-
-ANSWER_BYTES = 16_777_216
-"""Most bytes of the stream of one text; and of one picture all that is not the picture, previews for the most part."""
 
 PICTURE_BYTES = 33_554_432
-"""Longest event of a picture. One of 2048 x 2048 pixels that do not compress at all has 22 million, in base64."""
+"""Longest event. A picture of 2048 x 2048 pixels that does not compress at all has 22 million bytes in base64."""
 
-_SAMPLING = {"max_tokens", "temperature", "top_p", "stop", "seed"}
-_PAINTING = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
+OTHER_BYTES = 16_777_216
+"""Most bytes of the stream beside the pictures, for each picture; most of them are previews."""
 
-
-def text_call(model: str, order: GenerationRequest) -> Call[Chunk]:
-    return Call(
-        path="/openai/v1/chat/completions",
-        body={
-            "model": model,
-            "messages": [{"role": "user", "content": order.prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **order.model_dump(include=_SAMPLING, exclude_none=True),
-        },
-        parse=parse_chunk,
-        event_bytes=EVENT_BYTES,
-        answer_bytes=ANSWER_BYTES,
-    )
+_FIELDS = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
 
 
-def picture_call(model: str, order: GenerationRequest, *, live: bool) -> Call[PictureStreamEvent]:
-    """Previews are asked for only where somebody is going to see them."""
-    renamed = {"output_format": order.format, "partial_images": order.previews if live else None}
-    count = order.n or 1
+def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> Call[PictureStreamEvent]:
+    """Always a stream: closing the connection then cancels the generation. Without `previews` none are asked for."""
+    renamed = {"output_format": request.format, "partial_images": request.previews if previews else None}
+    count = request.n or 1
     return Call(
         path="/openai/v1/images/generations",
         body={
             "model": model,
-            "prompt": order.prompt,
+            "prompt": request.prompt,
             "stream": True,
             "progress": True,  # our own predictor's extension
-            **order.model_dump(include=_PAINTING, exclude_none=True),
+            **request.model_dump(include=_FIELDS, exclude_none=True),
             **{name: value for name, value in renamed.items() if value is not None},
         },
         parse=parse_picture_event,
         event_bytes=PICTURE_BYTES,
-        answer_bytes=count * (PICTURE_BYTES + ANSWER_BYTES),
+        answer_bytes=count * (PICTURE_BYTES + OTHER_BYTES),
     )

@@ -1,11 +1,10 @@
-"""Pictures while they arrive."""
+"""Making pictures of their stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from contract import (
-    GenerationRequest,
     Picture,
     PictureResultEvent,
     PictureTiming,
@@ -15,16 +14,16 @@ from contract import (
 from contract.events import LiveEvent
 from web.client.failures import bad_answer
 from web.rest.picture_stream import Completed, PartialImage, PictureStreamEvent, Progress, Started
+from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
 
 
 class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
-    """Collects pictures, in whatever order they are finished."""
+    """See ResultBuilder. Pictures may finish in any order."""
 
-    def __init__(self, url: str, model: str, result_id: str, arrived: float, order: GenerationRequest) -> None:
-        super().__init__(url, model, result_id, arrived)
-        self._order = order
-        self._count = order.n or 1
+    def __init__(self, url: str, rest_request: RestRequest) -> None:
+        super().__init__(url, rest_request)
+        self._count = self._request.n or 1
         self._pictures: dict[int, Picture] = {}
         self._steps: int | None = None
         self._understood: list[str] | None = None
@@ -33,7 +32,7 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
     def add(self, event: PictureStreamEvent) -> Iterable[LiveEvent]:
         match event:
             case Started():
-                if event.queue_s is not None:  # each picture may start by itself: the longest wait is the request's
+                if event.queue_s is not None:  # pictures may start one by one; the longest wait counts
                     self._queue_s = max(self._queue_s or 0, event.queue_s)
             case Progress():
                 return (ProgressEvent(step=event.step, of=event.of, eta_s=event.eta_s),)
@@ -59,15 +58,15 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
             images=[self._pictures[index] for index in range(self._count)],
             steps=self._steps,
             understood=self._understood,
-            timing=PictureTiming(queue_s=self._waited, total_s=self._total_s),
+            timing=PictureTiming(queue_s=self._rounded_queue_s, total_s=self._total_s),
         )
 
     def _complete(self, event: Completed) -> None:
         index = self._index(event)
         if index in self._pictures:
             raise bad_answer(self._url, f"picture {index} of it comes twice")
-        if self._order.format not in (None, event.output_format):
-            raise bad_answer(self._url, f"a picture of it is {event.output_format} and not {self._order.format}")
+        if self._request.format not in (None, event.output_format):
+            raise bad_answer(self._url, f"a picture of it is {event.output_format} and not {self._request.format}")
         width, height = map(int, event.size.split("x"))
         self._pictures[index] = Picture(
             data=event.b64_json,
@@ -81,12 +80,12 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
         self._total_s = self._elapsed()
 
     def _index(self, event: PartialImage | Completed) -> int:
-        """Runtimes that do not number their pictures make one after the other."""
+        """Runtimes that do not number their pictures send them in order."""
         index = len(self._pictures) if event.image_index is None else event.image_index
         if index >= self._count:
             raise bad_answer(self._url, f"it has more than {self._count} pictures")
         return index
 
     def _seed(self, event: Completed) -> int | None:
-        """Where the runtime does not tell, only the seed of a single picture is known: the one asked for."""
-        return self._order.seed if event.seed is None and self._count == 1 else event.seed
+        """The seed in the event; where it has none, the one asked for, which holds for a single picture."""
+        return self._request.seed if event.seed is None and self._count == 1 else event.seed

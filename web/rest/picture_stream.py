@@ -1,4 +1,4 @@
-"""The events of an OpenAI-style image stream, as far as they are read here.
+"""The events of an OpenAI-style image stream: the members that web reads.
 
 `started`, `progress` and the members `seed`, `steps`, `step`, `image_index` and `understood` are our own predictor's
 extensions: other runtimes leave them out.
@@ -18,7 +18,7 @@ from web.client.failures import unusable_event
 
 
 def _base64(text: str) -> str:
-    """As it came: it goes on to the client in base64, too."""
+    """Checked, and left as it is: the client gets it in base64, too."""
     try:
         base64.b64decode(text, validate=True)
     except binascii.Error as error:
@@ -32,7 +32,7 @@ Pixels = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")]
 
 
 class _StreamEvent(BaseModel):
-    """Members that nobody here asks about are ignored."""
+    """Other members are ignored."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -82,7 +82,7 @@ _EVENT: TypeAdapter[PictureStreamEvent] = TypeAdapter(Annotated[PictureStreamEve
 
 
 def parse_picture_event(url: str, data: bytes) -> PictureStreamEvent:
-    """An event; or the problem that it is instead of one."""
+    """An event of the model server at `url`. Raises its problem where it is one, BAD_UPSTREAM where it is unusable."""
     try:
         return _EVENT.validate_json(data)
     except ValidationError:

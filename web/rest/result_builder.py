@@ -1,4 +1,4 @@
-"""A generation while it arrives."""
+"""Making a result of the events that a model server streams."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import Generic
 
 from contract import LiveEvent, PictureResultEvent, ResultEvent
 from web.client.call import Event
+from web.rest.rest_request import RestRequest
 
 
 class ResultBuilder(ABC, Generic[Event]):
-    """Collects the events of a model server, and knows when they make a result."""
+    """Collects the events of one stream. `url` is the model server's, for the log."""
 
-    def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:
+    def __init__(self, url: str, rest_request: RestRequest) -> None:
         self._url = url
-        self._model = model
-        self._id = result_id
-        self._arrived = arrived
+        self._request = rest_request.request
+        self._model = rest_request.model
+        self._id = rest_request.id
+        self._arrived = rest_request.arrived
         self._queue_s: float | None = None
 
     @abstractmethod
     def add(self, event: Event) -> Iterable[LiveEvent]:
-        """What there is to tell the client about it, often nothing."""
+        """The live events that the client gets for it, often none; a BAD_UPSTREAM problem when it cannot be right."""
 
     @abstractmethod
     def result(self) -> ResultEvent | PictureResultEvent:
-        """The whole, or a BAD_UPSTREAM problem if the stream ended without making it one."""
+        """The whole result; a BAD_UPSTREAM problem if the stream has ended without making one."""
 
     @property
-    def _waited(self) -> float | None:
+    def _rounded_queue_s(self) -> float | None:
         return None if self._queue_s is None else round(self._queue_s, 4)
 
     def _elapsed(self) -> float:
+        """Seconds since the request arrived."""
         return round(time.perf_counter() - self._arrived, 4)

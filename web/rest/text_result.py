@@ -1,4 +1,4 @@
-"""A text while it arrives."""
+"""Making a text of its stream."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Iterable
 
 from contract import FinishReason, ResultEvent, Timing, TokenEvent, Usage
 from web.client.failures import bad_answer
+from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
 from web.rest.text_stream import Chunk, ChunkUsage
 
-# Anything else (content_filter, tool_calls, abort) leaves a text that is not whole, which a result promises to be.
+# With any other (content_filter, tool_calls, abort) the text is not whole, as a result promises.
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class TextResultBuilder(ResultBuilder[Chunk]):
-    """Collects chunks."""
+    """See ResultBuilder."""
 
-    def __init__(self, url: str, model: str, result_id: str, arrived: float) -> None:
-        super().__init__(url, model, result_id, arrived)
+    def __init__(self, url: str, rest_request: RestRequest) -> None:
+        super().__init__(url, rest_request)
         self._pieces: list[str] = []
         self._finish_reason: str | None = None
         self._first_token_s: float | None = None
@@ -25,7 +26,6 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         self._usage: ChunkUsage | None = None
 
     def add(self, event: Chunk) -> Iterable[TokenEvent]:
-        """The text that this chunk adds, often none."""
         if event.usage is not None:
             self._usage = event.usage
         if event.timing is not None:
@@ -61,8 +61,8 @@ class TextResultBuilder(ResultBuilder[Chunk]):
                 completion_tokens=self._usage.completion_tokens,
             ),
             timing=Timing(
-                queue_s=self._waited,
-                # A text may be empty: the model said stop at once.
+                queue_s=self._rounded_queue_s,
+                # A text is empty where the model stops at once.
                 first_token_s=self._total_s if self._first_token_s is None else self._first_token_s,
                 total_s=self._total_s,
             ),

@@ -1,4 +1,4 @@
-"""The events of an OpenAI-style completion stream, as far as they are read here."""
+"""The events of an OpenAI-style completion stream: the members that web reads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from web.client.failures import unusable_event
 
 
 class Delta(BaseModel):
-    """A piece of text; the first one of a stream has a role and none."""
+    """A piece of text. The first of a stream has a role and no text."""
 
     content: str | None = None
 
 
 class Choice(BaseModel):
-    """Only one is asked for."""
+    """One of the completions; only one is asked for."""
 
     delta: Delta
     finish_reason: str | None = None
 
 
 class ChunkUsage(BaseModel):
-    """Runtimes add totals and details of their own, so the contract's strict Usage would not do here."""
+    """Not the contract's strict Usage: runtimes add totals and details of their own."""
 
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
@@ -34,7 +34,7 @@ class ChunkTiming(BaseModel):
 
 
 class Chunk(BaseModel):
-    """One event of an OpenAI-style stream; members that nobody here asks about are ignored."""
+    """One event; other members are ignored."""
 
     choices: list[Choice]
     usage: ChunkUsage | None = None
@@ -42,7 +42,7 @@ class Chunk(BaseModel):
 
 
 def parse_chunk(url: str, data: bytes) -> Chunk:
-    """A chunk; or the problem that this event is instead of one."""
+    """A chunk of the model server at `url`. Raises its problem where it is one, BAD_UPSTREAM where it is unusable."""
     try:
         return Chunk.model_validate_json(data)
     except ValidationError:

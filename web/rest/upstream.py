@@ -1,4 +1,4 @@
-"""The way to the model servers."""
+"""Calls to the model servers, repeated while a model wakes up."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import httpx
 
 from contract import ProblemError, problems
 from web.client.call import Call, Event
-from web.client.exchange import Exchange
+from web.client.exchange import Exchange, TimeLimits
 from web.client.failures import too_late
 from web.readiness.model_readiness import SILENCE_SECONDS
 from web.readiness.probe import POLL_SECONDS, ReadinessProbe
+from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
@@ -23,79 +24,117 @@ if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest 
 
 
 LEAST_SECONDS = 0.01
-"""The time that a call is told that it has, at least."""
+"""Smallest deadline that is sent upstream: model servers refuse 0 as malformed."""
 
 _WAKING = (problems.LOADING, problems.UPSTREAM_TIMEOUT, problems.TOO_LATE)
-"""What a model that is waking up answers, or a gateway in front of it in its place, or nobody in time."""
+"""What a request to a waking model ends with: LOADING from its server, the others from a gateway or from the client."""
 
 
 class Upstream:
-    """The model servers, by way of one pool of connections."""
+    """The model servers, through one pool of connections."""
 
-    def __init__(self, client: httpx.AsyncClient, wakers: Mapping[str, ReadinessProbe], settings: Settings) -> None:
+    def __init__(self, client: httpx.AsyncClient, probes: Mapping[str, ReadinessProbe], settings: Settings) -> None:
         self._client = client
-        self._wakers = wakers
+        self._probes = probes
         self._read_seconds = settings.read_seconds
 
     @asynccontextmanager
-    async def open(
-        self, model: str, call: Call[Event], headers: dict[str, str], seconds: float, *, patient: bool
-    ) -> AsyncIterator[Exchange[Event]]:
-        """Make the call and wait until it is accepted, which is not yet running. Drain the context cancels it.
+    async def open(self, rest_request: RestRequest, call: Call[Event]) -> AsyncIterator[Exchange[Event]]:
+        """An exchange that the model server has accepted, though the generation may not run yet. Leaving the context
+        cancels it.
 
-        A model that is waking up is asked again when it has. A call that would not live to see it (`seconds` are its
-        time) is a LOADING problem at once, and not when its time is over: whoever waits can do something else until the
-        Retry-After, and the model goes on waking. Unless it is `patient`.
+        While the model is waking, the call is made again whenever the model may be ready. Where it is expected to wake
+        later than the request can wait, that is a LOADING problem at once: the client learns a Retry-After instead of
+        waiting for nothing, and the model goes on waking. `waits_for_waking` switches that off.
 
         Whatever goes wrong is a ProblemError.
         """
-        waker = self._wakers[model]
-        readiness = waker.readiness
-        assert waker.url is not None
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + seconds
-        while True:
-            left = max(deadline - clock(), LEAST_SECONDS)
-            if not patient:
-                readiness.check_wait(left)
-            begun = time.monotonic()
-            exchange = Exchange(
-                self._client,
-                waker.url,
-                call,
-                headers | {HEADER: f"{round(left, 2):g}"},
-                deadline,
-                read_seconds=self._read_seconds,
-                sleeps=readiness.sleeps or readiness.waking is not None,
-            )
-            try:
-                try:
-                    await self._accepted(exchange, waker, begun, None if patient else deadline)
-                except ProblemError as error:
-                    readiness.failed(error, begun)
-                    if readiness.waking is None or error.kind not in _WAKING:
-                        raise
-                else:
-                    with readiness.answers():
-                        yield exchange
-                    return
-            finally:
-                await exchange.close()
-            waker.start(pause=POLL_SECONDS)
-            if not patient:
-                readiness.check_wait(deadline - clock())
-            await waker.settled(deadline - clock())
-            if clock() >= deadline:
-                raise readiness.problem() if readiness.waking else too_late(waker.url)
+        exchange = await self._accepted(rest_request, call)
+        try:
+            with self._probes[rest_request.model].readiness.answers():
+                yield exchange
+        finally:
+            await exchange.close()
 
-    async def _accepted(
-        self, exchange: Exchange[Event], waker: ReadinessProbe, begun: float, deadline: float | None
+    async def _accepted(self, rest_request: RestRequest, call: Call[Event]) -> Exchange[Event]:
+        """Attempt, wait for the model if it is waking, and attempt again."""
+        attempts = _Attempts(self._client, self._probes[rest_request.model], rest_request, self._read_seconds)
+        while True:
+            attempts.check_wait()
+            exchange = await attempts.make(call)
+            if exchange is not None:
+                return exchange
+            await attempts.wait()
+
+
+class _Attempts:
+    """The attempts at one request."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, probe: ReadinessProbe, rest_request: RestRequest, read_seconds: float
     ) -> None:
+        assert probe.url is not None
+        self._client = client
+        self._probe = probe
+        self._url = probe.url
+        self._headers = rest_request.headers
+        self._waits_for_waking = rest_request.waits_for_waking
+        self._read_seconds = read_seconds
+        self._now = asyncio.get_running_loop().time
+        self._deadline = self._now() + rest_request.seconds
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self._deadline - self._now()
+
+    def check_wait(self) -> None:
+        """Raise LOADING where the model is expected to wake up after the deadline."""
+        if not self._waits_for_waking:
+            self._probe.readiness.check_wait(self._left)
+
+    async def make(self, call: Call[Event]) -> Exchange[Event] | None:
+        """The exchange, accepted; None when the model is waking; any other problem is raised."""
+        readiness = self._probe.readiness
+        begun = time.monotonic()
+        try:
+            return await self._accepted(call, begun)
+        except ProblemError as error:
+            readiness.failed(error, begun)
+            if readiness.waking is None or error.kind not in _WAKING:
+                raise
+            return None
+
+    async def wait(self) -> None:
+        """Until the model has woken up or failed; LOADING or TOO_LATE when the deadline comes first."""
+        self._probe.start(pause=POLL_SECONDS)
+        self.check_wait()
+        await self._probe.settled(self._left)
+        if self._left <= 0:
+            readiness = self._probe.readiness
+            raise readiness.problem() if readiness.waking else too_late(self._url)
+
+    async def _accepted(self, call: Call[Event], begun: float) -> Exchange[Event]:
+        readiness = self._probe.readiness
+        limits = TimeLimits(
+            deadline=self._deadline,
+            silence_seconds=self._read_seconds,
+            may_wake=readiness.sleeps or readiness.waking is not None,
+        )
+        headers = self._headers | {HEADER: f"{round(max(self._left, LEAST_SECONDS), 2):g}"}
+        exchange = Exchange(self._client, self._url, call, headers, limits)
+        try:
+            await self._wait_for_acceptance(exchange, begun)
+        except BaseException:
+            await exchange.close()
+            raise
+        return exchange
+
+    async def _wait_for_acceptance(self, exchange: Exchange[Event], begun: float) -> None:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 await exchange.accepted()
         except TimeoutError:
-            waker.note_silence(begun)
-            if deadline is not None:
-                waker.readiness.check_wait(deadline - asyncio.get_running_loop().time())
+            self._probe.note_silence(begun)
+            self.check_wait()
             await exchange.accepted()

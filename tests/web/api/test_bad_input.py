@@ -167,7 +167,7 @@ async def test_a_mistake_of_ours_is_a_problem_without_a_traceback(
     def broken(*_: object) -> str:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("web.api.generate.text_form", broken)
+    monkeypatch.setattr("web.api.generation_call.text_form", broken)
     response = await web().post("/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (500, "internal")
     assert "secret" not in response.text

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from contract import Job
 from web.app import create_app
-from web.http.preferences import KEY_CHARS
+from web.http.idempotency_key import KEY_CHARS
 from web.settings import Settings
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -1,4 +1,4 @@
-"""What web lets through to one model, and for how long."""
+"""The limit of requests on their way to one model, and their time limit."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Web = Callable[..., httpx.AsyncClient]
 Slug = Callable[[httpx.Response], str]
 
 
-def test_a_gate_lets_no_more_through_than_it_has_places() -> None:
-    gate = ConcurrencyLimit(2)
-    with gate.passing(), gate.passing():
-        with pytest.raises(ProblemError) as refused, gate.passing():
+def test_a_limit_lets_no_more_requests_through() -> None:
+    limit = ConcurrencyLimit(2)
+    with limit.acquire(), limit.acquire():
+        with pytest.raises(ProblemError) as refused, limit.acquire():
             pass
         assert refused.value.kind.slug == "overloaded"
         assert refused.value.headers == {"Retry-After": "1"}
-    assert gate.in_flight == 0
+    assert limit.in_flight == 0
 
 
-def test_a_place_is_free_again_however_the_request_ended() -> None:
-    gate = ConcurrencyLimit(1)
+def test_a_request_frees_its_place_however_it_ends() -> None:
+    limit = ConcurrencyLimit(1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.passing():
+        with pytest.raises(ZeroDivisionError), limit.acquire():
             raise ZeroDivisionError
-    with gate.passing():
-        assert gate.in_flight == 1
+    with limit.acquire():
+        assert limit.in_flight == 1
 
 
-async def test_what_is_over_the_bound_is_told_when_to_come_again(web: Web, slug: Slug) -> None:
+async def test_a_request_beyond_the_limit_gets_a_retry_after(web: Web, slug: Slug) -> None:
     held = asyncio.Event()
     arrived = asyncio.Event()
 
@@ -55,7 +55,7 @@ async def test_what_is_over_the_bound_is_told_when_to_come_again(web: Web, slug:
 
 
 @pytest.mark.parametrize(("given", "passed_on"), [({}, "300"), ({"X-Request-Timeout": "2.5"}, "2.5")])
-async def test_the_time_a_request_is_given_is_passed_on(web: Web, given: dict[str, str], passed_on: str) -> None:
+async def test_the_time_limit_is_passed_on_to_the_model_server(web: Web, given: dict[str, str], passed_on: str) -> None:
     seen: list[Any] = []
 
     def see(request: httpx.Request) -> httpx.Response:
@@ -67,7 +67,7 @@ async def test_the_time_a_request_is_given_is_passed_on(web: Web, given: dict[st
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", ""])
-async def test_a_senseless_time_is_refused_by_name(web: Web, given: str) -> None:
+async def test_an_invalid_time_limit_is_refused(web: Web, given: str) -> None:
     client = web(lambda _: httpx.Response(500))
     response = await client.post("/generate", json={"prompt": "x"}, headers={"X-Request-Timeout": given})
     assert response.status_code == 400

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from web.http.preferences import MOST_WAIT_SECONDS, Preference
+from web.http.preferences import MOST_WAIT_SECONDS, RequestPreferences
 
 
-def preference(*headers: str) -> Preference:
-    return Preference.of(Headers(raw=[(b"prefer", header.encode("latin-1")) for header in headers]))
+def preferences(*headers: str) -> RequestPreferences:
+    return RequestPreferences.of(Headers(raw=[(b"prefer", header.encode("latin-1")) for header in headers]))
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ def preference(*headers: str) -> Preference:
     ],
 )
 def test_what_is_preferred(headers: list[str], respond_async: bool, wait: float | None) -> None:
-    found = preference(*headers)
+    found = preferences(*headers)
     assert (found.respond_async, found.wait) == (respond_async, wait)
-    assert found.given
+    assert found.outlives_connection
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,18 @@ def test_what_is_preferred(headers: list[str], respond_async: bool, wait: float 
     ],
 )
 def test_nonsense_is_no_preference(header: str) -> None:
-    assert preference(header) == preference() == Preference()
-    assert not preference(header).given
+    assert preferences(header) == preferences() == RequestPreferences()
+    assert not preferences(header).outlives_connection
+    assert preferences(header).wait_seconds is None
 
 
 @pytest.mark.parametrize("wait", ["3601", "9" * 5_000])
 def test_nobody_waits_for_ever(wait: str) -> None:
-    assert preference(f"wait={wait}").wait == MOST_WAIT_SECONDS
+    assert preferences(f"wait={wait}").wait == MOST_WAIT_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("header", "patience", "applied"),
+    ("header", "wait_seconds", "applied"),
     [
         ("respond-async", 0, "respond-async"),
         ("wait=7", 7, "wait=7"),
@@ -73,6 +74,6 @@ def test_nobody_waits_for_ever(wait: str) -> None:
         ("wait=99999", 3_600, "wait=3600"),
     ],
 )
-def test_what_is_applied_is_said(header: str, patience: float, applied: str) -> None:
-    found = preference(header)
-    assert (found.patience, found.applied) == (patience, applied)
+def test_what_is_applied_is_named(header: str, wait_seconds: float, applied: str) -> None:
+    found = preferences(header)
+    assert (found.wait_seconds, found.applied) == (wait_seconds, applied)

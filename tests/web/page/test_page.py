@@ -150,7 +150,7 @@ def test_every_text_is_said_and_every_word_that_is_said_is_there() -> None:
     """Keys whose ends are made up at run time are named by their beginnings."""
     made_up = ("awake.", "examples.", "facts.", "kind.", "phase.", "problem.", "prompt.hint.", "state.")
     source = "".join(path.read_text() for path in STATIC.iterdir() if path.name not in ("en.js", "zh.js"))
-    source += (STATIC.parent / "endpoint.py").read_text()
+    source += "".join(path.read_text() for path in STATIC.parent.glob("*.py"))
     for key in texts("en"):
         assert f'"{key}"' in source or key.startswith(made_up) or f"\t{key}: " in source, key
     for key in re.findall(r'\bt\(\s*"([^"]+)"|data-t(?:-[a-z-]+)?="([\w.]+)"', source):

@@ -12,7 +12,7 @@ import pytest
 
 from contract import problems
 from web.client.failures import MESSAGE_CHARS
-from web.rest.calls import EVENT_BYTES
+from web.rest.text_call import EVENT_BYTES
 
 Web = Callable[..., httpx.AsyncClient]
 Stream = Callable[..., bytes]
@@ -259,7 +259,7 @@ async def test_a_stream_without_end(ask: Ask, monkeypatch: pytest.MonkeyPatch) -
         while True:
             yield b": heartbeat\n\n" * 100
 
-    monkeypatch.setattr("web.rest.calls.ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("web.rest.text_call.ANSWER_BYTES", 100_000)
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     assert (await ask(lambda _: answer))[:2] == (502, "bad-upstream")
 

@@ -1,0 +1,79 @@
+"""One call of `POST /generate`: the request, checked, and what its headers ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from contract import GenerationRequest
+from web.api.model_choice import chosen_model
+from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
+from web.http.preferences import RequestPreferences
+from web.http.request_context import RequestContext
+from wire.deadline import request_seconds
+
+if TYPE_CHECKING:  # see web.rest.upstream
+    from web.settings import Settings
+
+
+@dataclass(frozen=True)
+class GenerationCall:
+    """See the module."""
+
+    sent: GenerationRequest
+    """The body as it came."""
+    request: GenerationRequest
+    """The body with the picture format that the Accept header asks for."""
+    model: str
+    form: str
+    """Media type of the answer."""
+    preferences: RequestPreferences
+    seconds: float
+    """That the generation may take."""
+    context: RequestContext
+    headers: Headers
+
+
+def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
+    """As the headers ask for it; a problem that names the header or the field which cannot be served."""
+    headers = http_request.headers
+    model = chosen_model(settings.models, sent, headers)
+    form = _form(settings, model, sent, headers)
+    request = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
+    preferences = RequestPreferences.of(headers)
+    limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
+    return GenerationCall(
+        sent=sent,
+        request=request,
+        model=model,
+        form=form,
+        preferences=preferences,
+        seconds=request_seconds(headers, limit),
+        context=RequestContext.of(http_request.scope),
+        headers=headers,
+    )
+
+
+def plain_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
+    """For a caller that wants the whole result, whatever the headers say of forms and preferences."""
+    return GenerationCall(
+        sent=sent,
+        request=sent,
+        model=chosen_model(settings.models, sent, Headers()),
+        form=JSON,
+        preferences=RequestPreferences(),
+        seconds=request_seconds(http_request.headers, settings.generate_seconds),
+        context=RequestContext.of(http_request.scope),
+        headers=Headers(),
+    )
+
+
+def _form(settings: Settings, model: str, request: GenerationRequest, headers: Headers) -> str:
+    if request.stream:
+        return SSE
+    if settings.models[model].kind == "image":
+        return picture_form(headers, request)
+    return text_form(headers)

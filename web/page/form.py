@@ -1,0 +1,58 @@
+"""The page's form, as a browser without scripts sends it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+
+from contract import GenerationRequest, ProblemError, problems
+from contract.problems import invalid_fields
+
+MEDIA_TYPE = "application/x-www-form-urlencoded"
+VALUES = ("prompt", "seed", "max_tokens", "temperature", "steps", "size", "negative_prompt")
+"""The fields that are typed in."""
+
+MOST_FIELDS = 32
+"""Most fields that are read."""
+
+_NUMBERS = {"seed", "max_tokens", "temperature", "steps"}
+
+
+def check_same_origin(headers: Headers) -> None:
+    """Raise FORBIDDEN where another site's page sends the form: generating costs, and its reader did not ask for it."""
+    site = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    own = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == headers.get("host")
+    if not own:
+        raise ProblemError(problems.FORBIDDEN, "This form is taken from its own page only.")
+
+
+def read_form(headers: Headers, body: bytes) -> dict[str, str]:
+    """The fields that were filled in; a problem when the body is no form."""
+    sent = headers.get("content-type") or "nothing in particular"
+    if sent.partition(";")[0].strip().lower() != MEDIA_TYPE:
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, f"The form came as {sent}; it is taken as {MEDIA_TYPE}.")
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise ProblemError(problems.MALFORMED_BODY, "The form cannot be read.") from None
+    # Browsers send a line break as CRLF; the user has typed one character.
+    return {name: values[0].replace("\r\n", "\n") for name, values in fields.items() if name in (*VALUES, "model")}
+
+
+def form_request(form: dict[str, str]) -> GenerationRequest:
+    """The request that the form makes; INVALID_FIELD names what cannot be one. Empty fields are not in `form`."""
+    fields: dict[str, Any] = {"prompt": "", **form}
+    for name in _NUMBERS & fields.keys():
+        number = fields[name].strip()
+        fields[name] = int(number) if re.fullmatch("[0-9]{1,19}", number) else number
+        if name == "temperature" and re.fullmatch(r"[0-9]{0,9}\.[0-9]{1,9}", number):
+            fields[name] = float(number)
+    try:
+        return GenerationRequest.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_fields(error, GenerationRequest) from None

@@ -1,0 +1,104 @@
+"""The page's template, filled with the texts of a language, the models, the form, and an answer."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from string import Template
+from typing import TYPE_CHECKING
+
+from contract import PictureResult, ProblemError, TextResult
+from web.page.appearance import LANGUAGES, Appearance
+from web.page.assets import Assets
+from web.page.form import VALUES
+
+if TYPE_CHECKING:  # see web.rest.upstream
+    from web.settings import ServedModel
+
+_TEXT = re.compile(r'<[^<>]*\bdata-t="([^"]+)"[^<>]*>')
+_ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')
+
+
+class PageTemplate:
+    """`page.html`, whose elements name their texts (`data-t`), which the scripts share (`en.js`, `zh.js`)."""
+
+    def __init__(self, assets: Assets, models: Mapping[str, ServedModel]) -> None:
+        self._assets = assets
+        self._models = models
+        self._texts = {language: _texts(assets.text(f"{language}.js")) for language in LANGUAGES}
+
+    def render(self, appearance: Appearance, form: Mapping[str, str] | None = None, answer: str = "") -> bytes:
+        """The page with the fields of `form` filled in, and the HTML of an answer."""
+        language = appearance.language
+        texts = self._texts[language]
+        form = form or {}
+        static = self._assets.address
+        page = Template(self._translated(self._assets.text("page.html"), language))
+        return page.safe_substitute(
+            static=static,
+            preloads="\n".join(f'<link rel="modulepreload" href="{static}/{name}">' for name in self._assets.modules),
+            models=self._model_rows(language, form.get("model")),
+            lang=language,
+            locale=texts["locale"],
+            other=texts["other"],
+            theme=appearance.theme,
+            answer=answer,
+            idle="hidden" if answer else "",
+            **{name: html.escape(form.get(name, "")) for name in VALUES},
+        ).encode()
+
+    def result(self, result: TextResult | PictureResult, language: str) -> str:
+        """A result as HTML."""
+        note = html.escape(self._texts[language]["state.done"])
+        if isinstance(result, TextResult):
+            shown = f'<div class="text" dir="auto">{html.escape(result.text)}</div>'
+        else:
+            shown = "".join(
+                f'<img class="picture" src="data:{html.escape(picture.media_type)};base64,{html.escape(picture.data)}"'
+                f' alt="{note}" width="{picture.width}" height="{picture.height}">'
+                for picture in result.images
+            )
+        return f'<p class="note">{note}</p>{shown}'
+
+    def problem(self, error: ProblemError, language: str) -> str:
+        """A problem as HTML, in the words of problems.js."""
+        texts = self._texts[language]
+        retry = error.problem.retry_after
+        sentence = texts.get(f"problem.{error.kind.slug}", texts["problem"])
+        sentence = sentence.replace("{title}", error.problem.title).replace("{detail}", error.problem.detail)
+        if retry is not None:
+            sentence = f"{sentence} {texts['retry'].replace('{seconds}', str(retry))}"
+        return f'<p class="problem" role="alert">{html.escape(sentence)}</p>'
+
+    def _model_rows(self, language: str, chosen: str | None) -> str:
+        """One row for each model, of which `chosen` is checked, or else the first."""
+        checked = chosen if chosen in self._models else next(iter(self._models))
+        row = Template(self._assets.text("model.html"))
+        rows = [
+            row.safe_substitute(
+                name=html.escape(name),
+                kind=model.kind,
+                kind_text=f"kind.{model.kind}",
+                checked="checked" if name == checked else "",
+            )
+            for name, model in self._models.items()
+        ]
+        return self._translated("".join(rows), language)
+
+    def _translated(self, template: str, language: str) -> str:
+        texts = self._texts[language]
+
+        def text(found: re.Match[str]) -> str:
+            return found[0] + html.escape(texts[found[1]], quote=False)
+
+        def attribute(found: re.Match[str]) -> str:
+            return f'{found[0]} {found[1]}="{html.escape(texts[found[2]])}"'
+
+        return _ATTRIBUTE.sub(attribute, _TEXT.sub(text, template))
+
+
+def _texts(module: str) -> dict[str, str]:
+    texts: dict[str, str] = json.loads(module.removeprefix("export default ").rstrip().removesuffix(";"))
+    return texts

@@ -1,0 +1,27 @@
+"""One request on its way to a predictor over REST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contract import GenerationRequest
+
+
+@dataclass(frozen=True)
+class RestRequest:
+    """What is to be generated, by which model, and within which time."""
+
+    request: GenerationRequest
+    model: str
+    id: str
+    """Of the result."""
+    arrived: float
+    """When the client's request came, on the clock of `time.perf_counter`."""
+    seconds: float
+    """The time that is left."""
+    headers: dict[str, str]
+    """Passed on to the predictor: the request's id and trace."""
+    previews: bool
+    """Whether somebody is going to see them."""
+    waits_for_waking: bool = False
+    """Wait for a model that is waking even where it is expected to take longer than `seconds`."""

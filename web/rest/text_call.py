@@ -1,0 +1,32 @@
+"""What a text model's server is asked, in OpenAI's shape, and how much of its answer is read."""
+
+from __future__ import annotations
+
+from contract import GenerationRequest
+from web.client.call import Call
+from web.rest.text_stream import Chunk, parse_chunk
+
+EVENT_BYTES = 1_048_576
+"""Longest event; one chunk of a completion has a few hundred bytes."""
+
+ANSWER_BYTES = 16_777_216
+"""Most bytes of the whole stream."""
+
+_FIELDS = {"max_tokens", "temperature", "top_p", "stop", "seed"}
+
+
+def text_call(model: str, request: GenerationRequest) -> Call[Chunk]:
+    """Always a stream: closing the connection then cancels the generation, and the first token can be timed."""
+    return Call(
+        path="/openai/v1/chat/completions",
+        body={
+            "model": model,
+            "messages": [{"role": "user", "content": request.prompt}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **request.model_dump(include=_FIELDS, exclude_none=True),
+        },
+        parse=parse_chunk,
+        event_bytes=EVENT_BYTES,
+        answer_bytes=ANSWER_BYTES,
+    )
