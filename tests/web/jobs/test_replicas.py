@@ -1,0 +1,197 @@
+"""Replicas close, are killed, and lose their store: no job is lost, none runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from contract import ProblemError, problems
+from tests.support.jobs import (
+    KEEP_SECONDS,
+    LIMIT,
+    Replica,
+    ScriptedBackend,
+    complete,
+    ended,
+    hang,
+    log_of,
+    new_record,
+    problem_of,
+    submitted,
+)
+from web.jobs import redis_queue, worker
+from web.jobs.journal import JobJournal
+from web.jobs.memory_store import MemoryStore
+from web.jobs.record import Claim, JobRecord
+from web.jobs.redis_store import RedisStore
+from web.jobs.worker import MOST_ATTEMPTS
+
+
+async def test_an_unshared_store_lets_running_jobs_end_before_close(replica: Replica) -> None:
+    gate = asyncio.Event()
+
+    async def wait_then_complete(record: JobRecord, journal: JobJournal) -> None:
+        await gate.wait()
+        await complete(record, journal)
+
+    store = MemoryStore(KEEP_SECONDS, 1_000_000, 1_000)
+    backend = ScriptedBackend(wait_then_complete)
+    jobs = await replica(backend, store, max_job_runs=1)
+    running, queued = [await submitted(jobs) for _ in range(2)]
+    await backend.begun(1)
+    closing = asyncio.create_task(jobs.close(LIMIT))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    gate.set()
+    await asyncio.wait_for(closing, LIMIT)
+    states = [record.state for job in (running.id, queued.id) if (record := await store.get(job))]
+    assert states == ["completed", "queued"]
+
+
+async def test_a_job_that_hangs_does_not_hold_up_close(replica: Replica) -> None:
+    backend = ScriptedBackend(hang)
+    jobs = await replica(backend)
+    record = await submitted(jobs)
+    await backend.begun(1)
+    begun = time.monotonic()
+    await jobs.close(1)
+    assert 0.9 <= time.monotonic() - begun < 3
+    assert backend.given_up == [record.id]
+
+
+async def test_jobs_that_a_closing_replica_releases_are_claimed_at_once(replica: Replica, redis_url: str) -> None:
+    backend = ScriptedBackend(hang, hang, complete)
+    first = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5), max_job_runs=2)
+    records = [await submitted(first) for _ in range(3)]
+    await backend.begun(2)
+    begun = time.monotonic()
+    await first.close(LIMIT)
+    assert time.monotonic() - begun < 1  # nothing is waited for
+    assert sorted(backend.given_up) == sorted(record.id for record in records[:2])
+    second = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    found = [await ended(second, record) for record in records]
+    assert [(record.state, record.attempts) for record in found] == [
+        ("completed", 2),
+        ("completed", 2),
+        ("completed", 1),
+    ]
+    assert time.monotonic() - begun < 5
+    assert await log_of(second, records[0]) == ["running", "春", "queued", "running", "春", "result"]
+
+
+async def test_a_job_whose_replica_was_killed_is_claimed_by_another(
+    replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
+    dead = RedisStore(redis_url, KEEP_SECONDS, 1_000, 5)
+    now = time.time()
+    record = await dead.add(new_record())
+    await dead.claim("poet")
+    await dead.start("a", now)
+    await dead.append("a", [("token", '{"text": "half"}')])
+    await dead.close()
+    jobs = await replica(ScriptedBackend(complete), RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    assert (await ended(jobs, record)).state == "completed"
+    assert await log_of(jobs, record) == ["half", "queued", "running", "春", "result"]
+
+
+async def test_a_job_that_kills_every_replica_fails(
+    replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.1)
+    store = RedisStore(redis_url, KEEP_SECONDS, 1_000, 5)
+    now = time.time()
+    record = await store.add(new_record())
+    for _ in range(MOST_ATTEMPTS):
+        await store.reset("a")
+        await store.start("a", now)
+    backend = ScriptedBackend(complete)
+    jobs = await replica(backend, store)
+    assert (await problem_of(jobs, await ended(jobs, record)))[0] == "undelivered"
+    assert backend.runs == []
+
+
+async def test_a_replica_does_not_run_a_job_twice_when_its_lease_runs_out(
+    replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease has run out while the store could not be reached."""
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
+
+    async def take_long(record: JobRecord, journal: JobJournal) -> None:
+        await asyncio.sleep(0.5)
+        await complete(record, journal)
+
+    backend = ScriptedBackend(take_long)
+    jobs = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    assert (await ended(jobs, await submitted(jobs))).state == "completed"
+    assert len(backend.runs) == 1
+
+
+async def test_claims_are_renewed(replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "RENEW_SECONDS", 0.05)
+    backend = ScriptedBackend(hang)
+    jobs = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    other = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    record = await submitted(jobs)
+    await backend.begun(1)
+    await asyncio.sleep(0.8)
+    assert len(backend.runs) == 1
+    await other.cancel(record.id)  # on another replica than the one that runs it
+    await backend.gives_up(record)
+
+
+class Outages(MemoryStore):
+    """Cannot be reached for as many calls as `left` says."""
+
+    def __init__(self) -> None:
+        super().__init__(60, 1_000_000, 1_000)
+        self.left: dict[str, int] = {}
+
+    def _call(self, name: str) -> None:
+        if self.left.get(name, 0) > 0:
+            self.left[name] -= 1
+            raise ProblemError(problems.UNAVAILABLE, "The store cannot be reached.", retry_after=1)
+
+    async def wait_for_end(self, job: str) -> None:
+        self._call("wait_for_end")
+        await super().wait_for_end(job)
+
+    async def claim(self, model: str) -> Claim:
+        self._call("claim")
+        return await super().claim(model)
+
+    async def overdue(self, now: float) -> list[str]:
+        self._call("overdue")
+        return await super().overdue(now)
+
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        self._call("renew")
+        await super().renew(claims)
+
+
+async def test_the_worker_survives_an_outage_of_the_store(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "RENEW_SECONDS", 0.02)
+    store = Outages()
+    store.left = {"claim": 2, "overdue": 2, "renew": 2}
+    backend = ScriptedBackend(complete, hang)
+    jobs = await replica(backend, store)
+    assert (await ended(jobs, await submitted(jobs))).state == "completed"
+    assert (await ended(jobs, await submitted(jobs, seconds=0.2))).state == "failed"
+    assert set(store.left.values()) == {0}
+
+
+async def test_an_outage_while_a_job_is_running_does_not_lose_it(replica: Replica) -> None:
+    store = Outages()
+    store.left = {"wait_for_end": 1}
+    backend = ScriptedBackend(hang, complete)
+    jobs = await replica(backend, store)
+    record = await submitted(jobs)
+    await backend.begun(2)
+    assert (await ended(jobs, record)).state == "completed"
