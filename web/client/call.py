@@ -11,11 +11,15 @@ Event = TypeVar("Event")
 
 @dataclass(frozen=True)
 class Call(Generic[Event]):
-    """One request. `parse` makes an event of its answer, or the problem that it is instead, of the server's URL and the
-    event's data."""
+    """One request, and the limits within which its answer is read.
+
+    `parse` makes an event of the server's URL and the data of a server-sent event, or raises a ProblemError.
+    """
 
     path: str
     body: dict[str, Any]
     parse: Callable[[str, bytes], Event]
     event_bytes: int
+    """Longest event."""
     answer_bytes: int
+    """Most bytes of the whole stream."""

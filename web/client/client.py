@@ -1,9 +1,9 @@
-"""The HTTP client that speaks to the model servers and the sink."""
+"""The HTTP client for the model servers and the sink of events."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,74 +13,75 @@ if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest 
     from web.settings import Settings
 
 
-class _Bounded(httpx.AsyncBaseTransport):
-    """Lets no more than `places` requests at a time to a transport whose pool has as many.
+class _LimitedTransport(httpx.AsyncBaseTransport):
+    """Lets no more requests at a time to a transport than its pool has connections; further ones wait here.
 
-    Those that wait, wait here. In httpcore's own queue a request that is cancelled just when it has got a new
-    connection leaves it there: never connected, and taken for ever.
+    In httpcore's own queue (1.0.9) a request that is cancelled just when it is given a new connection leaves that
+    connection behind, never connected and taken for ever: https://github.com/encode/httpcore/issues/1093.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, places: int) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, connections: int) -> None:
         self._transport = transport
-        self._places = asyncio.Semaphore(places)
+        self._free = asyncio.Semaphore(connections)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             with anyio.fail_after(request.extensions["timeout"]["pool"]):
-                await self._places.acquire()
+                await self._free.acquire()
         except TimeoutError:
             raise httpx.PoolTimeout("no connection is free", request=request) from None
         try:
             response = await self._transport.handle_async_request(request)
         except BaseException:
-            self._places.release()
+            self._free.release()
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Placed(response.stream, self._places)
+        response.stream = _ReleasingStream(response.stream, self._free.release)
         return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
 
-class _Placed(httpx.AsyncByteStream):
-    """The body of an answer, with which a place becomes free."""
+class _ReleasingStream(httpx.AsyncByteStream):
+    """The body of an answer; `release` is called once, when it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, places: asyncio.Semaphore) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
         self._stream = stream
-        self._places: asyncio.Semaphore | None = places
+        self._release: Callable[[], None] | None = release
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)
 
     async def aclose(self) -> None:
-        places, self._places = self._places, None
+        release, self._release = self._release, None
         try:
             await self._stream.aclose()
         finally:
-            if places is not None:
-                places.release()
+            if release is not None:
+                release()
 
 
 def make_client(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """`transport` takes the place of the network in tests."""
     limits = httpx.Limits(
         max_connections=settings.max_connections,
         max_keepalive_connections=settings.max_connections,
         keepalive_expiry=settings.keepalive_seconds,
     )
     return httpx.AsyncClient(
-        transport=_Bounded(
-            # A proxy variable of the machine must not catch what is addressed to a neighbour.
+        transport=_LimitedTransport(
+            # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
             transport or httpx.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False),
             settings.max_connections,
         ),
         timeout=httpx.Timeout(
             connect=settings.connect_seconds,
-            read=None,  # each has a bound of its own
+            read=None,  # each request bounds its own silence
             write=settings.read_seconds,
             pool=settings.pool_seconds,
         ),
-        # Compression would hold tokens back until a block is full.
+        # Compression would hold tokens back until a block is full (identity).
         headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "User-Agent": "shangcai-web"},
         follow_redirects=False,
         trust_env=False,

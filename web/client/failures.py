@@ -1,6 +1,6 @@
-"""Every way in which a model server can fail, as the problem that the client is told.
+"""The failures of model servers, as problems for the client.
 
-Addresses and details of the server go to the log; the client learns what it can act on.
+Addresses and details of the server go to the log; the client gets what it can act on.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MOST_RETRY_SECONDS = 3600
 """Largest Retry-After that is passed on."""
 
 MESSAGE_CHARS = 500
-"""Longest text of a model server that is passed on."""
+"""Longest text of a model server that is passed on to the client."""
 
 _OUR_TYPE = problems.MALFORMED_BODY.uri.removesuffix(problems.MALFORMED_BODY.slug)
 
-# These would speak of the request that web made, not of the one that the client sent.
-_MISUNDERSTANDINGS = {
+# Problems with the request that web made, not with the one that the client sent: web's mistake.
+_OWN_MISTAKES = {
     problems.MALFORMED_BODY,
     problems.NOT_FOUND,
     problems.METHOD_NOT_ALLOWED,
@@ -40,13 +40,13 @@ _MISUNDERSTANDINGS = {
     problems.UNSUPPORTED_MEDIA_TYPE,
 }
 
-# What upstream calls otherwise than the client; a prompt goes there as the only message of a conversation.
+# Fields whose upstream names the client does not know. A prompt goes upstream as the only message of a conversation.
 _CLIENT_NAMES = {"messages": "prompt", "output_format": "format", "partial_images": "previews"}
 
 
 @contextmanager
 def transport_failures(url: str) -> Iterator[None]:
-    """Turns what httpx and asyncio raise into problems."""
+    """Raise what httpx raises as a ProblemError. `url` goes to the log."""
     try:
         yield
     except httpx.PoolTimeout as error:
@@ -66,11 +66,12 @@ def transport_failures(url: str) -> Iterator[None]:
 
 
 def bad_answer(url: str, why: str) -> ProblemError:
+    """BAD_UPSTREAM; `why` goes to the log."""
     return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.")
 
 
 def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ProblemError:
-    """The problem behind an answer whose status is not 200."""
+    """The problem of an answer whose status is not 200: the server's own, or one that fits the status."""
     ours = our_problem(url, body, _retry_after(headers))
     if ours is not None:
         return ours
@@ -86,26 +87,27 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
         case HTTPStatus.GATEWAY_TIMEOUT:
             return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.")
         case _:
-            # 404 too: this server itself lists the name, so the mistake is the operator's and not the client's.
+            # 404 too: web itself serves the model's name, so the mistake is the operator's and not the client's.
             return bad_answer(url, seen)
 
 
 def too_slow(url: str, seconds: float) -> ProblemError:
+    """UPSTREAM_TIMEOUT after so many seconds of silence."""
     return _failure(url, f"silent for {seconds:g} s", problems.UPSTREAM_TIMEOUT, "The model server took too long.")
 
 
 def too_late(url: str) -> ProblemError:
-    """The time for the whole request is over: the client's, if it said how long, or else ours."""
+    """TOO_LATE: the time for the whole request is over, the client's if it sent a limit, or else web's."""
     return _failure(url, "not finished in time", problems.TOO_LATE, "The time that the request was given is over.")
 
 
 def unusable_event(url: str, data: bytes) -> ProblemError:
-    """The problem behind an event that is unusable: ours, or `{"error": {"message": ...}}`, or nonsense."""
+    """The problem of an event that cannot be parsed: a problem document of our predictor, or BAD_UPSTREAM."""
     return our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {data[:MESSAGE_CHARS]!r}")
 
 
 def our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
-    """A problem document of our own predictor, to be passed on."""
+    """The problem to pass on where `data` is a problem document of our predictor, or else None."""
     try:
         problem = Problem.model_validate_json(data)
     except ValidationError:
@@ -115,19 +117,19 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     slug = problem.type.removeprefix(_OUR_TYPE)
     kind = raised(problem).kind
     seen = f"{slug}: {problem.detail}"
-    if kind in _MISUNDERSTANDINGS:
+    if kind in _OWN_MISTAKES:
         return bad_answer(url, seen)
     errors = [
         FieldError(field=_CLIENT_NAMES.get(error.field, error.field), detail=error.detail)
         for error in problem.errors or ()
     ]
     detail = field_problem(errors).problem.detail if errors else problem.detail
-    # The client is told all of it, and what it did wrong, or too often, is nothing for an operator to look after.
-    # While a model is loading it says so several times a second.
+    # What a client did wrong, or too often, is no warning for an operator. A loading model says so several times a
+    # second.
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
     level = logging.DEBUG if kind is problems.LOADING else level
     passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level)
-    # `error` is there for OpenAI clients of the predictor and repeats the rest.
+    # `error` repeats the problem for OpenAI clients of the predictor.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
     passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
     return passed_on
@@ -140,11 +142,11 @@ class _ErrorBody(BaseModel):
 
 
 def _message(body: bytes) -> str:
-    """The one sentence in an error body, wherever the runtime puts it."""
+    """The message in an error body, wherever the runtime puts it; empty where there is none."""
     try:
         parsed = _ErrorBody.model_validate_json(body)
     except ValidationError:
-        return ""  # HTML of a proxy, say: nothing for a client to read
+        return ""  # such as the HTML of a proxy
     inner = parsed.error.get("message") if isinstance(parsed.error, dict) else parsed.error
     for text in (inner, parsed.message, parsed.detail):
         if isinstance(text, str) and text:
@@ -154,7 +156,7 @@ def _message(body: bytes) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> int | None:
     text = headers.get("retry-after", "")
-    seconds = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None  # a date is not taken
+    seconds = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None  # dates are ignored
     return None if seconds is None else min(max(1, seconds), MOST_RETRY_SECONDS)
 
 

@@ -1,14 +1,14 @@
-"""The reading side of server-sent events, as far as OpenAI-style streams use them."""
+"""A parser of server-sent events, as far as OpenAI-style streams use them: their data."""
 
 from __future__ import annotations
 
 
 class EventTooLongError(Exception):
-    """An event has not ended within its limit."""
+    """An event is longer than its limit."""
 
 
 class DataFields:
-    """Turns bytes, however they are cut, into the data of events. Comments and other fields are dropped."""
+    """Makes events' data of chunks of bytes, however they are cut. Comments and other fields are dropped."""
 
     def __init__(self, event_bytes: int) -> None:
         self._event_bytes = event_bytes
@@ -21,7 +21,7 @@ class DataFields:
         """The data of the events that this chunk completes."""
         self._partial += chunk
         found = []
-        # A picture is one line in hundreds of chunks: what came before is looked at again only when a line ends.
+        # A picture is one line in hundreds of chunks: earlier chunks are searched again only when a line ends.
         if self._after_cr or b"\n" in chunk or b"\r" in chunk:
             found = [data for line in self._lines() if (data := self._take(line)) is not None]
         if len(self._partial) + self._size > self._event_bytes:
@@ -29,7 +29,7 @@ class DataFields:
         return found
 
     def _lines(self) -> list[bytes]:
-        """The lines that are whole; the rest stays."""
+        """Take the complete lines out of what has come."""
         text = bytes(self._partial)
         lines = text.splitlines()
         self._after_cr = text.endswith(b"\r")
