@@ -1,6 +1,6 @@
 """The one definition of what Shangcai serves: requests, results, events, problems and their limits.
 
-No I/O and no dependency but pydantic, so that the light web container and the heavy predictor can share it.
+It does no I/O and depends on pydantic only, so that both web and the predictor can import it.
 """
 
 from contract.events import (

@@ -1,4 +1,4 @@
-"""What travels as a CloudEvent (version 1.0 of the specification): the types, their data, and the event itself."""
+"""CloudEvents (version 1.0): the event itself, our event types, and their data."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ CAUSATION = "causationid"
 """Extension: the id of the event that this one answers."""
 
 MODEL = "model"
-"""Extension of a request: the served name of the model that is meant, for Triggers to filter by."""
+"""Extension of a request: the served name of its model, for Triggers to filter by."""
 
 CARRIED = (*TRACE, "correlationid", "partitionkey")
-"""Extensions of a request that what is said about it has, too."""
+"""Extensions that events about a request take over from it."""
 
 EXPIRY = "expirytime"
-"""Extension of the specification's: after this time nobody waits for the result any more."""
+"""Documented extension: after this time nobody waits for the result any more."""
 
 DATAREF = "dataref"
-"""Extension of the specification's: where the data lies that is too large to travel (a claim check)."""
+"""Documented extension: the address of data that is too large for the event (a claim check)."""
 
 ERROR_CODE, ERROR_DESTINATION, ERROR_DATA = "knativeerrorcode", "knativeerrordest", "knativeerrordata"
-"""Knative's extensions of an event that nobody took: the last status, who was asked, and the answer in base64."""
+"""Knative's extensions of a dead letter: the last status, the subscriber's address, and its answer in base64."""
 
 EVENT_BYTES = 262_144
-"""Largest event that is sent with its data inside; Kafka's brokers take a megabyte, and may keep it for days."""
+"""Largest event that is sent with its data inside. Kafka's brokers take a megabyte, and may keep it for days."""
 
 
 ATTRIBUTE_CHARS = 2_048
@@ -60,11 +60,11 @@ _RFC_3339 = re.compile(
 
 def _time(text: str) -> str:
     try:
-        datetime.fromisoformat(text.upper())  # which takes more than that, but knows the calendar
-        known = _RFC_3339.fullmatch(text) is not None
+        datetime.fromisoformat(text.upper())  # accepts more than RFC 3339, but knows the calendar
+        valid = _RFC_3339.fullmatch(text) is not None
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise ValueError("must be a time as RFC 3339 writes it, such as 2026-01-31T08:00:00Z")
     return text
 
@@ -89,7 +89,7 @@ Time = Annotated[Attribute, AfterValidator(_time)]
 
 
 class CloudEvent(StrictModel):
-    """One event; `data` as it is to be sent, in the form that `datacontenttype` names."""
+    """One event; `data` are the bytes that are sent, of the media type `datacontenttype`."""
 
     specversion: Literal["1.0"] = "1.0"
     id: Attribute
@@ -104,33 +104,33 @@ class CloudEvent(StrictModel):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from every other event: brokers may deliver the same one many times."""
+        """Identifies the event: brokers may deliver the same one several times."""
         return self.source, self.id
 
     @property
     def attributes(self) -> dict[str, str]:
-        """All of them, extensions too, in the order of the specification."""
+        """All that are set, in the order of the specification; then the extensions."""
         named = self.model_dump(exclude={"extensions", "data"}, exclude_none=True)
         return named | self.extensions
 
     def with_data(self, data: BaseModel) -> CloudEvent:
         """The same event around other data."""
-        # A result says null where something is not known; elsewhere null and nothing are the same.
+        # In a result null means not known; in other data null and absent mean the same.
         body = data.model_dump_json(exclude_none=not isinstance(data, TextResult | PictureResult)).encode()
         return self.model_copy(update={"datacontenttype": JSON, "data": body})
 
 
 ATTRIBUTES = frozenset(CloudEvent.model_fields) - {"extensions", "data"}
-"""The names that the specification itself gives a meaning."""
+"""The names of the attributes that the specification defines."""
 
 
 def written(seconds: float) -> str:
-    """A moment, in seconds since 1970, as RFC 3339 writes it."""
+    """A time in seconds since 1970 as RFC 3339, in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def now() -> str:
-    """This moment as an event's `time`."""
+    """The current time as an event's `time`."""
     return written(time.time())
 
 
@@ -161,7 +161,7 @@ class Cancellation(StrictModel):
 
 @dataclass(frozen=True)
 class EventType:
-    """One row of the catalogue. `data` are the models that its data may have."""
+    """One row of the catalogue in docs/events.md. `data` are the models that its data may have."""
 
     name: str
     data: tuple[type[BaseModel], ...]

@@ -12,7 +12,7 @@ from contract.problems import Problem
 from contract.result import PictureResult, TextResult
 
 T = TypeVar("T")
-Told = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+Omittable = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 
 
 class StatusEvent(StrictModel):
@@ -20,10 +20,10 @@ class StatusEvent(StrictModel):
 
     event: ClassVar[str] = "status"
     state: Literal["asleep", "waking", "queued", "running"]
-    phase: Told[str] = Field(default=None, description="What waking is busy with.")
-    seconds: Told[float] = Field(default=None, description="Since waking has begun.")
-    expected_seconds: Told[float] = Field(default=None, description="How long waking has taken before.")
-    position: Told[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
+    phase: Omittable[str] = Field(default=None, description="What waking is busy with.")
+    seconds: Omittable[float] = Field(default=None, description="Since waking has begun.")
+    expected_seconds: Omittable[float] = Field(default=None, description="How long waking has taken before.")
+    position: Omittable[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
 
 
 class TokenEvent(StrictModel):
@@ -71,7 +71,7 @@ class ErrorEvent(Problem):
 
 
 LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
-"""What a generation says of itself. A failure is raised, until it is known where it is to be sent."""
+"""What a generation yields. A failure is raised as a ProblemError, and becomes an ErrorEvent where it is sent."""
 
 Event = LiveEvent | ErrorEvent
-"""What stands in a stream."""
+"""What a stream of server-sent events holds."""

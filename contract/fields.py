@@ -1,4 +1,4 @@
-"""Field types that the public request and the OpenAI routes share, so that one limit holds everywhere."""
+"""Field types that the public request and the OpenAI routes share, and so their limits."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from contract.result import PictureResult, TextResult
 from contract.status import Waking
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
-"""`queued` and `running` may change into each other, when a model server breaks off; the other three are ends."""
+"""A job goes back from `running` to `queued` when its attempt breaks off; the other three are final."""
 
 ENDS: frozenset[JobState] = frozenset({"completed", "failed", "cancelled"})
 

@@ -1,4 +1,4 @@
-"""Every limit of the contract, by name. A model's context window may be tighter; nothing is looser."""
+"""Every limit of the contract. A model may have tighter ones, such as its context window, and never looser ones."""
 
 from __future__ import annotations
 

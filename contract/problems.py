@@ -1,7 +1,7 @@
 """Everything that can go wrong, as RFC 9457 problem documents from one table.
 
-The status decides who tries again. Knative Eventing retries 404, 408, 409, 429 and every 5xx and gives up on other 4xx;
-HTTP clients commonly do the same. So what a repetition cannot mend is 400, 406, 413, 415, and 404 is for names only.
+The status decides who tries again: Knative Eventing retries 404, 408, 409, 429 and every 5xx, and gives up on other
+4xx; HTTP clients commonly do the same. So a problem that would come again has another 4xx, and 404 is for names only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contract.fields import StrictModel
 
 MEDIA_TYPE = "application/problem+json"
 _PREFIX = "urn:shangcai:problem:"
-_MOST_ERRORS = 16  # of one body; a hostile one could hold a hundred thousand
+_MOST_ERRORS = 16  # that are reported of one body; a hostile body could have a hundred thousand
 _LONGEST_NAME = 64
 
 
@@ -35,7 +35,7 @@ class ProblemType:
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may do better later."""
+        """Whether the same request may succeed later."""
         return (self.status in (408, 429) or self.status >= 500) and self.slug not in ("not-implemented", "too-late")
 
 
@@ -117,7 +117,8 @@ class Problem(StrictModel):
 class ProblemError(Exception):
     """A problem on its way to the client.
 
-    `retry_after` is in seconds and rounded up; it becomes the Retry-After header too. `extra` holds further members.
+    `retry_after` is in seconds, rounded up to 1 at least; it becomes the Retry-After header, too. `extra` are further
+    members of the document.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class ProblemError(Exception):
 
 
 def raised(problem: Problem) -> ProblemError:
-    """The error behind a document, whose type may be one that is not known here."""
+    """The error of a document, whose type may be one that is not in the table."""
     known = next((kind for kind in PROBLEM_TYPES if kind.uri == problem.type), None)
     slug = problem.type.removeprefix(_PREFIX)
     error = ProblemError(known or ProblemType(slug, problem.status, problem.title), problem.detail)
@@ -162,11 +163,12 @@ def raised(problem: Problem) -> ProblemError:
 
 
 def invalid_field(field: str, detail: str) -> ProblemError:
+    """An INVALID_FIELD problem of one field."""
     return field_problem([FieldError(field=field, detail=detail)])
 
 
 def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemError:
-    """Name every field that `body` refused and what is allowed there. What is no JSON at all is a MALFORMED_BODY."""
+    """INVALID_FIELD with every field that `body` refused and what is allowed there; MALFORMED_BODY for invalid JSON."""
     errors = []
     for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
         match item["type"]:
@@ -176,7 +178,7 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
                 detail = f"unknown field; allowed are {', '.join(_fields_beside(body, item['loc']))}"
             case "missing":
                 detail = "is required"
-            case "model_type" | "model_attributes_type" | "dict_type":  # else with the names of our classes
+            case "model_type" | "model_attributes_type" | "dict_type":  # pydantic's messages would name our classes
                 detail = "input should be an object"
             case "value_error":
                 detail = str(item["ctx"]["error"])
@@ -188,7 +190,7 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
 
 
 def _fields_beside(body: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
-    """The fields that the model at the end of `path`, less its last part, does have."""
+    """The fields of the model in which the last part of `path` is unknown."""
     for part in path[:-1]:
         if part in body.model_fields:
             body = _model_in(body.model_fields[str(part)].annotation) or body
@@ -203,7 +205,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def within(place: str, error: ProblemError) -> ProblemError:
-    """The same of a part of the request: the fields that are refused are named from the whole."""
+    """The problem of a part of a request, with its fields named from the whole: `place.field`."""
     if error.kind is not INVALID_FIELD:
         return error
     return field_problem(

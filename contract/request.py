@@ -81,10 +81,10 @@ class ModelChoice(StrictModel):
 
 
 TEXT_FIELDS = frozenset(Sampling.model_fields) - frozenset(Painting.model_fields)
-"""The fields of a request that mean something for a text only."""
+"""The fields of a request that only texts have."""
 
 PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Sampling.model_fields) | {"previews"}
-"""The fields of a request that mean something for a picture only."""
+"""The fields of a request that only pictures have."""
 
 MAKES: dict[Kind, str] = {"text": "writes texts", "image": "makes pictures"}
 
@@ -92,16 +92,16 @@ _FOREIGN_FIELDS: dict[Kind, frozenset[str]] = {"text": PICTURE_FIELDS, "image": 
 
 
 def not_of_kind(model: str, kind: Kind) -> ProblemError:
-    """Another kind was asked for than the model makes."""
+    """INVALID_FIELD: the request asks for another kind than the model makes."""
     return invalid_field("kind", f"must be {kind} or left out: the model {model} {MAKES[kind]}")
 
 
-def check_fits(order: GenerationRequest, model: str, kind: Kind) -> None:
-    """Raise a problem when the order asks for another kind than the model makes, or in fields that mean nothing to
-    it."""
-    if order.kind not in (None, kind):
+def check_fits(request: GenerationRequest, model: str, kind: Kind) -> None:
+    """Raise INVALID_FIELD when the request asks for another kind than the model makes, or has fields of the other
+    kind."""
+    if request.kind not in (None, kind):
         raise not_of_kind(model, kind)
-    given = order.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
+    given = request.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
     if given:
         detail = f"the model {model} {MAKES[kind]} and does not take this"
         raise field_problem([FieldError(field=field, detail=detail) for field in given])

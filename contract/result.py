@@ -72,4 +72,4 @@ class PictureResult(StrictModel):
 
 
 RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
-"""Reads the document of either."""
+"""Validates the document of either kind."""

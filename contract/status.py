@@ -10,7 +10,7 @@ from contract.fields import StrictModel
 from contract.request import Kind
 
 ModelState = Literal["asleep", "waking", "ready", "unknown"]
-"""`unknown`: nothing has been seen of it yet, or the last that was seen is a failure."""
+"""`unknown`: no answer of it has been seen yet, or the last one was a failure."""
 
 
 class Waking(StrictModel):

@@ -1,5 +1,5 @@
-"""What both servers do at the HTTP edge: whole and bounded bodies, cancelling, problem documents, server-sent events,
-deadlines, settings and the listening socket.
+"""What both servers share at the HTTP edge: bounded bodies, cancelling, problem documents, server-sent events,
+CloudEvents, deadlines, settings and the listening socket.
 
 Imports the contract and light libraries only (starlette, anyio, pydantic); `web` and `predictor` build on it and never
 on each other.

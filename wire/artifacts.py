@@ -1,4 +1,4 @@
-"""The place for results that are too large for an event (the claim check pattern), through fsspec."""
+"""A store for results that are too large for an event (the claim check pattern), through fsspec."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from contract.problems import ProblemError
 
 
 class Artifacts:
-    """Files below one address: `file:///mnt/artifacts`, `s3://bucket/folder`, `gs://…`. Blocking work is done on
-    threads. Who removes them is the store's own rule (a bucket's life-cycle): they must outlive every consumer.
+    """Files below one address: `file:///mnt/artifacts`, `s3://bucket/folder`, `gs://…`. Blocking calls run on threads.
+
+    The store itself removes old files (a bucket's life-cycle rule); they must outlive every consumer.
 
     Raises ValueError, with one line, for an address that cannot be used.
     """
 
     def __init__(self, url: str) -> None:
-        import fsspec  # here, for only few deployments need it
+        import fsspec  # imported here: only few deployments need it
 
         scheme, _, place = url.partition("://")
         if not scheme or not place.strip("/") or "::" in url:
@@ -29,20 +30,20 @@ class Artifacts:
         self.url = url.rstrip("/")
 
     async def put(self, name: str, data: bytes) -> str:
-        """Write a file, or write it again; its address. UNAVAILABLE when that fails."""
-        address = self._ours(f"{self.url}/{name}")
-        await self._tried("written", self._write, address, data)
+        """Write a file, or overwrite it; its address. UNAVAILABLE when that fails."""
+        address = self._checked(f"{self.url}/{name}")
+        await self._on_thread("written", self._write, address, data)
         return address
 
     async def get(self, address: str, limit: int) -> bytes:
-        """Read a file of at most `limit` bytes; a problem when it is none of ours, too large, or cannot be read."""
-        data: bytes = await self._tried("read", self._read, self._ours(address), limit)
+        """Read a file; FORBIDDEN outside of our address, RESULT_TOO_LARGE over `limit` bytes, UNAVAILABLE else."""
+        data: bytes = await self._on_thread("read", self._read, self._checked(address), limit)
         if len(data) > limit:
             raise ProblemError(problems.RESULT_TOO_LARGE, f"A result may have at most {limit} bytes.")
         return data
 
-    def _ours(self, address: str) -> str:
-        """Names and addresses come with events, from anyone."""
+    def _checked(self, address: str) -> str:
+        """The address, if it lies below ours; FORBIDDEN if not. Addresses come with events, which anyone may send."""
         if not address.startswith(self.url + "/") or ".." in address.split("/") or "::" in address:
             raise ProblemError(problems.FORBIDDEN, "The dataref lies outside of the artifacts' address.")
         return address
@@ -55,9 +56,9 @@ class Artifacts:
         data: bytes = self._files.cat_file(address, end=limit + 1)
         return data
 
-    async def _tried(self, done: str, work: Any, *arguments: Any) -> Any:
+    async def _on_thread(self, done: str, work: Any, *arguments: Any) -> Any:
         try:
             return await asyncio.to_thread(work, *arguments)
-        except Exception as error:  # every file system has its own
+        except Exception as error:  # each file system has exceptions of its own
             detail = f"The artifact could not be {done}: {type(error).__name__}."
             raise ProblemError(problems.UNAVAILABLE, detail, retry_after=5) from error

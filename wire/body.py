@@ -13,17 +13,17 @@ from contract.problems import ProblemError, invalid_fields
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def json_body(request: Request, model: type[Body]) -> Body:
-    """The request's body as `model`; a ProblemError that names the header or the field when it is not one."""
-    media_type, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+async def json_body(http_request: Request, model: type[Body]) -> Body:
+    """The body as `model`. UNSUPPORTED_MEDIA_TYPE, MALFORMED_BODY or INVALID_FIELD says what is wrong with it."""
+    media_type, _, parameters = http_request.headers.get("content-type", "").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "").partition("charset=")[2].partition(";")[0]
     if media_type.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise ProblemError(
             problems.UNSUPPORTED_MEDIA_TYPE,
-            f"The body came as {request.headers.get('content-type') or 'nothing in particular'}; "
+            f"The body came as {http_request.headers.get('content-type') or 'nothing in particular'}; "
             "send JSON in UTF-8 with the header Content-Type: application/json.",
         )
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(await http_request.body())
     except ValidationError as error:
         raise invalid_fields(error, model) from None

@@ -1,8 +1,8 @@
 """CloudEvents over HTTP: binary, structured and batched, read and written.
 
-Python's own SDK (1.13, to which KServe pins us) reads no batches, neither encodes nor decodes what headers cannot hold,
-checks no names, and makes up a time where the sender gave none. So the format is read here; that SDK and JavaScript's
-are held against it in the tests.
+Python's own SDK (1.13, to which KServe 0.21 pins us) reads no batches, does not percent-encode headers, checks no
+attribute names, and invents a time where the sender gave none. So the format is implemented here; the tests compare it
+with that SDK and with JavaScript's.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _REQUIRED = ("specversion", "id", "source", "type")
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _UNENCODED = "".join(set(_PRINTABLE) - set(' "%'))
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_MOST_ERRORS = 16  # of one event; a hostile one could hold a hundred thousand
+_MOST_ERRORS = 16  # that are reported of one event; a hostile event could have a hundred thousand
 _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """The events of one request, and the mode in which they came."""
+    """The events of one HTTP request, and their mode."""
 
     mode: Mode
     events: list[CloudEvent]
 
 
 def is_event(headers: Mapping[str, str]) -> bool:
-    """Whether a request says that it is one. Names of `headers` in lower case."""
+    """Whether an HTTP message claims to be an event. Names of `headers` in lower case."""
     media_type = _media_type(headers.get("content-type", ""))
     return media_type.startswith("application/cloudevents") or any(name.startswith(_PREFIX) for name in headers)
 
 
 def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
-    """The events of a request; a MALFORMED_EVENT or UNSUPPORTED_MEDIA_TYPE problem that names what is wrong.
+    """The events of an HTTP message; a MALFORMED_EVENT or UNSUPPORTED_MEDIA_TYPE problem that names what is wrong.
 
     Names of `headers` in lower case; values as Starlette or httpx have them.
 
@@ -68,7 +68,7 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
             f"An event comes as {STRUCTURED}, as {BATCHED}, or in binary mode.",
         )
     try:
-        document = json.loads(body, parse_constant=_no_number)
+        document = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProblemError(problems.MALFORMED_EVENT, f"The body is not valid JSON: {error}.") from None
     if media_type == STRUCTURED:
@@ -79,12 +79,12 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
 
 
 def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str], bytes]:
-    """Headers and body of a request or an answer that holds the event."""
+    """Headers and body of an HTTP message that holds the event."""
     if mode == "binary":
         attributes = event.attributes
         content_type = attributes.pop("datacontenttype", None)
         headers = {_PREFIX + name: quote(value, safe=_UNENCODED) for name, value in attributes.items()}
-        if content_type is not None:  # it has a form of its own, with spaces and quotes
+        if content_type is not None:  # a media type may have spaces and quotes, which are not encoded
             headers["content-type"] = quote(content_type, safe=_PRINTABLE)
         return headers, event.data or b""
     if mode == "structured":
@@ -93,6 +93,7 @@ def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str
 
 
 def write_batch(events: Iterable[CloudEvent]) -> tuple[dict[str, str], bytes]:
+    """Headers and body of an HTTP message that holds all events."""
     return {"content-type": BATCHED}, b"[" + b",".join(map(_document, events)) + b"]"
 
 
@@ -101,8 +102,8 @@ class _Overrides(BaseModel):
 
 
 def overrides(text: str) -> dict[str, str]:
-    """The extension attributes in K_CE_OVERRIDES, as a SinkBinding injects it, empty or not; a ValueError when it is
-    something else."""
+    """The extension attributes in K_CE_OVERRIDES, which a SinkBinding injects and which may be empty; a ValueError when
+    it is malformed."""
     try:
         extensions = _Overrides.model_validate_json(text.strip() or "{}").extensions
         return CloudEvent(id="1", source="1", type="1", extensions=extensions).extensions
@@ -111,7 +112,7 @@ def overrides(text: str) -> dict[str, str]:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Whether data of this type is JSON; without a type it is."""
+    """Whether data of this type is JSON, as it is without a type (JSON event format, 3.1)."""
     media_type = _media_type(content_type or JSON)
     return media_type.endswith(("/json", "+json"))
 
@@ -146,7 +147,7 @@ def _data(value: Any, encoded: Any, content_type: Any, where: str) -> bytes | No
         as_text = isinstance(value, str) and isinstance(content_type, str) and not is_json(content_type)
         try:
             return (value if as_text else _COMPACT.encode(value)).encode()
-        except (ValueError, RecursionError):  # half a surrogate pair, 1e999, or a thousand brackets
+        except (ValueError, RecursionError):  # half a surrogate pair, 1e999, or deep nesting
             raise _malformed([_error(where + "data", "holds what cannot be written as JSON again")]) from None
     if value is not None:
         raise _malformed([_error(where + "data_base64", "must be left out where there is data")])
@@ -176,7 +177,7 @@ def _event(attributes: dict[str, str], data: bytes | None, where: str) -> CloudE
 
 
 def _error(field: str, detail: str) -> FieldError:
-    # Half a surrogate pair, which JSON can escape, could not be sent back.
+    # JSON can escape half a surrogate pair, which UTF-8 cannot encode.
     return FieldError(field=field[:_LONGEST_NAME].encode(errors="replace").decode(), detail=detail)
 
 
@@ -189,7 +190,7 @@ def _decoded(name: str, value: str) -> str:
     """A header's value: percent-encoded UTF-8, perhaps in double quotes (HTTP protocol binding, 3.1.3.2)."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
-    with contextlib.suppress(UnicodeError):  # it is Latin-1, or httpx has seen already that it is not
+    with contextlib.suppress(UnicodeError):  # then it is Latin-1, or was decoded as UTF-8 already (httpx does that)
         value = value.encode("latin-1").decode()
     if re.search("%(?![0-9A-Fa-f]{2})", value):
         raise _malformed([_error(f"header {name}", "has a % that begins no percent-encoding")])
@@ -209,15 +210,15 @@ def _document(event: CloudEvent) -> bytes:
 
 
 def _holds_json(data: bytes) -> bool:
-    """Whether it can stand in a document as it is. Other data could put attributes beside it."""
+    """Whether it can be embedded as it is. Data that is no JSON could add attributes to the document."""
     try:
-        json.loads(data.decode(), parse_constant=_no_number)
+        json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def _no_number(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 

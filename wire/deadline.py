@@ -1,4 +1,4 @@
-"""How long a client is going to wait."""
+"""X-Request-Timeout: how long a client is going to wait."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from contract.problems import invalid_field
 
 HEADER = "X-Request-Timeout"
-"""Seconds; what cannot be finished in them is refused at once, and given up when they are over."""
+"""In seconds. A request that cannot be finished in them is refused at once, and cancelled when they are over."""
 
 REQUEST_SECONDS = 600.0
-"""Longest that any request may take: what Knative allows at most."""
+"""Longest that any request may take: Knative's default for max-revision-timeout-seconds."""
 
 
 def request_seconds(headers: Mapping[str, str], limit: float) -> float:
-    """The time a request is given, from its header (names in lower case) and the server's own limit."""
+    """The time limit of a request: its header's, at most the server's `limit`. Names of `headers` in lower case.
+
+    INVALID_FIELD when the header is no number of seconds above 0.
+    """
     text = headers.get(HEADER.lower())
     if text is None:
         return limit

@@ -1,4 +1,4 @@
-"""The listening socket, opened before the server so that an error is one line and early connections wait in it."""
+"""The listening socket. Opened before the server starts: an error is one line, and early connections wait."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        # Inherited by every connection (asyncio sets it on sockets of its own making only). Without it, Nagle's
-        # algorithm lets the pieces of a stream wait for the acknowledgement of the piece before.
+        # Connections inherit it; asyncio sets it only on sockets that it makes itself. Without it, Nagle's algorithm
+        # holds each piece of a stream back until the piece before is acknowledged.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:

@@ -21,26 +21,26 @@ def problem_response(error: ProblemError) -> Response:
     )
 
 
-async def handle_problem(_request: Request, error: Exception) -> Response:
+async def handle_problem(_http_request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     return problem_response(error)
 
 
-async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette raises these for unknown paths and methods."""
+async def handle_http_exception(http_request: Request, error: Exception) -> Response:
+    """For unknown paths and methods, where Starlette raises an HTTPException."""
     assert isinstance(error, HTTPException)
-    response = problem_response(from_http_exception(request, error))
+    response = problem_response(from_http_exception(http_request, error))
     response.headers.update(error.headers or {})
     return response
 
 
-def from_http_exception(request: Request, error: HTTPException) -> ProblemError:
+def from_http_exception(http_request: Request, error: HTTPException) -> ProblemError:
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            return ProblemError(problems.NOT_FOUND, f"There is nothing at {request.url.path}.")
+            return ProblemError(problems.NOT_FOUND, f"There is nothing at {http_request.url.path}.")
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (error.headers or {}).get("Allow", "other methods")
-            return ProblemError(problems.METHOD_NOT_ALLOWED, f"{request.url.path} takes {allowed}.")
+            return ProblemError(problems.METHOD_NOT_ALLOWED, f"{http_request.url.path} takes {allowed}.")
         case status:
             phrase = HTTPStatus(status).phrase
             return ProblemError(ProblemType(phrase.lower().replace(" ", "-"), status, phrase), str(error.detail))

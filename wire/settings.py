@@ -1,4 +1,4 @@
-"""Settings from command line flags and the environment, refused in one line each."""
+"""Settings from flags and the environment; each mistake is one line on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
     except ValidationError as error:
         for item in error.errors(include_url=False, include_input=False):
             flag = "--" + ".".join(map(str, item["loc"])).replace("_", "-")
-            where = f"{flag}: " if item["loc"] else ""  # what speaks of several settings names them itself
+            where = f"{flag}: " if item["loc"] else ""  # a check of several settings names them in its message
             print(f"{program}: {where}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
     except SettingsError as error:
         print(f"{program}: {error}", file=sys.stderr)

@@ -10,23 +10,23 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 10.0
-"""Silence after which a comment is sent, so that no proxy in between takes the stream for dead."""
+"""Silence after which a comment is sent, so that no proxy closes the stream as idle."""
 
 _HEARTBEAT = b": keep-alive\n\n"
 
 
 def frame(data: str, event: str | None = None, entry: str | None = None) -> bytes:
-    """One event; `entry` is its id. `data` must be a single line, as JSON is."""
+    """One event; `event` is its name, `entry` its id. `data` must be a single line, as JSON is."""
     head = (f"id: {entry}\n" if entry else "") + (f"event: {event}\n" if event else "")
     return f"{head}data: {data}\n\n".encode()
 
 
 class EventStream(StreamingResponse):
-    """Sends frames as they come and a heartbeat whenever none came for a while. Stands behind a RequestGuard, which
-    cancels it when the client has left.
+    """Sends frames as they come, and a heartbeat after a silence. It needs a RequestGuard around it, which cancels it
+    when the client has left.
 
-    `on_close` is called however it ends. The `finally` of `frames` is not enough: a generator that was never begun,
-    because the client left before, has none.
+    `on_close` is called however it ends. The `finally` of `frames` does not run in a generator that was never started,
+    because the client had left already.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class EventStream(StreamingResponse):
             await self.stream_response(send)
         finally:
             self._on_close()
-            # A cancelled send leaves the generator suspended, or not even begun: its clean-up must not wait for the
-            # garbage collector. A scope around us may cancel again and again until it is left, hence the shield.
+            # A cancelled send leaves the generator suspended or not started: close it now, not when it is collected as
+            # garbage. anyio cancels every await in a cancelled scope, hence the shield.
             with anyio.CancelScope(shield=True):
                 await self._frames.aclose()
 
@@ -60,13 +60,13 @@ class EventStream(StreamingResponse):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         now = asyncio.get_running_loop().time
         self._sent_at = now()
-        heart = asyncio.create_task(self._beat(send))  # one for all: a task for each frame costs more than the frame
+        heartbeat = asyncio.create_task(self._beat(send))  # one for the stream: a task for each frame costs too much
         try:
             async for chunk in self._frames:
                 self._sent_at = now()
                 await _send_chunk(send, chunk)
         finally:
-            heart.cancel()
+            heartbeat.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _beat(self, send: Send) -> None:

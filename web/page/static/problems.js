@@ -1,4 +1,4 @@
-// Problem documents as sentences; ../endpoint.py says the same.
+// Problem documents as sentences; ../template.py says the same.
 import { has, t } from "./texts.js";
 
 export function sentence(error) {
