@@ -19,7 +19,6 @@ import pytest
 
 from tests.images.locked_versions import Distribution, torch_constraints, unlocked
 from tests.images.sources import sources
-from tests.images.torch_builds import NOT_YET_LOCKED
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +158,7 @@ def test_torch_stays_when_other_versions_change(
 @IMAGES
 def test_versions_are_the_tested_ones(image: str, installed: Callable[..., list[Distribution]]) -> None:
     found = [each for each in installed(image) if each.name != "shangcai"]
-    assert unlocked(found, CONSTRAINTS.splitlines()) <= NOT_YET_LOCKED
+    assert unlocked(found, CONSTRAINTS.splitlines()) == set()
 
 
 def test_torch_is_installed_with_the_tested_versions(installed: Callable[..., list[Distribution]]) -> None:
@@ -167,7 +166,7 @@ def test_torch_is_installed_with_the_tested_versions(installed: Callable[..., li
     constraints = torch_constraints((ROOT / "predictor" / "Dockerfile").read_text(), CONSTRAINTS)
     found = installed("predictor", "/opt/torch")
     assert "torch" in {each.name for each in found}
-    assert unlocked(found, constraints) <= NOT_YET_LOCKED
+    assert unlocked(found, constraints) == set()
 
 
 @IMAGES

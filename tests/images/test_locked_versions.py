@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.locked_versions import Distribution, torch_constraints, unlocked
-from tests.images.torch_builds import CPU, CUDA, LINUX, NOT_YET_LOCKED
+from tests.images.torch_builds import CPU, CUDA, LINUX
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -18,7 +18,7 @@ BUILDS = pytest.mark.parametrize("build", [CPU, CUDA], ids=["CPU", "CUDA"])
 
 @BUILDS
 def test_what_torch_brings_has_the_tested_versions(build: list[Distribution]) -> None:
-    assert unlocked(build, CONSTRAINTS.splitlines(), LINUX) <= NOT_YET_LOCKED
+    assert unlocked(build, CONSTRAINTS.splitlines(), LINUX) == set()
 
 
 @BUILDS
@@ -26,17 +26,11 @@ def test_torch_is_installed_with_all_constraints_that_matter_to_it(build: list[D
     assert unlocked(build, FOR_TORCH, LINUX) == unlocked(build, CONSTRAINTS.splitlines(), LINUX)
 
 
-def test_cuda_libraries_with_a_range_are_locked_once_constraints_name_them() -> None:
-    named = [f"{each.name}=={each.version}" for each in CUDA if each.name in NOT_YET_LOCKED]
-    dockerfile = (ROOT / "predictor" / "Dockerfile").read_text()
-    assert unlocked(CUDA, torch_constraints(dockerfile, "\n".join([CONSTRAINTS, *named])), LINUX) == set()
-
-
 @BUILDS
 @pytest.mark.parametrize("package", ["torch", "sympy", "typing_extensions", "MarkupSafe"])
 def test_another_version_is_found(build: list[Distribution], package: str) -> None:
     changed = [Distribution(each.name, "0.0.1", each.requirements) if each.name == package else each for each in build]
-    missing = unlocked(changed, CONSTRAINTS.splitlines(), LINUX) - NOT_YET_LOCKED
+    missing = unlocked(changed, CONSTRAINTS.splitlines(), LINUX)
     assert missing >= {package.lower().replace("_", "-")}
     # What only torch locks is unlocked with it.
     assert ("triton" in missing) == (package == "torch" and build is CUDA)

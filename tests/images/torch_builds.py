@@ -89,6 +89,3 @@ CUDA = [
     Distribution("triton", "3.7.1", ('importlib-metadata; python_version < "3.10"',)),
 ]
 """From the Python Package Index."""
-
-NOT_YET_LOCKED = {"cuda-bindings", "cuda-pathfinder", "nvidia-nvjitlink"}
-"""torch 2.13.0 requires a range of these, directly or not, and constraints.txt does not name them."""
