@@ -22,7 +22,7 @@ from wire.settings import read_settings
 
 if TYPE_CHECKING:
     from predictor.events.subscriber import EventSubscriber
-    from predictor.protocols.model import GenerationModel
+    from predictor.protocols.generation_model import GenerationModel
 
 
 def main() -> int:
@@ -84,11 +84,11 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
     }
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine
-        from predictor.protocols.picture_model import PictureModel
+        from predictor.protocols.kserve_pictures import PictureModel
 
         painter = DiffusersEngine(settings.model, slots=settings.slots, **common)
         return PictureModel(settings.served_name, painter, request_seconds=settings.request_seconds)
-    from predictor.protocols.model import TextModel
+    from predictor.protocols.generation_model import TextModel
     from predictor.text.transformers_engine import TransformersEngine
 
     writer = TransformersEngine(

@@ -17,7 +17,7 @@ from contract.result import PictureResult, TextResult
 from predictor.engine.generation import Generation
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder, subject_of
-from predictor.protocols.model import GenerationModel
+from predictor.protocols.generation_model import GenerationModel
 from wire.cloudevents import is_json
 
 log = logging.getLogger(__name__)

@@ -36,8 +36,8 @@ from predictor.engine.events import PictureFinished, Preview, Progress, Started
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
-from predictor.protocols.model import GenerationModel
-from predictor.protocols.openai_types import only
+from predictor.protocols.generation_model import GenerationModel
+from predictor.protocols.openai_chat import only
 from predictor.protocols.picture_file import encode, finished
 from wire.body import json_body
 from wire.sse import EventStream, frame

@@ -15,8 +15,8 @@ from contract.problems import ProblemError
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.protocols import error_documents
-from predictor.protocols.model import GenerationModel
-from predictor.protocols.openai_types import ChatDocuments, ChatRequest, CompletionDocuments, CompletionRequest
+from predictor.protocols.generation_model import GenerationModel
+from predictor.protocols.openai_chat import ChatDocuments, ChatRequest, CompletionDocuments, CompletionRequest
 from wire.body import json_body
 from wire.sse import EventStream, frame
 

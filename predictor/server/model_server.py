@@ -35,7 +35,7 @@ from contract.problems import ProblemError
 from predictor.events.subscriber import EventSubscriber
 from predictor.loading import systemd
 from predictor.protocols import error_documents
-from predictor.protocols.model import GenerationModel, TextModel
+from predictor.protocols.generation_model import GenerationModel, TextModel
 from predictor.protocols.openai_text import models_router, text_router
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker

@@ -34,7 +34,7 @@ from predictor.text.transformers_engine import ScheduledText, TransformersEngine
 from wire.listener import listen
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.protocols.model import TextModel
+    from predictor.protocols.generation_model import TextModel
     from predictor.server.model_server import PredictorServer
 
 if TYPE_CHECKING:

@@ -523,7 +523,7 @@ async def serve(eventually: Any) -> AsyncIterator[Callable[..., Any]]:
     """Serves a loaded engine as "painter"; the client to ask it with. The server ends with the test. `subscriber` makes
     one for a model."""
     with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-        from predictor.protocols.picture_model import PictureModel
+        from predictor.protocols.kserve_pictures import PictureModel
         from predictor.server.model_server import PredictorServer
     async with contextlib.AsyncExitStack() as stack:
 

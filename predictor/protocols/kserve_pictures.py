@@ -18,7 +18,7 @@ from contract.result import Picture, PictureResult, PictureTiming
 from predictor.engine.events import EventListener, PictureFinished
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask, Task
-from predictor.protocols.model import GenerationModel, all_of, of_instances, read_tensors, v1_body
+from predictor.protocols.generation_model import GenerationModel, all_of, of_instances, read_tensors, v1_body
 from predictor.protocols.picture_file import MEDIA_TYPES, finished
 
 
