@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from contract.request import Kind
+from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.loading import systemd
 from predictor.loading.deferred_imports import deferring
@@ -75,26 +76,28 @@ def main() -> int:
 
 
 def _model(settings: Settings, kind: Kind) -> GenerationModel:
-    common: dict[str, Any] = {
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "max_concurrency": settings.slots or settings.max_concurrency,
-        "max_waiting": settings.max_waiting,
-        "memory": settings.memory,
-    }
+    engine_settings = EngineSettings(
+        model=settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_concurrency=settings.slots or settings.max_concurrency,
+        max_waiting=settings.max_waiting,
+        memory=settings.memory,
+        slots=settings.slots,
+        max_length=settings.max_length,
+        load_format=settings.load_format,
+    )
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine
         from predictor.protocols.kserve_pictures import PictureModel
 
-        painter = DiffusersEngine(settings.model, slots=settings.slots, **common)
-        return PictureModel(settings.served_name, painter, request_seconds=settings.request_seconds)
-    from predictor.protocols.generation_model import TextModel
+        pictures = DiffusersEngine(engine_settings)
+        return PictureModel(settings.served_name, pictures, request_seconds=settings.request_seconds)
+    from predictor.protocols.kserve_text import TextModel
     from predictor.text.transformers_engine import TransformersEngine
 
-    writer = TransformersEngine(
-        settings.model, max_length=settings.max_length, load_format=settings.load_format, **common
-    )
-    return TextModel(settings.served_name, writer, request_seconds=settings.request_seconds)
+    texts = TransformersEngine(engine_settings)
+    return TextModel(settings.served_name, texts, request_seconds=settings.request_seconds)
 
 
 def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:

@@ -30,7 +30,7 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.pictures.capacity import plan_pictures
-    from predictor.pictures.pipeline import load_pipeline
+    from predictor.pictures.pipeline_loading import load_pipeline
 
     pipeline = load_pipeline(settings.model, settings.device, settings.dtype, lambda _: None)
     return plan_pictures(pipeline, settings.max_concurrency, settings.memory), pipeline.device

@@ -1,166 +1,122 @@
-"""The wait in front of the slots: bounded, fair to short and long, and honest about how long it takes."""
+"""The bounded queue in front of the slots, and which task is next."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.engine.generation import Generation
-
-
-@dataclass(slots=True, eq=False)
-class ScheduledTask:
-    """An accepted task. `work` says how much it is at most beside others: tokens, or pixels times steps. `cost` says
-    how long it takes beside others, where that is known beforehand: a text may end at any token."""
-
-    generation: Generation
-    work: float
-    deadline: float | None = None  # on the clock of time.monotonic
-    accepted_at: float = field(default_factory=time.monotonic)
-    taken_at: float = 0.0
-    first_step_at: float | None = None
-
-    @property
-    def cost(self) -> float:
-        return 1.0
-
-    @property
-    def waited(self) -> float:
-        """Seconds since it was accepted."""
-        return time.monotonic() - self.accepted_at
-
-    @property
-    def expired(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
-
+from predictor.engine.scheduled_task import ScheduledTask, too_late
+from predictor.engine.service_time import ServiceTime
 
 _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
-    lambda job: job.work,
-    lambda job: -job.work,
-    lambda job: job.accepted_at,
+    lambda task: task.work,
+    lambda task: -task.work,
+    lambda task: task.accepted_at,
 )
-"""Whose turn it is when a slot is free: the shortest, so that it is not stuck behind long ones; the longest, so that it
-does not run on alone in the end; the oldest, so that nobody is passed over for ever."""
-
-
-class ServiceTime:
-    """How long a generation of cost 1 takes, learned from those that have ended. Seconds, smoothed."""
-
-    WEIGHT = 0.2
-
-    def __init__(self) -> None:
-        self.generation_s = 1.0
-        self._learned = False
-
-    def learn(self, generation_s: float) -> None:
-        weight = self.WEIGHT if self._learned else 1.0
-        self.generation_s += weight * (generation_s - self.generation_s)
-        self._learned = True
-
-    def wait_s(self, ahead: int, slots: int) -> float:
-        """Until a slot is free for the next one, when `ahead` are served or wait before it."""
-        return max(0, ahead - slots + 1) / slots * self.generation_s
+"""Free slots go in turn to the shortest task, so that it does not wait behind long ones; to the longest, so that it
+does not run alone at the end; and to the oldest, so that none waits for ever."""
 
 
 class Admission:
-    """Knative's breaker in front of the engine thread: up to `slots` in the batch and `depth` that wait, no more.
+    """At most `slots` tasks that run and `max_waiting` that wait, as in the breaker of Knative's queue-proxy.
 
-    Any thread may `admit`; one thread takes. A job that nobody waits for any more gives up its place.
+    Any thread may call `admit`; one thread calls `next_task`. A waiting task whose client has left gives up its place.
     """
 
-    def __init__(self, slots: int, depth: int) -> None:
+    def __init__(self, slots: int, max_waiting: int) -> None:
         self.slots = slots
-        self.depth = depth
-        self.pace = ServiceTime()
+        self.max_waiting = max_waiting
+        self.service_time = ServiceTime()
         self._waiting: list[ScheduledTask] = []
-        self._served = 0
-        self._served_cost = 0.0
+        self._running = 0
+        self._running_cost = 0.0
         self._turn = 0
         self._changed = threading.Condition()
         self._closed: ProblemError | None = None
 
     @property
     def waiting(self) -> int:
+        """Tasks that wait for a slot."""
         return len(self._waiting)
 
     @property
-    def served(self) -> int:
-        return self._served
+    def running(self) -> int:
+        """Tasks that have a slot."""
+        return self._running
 
     @property
     def retry_after(self) -> float:
-        """Seconds until one of those that wait now will have been served."""
-        return self._wait_s(len(self._waiting) + self._served)
+        """Seconds until a slot is free for a new task, by the service time."""
+        return self._wait_s(len(self._waiting) + self._running)
 
-    def admit(self, job: ScheduledTask) -> None:
-        """Let a job in, or raise the problem that refuses it: full, too late to be finished, or closed."""
+    def admit(self, task: ScheduledTask) -> None:
+        """Queue a task. Raises the ProblemError that refuses it: full, its deadline is too near, or closed."""
         try:
-            self._admit(job)
+            self._admit(task)
         except ProblemError as error:
             metrics.REJECTED.labels(error.kind.slug).inc()
             raise
 
-    def _admit(self, job: ScheduledTask) -> None:
+    def _admit(self, task: ScheduledTask) -> None:
         with self._changed:
             if self._closed:
-                raise self._closed.with_traceback(None)  # else it would hold on to everyone it was raised to
-            self._forget_the_gone()
-            ahead = len(self._waiting) + self._served
-            if ahead >= self.slots + self.depth:
+                raise self._closed.with_traceback(None)  # a traceback keeps the frames of all who raised it before
+            self._purge()
+            ahead = len(self._waiting) + self._running
+            if ahead >= self.slots + self.max_waiting:
                 raise ProblemError(
                     problems.OVERLOADED,
-                    f"{self._served} requests are running and {len(self._waiting)} are waiting; no more are taken.",
+                    f"{self._running} requests are running and {len(self._waiting)} are waiting; no more are taken.",
                     retry_after=self.retry_after,
                 )
-            if job.deadline is not None:
-                expected = self._wait_s(ahead) + self.pace.generation_s * job.cost
-                left = job.deadline - time.monotonic()
+            if task.deadline is not None:
+                expected = self._wait_s(ahead) + self.service_time.generation_s * task.cost
+                left = task.deadline - time.monotonic()
                 if ahead >= self.slots and expected > left:
                     raise ProblemError(
                         problems.OVERLOADED,
                         f"This would take about {expected:.1f} s; the request gives it {max(0.0, left):.1f} s.",
                         retry_after=self.retry_after,
                     )
-            self._waiting.append(job)
+            self._waiting.append(task)
             self._changed.notify()
 
-    def take(self, *, block: bool) -> ScheduledTask | None:
-        """The next job to be served; None when there is none, or after `close` if it blocks."""
+    def next_task(self, *, block: bool) -> ScheduledTask | None:
+        """Give the next task a slot. None when no task waits; with `block` that is only after `close`."""
         with self._changed:
             while True:
-                self._forget_the_gone()
+                self._purge()
                 if self._waiting:
-                    job = min(self._waiting, key=_TURNS[self._turn])
-                    self._waiting.remove(job)
+                    task = min(self._waiting, key=_TURNS[self._turn])
+                    self._waiting.remove(task)
                     self._turn = (self._turn + 1) % len(_TURNS) if self._waiting else 0
-                    self._served += 1
-                    self._served_cost += job.cost
-                    job.taken_at = time.monotonic()
-                    return job
+                    self._running += 1
+                    self._running_cost += task.cost
+                    task.started_at = time.monotonic()
+                    return task
                 if self._closed or not block:
                     return None
                 self._changed.wait()
 
-    def done(self, job: ScheduledTask, *, well: bool) -> None:
-        """A job that was taken is served; `well` if it ran to its end."""
+    def release(self, task: ScheduledTask, *, completed: bool) -> None:
+        """Free the slot of a task. Only one that ran to its end teaches the service time."""
         with self._changed:
-            self._served -= 1
-            self._served_cost -= job.cost
-            if well:
-                self.pace.learn((time.monotonic() - job.taken_at) / job.cost)
+            self._running -= 1
+            self._running_cost -= task.cost
+            if completed:
+                self.service_time.learn((time.monotonic() - task.started_at) / task.cost)
 
-    def sweep(self) -> None:
-        """Let go of those that nobody waits for any more, and tell those whose time is over."""
+    def purge(self) -> None:
+        """Remove waiting tasks whose client has left, and end those whose deadline is over."""
         with self._changed:
-            self._forget_the_gone()
+            self._purge()
 
     def close(self, problem: ProblemError) -> list[ScheduledTask]:
-        """Take no more; the jobs that still wait are handed back."""
+        """Refuse every further task with `problem`; the tasks that still wait are returned."""
         with self._changed:
             self._closed = problem
             left, self._waiting = self._waiting, []
@@ -168,23 +124,18 @@ class Admission:
             return left
 
     def _wait_s(self, ahead: int) -> float:
-        """Seconds until a slot is free for the next one, when so many are served or wait before it."""
-        cost = self._served_cost + sum(job.cost for job in self._waiting)
-        return self.pace.wait_s(ahead, self.slots) * (cost / ahead if ahead else 1.0)
+        """Seconds until a slot is free when `ahead` tasks run or wait, weighted by what they cost."""
+        cost = self._running_cost + sum(task.cost for task in self._waiting)
+        return self.service_time.wait_s(ahead, self.slots) * (cost / ahead if ahead else 1.0)
 
-    def _forget_the_gone(self) -> None:
+    def _purge(self) -> None:
         kept = []
-        for job in self._waiting:
-            if job.generation.closed:
+        for task in self._waiting:
+            if task.generation.closed:
                 metrics.CANCELLED.labels("waiting").inc()
-                continue
-            if job.expired:
+            elif task.expired:
                 metrics.REJECTED.labels(problems.TOO_LATE.slug).inc()
-                job.generation.publish(too_late(job))
-                continue
-            kept.append(job)
+                task.generation.publish(too_late(task))
+            else:
+                kept.append(task)
         self._waiting = kept
-
-
-def too_late(job: ScheduledTask) -> ProblemError:
-    return ProblemError(problems.TOO_LATE, f"The request's time was over after {job.waited:.1f} s.")

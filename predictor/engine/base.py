@@ -1,7 +1,7 @@
 """The interface of an engine: it takes tasks and streams events.
 
-The server is written against this interface alone, so every promise it makes is tested with a scripted engine and no
-weights. The real ones are `predictor.text.transformers_engine` and `predictor.pictures.diffusers_engine`.
+The server knows this interface alone, so its promises are tested with a scripted engine and no weights. The real ones
+are `predictor.text.transformers_engine` and `predictor.pictures.diffusers_engine`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, report: Callable[[str], None]) -> None:
-        """Get ready to generate, warm-up included. Blocks; runs once, in a thread of its own.
+        """Get ready to generate, warm-up included. Blocks; called once, on a thread of its own.
 
         `report` takes the name of each phase as it begins. Raises ModelError with one line that a user can act on.
         """
@@ -35,18 +35,18 @@ class Engine(ABC):
         """Whether the engine still makes progress; False means that only a restart helps."""
 
     @property
-    def places(self) -> int | None:
-        """Most that can run and wait at once; None where nobody counts."""
+    def max_scheduled(self) -> int | None:
+        """Most tasks that can run and wait at once; None where there is no limit."""
         return None
 
     @property
     def strained(self) -> bool:
-        """Whether it would rather be sent nothing at the moment, though it answers what comes."""
+        """Whether it asks for no further requests for a moment; those that come are answered."""
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Stop working and let go of the threads."""
+        """End every task with a problem, and stop the threads."""
 
 
 def shutting_down() -> ProblemError:

@@ -1,4 +1,4 @@
-"""What an engine says of a task, from its start to its end."""
+"""The events of a task, from its start to its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The task has left the queue; `queue_s` seconds it waited there. Comes for each of several pictures."""
+    """The task has a slot, after `queue_s` seconds in the queue. Each of several pictures has its own."""
 
     queue_s: float
 
@@ -37,7 +37,7 @@ class TextFinished:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Denoising steps that are done of picture number `picture`."""
+    """`step` of `of` denoising steps are done of picture number `picture`, from 0."""
 
     picture: int
     step: int
@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What picture number `picture` looks like after `step` steps, small."""
+    """A small image of picture number `picture` after `step` steps."""
 
     picture: int
     step: int
@@ -55,7 +55,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class PictureFinished:
-    """The last event of a picture. `understood` are the words of the prompt that the model knows, or None."""
+    """The last event of a picture. `understood`: the words of the prompt that it knows; None if it reads any."""
 
     picture: int
     image: Image

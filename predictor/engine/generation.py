@@ -16,7 +16,7 @@ from predictor.engine.events import End, EngineEvent, EventListener, PictureFini
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """All events of a task in one. `first_token_at` is on the clock of time.monotonic, and the end's where there is no
+    """All events of a text in one. `first_token_at` is on the clock of time.monotonic; that of the end if there was no
     token."""
 
     text: str
@@ -25,47 +25,47 @@ class Completion:
     first_token_at: float = field(compare=False)
 
 
-class _Mailbox:
-    """Events on their way to an event loop. One wake-up carries all that came before it: waking a loop for each row of
-    each step takes longer than many a step."""
+class _EventRelay:
+    """Carries events to an event loop. One wake-up delivers all that have come by then: to wake a loop for each row of
+    each step takes longer than a step of a small model."""
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[asyncio.Queue[EngineEvent | ProblemError], EngineEvent | ProblemError]] = deque()
-        self._called = False
+        self._undelivered: deque[tuple[asyncio.Queue[EngineEvent | ProblemError], EngineEvent | ProblemError]] = deque()
+        self._scheduled = False
 
-    def post(
+    def send(
         self,
         loop: asyncio.AbstractEventLoop,
         queue: asyncio.Queue[EngineEvent | ProblemError],
         event: EngineEvent | ProblemError,
     ) -> None:
-        """From any thread; a RuntimeError when the loop is gone."""
-        self._letters.append((queue, event))
-        if not self._called:
-            self._called = True
+        """From any thread. Raises RuntimeError when the loop is closed."""
+        self._undelivered.append((queue, event))
+        if not self._scheduled:
+            self._scheduled = True
             loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._called = False  # before looking, so that what comes while looking calls again
-        while self._letters:
-            queue, event = self._letters.popleft()
+        self._scheduled = False  # before the loop, so that an event that comes during it schedules another delivery
+        while self._undelivered:
+            queue, event = self._undelivered.popleft()
             queue.put_nowait(event)
 
 
-_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+_relays: WeakKeyDictionary[asyncio.AbstractEventLoop, _EventRelay] = WeakKeyDictionary()
 
 
 class Generation:
-    """One accepted task: iterate over its events, `close` it to free its slot at the next token or step. It has as many
-    ends as `parts`.
+    """One accepted task. Iterate over its events; `close` it to free its slot at the next token or step.
 
-    The engine publishes from any thread; the server iterates on the event loop it was made on.
+    It has one end for each of its `parts`: a text is one part, and so is each picture. The engine publishes from any
+    thread; the server iterates on the event loop that it was made on.
     """
 
     def __init__(self, parts: int = 1) -> None:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
-        self._mailbox = _mailboxes.setdefault(self._loop, _Mailbox())
+        self._relay = _relays.setdefault(self._loop, _EventRelay())
         self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
         self._closed = threading.Event()
 
@@ -74,18 +74,18 @@ class Generation:
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Nobody wants the rest. May be called more than once, and after the end."""
+        """The rest is not wanted. May be called more than once, and after the end."""
         self._closed.set()
 
     def publish(self, event: EngineEvent | ProblemError) -> None:
         try:
-            self._mailbox.post(self._loop, self._events, event)
-        except RuntimeError:  # the loop is gone, and with it everybody who could listen
+            self._relay.send(self._loop, self._events, event)
+        except RuntimeError:  # the loop is closed, and with it every client
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
-        """Of a text: Started, any number of Tokens, TextFinished. Of pictures: Started, Progress, Preview and
-        PictureFinished of each. Raises a ProblemError in the place of any of them."""
+        """A text: Started, any number of Tokens, TextFinished. Pictures: Started, Progress, Preview and
+        PictureFinished of each. Raises the ProblemError that a part ends with."""
         left = self._parts
         while left:
             event = await self._events.get()
@@ -94,15 +94,16 @@ class Generation:
             yield event
             left -= isinstance(event, End)
 
-    async def complete(self, watch: EventListener | None = None) -> Completion:
-        """Wait for the end; giving up waiting closes the generation. `watch` is told every event."""
+    async def complete(self, listener: EventListener | None = None) -> Completion:
+        """Wait for the end of a text; cancelling the wait closes the generation. `listener` is called with each
+        event."""
         queue_s = 0.0
         pieces: list[str] = []
         first_token_at: float | None = None
         try:
             async for event in self:
-                if watch is not None:
-                    watch(event)
+                if listener is not None:
+                    listener(event)
                 match event:
                     case Started():
                         queue_s = event.queue_s
@@ -115,19 +116,19 @@ class Generation:
             self.close()
         raise AssertionError("a generation ends with TextFinished or raises")
 
-    async def pictures(self, watch: EventListener | None = None) -> tuple[list[PictureFinished], float]:
-        """Wait for all pictures, and for how long the last of them was queued; giving up waiting closes the
-        generation. `watch` is told every event."""
+    async def pictures(self, listener: EventListener | None = None) -> tuple[list[PictureFinished], float]:
+        """All pictures by number, and the seconds that the last of them was queued; cancelling the wait closes the
+        generation. `listener` is called with each event."""
         queue_s = 0.0
-        painted: list[PictureFinished] = []
+        pictures: list[PictureFinished] = []
         try:
             async for event in self:
-                if watch is not None:
-                    watch(event)
+                if listener is not None:
+                    listener(event)
                 if isinstance(event, Started):
                     queue_s = max(queue_s, event.queue_s)
                 elif isinstance(event, PictureFinished):
-                    painted.append(event)
+                    pictures.append(event)
         finally:
             self.close()
-        return sorted(painted, key=lambda one: one.picture), queue_s
+        return sorted(pictures, key=lambda each: each.picture), queue_s

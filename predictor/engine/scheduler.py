@@ -1,282 +1,280 @@
-"""The engine thread: takes jobs from admission into the batch, steps it, and lives through what goes wrong."""
+"""The engine thread: moves tasks from admission into the batch, steps it, and survives what goes wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.engine.admission import Admission, ScheduledTask, too_late
+from predictor.engine.admission import Admission
+from predictor.engine.batch import Batch, Row, RowOutput
 from predictor.engine.events import End, PictureFinished, Started
+from predictor.engine.memory_pressure import MemoryPressure, is_out_of_memory
+from predictor.engine.scheduled_task import ScheduledTask, too_late
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 120.0
-"""A step that takes longer than this is taken for a stuck device."""
-
-RECOVERY_STEPS = 64
-"""Steps without running out of memory after which one more row is tried again."""
-
-STRAIN_EVENTS = 3
-STRAIN_SECONDS = 10.0
-"""Running out of memory STRAIN_EVENTS times within this lowers the capacity, and readiness for as long."""
+"""A step that takes longer than this counts as a stuck device."""
 
 FAILURES = 3
-"""Failed steps in a row, each with a single row, after which only a restart can help."""
+"""Failed steps in a row, each with a single row, after which only a restart helps."""
 
 
-class Row(Protocol):
-    """A text or a picture in the batch; `so_far` says in words how far it has come."""
+@dataclass(frozen=True, slots=True)
+class SchedulerSnapshot:
+    """The scheduler at one moment.
 
-    @property
-    def so_far(self) -> str: ...
+    `slots` are those that memory was found to hold, `usable_slots` those that may be filled at present. `displaced` of
+    the tasks have left the batch after a failure and join it again. `idle`: the thread waits for a task.
+    """
 
-
-class Batch(Protocol):
-    """What is computed together. A step that raises may be tried again, with fewer rows."""
-
-    capacity: int
-
-    def __len__(self) -> int: ...
-
-    @property
-    def computing(self) -> Sequence[Row]:
-        """The rows that the last step has brought forward."""
-
-    def join(self, row: Any) -> None: ...
-
-    def remove(self, row: Any) -> None: ...
-
-    def step(self) -> Sequence[Row]:
-        """Compute; the rows that are done by it."""
-
-    def economize(self) -> bool:
-        """Need less memory from now on, at the cost of speed; whether that was possible."""
-
-
-class RowOutput(Protocol):
-    """Tells the client of one row how it goes on."""
-
-    def finish(self) -> End: ...
+    tasks: tuple[ScheduledTask, ...]
+    displaced: int
+    slots: int
+    usable_slots: int
+    idle: bool
 
 
 class Scheduler:
-    """One thread and one batch. `begin` turns a job into a row and its author."""
+    """One thread that steps one batch. `make_row` turns a task that got a slot into its row and the row's output."""
 
-    def __init__(self, batch: Batch, admission: Admission, begin: Callable[[Any], tuple[Row, RowOutput]]) -> None:
-        self.capacity = batch.capacity
-        self.allowed = batch.capacity  # rows at present: less than the capacity after running out of memory
+    def __init__(self, batch: Batch, admission: Admission, make_row: Callable[[Any], tuple[Row, RowOutput]]) -> None:
         self._batch = batch
         self._admission = admission
-        self._begin = begin
-        self._served: dict[Row, tuple[ScheduledTask, RowOutput]] = {}
-        self._displaced: list[Row] = []  # taken out of the batch by a failure; first to join again
-        self._good_steps = 0
+        self._make_row = make_row
+        self._memory = MemoryPressure(batch.slots)
+        self._running: dict[Row, tuple[ScheduledTask, RowOutput]] = {}
+        self._displaced: list[Row] = []
         self._failures = 0
-        self._out_of_memory: list[float] = []
-        self._strained_until = 0.0
-        self._beat_at: float | None = None  # when the running batch last moved; None while there is none
+        self._step_begun_at: float | None = None  # None while the thread waits for a task
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         admission = self._admission
-        metrics.show(running=lambda: admission.served, waiting=lambda: admission.waiting, slots=lambda: admission.slots)
+        metrics.show(
+            running=lambda: admission.running, waiting=lambda: admission.waiting, slots=lambda: admission.slots
+        )
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        beat_at = self._beat_at
-        stalled = beat_at is not None and time.monotonic() - beat_at > STALL_SECONDS
+        """Whether the thread runs and its step is not stuck."""
+        begun_at = self._step_begun_at
+        stalled = begun_at is not None and time.monotonic() - begun_at > STALL_SECONDS
         return self._thread.is_alive() and not stalled
 
     @property
     def strained(self) -> bool:
         """Whether memory ran out again and again a moment ago."""
-        return time.monotonic() < self._strained_until
+        return self._memory.strained
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """From any thread."""
+        return SchedulerSnapshot(
+            tasks=tuple(task for task, _ in tuple(self._running.values())),
+            displaced=len(self._displaced),
+            slots=self._memory.slots,
+            usable_slots=self._memory.usable_slots,
+            idle=self._step_begun_at is None,
+        )
 
     def close(self, problem: ProblemError) -> None:
-        """Stop at the next token; what waits and what runs ends with `problem`."""
+        """Stop after the current step; all tasks, running and waiting, end with `problem`."""
         self._closing = True
-        for job in self._admission.close(problem):
-            job.generation.publish(problem)
+        for task in self._admission.close(problem):
+            task.generation.publish(problem)
+
+    def join(self, seconds: float) -> bool:
+        """After `close`: wait for the thread to end. Whether it has, or was never started."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         problem = ProblemError(problems.UNAVAILABLE, "The engine has died; only a restart helps.")
         try:
             while not self._closing:
-                self._turn()
+                self._advance()
             problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         except BaseException:
             log.critical("the engine died", exc_info=True)
         finally:
-            for job in self._admission.close(problem):
-                job.generation.publish(problem)
-            for job, _ in self._served.values():  # and the batch is left alone: a broken device raises at any touch
-                self._admission.done(job, well=False)
-                job.generation.publish(problem)
-            self._served.clear()
+            for task in self._admission.close(problem):
+                task.generation.publish(problem)
+            for task, _ in self._running.values():
+                self._admission.release(task, completed=False)
+                task.generation.publish(problem)
+            self._running.clear()
+            with contextlib.suppress(Exception):  # a broken device raises at any touch
+                self._batch.close()
 
-    def _turn(self) -> None:
+    def _advance(self) -> None:
         """Let rows leave, let rows join, step once."""
-        self._admission.sweep()
-        for row, (job, _) in list(self._served.items()):
-            if job.generation.closed:
+        self._admission.purge()
+        for row, (task, _) in list(self._running.items()):
+            if task.generation.closed:
                 metrics.CANCELLED.labels("running").inc()
                 self._end(row, None)
-            elif job.expired:
-                self._end(row, too_late(job))
+            elif task.expired:
+                self._end(row, too_late(task))
         self._fill()
         if not len(self._batch):
             return
-        self._beat_at = time.monotonic()
+        self._step_begun_at = time.monotonic()
         failure: Exception | None = None
         out_of_memory = False
         try:
-            finished = [(row, self._served[row][1].finish()) for row in self._batch.step()]
+            finished = [(row, self._running[row][1].finish()) for row in self._batch.step()]
         except Exception as error:
-            out_of_memory = _is_out_of_memory(error)
+            out_of_memory = is_out_of_memory(error)
             failure = None if out_of_memory else error
-        # Outside of the handler, and without the exception: it holds frames, and those hold tensors.
+        # Handled outside of `except`, without the exception: it holds frames, and those hold tensors.
         if out_of_memory:
-            self._make_room()
+            self._free_memory()
             return
         if failure is not None:
-            self._fail(failure)
+            self._isolate_failure(failure)
             return
         self._failures = 0
-        self._grow()
+        self._memory.note_good_step()
         metrics.BATCH.observe(len(self._batch.computing))
         self._note_first_steps()
         for row, event in finished:
             self._end(row, event)
 
+    # Rows join and leave
+
     def _fill(self) -> None:
-        while len(self._batch) < self.allowed:
+        was_empty = not len(self._batch)
+        self._join_waiting()
+        if was_empty and self._batch.gather_seconds and 0 < len(self._batch) < self._memory.usable_slots:
+            time.sleep(self._batch.gather_seconds)
+            self._join_waiting()
+
+    def _join_waiting(self) -> None:
+        """Fill the usable slots: rows that were displaced first, then new tasks. An empty batch waits for one."""
+        while len(self._batch) < self._memory.usable_slots:
             if self._displaced:
                 self._batch.join(self._displaced.pop(0))
                 continue
-            idle = not len(self._batch)
-            if idle:
-                self._beat_at = None
-            job = self._admission.take(block=idle)
-            if job is None:
+            empty = not len(self._batch)
+            if empty:
+                self._step_begun_at = None
+            task = self._admission.next_task(block=empty)
+            if task is None:
                 return
             try:
-                row, author = self._begin(job)
+                row, output = self._make_row(task)
             except Exception:
                 log.exception("a request could not be begun")
-                self._admission.done(job, well=False)
-                job.generation.publish(_failed())
+                self._admission.release(task, completed=False)
+                task.generation.publish(_failed())
                 continue
-            self._served[row] = (job, author)
-            metrics.QUEUE.observe(job.taken_at - job.accepted_at)
-            job.generation.publish(Started(job.taken_at - job.accepted_at))
+            self._running[row] = (task, output)
+            metrics.QUEUE.observe(task.queue_s)
+            task.generation.publish(Started(task.queue_s))
             self._batch.join(row)
 
     def _end(self, row: Row, event: End | ProblemError | None) -> None:
-        """Take a row off the stove and tell its client, if there still is one."""
-        job, _ = self._served.pop(row)
+        """Remove a row and publish its end, unless its client has left."""
+        task, _ = self._running.pop(row)
         if isinstance(event, End):
-            _observe(job, event)
-        # The place is free before the client knows, who may come back at once; and it knows whatever the device does.
-        self._admission.done(job, well=isinstance(event, End))
+            _observe(task, event)
+        # First the slot is free, because the client may come back at once; then the client is told, whatever the device
+        # does when the row is removed.
+        self._admission.release(task, completed=isinstance(event, End))
         if event is not None:
-            job.generation.publish(event)
+            task.generation.publish(event)
         if row in self._displaced:
             self._displaced.remove(row)
         else:
             self._batch.remove(row)
 
-    def _note_first_steps(self) -> None:
-        now = time.monotonic()
-        for row in self._batch.computing:
-            job, _ = self._served[row]
-            if job.first_step_at is None:
-                job.first_step_at = now
-                metrics.FIRST_TOKEN.observe(now - job.accepted_at)
-
-    def _fail(self, failure: Exception) -> None:
-        """A step failed, nobody knows why: the rows are tried one by one, and the one that fails alone is told so."""
-        inside = self._inside()
-        log.error("a step failed with %d running", len(inside), exc_info=failure)
-        self._good_steps = 0
-        if len(inside) > 1:
-            for row in inside:
-                self._set_aside(row)
-            self.allowed = 1
-            return
-        self._failures += 1
-        self._end(inside[0], _failed())
-        if self._failures >= FAILURES:
-            raise failure
-        self.allowed = self.capacity  # it was this one: the others get their places back
-
-    def _inside(self) -> list[Row]:
-        """The rows in the batch, those that were taken first in front."""
-        return [row for row in self._served if row not in self._displaced]
-
-    def _set_aside(self, row: Row) -> None:
-        """Out of the batch, to join it again before anybody else."""
+    def _displace(self, row: Row) -> None:
+        """Take a row out of the batch; it joins again before any new one."""
         self._batch.remove(row)
         self._displaced.append(row)
 
-    def _make_room(self) -> None:
-        """Out of memory: the youngest row leaves and joins again later; a lone one cannot be helped."""
-        self._good_steps = 0
+    def _rows_in_batch(self) -> list[Row]:
+        """Oldest first."""
+        return [row for row in self._running if row not in self._displaced]
+
+    def _note_first_steps(self) -> None:
+        now = time.monotonic()
+        for row in self._batch.computing:
+            task, _ = self._running[row]
+            if task.first_step_at is None:
+                task.first_step_at = now
+                metrics.FIRST_TOKEN.observe(now - task.accepted_at)
+
+    # What goes wrong
+
+    def _isolate_failure(self, failure: Exception) -> None:
+        """A step failed for an unknown reason: run the rows one at a time, and end the one that fails alone."""
+        rows = self._rows_in_batch()
+        log.error("a step failed with %d running", len(rows), exc_info=failure)
+        if len(rows) > 1:
+            for row in rows:
+                self._displace(row)
+            self._memory.restrict(1)
+            return
+        self._failures += 1
+        self._end(rows[0], _failed())
+        if self._failures >= FAILURES:
+            raise failure
+        self._memory.restrict(self._memory.slots)
+
+    def _free_memory(self) -> None:
+        """Out of memory: displace the youngest row. One that is alone needs a batch that uses less, or ends."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        now = time.monotonic()
-        self._out_of_memory = [at for at in self._out_of_memory if now - at < STRAIN_SECONDS] + [now]
+        self._memory.note_out_of_memory()
         metrics.OUT_OF_MEMORY.inc()
-        rows = len(self._batch)
-        youngest = max(self._inside(), key=lambda row: self._served[row][0].taken_at)
-        log.warning("out of memory with %d running; the youngest: %s so far", rows, youngest.so_far)
-        if rows == 1:
-            if self._batch.economize():
-                log.warning("the batch makes do with less memory from now on")
-                return
-            detail = f"The device has no memory for this request, even alone: {youngest.so_far} so far."
-            self._end(youngest, ProblemError(problems.OUT_OF_MEMORY, detail))
-            self._set_capacity(self._batch.capacity)  # it was this one all along: the others get their places back
+        count = len(self._batch)
+        youngest = max(self._rows_in_batch(), key=lambda row: self._running[row][0].started_at)
+        log.warning("out of memory with %d running; the youngest: %s so far", count, youngest.so_far)
+        if count == 1:
+            self._help_lone_row(youngest)
             return
-        self._set_aside(youngest)
-        self.allowed = rows - 1
-        if len(self._out_of_memory) >= STRAIN_EVENTS:
-            self._set_capacity(self.allowed)
-            self._strained_until = now + STRAIN_SECONDS
-            log.error("out of memory again and again: the capacity is lowered to %d", self.capacity)
+        self._displace(youngest)
+        self._memory.restrict(count - 1)
+        if self._memory.lower_slots():
+            self._admission.slots = self._memory.slots
+            log.error("out of memory again and again: the capacity is lowered to %d", self._memory.slots)
 
-    def _set_capacity(self, rows: int) -> None:
-        self.capacity = self.allowed = self._admission.slots = rows
-
-    def _grow(self) -> None:
-        """After a while without trouble, try one row more than memory had for."""
-        self._good_steps += 1
-        if self._good_steps >= RECOVERY_STEPS and self.allowed < self.capacity:
-            self._good_steps = 0
-            self.allowed += 1
+    def _help_lone_row(self, row: Row) -> None:
+        if self._batch.reduce_memory():
+            log.warning("the batch makes do with less memory from now on")
+            return
+        detail = f"The device has no memory for this request, even alone: {row.so_far} so far."
+        self._end(row, ProblemError(problems.OUT_OF_MEMORY, detail))
+        self._memory.reset(self._batch.slots)  # this row was the cause, so the others get their slots back
+        self._admission.slots = self._batch.slots
 
 
-def _observe(job: ScheduledTask, end: End) -> None:
+def _observe(task: ScheduledTask, end: End) -> None:
     """Count a text or a picture that ended well."""
     now = time.monotonic()
-    metrics.WHOLE.observe(now - job.accepted_at)
+    metrics.WHOLE.observe(now - task.accepted_at)
     if isinstance(end, PictureFinished):
         metrics.STEPS.inc(end.steps)
         metrics.FINISHED.labels("stop").inc()
         return
-    if job.first_step_at is not None and end.completion_tokens > 1:
-        metrics.PER_TOKEN.observe((now - job.first_step_at) / (end.completion_tokens - 1))
+    if task.first_step_at is not None and end.completion_tokens > 1:
+        metrics.PER_TOKEN.observe((now - task.first_step_at) / (end.completion_tokens - 1))
     metrics.PROMPT_TOKENS.inc(end.prompt_tokens)
     metrics.GENERATION_TOKENS.inc(end.completion_tokens)
     metrics.FINISHED.labels(end.finish_reason).inc()
@@ -284,13 +282,3 @@ def _observe(job: ScheduledTask, end: End) -> None:
 
 def _failed() -> ProblemError:
     return ProblemError(problems.INTERNAL, "The model failed on this request; the server's log says why.")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATOR_WORDS)
-
-
-_ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""How torch's CPU allocator and CUDA's libraries say it, in a plain RuntimeError."""

@@ -1,4 +1,4 @@
-"""How many slots fit into a memory: a number that is computed, not guessed."""
+"""How many slots fit into a memory, computed from what each costs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from predictor.errors import ModelError
 
 PROCESS_BYTES = 768 * 2**20
-"""What Python, torch, transformers and kserve take on a CPU before any model (measured: 620 MiB of resident memory)."""
+"""What Python, torch, transformers and kserve take on a CPU before any model (620 MiB of resident memory measured)."""
 
 MARGIN = 0.1
-"""Part of the memory that is left alone: allocators fragment, and other processes grow."""
+"""Share of the memory that stays free: allocators fragment, and other processes grow."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes. `slot` is one slot's share, `once` what any number of slots shares besides the weights."""
+    """Bytes: of the weights, of what all slots share besides (`once`), and of each slot."""
 
     weights: int
     once: int
@@ -32,7 +32,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What fits: so many slots `of` what each holds."""
+    """So many slots fit into `memory` bytes. `of` says what a slot holds, as in "8192 tokens"."""
 
     slots: int
     of: str
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(cost: Cost, of: str, max_concurrency: int, memory: int, advice: str = "give it more") -> Plan:
-    """At most `max_concurrency` slots in `memory` bytes; a ModelError with `advice` when not even one fits."""
+    """At most `max_concurrency` slots in `memory` bytes. Raises ModelError with `advice` when not even one fits."""
     slots = min(max_concurrency, cost.slots_in(memory))
     if slots < 1:
         raise ModelError(

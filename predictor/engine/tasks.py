@@ -17,9 +17,9 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class TextTask:
-    """What to write: a conversation goes through the model's chat template, a plain string goes in as it is.
+    """A text to write. A conversation goes through the model's chat template, a plain string as it is.
 
-    `seconds` is how long the client is going to wait; None is for ever.
+    `seconds` is how long the client waits for the end; None is without a limit.
     """
 
     prompt: str | tuple[Message, ...]
@@ -29,7 +29,7 @@ class TextTask:
 
 @dataclass(frozen=True, slots=True)
 class PictureTask:
-    """What to paint. `previews` of each picture are wanted on the way; `seconds` as for a text."""
+    """Pictures to paint, with so many `previews` of each on the way. `seconds` as for a text."""
 
     prompt: str
     painting: Painting

@@ -21,7 +21,8 @@ from predictor.events.deduplication import Deduplicator
 from predictor.events.generation import EventGeneration
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
-from predictor.protocols.generation_model import GenerationModel, all_of
+from predictor.protocols.fan_out import all_of
+from predictor.protocols.generation_model import GenerationModel
 from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event
 

@@ -1,4 +1,4 @@
-"""How many pictures fit, and how many are worth computing at once; both measured on the pipeline itself."""
+"""How many pictures fit into memory, and how many are worth computing at once; both measured on the pipeline."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.pipeline import Pipeline
 
 GAIN = 1.1
-"""Twice as many pictures in a forward must bring so much more pictures a second, else they only wait for each other."""
+"""Twice as many pictures in a forward must make so many times more of them a second, or they only delay each other."""
 
 LEAST_PIXEL_BYTES = 256
-"""What a pixel of a picture in the making takes at least: an allocator may have had all of it in reserve."""
+"""Least memory of a pixel in work: an allocator may have had all that was measured in reserve."""
 
 SEARCH_SECONDS = 10.0
-"""After this long no more pictures at once are tried, where something else has the machine: readiness waits for it."""
+"""The search for more pictures at once ends after this: readiness waits for it, and a busy machine is slow."""
 
 STEPS = 3
-"""Denoising steps that are measured; the shortest counts."""
+"""Denoising steps that are timed; the shortest counts."""
 
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) -> Plan:
-    """How many slots to serve `pipeline` with, at most `max_concurrency`; a ModelError when not even one fits."""
+    """Slots for pictures of the default size, at most `max_concurrency`; `memory` is in bytes.
+
+    Raises ModelError when not even one fits.
+    """
     width, height = pipeline.size
     deadline = time.monotonic() + SEARCH_SECONDS
-    alone = _measure(pipeline, 1)  # and all that a first run does for all that follow
+    alone = _measure(pipeline, 1)  # includes what only a first run does
     try:
         together = _measure(pipeline, 2)
-    except torch.OutOfMemoryError:  # one fits, as has been seen, and no more
+    except torch.OutOfMemoryError:  # one fits, as was just seen, and no more
         together = Measure(2, 2 * alone.peak_bytes, math.inf)
     cost = Cost(
         weights=pipeline.weight_bytes,
@@ -50,12 +53,12 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
 
 
 def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float, most: int) -> int:
-    """The number of pictures past which computing more at once makes no more of them a second. Only forwards are timed,
-    for that is all that is computed together."""
+    """The number of pictures beyond which more at once make no more of them a second. Only forwards are timed, because
+    nothing else is computed together."""
     knee = slower.rows
     with contextlib.suppress(torch.OutOfMemoryError):
         while faster.rows <= most:
-            if not faster.pays(slower):  # something else may just have taken the machine: measured once more
+            if not faster.pays(slower):  # measured again: something else may have used the machine just then
                 if time.monotonic() >= deadline:
                     break
                 slower = slower.best(_time(pipeline, slower.rows))
@@ -73,14 +76,14 @@ def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float,
 
 @dataclass(frozen=True)
 class Measure:
-    """`rows` pictures at once: bytes at the peak beyond what was there before, and seconds of a forward."""
+    """`rows` pictures at once: bytes at the peak more than before, and seconds of one forward."""
 
     rows: int
     peak_bytes: int
     forward_seconds: float
 
     def pays(self, fewer: Measure) -> bool:
-        """Whether so many at once bring more denoising steps a second, of all of them together, than fewer do."""
+        """Whether all together make more denoising steps a second than fewer do."""
         return self.rows / self.forward_seconds >= GAIN * fewer.rows / fewer.forward_seconds
 
     def best(self, forward_seconds: float) -> Measure:
@@ -88,7 +91,7 @@ class Measure:
 
 
 def _measure(pipeline: Pipeline, rows: int) -> Measure:
-    """Of whole pictures."""
+    """Make `rows` whole pictures at once."""
     before = _reset_peak(pipeline.device)
     seconds = []
     with _started(pipeline, rows, STEPS) as batch:
@@ -98,7 +101,7 @@ def _measure(pipeline: Pipeline, rows: int) -> Measure:
 
 
 def _time(pipeline: Pipeline, rows: int) -> float:
-    """Seconds of a forward, of pictures that are left unfinished: decoding them takes longer than these few steps."""
+    """Seconds of a forward of `rows` pictures. They stay unfinished: decoding takes longer than these few steps."""
     seconds = []
     with _started(pipeline, rows, STEPS + 1) as batch:
         for _ in range(STEPS):
@@ -110,9 +113,9 @@ def _time(pipeline: Pipeline, rows: int) -> float:
 @contextlib.contextmanager
 def _started(pipeline: Pipeline, rows: int, steps: int) -> Iterator[PictureBatch]:
     batch = PictureBatch(pipeline, rows)
-    recipe = replace(pipeline.recipe("a", seed=0), steps=steps)
+    parameters = replace(pipeline.parameters("a", seed=0), steps=steps)
     for _ in range(rows):
-        batch.join(PictureRow(recipe, lambda _step, _latents: None))
+        batch.join(PictureRow(parameters, lambda _step, _latents: None))
     try:
         yield batch
     finally:
@@ -120,22 +123,24 @@ def _started(pipeline: Pipeline, rows: int, steps: int) -> Iterator[PictureBatch
 
 
 def _reset_peak(device: torch.device) -> int:
-    """Bytes in use now, from where on the peak is taken."""
+    """Begin a new peak; the bytes in use now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
-    with contextlib.suppress(OSError):  # without, the peak is that of the whole life
+    with contextlib.suppress(OSError):  # without it, the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): the high-water mark begins anew
     return _status("VmRSS")
 
 
 def _peak(device: torch.device) -> int:
+    """Most bytes in use since _reset_peak."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return _status("VmHWM")
 
 
 def _status(name: str) -> int:
+    """Bytes of an entry of /proc/self/status; 0 where there is none."""
     try:
         found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:

@@ -1,17 +1,12 @@
-"""A diffusers text-to-image pipeline on its device: what it takes, and one run of it."""
+"""A text-to-image pipeline of diffusers: which parameters it takes, and one run of it."""
 
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
-import json
-import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,39 +15,25 @@ from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, field_problem, invalid_field
 from predictor.errors import ModelError
-from predictor.loading.lean_imports import lean_imports
-from predictor.loading.weights import placement
+from predictor.pictures.parameters import DiffusionParameters
 
-log = logging.getLogger(__name__)
-
-_DEFAULTS_FILE = "generation_config.json"
-"""Beside model_index.json: num_inference_steps and guidance_scale, where the pipeline's own are not the model's."""
-
-_PARAMETERS = {"negative_prompt": "negative_prompt", "guidance": "guidance_scale", "steps": "num_inference_steps"}
+_PARAMETER_NAMES = {"negative_prompt": "negative_prompt", "guidance": "guidance_scale", "steps": "num_inference_steps"}
 """Fields of a request that not every pipeline takes, and what diffusers calls them."""
 
 
-@dataclass(frozen=True)
-class DiffusionParameters:
-    """Everything that decides how one picture looks. `seed` is the picture's own."""
-
-    prompt: str
-    width: int
-    height: int
-    steps: int
-    seed: int
-    guidance: float | None = None
-    negative_prompt: str | None = None
-
-
 class Pipeline:
-    """`size`, the default width and height, has the most pixels that are served; sides are multiples of `multiple`."""
+    """`size` is the default width and height, and the most pixels that are served; sides are multiples of `multiple`.
+
+    `defaults` are those of the model, where the pipeline's own are not. Raises ModelError for a pipeline that cannot be
+    served.
+    """
 
     def __init__(self, pipe: Any, defaults: dict[str, Any]) -> None:
         self.pipe = pipe
+        self._offloads_models = False
         self.name = type(pipe).__name__
         parameters = inspect.signature(pipe.__call__).parameters
-        self._takes = {field for field, name in _PARAMETERS.items() if name in parameters}
+        self._takes = {field for field, name in _PARAMETER_NAMES.items() if name in parameters}
         if not {"prompt", "width", "height"} <= parameters.keys() or any(
             name in parameters and parameters[name].default is inspect.Parameter.empty for name in ("image", "image_1")
         ):
@@ -62,14 +43,14 @@ class Pipeline:
         self.denoiser: torch.nn.Module = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
         if self.denoiser is None:
             raise ModelError(f"{self.name} has neither a unet nor a transformer")
-        # What a pipeline takes in order to leave it lying is not taken.
+        # Parameters that a pipeline has and then ignores.
         if "true_cfg_scale" in parameters and (parameters["true_cfg_scale"].default or 1) <= 1:
             self._takes.discard("negative_prompt")
         if getattr(self.denoiser.config, "guidance_embeds", None) is False:
             self._takes.discard("guidance")
         processor = getattr(pipe, "image_processor", None)
         scale = int(getattr(pipe, "vae_scale_factor", 8))
-        # Some pipelines round to these, some refuse the rest, most refuse what is no multiple of 8.
+        # Some pipelines round to a multiple of these, some refuse other sizes, and most refuse all but multiples of 8.
         factors = [8, int(processor.config.vae_scale_factor) if processor is not None else scale]
         self.multiple = math.lcm(*factors, scale * int(getattr(pipe, "patch_size", 1)))
         self.size = _default_size(pipe, self.denoiser, scale)
@@ -78,7 +59,7 @@ class Pipeline:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all models of the pipeline."""
+        """Bytes of all models of the pipeline."""
         models = [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
         return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
 
@@ -86,7 +67,7 @@ class Pipeline:
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
-    def recipe(
+    def parameters(
         self,
         prompt: str,
         *,
@@ -96,7 +77,10 @@ class Pipeline:
         guidance: float | None = None,
         negative_prompt: str | None = None,
     ) -> DiffusionParameters:
-        """A request with the defaults filled in; a ProblemError that names fields which this pipeline does not take."""
+        """A request with the defaults filled in; `size` is "WIDTHxHEIGHT".
+
+        Raises a ProblemError that names the fields which this pipeline does not take.
+        """
         asked = {"negative_prompt": negative_prompt, "guidance": guidance, "steps": steps}
         refused = [field for field, value in asked.items() if value is not None and field not in self._takes]
         if refused:
@@ -114,7 +98,7 @@ class Pipeline:
         return DiffusionParameters(prompt, width, height, steps or self.steps, seed, guidance, negative_prompt)
 
     def understood(self, prompt: str) -> list[str] | None:
-        """The words of `prompt` that the model knows; None when its tokenizer reads words in pieces, as most do."""
+        """The words of `prompt` that the model knows. None when its tokenizer splits words into pieces, as most do."""
         tokenizer: Any = getattr(self.pipe, "tokenizer", None)
         if not isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), WordLevel):
             return None
@@ -123,31 +107,31 @@ class Pipeline:
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [prompt[begin:end].strip() for token, (begin, end) in spans if token != unknown and end > begin]
 
-    def run(self, recipe: DiffusionParameters, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
-        """The pipeline from beginning to end; `on_step` gets the number of steps done, out of those that were
-        asked for, and the latents."""
-        # Its own scheduler and its own attributes, for a pipeline keeps the state of a run in both.
+    def run(self, parameters: DiffusionParameters, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
+        """The pipeline from beginning to end. `on_step` takes the number of steps done, of those that were asked for,
+        and the latents as the pipeline keeps them."""
+        # A pipeline keeps the state of a run in its attributes and in its scheduler: each run has its own.
         pipe = copy.copy(self.pipe)
-        # Past diffusers' own setter, which looks whether it is compiled, and imports a compiler for that.
+        # Not by setattr: diffusers' own (0.42) imports a compiler to see whether the value is compiled.
         object.__setattr__(pipe, "scheduler", copy.deepcopy(self.pipe.scheduler))
         extra: dict[str, Any] = {}
-        if recipe.guidance is not None and "guidance" in self._takes:
-            extra["guidance_scale"] = recipe.guidance
-        if recipe.negative_prompt is not None:
-            extra["negative_prompt"] = recipe.negative_prompt
+        if parameters.guidance is not None and "guidance" in self._takes:
+            extra["guidance_scale"] = parameters.guidance
+        if parameters.negative_prompt is not None:
+            extra["negative_prompt"] = parameters.negative_prompt
 
         def step_ended(running: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            # Some schedulers take more steps than they are asked for.
-            taken = max(int(getattr(running, "num_timesteps", None) or recipe.steps), step + 1)
-            on_step((step + 1) * recipe.steps // taken, tensors["latents"])
+            # Some schedulers, such as PNDM, take more steps than they are asked for.
+            taken = max(int(getattr(running, "num_timesteps", None) or parameters.steps), step + 1)
+            on_step((step + 1) * parameters.steps // taken, tensors["latents"])
             return tensors
 
         output = pipe(
-            prompt=recipe.prompt,
-            width=recipe.width,
-            height=recipe.height,
-            num_inference_steps=recipe.steps,
-            generator=torch.Generator("cpu").manual_seed(recipe.seed),
+            prompt=parameters.prompt,
+            width=parameters.width,
+            height=parameters.height,
+            num_inference_steps=parameters.steps,
+            generator=torch.Generator("cpu").manual_seed(parameters.seed),
             callback_on_step_end=step_ended,
             output_type="pil",
             **extra,
@@ -155,83 +139,22 @@ class Pipeline:
         picture: Image.Image = output.images[0]
         return picture
 
-    def economize(self) -> bool:
-        """Trade speed for memory: decode in tiles, then keep on the GPU only what computes. False when there is no more
-        to be had."""
+    def reduce_memory(self) -> bool:
+        """Trade speed for memory: first decode in tiles, then keep on the GPU only the model that computes. False when
+        both are done."""
         vae = getattr(self.pipe, "vae", None)
         if vae is not None and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", True):
             vae.enable_tiling()
             return True
-        if self.device.type == "cuda" and find_spec("accelerate") and not getattr(self.pipe, "_offloads", False):
+        if self.device.type == "cuda" and find_spec("accelerate") and not self._offloads_models:
             self.pipe.enable_model_cpu_offload()
-            self.pipe._offloads = True
+            self._offloads_models = True
             return True
         return False
 
 
-def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
-    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line."""
-    report("importing diffusers")
-    with lean_imports():
-        return _load(source, device, dtype, report)
-
-
-def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logs in (diffusers_logging, transformers_logging):
-        logs.disable_progress_bar()
-        if not log.isEnabledFor(logging.DEBUG):
-            logs.set_verbosity_error()
-            logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
-    report("loading the weights")
-    try:
-        loader: Any = DiffusionPipeline
-        options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-        models = _models(source, loader.load_config(source), {**options, **placement(device)})
-        pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
-        pipe.to(device)
-        pipe.set_progress_bar_config(disable=True)
-        return Pipeline(pipe, _defaults(source))
-    except ModelError as error:
-        raise ModelError(f"cannot load {source}: {error}") from error
-    except Exception as error:
-        log.debug("loading %s failed", source, exc_info=True)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot load {source}: {reason}") from error
-
-
-def _models(source: str, index: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
-    """The models of a pipeline, each by itself: a pipeline does not tell which tensors it had to make up."""
-    models: dict[str, torch.nn.Module] = {}
-    for name, entry in index.items():
-        library, kind = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
-        if library not in ("diffusers", "transformers"):
-            continue
-        made = getattr(importlib.import_module(library), str(kind), None)
-        if isinstance(made, type) and issubclass(made, torch.nn.Module):
-            loader: Any = made
-            models[name], info = loader.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
-            if info["missing_keys"]:
-                missing = sorted(info["missing_keys"])
-                raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
-    return models
-
-
-def _defaults(source: str) -> dict[str, Any]:
-    path = Path(source) / _DEFAULTS_FILE
-    defaults: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return defaults
-
-
 def _default_size(pipe: Any, denoiser: Any, scale: int) -> tuple[int, int]:
-    """Width and height. Pipelines fall back to the same numbers, each in its own way."""
+    """Width and height, as the pipelines themselves compute them."""
     size = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return width * scale, height * scale

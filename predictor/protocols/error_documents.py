@@ -1,7 +1,7 @@
-"""Problem documents in the dialects of the routes.
+"""Problem documents of the routes.
 
-Every error is an RFC 9457 document; under an extension member `error` it also is what clients of the route look for:
-OpenAI's error object, or KServe's error string.
+Every error is an RFC 9457 document. Its extension member `error` is what clients of the route expect: OpenAI's error
+object, or KServe's error string.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ OPENAI_PREFIX = "/openai/v1"
 
 
 def document(path: str, error: ProblemError) -> dict[str, Any]:
+    """The JSON document of an error of the route `path`."""
     problem = error.document
     if not path.startswith(OPENAI_PREFIX):
         return problem | {"error": error.problem.detail}
@@ -46,17 +47,17 @@ def respond(path: str, error: ProblemError) -> Response:
     )
 
 
-async def handle(request: Request, error: Exception) -> Response:
+async def handle(http_request: Request, error: Exception) -> Response:
     """Exception handler for ProblemError, and for KServe's and FastAPI's own errors, which become problems."""
-    return respond(request.url.path, _as_problem(error))
+    return respond(http_request.url.path, _as_problem(error))
 
 
-async def handle_http_exception(request: Request, error: Exception) -> Response:
+async def handle_http_exception(http_request: Request, error: Exception) -> Response:
     """Exception handler for what starlette and FastAPI raise: unknown paths, wrong methods, unreadable V2 bodies."""
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.BAD_REQUEST:
-        return respond(request.url.path, ProblemError(problems.MALFORMED_BODY, str(error.detail)))
-    response = respond(request.url.path, from_http_exception(request, error))
+        return respond(http_request.url.path, ProblemError(problems.MALFORMED_BODY, str(error.detail)))
+    response = respond(http_request.url.path, from_http_exception(http_request, error))
     response.headers.update(error.headers or {})
     return response
 

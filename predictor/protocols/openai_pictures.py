@@ -1,6 +1,6 @@
-"""OpenAI's picture route, streaming and not, with what a diffusion model takes beside it.
+"""OpenAI's picture route, streaming and not, with further fields that diffusion models take.
 
-Fields that OpenAI's own models know and diffusers does not are taken as long as they ask for what is done anyway.
+Fields that diffusers does not know are accepted as long as they ask for what is done anyway.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai_chat import only
-from predictor.protocols.picture_file import encode, finished
+from predictor.protocols.openai_fields import only
+from predictor.protocols.picture_file import encode, encode_finished
 from wire.body import json_body
 from wire.sse import EventStream, frame
 
 PREVIEW_FORMAT: PictureFormat = "jpeg"
 
 
-def _no_choice(value: object) -> object:
-    """OpenAI's "auto" leaves it to the model, as leaving it out does."""
+def _none_if_auto(value: object) -> object:
+    """OpenAI's "auto" leaves the choice to the model, and so does None."""
     return None if value == "auto" else value
 
 
@@ -56,7 +56,7 @@ class ImagesRequest(StrictModel):
     model: str
     prompt: PromptText
     n: PictureCount | None = None
-    size: Annotated[PictureSize | None, BeforeValidator(_no_choice)] = None
+    size: Annotated[PictureSize | None, BeforeValidator(_none_if_auto)] = None
     output_format: PictureFormat | None = None
     stream: bool | None = None
     partial_images: PreviewCount | None = None
@@ -66,7 +66,7 @@ class ImagesRequest(StrictModel):
     guidance: Guidance | None = None
     seed: Seed | None = None
     progress: bool = Field(default=False, description="Whether a stream tells of every denoising step.")
-    # Only what is done anyway
+    # Accepted only where they ask for what is done anyway
     response_format: Annotated[str | None, AfterValidator(only("b64_json"))] = None
     quality: Annotated[str | None, AfterValidator(only("auto"))] = None
     background: Annotated[str | None, AfterValidator(only("auto", "opaque"))] = None
@@ -90,17 +90,17 @@ class ImagesRequest(StrictModel):
 
 
 def images_router(model: GenerationModel) -> APIRouter:
-    """The route for one served model."""
+    """The route of a picture model."""
     router = APIRouter(prefix=error_documents.OPENAI_PREFIX)
 
     @router.post("/images/generations")
-    async def images(request: Request) -> Response:
-        body = await json_body(request, ImagesRequest)
+    async def images(http_request: Request) -> Response:
+        body = await json_body(http_request, ImagesRequest)
         model.check_name(body.model)
-        generation = await model.submit(body.task, request.headers)
+        generation = await model.submit(body.task, http_request.headers)
         documents = _Documents(body)
         if body.stream:
-            frames = _frames(generation, documents, body.progress, request.url.path)
+            frames = _frames(generation, documents, body.progress, http_request.url.path)
             return EventStream(frames, on_close=generation.close)
         return JSONResponse(await documents.whole(generation))
 
@@ -108,20 +108,20 @@ def images_router(model: GenerationModel) -> APIRouter:
 
 
 async def _frames(generation: Generation, documents: _Documents, progress: bool, path: str) -> AsyncGenerator[bytes]:
-    """The stream: previews if wanted, every finished picture, and between them, if wanted, how far it has come."""
-    pace = _Pace()
+    """Previews and steps if asked for, and every finished picture."""
+    progressed = _StreamProgress()
     try:
         async for event in generation:
             match event:
                 case Started() if progress:
                     yield _frame("image_generation.started", {"queue_s": event.queue_s})
-                case Progress() if progress and pace.note(event, documents.count):
-                    yield _frame("image_generation.progress", pace.document)
+                case Progress() if progress and progressed.note(event, documents.count):
+                    yield _frame("image_generation.progress", progressed.document)
                 case Preview():
                     yield _frame("image_generation.partial_image", await documents.preview(event))
                 case PictureFinished():
                     yield _frame("image_generation.completed", await documents.completed(event))
-    except ProblemError as error:  # the status line is out
+    except ProblemError as error:  # too late for a status
         yield _frame("error", error_documents.document(path, error))
 
 
@@ -129,33 +129,33 @@ def _frame(kind: str, document: dict[str, Any]) -> bytes:
     return frame(json.dumps({"type": kind} | document, ensure_ascii=False, separators=(",", ":")), kind)
 
 
-class _Pace:
-    """How far the slowest of the pictures has come, and how long the rest takes at this pace."""
+class _StreamProgress:
+    """The step of the slowest picture, and the seconds until all are done if later steps take as long."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, int] = {}
+        self._steps: dict[int, int] = {}  # done, of each picture
         self._begun: float | None = None
-        self._told = 0
+        self._step = 0
         self.document: dict[str, Any] = {}
 
     def note(self, event: Progress, pictures: int) -> bool:
-        """Take a step in; whether the slowest picture has come on by it."""
+        """Take in a step; whether the slowest picture is further by it."""
         now = time.monotonic()
         self._steps[event.picture] = event.step
         if self._begun is None:
             self._begun = now
         done = min(self._steps.values()) if len(self._steps) == pictures else 0
-        if done <= self._told:
+        if done <= self._step:
             return False
-        self._told = done
-        every = (now - self._begun) / (done - 1) if done > 1 else None  # the first step has begun before it was told
+        self._step = done
+        every = (now - self._begun) / (done - 1) if done > 1 else None  # nobody knows when the first one began
         eta = None if every is None else round(every * (event.of - done), 3)
         self.document = {"step": done, "of": event.of, "eta_s": eta}
         return True
 
 
 class _Documents:
-    """The documents of one request. Files are made on other threads: a large PNG takes a while."""
+    """The answer to one request: a whole document, or events. Other threads encode the files: a large PNG is slow."""
 
     def __init__(self, body: ImagesRequest) -> None:
         self.count = body.n or 1
@@ -165,10 +165,10 @@ class _Documents:
         self._previews: dict[int, int] = {}
 
     async def whole(self, generation: Generation) -> dict[str, Any]:
-        """All pictures in one document; giving up waiting closes the generation."""
-        painted, queue_s = await generation.pictures()
-        data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in painted]
-        [first, *_] = painted
+        """All pictures in one document; cancelling the wait closes the generation."""
+        pictures, queue_s = await generation.pictures()
+        data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in pictures]
+        first = pictures[0]
         return {
             **self._head(first.image, self._format),
             "data": data,
@@ -201,8 +201,8 @@ class _Documents:
             **self._head(event.image, self._format),
         }
 
-    async def _file(self, painted: PictureFinished) -> str:
-        return _base64(await asyncio.to_thread(finished, painted, self._format, self._prompt, self._model))
+    async def _file(self, picture: PictureFinished) -> str:
+        return _base64(await asyncio.to_thread(encode_finished, picture, self._format, self._prompt, self._model))
 
     @staticmethod
     def _head(image: Image.Image, form: PictureFormat) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""Pictures as PNG, JPEG or WebP files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUALITY = 92
 
 
 def encode(picture: Image.Image, form: PictureFormat, notes: dict[str, str] | None = None) -> bytes:
-    """The file's bytes. `notes` go into a PNG's text chunks; the other formats have no place for them."""
+    """The bytes of a file. `notes` go into the text chunks of a PNG; the other formats have none."""
     file = io.BytesIO()
     if form == "png":
         chunks = PngInfo()
@@ -28,8 +28,8 @@ def encode(picture: Image.Image, form: PictureFormat, notes: dict[str, str] | No
     return file.getvalue()
 
 
-def finished(painted: PictureFinished, form: PictureFormat, prompt: str, model: str) -> bytes:
-    """The file of a finished picture; a PNG says what it was made from."""
-    prompt = prompt.replace("\0", "")  # which a text chunk ends with
-    notes = {"prompt": prompt, "model": model, "seed": str(painted.seed), "steps": str(painted.steps)}
-    return encode(painted.image, form, notes)
+def encode_finished(picture: PictureFinished, form: PictureFormat, prompt: str, model: str) -> bytes:
+    """The bytes of a finished picture's file; a PNG says what it was made from."""
+    prompt = prompt.replace("\0", "")  # a NUL would end the text chunk
+    notes = {"prompt": prompt, "model": model, "seed": str(picture.seed), "steps": str(picture.steps)}
+    return encode(picture.image, form, notes)

@@ -35,8 +35,10 @@ from contract.problems import ProblemError
 from predictor.events.subscriber import EventSubscriber
 from predictor.loading import systemd
 from predictor.protocols import error_documents
-from predictor.protocols.generation_model import GenerationModel, TextModel
-from predictor.protocols.openai_text import models_router, text_router
+from predictor.protocols.generation_model import GenerationModel
+from predictor.protocols.kserve_text import TextModel
+from predictor.protocols.openai_models import models_router
+from predictor.protocols.openai_text import text_router
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
 from wire.drain import LAST_SECONDS
@@ -135,7 +137,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         while not (self._leaving.is_set() or self._leave_idle()):  # noqa: ASYNC110  threads and signal handlers set it
             await asyncio.sleep(POLL_SECONDS)
         systemd.tell_leaving()
-        self.model.leave()
+        self.model.drain()
         begun = time.monotonic()
         traffic = self.rest.traffic
         calls = asyncio.create_task(grpc.stop(self.grace_period)) if grpc else None

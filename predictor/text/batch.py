@@ -1,4 +1,4 @@
-"""The running batch: prompts join and finished texts leave between two tokens."""
+"""The running batch of texts: prompts join and finished texts leave between two tokens."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from predictor.text.sampler import RowSampling, sample
 from predictor.text.slot_cache import SlotCache
 
 PREFILL_TOKENS = 512
-"""Most prompt tokens in one forward: the running rows never wait for more than that."""
+"""Most prompt tokens in one forward: running rows never wait for more than that."""
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class TextRow:
     """One text in the batch.
 
-    `tokens` are the prompt and what has been written; the first `cached` of them are in the cache. `write` takes each
-    new token and says whether it was the last.
+    `tokens` are the prompt and the text so far; the first `cached` of them are in the cache. `write` takes each new
+    token and returns whether it was the last.
     """
 
     tokens: list[int]
@@ -36,45 +36,56 @@ class Row:
         return f"{len(self.tokens)} tokens"
 
 
-class Batch:
-    """Up to `capacity` rows of at most `length` tokens, over one SlotCache.
+class TextBatch:
+    """Up to `slots` rows of at most `length` tokens, over one SlotCache.
 
-    A step that raises has changed nothing but cells that the next one overwrites, so rows may be taken out and the step
-    tried again.
+    A step that raises has changed only cells that the next one overwrites, so rows may be removed and the step tried
+    again.
     """
 
-    def __init__(self, model: Any, capacity: int, length: int) -> None:
-        self.capacity = capacity
+    gather_seconds = 0.0
+
+    def __init__(self, model: Any, slots: int, length: int) -> None:
+        self.slots = slots
         self.length = length
-        self.running: list[Row] = []  # in the order of the cache's rows, whole in the cache but for their last token
-        self.joining: deque[Row] = deque()  # the first may be in the cache in part, in the row behind the running ones
+        # In the order of the cache's rows. All of their tokens but the last are in the cache.
+        self.running: list[TextRow] = []
+        # Part of the first one may be in the cache, in the row after the running ones.
+        self.joining: deque[TextRow] = deque()
         self._prefilled_last = False
         self._model = model
         self._device = model.device
         self._eager = model.config._attn_implementation == "eager"
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         config = model.config.get_text_config()
-        self._kinds = set(getattr(config, "layer_types", None) or ())
-        slides = "sliding_attention" in self._kinds if self._kinds else getattr(config, "use_sliding_window", True)
+        self._layer_types = set(getattr(config, "layer_types", None) or ())
+        slides = (
+            "sliding_attention" in self._layer_types
+            if self._layer_types
+            else getattr(config, "use_sliding_window", True)
+        )
         self._window = getattr(config, "sliding_window", None) if slides else None
-        self.cache = SlotCache(config.num_hidden_layers, capacity, length)
+        self.cache = SlotCache(config.num_hidden_layers, slots, length)
 
     def __len__(self) -> int:
         return len(self.running) + len(self.joining)
 
     @property
-    def computing(self) -> list[Row]:
+    def computing(self) -> list[TextRow]:
         return self.running
 
-    def economize(self) -> bool:
+    def reduce_memory(self) -> bool:
         return False
 
-    def join(self, row: Row) -> None:
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def join(self, row: TextRow) -> None:
         row.cached = 0
         self.joining.append(row)
 
-    def remove(self, row: Row) -> None:
-        """Take a row out. The last running row moves into its place, and a half-cached one behind that."""
+    def remove(self, row: TextRow) -> None:
+        """The last running row moves to its place in the cache, and one that is cached in part moves after that."""
         if row in self.joining:
             self.joining.remove(row)
             return
@@ -87,23 +98,23 @@ class Batch:
         if self.joining and self.joining[0].cached:
             self.cache.move(last + 1, last, self.joining[0].cached)
 
-    def step(self) -> list[Row]:
-        """One forward: for prompts that wait, else one token for every running row. The rows that are done by it.
+    def step(self) -> list[TextRow]:
+        """One forward, of prompts that wait or of one token for every running row; the rows that are done by it.
 
-        Prompts and tokens take turns, so that neither holds the other up.
+        Prompts and tokens alternate, so that neither delays the other.
         """
-        prompts_turn = self.joining and not (self.running and self._prefilled_last)
-        touched = self._prefill() if prompts_turn else self._decode()
+        prompts_are_next = self.joining and not (self.running and self._prefilled_last)
+        touched = self._prefill() if prompts_are_next else self._decode()
         return [row for row in touched if row.done]
 
-    def _prefill(self) -> list[Row]:
+    def _prefill(self) -> list[TextRow]:
         self._prefilled_last = True
         rows, start, end = self._next_prompts()
         width = end - start
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         for number, row in enumerate(rows):
             part = row.tokens[start:end]
-            ids[number, : len(part)] = torch.tensor(part)  # shorter ones are padded at their end, which none looks at
+            ids[number, : len(part)] = torch.tensor(part)  # padded at the end, which nothing attends to
         self.cache.expect_prompts(len(self.running), len(rows), start)
         lasts = [min(len(row.tokens), end) - start - 1 for row in rows]
         keep = sorted(set(lasts))
@@ -119,24 +130,24 @@ class Batch:
             self.running.append(row)
         return self._write(rows, tokens)
 
-    def _next_prompts(self) -> tuple[list[Row], int, int]:
-        """Rows to prefill together, and from which position to which: whole prompts, or a part of one long one."""
+    def _next_prompts(self) -> tuple[list[TextRow], int, int]:
+        """Rows to prefill together, and the first position and the end: whole prompts, or a part of a long one."""
         first = self.joining[0]
         if first.cached or len(first.tokens) > PREFILL_TOKENS:
             return [first], first.cached, min(len(first.tokens), first.cached + PREFILL_TOKENS)
-        rows: list[Row] = []
+        rows: list[TextRow] = []
         lengths: set[int] = set()
         for row in self.joining:
             wider = lengths | {len(row.tokens)}
-            places = (len(rows) + 1) * max(wider)
-            logits = (len(rows) + 1) * len(wider)  # every row has them at the last place of each row
-            if rows and (places > PREFILL_TOKENS or logits > self.capacity):
+            positions = (len(rows) + 1) * max(wider)
+            logits = (len(rows) + 1) * len(wider)  # each row has logits at the last position of every row
+            if rows and (positions > PREFILL_TOKENS or logits > self.slots):
                 break
             rows.append(row)
             lengths = wider
         return rows, 0, max(lengths)
 
-    def _decode(self) -> list[Row]:
+    def _decode(self) -> list[TextRow]:
         self._prefilled_last = False
         ids = torch.tensor([[row.tokens[-1]] for row in self.running])
         positions = torch.tensor([row.cached for row in self.running], device=self._device)
@@ -147,7 +158,7 @@ class Batch:
         return self._write(rows, self.choose(rows, logits[:, 0]))
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: list[int]) -> torch.Tensor:
-        """Logits [rows, len(keep), vocabulary] at the places `keep`."""
+        """Logits [rows, len(keep), vocabulary] of token ids [rows, tokens], at the indices `keep` of the tokens."""
         kept = torch.tensor(keep, device=self._device)
         extra = {"logits_to_keep": kept} if self._keeps_logits else {}
         with torch.inference_mode():
@@ -162,33 +173,37 @@ class Batch:
         return logits if self._keeps_logits else logits[:, kept]
 
     def _mask(self, queries: torch.Tensor, length: int) -> Any:
-        """What each query position [rows, queries, 1] may attend to, as [rows, 1, queries, length]."""
+        """Which of `length` keys each query position [rows, queries, 1] may attend to, as [rows, 1, queries, length];
+        for each layer type, if the model has several."""
         keys = torch.arange(length, device=self._device)[None, None]
         full = keys <= queries
         near = full if self._window is None else full & (keys > queries - self._window)
-        if not self._kinds:
-            return self._form(near)
-        return {kind: self._form(near if kind == "sliding_attention" else full) for kind in self._kinds}
+        if not self._layer_types:
+            return self._as_model_mask(near)
+        return {
+            layers: self._as_model_mask(near if layers == "sliding_attention" else full) for layers in self._layer_types
+        }
 
-    def _form(self, mask: torch.Tensor) -> torch.Tensor:
+    def _as_model_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Eager attention adds its mask to the scores; other implementations take booleans."""
         mask = mask[:, None]
         if not self._eager:
             return mask
         dtype = self._model.dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
-    def choose(self, rows: list[Row], logits: torch.Tensor) -> list[int]:
+    def choose(self, rows: list[TextRow], logits: torch.Tensor) -> list[int]:
         """The next token of each row from its logits [rows, vocabulary]."""
         with torch.inference_mode():
             return sample(logits, [row.sampling for row in rows])
 
     @staticmethod
-    def _write(rows: list[Row], tokens: list[int]) -> list[Row]:
-        """The first to change anything; the device is done by now."""
+    def _write(rows: list[TextRow], tokens: list[int]) -> list[TextRow]:
+        """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
         for row, token in zip(rows, tokens, strict=True):
             row.cached = len(row.tokens)
             row.tokens.append(token)
-            row.sampling.took(token)
+            row.sampling.accept(token)
         for row, token in zip(rows, tokens, strict=True):
             row.done = row.write(token)
         return rows

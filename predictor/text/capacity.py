@@ -1,4 +1,4 @@
-"""How many slots fit: a number derived from memory, not guessed.
+"""How many texts fit into the memory of a device.
 
 A slot costs the keys and values of a whole text of the longest allowed length, and what one row adds to a step's
 working memory. The weights and the working memory of one prefill are paid once.
@@ -16,7 +16,7 @@ from predictor.text.batch import PREFILL_TOKENS
 from predictor.text.checkpoint import Checkpoint
 
 ROW_LOGITS = 10
-"""Copies of one row's logits in float32 that a step holds at once: the model's, and in the sampler the picked, scaled,
+"""Copies of one row's logits in float32 that a step holds at once: the model's, and the sampler's picked, scaled,
 sorted and masked ones, ids, probabilities and sums."""
 
 
@@ -24,26 +24,26 @@ def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: in
     """The cost of serving `model` with texts of up to `length` tokens.
 
     Keys and values are counted from a real forward, which knows every architecture better than its config does.
-    `process_bytes` is what the process needs without the model: nothing on a GPU.
+    `process_bytes` is what the process needs without the model; 0 on a GPU.
     """
-    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)  # more would take memory that is not planned yet
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)  # one token: memory for more is not planned yet
     with torch.inference_mode():
         cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
-    # Layers of other kinds keep a state that does not grow, and is small.
+    # Other layer types keep a small state that does not grow.
     layers = [layer for layer in getattr(cache, "layers", ()) if getattr(layer, "keys", None) is not None]
     states = [states for layer in layers for states in (layer.keys, layer.values)]
     per_token = sum(s.shape[1] * s.shape[3] * s.element_size() for s in states)
     config = model.config.get_text_config()
     inner = max(getattr(config, "intermediate_size", 0) or 0, 4 * config.hidden_size)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    # Of a prefill: hidden states, queries, keys, values and the wide layer, each a few times over.
+    # A prefill holds hidden states, queries, keys, values and the wide layer, each a few times.
     once = prefill_tokens * (8 * config.hidden_size + 3 * inner) * 4
     row = ROW_LOGITS * config.vocab_size * 4 + (8 * config.hidden_size + 3 * inner) * 4
     return Cost(weights, once + process_bytes, per_token * length + row)
 
 
 def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:
-    """How many texts of up to `max_length` tokens, or what its context holds, to serve `checkpoint` with."""
+    """Slots for texts of up to `max_length` tokens, or of the model's context if that is shorter; `memory` in bytes."""
     length = min(checkpoint.context, max_length)
     on_cpu = checkpoint.device.type == "cpu"
     cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`context` is the most tokens that the model can attend to."""
+    """A model ready to run on `device`. `context` is the most tokens that it can attend to."""
 
     model: Any
     tokenizer: PreTrainedTokenizerFast
@@ -32,12 +32,15 @@ class Checkpoint:
     context: int
 
     def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
-        """The token ids of a plain text, or of a conversation in the model's chat template; never none."""
+        """The token ids of a plain text, or of a conversation in the model's chat template; at least one.
+
+        Raises a ProblemError when the template refuses the conversation.
+        """
         tokenizer = self.tokenizer
         if isinstance(prompt, str):
             ids = tokenizer(prompt)["input_ids"]
         elif tokenizer.chat_template is None:
-            # A base model knows no roles: it continues what was said.
+            # A base model knows no roles, so it continues the turns as plain text.
             ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
         else:
             from jinja2 import TemplateError
@@ -48,7 +51,7 @@ class Checkpoint:
                 raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
         if ids:
             return list(ids)
-        # Some tokenizers drop every character of a text; a model needs something to begin from.
+        # Some tokenizers drop every character of a text, and a model needs at least one token.
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
 
 
@@ -57,10 +60,10 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
 
-    torch and transformers are imported here and not with the module: the port is open before either is.
+    torch and transformers are imported here and not with the module, because the port is open before that.
     """
     report("importing torch")
-    import torch  # noqa: F401  by far the longest of all imports, and so a phase of its own
+    import torch  # noqa: F401  the longest import by far, so it is a phase of its own
 
     from predictor.loading.lean_imports import lean_imports
 
@@ -78,8 +81,8 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None], l
 
     transformers_logging.disable_progress_bar()
     if not log.isEnabledFor(logging.DEBUG):
-        transformers_logging.set_verbosity_error()  # what is wrong is said below, in one line
-        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # and not at each of its retries
+        transformers_logging.set_verbosity_error()  # errors become one line below
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs each of its retries
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto" and device == "cpu":
@@ -118,7 +121,7 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None], l
 
 
 def _check_weights(info: dict[str, Any]) -> None:
-    """transformers makes up the tensors that it does not find, and would serve noise."""
+    """transformers fills tensors that it does not find with random numbers, which would be served as noise."""
     wrong = {"missing": sorted(info["missing_keys"]), "of the wrong shape": sorted(info["mismatched_keys"])}
     for what, tensors in wrong.items():
         if tensors:

@@ -12,22 +12,25 @@ _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 class IncrementalDetokenizer:
-    """Token ids in, pieces of text out; the pieces joined are what the ids decode to together.
+    """Token ids in, pieces of text out. The pieces joined are what all the ids decode to.
 
-    A character may be spread over several tokens: it is held back until it is whole. One that is still incomplete at
-    the end is left out.
+    A character may span several tokens: it is held back until it is whole, and left out if it never is.
     """
 
-    _LONGEST_HELD = 16  # tokens; no character has that many bytes, so these are none
+    _LONGEST_HELD = 16
+    """Tokens that are held back at most: no character has that many bytes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._begin = self._end = 0  # of the ids that the last piece came from; they decide about a leading space
+        # The ids that the last piece came from. They are decoded again with the next ones, because they decide whether
+        # those begin with a space.
+        self._begin = self._end = 0
 
     def push(self, token: int) -> str:
+        """The text that is whole with this token; it may be empty."""
         self._ids.append(token)
-        text = self._upcoming()
+        text = self._decode_pending()
         held = len(self._ids) - self._end
         if held < self._LONGEST_HELD and (not text or text.endswith(_UNDECODABLE)):
             return ""
@@ -35,9 +38,10 @@ class IncrementalDetokenizer:
         return text
 
     def flush(self) -> str:
-        return self._upcoming().rstrip(_UNDECODABLE)
+        """The text held back, when no token follows."""
+        return self._decode_pending().rstrip(_UNDECODABLE)
 
-    def _upcoming(self) -> str:
+    def _decode_pending(self) -> str:
         before = self._decode(self._ids[self._begin : self._end])
         return self._decode(self._ids[self._begin :])[len(before) :]
 
@@ -47,37 +51,45 @@ class IncrementalDetokenizer:
 
 
 class TextOutput:
-    """Publishes a text while it is written, and knows when it ends."""
+    """Publishes a text while it is written, and decides when it ends: at an `eos` token, a stop sequence or
+    `max_tokens`."""
 
     def __init__(
-        self, generation: Generation, tokenizer: Tokenizer, *, prompt: int, most: int, eos: set[int], stops: list[str]
+        self,
+        generation: Generation,
+        tokenizer: Tokenizer,
+        *,
+        prompt_tokens: int,
+        max_tokens: int,
+        eos: set[int],
+        stops: list[str],
     ) -> None:
-        self._generation = generation
-        self._decoder = IncrementalDetokenizer(tokenizer)
-        self._scanner = StopScanner(stops)
-        self._prompt = prompt
-        self._most = most
+        self.generation = generation
+        self._detokenizer = IncrementalDetokenizer(tokenizer)
+        self._stop_scanner = StopScanner(stops)
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
         self._eos = eos
-        self._ended = False
+        self._eos_seen = False
         self._count = 0
 
     def put(self, token: int) -> bool:
-        """Write one token; whether it was the last."""
+        """Take the next token; whether it is the last."""
         self._count += 1
         if token in self._eos:
-            self._ended = True
+            self._eos_seen = True
         else:
-            self._publish(self._scanner.push(self._decoder.push(token)))
-        return self._ended or self._scanner.stopped or self._count >= self._most
+            self._publish(self._stop_scanner.push(self._detokenizer.push(token)))
+        return self._eos_seen or self._stop_scanner.stopped or self._count >= self._max_tokens
 
     def finish(self) -> TextFinished:
-        """Publish what was held back, and tell how it ended."""
-        if not self._scanner.stopped:
-            self._publish(self._scanner.push(self._decoder.flush()))
-            self._publish(self._scanner.flush())
-        complete = self._ended or self._scanner.stopped
-        return TextFinished("stop" if complete else "length", self._prompt, self._count)
+        """Publish the text held back; the end of the text."""
+        if not self._stop_scanner.stopped:
+            self._publish(self._stop_scanner.push(self._detokenizer.flush()))
+            self._publish(self._stop_scanner.flush())
+        complete = self._eos_seen or self._stop_scanner.stopped
+        return TextFinished("stop" if complete else "length", self._prompt_tokens, self._count)
 
     def _publish(self, text: str) -> None:
         if text:
-            self._generation.publish(Token(text))
+            self.generation.publish(Token(text))

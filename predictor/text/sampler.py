@@ -1,4 +1,10 @@
-"""The next token of every row of a batch, each with its own parameters and its own random numbers."""
+"""The next token of every row of a batch, each with its own parameters and its own random numbers.
+
+There are three cases. A row of temperature 0 is greedy. Any other row samples among its CANDIDATES likeliest tokens
+where those are enough to decide, because sorting a whole vocabulary takes longer than a forward of a small model. Where
+they are not, it samples from the whole vocabulary. Each row decides that for itself: its token must not depend on the
+rows beside it.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +22,9 @@ CANDIDATES = 1024
 class RowSampling:
     """How one row is sampled. `top_k` 0 and `top_p` 1 leave all tokens in; temperature 0 takes the likeliest.
 
-    The random numbers are the row's own and drawn on the CPU, one a token: so a seed gives the same numbers alone, in
-    any batch and on any device. What remains different is the rounding of a kernel that is given another batch size.
-    Nothing here changes until a token is `took`, so a step that fails may be tried again.
+    The random numbers are the row's own, drawn on the CPU, one for each token: a seed gives the same numbers alone, in
+    any batch and on any device. What may still differ is the rounding of a kernel at another batch size.
+    Nothing changes here before `accept`, so a step that fails may be tried again.
     """
 
     temperature: float
@@ -27,14 +33,14 @@ class RowSampling:
     min_p: float
     repetition_penalty: float
     random: random.Random
-    seen: set[int] = field(default_factory=set)  # prompt and text so far, for the repetition penalty
-    draw: float = field(init=False)  # decides on the next token
+    seen: set[int] = field(default_factory=set)  # tokens of prompt and text, for the repetition penalty
+    draw: float = field(init=False)  # in [0, 1): decides on the next token
 
     def __post_init__(self) -> None:
         self.draw = self.random.random()
 
-    def took(self, token: int) -> None:
-        """`token` is written; the next one is decided by a new number."""
+    def accept(self, token: int) -> None:
+        """`token` is part of the text; draw the number for the next one."""
         self.seen.add(token)
         self.draw = self.random.random()
 
@@ -42,53 +48,110 @@ class RowSampling:
 def sample(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
     """One token id for each row of `logits` [rows, vocabulary], which may be changed."""
     logits = logits.float()
-    for row, sampling in enumerate(rows):
-        if sampling.repetition_penalty != 1 and sampling.seen:
-            ids = torch.tensor(sorted(sampling.seen), device=logits.device)
-            known = logits[row, ids]
-            penalty = sampling.repetition_penalty
-            logits[row, ids] = torch.where(known < 0, known * penalty, known / penalty)
-    tokens: list[int | None] = [int(token) for token in logits.argmax(-1).tolist()]
-    random_rows = [number for number, row in enumerate(rows) if row.temperature > 0]
-    # Sorting a whole vocabulary takes longer than many a model. It is done only for rows that may go beyond the
-    # likeliest CANDIDATES tokens, which is for each row to say by itself: its choice must not depend on its neighbours.
-    for candidates in (min(CANDIDATES, logits.shape[1]), logits.shape[1]):
-        if random_rows:
-            drawn = _draw(logits[random_rows], [rows[number] for number in random_rows], candidates)
-            for number, token in zip(random_rows, drawn, strict=True):
-                tokens[number] = token
-            random_rows = [number for number in random_rows if tokens[number] is None]
-    return [token for token in tokens if token is not None]
+    _penalize_repetition(logits, rows)
+    tokens = _greedy(logits)
+    sampling = [number for number, row in enumerate(rows) if row.temperature > 0]
+    if not sampling:
+        return tokens
+    undecided = []
+    for number, token in zip(sampling, _sample_likeliest(logits[sampling], [rows[n] for n in sampling]), strict=True):
+        if token is None:
+            undecided.append(number)
+        else:
+            tokens[number] = token
+    if undecided:
+        drawn = _sample_vocabulary(logits[undecided], [rows[number] for number in undecided])
+        for number, token in zip(undecided, drawn, strict=True):
+            tokens[number] = token
+    return tokens
 
 
-def _draw(logits: torch.Tensor, rows: Sequence[RowSampling], candidates: int) -> list[int | None]:
-    """A token for each row from its likeliest `candidates`; None where those are not enough to decide."""
+def _penalize_repetition(logits: torch.Tensor, rows: Sequence[RowSampling]) -> None:
+    """Make tokens that a row has seen less likely, in place: as transformers' RepetitionPenaltyLogitsProcessor."""
+    for number, row in enumerate(rows):
+        if row.repetition_penalty != 1 and row.seen:
+            ids = torch.tensor(sorted(row.seen), device=logits.device)
+            known = logits[number, ids]
+            penalty = row.repetition_penalty
+            logits[number, ids] = torch.where(known < 0, known * penalty, known / penalty)
 
-    def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=logits.device)[:, None]
 
+def _greedy(logits: torch.Tensor) -> list[int]:
+    return [int(token) for token in logits.argmax(-1).tolist()]
+
+
+def _sample_likeliest(logits: torch.Tensor, rows: Sequence[RowSampling]) -> Sequence[int | None]:
+    """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest; None where they do not decide.
+
+    They decide in two cases. All tokens that top_k, top_p and min_p keep are among them. Or every token is kept, and
+    the row's number falls within their share of the probability.
+    """
     vocabulary = logits.shape[1]
-    scaled = logits / column([row.temperature for row in rows])
+    if vocabulary <= CANDIDATES:
+        return _sample_vocabulary(logits, rows)
+    scaled = logits / _column([row.temperature for row in rows], logits)
+    values, ids = torch.topk(scaled, CANDIDATES)
+    top_k = _top_k(rows, logits)
+    values = _mask_beyond(values, top_k)
+    within_top_k = top_k <= CANDIDATES
+    # The probabilities of the tokens that top_k keeps sum to 1. Those are the candidates, or the whole vocabulary.
+    total = torch.where(within_top_k, values.logsumexp(-1, keepdim=True), scaled.logsumexp(-1, keepdim=True))
+    probabilities = (values - total).exp()
+    dropped = _dropped(probabilities, rows)
+    count = (~dropped).sum(-1, keepdim=True)
+    cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
+    share = cumulative[:, -1:]
+    all_seen = (count < CANDIDATES) | within_top_k
+    target = _column([row.draw for row in rows], logits) * torch.where(all_seen, share, 1.0)
+    keeps_all = _column([float(row.top_p == 1 and row.min_p == 0) for row in rows], logits) > 0
+    decided = all_seen | (keeps_all & (target < share))
+    decided &= within_top_k | (top_k == vocabulary)  # a larger top_k keeps tokens whose sum is not known here
+    tokens = _pick(ids, cumulative, target, count)
+    return [token if known else None for token, known in zip(tokens, decided[:, 0].tolist(), strict=True)]
+
+
+def _sample_vocabulary(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
+    """A token for each row of `logits` [rows, vocabulary], whatever its parameters."""
+    scaled = logits / _column([row.temperature for row in rows], logits)
     # Stable, so that the order of equals does not depend on the size of the batch.
-    in_order = torch.topk(scaled, candidates) if candidates < vocabulary else scaled.sort(descending=True, stable=True)
-    limits = column([float(min(row.top_k, vocabulary) or vocabulary) for row in rows])
-    values = in_order[0].masked_fill(torch.arange(candidates, device=logits.device)[None] >= limits, -torch.inf)
-    whole = scaled.logsumexp(-1, keepdim=True)
-    probabilities = (values - torch.where(limits <= candidates, values.logsumexp(-1, keepdim=True), whole)).exp()
+    values, ids = scaled.sort(descending=True, stable=True)
+    values = _mask_beyond(values, _top_k(rows, logits))
+    probabilities = (values - values.logsumexp(-1, keepdim=True)).exp()
+    dropped = _dropped(probabilities, rows)
+    count = (~dropped).sum(-1, keepdim=True)
+    cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
+    target = _column([row.draw for row in rows], logits) * cumulative[:, -1:]
+    return _pick(ids, cumulative, target, count)
+
+
+def _column(values: list[float], like: torch.Tensor) -> torch.Tensor:
+    """[rows, 1]"""
+    return torch.tensor(values, device=like.device)[:, None]
+
+
+def _top_k(rows: Sequence[RowSampling], logits: torch.Tensor) -> torch.Tensor:
+    """How many tokens top_k keeps of each row, [rows, 1]."""
+    vocabulary = logits.shape[1]
+    return _column([float(min(row.top_k, vocabulary) or vocabulary) for row in rows], logits)
+
+
+def _mask_beyond(values: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
+    """`values` [rows, tokens] in falling order, with minus infinity after the first `top_k`."""
+    return values.masked_fill(torch.arange(values.shape[1], device=values.device)[None] >= top_k, -torch.inf)
+
+
+def _dropped(probabilities: torch.Tensor, rows: Sequence[RowSampling]) -> torch.Tensor:
+    """Which tokens top_p and min_p drop, of `probabilities` [rows, tokens] in falling order. Never the first."""
     before = probabilities.cumsum(-1) - probabilities
-    dropped = (before >= column([row.top_p for row in rows])) | (
-        probabilities < probabilities[:, :1] * column([row.min_p for row in rows])
+    dropped = (before >= _column([row.top_p for row in rows], probabilities)) | (
+        probabilities < probabilities[:, :1] * _column([row.min_p for row in rows], probabilities)
     )
     dropped |= probabilities == 0
     dropped[:, 0] = False
-    kept = (~dropped).sum(-1, keepdim=True)  # they come first, for the probabilities fall
-    cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
-    # All that is kept is in sight, or it is known to be all there is.
-    in_sight = (kept < candidates) | (limits <= candidates)
-    everything = column([float(row.top_p == 1 and row.min_p == 0) for row in rows]) > 0
-    target = column([row.draw for row in rows]) * torch.where(in_sight, cumulative[:, -1:], 1.0)
-    decided = in_sight | (everything & (target < cumulative[:, -1:]))
-    decided &= (limits <= candidates) | (limits == vocabulary)  # else what is sampled from is not known here
-    chosen = (cumulative <= target).sum(-1, keepdim=True).minimum(kept - 1)
-    tokens = in_order[1].gather(1, chosen)[:, 0].tolist()
-    return [int(token) if known else None for token, known in zip(tokens, decided[:, 0].tolist(), strict=True)]
+    return dropped
+
+
+def _pick(ids: torch.Tensor, cumulative: torch.Tensor, target: torch.Tensor, count: torch.Tensor) -> list[int]:
+    """The first of the `count` kept tokens whose `cumulative` probability [rows, tokens] is over `target` [rows, 1]."""
+    chosen = (cumulative <= target).sum(-1, keepdim=True).minimum(count - 1)
+    return [int(token) for token in ids.gather(1, chosen)[:, 0].tolist()]

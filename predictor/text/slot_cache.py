@@ -1,7 +1,7 @@
 """Keys and values of a running batch: one row per slot, allocated once.
 
-Rows of different age sit side by side: each writes its next token at its own position, and attention is masked to what
-the row has written. Joining and leaving copy no other row, and memory is the same at the first request and the last.
+Each row writes its next token at its own position, and attention is masked to what the row has written. A row that
+joins copies no other, one that leaves at most the last two, and memory is the same at the first request and the last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
-    """A cache of `slots` rows of `length` tokens for each of `layers` layers. Say what comes before each forward."""
+    """A cache of `slots` rows of `length` tokens for each of `layers` layers. Before each forward, call
+    `expect_prompts` or `expect_tokens`."""
 
     def __init__(self, layers: int, slots: int, length: int) -> None:
         self.slots = slots
@@ -24,13 +25,13 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
         super().__init__(layers=[_SlotLayer(self._window) for _ in range(layers)])
 
     def expect_prompts(self, first_row: int, rows: int, start: int) -> None:
-        """Next come `rows` prompts from position `start` on, for the rows from `first_row` on."""
+        """The next forward has `rows` prompts from position `start` on, for the rows from `first_row` on."""
         self._window.rows = slice(first_row, first_row + rows)
         self._window.start = start
         self._window.positions = None
 
     def expect_tokens(self, positions: torch.Tensor) -> None:
-        """Next comes one token for each of the first rows, at `positions` of shape [rows]."""
+        """The next forward has one token for each of the first rows, at `positions` [rows]."""
         self._window.rows = torch.arange(len(positions), device=positions.device)
         self._window.positions = positions
         self._window.longest = int(positions.max()) + 1
@@ -44,13 +45,13 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
 
     @property
     def bytes_per_token(self) -> int:
-        """Of one row, in all layers. Known after the first forward."""
+        """Bytes of one token of one row in all layers. Known after the first forward."""
         tensors = [states for layer in self.layers for states in (layer.keys, layer.values)]
         return sum(states.shape[1] * states.shape[3] * states.element_size() for states in tensors)
 
 
 class _Window:
-    """What part of the cache the coming forward reads and writes; shared by all layers."""
+    """What part of the cache the next forward reads and writes; shared by all layers."""
 
     def __init__(self, slots: int, length: int) -> None:
         self.slots = slots
@@ -73,11 +74,11 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
         _, heads, _, size = like.shape
-        # Zeros, because what is masked is still multiplied by zero, and garbage may be not a number.
+        # Zeros: attention multiplies masked values by zero, and uninitialized memory may hold NaN.
         shape = (self._window.slots, heads, self._window.length, size)
         if like.device.type != "cpu":
             return like.new_zeros(shape)
-        # numpy's come from the system, which clears a page when it is used; torch would clear gigabytes at the start.
+        # The system clears numpy's pages when they are first used; torch would clear gigabytes at once.
         cleared = numpy.zeros(math.prod(shape) * like.element_size(), numpy.uint8)
         return torch.from_numpy(cleared).view(like.dtype).view(shape)
 
@@ -109,7 +110,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         return self._window.length
 
     def reset(self) -> None:
-        """Nothing to do: rows are overwritten and masked."""
+        """Nothing to do: old rows are masked, and overwritten."""
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         raise NotImplementedError("slots have no beams")

@@ -1,4 +1,4 @@
-"""One text at a time, for architectures that say something else in a batch than alone."""
+"""One text at a time, for architectures whose texts differ in a batch."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Any
 
 import torch
 
-from predictor.text.batch import Batch, Row
+from predictor.text.batch import TextBatch, TextRow
 
 
-class SoloBatch(Batch):
-    """A batch of one, over whatever state the model itself keeps, stepped the way `generate` does it."""
+class SoloBatch(TextBatch):
+    """A batch of one row, with the state that the model itself keeps, stepped as transformers' `generate` does."""
 
     def __init__(self, model: Any, length: int) -> None:
-        super().__init__(model, capacity=1, length=length)
-        self._state: dict[str, Any] | None = None  # of the text in hand, and None before its first step
+        super().__init__(model, slots=1, length=length)
+        self._state: dict[str, Any] | None = None  # of the running row; None before its first step
 
-    def remove(self, row: Row) -> None:
+    def remove(self, row: TextRow) -> None:
         (self.running if row in self.running else self.joining).remove(row)
         self._state = None
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[TextRow]:
         [row] = self.running or self.joining
         try:
             tokens = self.choose([row], self._advance(row))
         except BaseException:
-            self._state = None  # it may have taken the token in by half: the next step begins from the text again
+            self._state = None  # it may be half updated, so the next step begins from the whole text
             raise
         if self.joining:
             self.running.append(self.joining.popleft())
         return [row for row in self._write([row], tokens) if row.done]
 
-    def _advance(self, row: Row) -> torch.Tensor:
+    def _advance(self, row: TextRow) -> torch.Tensor:
         """Logits [1, vocabulary] of the next token."""
         ids = torch.tensor([row.tokens], device=self._device)
         first = self._state is None

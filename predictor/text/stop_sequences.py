@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Passes text on up to the first stop sequence, which may be spread over pieces and is never passed on.
+    """Passes text on up to the first stop sequence, which may span pieces and is never passed on.
 
-    Text that could still be the beginning of a stop sequence is held back until the next piece decides.
+    Text that may be the beginning of a stop sequence is held back until the next piece decides.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class StopScanner:
         self.stopped = False
 
     def push(self, piece: str) -> str:
-        """The text that is certain by now."""
+        """Take the next piece; the text that cannot be part of a stop sequence any more."""
         text = self._held + piece
         found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
         if found:
@@ -29,11 +29,11 @@ class StopScanner:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """The text held back, once it is certain that nothing follows."""
+        """The text held back, when no piece follows."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
+    """Length of the longest suffix of `text` that is a prefix of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)

@@ -100,11 +100,12 @@ def _encode(checkpoint: Any, number: int) -> list[int]:
 def batched_engine(model: Path, dtype: str, slots: int) -> Iterator[WriteText]:
     """Our engine, without a server."""
     from contract.request import Sampling
+    from predictor.engine.engine_settings import EngineSettings
     from predictor.engine.events import TextFinished, Token
     from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(str(model), dtype=dtype, max_concurrency=slots)
+    engine = TransformersEngine(EngineSettings(model=str(model), dtype=dtype, max_concurrency=slots))
     on_own_thread(lambda: engine.load(lambda _: None))
 
     async def write(number: int, tokens: int) -> WrittenText:

@@ -66,7 +66,7 @@ class _Pipeline:
     def __init__(self, model: Path) -> None:
         from diffusers import DiffusionPipeline
 
-        from predictor.pictures.pipeline import load_pipeline
+        from predictor.pictures.pipeline_loading import load_pipeline
 
         self._settings = load_pipeline(str(model), "auto", "auto", lambda _: None)
         self._pipe: Any = DiffusionPipeline.from_pretrained(model, use_safetensors=True)

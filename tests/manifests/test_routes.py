@@ -19,7 +19,7 @@ from web.app import create_app
 from web.settings import Settings
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.protocols.generation_model import TextModel
+    from predictor.protocols.kserve_text import TextModel
     from predictor.server.model_server import PredictorServer
 
 REQUESTS = {

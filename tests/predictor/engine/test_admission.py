@@ -11,11 +11,13 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.engine.admission import Admission, ScheduledTask, ServiceTime
+from predictor.engine.admission import Admission
 from predictor.engine.generation import Generation
+from predictor.engine.scheduled_task import ScheduledTask
+from predictor.engine.service_time import ServiceTime
 
 
-def job(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> ScheduledTask:
+def task(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> ScheduledTask:
     now = time.monotonic()
     deadline = None if seconds is None else now + seconds
     return ScheduledTask(Generation(), most, deadline, accepted_at=now - waited)
@@ -34,33 +36,33 @@ def refusal(admission: Admission, refused: ScheduledTask) -> ProblemError:
 
 
 async def test_as_many_are_let_in_as_slots_and_places_and_no_more() -> None:
-    admission = Admission(slots=8, depth=32)
+    admission = Admission(slots=8, max_waiting=32)
     for _ in range(40):
-        admission.admit(job())
+        admission.admit(task())
 
     for _ in range(260):
-        problem = refusal(admission, job())
+        problem = refusal(admission, task())
         assert problem.kind is problems.OVERLOADED
         assert int(problem.headers["Retry-After"]) >= 1
-    assert (admission.waiting, admission.served) == (40, 0)
+    assert (admission.waiting, admission.running) == (40, 0)
 
 
 async def test_the_bound_holds_whoever_runs_and_whoever_waits() -> None:
-    admission = Admission(slots=2, depth=1)
+    admission = Admission(slots=2, max_waiting=1)
     for _ in range(3):
-        admission.admit(job())
-    taken = [admission.take(block=False) for _ in range(2)]
+        admission.admit(task())
+    taken = [admission.next_task(block=False) for _ in range(2)]
 
-    assert refusal(admission, job()).kind is problems.OVERLOADED
+    assert refusal(admission, task()).kind is problems.OVERLOADED
     assert taken[0] is not None
-    admission.done(taken[0], well=True)
-    admission.admit(job())
-    assert (admission.waiting, admission.served) == (2, 1)
+    admission.release(taken[0], completed=True)
+    admission.admit(task())
+    assert (admission.waiting, admission.running) == (2, 1)
 
 
 async def test_many_threads_cannot_get_more_in_together() -> None:
-    admission = Admission(slots=3, depth=4)
-    jobs = [job() for _ in range(200)]
+    admission = Admission(slots=3, max_waiting=4)
+    tasks = [task() for _ in range(200)]
     refused: list[ScheduledTask] = []
 
     def admit(some: list[ScheduledTask]) -> None:
@@ -70,7 +72,7 @@ async def test_many_threads_cannot_get_more_in_together() -> None:
             except ProblemError:
                 refused.append(each)
 
-    threads = [threading.Thread(target=admit, args=(jobs[start::8],)) for start in range(8)]
+    threads = [threading.Thread(target=admit, args=(tasks[start::8],)) for start in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -81,124 +83,124 @@ async def test_many_threads_cannot_get_more_in_together() -> None:
 
 
 async def test_the_time_to_come_back_grows_with_the_queue_and_with_what_a_generation_took() -> None:
-    admission = Admission(slots=2, depth=10)
+    admission = Admission(slots=2, max_waiting=10)
     assert admission.retry_after == 0
     for _ in range(8):
-        admission.admit(job())
+        admission.admit(task())
 
     before = admission.retry_after
-    first = admission.take(block=False)
+    first = admission.next_task(block=False)
     assert first is not None
-    first.taken_at = time.monotonic() - 6
-    admission.done(first, well=True)
+    first.started_at = time.monotonic() - 6
+    admission.release(first, completed=True)
 
     assert before == pytest.approx(3.5 * 1.0)
     assert admission.retry_after == pytest.approx(3 * 6.0, rel=0.1)
 
 
-def test_the_pace_is_learned_at_once_and_then_smoothed() -> None:
-    pace = ServiceTime()
-    pace.learn(10)
-    assert pace.generation_s == 10
-    pace.learn(20)
-    assert pace.generation_s == pytest.approx(12)
+def test_the_service_time_is_learned_at_once_and_then_smoothed() -> None:
+    service_time = ServiceTime()
+    service_time.learn(10)
+    assert service_time.generation_s == 10
+    service_time.learn(20)
+    assert service_time.generation_s == pytest.approx(12)
 
 
 async def test_a_generation_that_was_cut_short_teaches_nothing() -> None:
-    admission = Admission(slots=1, depth=1)
-    admission.admit(job())
-    cut = admission.take(block=False)
+    admission = Admission(slots=1, max_waiting=1)
+    admission.admit(task())
+    cut = admission.next_task(block=False)
     assert cut is not None
-    cut.taken_at = time.monotonic() - 100
+    cut.started_at = time.monotonic() - 100
 
-    admission.done(cut, well=False)
+    admission.release(cut, completed=False)
 
-    assert admission.pace.generation_s == 1.0
+    assert admission.service_time.generation_s == 1.0
 
 
 async def test_a_short_one_goes_before_long_ones() -> None:
-    admission = Admission(slots=1, depth=10)
-    long, longer, short = job(1_000), job(2_000), job(5)
+    admission = Admission(slots=1, max_waiting=10)
+    long, longer, short = task(1_000), task(2_000), task(5)
     for each in (longer, long, short):
         admission.admit(each)
 
-    assert [admission.take(block=False) for _ in range(4)] == [short, longer, long, None]
+    assert [admission.next_task(block=False) for _ in range(4)] == [short, longer, long, None]
 
 
 async def test_among_equals_the_first_goes_first() -> None:
-    admission = Admission(slots=1, depth=10)
-    jobs = [job(10, waited=9 - number) for number in range(5)]
-    for each in jobs:
+    admission = Admission(slots=1, max_waiting=10)
+    tasks = [task(10, waited=9 - number) for number in range(5)]
+    for each in tasks:
         admission.admit(each)
 
-    assert [admission.take(block=False) for _ in range(5)] == jobs
+    assert [admission.next_task(block=False) for _ in range(5)] == tasks
 
 
 async def test_a_free_slot_goes_to_the_shortest_the_longest_and_the_oldest_in_turn() -> None:
-    admission = Admission(slots=1, depth=10)
+    admission = Admission(slots=1, max_waiting=10)
     for most, waited in ((50, 1), (60, 9), (5, 2), (900, 3), (6, 4), (800, 5)):
-        admission.admit(job(most, waited=waited))
+        admission.admit(task(most, waited=waited))
 
-    taken = [admission.take(block=False) for _ in range(6)]
+    taken = [admission.next_task(block=False) for _ in range(6)]
 
     assert [one.work for one in taken if one] == [5, 900, 60, 6, 800, 50]
 
 
 async def test_nobody_is_passed_over_for_ever() -> None:
-    admission = Admission(slots=1, depth=10)
-    middling = job(100, waited=1)
+    admission = Admission(slots=1, max_waiting=10)
+    middling = task(100, waited=1)
     admission.admit(middling)
     for _ in range(3):
-        admission.admit(job(5))
-        admission.admit(job(1_000))
+        admission.admit(task(5))
+        admission.admit(task(1_000))
 
-    assert middling in [admission.take(block=False) for _ in range(3)]
+    assert middling in [admission.next_task(block=False) for _ in range(3)]
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
-    admission = Admission(slots=1, depth=10)
-    admission.pace.learn(10)
-    admission.admit(job(seconds=1))  # it has a slot, and might be a short one
-    admission.admit(job())
+    admission = Admission(slots=1, max_waiting=10)
+    admission.service_time.learn(10)
+    admission.admit(task(seconds=1))  # it has a slot, and might be a short one
+    admission.admit(task())
 
-    problem = refusal(admission, job(seconds=25))
+    problem = refusal(admission, task(seconds=25))
     assert problem.kind is problems.OVERLOADED
     assert "about 30.0 s" in str(problem)
     assert int(problem.headers["Retry-After"]) == 20
-    admission.admit(job(seconds=35))
+    admission.admit(task(seconds=35))
 
 
 async def test_one_whose_time_passes_while_it_waits_is_told_and_gives_up_its_place() -> None:
-    admission = Admission(slots=1, depth=1)
-    late = job(seconds=1_000)
-    admission.admit(job())
+    admission = Admission(slots=1, max_waiting=1)
+    late = task(seconds=1_000)
+    admission.admit(task())
     admission.admit(late)
 
     late.deadline = time.monotonic()
-    admission.sweep()
+    admission.purge()
 
     assert await told(late.generation) is problems.TOO_LATE
-    admission.admit(job())
+    admission.admit(task())
 
 
 async def test_a_closed_one_gives_up_its_place_and_is_never_taken() -> None:
-    admission = Admission(slots=1, depth=2)
-    jobs = [job() for _ in range(3)]
-    for each in jobs:
+    admission = Admission(slots=1, max_waiting=2)
+    tasks = [task() for _ in range(3)]
+    for each in tasks:
         admission.admit(each)
 
-    jobs[0].generation.close()
-    jobs[2].generation.close()
-    another = job()
+    tasks[0].generation.close()
+    tasks[2].generation.close()
+    another = task()
     admission.admit(another)
 
-    assert [admission.take(block=False) for _ in range(3)] == [jobs[1], another, None]
+    assert [admission.next_task(block=False) for _ in range(3)] == [tasks[1], another, None]
 
 
 async def test_closing_hands_back_what_waits_and_wakes_the_one_that_takes() -> None:
-    admission = Admission(slots=1, depth=2)
+    admission = Admission(slots=1, max_waiting=2)
     taking: list[Any] = []
-    taker = threading.Thread(target=lambda: taking.append(admission.take(block=True)))
+    taker = threading.Thread(target=lambda: taking.append(admission.next_task(block=True)))
     taker.start()
     problem = ProblemError(problems.UNAVAILABLE, "closed")
     admission.close(problem)
@@ -206,17 +208,17 @@ async def test_closing_hands_back_what_waits_and_wakes_the_one_that_takes() -> N
     assert taking == [None]
 
     for _ in range(3):
-        assert refusal(admission, job()) is problem
+        assert refusal(admission, task()) is problem
 
 
 async def test_what_is_refused_after_closing_is_not_remembered() -> None:
     """One problem is raised to everyone; its traceback must not grow with each."""
-    admission = Admission(slots=1, depth=2)
+    admission = Admission(slots=1, max_waiting=2)
     problem = ProblemError(problems.UNAVAILABLE, "closed")
     admission.close(problem)
 
     def frames() -> int:
-        refusal(admission, job())
+        refusal(admission, task())
         count, at = 0, problem.__traceback__
         while at:
             count, at = count + 1, at.tb_next
@@ -226,13 +228,13 @@ async def test_what_is_refused_after_closing_is_not_remembered() -> None:
 
 
 async def test_the_jobs_that_still_wait_are_handed_back() -> None:
-    admission = Admission(slots=1, depth=2)
-    jobs = [job() for _ in range(3)]
-    for each in jobs:
+    admission = Admission(slots=1, max_waiting=2)
+    tasks = [task() for _ in range(3)]
+    for each in tasks:
         admission.admit(each)
-    taken = admission.take(block=False)
+    taken = admission.next_task(block=False)
 
     left = admission.close(ProblemError(problems.UNAVAILABLE, "closed"))
 
-    assert {*left, taken} == {*jobs}
+    assert {*left, taken} == {*tasks}
     assert admission.waiting == 0

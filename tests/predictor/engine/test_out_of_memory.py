@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.engine.scheduler
+import predictor.engine.memory_pressure
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine.admission import ScheduledTask
-from predictor.engine.scheduler import RECOVERY_STEPS
+from predictor.engine.memory_pressure import RECOVERY_STEPS
+from predictor.engine.scheduled_task import ScheduledTask
 
 pytestmark = pytest.mark.slow
 
@@ -37,51 +37,51 @@ def little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
-async def texts(jobs: list[ScheduledTask]) -> list[str]:
+async def texts(tasks: list[ScheduledTask]) -> list[str]:
     async with asyncio.timeout(60):
-        return [(await job.generation.complete()).text for job in jobs]
+        return [(await task.generation.complete()).text for task in tasks]
 
 
-async def problem_of(job: ScheduledTask) -> ProblemError:
+async def problem_of(task: ScheduledTask) -> ProblemError:
     with pytest.raises(ProblemError) as problem:
-        await asyncio.wait_for(job.generation.complete(), 60)
+        await asyncio.wait_for(task.generation.complete(), 60)
     return problem.value
 
 
-def orders(kitchen: Any, prompts: list[str] = PROMPTS, **sampling: Any) -> list[ScheduledTask]:
-    return [kitchen.order(prompt, seed=seed, **sampling) for seed, prompt in enumerate(prompts)]
+def submit_all(harness: Any, prompts: list[str] = PROMPTS, **sampling: Any) -> list[ScheduledTask]:
+    return [harness.submit(prompt, seed=seed, **sampling) for seed, prompt in enumerate(prompts)]
 
 
-def before_each_step(kitchen: Any, do: Callable[[], None]) -> None:
-    step = kitchen.batch.step
+def before_each_step(harness: Any, do: Callable[[], None]) -> None:
+    step = harness.batch.step
 
     def stepping() -> Any:
         do()
         return step()
 
-    kitchen.batch.step = stepping
+    harness.batch.step = stepping
 
 
 @pytest.fixture
 def never_strained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor.engine.scheduler, "STRAIN_EVENTS", 1_000_000)
+    monkeypatch.setattr(predictor.engine.memory_pressure, "STRAIN_EVENTS", 1_000_000)
 
 
-async def cooked(kitchen: Any, **sampling: Any) -> tuple[list[str], int]:
+async def undisturbed(harness: Any, **sampling: Any) -> tuple[list[str], int]:
     """The texts of an undisturbed run, and its steps."""
     steps: list[None] = []
-    before_each_step(kitchen, lambda: steps.append(None))
-    jobs = orders(kitchen, **sampling)
-    kitchen.cook.start()
-    return await texts(jobs), len(steps)
+    before_each_step(harness, lambda: steps.append(None))
+    tasks = submit_all(harness, **sampling)
+    harness.start()
+    return await texts(tasks), len(steps)
 
 
-async def test_at_any_step_of_a_run_the_texts_are_the_same(kitchen: Any, eventually: Any) -> None:
-    expected, steps = await cooked(kitchen())
+async def test_at_any_step_of_a_run_the_texts_are_the_same(text_harness: Any, eventually: Any) -> None:
+    expected, steps = await undisturbed(text_harness())
     assert steps == 14
     for failing in range(steps):
         tried: list[int] = []
-        disturbed = kitchen()
+        disturbed = text_harness()
 
         def fail(tried: list[int] = tried, failing: int = failing) -> None:
             tried.append(len(tried))
@@ -89,45 +89,45 @@ async def test_at_any_step_of_a_run_the_texts_are_the_same(kitchen: Any, eventua
                 raise ERRORS[failing % len(ERRORS)]()
 
         before_each_step(disturbed, fail)
-        jobs = orders(disturbed)
-        disturbed.cook.start()
+        tasks = submit_all(disturbed)
+        disturbed.start()
 
-        assert await texts(jobs) == expected, f"after running out of memory in step {failing}"
-        await eventually(lambda disturbed=disturbed: disturbed.empty)
-        assert disturbed.cook.allowed < disturbed.cook.capacity
-        assert not disturbed.cook.strained
+        assert await texts(tasks) == expected, f"after running out of memory in step {failing}"
+        await eventually(lambda disturbed=disturbed: disturbed.idle)
+        assert disturbed.snapshot.usable_slots < disturbed.snapshot.slots
+        assert not disturbed.scheduler.strained
 
 
 @pytest.mark.parametrize("holds", [1, 2, 3, 5])
-async def test_a_device_that_holds_fewer_writes_the_same_texts(kitchen: Any, eventually: Any, holds: int) -> None:
+async def test_a_device_that_holds_fewer_writes_the_same_texts(text_harness: Any, eventually: Any, holds: int) -> None:
     prompts = [f"moon {number}" for number in range(9)]
-    plain = kitchen(slots=9)
-    expected = orders(plain, prompts)
-    plain.cook.start()
-    small = kitchen(slots=9)
+    plain = text_harness(slots=9)
+    expected = submit_all(plain, prompts)
+    plain.start()
+    small = text_harness(slots=9)
 
     def fail() -> None:
         if len(small.batch) > holds:
             raise torch.OutOfMemoryError("no memory")
 
     before_each_step(small, fail)
-    jobs = orders(small, prompts)
-    small.cook.start()
+    tasks = submit_all(small, prompts)
+    small.start()
 
-    assert await texts(jobs) == await texts(expected)
-    await eventually(lambda: small.empty)
-    assert small.cook.allowed == small.cook.capacity == small.admission.slots == holds
-    assert small.cook.strained
-    assert small.cook.alive
+    assert await texts(tasks) == await texts(expected)
+    await eventually(lambda: small.idle)
+    assert small.snapshot.usable_slots == small.snapshot.slots == small.admission.slots == holds
+    assert small.scheduler.strained
+    assert small.scheduler.alive
 
 
 @pytest.mark.usefixtures("never_strained")
 async def test_a_device_that_runs_out_now_and_then_writes_the_same_texts(
-    kitchen: Any, monkeypatch: pytest.MonkeyPatch
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.engine.scheduler, "RECOVERY_STEPS", 2)
-    expected, _ = await cooked(kitchen(), max_tokens=25)
-    moody = kitchen()
+    monkeypatch.setattr(predictor.engine.memory_pressure, "RECOVERY_STEPS", 2)
+    expected, _ = await undisturbed(text_harness(), max_tokens=25)
+    moody = text_harness()
     tries: list[None] = []
 
     def fail() -> None:
@@ -136,44 +136,45 @@ async def test_a_device_that_runs_out_now_and_then_writes_the_same_texts(
             raise torch.OutOfMemoryError("no memory")
 
     before_each_step(moody, fail)
-    jobs = orders(moody, max_tokens=25)
-    moody.cook.start()
+    tasks = submit_all(moody, max_tokens=25)
+    moody.start()
 
-    assert await texts(jobs) == expected
+    assert await texts(tasks) == expected
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
 async def test_one_that_does_not_fit_even_alone_is_told_so_and_the_others_go_on(
-    kitchen: Any, eventually: Any, place: int
+    text_harness: Any, eventually: Any, place: int
 ) -> None:
-    expected, _ = await cooked(kitchen(slots=5))
-    crowded = kitchen(slots=5)
+    expected, _ = await undisturbed(text_harness(slots=5))
+    crowded = text_harness(slots=5)
 
     def fail() -> None:
         if any(len(row.tokens) >= 100 for row in [*crowded.batch.running, *crowded.batch.joining]):
             raise torch.OutOfMemoryError("no memory")
 
     before_each_step(crowded, fail)
-    jobs = [crowded.order(prompt, seed=seed) for seed, prompt in list(enumerate(PROMPTS))[:place]]
-    big = crowded.order("x" * 100, max_tokens=5)
-    jobs += [crowded.order(prompt, seed=seed) for seed, prompt in list(enumerate(PROMPTS))[place:]]
+    tasks = [crowded.submit(prompt, seed=seed) for seed, prompt in list(enumerate(PROMPTS))[:place]]
+    big = crowded.submit("x" * 100, max_tokens=5)
+    tasks += [crowded.submit(prompt, seed=seed) for seed, prompt in list(enumerate(PROMPTS))[place:]]
     # Served in the order of their places, and not the shortest first:
-    for number, job in enumerate([*jobs[:place], big, *jobs[place:]]):
-        job.work, job.accepted_at = 12, job.accepted_at - 1_000 + number
-    crowded.cook.start()
+    for number, task in enumerate([*tasks[:place], big, *tasks[place:]]):
+        task.work, task.accepted_at = 12, task.accepted_at - 1_000 + number
+    crowded.start()
 
     problem = await problem_of(big)
     assert problem.kind is problems.OUT_OF_MEMORY
     assert problem.document["status"] == 413
     assert "100 tokens so far" in problem.problem.detail
     assert "100 tokens" in str(problem)
-    assert await texts(jobs) == expected
-    await eventually(lambda: crowded.empty)
-    assert crowded.cook.capacity == crowded.cook.allowed == crowded.admission.slots == 5, "it was not the batch's fault"
+    assert await texts(tasks) == expected
+    await eventually(lambda: crowded.idle)
+    snapshot = crowded.snapshot
+    assert snapshot.slots == snapshot.usable_slots == crowded.admission.slots == 5, "it was not the batch's fault"
 
 
-async def test_after_a_while_without_trouble_it_grows_again(kitchen: Any, eventually: Any) -> None:
-    recovering = kitchen(slots=2)
+async def test_after_a_while_without_trouble_it_grows_again(text_harness: Any, eventually: Any) -> None:
+    recovering = text_harness(slots=2)
     failures = [torch.OutOfMemoryError("no memory")]
 
     def fail() -> None:
@@ -183,17 +184,17 @@ async def test_after_a_while_without_trouble_it_grows_again(kitchen: Any, eventu
     sizes: list[int] = []
     before_each_step(recovering, lambda: sizes.append(len(recovering.batch)))
     before_each_step(recovering, fail)
-    jobs = orders(recovering, ["moon", "sun"], max_tokens=100)
-    recovering.cook.start()
+    tasks = submit_all(recovering, ["moon", "sun"], max_tokens=100)
+    recovering.start()
 
-    await texts(jobs)
+    await texts(tasks)
     assert sizes[: RECOVERY_STEPS + 1] == [1] * RECOVERY_STEPS + [2]
-    assert recovering.cook.allowed == 2
-    await eventually(lambda: recovering.empty)
+    assert recovering.snapshot.usable_slots == 2
+    await eventually(lambda: recovering.idle)
 
 
-async def test_the_memory_of_the_failed_step_is_free_before_the_next(kitchen: Any) -> None:
-    messy = kitchen()
+async def test_the_memory_of_the_failed_step_is_free_before_the_next(text_harness: Any) -> None:
+    messy = text_harness()
     held: list[Any] = []
     alive_after: list[bool] = []
 
@@ -211,11 +212,11 @@ async def test_the_memory_of_the_failed_step_is_free_before_the_next(kitchen: An
             raise RuntimeError("CUDA error: out of memory") from error
 
     before_each_step(messy, fail)
-    jobs = orders(messy)
+    tasks = submit_all(messy)
     gc.disable()
     try:
-        messy.cook.start()
-        await texts(jobs)
+        messy.start()
+        await texts(tasks)
     finally:
         gc.enable()
 
@@ -223,37 +224,37 @@ async def test_the_memory_of_the_failed_step_is_free_before_the_next(kitchen: An
     assert not any(alive_after)
 
 
-async def test_a_displaced_one_may_leave_and_may_be_late(kitchen: Any, eventually: Any) -> None:
-    shrunk = kitchen(slots=3)
+async def test_a_displaced_one_may_leave_and_may_be_late(text_harness: Any, eventually: Any) -> None:
+    shrunk = text_harness(slots=3)
 
     def fail() -> None:
         if len(shrunk.batch) > 1:
             raise torch.OutOfMemoryError("no memory")
 
     before_each_step(shrunk, fail)
-    stays, leaves, late = jobs = orders(shrunk, PROMPTS[:3], max_tokens=200)
-    for number, job in enumerate(jobs):
-        job.accepted_at += number - 100
-    shrunk.cook.start()
-    await eventually(lambda: len(shrunk.cook._displaced) == 2)
+    stays, leaves, late = tasks = submit_all(shrunk, PROMPTS[:3], max_tokens=200)
+    for number, task in enumerate(tasks):
+        task.accepted_at += number - 100
+    shrunk.start()
+    await eventually(lambda: shrunk.snapshot.displaced == 2)
 
     leaves.generation.close()
     late.deadline = 0.0
 
     assert (await problem_of(late)).kind is problems.TOO_LATE
-    await eventually(lambda: not shrunk.cook._displaced)
+    await eventually(lambda: not shrunk.snapshot.displaced)
     await texts([stays])
-    await eventually(lambda: shrunk.empty)
+    await eventually(lambda: shrunk.idle)
 
 
-async def test_what_is_said_of_memory_in_another_sense_is_a_mistake_of_the_model(kitchen: Any) -> None:
-    odd = kitchen(slots=1)
+async def test_what_is_said_of_memory_in_another_sense_is_a_mistake_of_the_model(text_harness: Any) -> None:
+    odd = text_harness(slots=1)
 
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     before_each_step(odd, fail)
-    [job] = orders(odd, ["moon"])
-    odd.cook.start()
+    [task] = submit_all(odd, ["moon"])
+    odd.start()
 
-    assert (await problem_of(job)).kind is problems.INTERNAL
+    assert (await problem_of(task)).kind is problems.INTERNAL

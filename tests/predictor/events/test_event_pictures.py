@@ -19,12 +19,18 @@ from predictor.events.event_sink import EventSink
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
+from tests.support.engine_cores import held
 from wire.artifacts import Artifacts
 from wire.cloudevents import read_events, write_event
 
 pytestmark = pytest.mark.slow
 
 PREDICT = "/v1/models/painter:predict"
+
+
+@pytest.fixture
+def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+    return painter_client
 
 
 def requested(order: dict[str, Any], **changes: Any) -> CloudEvent:
@@ -141,14 +147,14 @@ async def test_steps_are_announced(painter: Any, serve: Any, eventually: Any) ->
     sink.close()
 
 
-async def test_cancelling_frees_the_slots(painter: Any, client: httpx.AsyncClient, held: Any, eventually: Any) -> None:
-    with held(painter, after=1):
+async def test_cancelling_frees_the_slots(painter: Any, client: httpx.AsyncClient, eventually: Any) -> None:
+    with held(painter.core, after=1):
         running = asyncio.create_task(send(client, requested({"prompt": "a cat", "n": 2}, subject="job-1")))
-        await eventually(lambda: painter._admission.served == 2)
+        await eventually(lambda: painter.core.admission.running == 2)
         headers, content = write_event(CloudEvent(id="2", source="/test", type=CANCELLED, subject="job-1"))
         assert (await client.post("/", headers=headers, content=content)).status_code == 204
         reply = await running
 
     assert reply.type == FAILED
     assert json.loads(reply.data or b"")["type"] == "urn:shangcai:problem:cancelled"
-    await eventually(lambda: painter._admission.served == 0)
+    await eventually(lambda: painter.core.admission.running == 0)

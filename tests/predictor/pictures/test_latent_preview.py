@@ -38,39 +38,39 @@ def similar(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.fixture
-def sketch() -> LatentPreview:
+def preview() -> LatentPreview:
     """Has seen one picture."""
     learned = LatentPreview(SimpleNamespace())
     learned.learn(latents(0), decoded(latents(0)))
     return learned
 
 
-def drawn(sketch: LatentPreview, known: torch.Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
-    image = sketch.draw(known, size)
+def drawn(preview: LatentPreview, known: torch.Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
+    image = preview.draw(known, size)
     assert image is not None
     return image
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_a_preview_of_the_last_latents_resembles_the_picture(sketch: LatentPreview, seed: int) -> None:
-    likeness = similar(drawn(sketch, latents(seed)), decoded(latents(seed)))
+def test_a_preview_of_the_last_latents_resembles_the_picture(preview: LatentPreview, seed: int) -> None:
+    likeness = similar(drawn(preview, latents(seed)), decoded(latents(seed)))
 
     print(f"correlation {likeness:.3f}")
     assert likeness > 0.9
-    assert abs(similar(drawn(sketch, latents(seed)), decoded(latents(seed + 10)))) < 0.6, "and not just any"
+    assert abs(similar(drawn(preview, latents(seed)), decoded(latents(seed + 10)))) < 0.6, "and not just any"
 
 
-def test_a_preview_is_small_and_has_the_form_of_the_picture(sketch: LatentPreview) -> None:
-    assert drawn(sketch, latents(1)).size == (SIDE, SIDE)
-    assert drawn(sketch, latents(1, 16, 32), (256, 128)).size == (2 * SIDE, SIDE)
-    assert drawn(sketch, latents(1, 128, 96), (768, 1024)).size == (96, 128), "latents of more are not blown up"
+def test_a_preview_is_small_and_has_the_form_of_the_picture(preview: LatentPreview) -> None:
+    assert drawn(preview, latents(1)).size == (SIDE, SIDE)
+    assert drawn(preview, latents(1, 16, 32), (256, 128)).size == (2 * SIDE, SIDE)
+    assert drawn(preview, latents(1, 128, 96), (768, 1024)).size == (96, 128), "latents of more are not blown up"
 
 
 def test_before_the_first_picture_there_is_none() -> None:
     assert LatentPreview(SimpleNamespace()).draw(latents(1), (128, 128)) is None
 
 
-def test_packed_latents_are_unpacked_by_their_pipeline(sketch: LatentPreview) -> None:
+def test_packed_latents_are_unpacked_by_their_pipeline(preview: LatentPreview) -> None:
     from diffusers import FluxPipeline
 
     pipeline: Any = FluxPipeline
@@ -79,28 +79,28 @@ def test_packed_latents_are_unpacked_by_their_pipeline(sketch: LatentPreview) ->
     packing = LatentPreview(SimpleNamespace(_unpack_latents=pipeline._unpack_latents, vae_scale_factor=8))
     packing.learn(pipeline._pack_latents(latents(0), 1, 4, 16, 16), decoded(latents(0)))
 
-    assert drawn(packing, packed).tobytes() == drawn(sketch, latents(1)).tobytes()
+    assert drawn(packing, packed).tobytes() == drawn(preview, latents(1)).tobytes()
 
 
-def test_a_film_of_one_picture_is_a_picture(sketch: LatentPreview) -> None:
-    assert drawn(sketch, latents(1)[:, :, None]).tobytes() == drawn(sketch, latents(1)).tobytes()
+def test_a_film_of_one_picture_is_a_picture(preview: LatentPreview) -> None:
+    assert drawn(preview, latents(1)[:, :, None]).tobytes() == drawn(preview, latents(1)).tobytes()
 
 
 @pytest.mark.parametrize("known", [torch.zeros(1, 64, 16), torch.zeros(1, 4), torch.zeros(1, 4, 3, 16, 16)])
-def test_of_latents_in_an_unknown_form_nothing_is_learned_or_drawn(sketch: LatentPreview, known: torch.Tensor) -> None:
-    sketch.learn(known, decoded(latents(0)))
+def test_of_latents_in_an_unknown_form_nothing_is_learned_or_drawn(preview: LatentPreview, known: torch.Tensor) -> None:
+    preview.learn(known, decoded(latents(0)))
 
-    assert sketch.draw(known, (128, 128)) is None
-    assert similar(drawn(sketch, latents(1)), decoded(latents(1))) > 0.9, "what it knew it still knows"
+    assert preview.draw(known, (128, 128)) is None
+    assert similar(drawn(preview, latents(1)), decoded(latents(1))) > 0.9, "what it knew it still knows"
 
 
-def test_latents_that_are_no_numbers_harm_nobody(sketch: LatentPreview) -> None:
+def test_latents_that_are_no_numbers_harm_nobody(preview: LatentPreview) -> None:
     lost = torch.full((1, 4, 16, 16), torch.nan)
 
-    sketch.learn(lost, Image.new("RGB", (128, 128)))
+    preview.learn(lost, Image.new("RGB", (128, 128)))
 
-    assert drawn(sketch, lost).getextrema() == ((0, 0),) * 3
-    assert similar(drawn(sketch, latents(1)), decoded(latents(1))) > 0.9
+    assert drawn(preview, lost).getextrema() == ((0, 0),) * 3
+    assert similar(drawn(preview, latents(1)), decoded(latents(1))) > 0.9
 
 
 def test_half_precision_and_grey_pictures_do_too() -> None:

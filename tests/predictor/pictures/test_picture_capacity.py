@@ -158,4 +158,4 @@ def test_a_pipeline_that_cannot_make_a_picture_is_refused_with_one_line(
 
 def test_slots_that_are_known_are_not_measured(load: Any, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("predictor.pictures.capacity.plan_pictures")
-    assert load(tiny_sd, slots=3, max_waiting=5).places == 8
+    assert load(tiny_sd, slots=3, max_waiting=5).max_scheduled == 8

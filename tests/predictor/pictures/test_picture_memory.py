@@ -15,7 +15,7 @@ from predictor.engine.events import Preview, Progress
 
 pytestmark = pytest.mark.slow
 
-ORDERS: list[dict[str, Any]] = [
+PAINTINGS: list[dict[str, Any]] = [
     {"prompt": "a cat", "seed": 1},
     {"prompt": "red apple", "seed": 2, "steps": 3},
     {"prompt": "moon", "seed": 3, "guidance": 2.0},
@@ -32,11 +32,11 @@ def little_garbage() -> Iterator[None]:
 
 
 @pytest.fixture
-async def expected(kitchen: Any, painted: Any) -> list[Any]:
-    """The pictures of ORDERS when nothing goes wrong."""
-    calm = kitchen()
-    generations = [await calm.order(**order) for order in ORDERS]
-    calm.open()
+async def expected(picture_harness: Any, painted: Any) -> list[Any]:
+    """The pictures of PAINTINGS when nothing goes wrong."""
+    calm = picture_harness()
+    generations = [await calm.submit(**painting) for painting in PAINTINGS]
+    calm.start()
     return [one.image for one in await painted(*generations)]
 
 
@@ -45,9 +45,9 @@ def out_of_memory() -> Exception:
     return error
 
 
-def decoding(kitchen: Any, fail: Callable[[Any], None]) -> None:
+def decoding(harness: Any, fail: Callable[[Any], None]) -> None:
     """Have something go wrong in the decoder, which is given its latents."""
-    vae = kitchen.pipeline.pipe.vae
+    vae = harness.pipeline.pipe.vae
     decode = vae.decode
 
     def failing(latents: Any, *arguments: Any, **more: Any) -> Any:
@@ -58,10 +58,10 @@ def decoding(kitchen: Any, fail: Callable[[Any], None]) -> None:
 
 
 async def test_at_any_forward_of_a_run_the_pictures_are_the_same(
-    kitchen: Any, painted: Any, apart: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any
 ) -> None:
     for failing in range(4):
-        disturbed = kitchen()
+        disturbed = picture_harness()
         calls: list[int] = []
 
         def fail(rows: int, calls: list[int] = calls, failing: int = failing) -> None:
@@ -70,42 +70,42 @@ async def test_at_any_forward_of_a_run_the_pictures_are_the_same(
                 raise out_of_memory()
 
         disturbed.before_forward.append(fail)
-        generations = [await disturbed.order(**order) for order in ORDERS]
-        disturbed.open()
+        generations = [await disturbed.submit(**painting) for painting in PAINTINGS]
+        disturbed.start()
 
         images = [one.image for one in await painted(*generations)]
 
         assert max(map(apart, images, expected)) <= TOLERANCE, f"after running out of memory in forward {failing}"
-        assert disturbed.cook.allowed < 4
-        await eventually(lambda disturbed=disturbed: disturbed.left_over == 0)
+        assert disturbed.snapshot.usable_slots < 4
+        await eventually(lambda disturbed=disturbed: disturbed.idle)
 
 
 @pytest.mark.parametrize("holds", [1, 2])
 async def test_a_device_that_holds_fewer_makes_the_same_pictures(
-    kitchen: Any, painted: Any, apart: Any, expected: Any, eventually: Any, holds: int
+    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any, holds: int
 ) -> None:
-    small = kitchen()
+    small = picture_harness()
 
     def fail(rows: int) -> None:
         if rows > 2 * holds:
             raise out_of_memory()
 
     small.before_forward.append(fail)
-    generations = [await small.order(**order) for order in ORDERS]
-    small.open()
+    generations = [await small.submit(**painting) for painting in PAINTINGS]
+    small.start()
 
     images = [one.image for one in await painted(*generations)]
 
     assert max(map(apart, images, expected)) <= TOLERANCE
-    assert small.cook.allowed == holds
+    assert small.snapshot.usable_slots == holds
     assert not small.pipeline.pipe.vae.use_tiling, "there was another way"
-    await eventually(lambda: small.left_over == 0)
+    await eventually(lambda: small.idle)
 
 
-async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(kitchen: Any) -> None:
-    disturbed = kitchen()
-    disturbed.open()
-    [event async for event in await disturbed.order()]  # the sketch learns from it
+async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(picture_harness: Any) -> None:
+    disturbed = picture_harness()
+    disturbed.start()
+    [event async for event in await disturbed.submit()]  # previews are learned from it
     calls: list[int] = []
 
     def fail(rows: int) -> None:
@@ -114,7 +114,7 @@ async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(k
             raise RuntimeError("illegal something")
 
     disturbed.before_forward.append(fail)
-    generation = await disturbed.order(n=2, previews=3)
+    generation = await disturbed.submit(n=2, previews=3)
 
     events = [event async for event in generation]
 
@@ -126,9 +126,9 @@ async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(k
 
 
 async def test_when_it_is_the_decoder_the_pictures_are_the_same(
-    kitchen: Any, painted: Any, apart: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any
 ) -> None:
-    disturbed = kitchen()
+    disturbed = picture_harness()
     failures = [out_of_memory(), out_of_memory()]
 
     def fail(_latents: Any) -> None:
@@ -136,63 +136,63 @@ async def test_when_it_is_the_decoder_the_pictures_are_the_same(
             raise failures.pop()
 
     decoding(disturbed, fail)
-    generations = [await disturbed.order(**order) for order in ORDERS]
-    disturbed.open()
+    generations = [await disturbed.submit(**painting) for painting in PAINTINGS]
+    disturbed.start()
 
     images = [one.image for one in await painted(*generations)]
 
     assert not failures
     assert max(map(apart, images, expected)) <= TOLERANCE
-    await eventually(lambda: disturbed.left_over == 0)
+    await eventually(lambda: disturbed.idle)
 
 
 async def test_a_lone_picture_that_does_not_fit_is_decoded_in_tiles(
-    kitchen: Any, painted: Any, apart: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, eventually: Any
 ) -> None:
-    crowded = kitchen()
+    crowded = picture_harness()
 
     def fail(_latents: Any) -> None:
         if not crowded.pipeline.pipe.vae.use_tiling:
             raise out_of_memory()
 
     decoding(crowded, fail)
-    crowded.open()
+    crowded.start()
 
-    [end] = await painted(await crowded.order())
+    [end] = await painted(await crowded.submit())
 
     assert end.image.size == (32, 32)
-    assert crowded.cook.allowed == crowded.cook.capacity == 4
-    await eventually(lambda: crowded.left_over == 0)
+    assert crowded.snapshot.usable_slots == crowded.snapshot.slots == 4
+    await eventually(lambda: crowded.idle)
 
 
 async def test_one_that_does_not_fit_in_any_way_is_told_so_with_numbers_and_the_others_go_on(
-    kitchen: Any, painted: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, painted: Any, problem_of: Any, eventually: Any
 ) -> None:
-    crowded = kitchen()
+    crowded = picture_harness()
 
     def fail(latents: Any) -> None:
         if latents.shape[2:] == (16, 16):
             raise out_of_memory()
 
     decoding(crowded, fail)
-    big = await crowded.order(size="32x32", steps=3)
-    small = [await crowded.order(size="16x16", seed=seed) for seed in (1, 2)]
-    crowded.open()
+    big = await crowded.submit(size="32x32", steps=3)
+    small = [await crowded.submit(size="16x16", seed=seed) for seed in (1, 2)]
+    crowded.start()
 
     problem = await problem_of(big)
     assert problem.kind is problems.OUT_OF_MEMORY
     assert problem.document["status"] == 413
     assert "3 of 3 steps at 32x32" in str(problem)
     assert [end.image.size for end in await painted(*small)] == [(16, 16)] * 2
-    await eventually(lambda: crowded.left_over == 0)
+    await eventually(lambda: crowded.idle)
     assert crowded.pipeline.pipe.vae.use_tiling, "it was tried"
-    assert crowded.cook.capacity == crowded.cook.allowed == crowded.admission.slots == 4
+    assert crowded.snapshot.slots == crowded.snapshot.usable_slots == crowded.admission.slots == 4
 
 
 async def test_only_the_one_that_fails_is_told_so(
-    kitchen: Any, painted: Any, apart: Any, problem_of: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, problem_of: Any, expected: Any, eventually: Any
 ) -> None:
-    poisoned = kitchen()
+    poisoned = picture_harness()
     encode = poisoned.pipeline.pipe.encode_prompt
 
     def encoding(prompt: Any, *arguments: Any, **more: Any) -> Any:
@@ -200,33 +200,31 @@ async def test_only_the_one_that_fails_is_told_so(
         return [part * torch.inf if "poison" in prompt else part for part in embeddings]
 
     poisoned.pipeline.pipe.encode_prompt = encoding
-    forward = poisoned.batch._forward
 
-    def forwarding(sample: Any, step: Any, encoder_hidden_states: Any, **more: Any) -> Any:
+    def inspect(_sample: Any, _step: Any, encoder_hidden_states: Any, **_more: Any) -> None:
         if not encoder_hidden_states.isfinite().all():
             raise RuntimeError("shapes cannot be multiplied")
-        return forward(sample, step, encoder_hidden_states=encoder_hidden_states, **more)
 
-    poisoned.batch._forward = forwarding
-    generations = [await poisoned.order(**order) for order in ORDERS[:2]]
-    bad = await poisoned.order("poison")
-    generations.append(await poisoned.order(**ORDERS[2]))
-    poisoned.open()
+    poisoned.inspect_forward.append(inspect)
+    generations = [await poisoned.submit(**painting) for painting in PAINTINGS[:2]]
+    bad = await poisoned.submit("poison")
+    generations.append(await poisoned.submit(**PAINTINGS[2]))
+    poisoned.start()
 
     problem = await problem_of(bad)
     images = [one.image for one in await painted(*generations)]
 
     assert problem.kind is problems.INTERNAL
     assert max(map(apart, images, expected)) <= TOLERANCE
-    await eventually(lambda: poisoned.left_over == 0)
-    assert poisoned.cook.allowed == poisoned.cook.capacity == 4
-    assert poisoned.cook.alive
+    await eventually(lambda: poisoned.idle)
+    assert poisoned.snapshot.usable_slots == poisoned.snapshot.slots == 4
+    assert poisoned.scheduler.alive
 
 
 async def test_what_fails_before_the_first_step_is_told_so_too(
-    kitchen: Any, painted: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, painted: Any, problem_of: Any, eventually: Any
 ) -> None:
-    poisoned = kitchen()
+    poisoned = picture_harness()
     encode = poisoned.pipeline.pipe.encode_prompt
 
     def encoding(prompt: Any, *arguments: Any, **more: Any) -> Any:
@@ -235,54 +233,54 @@ async def test_what_fails_before_the_first_step_is_told_so_too(
         return encode(prompt, *arguments, **more)
 
     poisoned.pipeline.pipe.encode_prompt = encoding
-    good, bad = await poisoned.order(), await poisoned.order("poison")
-    poisoned.open()
+    good, bad = await poisoned.submit(), await poisoned.submit("poison")
+    poisoned.start()
 
     assert (await problem_of(bad)).kind is problems.INTERNAL
     assert len(await painted(good)) == 1
-    await eventually(lambda: poisoned.left_over == 0)
+    await eventually(lambda: poisoned.idle)
 
 
 async def test_one_failed_picture_of_a_request_ends_it_and_the_others_are_not_made(
-    kitchen: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, problem_of: Any, eventually: Any
 ) -> None:
-    poisoned = kitchen(slots=1)
+    poisoned = picture_harness(slots=1)
 
     def fail(latents: Any) -> None:
         raise RuntimeError("cannot be decoded")
 
     decoding(poisoned, fail)
-    generation = await poisoned.order(n=2)
-    poisoned.open()
+    generation = await poisoned.submit(n=2)
+    poisoned.start()
 
     assert (await problem_of(generation)).kind is problems.INTERNAL
     generation.close()
-    await eventually(lambda: poisoned.left_over == 0)
+    await eventually(lambda: poisoned.idle)
 
 
 async def test_a_broken_device_ends_the_engine(
-    kitchen: Any, problem_of: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    picture_harness: Any, problem_of: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor.engine.scheduler, "FAILURES", 2)
-    broken = kitchen()
+    broken = picture_harness()
 
     def fail(_rows: int) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     broken.before_forward.append(fail)
-    generations = [await broken.order(seed=seed) for seed in range(3)]
-    broken.open()
+    generations = [await broken.submit(seed=seed) for seed in range(3)]
+    broken.start()
 
     kinds = [(await problem_of(generation)).kind for generation in generations]
     assert kinds == [problems.INTERNAL, problems.INTERNAL, problems.UNAVAILABLE]
-    await eventually(lambda: not broken.engine.alive)
+    await eventually(lambda: not broken.scheduler.alive)
 
 
 async def test_a_denoiser_that_was_sent_off_the_device_is_fetched_for_the_forward(
-    kitchen: Any, painted: Any, apart: Any, expected: Any
+    picture_harness: Any, painted: Any, apart: Any, expected: Any
 ) -> None:
     """accelerate moves a model only when it is called, and a picture that is decoded sends the denoiser away."""
-    offloaded = kitchen()
+    offloaded = picture_harness()
     fetched: list[int] = []
 
     class Hook:
@@ -292,8 +290,8 @@ async def test_a_denoiser_that_was_sent_off_the_device_is_fetched_for_the_forwar
             return arguments, more
 
     offloaded.pipeline.denoiser._hf_hook = Hook()
-    generations = [await offloaded.order(**order) for order in ORDERS]
-    offloaded.open()
+    generations = [await offloaded.submit(**painting) for painting in PAINTINGS]
+    offloaded.start()
 
     images = [one.image for one in await painted(*generations)]
 
@@ -303,13 +301,13 @@ async def test_a_denoiser_that_was_sent_off_the_device_is_fetched_for_the_forwar
 
 @pytest.mark.parametrize("accelerate", [True, False])
 def test_a_gpu_is_offloaded_after_tiling_if_it_can_be(
-    kitchen: Any, monkeypatch: pytest.MonkeyPatch, accelerate: bool
+    picture_harness: Any, monkeypatch: pytest.MonkeyPatch, accelerate: bool
 ) -> None:
-    pipeline = kitchen().pipeline
+    pipeline = picture_harness().pipeline
     offloads: list[None] = []
     monkeypatch.setattr(type(pipeline), "device", torch.device("cuda"))
     monkeypatch.setattr("predictor.pictures.pipeline.find_spec", lambda _name: accelerate or None)
     monkeypatch.setattr(type(pipeline.pipe), "enable_model_cpu_offload", lambda _self: offloads.append(None))
 
-    assert [pipeline.economize() for _ in range(3)] == [True, accelerate, False]
+    assert [pipeline.reduce_memory() for _ in range(3)] == [True, accelerate, False]
     assert len(offloads) == accelerate

@@ -58,17 +58,17 @@ async def test_a_family_loads_and_answers_with_a_picture(family: Any, serve: Any
 
 @pytest.mark.parametrize("folder", FAMILIES)
 async def test_two_of_a_family_share_their_forwards_and_look_as_they_do_alone(
-    request: pytest.FixtureRequest, kitchen: Any, painted: Any, apart: Any, folder: str
+    request: pytest.FixtureRequest, picture_harness: Any, painted: Any, apart: Any, folder: str
 ) -> None:
-    from predictor.pictures.pipeline import load_pipeline
+    from predictor.pictures.pipeline_loading import load_pipeline
 
     pipeline = load_pipeline(str(request.getfixturevalue(folder)), "cpu", "auto", lambda _phase: None)
-    orders = [{"prompt": "a cat", "seed": 1, "size": "32x32"}, {"prompt": "moon", "seed": 2, "size": "32x32"}]
-    single, busy = kitchen(1, of=pipeline), kitchen(of=pipeline)
-    single.open()
-    expected = [one.image for order in orders for one in await painted(await single.order(**order))]
-    generations = [await busy.order(**order) for order in orders]
-    busy.open()
+    paintings = [{"prompt": "a cat", "seed": 1, "size": "32x32"}, {"prompt": "moon", "seed": 2, "size": "32x32"}]
+    single, busy = picture_harness(1, of=pipeline), picture_harness(of=pipeline)
+    single.start()
+    expected = [one.image for painting in paintings for one in await painted(await single.submit(**painting))]
+    generations = [await busy.submit(**painting) for painting in paintings]
+    busy.start()
 
     images = [one.image for one in await painted(*generations)]
 
@@ -95,7 +95,7 @@ async def test_what_a_pipeline_does_not_take_is_refused_by_name(family: Any, ser
 
     answer = await client.post(ROUTE, json=BODY | {"size": "32x32", "negative_prompt": "a dog"})
 
-    if family._pipeline.name != "FluxPipeline":
+    if family.core.pipeline.name != "FluxPipeline":
         assert answer.status_code == 200
         return
     assert answer.status_code == 400
@@ -103,15 +103,16 @@ async def test_what_a_pipeline_does_not_take_is_refused_by_name(family: Any, ser
     assert "FluxPipeline does not take this" in answer.json()["detail"]
 
 
-def test_a_distilled_model_takes_no_guidance(tiny_flux: Path, kitchen: Any) -> None:
+def test_a_distilled_model_takes_no_guidance(tiny_flux: Path, picture_harness: Any) -> None:
     from contract.problems import ProblemError
-    from predictor.pictures.pipeline import Pipeline, load_pipeline
+    from predictor.pictures.pipeline import Pipeline
+    from predictor.pictures.pipeline_loading import load_pipeline
 
     pipe = load_pipeline(str(tiny_flux), "cpu", "auto", lambda _phase: None).pipe
     pipe.transformer.register_to_config(guidance_embeds=False)
 
     with pytest.raises(ProblemError, match="guidance: FluxPipeline does not take this"):
-        Pipeline(pipe, {}).recipe("a", seed=1, guidance=3.0)
+        Pipeline(pipe, {}).parameters("a", seed=1, guidance=3.0)
 
 
 SIZES = {
@@ -124,7 +125,7 @@ SIZES = {
 
 async def test_a_size_that_the_pipeline_would_refuse_or_round_is_refused_before(family: Any, serve: Any) -> None:
     client = await serve(family)
-    size, wrong = SIZES[family._pipeline.name]
+    size, wrong = SIZES[family.core.pipeline.name]
 
     for asked in wrong:
         answer = await client.post(ROUTE, json=BODY | {"size": asked})

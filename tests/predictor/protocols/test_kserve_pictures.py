@@ -18,6 +18,11 @@ PREDICT = "/v1/models/painter:predict"
 INFER = "/v2/models/painter/infer"
 
 
+@pytest.fixture
+def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+    return painter_client
+
+
 def opened(data: bytes) -> Any:
     return Image.open(io.BytesIO(data))
 

@@ -18,11 +18,17 @@ import pytest
 from PIL import Image
 
 from contract.limits import PICTURES, PREVIEWS, PROMPT_CHARS, STEPS
+from tests.support.engine_cores import held
 
 pytestmark = pytest.mark.slow
 
 ROUTE = "/openai/v1/images/generations"
 BODY = {"model": "painter", "prompt": "画一只猫", "seed": 7}
+
+
+@pytest.fixture
+def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+    return painter_client
 
 
 def opened(data: str) -> Image.Image:
@@ -224,13 +230,13 @@ async def test_progress_of_several_is_that_of_the_slowest(client: httpx.AsyncCli
 
 
 async def test_what_fails_in_the_middle_is_the_last_event(
-    client: httpx.AsyncClient, painter: Any, held: Any, eventually: Any
+    client: httpx.AsyncClient, painter: Any, eventually: Any
 ) -> None:
-    with held(painter, after=2):
+    with held(painter.core, after=2):
         watching = asyncio.create_task(events(client, steps=100, progress=True))
-        await eventually(lambda: painter._cook._batch.computing)
-        for job, _ in painter._cook._served.values():
-            job.deadline = 0.0
+        await eventually(lambda: painter.core.batch.computing)
+        for task in painter.core.scheduler.snapshot().tasks:
+            task.deadline = 0.0
 
     *_, last = await watching
     assert last["status"] == 504
@@ -243,20 +249,20 @@ async def test_what_fails_in_the_middle_is_the_last_event(
 
 @pytest.mark.parametrize("more", [{"stream": True}, {}, {"n": 3}], ids=["stream", "whole", "several"])
 async def test_leaving_frees_the_slots(
-    client: httpx.AsyncClient, painter: Any, held: Any, eventually: Any, more: dict[str, Any]
+    client: httpx.AsyncClient, painter: Any, eventually: Any, more: dict[str, Any]
 ) -> None:
-    with held(painter, after=2):
+    with held(painter.core, after=2):
         content = json.dumps(BODY | {"steps": 200} | more).encode()
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
         head = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
         writer.write(head.encode() + b"\r\n\r\n" + content)
-        await eventually(lambda: painter._admission.served == more.get("n", 1))
-        jobs = [job for job, _ in painter._cook._served.values()]
+        await eventually(lambda: painter.core.admission.running == more.get("n", 1))
+        tasks = painter.core.scheduler.snapshot().tasks
 
         writer.transport.abort()
 
-        await eventually(lambda: all(job.generation.closed for job in jobs))
-    await eventually(lambda: painter._admission.served == 0 and len(painter._cook._batch) == 0)
+        await eventually(lambda: all(task.generation.closed for task in tasks))
+    await eventually(lambda: painter.core.idle)
 
 
 # OpenAI's own client
@@ -294,17 +300,17 @@ async def test_openais_client_streams_previews_and_the_picture(library: openai.A
 
 
 async def test_openais_client_raises_the_class_of_the_error(
-    library: openai.AsyncOpenAI, painter: Any, held: Any, eventually: Any
+    library: openai.AsyncOpenAI, painter: Any, eventually: Any
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="size: must be"):
         await library.images.generate(model="painter", prompt="a cat", size="abc")
     with pytest.raises(openai.NotFoundError, match="There is no model 'dall-e-3'"):
         await library.images.generate(model="dall-e-3", prompt="a cat")
-    with held(painter, after=2):
+    with held(painter.core, after=2):
         stream = await library.images.generate(model="painter", prompt="a cat", stream=True, extra_body={"steps": 100})
-        await eventually(lambda: painter._cook._batch.computing)
-        for job, _ in painter._cook._served.values():
-            job.deadline = 0.0
+        await eventually(lambda: painter.core.batch.computing)
+        for task in painter.core.scheduler.snapshot().tasks:
+            task.deadline = 0.0
     with pytest.raises(openai.APIError, match="time was over"):
         [event async for event in stream]
 
@@ -377,14 +383,12 @@ async def test_the_list_of_models_has_the_painter(client: httpx.AsyncClient) -> 
     assert [model["id"] for model in (await client.get("/openai/v1/models")).json()["data"]] == ["painter"]
 
 
-async def test_a_full_queue_says_when_to_come_again(
-    load: Any, tiny_sd: Any, serve: Any, held: Any, eventually: Any
-) -> None:
+async def test_a_full_queue_says_when_to_come_again(load: Any, tiny_sd: Any, serve: Any, eventually: Any) -> None:
     engine = load(tiny_sd, max_concurrency=1, max_waiting=1)
     small = await serve(engine)
-    with held(engine):
+    with held(engine.core):
         coming = [asyncio.create_task(small.post(ROUTE, json=BODY | {"seed": seed})) for seed in range(2)]
-        await eventually(lambda: engine._admission.waiting + engine._admission.served == 2)
+        await eventually(lambda: engine.core.admission.waiting + engine.core.admission.running == 2)
 
         refused = await small.post(ROUTE, json=BODY)
 
@@ -394,15 +398,15 @@ async def test_a_full_queue_says_when_to_come_again(
     assert [(await answer).status_code for answer in coming] == [200, 200]
 
 
-async def test_a_deadline_from_the_header_is_kept(client: httpx.AsyncClient, painter: Any, held: Any) -> None:
-    with held(painter, after=1):
+async def test_a_deadline_from_the_header_is_kept(client: httpx.AsyncClient, painter: Any) -> None:
+    with held(painter.core, after=1):
         answering = asyncio.create_task(
             client.post(ROUTE, json=BODY | {"steps": 200}, headers={"X-Request-Timeout": "1"})
         )
         async with asyncio.timeout(60):
-            while not (jobs := [job for job, _ in painter._cook._served.values()]):
+            while not (tasks := painter.core.scheduler.snapshot().tasks):
                 await asyncio.sleep(0.01)
-            while not jobs[0].expired:
+            while not tasks[0].expired:
                 await asyncio.sleep(0.01)
 
     answer = await answering

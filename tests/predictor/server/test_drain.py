@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from predictor.protocols.generation_model import TextModel
+from predictor.protocols.kserve_text import TextModel
 from predictor.server.model_server import PredictorServer
 from wire.listener import listen
 

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from contract.cloudevents import REQUESTED
-from predictor.protocols.generation_model import TextModel
+from predictor.protocols.kserve_text import TextModel
 from predictor.server import http_server
 from predictor.server import model_server as server
 from predictor.server.http_server import HttpServer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import predictor.text.batch
-from predictor.text.batch import Batch, Row
+from predictor.text.batch import TextBatch, TextRow
 from predictor.text.sampler import RowSampling
 
 pytestmark = pytest.mark.slow
@@ -68,12 +68,12 @@ def short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor.text.batch, "PREFILL_TOKENS", 8)
 
 
-class CheckedBatch(Batch):
+class CheckedBatch(TextBatch):
     """Compares every logit that it goes by with the plain forward of the row's whole text."""
 
     checked = 0
 
-    def choose(self, rows: list[Row], logits: torch.Tensor) -> list[int]:
+    def choose(self, rows: list[TextRow], logits: torch.Tensor) -> list[int]:
         for row, said in zip(rows, logits, strict=True):
             with torch.inference_mode():
                 alone = self._model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, -1]
@@ -82,7 +82,7 @@ class CheckedBatch(Batch):
         return super().choose(rows, logits)
 
 
-def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0) -> Row:
+def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0) -> TextRow:
     chance = random.Random(seed)
     written: list[int] = []
 
@@ -91,10 +91,10 @@ def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 
         return len(written) >= most
 
     prompt = [chance.randrange(VOCABULARY) for _ in range(length)]
-    return Row(prompt, RowSampling(temperature, 0, 1.0, 0.0, 1.0, chance), write)
+    return TextRow(prompt, RowSampling(temperature, 0, 1.0, 0.0, 1.0, chance), write)
 
 
-def run_out(batch: Batch) -> None:
+def run_out(batch: TextBatch) -> None:
     """Step until every row is done."""
     while len(batch):
         for row in batch.step():
@@ -104,11 +104,11 @@ def run_out(batch: Batch) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(model: Any, seed: int) -> None:
     chance = random.Random(seed)
-    batch = CheckedBatch(model, capacity=4, length=LENGTH)
-    rows: list[Row] = []
+    batch = CheckedBatch(model, slots=4, length=LENGTH)
+    rows: list[TextRow] = []
     for _ in range(70):
         action = chance.random()
-        if action < 0.25 and len(batch) < batch.capacity:
+        if action < 0.25 and len(batch) < batch.slots:
             prompt = chance.randint(1, 30)
             rows.append(new_row(prompt, chance.randrange(1_000), chance.randint(1, LENGTH - prompt)))
             batch.join(rows[-1])
@@ -125,7 +125,7 @@ def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(mo
 
 
 def test_what_leaves_from_before_a_half_read_prompt_does_not_disturb_it(model: Any) -> None:
-    batch = CheckedBatch(model, capacity=3, length=LENGTH)
+    batch = CheckedBatch(model, slots=3, length=LENGTH)
     first, second, long = new_row(3, 1), new_row(5, 2, most=12), new_row(30, 3, most=4)
     batch.join(first)
     batch.join(second)
@@ -143,7 +143,7 @@ def test_what_leaves_from_before_a_half_read_prompt_does_not_disturb_it(model: A
 
 
 def test_a_half_read_prompt_may_leave(model: Any) -> None:
-    batch = CheckedBatch(model, capacity=3, length=LENGTH)
+    batch = CheckedBatch(model, slots=3, length=LENGTH)
     first, long, last = new_row(3, 1, most=20), new_row(30, 3), new_row(9, 4, most=4)
     batch.join(first)
     batch.step()
@@ -159,7 +159,7 @@ def test_a_half_read_prompt_may_leave(model: Any) -> None:
 
 
 def test_a_row_that_leaves_and_comes_back_goes_on_where_it_was(model: Any) -> None:
-    batch = CheckedBatch(model, capacity=2, length=LENGTH)
+    batch = CheckedBatch(model, slots=2, length=LENGTH)
     row, other = new_row(4, 1, most=12), new_row(6, 2, most=30)
     batch.join(row)
     batch.join(other)
@@ -177,7 +177,7 @@ def test_a_row_that_leaves_and_comes_back_goes_on_where_it_was(model: Any) -> No
 
 
 def test_running_rows_get_a_token_between_two_parts_of_a_long_prompt(llama: Any) -> None:
-    batch = Batch(llama, capacity=2, length=LENGTH)
+    batch = TextBatch(llama, slots=2, length=LENGTH)
     running, long = new_row(3, 1), new_row(32, 2)
     batch.join(running)
     batch.step()
@@ -193,7 +193,7 @@ def test_running_rows_get_a_token_between_two_parts_of_a_long_prompt(llama: Any)
 
 
 def test_a_text_may_fill_its_slot_to_the_last_token(llama: Any) -> None:
-    batch = CheckedBatch(llama, capacity=2, length=LENGTH)
+    batch = CheckedBatch(llama, slots=2, length=LENGTH)
     rows = [new_row(length, length, most=LENGTH - length) for length in (1, LENGTH - 1)]
     for row in rows:
         batch.join(row)
@@ -204,7 +204,7 @@ def test_a_text_may_fill_its_slot_to_the_last_token(llama: Any) -> None:
 
 
 def test_the_cache_is_allocated_once_and_costs_what_it_says(llama: Any) -> None:
-    batch = Batch(llama, capacity=3, length=LENGTH)
+    batch = TextBatch(llama, slots=3, length=LENGTH)
 
     def places() -> list[int]:
         return [states.data_ptr() for layer in batch.cache.layers for states in (layer.keys, layer.values)]
@@ -237,7 +237,7 @@ def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any) -> None:
             return func(*args, **(kwargs or {}))
 
     def run(at: int) -> tuple[list[list[int]], int]:
-        batch = Batch(llama, capacity=3, length=LENGTH)
+        batch = TextBatch(llama, slots=3, length=LENGTH)
         rows = [new_row(length, length, most=3) for length in (2, 3, 12)]
         for row in rows:
             batch.join(row)

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from contract.request import Sampling
+from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.tasks import TextTask
 from predictor.text.batch_check import why_not_batched
 from predictor.text.transformers_engine import TransformersEngine
@@ -91,7 +92,7 @@ async def test_what_cannot_be_batched_is_served_one_text_at_a_time(
     )
     model = transformers.AutoModelForCausalLM.from_config(built).eval()
     model.save_pretrained(folder)
-    engine = TransformersEngine(str(folder))
+    engine = TransformersEngine(EngineSettings(model=str(folder)))
     await asyncio.to_thread(engine.load, lambda _phase: None)
     sampling = Sampling(max_tokens=12, temperature=0)
     prompts = ["hello moon", "hello sun and moon", "hello"]
@@ -100,11 +101,11 @@ async def test_what_cannot_be_batched_is_served_one_text_at_a_time(
     texts = [(await generation.complete()).text for generation in generations]
 
     for prompt, text in zip(prompts, texts, strict=True):
-        ids = torch.tensor([engine._checkpoint.encode(prompt)])
+        ids = torch.tensor([engine.core.checkpoint.encode(prompt)])
         with torch.inference_mode():
             whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
         written = whole[0, ids.shape[1] :].tolist()
-        assert text == engine._checkpoint.tokenizer.decode(written, skip_special_tokens=True).rstrip(
+        assert text == engine.core.checkpoint.tokenizer.decode(written, skip_special_tokens=True).rstrip(
             "\N{REPLACEMENT CHARACTER}"
         )
     engine.close()

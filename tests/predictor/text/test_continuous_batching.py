@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -15,11 +13,13 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
+from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion, Generation
 from predictor.engine.tasks import TextTask
 from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
+from tests.support.engine_cores import held
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def eight(tiny_model: Path) -> Iterator[TransformersEngine]:
     """Eight slots, and more places in the queue than a test needs."""
-    engine = TransformersEngine(str(tiny_model), max_concurrency=8, max_waiting=500)
+    engine = TransformersEngine(EngineSettings(model=str(tiny_model), max_concurrency=8, max_waiting=500))
     engine.load(lambda _phase: None)
     yield engine
     assert engine.alive, "the engine survived every test"
@@ -39,7 +39,7 @@ async def start_engine(tiny_model: Path) -> AsyncIterator[Callable[..., Any]]:
     started: list[TransformersEngine] = []
 
     async def start(**settings: Any) -> TransformersEngine:
-        engine = TransformersEngine(str(tiny_model), **settings)
+        engine = TransformersEngine(EngineSettings(model=str(tiny_model), **settings))
         await asyncio.to_thread(engine.load, lambda _phase: None)
         started.append(engine)
         return engine
@@ -67,31 +67,6 @@ async def watch(ended: list[str], name: str, generation: Generation) -> None:
     """Note when a generation has ended."""
     await generation.complete()
     ended.append(name)
-
-
-def left_over(engine: TransformersEngine) -> int:
-    """What the engine still holds of any request."""
-    cook, admission = engine._cook, engine._admission
-    return len(cook._batch) + len(cook._served) + len(cook._displaced) + admission.waiting + admission.served
-
-
-@contextmanager
-def held(engine: TransformersEngine, after: int = 0) -> Iterator[None]:
-    """No more steps than `after` are done meanwhile."""
-    gate, step = Event(), engine._cook._batch.step
-    steps: list[None] = []
-
-    def stepping() -> Any:
-        steps.append(None)
-        assert len(steps) <= after or gate.wait(60)
-        return step()
-
-    engine._cook._batch.step = stepping  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        gate.set()
-        engine._cook._batch.step = step  # type: ignore[method-assign]
 
 
 async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_order_and_joined_late(
@@ -129,7 +104,7 @@ async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_or
 
 async def test_a_short_one_joins_a_running_batch_and_is_done_before_it(eight: TransformersEngine) -> None:
     ended: list[str] = []
-    with held(eight, after=10):  # so that the long one cannot be done before the short one comes
+    with held(eight.core, after=10):  # so that the long one cannot be done before the short one comes
         long = await eight.submit(task(max_tokens=250, temperature=0.0))
         await first_token(long)
         short = await eight.submit(task(max_tokens=2))
@@ -169,7 +144,7 @@ async def test_the_text_comes_in_pieces_while_it_is_written(eight: TransformersE
 async def test_a_short_one_is_served_before_the_long_ones_that_wait(start_engine: Any) -> None:
     engine = await start_engine(max_concurrency=1)
     ended: list[str] = []
-    with held(engine):
+    with held(engine.core):
         tasks = [("running", task(max_tokens=5)), ("long", task(max_tokens=200, temperature=0.0))]
         tasks += [("short", task(max_tokens=3))]
         watching = [asyncio.create_task(watch(ended, name, await engine.submit(each))) for name, each in tasks]
@@ -185,7 +160,7 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> list[Generation]:
     put = TextOutput.put
 
     def recording(self: TextOutput, token: int) -> bool:
-        written.append(self._generation)
+        written.append(self.generation)
         return put(self, token)
 
     monkeypatch.setattr(TextOutput, "put", recording)
@@ -196,7 +171,7 @@ async def test_closing_frees_the_slot_within_a_token(
     start_engine: Any, puts: list[Generation], eventually: Any
 ) -> None:
     engine = await start_engine(max_concurrency=1)
-    with held(engine, after=10):
+    with held(engine.core, after=10):
         leaves = await engine.submit(task(max_tokens=250, temperature=0.0))
         await eventually(lambda: puts.count(leaves) == 10)
         waits = await engine.submit(task(max_tokens=3))
@@ -204,7 +179,7 @@ async def test_closing_frees_the_slot_within_a_token(
     await waits.complete()
 
     assert puts.count(leaves) <= 11, "tokens computed for nobody"
-    await eventually(lambda: left_over(engine) == 0)
+    await eventually(lambda: engine.core.idle)
 
 
 async def test_a_hundred_that_leave_leave_nothing_behind(eight: TransformersEngine, eventually: Any) -> None:
@@ -215,7 +190,7 @@ async def test_a_hundred_that_leave_leave_nothing_behind(eight: TransformersEngi
             await first_token(generation)
         generation.close()
 
-    await eventually(lambda: left_over(eight) == 0)
+    await eventually(lambda: eight.core.idle)
     assert (await write(eight, seed=1)).end.completion_tokens > 0
 
 
@@ -224,14 +199,14 @@ async def test_what_is_closed_while_it_waits_is_never_begun(
 ) -> None:
     engine = await start_engine(max_concurrency=1)
     puts.clear()
-    with held(engine):
+    with held(engine.core):
         running = await engine.submit(task(max_tokens=3))
         waiting = [await engine.submit(task(max_tokens=3)) for _ in range(5)]
         for generation in waiting:
             generation.close()
     await running.complete()
 
-    await eventually(lambda: left_over(engine) == 0)
+    await eventually(lambda: engine.core.idle)
     assert set(puts) == {running}
 
 
@@ -248,7 +223,7 @@ async def test_of_300_at_once_exactly_those_are_served_that_are_let_in(start_eng
         completion: Completion = await generation.complete()
         return completion
 
-    with held(engine):
+    with held(engine.core):
         everyone = [asyncio.create_task(one(seed)) for seed in range(300)]
         async with asyncio.timeout(60):
             while len(refusals) < 260:
@@ -271,8 +246,8 @@ async def test_one_that_is_over_may_be_followed_by_the_next_at_once(start_engine
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once(start_engine: Any) -> None:
     engine = await start_engine(max_concurrency=1)
-    engine._admission.pace.learn(1_000)
-    with held(engine):
+    engine.core.admission.service_time.learn(1_000)
+    with held(engine.core):
         running = await engine.submit(task(max_tokens=3))
 
         with pytest.raises(ProblemError, match="the request gives it") as refused:
@@ -284,7 +259,7 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(start_engine: Any)
 
 async def test_a_closed_engine_tells_everyone(start_engine: Any, eventually: Any) -> None:
     engine = await start_engine(max_concurrency=2)
-    with held(engine):
+    with held(engine.core):
         generations = [await engine.submit(task(max_tokens=200)) for _ in range(5)]
         coming = [asyncio.create_task(engine.submit(task())) for _ in range(3)]
         await asyncio.sleep(0)

@@ -191,7 +191,7 @@ def test_a_choice_may_be_repeated_until_it_was_taken() -> None:
     draws = []
     for token in range(3):
         draws.append(sampling.draw)
-        sampling.took(token)
+        sampling.accept(token)
     numbers = random.Random(5)
     assert draws == [numbers.random() for _ in range(3)]
     assert sampling.seen == {0, 1, 2}

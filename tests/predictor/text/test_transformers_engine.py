@@ -11,6 +11,7 @@ import pytest
 
 from contract.problems import ProblemError
 from contract.request import Sampling
+from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
@@ -116,7 +117,7 @@ async def test_max_tokens_is_exact(loaded: TransformersEngine, limit: int) -> No
 async def test_without_max_tokens_the_context_is_the_limit(loaded: TransformersEngine) -> None:
     completion = await write(loaded, max_tokens=None, temperature=0.0)
 
-    assert completion.end.prompt_tokens + completion.end.completion_tokens == loaded.length
+    assert completion.end.prompt_tokens + completion.end.completion_tokens == loaded.core.length
 
 
 async def test_the_end_of_sequence_token_stops(loaded: TransformersEngine) -> None:
@@ -131,7 +132,7 @@ async def test_pieces_joined_are_what_the_tokens_decode_to(loaded: TransformersE
     for seed in range(10):
         pieces, ids, end = await spoken(loaded, seed=seed, temperature=2.0, max_tokens=100)
 
-        text = loaded._checkpoint.tokenizer.decode(ids, skip_special_tokens=True)
+        text = loaded.core.checkpoint.tokenizer.decode(ids, skip_special_tokens=True)
         assert "".join(pieces) == text.rstrip("\N{REPLACEMENT CHARACTER}")
         assert end.completion_tokens == len(ids)
 
@@ -200,7 +201,7 @@ async def test_a_chat_template_writes_the_prompt(loaded: TransformersEngine, mon
     template = (
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
     )
-    monkeypatch.setattr(loaded._checkpoint.tokenizer, "chat_template", template)
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", template)
 
     templated = await write(loaded, chat("moon"), seed=1)
 
@@ -211,7 +212,7 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
     loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}moon"
-    monkeypatch.setattr(loaded._checkpoint.tokenizer, "chat_template", template)
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", template)
 
     with pytest.raises(ProblemError) as refused:
         await write(loaded, chat("Be brief.", role="system"))
@@ -223,7 +224,7 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
 
 def test_loading_names_its_phases(tiny_model: Path) -> None:
     phases: list[str] = []
-    engine = TransformersEngine(str(tiny_model))
+    engine = TransformersEngine(EngineSettings(model=str(tiny_model)))
     assert not engine.alive
 
     engine.load(phases.append)

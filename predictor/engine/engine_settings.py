@@ -1,0 +1,29 @@
+"""What an engine is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from predictor.limits import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from predictor.settings import LoadFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """`model` is a folder or a hub id: safetensors only, no remote code.
+
+    `device` is a torch device, or "auto" for CUDA where there is one. `dtype` is the name of a torch dtype; "auto" is
+    float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts. `memory` is in bytes; None is all
+    that the device has. At most `max_concurrency` slots are measured; pictures take `slots` unmeasured where they are
+    known. Only texts use `max_length` (tokens) and `load_format`.
+    """
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    max_concurrency: int = MAX_CONCURRENCY
+    max_waiting: int = MAX_WAITING
+    memory: int | None = None
+    slots: int | None = None
+    max_length: int = MAX_LENGTH
+    load_format: LoadFormat = "auto"

@@ -1,0 +1,86 @@
+"""From safetensors files to a Pipeline on its device."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from predictor.errors import ModelError
+from predictor.loading.lean_imports import lean_imports
+from predictor.loading.weights import placement
+from predictor.pictures.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+_DEFAULTS_FILE = "generation_config.json"
+"""Beside model_index.json: num_inference_steps and guidance_scale, where the pipeline's own are not the model's."""
+
+
+def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
+    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
+
+    `device` and `dtype` are as in EngineSettings; `report` takes the name of each phase as it begins.
+    """
+    report("importing diffusers")
+    with lean_imports():
+        return _load(source, device, dtype, report)
+
+
+def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logs in (diffusers_logging, transformers_logging):
+        logs.disable_progress_bar()
+        if not log.isEnabledFor(logging.DEBUG):
+            logs.set_verbosity_error()
+            logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    report("loading the weights")
+    try:
+        loader: Any = DiffusionPipeline
+        options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+        models = _load_models(source, loader.load_config(source), {**options, **placement(device)})
+        pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
+        pipe.to(device)
+        pipe.set_progress_bar_config(disable=True)
+        return Pipeline(pipe, _read_defaults(source))
+    except ModelError as error:
+        raise ModelError(f"cannot load {source}: {error}") from error
+    except Exception as error:
+        log.debug("loading %s failed", source, exc_info=True)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot load {source}: {reason}") from error
+
+
+def _load_models(source: str, index: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
+    """The models of a pipeline, each loaded by itself: a pipeline does not say which tensors it filled at random."""
+    models: dict[str, torch.nn.Module] = {}
+    for name, entry in index.items():
+        library, kind = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
+        if library not in ("diffusers", "transformers"):
+            continue
+        model_class = getattr(importlib.import_module(library), str(kind), None)
+        if isinstance(model_class, type) and issubclass(model_class, torch.nn.Module):
+            loader: Any = model_class
+            models[name], info = loader.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
+            if info["missing_keys"]:
+                missing = sorted(info["missing_keys"])
+                raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
+    return models
+
+
+def _read_defaults(source: str) -> dict[str, Any]:
+    path = Path(source) / _DEFAULTS_FILE
+    defaults: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return defaults

@@ -1,0 +1,101 @@
+"""Texts over KServe's V1 and V2 protocols."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from kserve.protocol.infer_type import InferRequest, InferResponse
+from pydantic import Field
+
+from contract.fields import StrictModel
+from contract.limits import INSTANCES
+from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
+from contract.result import TextResult, Timing, Usage
+from predictor.engine.events import EventListener
+from predictor.engine.generation import Completion, Generation
+from predictor.engine.tasks import Task, TextTask
+from predictor.protocols.fan_out import all_instances, all_of
+from predictor.protocols.generation_model import GenerationModel
+from predictor.protocols.kserve_bodies import read_v1_body, read_v2_tensors
+
+
+class _V1Body(StrictModel):
+    instances: list[TextPrompt] = Field(min_length=1, max_length=INSTANCES)
+
+
+class TextModel(GenerationModel):
+    """A prediction is a text."""
+
+    kind: ClassVar[Kind] = "text"
+    outputs: ClassVar[dict[str, str]] = {
+        "text": "BYTES",
+        "finish_reason": "BYTES",
+        "prompt_tokens": "INT64",
+        "completion_tokens": "INT64",
+    }
+
+    async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        body = read_v1_body(payload, _V1Body)
+        self.check_count("instances", len(body.instances))
+        completions = await all_instances(
+            [self._complete(instance.prompt, instance, headers) for instance in body.instances]
+        )
+        return {"predictions": [_prediction(completion) for completion in completions]}
+
+    async def _infer(self, infer_request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
+        prompts, sampling = read_v2_tensors(infer_request, Sampling, self.outputs)
+        self.check_count("inputs.prompt", len(prompts))
+        completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
+        columns: dict[str, list[Any]] = {
+            "text": [completion.text for completion in completions],
+            "finish_reason": [completion.end.finish_reason for completion in completions],
+            "prompt_tokens": [completion.end.prompt_tokens for completion in completions],
+            "completion_tokens": [completion.end.completion_tokens for completion in completions],
+        }
+        return self._response(infer_request, columns)
+
+    async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
+        generation = await self.submit(_task(prompt, sampling), headers)
+        return await generation.complete()
+
+    def task(self, request: GenerationRequest) -> Task:
+        return _task(request.prompt, request)
+
+    async def result(
+        self,
+        result_id: str,
+        request: GenerationRequest,
+        generation: Generation,
+        begun: float,
+        listener: EventListener | None,
+    ) -> TextResult:
+        completion = await generation.complete(listener)
+        end = completion.end
+        return TextResult(
+            id=result_id,
+            model=self.name,
+            text=completion.text,
+            finish_reason=end.finish_reason,
+            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+            timing=Timing(
+                queue_s=round(completion.queue_s, 4),
+                first_token_s=round(completion.first_token_at - begun, 4),
+                total_s=round(time.monotonic() - begun, 4),
+            ),
+        )
+
+
+def _task(prompt: str, sampling: Sampling) -> TextTask:
+    return TextTask(({"role": "user", "content": prompt},), sampling)
+
+
+def _prediction(completion: Completion) -> dict[str, Any]:
+    """A V1 prediction, with the members that `/generate` answers with, too."""
+    end = completion.end
+    return {
+        "text": completion.text,
+        "finish_reason": end.finish_reason,
+        "usage": {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens},
+    }

@@ -1,0 +1,109 @@
+"""Texts of a loaded model: from a task to its row in the batch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from contract.limits import MAX_TOKENS
+from contract.problems import invalid_field
+from contract.request import Sampling
+from predictor.engine.base import shutting_down
+from predictor.engine.batched import EngineCore
+from predictor.engine.generation import Generation
+from predictor.engine.scheduled_task import ScheduledTask
+from predictor.engine.tasks import TextTask
+from predictor.text.batch import TextBatch, TextRow
+from predictor.text.checkpoint import Checkpoint
+from predictor.text.output import TextOutput
+from predictor.text.sampler import RowSampling
+
+DEFAULT_TOKENS = 512
+"""max_tokens where neither the request nor the model's generation config says."""
+
+GREEDY_BELOW = 1e-4
+"""Lower temperatures would overflow the logits that they divide."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class ScheduledText(ScheduledTask):
+    """A text to write after the token ids `prompt`; `work` is the most tokens that it may have."""
+
+    prompt: list[int]
+    sampling: Sampling
+
+
+class TextEngineCore(EngineCore):
+    """Prompt and text together have at most as many tokens as a row of `batch` has room for."""
+
+    batch: TextBatch
+
+    def __init__(self, checkpoint: Checkpoint, batch: TextBatch, max_waiting: int) -> None:
+        super().__init__(batch, max_waiting)
+        self.checkpoint = checkpoint
+        self.length = batch.length
+        # One thread: a Rust tokenizer that is reconfigured while another thread encodes with it raises.
+        self._encoder = ThreadPoolExecutor(1, "tokenizer")
+
+    async def warm_up(self) -> None:
+        task = TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=2))
+        await (await self.submit(task)).complete()
+
+    async def submit(self, task: Any) -> Generation:
+        assert isinstance(task, TextTask)
+        loop = asyncio.get_running_loop()
+        try:
+            encoding = loop.run_in_executor(self._encoder, self.checkpoint.encode, task.prompt)
+        except RuntimeError:  # no futures after a shutdown
+            raise shutting_down() from None
+        prompt = await encoding
+        if len(prompt) >= self.length:
+            raise invalid_field(
+                "prompt" if isinstance(task.prompt, str) else "messages",
+                f"has {len(prompt)} tokens; a context of {self.length} is served, the answer included",
+            )
+        wanted = task.sampling.max_tokens or self._defaults.max_new_tokens or DEFAULT_TOKENS
+        max_tokens = min(wanted, MAX_TOKENS, self.length - len(prompt))
+        deadline = None if task.seconds is None else time.monotonic() + task.seconds
+        generation = Generation()
+        self.admission.admit(ScheduledText(generation, max_tokens, deadline, prompt=prompt, sampling=task.sampling))
+        return generation
+
+    def make_row(self, task: ScheduledText) -> tuple[TextRow, TextOutput]:
+        """The request's sampling parameters, and the model's own defaults where it has none."""
+        defaults, asked = self._defaults, task.sampling
+        samples = bool(defaults.do_sample) or asked.temperature is not None or asked.top_p is not None
+        temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
+        eos = defaults.eos_token_id
+        output = TextOutput(
+            task.generation,
+            self.checkpoint.tokenizer.backend_tokenizer,
+            prompt_tokens=len(task.prompt),
+            max_tokens=int(task.work),
+            eos={eos} if isinstance(eos, int) else set(eos or ()),
+            stops=asked.stop or [],
+        )
+        sampling = RowSampling(
+            temperature=temperature if samples and temperature >= GREEDY_BELOW else 0.0,
+            top_k=defaults.top_k or 0,
+            top_p=asked.top_p if asked.top_p is not None else (defaults.top_p or 1.0),
+            min_p=defaults.min_p or 0.0,
+            repetition_penalty=defaults.repetition_penalty or 1.0,
+            random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
+            seen=set(task.prompt),
+        )
+        return TextRow(list(task.prompt), sampling, output.put), output
+
+    @property
+    def _defaults(self) -> Any:
+        """transformers' GenerationConfig."""
+        return self.checkpoint.model.generation_config
+
+    def close(self) -> None:
+        super().close()
+        self._encoder.shutdown(wait=False)  # what it encodes at the moment is refused by the closed admission

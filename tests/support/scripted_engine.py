@@ -1,0 +1,104 @@
+"""An engine that says what a test told it to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from contract import problems
+from contract.problems import ProblemError
+from contract.result import FinishReason
+from predictor.engine.base import Engine
+from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.generation import Generation
+from predictor.engine.tasks import Task, TextTask
+
+DEADLINE = 60.0
+"""Longest that a test waits for anything: a hang, not a measure of speed."""
+
+
+@dataclass
+class Script:
+    """What the engine says to one task: each piece is a text, a gate to wait at, or an exception to end with."""
+
+    pieces: tuple[str | asyncio.Event | Exception, ...]
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 3
+    completion_tokens: int = 2
+    queue_s: float = 0.25
+
+
+class ScriptedEngine(Engine):
+    """Says what it was told to. Records the tasks it got and the generations it made."""
+
+    def __init__(self) -> None:
+        self.tasks: list[TextTask] = []
+        self.generations: list[Generation] = []
+        self.loading = threading.Event()
+        self.load_gate = threading.Event()
+        self.load_error: BaseException | None = None
+        self.is_alive = True
+        self.stopped = False
+        self._scripts: deque[Script | Exception] = deque()
+        self._speakers: set[asyncio.Task[None]] = set()
+
+    def enqueue(self, *pieces: str | asyncio.Event | Exception, **ending: Any) -> None:
+        """What to say to the next task that has no script yet."""
+        self._scripts.append(Script(pieces, **ending))
+
+    def refuse(self, error: Exception) -> None:
+        """Raise this when the next task is submitted."""
+        self._scripts.append(error)
+
+    @property
+    def closed(self) -> list[bool]:
+        return [generation.closed for generation in self.generations]
+
+    def load(self, report: Callable[[str], None]) -> None:
+        report("pretending to load")
+        self.loading.set()
+        assert self.load_gate.wait(DEADLINE)
+        if self.load_error:
+            raise self.load_error
+
+    async def submit(self, task: Task) -> Generation:
+        assert isinstance(task, TextTask)
+        self.tasks.append(task)
+        script = self._scripts.popleft()
+        if isinstance(script, Exception):
+            raise script
+        generation = Generation()
+        self.generations.append(generation)
+        speaker = asyncio.create_task(self._speak(generation, script))
+        self._speakers.add(speaker)
+        speaker.add_done_callback(self._speakers.discard)
+        return generation
+
+    async def _speak(self, generation: Generation, script: Script) -> None:
+        generation.publish(Started(script.queue_s))
+        for piece in script.pieces:
+            match piece:
+                case str():
+                    generation.publish(Token(piece))
+                case asyncio.Event():
+                    await piece.wait()
+                case _:
+                    generation.publish(piece)  # type: ignore[arg-type]  # only ProblemErrors make sense here
+                    return
+        generation.publish(TextFinished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
+
+    @property
+    def alive(self) -> bool:
+        return self.is_alive
+
+    def close(self) -> None:
+        self.stopped = True
+        self.load_gate.set()
+        for speaker in self._speakers:
+            speaker.cancel()
+        for generation in self.generations:  # those that have ended hear nothing any more
+            generation.publish(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
