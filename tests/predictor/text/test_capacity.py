@@ -146,7 +146,7 @@ def test_a_container_has_what_its_cgroup_gives_it(
 def test_a_part_of_the_memory_is_no_more_than_there_is(
     monkeypatch: pytest.MonkeyPatch, memory: int | None, expected: int
 ) -> None:
-    monkeypatch.setattr("predictor.text.capacity.available_memory", lambda _device: 8 * 2**30)
+    monkeypatch.setattr("predictor.loading.device_memory.available_memory", lambda _device: 8 * 2**30)
     assert memory_share(torch.device("cpu"), memory) == expected
 
 
