@@ -137,7 +137,7 @@ def test_a_time_is_kept_as_it_was_written(time: str) -> None:
         "1769846400",
     ],
 )
-def test_what_rfc_3339_does_not_write_is_no_time(time: str) -> None:
+def test_a_time_must_be_of_rfc_3339(time: str) -> None:
     assert refused(time=time) == "time"
 
 

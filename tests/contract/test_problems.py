@@ -101,7 +101,7 @@ def test_every_refused_field_is_named() -> None:
     assert error.problem.detail == "; ".join(f"{item.field}: {item.detail}" for item in error.problem.errors)
 
 
-def test_an_unknown_field_is_told_the_known_ones() -> None:
+def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
     [error] = refused('{"prompt": "x", "width": 1}').problem.errors or []
     assert error.field == "width"
     assert error.detail == f"unknown field; allowed are {', '.join(GenerationRequest.model_fields)}"

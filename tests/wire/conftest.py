@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -52,15 +52,3 @@ class Wire:
 @pytest.fixture
 def wire() -> Wire:
     return Wire()
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait until something is true, or fail."""
-
-    async def poll(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LIMIT):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    return poll

@@ -78,19 +78,19 @@ def test_a_listener_listens() -> None:
         pass
 
 
-def test_a_port_in_use_is_said_in_one_line() -> None:
+def test_a_port_in_use_is_one_line() -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"^port {port} on 127.0.0.1 is in use$"):
             listen("127.0.0.1", port)
 
 
-def test_an_address_of_another_machine_is_said_in_one_line() -> None:
+def test_an_address_of_another_machine_is_one_line() -> None:
     with pytest.raises(OSError, match=r"^cannot listen on 192\.0\.2\.1 port 0: "):
         listen("192.0.2.1", 0)
 
 
-class Cook(BaseSettings):
+class ServerSettings(BaseSettings):
     """Settings to read."""
 
     model_config = SettingsConfigDict(cli_prog_name="cook", cli_kebab_case=True)
@@ -99,15 +99,15 @@ class Cook(BaseSettings):
 
 
 def test_settings_come_from_flags_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_settings(Cook, ["--stove-count", "2"]).stove_count == 2
+    assert read_settings(ServerSettings, ["--stove-count", "2"]).stove_count == 2
     monkeypatch.setenv("STOVE_COUNT", "3")
-    assert read_settings(Cook, []).stove_count == 3
+    assert read_settings(ServerSettings, []).stove_count == 3
 
 
 @pytest.mark.parametrize("argv", [[], ["--stove-count", "two"]])
 def test_wrong_settings_end_the_process(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        read_settings(Cook, argv)
+        read_settings(ServerSettings, argv)
     assert caught.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("cook: --stove-count: ")

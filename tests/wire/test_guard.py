@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from contract import ProblemError, problems
+from tests.support.waiting import eventually
 from wire.drain import Drain
 from wire.guard import RequestGuard
 from wire.sse import EventStream, frame
@@ -135,7 +136,7 @@ async def test_a_guard_that_is_cancelled_cancels_the_application(wire: Wire) -> 
     assert steps == ["cleaned up"]
 
 
-async def test_a_client_that_reads_no_more_counts_as_gone(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_reads_no_more_is_given_up(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     wire.reads.clear()
     wire.body(b"x")
@@ -144,7 +145,7 @@ async def test_a_client_that_reads_no_more_counts_as_gone(wire: Wire, caplog: py
     assert "reads no more" in caplog.text
 
 
-async def test_a_mistake_is_a_problem_and_its_traceback_is_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_is_a_problem_and_is_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError("secret")
 
@@ -155,7 +156,7 @@ async def test_a_mistake_is_a_problem_and_its_traceback_is_logged(wire: Wire, ca
     assert "RuntimeError: secret" in caplog.text
 
 
-async def test_a_problem_nobody_handled_is_answered(wire: Wire) -> None:
+async def test_an_unhandled_problem_is_the_answer(wire: Wire) -> None:
     async def full(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise ProblemError(problems.OVERLOADED, "full", retry_after=3)
 
@@ -164,7 +165,7 @@ async def test_a_problem_nobody_handled_is_answered(wire: Wire) -> None:
     assert (wire.status, slug(wire), wire.headers["retry-after"]) == (503, "overloaded", "3")
 
 
-async def test_a_mistake_within_the_answer_breaks_the_connection(wire: Wire) -> None:
+async def test_an_exception_within_the_answer_breaks_the_connection(wire: Wire) -> None:
     async def broken(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("secret")
@@ -220,11 +221,11 @@ async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: Any) -> None:
+async def test_a_drain_that_ends_answers_with_a_problem(wire: Wire) -> None:
     drain = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(hang, drain=drain)))
-    await until(lambda: drain.in_flight)
+    await eventually(lambda: drain.in_flight)
     drain.end()
     await running
     assert (wire.status, slug(wire)) == (503, "unavailable")
@@ -232,11 +233,11 @@ async def test_what_cannot_be_finished_in_the_end_is_told_so(wire: Wire, until: 
     assert not drain.in_flight
 
 
-async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, until: Any) -> None:
+async def test_a_drain_that_ends_ends_a_stream_with_an_error(wire: Wire) -> None:
     drain = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, drain=drain)))
-    await until(lambda: b"token" in wire.answer)
+    await eventually(lambda: b"token" in wire.answer)
     drain.end()
     await running
     *_, last = wire.answer.decode().strip().split("\n\n")
@@ -245,12 +246,12 @@ async def test_a_stream_that_cannot_be_finished_ends_with_an_error(wire: Wire, u
     assert wire.sent[-1]["more_body"] is False
 
 
-async def test_what_is_half_answered_in_the_end_is_broken_off(wire: Wire, until: Any) -> None:
-    """As only that tells the client that it is half."""
+async def test_a_drain_that_ends_breaks_off_half_an_answer(wire: Wire) -> None:
+    """Only a broken connection tells the client that it is half."""
     drain = Drain()
     wire.body(b"")
     running = asyncio.create_task(wire.run(RequestGuard(begin_and_hang, drain=drain)))
-    await until(lambda: wire.answer == b"half")
+    await eventually(lambda: wire.answer == b"half")
     drain.end()
     with pytest.raises(RuntimeError):
         await running

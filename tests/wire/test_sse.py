@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from tests.support.waiting import eventually
 from wire.guard import RequestGuard
 from wire.sse import EventStream, frame
 
@@ -53,29 +54,29 @@ async def test_frames_are_sent_one_by_one(wire: Wire) -> None:
     assert frames.closed
 
 
-async def test_heartbeats_are_sent_in_silence_only(wire: Wire, until: Any) -> None:
+async def test_heartbeats_are_sent_in_silence_only(wire: Wire) -> None:
     frames = Frames(b"data: a\n\n", wait=True)
     task = asyncio.create_task(wire.run(EventStream(frames(), heartbeat_seconds=0.01)))
-    await until(lambda: wire.answer.count(b": keep-alive\n\n") >= 3)
+    await eventually(lambda: wire.answer.count(b": keep-alive\n\n") >= 3)
     frames.go.set()
     await task
     assert wire.answer.replace(b": keep-alive\n\n", b"") == b"data: a\n\n"
     assert wire.answer.endswith(b"data: a\n\n")
 
 
-async def test_the_header_does_not_wait_for_the_first_frame(wire: Wire, until: Any) -> None:
+async def test_the_header_does_not_wait_for_the_first_frame(wire: Wire) -> None:
     frames = Frames(b"a", wait=True)
     task = asyncio.create_task(wire.run(EventStream(frames())))
-    await until(lambda: bool(wire.sent))
+    await eventually(lambda: bool(wire.sent))
     assert wire.status == 200
     frames.go.set()
     await task
 
 
-async def test_a_stream_cancelled_between_frames_closes_them(wire: Wire, until: Any) -> None:
+async def test_a_stream_cancelled_between_frames_closes_them(wire: Wire) -> None:
     frames = Frames(b"a", wait=True)
     task = asyncio.create_task(wire.run(EventStream(frames())))
-    await until(lambda: bool(wire.sent))
+    await eventually(lambda: bool(wire.sent))
     await cancel(task)
     assert frames.closed
 

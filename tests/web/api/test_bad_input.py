@@ -117,7 +117,7 @@ async def test_an_unknown_model_is_answered_with_the_served_ones(web: Web, slug:
         ";;;",
     ],
 )
-async def test_another_media_type_is_told_what_to_send(web: Web, slug: Slug, content_type: str | None) -> None:
+async def test_another_media_type_is_refused_with_the_right_one(web: Web, slug: Slug, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     response = await web().post("/generate", content=b'{"prompt": "x"}', headers=headers)
     assert (response.status_code, slug(response)) == (415, "unsupported-media-type")
@@ -127,7 +127,7 @@ async def test_another_media_type_is_told_what_to_send(web: Web, slug: Slug, con
 @pytest.mark.parametrize(
     "accept", ["image/png", "text/html", "application/json;q=0", "application/json;q=nonsense", "text/*;q=0", "json"]
 )
-async def test_an_unsupported_accept_is_told_what_there_is(web: Web, slug: Slug, accept: str) -> None:
+async def test_an_unsupported_accept_is_refused_with_the_forms_there_are(web: Web, slug: Slug, accept: str) -> None:
     response = await web().post("/generate", json={"prompt": "x", "model": "poet"}, headers={"Accept": accept})
     assert (response.status_code, slug(response)) == (406, "not-acceptable")
     assert response.json()["detail"] == "A text is served as application/json or text/event-stream."
@@ -161,7 +161,7 @@ async def test_a_wrong_method_is_a_problem(web: Web, slug: Slug, method: str, pa
     assert response.headers["allow"] in response.json()["detail"]
 
 
-async def test_a_mistake_of_ours_is_a_problem_without_a_traceback(
+async def test_an_exception_is_a_problem_without_a_traceback(
     web: Web, slug: Slug, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> str:

@@ -125,7 +125,7 @@ async def test_a_failure_within_the_stream_is_its_last_event(
     }
 
 
-async def test_a_mistake_of_ours_within_the_stream_is_its_last_event(
+async def test_an_exception_within_the_stream_is_its_last_event(
     web: Web, events: Events, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> str:

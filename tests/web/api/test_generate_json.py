@@ -117,7 +117,7 @@ async def test_an_unusable_trace_header_is_dropped(web: Web, seen: list[httpx.Re
     assert "traceparent" not in seen[0].headers
 
 
-async def test_a_runtime_that_tells_no_queue_time_gives_null(web: Web, stream: Stream, sse_answer: Answer) -> None:
+async def test_a_runtime_without_queue_times_gives_null(web: Web, stream: Stream, sse_answer: Answer) -> None:
     response = await web(lambda _: sse_answer(stream("x"))).post("/generate", json={"prompt": "x"})
     assert response.json()["timing"]["queue_s"] is None
 

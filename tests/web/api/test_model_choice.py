@@ -36,7 +36,7 @@ PAINTER_ONLY = {"painter": {"url": "http://painter.test", "kind": "image"}}
         ({"model": "painter", "kind": "image"}, "*/*", "painter"),
     ],
 )
-async def test_the_model_that_is_asked(
+async def test_which_model_is_asked(
     web: Web, seen: list[httpx.Request], fields: dict[str, str], accept: str, model: str
 ) -> None:
     response = await web().post("/generate", json={"prompt": "x", **fields}, headers={"Accept": accept})
@@ -45,7 +45,7 @@ async def test_the_model_that_is_asked(
 
 
 @pytest.mark.parametrize(("fields", "host"), [({}, "sketcher.test"), ({"kind": "text"}, "poet.test")])
-async def test_the_first_model_is_the_default_and_the_first_of_its_kind_the_kinds(
+async def test_the_first_model_of_a_kind_is_the_default_of_that_kind(
     web: Web, seen: list[httpx.Request], fields: dict[str, str], host: str
 ) -> None:
     await web(lambda _: httpx.Response(500), models=PAINTERS_FIRST).post("/generate", json={"prompt": "x", **fields})
@@ -91,7 +91,7 @@ async def test_accept_only_prefers_a_picture(web: Web, slug: Slug) -> None:
         ),
     ],
 )
-async def test_an_order_that_no_model_fits_is_refused_by_name(
+async def test_a_request_that_fits_no_model_is_refused(
     web: Web, seen: list[httpx.Request], slug: Slug, models: dict[str, Any], fields: dict[str, Any], detail: str
 ) -> None:
     response = await web(models=models).post("/generate", json={"prompt": "x", **fields})
@@ -106,7 +106,7 @@ async def test_a_field_of_the_other_kind_that_is_null_is_left_out(web: Web) -> N
 
 
 @pytest.mark.parametrize("accept", ["image/gif", "image/jpg, image/avif"])
-async def test_whoever_takes_only_other_pictures_is_told_which_there_are(web: Web, slug: Slug, accept: str) -> None:
+async def test_other_picture_formats_are_refused_with_the_ones_there_are(web: Web, slug: Slug, accept: str) -> None:
     response = await web().post("/generate", json={"prompt": "x", "size": "64x64"}, headers={"Accept": accept})
     assert slug(response) == "not-acceptable"
     assert "image/png" in response.json()["detail"]

@@ -74,7 +74,7 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
         ({"previews": 4}, "*/*", {}),  # nobody would see them
     ],
 )
-async def test_painting_is_forwarded(
+async def test_picture_fields_are_forwarded(
     web: Web, seen: list[httpx.Request], given: dict[str, Any], accept: str, forwarded: dict[str, Any]
 ) -> None:
     response = await web().post("/generate", json={**PICTURE, **given}, headers={"Accept": accept})
@@ -178,7 +178,7 @@ async def test_the_words_in_a_header_are_whole_and_have_a_limit(
     assert response.headers["x-understood"] == header
 
 
-async def test_what_another_runtime_does_not_tell_is_null_or_left_out(
+async def test_what_another_runtime_leaves_out_is_null_or_absent(
     web: Web, sse_answer: Answer, picture: Made, picture_stream: PictureStream
 ) -> None:
     client = web(lambda _: sse_answer(picture_stream(picture(**FOREIGN)) + b"data: [DONE]\n\n"))
@@ -212,7 +212,7 @@ async def test_previews_of_another_runtime(
     assert found[2][1] == {"image": 0, "step": None, "data": encoded(b"small"), "media_type": "image/png"}
 
 
-async def test_the_longest_wait_is_the_requests(
+async def test_the_queue_time_is_that_of_the_longest_wait(
     web: Web, sse_answer: Answer, picture: Made, picture_stream: PictureStream
 ) -> None:
     started = [{"type": "image_generation.started", "queue_s": seconds} for seconds in (0.5, 2.0, None, 1.0)]

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from starlette.types import ASGIApp
 
+from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 
@@ -88,9 +89,7 @@ async def test_the_sinks_own_authority_is_trusted(serve: Any, sink: tuple[Sink, 
 async def test_it_is_not_trusted_unasked(serve: Any, sink: tuple[Sink, str], caplog: pytest.LogCaptureFixture) -> None:
     reached, address = sink
     await ask(await serve(app(address)))
-    async with asyncio.timeout(LIMIT):
-        while "CERTIFICATE_VERIFY_FAILED" not in caplog.text:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
     assert reached.heard.empty()
 
 

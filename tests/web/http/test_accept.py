@@ -87,7 +87,7 @@ def test_the_heaviest_form_that_fits_the_pictures_is_chosen(accept: str, fields:
         ),
     ],
 )
-def test_what_no_form_fits_is_told_what_to_change(accept: str, fields: dict[str, object], problem: str) -> None:
+def test_a_request_that_no_form_fits_says_what_to_change(accept: str, fields: dict[str, object], problem: str) -> None:
     order = GenerationRequest.model_validate({"prompt": "x", **fields})
     with pytest.raises(ProblemError) as refused:
         picture_form(Headers({"accept": accept}), order)

@@ -60,7 +60,7 @@ def test_nonsense_is_no_preference(header: str) -> None:
 
 
 @pytest.mark.parametrize("wait", ["3601", "9" * 5_000])
-def test_nobody_waits_for_ever(wait: str) -> None:
+def test_a_wait_is_cut_to_the_longest(wait: str) -> None:
     assert preferences(f"wait={wait}").wait == MOST_WAIT_SECONDS
 
 

@@ -55,7 +55,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
         (1, [{"type": "image_generation.cancelled"}]),
     ],
 )
-async def test_an_answer_that_is_not_as_ordered_is_no_result(
+async def test_an_answer_other_than_requested_is_no_result(
     web: Web,
     sse_answer: Answer,
     picture: Made,
@@ -136,7 +136,7 @@ async def test_progress_does_not_outlast_the_time_for_a_generation(
     assert (response.status_code, slug(response)) == (504, "too-late")
 
 
-async def test_each_model_has_its_own_gate(web: Web, slug: Slug) -> None:
+async def test_each_model_has_its_own_concurrency_limit(web: Web, slug: Slug) -> None:
     held, arrived = asyncio.Event(), asyncio.Event()
 
     async def hold(request: httpx.Request) -> httpx.Response:

@@ -62,7 +62,7 @@ async def test_transport_failures(ask: Ask, error: Exception, status: int, name:
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError(""), httpx.PoolTimeout("")])
-async def test_what_may_pass_says_when_to_come_back(web: Web, error: Exception) -> None:
+async def test_a_transient_failure_has_a_retry_after(web: Web, error: Exception) -> None:
     response = await web(raising(error)).post("/generate", json={"prompt": "x"})
     assert response.headers["retry-after"] == "5"
 
@@ -149,7 +149,7 @@ async def test_a_problem_of_our_predictor_is_passed_on(web: Web, slug: Slug) -> 
     assert response.headers["retry-after"] == "9"
 
 
-async def test_the_header_tells_where_a_problem_of_ours_does_not(web: Web) -> None:
+async def test_the_retry_after_header_counts_where_the_problem_has_none(web: Web) -> None:
     body = {name: value for name, value in FULL.items() if name != "retry_after"}
     client = web(lambda _: httpx.Response(503, json=body, headers={"Retry-After": "4"}))
     response = await client.post("/generate", json={"prompt": "x"})
@@ -172,7 +172,7 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
 @pytest.mark.parametrize(
     ("upstream", "client"), [("messages", "prompt"), ("output_format", "format"), ("partial_images", "previews")]
 )
-async def test_a_field_is_named_as_the_client_names_it(web: Web, upstream: str, client: str) -> None:
+async def test_a_field_has_the_name_that_the_client_knows(web: Web, upstream: str, client: str) -> None:
     errors = [{"field": upstream, "detail": "has 300 tokens; the model's context holds 256"}]
     body = {"type": "urn:shangcai:problem:invalid-field", "title": "x", "status": 400, "detail": "x", "errors": errors}
     response = await web(lambda _: httpx.Response(400, json=body)).post("/generate", json={"prompt": "x"})
