@@ -114,7 +114,7 @@ async def test_an_answer_that_is_no_http(
 async def test_a_silent_model_server(
     start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, sent: bytes, idle_seconds: float
 ) -> None:
-    """A model that may have to wake up first is given all the time there is to begin its answer: see test_waking."""
+    """A model that may have to wake up first is given all the time there is to begin its answer: see test_waiting."""
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
