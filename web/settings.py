@@ -1,4 +1,4 @@
-"""What an operator can set: every value is an environment variable (`PORT`) and a flag (`--port`)."""
+"""The settings of web: each is an environment variable (`PORT`) and a flag (`--port`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HTTP_URL = TypeAdapter(AnyHttpUrl)
 
 
 def _base_url(text: str) -> str:
-    """Checked here, so that a typing error stops the start and not the first request."""
+    """Checked here, so that a wrong URL fails the start and not the first request."""
     url = _HTTP_URL.validate_python(text)
     if url.query is not None or url.fragment is not None:
         raise ValueError("must end with its host or path: paths are appended to it")
@@ -55,7 +55,7 @@ class ServedModel(BaseModel):
 
     @property
     def address(self) -> str:
-        """Of its server, which there is wherever it is asked directly."""
+        """The base URL, which every model has where `dispatch` is rest."""
         assert self.url is not None
         return self.url
 
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
 
     dispatch: Annotated[Literal["rest", "events"], BeforeValidator(_lower)] = Field(
         default="rest",
-        description="How orders get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
+        description="How requests get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
     )
     k_sink: BaseUrl | None = Field(default=None, description="Where events go: what a SinkBinding injects.")
     k_ce_overrides: Annotated[str, AfterValidator(_overrides)] = Field(
@@ -218,12 +218,12 @@ class Settings(BaseSettings):
 
     @property
     def trust(self) -> ssl.SSLContext | bool:
-        """What servers are verified with: well-known authorities, or the system's and the sink's."""
+        """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
         return _trust(self.k_ca_certs) if self.k_ca_certs else True
 
     @property
     def on_cluster(self) -> bool:
-        """Kubernetes says so in every pod."""
+        """Whether this runs in a pod: Kubernetes sets the variable there."""
         return "KUBERNETES_SERVICE_HOST" in os.environ
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")

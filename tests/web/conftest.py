@@ -23,6 +23,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from contract import Problem, problems
+from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 
@@ -225,9 +226,7 @@ async def serve() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[str]]]:
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
-        async with asyncio.timeout(LIMIT):
-            while not server.started:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: server.started, "the server has started", LIMIT)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     yield start

@@ -15,10 +15,8 @@ from contract import (
     Kind,
     ModelChoice,
     ModelStatus,
-    Picture,
     PictureResult,
     PictureResultEvent,
-    PictureTiming,
     PreviewEvent,
     Problem,
     ProgressEvent,
@@ -26,18 +24,15 @@ from contract import (
     Statuses,
     StatusEvent,
     TextResult,
-    Timing,
     TokenEvent,
-    Usage,
     problems,
 )
-from contract.events import LiveEvent
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
+from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
 from web.openapi.jobs import PREFERENCES, events_operation, generation_path, job_response, parameter, ref
 from web.openapi.problems import refusals
 from web.openapi.status import status_operation, warm_operation
-from wire.sse import frame
 
 _NOT_OF_GENERATE = {
     problems.MALFORMED_EVENT,
@@ -52,65 +47,9 @@ _PICTURE_FORMS = (*IMAGES, MULTIPART)
 
 _EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
 
-_REQUESTS: dict[str, dict[str, Any]] = {
-    "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
-    "sampling": {
-        "summary": "Everything that can be chosen of a text",
-        "value": {
-            "prompt": "Write a poem about the moon",
-            "max_tokens": 128,
-            "temperature": 0.8,
-            "top_p": 0.95,
-            "stop": ["\n\n", "END"],
-            "seed": 7,
-        },
-    },
-    "live": {"summary": "Read it while it is written", "value": {"prompt": "春天的雨", "stream": True}},
-    "picture": {"summary": "A picture", "value": {"prompt": "画一只猫", "kind": "image"}},
-    "painting": {
-        "summary": "Everything that can be chosen of a picture",
-        "value": {
-            "prompt": "a red apple",
-            "kind": "image",
-            "negative_prompt": "leaves",
-            "size": "64x64",
-            "steps": 20,
-            "guidance": 4,
-            "n": 2,
-            "seed": 7,
-            "format": "webp",
-        },
-    },
-    "live picture": {
-        "summary": "See it while it is made",
-        "value": {"prompt": "a red apple", "kind": "image", "stream": True, "previews": 4},
-    },
-}
-
-_TEXT = "床前明月光,疑是地上霜。\n举头望明月,低头思故乡。"
-_RESULT = ResultEvent(
-    id="0b7f8c1e5d9a4f2e8c3b6a1d7e9f0a2c",
-    model="poet",
-    text=_TEXT,
-    finish_reason="stop",
-    usage=Usage(prompt_tokens=12, completion_tokens=25),
-    timing=Timing(queue_s=0.0021, first_token_s=0.0312, total_s=0.1984),
-)
-
-# The smallest picture there is: one transparent pixel.
-_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-_PICTURE_RESULT = PictureResultEvent(
-    id="6d1f3b7a9c5e4d8fa2b4c6e8f0a1b3d5",
-    model="painter",
-    images=[Picture(data=_PIXEL, media_type="image/png", seed=7, width=1, height=1)],
-    steps=20,
-    understood=["cat"],
-    timing=PictureTiming(queue_s=0.0034, total_s=0.8127),
-)
-
 
 def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
-    """The document; `models` are the served ones, the default first."""
+    """The document of this version of web; `models` are the served ones, the default first."""
     served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
         "openapi": "3.1.0",
@@ -154,7 +93,7 @@ def _generate() -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": ref("GenerationRequest"), "examples": _REQUESTS}},
+            "content": {JSON: {"schema": ref("GenerationRequest"), "examples": REQUESTS}},
         },
         "responses": {
             "200": {
@@ -165,14 +104,14 @@ def _generate() -> dict[str, Any]:
                         "schema": {"oneOf": [ref("TextResult"), ref("PictureResult")]},
                         "examples": {
                             result.kind: {"value": result.model_dump(mode="json")}
-                            for result in (_RESULT, _PICTURE_RESULT)
+                            for result in (TEXT_RESULT, PICTURE_RESULT)
                         },
                     },
                     SSE: {
                         "schema": {"type": "string", "description": _EVENTS_TEXT},
                         "examples": {
-                            "text": {"value": _frames(_TEXT_EVENTS)},
-                            "image": {"value": _frames(_PICTURE_EVENTS)},
+                            "text": {"value": TEXT_STREAM},
+                            "image": {"value": PICTURE_STREAM},
                         },
                     },
                     **{form: {} for form in IMAGES},  # OpenAPI 3.1 describes what is binary by no schema
@@ -208,29 +147,6 @@ _PARTS_TEXT = (
     "The files in the order of their seeds, each with its own Content-Type, Content-Length, Content-Disposition and "
     "X-Seed."
 )
-
-_TEXT_EVENTS: list[LiveEvent] = [
-    StatusEvent(state="asleep", expected_seconds=6.1),
-    StatusEvent(state="waking", phase="loading the weights", seconds=1.5, expected_seconds=6.1),
-    StatusEvent(state="queued"),
-    StatusEvent(state="running"),
-    TokenEvent(text=_TEXT[:12]),
-    TokenEvent(text=_TEXT[12:]),
-    _RESULT,
-]
-
-_PICTURE_EVENTS: list[LiveEvent] = [
-    StatusEvent(state="queued"),
-    StatusEvent(state="running"),
-    ProgressEvent(step=10, of=20, eta_s=0.4),
-    PreviewEvent(image=0, step=10, data=_PIXEL, media_type="image/png"),
-    ProgressEvent(step=20, of=20, eta_s=0),
-    _PICTURE_RESULT,
-]
-
-
-def _frames(events: list[LiveEvent]) -> str:
-    return b"".join(frame(event.model_dump_json(), event.event) for event in events).decode()
 
 
 def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> dict[str, Any]:

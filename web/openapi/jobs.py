@@ -1,4 +1,4 @@
-"""The jobs and events of the OpenAPI description."""
+"""The part of the OpenAPI description about jobs and CloudEvents."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def ref(model: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model}"}
 
 
-def parameter(name: str, description: str, *, place: str = "header", **more: Any) -> dict[str, Any]:
-    return {"name": name, "in": place, "description": description, "schema": {"type": "string", **more}}
+def parameter(name: str, description: str, *, location: str = "header", **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": location, "description": description, "schema": {"type": "string", **more}}
 
 
 PREFERENCES = (
@@ -50,6 +50,7 @@ _LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.")
 
 
 def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
+    """A response that is a job; `created`: by this request, so that it has the headers of a new job."""
     names = ["X-Request-Id", *(JOB_HEADERS if created else ()), "Retry-After"]
     return {
         "description": description,
@@ -76,7 +77,7 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
         problems.NOT_IMPLEMENTED,
     }
     return {
-        "parameters": [{**parameter("id", "Of the job.", place="path"), "required": True}],
+        "parameters": [{**parameter("id", "Of the job.", location="path"), "required": True}],
         "get": {
             "operationId": "generation",
             "summary": "A job: its state, its events, or its result",

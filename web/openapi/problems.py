@@ -1,4 +1,4 @@
-"""The problems of the OpenAPI description, each with an example."""
+"""The part of the OpenAPI description about problems, each with an example."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DETAILS: dict[ProblemType, str] = {
 
 
 def refusals(kinds: Iterable[ProblemType]) -> dict[str, Any]:
-    """The responses of an operation that these problems can happen to."""
+    """The responses of an operation that can end with these problems, by status."""
     by_status: dict[int, list[ProblemType]] = {}
     for kind in _DETAILS:
         if kind in kinds:

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI description about models that sleep and wake up."""
+"""The part of the OpenAPI description about `GET /status` and `POST /warm`."""
 
 from __future__ import annotations
 

@@ -127,8 +127,8 @@ async def test_a_picture_may_be_answered_as_its_file(web: Web, form: str) -> Non
 
 
 async def test_several_files_are_one_multipart_answer(web: Web) -> None:
-    order = {**PICTURE, "n": 2, "format": "webp"}
-    response = await web().post("/generate", json=order, headers={"Accept": "multipart/mixed"})
+    request = {**PICTURE, "n": 2, "format": "webp"}
+    response = await web().post("/generate", json=request, headers={"Accept": "multipart/mixed"})
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["content-length"] == str(len(response.content))
     assert (response.headers["x-model"], response.headers["x-steps"]) == ("painter", "20")

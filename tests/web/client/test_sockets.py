@@ -31,7 +31,7 @@ Start = Callable[..., Awaitable[str]]
 
 LIMIT = 10.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-ORDER = json.dumps({"prompt": "x"}).encode()
+REQUEST = json.dumps({"prompt": "x"}).encode()
 LIVE = json.dumps({"prompt": "x", "stream": True}).encode()
 
 
@@ -170,19 +170,19 @@ async def test_a_connection_is_used_again(
             writer.write(whole)
 
     url = await start(await raw_server(answer))
-    for order in ({"prompt": "x"}, {"prompt": "x", "stream": True}, {"prompt": "x"}):
-        assert (await client.post(f"{url}/generate", json=order)).status_code == 200
+    for request in ({"prompt": "x"}, {"prompt": "x", "stream": True}, {"prompt": "x"}):
+        assert (await client.post(f"{url}/generate", json=request)).status_code == 200
     assert connections == 1
 
 
-@pytest.mark.parametrize("order", [ORDER, LIVE], ids=["JSON", "SSE"])
+@pytest.mark.parametrize("body", [REQUEST, LIVE], ids=["JSON", "SSE"])
 @pytest.mark.parametrize("sent", [b"", HEAD, None], ids=["before the header", "while queued", "while running"])
 async def test_a_client_that_leaves_cancels_upstream(
     start: Start,
     raw_server: RawServer,
     stream: Stream,
     caplog: pytest.LogCaptureFixture,
-    order: bytes,
+    body: bytes,
     sent: bytes | None,
 ) -> None:
     caplog.set_level("INFO")
@@ -197,7 +197,7 @@ async def test_a_client_that_leaves_cancels_upstream(
 
     url = await start(await raw_server(hold))
     _, writer = await connect(url)
-    writer.write(post(order))
+    writer.write(post(body))
     await asyncio.wait_for(asked.wait(), LIMIT)
     writer.close()
     await writer.wait_closed()
@@ -225,7 +225,7 @@ async def test_a_client_that_reads_no_more_cancels_upstream(start: Start, raw_se
 async def test_a_body_that_comes_slowly(start: Start, closed_port: int) -> None:
     url = await start(f"http://127.0.0.1:{closed_port}", body_seconds=0.1)
     reader, writer = await connect(url)
-    writer.write(post(ORDER)[:-1])
+    writer.write(post(REQUEST)[:-1])
     answer = await asyncio.wait_for(reader.read(), LIMIT)  # to the end: the connection is closed
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"urn:shangcai:problem:body-timeout" in answer
@@ -239,7 +239,7 @@ async def test_a_client_that_leaves_within_its_body(
     caplog.set_level("INFO")
     url = await start(f"http://127.0.0.1:{closed_port}")
     _, writer = await connect(url)
-    writer.write(post(ORDER)[:-1])
+    writer.write(post(REQUEST)[:-1])
     await writer.drain()
     writer.close()
     await writer.wait_closed()
@@ -275,7 +275,7 @@ async def test_requests_in_one_packet_are_answered_in_order(
     url = await start(await raw_server(answer))
     reader, writer = await connect(url)
     healthz = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    writer.write(healthz + post(ORDER) + b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    writer.write(healthz + post(REQUEST) + b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     answers = await asyncio.wait_for(reader.read(), LIMIT)
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"404"]
     writer.close()
@@ -301,7 +301,7 @@ async def test_many_clients_of_which_half_leave(
     url = await start(upstream, max_connections=10, pool_seconds=LIMIT)
     clients = [await connect(url) for _ in range(40)]
     for _, writer in clients:
-        writer.write(post(ORDER))
+        writer.write(post(REQUEST))
     await eventually(lambda: running == 10, "ten requests run")
     for _, writer in clients[::2]:
         writer.close()

@@ -61,8 +61,8 @@ def test_no_header_is_json() -> None:
     ],
 )
 def test_the_heaviest_form_that_fits_the_pictures_is_chosen(accept: str, fields: dict[str, object], form: str) -> None:
-    order = GenerationRequest.model_validate({"prompt": "x", **fields})
-    assert picture_form(Headers({"accept": accept}), order) == form
+    request = GenerationRequest.model_validate({"prompt": "x", **fields})
+    assert picture_form(Headers({"accept": accept}), request) == form
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_the_heaviest_form_that_fits_the_pictures_is_chosen(accept: str, fields:
     ],
 )
 def test_a_request_that_no_form_fits_says_what_to_change(accept: str, fields: dict[str, object], problem: str) -> None:
-    order = GenerationRequest.model_validate({"prompt": "x", **fields})
+    request = GenerationRequest.model_validate({"prompt": "x", **fields})
     with pytest.raises(ProblemError) as refused:
-        picture_form(Headers({"accept": accept}), order)
+        picture_form(Headers({"accept": accept}), request)
     assert refused.value.problem.detail == problem
 
 

@@ -192,8 +192,8 @@ async def test_the_form_is_answered_with_a_whole_page(web: Web, seen: list[httpx
     assert 'value="novelist" data-kind="text" checked' in answer.text
     assert 'value="42"' in answer.text
     assert seen[0].url.host == "novelist.test"
-    order = json.loads(seen[0].content)
-    assert (order["messages"][-1]["content"], order["seed"], order["temperature"]) == ("写一首\n诗", 42, 0.5)
+    request = json.loads(seen[0].content)
+    assert (request["messages"][-1]["content"], request["seed"], request["temperature"]) == ("写一首\n诗", 42, 0.5)
 
 
 async def test_the_forms_picture_is_in_the_page(web: Web) -> None:

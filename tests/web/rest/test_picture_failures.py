@@ -67,8 +67,8 @@ async def test_an_answer_other_than_requested_is_no_result(
     live: bool,
 ) -> None:
     stream = picture_stream(STARTED, *(picture(**change) for change in changes))
-    order = {**PICTURE, "n": count, "format": "png", "stream": live}
-    response = await web(lambda _: sse_answer(stream)).post("/generate", json=order)
+    request = {**PICTURE, "n": count, "format": "png", "stream": live}
+    response = await web(lambda _: sse_answer(stream)).post("/generate", json=request)
     if live:
         name, problem = events(response.text)[-1]
         assert (name, problem["type"]) == ("error", problems.BAD_UPSTREAM.uri)

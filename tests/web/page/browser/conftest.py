@@ -1,4 +1,4 @@
-"""A real Chromium, the page as web serves it, and behind it a kitchen: a model server that does what the test says."""
+"""A real Chromium, the page as web serves it, and behind it fake model servers that do what the test says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,12 +20,13 @@ import uvicorn
 from PIL import Image, ImageDraw
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, async_playwright
 from starlette.applications import Starlette
-from starlette.requests import Request as Asked
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import ProblemError, problems
+from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 from wire.problems import problem_response
@@ -42,16 +42,16 @@ Open = Callable[..., Awaitable[Page]]
 Shoot = Callable[..., Awaitable[Path]]
 
 
-class Kitchen:
-    """One model server. What is put into `dishes` comes out of the running generation: a text's next piece, an event of
-    a picture, or None for the end. It is shut while `phase` is set."""
+class FakeModel:
+    """One model server. The running generation streams what the test sends: a text's next piece, an event of a picture,
+    or None for the end. While `phase` is set, the model is loading."""
 
     def __init__(self) -> None:
         self.phase: str | None = None
         self.seconds = 0.0
-        self.dishes: asyncio.Queue[Any] = asyncio.Queue()
-        self.orders: list[dict[str, Any]] = []
-        self.cooking = 0
+        self.pieces: asyncio.Queue[Any] = asyncio.Queue()
+        self.requests: list[dict[str, Any]] = []
+        self.running = 0
         self.asked = 0
         self.problem: ProblemError | None = None
         self.app = Starlette(
@@ -62,29 +62,23 @@ class Kitchen:
             ]
         )
 
-    def serve(self, *dishes: Any) -> None:
-        for dish in dishes:
-            self.dishes.put_nowait(dish)
+    def send(self, *pieces: Any) -> None:
+        for piece in pieces:
+            self.pieces.put_nowait(piece)
 
     def paint(self, steps: int = 4, previews: int = 2) -> None:
-        """Everything of a picture but its end."""
+        """Send all events of a picture but its last."""
         for step in range(1, steps + 1):
-            self.serve({"type": "image_generation.progress", "step": step, "of": steps, "eta_s": 0.1 * (steps - step)})
+            self.send({"type": "image_generation.progress", "step": step, "of": steps, "eta_s": 0.1 * (steps - step)})
             if step % (steps // previews) == 0 and step < steps:
-                self.serve({"type": "image_generation.partial_image", "image_index": 0, "step": step, **_file(step)})
+                self.send({"type": "image_generation.partial_image", "image_index": 0, "step": step, **_file(step)})
 
     def finish_picture(self) -> None:
-        self.serve(
+        self.send(
             {"type": "image_generation.completed", "image_index": 0, "seed": 7, "steps": 4, "size": "256x256"}
             | {"created_at": 1, "understood": ["fox"], **_file(9)},
             None,
         )
-
-    async def until(self, met: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LIMIT
-        while not met():
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
 
     def _refusal(self) -> Response | None:
         if self.phase is not None:
@@ -92,47 +86,47 @@ class Kitchen:
             return problem_response(loading)
         return problem_response(self.problem) if self.problem else None
 
-    async def _ready(self, _request: Asked) -> Response:
+    async def _ready(self, _request: HttpRequest) -> Response:
         self.asked += 1
         return self._refusal() or JSONResponse({"ready": True})
 
-    async def _write(self, request: Asked) -> Response:
-        return self._refusal() or self._stream(self._words(await request.json()))
+    async def _write(self, request: HttpRequest) -> Response:
+        return self._refusal() or self._stream(self._chunks(await request.json()))
 
-    async def _paint(self, request: Asked) -> Response:
-        return self._refusal() or self._stream(self._strokes(await request.json()))
+    async def _paint(self, request: HttpRequest) -> Response:
+        return self._refusal() or self._stream(self._events(await request.json()))
 
     def _stream(self, frames: AsyncGenerator[str]) -> Response:
         return StreamingResponse(frames, media_type="text/event-stream")
 
-    async def _words(self, order: dict[str, Any]) -> AsyncGenerator[str]:
+    async def _chunks(self, request: dict[str, Any]) -> AsyncGenerator[str]:
         def chunk(delta: dict[str, str], reason: str | None = None) -> str:
             choice = {"index": 0, "delta": delta, "finish_reason": reason}
             return f"data: {json.dumps({'choices': [choice]})}\n\n"
 
-        self.orders.append(order)
-        self.cooking += 1
+        self.requests.append(request)
+        self.running += 1
         tokens = 0
         try:
             yield chunk({"role": "assistant", "content": ""})
-            while (piece := await self.dishes.get()) is not None:
+            while (piece := await self.pieces.get()) is not None:
                 tokens += 1
                 yield chunk({"content": piece})
             yield chunk({}, "stop")
             usage = {"prompt_tokens": 7, "completion_tokens": tokens}
             yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
         finally:
-            self.cooking -= 1
+            self.running -= 1
 
-    async def _strokes(self, order: dict[str, Any]) -> AsyncGenerator[str]:
-        self.orders.append(order)
-        self.cooking += 1
+    async def _events(self, request: dict[str, Any]) -> AsyncGenerator[str]:
+        self.requests.append(request)
+        self.running += 1
         try:
             yield 'event: image_generation.started\ndata: {"type": "image_generation.started", "queue_s": 0.01}\n\n'
-            while (event := await self.dishes.get()) is not None:
+            while (event := await self.pieces.get()) is not None:
                 yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
         finally:
-            self.cooking -= 1
+            self.running -= 1
 
 
 def _file(step: int) -> dict[str, str]:
@@ -154,9 +148,7 @@ async def listening(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     server.config.timeout_graceful_shutdown = 1
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        async with asyncio.timeout(LIMIT):
-            while not server.started:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
@@ -182,17 +174,17 @@ async def browser(chromium: str) -> AsyncGenerator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def poet() -> AsyncGenerator[Kitchen]:
-    yield Kitchen()
+async def poet() -> AsyncGenerator[FakeModel]:
+    yield FakeModel()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def painter() -> AsyncGenerator[Kitchen]:
-    yield Kitchen()
+async def painter() -> AsyncGenerator[FakeModel]:
+    yield FakeModel()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def house(poet: Kitchen, painter: Kitchen, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ASGIApp]:
+async def application(poet: FakeModel, painter: FakeModel, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ASGIApp]:
     """The application in front of both, not yet listening."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -202,8 +194,8 @@ async def house(poet: Kitchen, painter: Kitchen, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def url(house: ASGIApp) -> AsyncGenerator[str]:
-    async with listening(house) as address:
+async def url(application: ASGIApp) -> AsyncGenerator[str]:
+    async with listening(application) as address:
         yield address
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.waiting import eventually
+
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
 Shoot = Callable[[Page, str], Awaitable[Path]]
-Kitchen = Any  # of conftest.py
+FakeModel = Any  # of conftest.py
 
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
@@ -56,8 +58,8 @@ async def overflow(page: Page) -> list[str]:
 @pytest.mark.parametrize("language", ["en", "zh"])
 async def test_nothing_sticks_out_and_axe_finds_nothing(
     url: str,
-    poet: Kitchen,
-    painter: Kitchen,
+    poet: FakeModel,
+    painter: FakeModel,
     visit: Open,
     shoot: Shoot,
     axe: str,
@@ -76,7 +78,7 @@ async def test_nothing_sticks_out_and_axe_finds_nothing(
     painter.finish_picture()
     await served(page, "a red fox" if language == "en" else "画一只狐狸", "painter")
     await expect(page.locator("#shelf li")).to_have_count(1)
-    poet.serve(*POEM, None)
+    poet.send(*POEM, None)
     await served(page, "春雨")
     await expect(page.locator("#shelf li")).to_have_count(2)
     await expect(page.locator("#shelf img")).to_have_js_property("naturalWidth", 256)
@@ -86,7 +88,7 @@ async def test_nothing_sticks_out_and_axe_finds_nothing(
     assert await overflow(page) == []
     await page.evaluate("scrollTo(0, 0)")
     await shoot(page, f"served-{name}")
-    poet.serve(*POEM[:20])
+    poet.send(*POEM[:20])
     await page.locator("[data-act=another]").click()
     await expect(page.locator("#text")).to_contain_text("一江新绿")
     await check_access(page, axe)
@@ -110,10 +112,10 @@ async def test_languages_and_colours_are_switched_and_remembered(url: str, visit
     assert await page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != dark
 
 
-async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> None:
+async def test_every_text_is_switched(url: str, poet: FakeModel, visit: Open) -> None:
     """A page that was switched says what one says that was rendered so."""
     page = await visit(url)
-    poet.serve(*POEM, None)
+    poet.send(*POEM, None)
     await served(page, "春雨")
     await expect(page.locator("#shelf li")).to_have_count(1)
     await page.locator("#shelf li").scroll_into_view_if_needed()  # or what it says is not rendered
@@ -121,7 +123,7 @@ async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> N
     await page.locator("#language").click()
     switched = (await page.locator("body").inner_text()).splitlines()
     rendered = await visit(url, locale="zh-CN")
-    poet.serve(*POEM, None)
+    poet.send(*POEM, None)
     await served(rendered, "春雨")
     await expect(rendered.locator("#shelf li")).to_have_count(1)
     await rendered.locator("#shelf li").scroll_into_view_if_needed()  # or what it says is not rendered
@@ -134,7 +136,7 @@ async def test_every_text_is_switched(url: str, poet: Kitchen, visit: Open) -> N
     assert unnumbered(switched) == unnumbered(fresh)
 
 
-async def test_by_keyboard_only(url: str, poet: Kitchen, visit: Open) -> None:
+async def test_by_keyboard_only(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
 
     async def focused() -> str:
@@ -156,15 +158,15 @@ async def test_by_keyboard_only(url: str, poet: Kitchen, visit: Open) -> None:
     await page.keyboard.press("ArrowUp")
     await tab_to("prompt")
     await page.keyboard.type("rain")
-    poet.serve("drip ")
+    poet.send("drip ")
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("#text")).to_have_text("drip ")
     await tab_to("stop")
     await page.keyboard.press("Enter")
     await expect(page.locator("#status")).to_have_text("Stopped.")
     assert await focused() == "serve"  # the button is gone, and nobody is lost
-    await poet.until(lambda: poet.cooking == 0)
-    poet.serve("drop", None)
+    await eventually(lambda: poet.running == 0)
+    poet.send("drop", None)
     await page.keyboard.press("Enter")
     await expect(page.locator("#shelf li")).to_have_count(1)
     await tab_to("open")
@@ -177,7 +179,7 @@ async def test_by_keyboard_only(url: str, poet: Kitchen, visit: Open) -> None:
     assert await focused() == "serve"
 
 
-async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: Kitchen, visit: Open) -> None:
+async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
     await expect(page.get_by_role("textbox", name="Your order")).to_be_visible()
     await expect(page.get_by_role("group", name="Menu").get_by_role("radio", name="poet writes")).to_be_checked()
@@ -186,7 +188,7 @@ async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: Kit
           new MutationObserver(() => region.textContent && told.push(region.textContent))
             .observe(region, {childList: true, characterData: true, subtree: true}); } }"""
     )
-    poet.serve(*POEM, None)
+    poet.send(*POEM, None)
     await served(page, "春雨")
     told = await page.evaluate("told")
     assert told[-1] == "Served."
@@ -194,13 +196,13 @@ async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: Kit
     assert not any("柳" in text for text in told)
 
 
-async def test_hostile_texts_are_shown_and_not_run(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_hostile_texts_are_shown_and_not_run(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
     prompt = (HOSTILE + "长") * 90
     assert len(prompt) > 10_000
-    poet.serve(*HOSTILE, "\n", HOSTILE, None)
+    poet.send(*HOSTILE, "\n", HOSTILE, None)
     await served(page, prompt)
-    assert poet.orders[0]["messages"][-1]["content"] == prompt
+    assert poet.requests[0]["messages"][-1]["content"] == prompt
     assert await page.locator("#asked").text_content() == prompt
     assert await page.locator("#text > div").all_text_contents() == [HOSTILE, HOSTILE]
     await page.reload()
@@ -213,10 +215,10 @@ async def test_hostile_texts_are_shown_and_not_run(url: str, poet: Kitchen, visi
 
 
 async def test_cards_are_copied_downloaded_made_again_and_removed(
-    url: str, poet: Kitchen, painter: Kitchen, visit: Open
+    url: str, poet: FakeModel, painter: FakeModel, visit: Open
 ) -> None:
     page = await visit(url, permissions=["clipboard-read", "clipboard-write"])
-    poet.serve(*POEM, None)
+    poet.send(*POEM, None)
     await served(page, "春雨")
     painter.paint()
     painter.finish_picture()
@@ -234,10 +236,10 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(
         assert content.startswith(begin)
     await picture.locator("[data-act=copy]").click()
     await page.wait_for_function("navigator.clipboard.read().then(([item]) => item.types[0] === 'image/png')")
-    poet.serve("春", None)
+    poet.send("春", None)
     await poem.locator("[data-act=again]").click()
     await expect(page.locator("#shelf li")).to_have_count(3)
-    assert poet.orders[0] == poet.orders[1]
+    assert poet.requests[0] == poet.requests[1]
     await poem.locator("[data-act=remove]").click()
     await expect(page.locator("#shelf li")).to_have_count(2)
     await page.reload()
@@ -254,13 +256,13 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 async def test_without_scripts(
-    url: str, poet: Kitchen, painter: Kitchen, visit: Open, shoot: Shoot, axe: str, language: str
+    url: str, poet: FakeModel, painter: FakeModel, visit: Open, shoot: Shoot, axe: str, language: str
 ) -> None:
     page = await visit(url, java_script_enabled=False, locale="zh-CN" if language == "zh" else "en-US")
     await expect(page.locator("#theme, #examples, #gallery")).to_have_count(3)
     for hidden in ("#theme", "#examples", "#gallery"):
         await expect(page.locator(hidden)).to_be_hidden()
-    poet.serve(*HOSTILE, None)
+    poet.send(*HOSTILE, None)
     await page.locator("#prompt").fill("<b>春雨</b>")
     await page.locator("#serve").click()
     await expect(page.locator(".answer .text")).to_have_text(HOSTILE.strip())

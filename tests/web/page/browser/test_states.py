@@ -1,4 +1,4 @@
-"""What somebody sees who orders: every state, in a real browser."""
+"""Every state of the page while a request is served, in a real browser."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.waiting import eventually
+
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
 Shoot = Callable[[Page, str], Awaitable[Path]]
-Kitchen = Any  # of conftest.py
+FakeModel = Any  # of conftest.py
 
 POEM = [
     "春雨",
@@ -34,20 +36,22 @@ POEM = [
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
-async def order(page: Page, prompt: str, model: str = "poet") -> None:
+async def submit(page: Page, prompt: str, model: str = "poet") -> None:
     await page.locator(f"[name=model][value={model}]").check()
     await page.locator("#prompt").fill(prompt)
     await page.locator("#serve").click()
 
 
-async def test_a_text_from_the_first_letter_to_the_gallery(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_a_text_from_the_first_letter_to_the_gallery(
+    url: str, poet: FakeModel, visit: Open, shoot: Shoot
+) -> None:
     poet.phase, poet.seconds = "loading the weights", 2.0
     page = await visit(url)
     await expect(page.locator("#idle")).to_be_visible()
     await shoot(page, "idle")
     await page.locator("#prompt").press_sequentially("春")
-    await poet.until(lambda: poet.asked > 0)
-    assert poet.orders == []  # woken, and nothing generated
+    await eventually(lambda: poet.asked > 0)
+    assert poet.requests == []  # woken, and nothing generated
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("waking")
 
     await page.locator("#prompt").press_sequentially("雨")
@@ -59,13 +63,13 @@ async def test_a_text_from_the_first_letter_to_the_gallery(url: str, poet: Kitch
     await shoot(page, "waking")
 
     poet.phase = None
-    poet.serve(*POEM[:6])
+    poet.send(*POEM[:6])
     await expect(page.locator("#text")).to_have_text("春雨潇潇湿柳丝，一江新绿上船时。")
     await expect(page.locator("[data-course=running]")).to_have_class("now")
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
     await shoot(page, "streaming")
 
-    poet.serve(*POEM[6:], None)
+    poet.send(*POEM[6:], None)
     await expect(page.locator("#status")).to_have_text("Served.")
     assert (await page.locator("#text").inner_text()).split() == "".join(POEM).split()
     await expect(page.locator("#facts")).to_contain_text("12 tokens")
@@ -73,21 +77,21 @@ async def test_a_text_from_the_first_letter_to_the_gallery(url: str, poet: Kitch
     await expect(page.locator("#stop")).to_be_hidden()
     await page.locator("#code summary").click()
     await shoot(page, "text")
-    sent = poet.orders[0]
+    sent = poet.requests[0]
     assert str(sent["seed"]) in await page.locator("#curl").inner_text()
 
-    poet.serve("again", None)
+    poet.send("again", None)
     await page.locator("[data-act=again]").first.click()
     await expect(page.locator("#text")).to_have_text("again")
-    assert poet.orders[1] == sent
-    poet.serve("another", None)
+    assert poet.requests[1] == sent
+    poet.send("another", None)
     await page.locator("[data-act=another]").click()
     await expect(page.locator("#text")).to_have_text("another")
-    assert poet.orders[2]["seed"] != sent["seed"]
+    assert poet.requests[2]["seed"] != sent["seed"]
     await expect(page.locator("#shelf li")).to_have_count(3)
 
 
-async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
     for seconds in (4.0, 6.0):  # the first one is what the second is expected to take
         poet.phase, poet.seconds = "loading the weights", seconds
@@ -98,28 +102,28 @@ async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: Kitchen
             await expect(page.locator("#status")).to_contain_text(re.compile(r"about 4(\.\d)? s in all"))
             await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "95")
         poet.phase = None
-        poet.serve("x", None)
+        poet.send("x", None)
         await expect(page.locator("#status")).to_have_text("Served.")
 
 
-async def test_who_is_before_is_told(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_who_is_before_is_told(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     first, second, third = [await visit(url) for _ in range(3)]
     for page in (first, second, third):
-        await order(page, "a")
+        await submit(page, "a")
         await expect(page.locator("#serve")).to_have_attribute("aria-disabled", "true")
         await expect(page.locator("[data-course=queued].now, [data-course=running].now")).to_be_visible()
     await expect(second.locator("#status")).to_have_text("One order is before yours.")
     await expect(third.locator("#status")).to_have_text("2 orders are before yours.")
     await shoot(third, "queued")
-    poet.serve("x", None, "y", None, "z", None)
+    poet.send("x", None, "y", None, "z", None)
     for page, text in ((first, "x"), (second, "y"), (third, "z")):
         await expect(page.locator("#text")).to_have_text(text)
 
 
-async def test_a_picture_in_steps_and_previews(url: str, painter: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_a_picture_in_steps_and_previews(url: str, painter: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
     painter.paint()
-    await order(page, "a red fox", "painter")
+    await submit(page, "a red fox", "painter")
     await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "100")
     await expect(page.locator("#pictures img.rough")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#status")).to_have_text("Painting…")
@@ -131,47 +135,47 @@ async def test_a_picture_in_steps_and_previews(url: str, painter: Kitchen, visit
     await expect(page.locator("#shelf img")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#facts")).to_contain_text("understood: fox")
     await shoot(page, "picture")
-    assert painter.orders[0]["partial_images"] == 4
+    assert painter.requests[0]["partial_images"] == 4
 
 
-async def test_stop_frees_the_slot(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_stop_frees_the_slot(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
-    poet.serve("Once ", "upon ")
-    await order(page, "a tale")
+    poet.send("Once ", "upon ")
+    await submit(page, "a tale")
     await expect(page.locator("#text")).to_have_text("Once upon ")
-    assert poet.cooking == 1
+    assert poet.running == 1
     await page.locator("#stop").click()
     await expect(page.locator("#status")).to_have_text("Stopped.")
-    await poet.until(lambda: poet.cooking == 0)
+    await eventually(lambda: poet.running == 0)
     await expect(page.locator("#stop")).to_be_hidden()
     await expect(page.locator("#shelf li")).to_have_count(0)
     await shoot(page, "stopped")
-    poet.serve("new", None)
-    await order(page, "another tale")
+    poet.send("new", None)
+    await submit(page, "another tale")
     await expect(page.locator("#text")).to_have_text("new")
 
 
-async def test_a_reload_finds_the_running_job_again(url: str, poet: Kitchen, visit: Open) -> None:
+async def test_a_reload_finds_the_running_job_again(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
-    poet.serve("one ", "two ")
-    await order(page, "count")
+    poet.send("one ", "two ")
+    await submit(page, "count")
     await expect(page.locator("#text")).to_have_text("one two ")
     await page.reload()
     await expect(page.locator("#text")).to_have_text("one two ")
     await expect(page.locator("#prompt")).to_have_value("count")
-    poet.serve("three", None)
+    poet.send("three", None)
     await expect(page.locator("#status")).to_have_text("Served.")
     await expect(page.locator("#text")).to_have_text("one two three")
-    assert len(poet.orders) == 1
+    assert len(poet.requests) == 1
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(1)
     await expect(page.locator("#idle")).to_be_visible()
 
 
-async def test_a_lost_connection_is_told_and_found_again(url: str, poet: Kitchen, visit: Open, shoot: Shoot) -> None:
+async def test_a_lost_connection_is_told_and_found_again(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url, "ERR_")
-    poet.serve("one ", "two ")
-    await order(page, "count")
+    poet.send("one ", "two ")
+    await submit(page, "count")
     await expect(page.locator("#text")).to_have_text("one two ")
     told: list[str | None] = []
     page.on("request", lambda request: told.append(request.headers.get("last-event-id")))
@@ -181,13 +185,13 @@ async def test_a_lost_connection_is_told_and_found_again(url: str, poet: Kitchen
     await cdp.send("Page.stopLoading")
     await expect(page.locator("#status")).to_have_text("The connection is lost. Trying again…")
     await shoot(page, "lost")
-    poet.serve("three")
+    poet.send("three")
     await page.context.set_offline(False)
     await expect(page.locator("#text")).to_have_text("one two three")
     await expect(page.locator("#status")).to_have_text("Writing…")
     assert told[-1] is not None
-    assert len(poet.orders) == 1
-    poet.serve(None)
+    assert len(poet.requests) == 1
+    poet.send(None)
     await expect(page.locator("#status")).to_have_text("Served.")
 
 
@@ -203,22 +207,22 @@ async def test_a_problem_is_a_sentence(url: str, visit: Open, shoot: Shoot, lang
     await page.locator("[name=model][value=painter]").check()
     await page.locator(".options summary").click()
     await page.locator("[name=size]").fill("9999x1")
-    await order(page, "狐狸", "painter")
+    await submit(page, "狐狸", "painter")
     await expect(page.locator("#problem")).to_contain_text(sentence)
     await shoot(page, f"problem-{language}")
     await expect(page.locator("#serve")).not_to_have_attribute("aria-disabled", "true")
 
 
-async def test_every_field_reaches_the_model(url: str, poet: Kitchen, painter: Kitchen, visit: Open) -> None:
+async def test_every_field_reaches_the_model(url: str, poet: FakeModel, painter: FakeModel, visit: Open) -> None:
     page = await visit(url)
     await page.locator(".options summary").click()
     await page.locator("[name=seed]").fill("42")
     await page.locator("[name=temperature]").fill("0.5")
     await page.locator("[name=max_tokens]").fill("9")
-    poet.serve("x", None)
-    await order(page, "words")
+    poet.send("x", None)
+    await submit(page, "words")
     await expect(page.locator("#status")).to_have_text("Served.")
-    sent = poet.orders[0]
+    sent = poet.requests[0]
     assert (sent["seed"], sent["temperature"], sent["max_tokens"]) == (42, 0.5, 9)
     await page.locator("[name=model][value=painter]").check()
     await expect(page.locator("[name=temperature]")).to_be_hidden()
@@ -226,9 +230,9 @@ async def test_every_field_reaches_the_model(url: str, poet: Kitchen, painter: K
     await page.locator("[name=size]").fill("64x64")
     painter.paint()
     painter.finish_picture()
-    await order(page, "a fox", "painter")
+    await submit(page, "a fox", "painter")
     await expect(page.locator("#pictures img")).to_have_js_property("naturalWidth", 256)
-    sent = painter.orders[0]
+    sent = painter.requests[0]
     assert (sent["seed"], sent["steps"], sent["size"]) == (42, 3, "64x64")
     curl = await page.locator("#curl").text_content()
     assert curl is not None
@@ -241,7 +245,7 @@ async def test_every_field_reaches_the_model(url: str, poet: Kitchen, painter: K
     }
 
 
-async def test_what_is_folded_away_is_opened_where_it_is_wrong(url: str, poet: Kitchen, visit: Open) -> None:
+async def test_what_is_folded_away_is_opened_where_it_is_wrong(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
     await page.locator("#serve").click()
     await expect(page.locator("#prompt")).to_be_focused()
@@ -252,15 +256,15 @@ async def test_what_is_folded_away_is_opened_where_it_is_wrong(url: str, poet: K
     await page.locator("#prompt").fill("a fox")
     await page.locator("#serve").click()
     await expect(page.locator("[name=size]")).to_be_focused()
-    poet.serve("x", None)
-    await order(page, "what is another kind's is in nobody's way")
+    poet.send("x", None)
+    await submit(page, "what is another kind's is in nobody's way")
     await expect(page.locator("#text")).to_have_text("x")
 
 
-async def test_a_job_that_the_server_has_forgotten(url: str, house: Any, poet: Kitchen, visit: Open) -> None:
+async def test_a_job_that_the_server_has_forgotten(url: str, application: Any, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, "404")
-    poet.serve("one ")
-    await order(page, "count")
+    poet.send("one ")
+    await submit(page, "count")
     await expect(page.locator("#text")).to_have_text("one ")
     await page.evaluate(
         """() => { const job = JSON.parse(sessionStorage.getItem("job"));
@@ -270,4 +274,4 @@ async def test_a_job_that_the_server_has_forgotten(url: str, house: Any, poet: K
     await expect(page.locator("#problem")).to_have_text("The server has forgotten this order. Please order again.")
     await page.reload()
     await expect(page.locator("#problem")).to_be_hidden()  # and so has the page
-    poet.serve(None)
+    poet.send(None)

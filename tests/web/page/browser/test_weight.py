@@ -13,7 +13,7 @@ from playwright.async_api import Locator, Page, expect
 pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
-Kitchen = Any  # of conftest.py
+FakeModel = Any  # of conftest.py
 
 FROZEN = 200  # milliseconds without a frame, which somebody who types would feel
 WATCH = """() => { window.gaps = []; let last = performance.now(); const tick = (now) => {
@@ -53,11 +53,11 @@ async def report(page: Page, what: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("end", ["", "\n"], ids=["one line", "lines"])
-async def test_ten_thousand_tokens(url: str, poet: Kitchen, visit: Open, end: str) -> None:
+async def test_ten_thousand_tokens(url: str, poet: FakeModel, visit: Open, end: str) -> None:
     page = await visit(url)
     await page.evaluate(WATCH)
     tokens = [f"词{index % 10} " + (end if index % 25 == 24 else "") for index in range(10_000)]
-    poet.serve(*tokens, None)
+    poet.send(*tokens, None)
     await page.locator("#prompt").fill("everything")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done", timeout=60_000)
@@ -68,7 +68,7 @@ async def test_ten_thousand_tokens(url: str, poet: Kitchen, visit: Open, end: st
     assert gap < 2 * FROZEN  # the whole machine may be busy
 
 
-async def test_two_hundred_results(url: str, poet: Kitchen, painter: Kitchen, visit: Open) -> None:
+async def test_two_hundred_results(url: str, poet: FakeModel, painter: FakeModel, visit: Open) -> None:
     page = await visit(url)
     painter.paint()
     painter.finish_picture()
@@ -85,7 +85,7 @@ async def test_two_hundred_results(url: str, poet: Kitchen, painter: Kitchen, vi
     assert task < FROZEN
     assert gap < 2 * FROZEN
 
-    poet.serve("one more", None)
+    poet.send("one more", None)
     await page.locator("#prompt").fill("one more")
     await page.locator("#serve").click()
     await expect(page.locator("#shelf li").first).to_contain_text("one more")
@@ -106,7 +106,7 @@ async def test_the_first_paint(url: str, visit: Open) -> None:
     assert min(times) < 300  # whatever else the machine does meanwhile
 
 
-async def test_nothing_jumps(url: str, poet: Kitchen, painter: Kitchen, visit: Open) -> None:
+async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visit: Open) -> None:
     """Layout shifts that nobody has caused, from an empty table to a poem and a picture."""
     page = await visit(url)
     await page.evaluate(
@@ -116,7 +116,7 @@ async def test_nothing_jumps(url: str, poet: Kitchen, painter: Kitchen, visit: O
     )
     gallery = page.locator("#gallery")
     top = await top_of(gallery)
-    poet.serve(*"一二三四五六七八，\n" * 4, None)
+    poet.send(*"一二三四五六七八，\n" * 4, None)
     await page.locator("#prompt").fill("a")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")

@@ -1,4 +1,4 @@
-"""The whole house: the page, web, the poet and the painter."""
+"""The whole stack: the page, web, the poet and the painter."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.waiting import wait_until
+
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
@@ -23,7 +25,7 @@ LIMIT = 180.0
 
 
 @pytest.fixture(scope="module")
-def house(free_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def stack(free_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """scripts/run, once it serves; its models fall asleep soon."""
     output = tmp_path_factory.mktemp("run") / "output"
     with output.open("w") as file:
@@ -33,20 +35,22 @@ def house(free_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    deadline = time.monotonic() + LIMIT
     try:
-        while "Ctrl-C stops it." not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.1)
+        wait_until(
+            lambda: process.poll() is not None or "Ctrl-C stops it." in output.read_text(),
+            "it serves",
+            LIMIT,
+            pause=0.1,
+        )
+        assert process.poll() is None, output.read_text()
         yield f"http://127.0.0.1:{free_port}"
     finally:
         os.kill(process.pid, signal.SIGTERM)
         process.wait(60)
 
 
-async def test_a_poem_and_a_picture_from_models_that_were_asleep(house: str, visit: Open, shoot: Shoot) -> None:
-    page = await visit(house)
+async def test_a_poem_and_a_picture_from_models_that_were_asleep(stack: str, visit: Open, shoot: Shoot) -> None:
+    page = await visit(stack)
     for model in ("poet", "painter"):
         deadline = time.monotonic() + LIMIT
         while await page.locator(f".awake[data-model={model}]").text_content() != "asleep":
@@ -80,9 +84,9 @@ async def test_a_poem_and_a_picture_from_models_that_were_asleep(house: str, vis
     assert await page.locator("#text").inner_text() == poem  # the same seed
 
 
-async def test_the_same_on_a_phone_in_the_dark(house: str, visit: Open, shoot: Shoot) -> None:
+async def test_the_same_on_a_phone_in_the_dark(stack: str, visit: Open, shoot: Shoot) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-    page = await visit(house, locale="zh-CN", color_scheme="dark", **phone)
+    page = await visit(stack, locale="zh-CN", color_scheme="dark", **phone)
     for model, prompt in (("painter", "画一只狐狸"), ("poet", "写一首关于江上月夜的诗")):
         await page.locator(f"[name=model][value={model}]").check()
         await page.locator("#prompt").fill(prompt)
