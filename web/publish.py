@@ -105,7 +105,7 @@ def _field(text: str) -> tuple[str, Any]:
 
 def _request(arguments: argparse.Namespace) -> CloudEvent:
     # Not checked here: to say what is wrong with it is the predictor's part.
-    request = {"prompt": arguments.prompt} | ({"model": arguments.model} if arguments.model else {})
+    order = {"prompt": arguments.prompt} | ({"model": arguments.model} if arguments.model else {})
     return CloudEvent(
         id=uuid.uuid4().hex,
         source=arguments.source,
@@ -113,7 +113,7 @@ def _request(arguments: argparse.Namespace) -> CloudEvent:
         subject=arguments.subject,
         time=now(),
         datacontenttype=JSON,
-        data=json.dumps(request | dict(arguments.field), ensure_ascii=False).encode(),
+        data=json.dumps(order | dict(arguments.field), ensure_ascii=False).encode(),
     )
 
 
