@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 from web.jobs.redis_store import RedisStore
-from web.jobs.service import JobService
+from web.jobs.service import JobService, NewJob
 from web.jobs.store import JobStore
 
 LIMIT = 10.0
@@ -123,8 +123,8 @@ def break_off(kind: ProblemType = problems.BAD_UPSTREAM) -> Step:
 async def submitted(
     jobs: JobService, request: GenerationRequest = REQUEST, *, seconds: float = 60, **options: Any
 ) -> JobRecord:
-    options = {"model": "poet", "key": None, **options}
-    return await jobs.submit(request, request, seconds=seconds, headers={"X-Request-Id": "r"}, **options)
+    options = {"model": "poet", **options}
+    return await jobs.submit(NewJob(request, request, seconds=seconds, headers={"X-Request-Id": "r"}, **options))
 
 
 async def ended(jobs: JobService, record: JobRecord) -> JobRecord:

@@ -17,7 +17,7 @@ from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.last_event_id import last_event_id
 from web.http.responses import whole
 from web.jobs.record import JobRecord, result_of
-from web.jobs.service import JobService
+from web.jobs.service import JobService, NewJob
 from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -67,14 +67,15 @@ class JobEndpoints:
         return result_of(await self._wait(call, await self._submit(call)))
 
     async def _submit(self, call: GenerationCall) -> JobRecord:
-        record = await self._jobs.submit(
-            call.sent,
-            call.request,
-            call.model,
-            call.seconds,
-            call.context.headers,
+        new = NewJob(
+            sent=call.sent,
+            request=call.request,
+            model=call.model,
+            seconds=call.seconds,
+            headers=call.context.headers,
             key=call.preferences.idempotency_key,
         )
+        record = await self._jobs.submit(new)
         if call.form in IMAGES and call.form not in _files(record):  # the first call with this key had another form
             raise _not_acceptable(record)
         return record

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contract import GenerationRequest, Job, ProblemError, problems
@@ -22,6 +23,23 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend
     from web.jobs.store import JobStore
     from web.settings import Settings
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is to become a job."""
+
+    sent: GenerationRequest
+    """The body as it came, which an idempotency key is bound to."""
+    request: GenerationRequest
+    """What is generated."""
+    model: str
+    seconds: float
+    """Within which it must end."""
+    headers: dict[str, str]
+    """Passed on to the predictor."""
+    key: str | None = None
+    """Idempotency key."""
 
 
 class JobService:
@@ -45,26 +63,18 @@ class JobService:
         await self._worker.close(seconds)
         await self._store.close()
 
-    async def submit(
-        self,
-        sent: GenerationRequest,
-        request: GenerationRequest,
-        model: str,
-        seconds: float,
-        headers: dict[str, str],
-        *,
-        key: str | None,
-    ) -> JobRecord:
-        """A new job for `request`, which ends within so many seconds; or the job that this idempotency `key` made.
+    async def submit(self, new: NewJob) -> JobRecord:
+        """A new job, or the one that its idempotency key has made.
 
-        Raises KEY_REUSED when another body than `sent` came with the key before, OVERLOADED when `max_jobs` are open.
+        Raises KEY_REUSED when another body came with the key before, OVERLOADED when `max_jobs` are open.
         """
-        body = sent.model_dump_json(exclude={"stream"}, exclude_none=True)
+        model, key = new.model, new.key
+        body = new.sent.model_dump_json(exclude={"stream"}, exclude_none=True)
         now = time.time()
         # A further attempt and a redelivered event must have the same result, and a predictor that serves several
         # models must know the chosen one.
-        seed = secrets.randbits(32) if request.seed is None else request.seed
-        request = request.model_copy(update={"seed": seed, "model": model})
+        seed = secrets.randbits(32) if new.request.seed is None else new.request.seed
+        request = new.request.model_copy(update={"seed": seed, "model": model})
         record = JobRecord(
             id=uuid.uuid4().hex if key is None else hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32],
             model=model,
@@ -72,8 +82,8 @@ class JobService:
             request=request.model_dump_json(exclude={"stream"}, exclude_none=True),
             digest=hashlib.sha256(f"{model} {body}".encode()).hexdigest(),
             created=now,
-            deadline=now + seconds,
-            headers=headers,
+            deadline=now + new.seconds,
+            headers=new.headers,
         )
         if await self._store.open_jobs() >= self._settings.max_jobs and await self._store.get(record.id) is None:
             raise ProblemError(
