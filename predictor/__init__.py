@@ -1,1 +1,1 @@
-"""A KServe custom predictor around one generative model."""
+"""The predictor: a KServe server around one generative model."""

@@ -1,4 +1,5 @@
-"""`python -m predictor`: check, listen, and only then import what is heavy. `python -m predictor plan`: see plan."""
+"""`python -m predictor` serves a model: it checks the settings, opens the port, and only then imports what is heavy.
+`python -m predictor plan`: see predictor.plan."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.loading import systemd
 from predictor.loading.deferred_imports import deferring
+from predictor.loading.early_port import open_port
 from predictor.loading.model_source import check_source
 from predictor.loading.startup import Startup, process_age
 from predictor.loading.thread_limit import limit_threads
 from predictor.settings import Settings
-from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    # Until the server takes over. In a container this is process 1, which a signal without a handler does not reach.
+    """Serve until SIGTERM. Returns the exit status."""
+    # Until the server handles them. A container's process 1 ignores a signal that it has no handler for.
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, lambda *_: os._exit(0))
     limit_threads()
@@ -35,44 +37,43 @@ def main() -> int:
         from predictor.plan import print_plan
 
         return print_plan(sys.argv[2:])
-    gc.disable()  # until Startup ends: imports make half a million objects that stay, and would be searched each time
+    gc.disable()  # until Startup ends: imports make half a million objects, which each collection would search
     startup = Startup(process_age())
     settings = read_settings(Settings)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("kserve").addHandler(logging.NullHandler())  # or KServe sets up handlers of its own
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    _set_up_logging(settings.log_level)
     try:
         kind = check_source(settings.model, settings.kind)
-        listener = systemd.inherited_listener() or listen(settings.host, settings.port)
-        if settings.grpc_port:
-            listen(settings.host, settings.grpc_port).close()  # gRPC opens its port itself, but with a worse message
+        listener = open_port(settings)
     except (ModelError, OSError) as error:
-        systemd.tell_failure(str(error))
+        systemd.notify_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)
         return 1
-    startup.note("port open", startup.seconds)
+    startup.record("port open", startup.seconds)
 
-    # KServe parses the process's arguments when it is imported, and would trip over ours.
-    del sys.argv[1:]
+    del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
     # What is not used: its client of Kubernetes, and pandas, of which it wants a name for annotations.
     with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
+        from predictor.server.drain import Lifetime
         from predictor.server.model_server import PredictorServer
 
         model = _model(settings, kind)
     model.startup = startup
-    PredictorServer(
-        model,
-        listener,
-        grpc_port=settings.grpc_port,
+    lifetime = Lifetime(
         grace_seconds=settings.grace_seconds,
         quiet_seconds=settings.quiet_seconds,
         idle_seconds=settings.idle_seconds,
-        subscriber=_subscriber(settings, model),
-    ).run()
+    )
+    PredictorServer(model, listener, lifetime, _subscriber(settings, model), settings.grpc_port).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("kserve").addHandler(logging.NullHandler())  # without a handler KServe configures its own
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
 
 
 def _model(settings: Settings, kind: Kind) -> GenerationModel:
@@ -136,5 +137,5 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # The loading thread may still be inside an import of torch, which does not survive the interpreter's own farewell.
+    # Without Python's own end: the loading thread may be importing torch, which crashes when the interpreter ends.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""From process start to ready, phase by phase."""
+"""The phases of the start, from the process's exec to ready: shown to clients, to the supervisor and as metrics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from predictor.loading import systemd
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
-"""What a client is told to wait before it asks again while the model loads."""
+RETRY_SECONDS = 1.0
+"""The Retry-After of an answer while the model loads."""
 
 
 def process_age() -> float:
-    """Seconds since this process was started; 0 where the system does not tell."""
+    """Seconds since this process was started; 0 where there is no /proc, as outside of Linux."""
     try:
         begun_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - begun_ticks / os.sysconf("SC_CLK_TCK")
@@ -29,7 +29,8 @@ def process_age() -> float:
 
 
 class Startup:
-    """Where loading is, and for how long it has been so. Written by the loading thread, read by the event loop."""
+    """Which phase the start is in. The loading thread writes it, the event loop reads it. `age` is in seconds: how long
+    the process has run already."""
 
     def __init__(self, age: float = 0.0) -> None:
         self._phase_begun = time.monotonic()
@@ -41,55 +42,59 @@ class Startup:
 
     @property
     def seconds(self) -> float:
+        """Since the process was started."""
         return time.monotonic() - self._begun
 
     @property
     def ready_s(self) -> float:
-        """For so long it has been ready."""
+        """Seconds since it became ready; 0 before."""
         return time.monotonic() - self._ready_at if self.ready else 0.0
 
     def enter(self, phase: str) -> None:
+        """End the current phase, and report the next one."""
         self._close_phase(phase)
-        systemd.tell_phase(phase)
+        systemd.notify_phase(phase)
 
-    def note(self, phase: str, seconds: float) -> None:
-        """What took so long by itself, beside or within the phase that is told to clients."""
+    def record(self, phase: str, seconds: float) -> None:
+        """Put the seconds of a phase, or of a part of one, into the metrics and the log."""
         metrics.PHASE.labels(phase).set(seconds)
         log.info("%s took %.2f s", phase, seconds)
 
     def succeed(self) -> None:
+        """The model is loaded and has been warmed up."""
         self._close_phase("ready")
-        _collect_garbage()
+        _enable_garbage_collection()
         self._ready_at = time.monotonic()
         self.ready = True
-        systemd.tell_ready()
+        systemd.notify_ready()
         metrics.PHASE.labels("ready").set(self.seconds)
         log.info("ready after %.2f s", self.seconds)
 
     def fail(self, error: str) -> None:
-        _collect_garbage()
+        """The model cannot be loaded, for the reason in this line."""
+        _enable_garbage_collection()
         self.phase = "failed"
         self.error = error
-        systemd.tell_failure(error)
+        systemd.notify_failure(error)
 
     def _close_phase(self, following: str) -> None:
-        self.note(self.phase, time.monotonic() - self._phase_begun)
+        self.record(self.phase, time.monotonic() - self._phase_begun)
         self._phase_begun = time.monotonic()
         self.phase = following
 
     def problem(self, name: str) -> ProblemError:
-        """Why the model called `name` cannot answer yet."""
+        """What a request to the model `name` is answered while it loads."""
         return ProblemError(
             problems.LOADING,
             f"Model {name} is not ready: {self.phase}, {self.seconds:.1f} s so far.",
-            retry_after=POLL_SECONDS,
+            retry_after=RETRY_SECONDS,
             phase=self.phase,
             seconds=round(self.seconds, 3),
         )
 
 
-def _collect_garbage() -> None:
-    """Where a start has gone without: what imports have made stays, and need not be looked at ever again."""
+def _enable_garbage_collection() -> None:
+    """Turn the collection on, when main has turned it off. Objects of imports live for ever and are never searched."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

@@ -1,7 +1,7 @@
-"""What whoever starts the predictor gives to it and is told by it, as systemd does it; scripts/run does the same.
+"""systemd's protocols between the predictor and its supervisor, which is scripts/run or a socket-activated unit.
 
-LISTEN_FDS hands over a socket that listens already: connections wait in it while no predictor runs. NOTIFY_SOCKET is
-told how far the start is. A unit of systemd that is activated by its socket works the same way.
+The supervisor passes a listening socket (LISTEN_FDS): connections wait in it while no predictor runs. The predictor
+reports its phases to the socket NOTIFY_SOCKET; see sd_listen_fds(3) and sd_notify(3).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LISTEN_FD = 3
 
 
 def inherited_listener() -> socket.socket | None:
-    """The listening socket that was handed to this process, if one was."""
+    """The listening socket that the supervisor passed, or None. Raises OSError when it passed several."""
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return None
     count = os.environ.pop("LISTEN_FDS", "")
@@ -26,32 +26,32 @@ def inherited_listener() -> socket.socket | None:
     return listener
 
 
-def tell_phase(phase: str) -> None:
-    """How far the start is."""
-    _tell(f"STATUS={phase}")
+def notify_phase(phase: str) -> None:
+    """The start has entered this phase."""
+    _notify(f"STATUS={phase}")
 
 
-def tell_ready() -> None:
-    """What is sent now is answered."""
-    _tell("READY=1")
+def notify_ready() -> None:
+    """A request sent now is answered."""
+    _notify("READY=1")
 
 
-def tell_leaving() -> None:
-    """No connection is accepted any more."""
-    _tell("STOPPING=1")
+def notify_stopping() -> None:
+    """The drain has begun."""
+    _notify("STOPPING=1")
 
 
-def tell_failure(why: str) -> None:
-    """The start has come to nothing."""
-    _tell("STATUS=" + why.replace("\n", " "), "ERRNO=1")
+def notify_failure(reason: str) -> None:
+    """The start has failed."""
+    _notify("STATUS=" + reason.replace("\n", " "), "ERRNO=1")
 
 
-def _tell(*fields: str) -> None:
+def _notify(*fields: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):  # the one who listened has gone
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):  # the supervisor has gone
         sender.setblocking(False)
         sender.sendto("\n".join(fields).encode(), address)

@@ -1,8 +1,8 @@
-"""uvicorn on a listening socket that others may hold, too: it can shut its door without losing anybody.
+"""uvicorn on a listening socket that another process may hold, too: it can stop accepting without losing a connection.
 
-asyncio's own server accepts many connections at once and makes them known to uvicorn some turns of the loop later;
-closed in between, it loses them. Here a connection is accepted and counted in one step. So when nobody is inside and
-the door is shut, everybody else is still in the kernel's queue, for the next process that holds this socket.
+asyncio's own server accepts many connections at once, and uvicorn hears of them some turns of the event loop later.
+Closing uvicorn between the two loses them (uvicorn 0.54). Here a connection is accepted and counted in one step. So
+when none is counted and no more are accepted, all others are in the kernel's queue, for the next process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import uvicorn
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
-"""Before the next connection is accepted where one could not be: no file descriptor is left, most likely."""
+"""Until connections are accepted again after an error, which most often means that no file descriptor is left."""
 
 
 class HttpServer(uvicorn.Server):
-    """Serves on `listener` and closes it in the end; what a signal does is `on_signal`. Once it accepts, `on_open`.
+    """Serves on `listener`, and closes it in the end. Calls `on_open` when it begins to accept connections.
 
-    A connection that asks for nothing in its first `silent_seconds` is closed.
+    A signal calls `on_signal` and does nothing else: uvicorn itself would close the listener at once, and queue-proxy
+    would answer 502 to the requests that it still holds for this pod. A connection on which no request has come within
+    `silent_seconds` is closed.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class HttpServer(uvicorn.Server):
         self._on_signal = on_signal
         self._on_open = on_open
         self._silent_seconds = silent_seconds
-        self._entering: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -52,7 +54,7 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
         self._listener.setblocking(False)
-        self._open()
+        self._start_accepting()
         self._on_open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,43 +64,48 @@ class HttpServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_signal()
 
-    def shut_if_empty(self) -> bool:
-        """Accept nobody any more, unless somebody is connected."""
-        if self._entering or self.server_state.connections:
+    def accept(self) -> None:
+        """Accept the next connection that waits in the listener."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client has gone
+        except OSError as error:
+            log.error("cannot accept connections: %s", error.strerror)
+            self._stop_accepting()
+            self._pause = loop.call_later(PAUSE_SECONDS, self._start_accepting)
+            return
+        connecting = loop.create_task(self._connect(connection))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+
+    def stop_accepting_if_unconnected(self) -> bool:
+        """Stop accepting connections, unless one is open; whether it did."""
+        if self._connecting or self.server_state.connections:
             return False
-        self.shut()
+        self._stop_accepting()
         return True
 
-    def shut(self) -> None:
-        """Accept nobody any more."""
+    def abort_connections(self) -> None:
+        """Close all connections at once, with what they have not sent yet."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def _start_accepting(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener, self.accept)
+
+    def _stop_accepting(self) -> None:
         asyncio.get_running_loop().remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
 
     def _close(self) -> None:
         if self._listener.fileno() >= 0:
-            self.shut()
+            self._stop_accepting()
             self._listener.close()
 
-    def _open(self) -> None:
-        asyncio.get_running_loop().add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # it has left again
-        except OSError as error:
-            log.error("cannot accept connections: %s", error.strerror)
-            self.shut()
-            self._pause = loop.call_later(PAUSE_SECONDS, self._open)
-            return
-        entering = loop.create_task(self._let_in(connection))
-        self._entering.add(entering)
-        entering.add_done_callback(self._entering.discard)
-
-    async def _let_in(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         _, protocol = await loop.connect_accepted_socket(self._protocol, connection)
         if self._silent_seconds is not None:
@@ -112,5 +119,5 @@ class HttpServer(uvicorn.Server):
 
 
 def _close_silent(protocol: asyncio.Protocol) -> None:
-    if protocol.cycle is None:  # type: ignore[attr-defined]  # uvicorn's, of the latest request
+    if protocol.cycle is None:  # type: ignore[attr-defined]  # uvicorn's state of the latest request: there was none
         protocol.transport.close()  # type: ignore[attr-defined]

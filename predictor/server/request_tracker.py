@@ -1,4 +1,4 @@
-"""What is in flight, and since when nothing new has come."""
+"""How many requests are in flight, and for how long none has come."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RequestTracker:
-    """Counts the requests that ask for work; probes and listings are not among them.
+    """Counts the requests for work, which are POSTs. Probes and listings do not count.
 
-    After `idle_seconds` of quiet the connections of those are closed with their answers: whoever polls for ever must
-    not keep a server awake, and a connection that is closed any other way may be in use again already.
+    After `idle_seconds` without a request for work, the answers to all other requests close their connections.
+    Otherwise a client that polls for ever would keep an idle server from ending. To close a connection at any other
+    moment could lose a request that is on its way.
     """
 
     def __init__(self, idle_seconds: float = math.inf) -> None:
@@ -23,11 +24,13 @@ class RequestTracker:
 
     @property
     def quiet_s(self) -> float:
-        """Seconds since a request came or ended; nothing is quiet while one is in flight."""
+        """Seconds since a request for work came or ended; 0 while one is in flight."""
         return 0.0 if self.in_flight else time.monotonic() - self._last
 
-    def watching(self, app: ASGIApp) -> ASGIApp:
-        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """ASGI middleware that counts the requests to `app`."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             async def closing_send(message: Message) -> None:
                 if message["type"] == "http.response.start" and self.quiet_s >= self._idle_seconds:
                     MutableHeaders(scope=message)["connection"] = "close"
@@ -43,4 +46,4 @@ class RequestTracker:
                 self.in_flight -= 1
                 self._last = time.monotonic()
 
-        return watched
+        return counted

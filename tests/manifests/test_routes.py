@@ -20,6 +20,7 @@ from web.settings import Settings
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
     from predictor.protocols.kserve_text import TextModel
+    from predictor.server.drain import Lifetime
     from predictor.server.model_server import PredictorServer
 
 REQUESTS = {
@@ -32,7 +33,7 @@ REQUESTS = {
 def predictor() -> Iterator[FastAPI]:
     model = TextModel("text", mock.create_autospec(Engine, instance=True), request_seconds=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield PredictorServer(model, listener, grpc_port=None, grace_seconds=1).rest.create_application()
+        yield PredictorServer(model, listener, Lifetime(grace_seconds=1)).rest.create_application()
 
 
 def takes(app: FastAPI, method: str, path: str) -> bool:

@@ -1,21 +1,9 @@
-"""What can be said before the model is there: settings, where the model comes from, how far loading is."""
+"""Settings of the predictor: flags, environment variables, defaults, and what is refused."""
 
 from __future__ import annotations
 
-import gc
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
-from prometheus_client import REGISTRY
 
-from predictor.errors import ModelError
-from predictor.loading.model_source import check_source
-from predictor.loading.startup import Startup, process_age
 from predictor.settings import Settings
 from wire.settings import read_settings
 
@@ -24,55 +12,6 @@ from wire.settings import read_settings
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("INFERENCE_SERVICE_NAME", "ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES"):
         monkeypatch.delenv(name, raising=False)
-
-
-def refusal(model: str) -> str:
-    with pytest.raises(ModelError) as refused:
-        check_source(model)
-    message = str(refused.value)
-    assert "\n" not in message
-    return message
-
-
-def test_a_folder_with_a_config_and_safetensors_is_a_source(tmp_path: Path) -> None:
-    (tmp_path / "config.json").touch()
-    (tmp_path / "model-00001-of-00002.safetensors").touch()
-
-    check_source(str(tmp_path))
-
-
-@pytest.mark.parametrize("model", ["gpt2", "Qwen/Qwen3-0.6B", "org-1/name_2.3"])
-def test_a_hub_id_is_a_source(model: str) -> None:
-    check_source(model)
-
-
-def test_a_folder_without_config_is_told_so(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path)) == f"the folder {tmp_path} holds no text model: there is no config.json in it"
-
-
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.gguf"])
-def test_a_folder_of_pickles_is_told_so(tmp_path: Path, weights: str) -> None:
-    (tmp_path / "config.json").touch()
-    (tmp_path / weights).touch()
-
-    message = f"the folder {tmp_path} holds no *.safetensors; other weight formats are not loaded"
-    assert refusal(str(tmp_path)) == message
-
-
-def test_a_file_is_told_to_be_one(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.touch()
-
-    assert refusal(str(file)) == f"{file} is a file; give the folder that holds config.json and *.safetensors"
-
-
-@pytest.mark.parametrize(
-    "model", ["/mnt/models", "./poet", "../poet", "~/poet", "a/b/c", "a b", "", "-", "模型/诗人\n"]
-)
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir("/proc")  # where there are no such folders
-
-    refusal(model)
 
 
 def settings(*arguments: str) -> Settings:
@@ -95,6 +34,7 @@ def test_everything_has_a_default() -> None:
         "max_concurrency": 16,
         "max_length": 8192,
         "memory": None,
+        "lean_imports": True,
         "slots": None,
         "max_waiting": 64,
         "request_seconds": 600,
@@ -148,7 +88,7 @@ def test_flags_set_everything() -> None:
             "--memory",
             "24Gi",
         ),
-        *("--request-seconds", "5", "--quiet-seconds", "0"),
+        *("--no-lean-imports", "--request-seconds", "5", "--quiet-seconds", "0"),
         *("--dtype", "bfloat16", "--max-waiting", "3", "--grace-seconds", "0", "--log-level", "debug"),
         *("--event-source", "/poet", "--event-bytes", "9", "--artifacts-url", "file:///mnt/artifacts"),
         *("--store-url", "redis://redis:6379/1", "--max-replies", "4", "--reply-bytes", "5", "--reply-seconds", "6"),
@@ -168,6 +108,7 @@ def test_flags_set_everything() -> None:
         "max_concurrency": 4,
         "max_length": 99,
         "memory": 24 * 2**30,
+        "lean_imports": False,
         "slots": 3,
         "max_waiting": 3,
         "request_seconds": 5,
@@ -193,10 +134,11 @@ def test_flags_set_everything() -> None:
 def test_the_environment_sets_what_no_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREDICTOR_PORT", "9000")
     monkeypatch.setenv("PREDICTOR_MODEL", "gpt2")
+    monkeypatch.setenv("PREDICTOR_LEAN_IMPORTS", "0")
 
     chosen = settings("--port", "9001")
 
-    assert (chosen.model, chosen.port) == ("gpt2", 9001)
+    assert (chosen.model, chosen.port, chosen.lean_imports) == ("gpt2", 9001, False)
 
 
 def test_what_others_set_is_the_default_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,71 +242,3 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for flag in Settings.model_fields:
         assert "--" + flag.replace("_", "-") in printed
-
-
-def test_startup_tells_the_phase_and_the_seconds() -> None:
-    startup = Startup()
-    startup.enter("importing torch")
-
-    problem = startup.problem("poet")
-
-    assert problem.kind.status == 503
-    assert problem.headers == {"Retry-After": "1"}
-    document: dict[str, Any] = problem.document
-    assert document["phase"] == "importing torch"
-    assert document["seconds"] >= 0
-    assert document["detail"].startswith("Model poet is not ready: importing torch, ")
-
-
-def test_startup_ends_ready_or_failed() -> None:
-    startup = Startup()
-    assert (startup.ready, startup.error, startup.phase) == (False, None, "starting")
-
-    startup.fail("no weights")
-    assert (startup.ready, startup.error, startup.phase) == (False, "no weights", "failed")
-
-    startup = Startup()
-    startup.succeed()
-    assert (startup.ready, startup.error, startup.phase) == (True, None, "ready")
-
-
-def phase_seconds(phase: str) -> float | None:
-    return REGISTRY.get_sample_value("shangcai_cold_start_phase_seconds", {"phase": phase})
-
-
-def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "predictor.loading.startup")
-    startup = Startup(age=100.0)
-    startup.note("port open", 100.25)
-    startup.enter("tasting")
-    startup.succeed()
-
-    assert phase_seconds("port open") == 100.25
-    assert 0 <= (phase_seconds("tasting") or -1.0) < 100
-    assert (phase_seconds("ready") or 0.0) >= 100, "counted from the start of the process"
-    for line in ("port open took 100.25 s", "tasting took 0.00 s", "ready after 100.00 s"):
-        assert line in caplog.text
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
-def test_a_process_knows_its_age() -> None:
-    code = "import time; from predictor.loading.startup import process_age as age; print(time.clock_gettime(7) - age())"
-    before = time.clock_gettime(time.CLOCK_BOOTTIME)
-    begun = float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    after = time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    assert before - 0.05 <= begun <= after
-    assert process_age() > after - begun, "this one is older than its child"
-
-
-@pytest.mark.parametrize("end", [Startup.succeed, lambda startup: startup.fail("no weights")])
-def test_garbage_is_collected_again_once_the_start_is_over(end: Callable[[Startup], None]) -> None:
-    gc.disable()
-    try:
-        end(Startup())
-
-        assert gc.isenabled()
-        assert gc.get_freeze_count() > 0, "what imports have made is not looked at again"
-    finally:
-        gc.enable()
-        gc.unfreeze()

@@ -505,7 +505,7 @@ async def test_a_generation_outlives_its_delivery(
     delivery.cancel()
     await asyncio.wait({delivery})
     await impatient.aclose()
-    await eventually(lambda: not server.server.rest.traffic.in_flight)
+    await eventually(lambda: not server.server.rest.requests.in_flight)
 
     assert engine.closed == [False]
     gate.set()
@@ -521,7 +521,7 @@ async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
     delivery = asyncio.create_task(send(client, requested()))
     await eventually(lambda: engine.generations)
     delivery.cancel()
-    await eventually(lambda: not server.server.rest.traffic.in_flight)
+    await eventually(lambda: not server.server.rest.requests.in_flight)
     gate.set()
     await eventually(lambda: engine.closed == [True])
 

@@ -1,4 +1,4 @@
-"""What whoever starts the predictor gives to it and is told by it."""
+"""What the supervisor passes to the predictor, and what the predictor reports to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER_ONE = (
 )
 
 
-def test_a_socket_that_is_handed_over_is_listened_on() -> None:
+def test_the_supervisors_socket_is_listened_on() -> None:
     with listen("127.0.0.1", 0) as listener:
 
         def hand_over() -> None:
@@ -38,7 +38,7 @@ def test_a_socket_that_is_handed_over_is_listened_on() -> None:
     assert output == "False None None\n"  # its own children get neither
 
 
-def test_what_was_meant_for_another_process_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_for_another_process_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert systemd.inherited_listener() is None
     monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
     monkeypatch.setenv("LISTEN_FDS", "1")
@@ -53,7 +53,7 @@ def test_more_than_one_socket_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_the_start_is_told_as_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, abstract: bool) -> None:
+def test_the_phases_of_the_start_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, abstract: bool) -> None:
     if abstract and sys.platform != "linux":
         pytest.skip("there are none")
     address = f"@shangcai-test-{os.getpid()}" if abstract else str(tmp_path / "notices")
@@ -65,13 +65,13 @@ def test_the_start_is_told_as_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path:
         startup = Startup()
         startup.enter("importing torch")
         startup.succeed()
-        systemd.tell_leaving()
+        systemd.notify_stopping()
         Startup().fail("no\nweights")
 
-        told = [receiver.recv(1000).decode() for _ in range(4)]
-    assert told == ["STATUS=importing torch", "READY=1", "STOPPING=1", "STATUS=no weights\nERRNO=1"]
+        notices = [receiver.recv(1000).decode() for _ in range(4)]
+    assert notices == ["STATUS=importing torch", "READY=1", "STOPPING=1", "STATUS=no weights\nERRNO=1"]
 
 
-def test_a_supervisor_that_has_gone_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_supervisor_that_has_gone_does_no_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nothing"))
-    systemd.tell_ready()
+    systemd.notify_ready()

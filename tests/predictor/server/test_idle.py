@@ -1,4 +1,4 @@
-"""Leaving when idle: only from a server that nobody is connected to, and without losing who comes just then."""
+"""An idle server ends: only without connections, and without losing a request that comes at that moment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import uvicorn
 
 from contract.cloudevents import REQUESTED
 from predictor.protocols.kserve_text import TextModel
-from predictor.server import http_server
-from predictor.server import model_server as server
+from predictor.server import http_server, rest_server
+from predictor.server.drain import Lifetime
 from predictor.server.http_server import HttpServer
 from predictor.server.model_server import PredictorServer
 from wire.listener import listen
@@ -29,25 +29,26 @@ EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/test", "ce-type":
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
-    monkeypatch.setattr(server, "SILENT_SECONDS", 1)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_server, "IDLE_KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(rest_server, "SILENT_SECONDS", 1)
 
 
 @dataclass
 class Serving:
     engine: Any
     server: PredictorServer
+    lifetime: Lifetime
     task: asyncio.Task[None]
 
-    def tire(self) -> None:
-        """Have it leave soon, if it may: from the start, it could have left before a slow machine came to the point."""
-        self.server._idle_seconds = 0.05
+    def shorten_idle_time(self) -> None:
+        """Have it end soon, if it may. A server that is made so could end before the test has sent its request."""
+        self.lifetime.idle_seconds = 0.05
 
 
 @pytest.fixture
 async def listener() -> AsyncIterator[socket.socket]:
-    """What a supervisor holds for as long as it lives."""
+    """The supervisor's socket."""
     with listen("127.0.0.1", 0) as listener:
         yield listener
 
@@ -67,29 +68,27 @@ async def serve(listener: socket.socket, engine: Any) -> AsyncIterator[Callable[
             if load:
                 own.load_gate.set()
             model = TextModel("poet", own)
-            predictor = PredictorServer(
-                model, listener.dup(), grpc_port=None, grace_seconds=5, idle_seconds=idle_seconds
-            )
-            model.start_loading(on_failure=predictor.leave)
-            task = asyncio.create_task(predictor._serve())
+            lifetime = Lifetime(grace_seconds=5, idle_seconds=idle_seconds)
+            predictor = PredictorServer(model, listener.dup(), lifetime)
+            task = asyncio.create_task(predictor.serve())
 
             async def end() -> None:
                 task.cancel()
                 await asyncio.wait({task})
 
             stack.push_async_callback(end)
-            return Serving(own, predictor, task)
+            return Serving(own, predictor, lifetime, task)
 
         yield start
 
 
-async def test_a_server_that_nobody_asks_leaves(serve: Callable[..., Serving]) -> None:
+async def test_a_server_without_requests_ends(serve: Callable[..., Serving]) -> None:
     serving = serve(0.05)
     await asyncio.wait_for(serving.task, 20)
     assert serving.engine.stopped
 
 
-async def test_it_does_not_leave_before_it_is_ready(serve: Callable[..., Serving]) -> None:
+async def test_it_does_not_end_before_it_is_ready(serve: Callable[..., Serving]) -> None:
     serving = serve(0.01, load=False)
     await asyncio.sleep(0.5)  # many times as long as it may be idle, in which nothing is to happen
     assert not serving.task.done()
@@ -97,7 +96,7 @@ async def test_it_does_not_leave_before_it_is_ready(serve: Callable[..., Serving
     await asyncio.wait_for(serving.task, 20)
 
 
-async def test_who_comes_when_the_door_is_shut_is_served_by_the_next(serve: Callable[..., Serving], url: str) -> None:
+async def test_a_late_connection_is_served_by_the_next_server(serve: Callable[..., Serving], url: str) -> None:
     await asyncio.wait_for(serve(0.01).task, 20)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         asking = asyncio.create_task(client.get("/v2/health/live"))
@@ -114,14 +113,14 @@ async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: s
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         asking = asyncio.create_task(client.post(ROUTE, json=CHAT))
         await eventually(lambda: serving.engine.generations)
-        serving.tire()
+        serving.shorten_idle_time()
         await asyncio.sleep(0.5)
         gate.set()
         assert (await asking).json()["choices"][0]["message"]["content"] == "spring rain"
     await asyncio.wait_for(serving.task, 20)
 
 
-async def test_an_event_that_nobody_waits_for_keeps_it_awake(
+async def test_a_generation_for_an_event_that_was_given_up_keeps_it_awake(
     serve: Callable[..., Serving], url: str, eventually: Any
 ) -> None:
     serving, gate = serve(60), asyncio.Event()
@@ -131,7 +130,7 @@ async def test_an_event_that_nobody_waits_for_keeps_it_awake(
         delivery = asyncio.create_task(client.post("/", json={"prompt": "moon"}, headers=EVENT))
         await eventually(lambda: serving.engine.generations)
         delivery.cancel()
-    serving.tire()
+    serving.shorten_idle_time()
     await asyncio.sleep(0.7)  # the connection is closed, and nothing else is asked
     assert not serving.task.done()
     gate.set()
@@ -141,19 +140,19 @@ async def test_an_event_that_nobody_waits_for_keeps_it_awake(
 async def test_a_connection_that_may_be_used_again_keeps_it_awake(
     serve: Callable[..., Serving], url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 3)
+    monkeypatch.setattr(rest_server, "IDLE_KEEP_ALIVE_SECONDS", 3)
     serving = serve(60)
     serving.engine.enqueue("spring")
     await eventually(lambda: serving.server.model.startup.ready)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         await client.post(ROUTE, json=CHAT)
-        serving.tire()
+        serving.shorten_idle_time()
         await asyncio.sleep(0.5)
         assert not serving.task.done()
         await asyncio.wait_for(serving.task, 20)
 
 
-async def test_polls_on_a_connection_that_is_kept_do_not_keep_it_awake(serve: Callable[..., Serving], url: str) -> None:
+async def test_polls_on_one_connection_do_not_keep_it_awake(serve: Callable[..., Serving], url: str) -> None:
     serving = serve(0.5)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         while not serving.task.done():
@@ -176,24 +175,24 @@ async def test_a_connection_without_a_request_does_not_keep_it_awake(serve: Call
         await asyncio.wait_for(serving.task, 20)
 
 
-async def test_nothing_is_lost_when_servers_leave_all_the_time(serve: Callable[..., Serving], url: str) -> None:
-    cycles, answers, servings = 10, 0, 0
+async def test_no_request_is_lost_while_servers_end_all_the_time(serve: Callable[..., Serving], url: str) -> None:
+    answers = ends = 0
 
     async def supervise() -> None:
-        nonlocal servings
-        while servings < cycles:
+        nonlocal ends
+        while True:
             serving = serve(0.02)
             for number in range(1000):
                 serving.engine.enqueue(f"text {number}")
-            servings += 1
-            await asyncio.wait_for(serving.task, 30)
+            await serving.task
+            ends += 1
 
     async def ask(seed: int) -> None:
         nonlocal answers
         chance = random.Random(seed)
         headers = {"connection": "close"} if seed % 2 else {}
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            while True:
+            while answers < 20 or ends < 10:
                 answer = await client.get("/v2/health/live", headers=headers)
                 assert answer.status_code == 200
                 answer = await client.post(ROUTE, json=CHAT, headers=headers)
@@ -201,13 +200,10 @@ async def test_nothing_is_lost_when_servers_leave_all_the_time(serve: Callable[.
                 answers += 1
                 await asyncio.sleep(chance.uniform(0, 0.6))
 
-    clients = [asyncio.create_task(ask(seed)) for seed in range(4)]
-    await supervise()
-    for client in clients:
-        client.cancel()
-    ends = await asyncio.gather(*clients, return_exceptions=True)
-    assert [end for end in ends if end is not None and not isinstance(end, asyncio.CancelledError)] == []
-    assert answers
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+        supervisor = group.create_task(supervise())
+        await asyncio.gather(*(ask(seed) for seed in range(4)))
+        supervisor.cancel()
 
 
 async def no_content(_scope: Any, _receive: Any, send: Any) -> None:
@@ -218,17 +214,17 @@ async def no_content(_scope: Any, _receive: Any, send: Any) -> None:
 CONFIG = uvicorn.Config(no_content, lifespan="off", log_config=None)
 
 
-async def test_who_has_just_been_accepted_is_inside(listener: socket.socket, url: str, eventually: Any) -> None:
+async def test_a_connection_counts_once_it_is_accepted(listener: socket.socket, url: str, eventually: Any) -> None:
     web = HttpServer(CONFIG, listener, lambda: None)
     serving = asyncio.create_task(web.serve())
     await eventually(lambda: web.started)
     with socket.create_connection(listener.getsockname()) as client:
-        web._accept()  # and nothing else: uvicorn has not heard of it yet
+        web.accept()  # and uvicorn does not know the connection yet
         assert not web.server_state.connections
-        assert not web.shut_if_empty()
+        assert not web.stop_accepting_if_unconnected()
         client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         assert (await asyncio.to_thread(client.recv, 100)).startswith(b"HTTP/1.1 204")
-    await eventually(web.shut_if_empty)
+    await eventually(web.stop_accepting_if_unconnected)
     web.should_exit = True
     await serving
 

@@ -40,10 +40,10 @@ async def main() -> int:
     parser.add_argument("--behaviour", type=Path, required=True)
     arguments = parser.parse_args()
     listener = systemd.inherited_listener() or listen("127.0.0.1", 0)
-    systemd.tell_phase("loading")
+    systemd.notify_phase("loading")
     match (arguments.behaviour.read_text() if arguments.behaviour.exists() else "").split(maxsplit=1):
         case ["fail", why]:
-            systemd.tell_failure(why)
+            systemd.notify_failure(why)
             return 1
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -53,11 +53,11 @@ async def main() -> int:
             time.sleep(3600)  # noqa: ASYNC251  hanging is what it is to do
 
     idle_seconds: float = arguments.idle_seconds or math.inf
-    traffic = RequestTracker(idle_seconds)
+    requests = RequestTracker(idle_seconds)
     leaving = asyncio.Event()
     keep_alive: float = arguments.keep_alive_seconds
     config = uvicorn.Config(
-        traffic.watching(Starlette(routes=ROUTES)),
+        requests.middleware(Starlette(routes=ROUTES)),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a fraction does as well
@@ -65,10 +65,10 @@ async def main() -> int:
     )
     server = HttpServer(config, listener, leaving.set, SILENT_SECONDS)
     serving = asyncio.create_task(server.serve())
-    systemd.tell_ready()
-    while not leaving.is_set() and not (traffic.quiet_s >= idle_seconds and server.shut_if_empty()):
+    systemd.notify_ready()
+    while not leaving.is_set() and not (requests.quiet_s >= idle_seconds and server.stop_accepting_if_unconnected()):
         await asyncio.sleep(POLL_SECONDS)
-    systemd.tell_leaving()
+    systemd.notify_stopping()
     server.should_exit = True
     await serving
     return 0

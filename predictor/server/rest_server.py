@@ -1,0 +1,106 @@
+"""KServe's REST server with our routes before its own, on a socket that is listening already."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from kserve.protocol.rest.server import RESTServer
+from starlette.exceptions import HTTPException
+
+from contract.problems import ProblemError
+from predictor.events.subscriber import EventSubscriber
+from predictor.protocols import error_documents
+from predictor.protocols.kserve_text import TextModel
+from predictor.protocols.openai_models import models_router
+from predictor.protocols.openai_text import text_router
+from predictor.server.data_plane import FixedModelRepository, RestDataPlane
+from predictor.server.http_server import HttpServer
+from predictor.server.request_tracker import RequestTracker
+from wire.drain import LAST_SECONDS
+from wire.guard import RequestGuard
+
+KEEP_ALIVE_SECONDS = 65
+"""How long a connection is kept for its next request: KServe's default."""
+
+IDLE_KEEP_ALIVE_SECONDS = 5
+"""The same, for a server that ends when it is idle, because it does so only without connections. It must be more than
+clients keep theirs (web: 3 s), or a request could be sent on a connection that is being closed."""
+
+SILENT_SECONDS = 60.0
+"""How long such a server keeps a connection on which no request has come yet."""
+
+
+class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not typed
+    """Serves the model of `data_plane` and starts to load it once connections are accepted.
+
+    `request_drain` is called on SIGTERM, and when the model cannot be loaded. With `idle_seconds` above 0, connections
+    are closed early enough for the server to end when it is idle.
+    """
+
+    def __init__(
+        self,
+        data_plane: RestDataPlane,
+        subscriber: EventSubscriber,
+        listener: socket.socket,
+        request_drain: Callable[[], None],
+        idle_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(
+            "",
+            data_plane,
+            FixedModelRepository(data_plane.model_registry),
+            http_port=0,
+            grace_period=LAST_SECONDS,
+            timeout_keep_alive=IDLE_KEEP_ALIVE_SECONDS if idle_seconds else KEEP_ALIVE_SECONDS,
+        )
+        self._model = data_plane.model
+        self._subscriber = subscriber
+        self.requests = RequestTracker(idle_seconds or math.inf)
+        self.http_server = HttpServer(
+            self.config,
+            listener,
+            on_signal=request_drain,
+            on_open=lambda: self._model.start_loading(on_failure=request_drain),
+            silent_seconds=SILENT_SECONDS if idle_seconds else None,
+        )
+
+    async def start(self) -> None:
+        """Serve until `stop` is called."""
+        self.create_application()
+        await self.http_server.serve()
+
+    def stop_accepting_if_unconnected(self) -> bool:
+        """Stop accepting connections, unless one is open; whether it did."""
+        return self.http_server.stop_accepting_if_unconnected()
+
+    def stop(self) -> None:
+        """Close the listener, and after LAST_SECONDS the connections."""
+        self.http_server.should_exit = True
+
+    def create_application(self) -> FastAPI:
+        """The ASGI application with all routes; also put into the server's configuration."""
+        app = FastAPI(
+            title="Shangcai predictor",
+            routes=self._subscriber.routes,  # first, because one of them takes the events from KServe's route
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+        )
+        app.include_router(models_router(self._model))
+        if isinstance(self._model, TextModel):
+            app.include_router(text_router(self._model))
+        else:
+            from predictor.protocols.openai_pictures import images_router  # imports Pillow
+
+            app.include_router(images_router(self._model))
+        self._register_endpoints(app)
+        for error in (ProblemError, *error_documents.KSERVE_ERRORS):
+            app.add_exception_handler(error, error_documents.handle)
+        app.add_exception_handler(HTTPException, error_documents.handle_http_exception)
+        app.add_middleware(RequestGuard, respond=error_documents.respond)
+        app.add_middleware(self.requests.middleware)
+        self.config.app = app
+        return app
