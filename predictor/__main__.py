@@ -8,14 +8,14 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contract.request import Kind
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.loading import systemd
-from predictor.loading.deferred_imports import deferring
 from predictor.loading.early_port import open_port
+from predictor.loading.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading.model_source import check_source
 from predictor.loading.startup import Startup, process_age
 from predictor.loading.thread_limit import limit_threads
@@ -50,9 +50,9 @@ def main() -> int:
         return 1
     startup.record("port open", startup.seconds)
 
+    use_lean_imports(settings.lean_imports)
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
-    # What is not used: its client of Kubernetes, and pandas, of which it wants a name for annotations.
-    with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
+    with lean_server_imports():
         from predictor.server.drain import Lifetime
         from predictor.server.model_server import PredictorServer
 

@@ -1,4 +1,4 @@
-"""`python -m predictor plan`: what to write into the InferenceService, without starting a server."""
+"""`python -m predictor plan`: measures a model and prints the resources for its InferenceService."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from predictor.errors import ModelError
+from predictor.loading.lean_imports import use_lean_imports
 from predictor.loading.model_source import check_source
 from predictor.settings import PlanSettings
 from wire.settings import read_settings
@@ -37,8 +38,9 @@ def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
 
 
 def print_plan(argv: list[str]) -> int:
-    """Load the model, measure it, and print the fields of `spec.predictor`; the exit status."""
+    """Load the model, measure it, and print fields of `spec.predictor`. Returns the exit status."""
     settings = read_settings(PlanSettings, argv)
+    use_lean_imports(settings.lean_imports)
     try:
         kind = check_source(settings.model, settings.kind)
         plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
@@ -49,7 +51,7 @@ def print_plan(argv: list[str]) -> int:
     from predictor.engine.slot_plan import PROCESS_BYTES
 
     on_gpu = device.type != "cpu"
-    # A GPU's slots live on the GPU; the host needs room for Python and for the weights on their way through.
+    # Slots are in the GPU's memory. The host's holds Python, and the weights while they are loaded.
     host = needed if not on_gpu else math.ceil((plan.cost.weights + 2 * PROCESS_BYTES) / 2**20)
     print(f"# {plan}")
     if on_gpu:

@@ -32,12 +32,12 @@ def default_source(name: str) -> str:
 
 
 def _default_name() -> str:
-    """KServe tells a custom predictor the name of its InferenceService."""
+    """KServe sets this variable of a custom predictor to the name of its InferenceService."""
     return os.environ.get("INFERENCE_SERVICE_NAME", "")
 
 
 def _with_unit(value: object) -> object:
-    """Kubernetes writes Gi where others write GiB."""
+    """Kubernetes writes Gi, pydantic reads GiB."""
     return value + "B" if isinstance(value, str) and value.endswith("i") else value
 
 
@@ -45,17 +45,17 @@ MemorySize = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
 
 
 def _variable(name: str) -> Callable[[], str | None]:
-    """The value of an environment variable that others than us know by this name, too."""
+    """A default from an environment variable whose name others have chosen."""
 
     def read() -> str | None:
         return os.environ.get(name) or None
 
-    read.__name__ = name  # which --help shows
+    read.__name__ = name  # --help shows it
     return read
 
 
 def _artifacts(url: str) -> str:
-    from wire.artifacts import Artifacts  # and with it what only few deployments need
+    from wire.artifacts import Artifacts  # imports fsspec, which few deployments need
 
     Artifacts(url)
     return url
@@ -115,6 +115,11 @@ class PlanSettings(BaseSettings):
     )
     memory: MemorySize | None = Field(
         default=None, description="memory to plan with, as in 24Gi; what there is when unset"
+    )
+    lean_imports: CliImplicitFlag[bool] = Field(
+        default=True,
+        description="whether the start imports only the parts of kserve, torch, transformers and diffusers that it "
+        "uses; with versions that this is not tested with it imports all, whatever is set",
     )
 
 
@@ -185,14 +190,15 @@ class Settings(PlanSettings):
 
     @property
     def served_name(self) -> str:
+        """The model's name in requests and answers."""
         return self.name or Path(self.model).name or "model"
 
     @property
     def source(self) -> str:
-        """Of the events that are sent."""
+        """The source of our events."""
         return self.event_source or default_source(self.served_name)
 
     @property
     def sink_extensions(self) -> dict[str, str]:
-        """Of the events that go to K_SINK."""
+        """Extension attributes of the events that go to K_SINK."""
         return overrides(self.k_ce_overrides or "")

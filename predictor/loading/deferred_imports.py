@@ -1,9 +1,9 @@
-"""Modules that look imported while their own code waits until somebody asks for what only it can give.
+"""Modules that look imported, and whose own code runs when somebody asks for an attribute that only it can give.
 
-The `__init__` of some packages costs more than the modules in them that are used: transformers reads the source of
-all its models, kserve brings a Kubernetes client. A deferred package lets its modules be imported, and runs its own
-code at the first other attribute, in the same module object, as importlib.util.LazyLoader does; that one would run it
-for the modules, too. Whatever is used later is therefore there, and only late.
+The `__init__` of some packages costs more than those of their modules that are used: transformers 5.23 reads the source
+of all its models, kserve 0.21 imports a Kubernetes client. The modules of a deferred package can be imported without
+it. Its own code runs at the first other attribute, in the same module object, as with importlib.util.LazyLoader, which
+would run it for the modules, too. So nothing is missing later; it only comes later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -20,17 +20,29 @@ from typing import Any
 
 
 @contextmanager
-def deferring(modules: Mapping[str, Mapping[str, Any]], loose: Collection[str] = ()) -> Iterator[None]:
-    """Defer these modules for good, and let them have some attributes for as long as this lasts: what others ask of
-    them while they are imported, without needing it, such as annotations. Those of them that are `loose` are packages
-    whose modules can do without them. Modules that are there already, or not installed, are left alone."""
-    deferred = []
-    for name, attributes in modules.items():
-        spec = None if name in sys.modules else find_spec(name)
-        if spec is not None and spec.loader is not None:
-            deferred.append(_Deferred(spec, attributes, name in loose))
+def deferring(modules: Mapping[str, Mapping[str, Any]], loose: Collection[str] = ()) -> Iterator[Callable[[], None]]:
+    """Defer these modules, for good. Inside, they have the attributes of the mapping: what others ask of them while
+    those are imported and do not need, such as names for annotations.
+
+    The names in `loose` are packages that give their modules as attributes without being run. Modules that are imported
+    already or not installed are left alone. Yields a function that undoes the deferring of what has not run.
+    """
+    deferred: list[_Deferred] = []
+
+    def undo() -> None:
+        for module in reversed(deferred):
+            module._undo()
+
     try:
-        yield
+        for name, attributes in modules.items():
+            spec = None if name in sys.modules else find_spec(name)
+            if spec is not None and spec.loader is not None:
+                deferred.append(_Deferred(spec, attributes, name in loose))
+    except BaseException:
+        undo()
+        raise
+    try:
+        yield undo
     finally:
         for module in deferred:
             module._take_back()
@@ -52,7 +64,7 @@ class _Deferred(ModuleType):
             setattr(sys.modules[parent], child, self)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__version__":  # the import system and inspect look for these everywhere
+        if name.startswith("__") and name != "__version__":  # the import system and inspect ask every module for these
             raise AttributeError(name)
         with self._lock:
             if not self._begun:
@@ -61,10 +73,10 @@ class _Deferred(ModuleType):
                 self._run()
             if name in self.__dict__:
                 return self.__dict__[name]
-        itself = sys.modules[self.__name__]
-        if itself is self:
+        current = sys.modules[self.__name__]
+        if current is self:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(itself, name)  # it has put another in its own place, as transformers does
+        return getattr(current, name)  # the module has replaced itself in sys.modules, as transformers does
 
     def _run(self) -> None:
         self._take_back()
@@ -73,7 +85,17 @@ class _Deferred(ModuleType):
         assert self.__spec__.loader is not None
         self.__spec__.loader.exec_module(self)
 
+    def _undo(self) -> None:
+        """Have the next import run the module as usual. Whoever has this object can still use it."""
+        self._take_back()
+        if not self._begun and sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+            parent, _, child = self.__name__.rpartition(".")
+            if parent and vars(sys.modules[parent]).get(child) is self:
+                delattr(sys.modules[parent], child)
+
     def _take_back(self) -> None:
+        """Remove the lent attributes."""
         for name, value in self._lent.items():
             if self.__dict__.get(name) is value:
                 del self.__dict__[name]
