@@ -1,7 +1,7 @@
 // The server's addresses: see /openapi.json.
 import { events } from "./eventstream.js";
 
-/** The server has said what is wrong. Everything else that a call throws is a broken connection. */
+/** A problem document. Any other error of a call is a broken connection. */
 export class ProblemError extends Error {
 	constructor(problem) {
 		super(problem.title);
@@ -28,7 +28,7 @@ const json = (body) => ({
 	headers: { "Content-Type": "application/json", Accept: "application/json" },
 });
 
-/** A job; the same one, however often it is asked for with the same key. */
+/** The id of the job of this key, which is made once only. */
 export async function submit(order, key, signal) {
 	const request = json(order);
 	Object.assign(request.headers, { Prefer: "respond-async", "Idempotency-Key": key });
@@ -36,7 +36,7 @@ export async function submit(order, key, signal) {
 	return response.headers.get("Location").split("/").pop();
 }
 
-/** Everything that was told of a job since the event `after`, then what is being told. */
+/** The events of a job that came after the event `after`, and new ones as they come. */
 export async function* watch(id, after, signal) {
 	const headers = { Accept: "text/event-stream" };
 	if (after) headers["Last-Event-ID"] = after;

@@ -23,18 +23,18 @@ async function store(mode) {
 	return (await database)?.transaction(STORE, mode).objectStore(STORE);
 }
 
-/** All of them, the latest first. */
+/** All results, the latest first. */
 export async function all() {
 	const results = await store("readonly");
 	const found = results ? await done(results.index("at").getAll()) : [...memory.values()];
 	return found.reverse();
 }
 
-/** Keep it, and forget the oldest ones over the most: their ids. */
+/** Keep a result; forget the oldest beyond MOST and return their ids. */
 export async function keep(result) {
 	const results = await store("readwrite");
 	if (!results) memory.set(result.id, result);
-	else await done(results.put(result)).catch(() => {}); // the disk is full: it is still on the table
+	else await done(results.put(result)).catch(() => {}); // the disk is full; the stage still has it
 	const left = results ? await done((await store("readonly")).index("at").getAllKeys()) : [...memory.keys()];
 	const old = left.slice(0, Math.max(left.length - MOST, 0));
 	for (const id of old) await forget(id);

@@ -63,7 +63,7 @@ function save(blob, name) {
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers begin to read late
 }
 
-/** A word that goes away by itself. */
+/** A message that disappears by itself. */
 function toast(text) {
 	const element = document.getElementById("toast");
 	element.textContent = text;

@@ -1,6 +1,6 @@
 // Server-sent events from a fetch: an EventSource can neither be told where to begin nor say why it has failed.
 
-/** A server sends a comment every ten seconds; one that is silent for longer than this is gone. */
+/** The server sends a comment every ten seconds; silence beyond this is a lost connection. */
 const SILENCE = 35_000;
 
 export async function* events(response) {

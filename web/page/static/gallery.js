@@ -16,7 +16,7 @@ export class Gallery {
 	#acts;
 	#seen = new IntersectionObserver((entries) => entries.forEach(reveal), { rootMargin: "300px" });
 
-	/** `acts`: what is done with a result. */
+	/** `acts`: functions of a result. */
 	constructor(acts) {
 		this.#acts = { ...acts, remove: (result) => this.#remove(result) };
 		element("clear").addEventListener("click", () => this.#clear());
@@ -103,7 +103,7 @@ function button(kind, act) {
 	return made;
 }
 
-/** For eyes and ears, in whatever language the page is switched to. */
+/** Name a button, in whatever language the page is switched to. */
 function name(tool, act) {
 	tool.dataset.act = act;
 	for (const attribute of ["title", "aria-label"]) {

@@ -26,7 +26,7 @@ export class Job {
 		}
 	}
 
-	/** Tell `listener` everything by its event's name; and `lost` and `found`. A ProblemError is the end, too. */
+	/** Call `listener`'s method of each event's name; `lost` and `found`, too. A ProblemError ends it. */
 	async follow(listener) {
 		let pause = PAUSE;
 		this.#keep();
@@ -59,7 +59,7 @@ export class Job {
 		}
 	}
 
-	/** End it on the server, or here if that has been asked for and cannot be done. */
+	/** Cancel it on the server; asked a second time, give it up here. */
 	async stop() {
 		if (this.#stop) this.#leave.abort();
 		this.#stop = true;

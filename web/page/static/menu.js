@@ -36,7 +36,7 @@ export class Menu {
 		this.#chosen();
 	}
 
-	/** Somebody is about to order from it. */
+	/** The user is about to use it. */
 	async warm() {
 		const { model } = this;
 		if (Date.now() - (this.#warmed.get(model) ?? 0) < FRESH) return;
@@ -50,7 +50,7 @@ export class Menu {
 		}
 	}
 
-	/** What is known of it by now. */
+	/** What is known of it so far. */
 	tell(model, state) {
 		const awake = [...document.querySelectorAll(".awake")].find((each) => each.dataset.model === model);
 		if (!awake) return;

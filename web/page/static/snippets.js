@@ -1,7 +1,7 @@
-// What was just done, as others do it.
+// The last request, as curl and fetch make it.
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Previews are for eyes; a program waits for the picture. */
+/** Without previews: a program waits for the picture. */
 function body({ previews, ...order }) {
   return JSON.stringify(order);
 }

@@ -1,4 +1,4 @@
-// What is on the table: the generation that runs, or a result.
+// What is shown: the generation that runs, or a result.
 import { sentence } from "./problems.js";
 import { curl, fetchCall } from "./snippets.js";
 import { amount, has, t } from "./texts.js";
@@ -30,7 +30,7 @@ export class Stage {
 		document.addEventListener("language", () => this.#say());
 	}
 
-	/** Lay the table for an order. */
+	/** Prepare for a new order. */
 	begin(order, kind) {
 		this.#clear();
 		this.#of(order, kind);
@@ -39,14 +39,14 @@ export class Stage {
 		this.#at(null, () => t("state.sending"));
 	}
 
-	/** A result that is there already. */
+	/** Show a stored result. */
 	open(result) {
 		this.#clear();
 		this.#of(result.order, result.kind);
 		this.done(result);
 	}
 
-	// What a job tells, by the names of its events
+	// The events of a job, by their names
 
 	status({ state, phase, seconds = 0, expected_seconds: expected, position = 0 }) {
 		if (state === "waking") {
@@ -217,7 +217,7 @@ export class Stage {
 		element("facts").hidden = element("facts").textContent === "";
 	}
 
-	/** A bar that grows by itself until what is expected is over; one that only moves where nothing is expected. */
+	/** A bar that grows over the expected time, or only moves where none is known. */
 	#wait(seconds, expected) {
 		const begun = performance.now() - seconds * 1000;
 		const grow = () => {
@@ -245,7 +245,7 @@ export class Stage {
 	}
 }
 
-/** The file that came in base64. */
+/** A file from its base64. */
 export function blobOf(data, type) {
 	return new Blob([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], { type });
 }

@@ -1,4 +1,4 @@
-// What the page says, in the language it is read in.
+// The texts of the page in its language.
 import en from "./en.js";
 import zh from "./zh.js";
 
@@ -12,10 +12,10 @@ export function t(key, values = {}) {
 	return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
-/** Seconds as people read them. */
+/** Seconds for people. */
 export const amount = (seconds) => (seconds < 10 ? Math.max(seconds, 0.1).toFixed(1) : Math.round(seconds).toString());
 
-/** Say everything again that the server has said in the other language. */
+/** Show all texts that the server rendered in this language. */
 export function speak(language) {
 	root.dataset.lang = language;
 	root.lang = t("locale");

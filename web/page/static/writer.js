@@ -22,7 +22,7 @@ export class Writer {
 		this.#element.replaceChildren();
 	}
 
-	/** The whole text; nothing is done where that is what is there. */
+	/** Set the whole text, unless it is there. */
 	settle(text) {
 		cancelAnimationFrame(this.#frame);
 		this.#flush();
