@@ -86,7 +86,7 @@ class PictureBatch:
             for rows in _group([row for row in active if row.call is not None]):
                 begun = time.monotonic()
                 first, *others = [row.call for row in rows if row.call]
-                answers = first.compute_with(others, self._compute)
+                answers = first.compute_with(others, self.compute)
                 if self._pipeline.device.type == "cuda":
                     torch.cuda.synchronize()  # without it, only the launch would be timed
                 self.forward_seconds += time.monotonic() - begun
@@ -134,7 +134,7 @@ class PictureBatch:
         parent = getcurrent().parent
         return self._forward(*args, **kwargs) if parent is None else parent.switch(DenoiserCall(args, kwargs))
 
-    def _compute(self, *args: Any, **kwargs: Any) -> Any:
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
         hook = getattr(self._pipeline.denoiser, "_hf_hook", None)
         if hook is not None:  # accelerate offloads the denoiser when another picture is decoded
             args, kwargs = hook.pre_forward(self._pipeline.denoiser, *args, **kwargs)

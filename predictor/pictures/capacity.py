@@ -37,9 +37,9 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
     """
     width, height = pipeline.size
     deadline = time.monotonic() + SEARCH_SECONDS
-    alone = _measure(pipeline, 1)  # includes what only a first run does
+    alone = measure_pictures(pipeline, 1)  # includes what only a first run does
     try:
-        together = _measure(pipeline, 2)
+        together = measure_pictures(pipeline, 2)
     except torch.OutOfMemoryError:  # one fits, as was just seen, and no more
         together = Measure(2, 2 * alone.peak_bytes, math.inf)
     cost = Cost(
@@ -49,10 +49,10 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
     )
     memory = available_memory(pipeline.device) if memory is None else memory
     fitting = plan(cost, f"{width}x{height} pixels", max_concurrency, memory)
-    return replace(fitting, slots=_knee(pipeline, alone, together, deadline, fitting.slots))
+    return replace(fitting, slots=find_knee(pipeline, alone, together, deadline, fitting.slots))
 
 
-def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float, most: int) -> int:
+def find_knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float, most: int) -> int:
     """The number of pictures beyond which more at once make no more of them a second. Only forwards are timed, because
     nothing else is computed together."""
     knee = slower.rows
@@ -61,8 +61,8 @@ def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float,
             if not faster.pays(slower):  # measured again: something else may have used the machine just then
                 if time.monotonic() >= deadline:
                     break
-                slower = slower.best(_time(pipeline, slower.rows))
-                faster = faster.best(_time(pipeline, faster.rows))
+                slower = slower.best(time_forward(pipeline, slower.rows))
+                faster = faster.best(time_forward(pipeline, faster.rows))
                 if not faster.pays(slower):
                     break
             knee = faster.rows
@@ -70,7 +70,7 @@ def _knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float,
                 return most
             if time.monotonic() >= deadline:
                 break
-            slower, faster = faster, Measure(2 * knee, 0, _time(pipeline, 2 * knee))
+            slower, faster = faster, Measure(2 * knee, 0, time_forward(pipeline, 2 * knee))
     return knee
 
 
@@ -90,7 +90,7 @@ class Measure:
         return replace(self, forward_seconds=min(self.forward_seconds, forward_seconds))
 
 
-def _measure(pipeline: Pipeline, rows: int) -> Measure:
+def measure_pictures(pipeline: Pipeline, rows: int) -> Measure:
     """Make `rows` whole pictures at once."""
     before = _reset_peak(pipeline.device)
     seconds = []
@@ -100,7 +100,7 @@ def _measure(pipeline: Pipeline, rows: int) -> Measure:
     return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
 
 
-def _time(pipeline: Pipeline, rows: int) -> float:
+def time_forward(pipeline: Pipeline, rows: int) -> float:
     """Seconds of a forward of `rows` pictures. They stay unfinished: decoding takes longer than these few steps."""
     seconds = []
     with _started(pipeline, rows, STEPS + 1) as batch:

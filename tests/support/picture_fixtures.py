@@ -23,8 +23,9 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task
 from predictor.pictures.diffusers_engine import DiffusersEngine
 from tests.support import pipelines
-from tests.support.engine_cores import DEADLINE, PictureHarness
+from tests.support.engine_cores import PictureHarness
 from tests.support.serving import serving
+from tests.support.waiting import SECONDS, eventually
 
 if TYPE_CHECKING:
     from predictor.pictures.pipeline import Pipeline
@@ -98,7 +99,7 @@ def picture_harness(pipeline: Pipeline) -> Iterator[Callable[..., PictureHarness
     yield make
     for each in made:
         each.core.close()
-        assert each.scheduler.join(DEADLINE)
+        assert each.scheduler.join(SECONDS)
 
 
 def most_slots(*arguments: Any) -> int:
@@ -112,8 +113,8 @@ def load_engine() -> Callable[..., DiffusersEngine]:
 
     def load(folder: Path, **settings: Any) -> DiffusersEngine:
         engine = DiffusersEngine(EngineSettings(model=str(folder), **{"max_concurrency": 4} | settings))
-        with mock.patch("predictor.pictures.capacity._knee", most_slots), ThreadPoolExecutor(1) as thread:
-            thread.submit(engine.load, lambda _phase: None).result(DEADLINE)
+        with mock.patch("predictor.pictures.capacity.find_knee", most_slots), ThreadPoolExecutor(1) as thread:
+            thread.submit(engine.load, lambda _phase: None).result(SECONDS)
         return engine
 
     return load
@@ -150,7 +151,7 @@ def painted() -> Callable[..., Any]:
     """The pictures of generations, in the order of the generations and of their numbers."""
 
     async def collect(*generations: Generation) -> list[PictureFinished]:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(SECONDS):
             return [
                 end
                 for generation in generations
@@ -170,7 +171,7 @@ def problem_of() -> Callable[..., Any]:
     async def wait(generation: Generation) -> ProblemError:
         with pytest.raises(ProblemError) as problem:
             await asyncio.wait_for(
-                anext(event async for event in generation if isinstance(event, ProblemError)), DEADLINE
+                anext(event async for event in generation if isinstance(event, ProblemError)), SECONDS
             )
         return problem.value
 
@@ -221,7 +222,7 @@ class Lent(Engine):
 
 
 @pytest.fixture
-async def serve(eventually: Any) -> AsyncIterator[Callable[..., Any]]:
+async def serve() -> AsyncIterator[Callable[..., Any]]:
     """Serves a loaded engine as "painter"; the client to ask it with. The server ends with the test. `subscriber` makes
     one for a model."""
     with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it is imported
@@ -234,7 +235,7 @@ async def serve(eventually: Any) -> AsyncIterator[Callable[..., Any]]:
             model = PictureModel("painter", Lent(engine), **settings)
             _, url = await stack.enter_async_context(serving(model, subscriber))
             await eventually(lambda: model.startup.ready)
-            return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE))
+            return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=SECONDS))
 
         yield start
 

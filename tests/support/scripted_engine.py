@@ -16,9 +16,7 @@ from predictor.engine.base import Engine
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task, TextTask
-
-DEADLINE = 60.0
-"""Longest that a test waits for anything: a hang, not a measure of speed."""
+from tests.support.waiting import SECONDS
 
 
 @dataclass
@@ -61,7 +59,7 @@ class ScriptedEngine(Engine):
     def load(self, report: Callable[[str], None]) -> None:
         report("pretending to load")
         self.loading.set()
-        assert self.load_gate.wait(DEADLINE)
+        assert self.load_gate.wait(SECONDS)
         if self.load_error:
             raise self.load_error
 

@@ -15,6 +15,7 @@ from contract import problems
 from contract.problems import ProblemError, ProblemType
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.scheduler import FAILURES
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ def failing(harness: Any, raising: Callable[[], BaseException | None]) -> None:
 
 
 async def test_a_step_that_fails_once_is_noticed_by_nobody_but_the_log(
-    text_harness: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    text_harness: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     untroubled = text_harness(slots=3)
     tasks = [untroubled.submit(seed=seed) for seed in range(5)]
@@ -65,12 +66,12 @@ async def test_a_step_that_fails_once_is_noticed_by_nobody_but_the_log(
 
     assert [(await task.generation.complete()).text for task in tasks] == expected
     assert "a hiccup" in caplog.text
-    await eventually(lambda: shaky.idle)
+    await shaky.until_idle()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 async def test_the_one_request_that_the_model_fails_on_is_told_and_the_others_are_served(
-    text_harness: Any, eventually: Any, caplog: pytest.LogCaptureFixture, place: int
+    text_harness: Any, caplog: pytest.LogCaptureFixture, place: int
 ) -> None:
     poisoned = text_harness(slots=3)
     tasks = [poisoned.submit("poison" if number == place else "moon") for number in range(7)]
@@ -91,7 +92,7 @@ async def test_the_one_request_that_the_model_fails_on_is_told_and_the_others_ar
     assert await ends([task for task in tasks if task is not poison]) == {None}
     assert poisoned.scheduler.alive
     assert "secret address" in caplog.text
-    await eventually(lambda: poisoned.idle)
+    await poisoned.until_idle()
     assert poisoned.snapshot.usable_slots == 3
 
 
@@ -109,9 +110,7 @@ async def test_failures_with_successes_between_them_do_not_add_up(text_harness: 
 
 
 @pytest.mark.parametrize("error", [ValueError("always"), SystemExit(1), KeyboardInterrupt()], ids=repr)
-async def test_an_engine_that_only_fails_is_dead_and_nobody_hangs(
-    text_harness: Any, eventually: Any, error: BaseException
-) -> None:
+async def test_an_engine_that_only_fails_is_dead_and_nobody_hangs(text_harness: Any, error: BaseException) -> None:
     dead = text_harness(slots=2)
     failing(dead, lambda: error)
     tasks = [dead.submit() for _ in range(2 * FAILURES + 3)]
@@ -125,7 +124,7 @@ async def test_an_engine_that_only_fails_is_dead_and_nobody_hangs(
 
 
 async def test_everyone_is_told_even_if_the_device_raises_at_any_touch(
-    text_harness: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As CUDA does after an illegal access: taking rows out fails as well."""
     broken = text_harness(slots=4)
@@ -149,7 +148,7 @@ async def test_everyone_is_told_even_if_the_device_raises_at_any_touch(
     assert (broken.admission.waiting, broken.admission.running) == (0, 0)
 
 
-async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(text_harness: Any, eventually: Any) -> None:
+async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(text_harness: Any) -> None:
     odd = text_harness(slots=3)
     first, bad, last = odd.submit(), odd.submit(), odd.submit()
     bad.prompt = None
@@ -157,12 +156,10 @@ async def test_a_request_that_cannot_be_begun_is_told_and_the_others_go_on(text_
 
     assert await end_of(bad) is problems.INTERNAL
     assert await ends([first, last]) == {None}
-    await eventually(lambda: odd.idle)
+    await odd.until_idle()
 
 
-async def test_a_step_that_is_stuck_makes_a_dead_engine(
-    text_harness: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_step_that_is_stuck_makes_a_dead_engine(text_harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor.engine.scheduler, "STALL_SECONDS", 0.05)
     stuck = text_harness(slots=1)
     gate = Event()
@@ -178,9 +175,7 @@ async def test_a_step_that_is_stuck_makes_a_dead_engine(
     await eventually(lambda: stuck.scheduler.alive)
 
 
-async def test_an_idle_engine_is_not_a_stuck_one(
-    text_harness: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_engine_is_not_a_stuck_one(text_harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = text_harness(slots=1)
     idle.start()
     await end_of(idle.submit())
@@ -191,7 +186,7 @@ async def test_an_idle_engine_is_not_a_stuck_one(
     assert idle.scheduler.alive
 
 
-async def test_closing_ends_what_runs_what_waits_and_what_comes(text_harness: Any, eventually: Any) -> None:
+async def test_closing_ends_what_runs_what_waits_and_what_comes(text_harness: Any) -> None:
     closed = text_harness(slots=2)
     tasks = [closed.submit(max_tokens=250) for _ in range(5)]
     closed.start()
@@ -206,7 +201,7 @@ async def test_closing_ends_what_runs_what_waits_and_what_comes(text_harness: An
     assert (closed.admission.waiting, closed.admission.running) == (0, 0)
 
 
-async def test_an_idle_engine_can_be_closed(text_harness: Any, eventually: Any) -> None:
+async def test_an_idle_engine_can_be_closed(text_harness: Any) -> None:
     idle = text_harness()
     idle.start()
 
@@ -215,7 +210,7 @@ async def test_an_idle_engine_can_be_closed(text_harness: Any, eventually: Any) 
     await eventually(lambda: not idle.scheduler.alive)
 
 
-async def test_one_whose_time_passes_while_it_runs_is_told_so(text_harness: Any, eventually: Any) -> None:
+async def test_one_whose_time_passes_while_it_runs_is_told_so(text_harness: Any) -> None:
     busy = text_harness(slots=1)
     late = busy.submit(max_tokens=250)
     busy.start()
@@ -224,12 +219,10 @@ async def test_one_whose_time_passes_while_it_runs_is_told_so(text_harness: Any,
     late.deadline = 0.0
 
     assert await end_of(late) is problems.TOO_LATE
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
 
 
-async def test_one_whose_time_passes_while_it_waits_is_told_before_a_slot_is_free(
-    text_harness: Any, eventually: Any
-) -> None:
+async def test_one_whose_time_passes_while_it_waits_is_told_before_a_slot_is_free(text_harness: Any) -> None:
     busy = text_harness(slots=1)
     told = Event()
     steps: list[None] = []

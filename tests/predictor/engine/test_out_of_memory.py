@@ -16,6 +16,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.memory_pressure import RECOVERY_STEPS
 from predictor.engine.scheduled_task import ScheduledTask
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +77,7 @@ async def undisturbed(harness: Any, **sampling: Any) -> tuple[list[str], int]:
     return await texts(tasks), len(steps)
 
 
-async def test_at_any_step_of_a_run_the_texts_are_the_same(text_harness: Any, eventually: Any) -> None:
+async def test_at_any_step_of_a_run_the_texts_are_the_same(text_harness: Any) -> None:
     expected, steps = await undisturbed(text_harness())
     assert steps == 14
     for failing in range(steps):
@@ -93,13 +94,13 @@ async def test_at_any_step_of_a_run_the_texts_are_the_same(text_harness: Any, ev
         disturbed.start()
 
         assert await texts(tasks) == expected, f"after running out of memory in step {failing}"
-        await eventually(lambda disturbed=disturbed: disturbed.idle)
+        await disturbed.until_idle()
         assert disturbed.snapshot.usable_slots < disturbed.snapshot.slots
         assert not disturbed.scheduler.strained
 
 
 @pytest.mark.parametrize("holds", [1, 2, 3, 5])
-async def test_a_device_that_holds_fewer_writes_the_same_texts(text_harness: Any, eventually: Any, holds: int) -> None:
+async def test_a_device_that_holds_fewer_writes_the_same_texts(text_harness: Any, holds: int) -> None:
     prompts = [f"moon {number}" for number in range(9)]
     plain = text_harness(slots=9)
     expected = submit_all(plain, prompts)
@@ -115,7 +116,7 @@ async def test_a_device_that_holds_fewer_writes_the_same_texts(text_harness: Any
     small.start()
 
     assert await texts(tasks) == await texts(expected)
-    await eventually(lambda: small.idle)
+    await small.until_idle()
     assert small.snapshot.usable_slots == small.snapshot.slots == small.admission.slots == holds
     assert small.scheduler.strained
     assert small.scheduler.alive
@@ -143,9 +144,7 @@ async def test_a_device_that_runs_out_now_and_then_writes_the_same_texts(
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
-async def test_one_that_does_not_fit_even_alone_is_told_so_and_the_others_go_on(
-    text_harness: Any, eventually: Any, place: int
-) -> None:
+async def test_one_that_does_not_fit_even_alone_is_told_so_and_the_others_go_on(text_harness: Any, place: int) -> None:
     expected, _ = await undisturbed(text_harness(slots=5))
     crowded = text_harness(slots=5)
 
@@ -168,12 +167,12 @@ async def test_one_that_does_not_fit_even_alone_is_told_so_and_the_others_go_on(
     assert "100 tokens so far" in problem.problem.detail
     assert "100 tokens" in str(problem)
     assert await texts(tasks) == expected
-    await eventually(lambda: crowded.idle)
+    await crowded.until_idle()
     snapshot = crowded.snapshot
     assert snapshot.slots == snapshot.usable_slots == crowded.admission.slots == 5, "it was not the batch's fault"
 
 
-async def test_after_a_while_without_trouble_it_grows_again(text_harness: Any, eventually: Any) -> None:
+async def test_after_a_while_without_trouble_it_grows_again(text_harness: Any) -> None:
     recovering = text_harness(slots=2)
     failures = [torch.OutOfMemoryError("no memory")]
 
@@ -190,7 +189,7 @@ async def test_after_a_while_without_trouble_it_grows_again(text_harness: Any, e
     await texts(tasks)
     assert sizes[: RECOVERY_STEPS + 1] == [1] * RECOVERY_STEPS + [2]
     assert recovering.snapshot.usable_slots == 2
-    await eventually(lambda: recovering.idle)
+    await recovering.until_idle()
 
 
 async def test_the_memory_of_the_failed_step_is_free_before_the_next(text_harness: Any) -> None:
@@ -224,7 +223,7 @@ async def test_the_memory_of_the_failed_step_is_free_before_the_next(text_harnes
     assert not any(alive_after)
 
 
-async def test_a_displaced_one_may_leave_and_may_be_late(text_harness: Any, eventually: Any) -> None:
+async def test_a_displaced_one_may_leave_and_may_be_late(text_harness: Any) -> None:
     shrunk = text_harness(slots=3)
 
     def fail() -> None:
@@ -244,7 +243,7 @@ async def test_a_displaced_one_may_leave_and_may_be_late(text_harness: Any, even
     assert (await problem_of(late)).kind is problems.TOO_LATE
     await eventually(lambda: not shrunk.snapshot.displaced)
     await texts([stays])
-    await eventually(lambda: shrunk.idle)
+    await shrunk.until_idle()
 
 
 async def test_what_is_said_of_memory_in_another_sense_is_a_mistake_of_the_model(text_harness: Any) -> None:

@@ -20,6 +20,7 @@ from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
 from tests.support.engine_cores import held
+from tests.support.waiting import eventually
 from wire.artifacts import Artifacts
 from wire.cloudevents import read_events, write_event
 
@@ -115,7 +116,7 @@ async def test_large_pictures_go_to_the_artifacts(painter: Any, serve: Any, tmp_
     assert [opened(one.data).size for one in PictureResult.model_validate_json(data).images] == [(32, 32)] * 2
 
 
-async def test_steps_are_announced(painter: Any, serve: Any, eventually: Any) -> None:
+async def test_steps_are_announced(painter: Any, serve: Any) -> None:
     sent: list[CloudEvent] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +148,7 @@ async def test_steps_are_announced(painter: Any, serve: Any, eventually: Any) ->
     sink.close()
 
 
-async def test_cancelling_frees_the_slots(painter: Any, client: httpx.AsyncClient, eventually: Any) -> None:
+async def test_cancelling_frees_the_slots(painter: Any, client: httpx.AsyncClient) -> None:
     with held(painter.core, after=1):
         running = asyncio.create_task(send(client, requested({"prompt": "a cat", "n": 2}, subject="job-1")))
         await eventually(lambda: painter.core.admission.running == 2)

@@ -17,6 +17,7 @@ from contract.problems import ProblemError
 from predictor.engine.events import Progress, Started
 from predictor.engine.generation import Generation
 from tests.support.engine_cores import held
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +173,7 @@ async def test_the_seeds_go_round_at_the_end_of_the_numbers(picture_harness: Any
     assert [end.seed for end in ends] == [2**63 - 1, 0]
 
 
-async def test_closing_frees_the_slot_within_a_step(picture_harness: Any, painted: Any, eventually: Any) -> None:
+async def test_closing_frees_the_slot_within_a_step(picture_harness: Any, painted: Any) -> None:
     busy = picture_harness(slots=1)
     busy.start()
     with held(busy.core, after=3):
@@ -183,10 +184,10 @@ async def test_closing_frees_the_slot_within_a_step(picture_harness: Any, painte
     await painted(waits)
 
     assert busy.forwards.count(1) <= 4, "steps computed for nobody"
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
 
 
-async def test_fifty_that_leave_leave_nothing_behind(picture_harness: Any, painted: Any, eventually: Any) -> None:
+async def test_fifty_that_leave_leave_nothing_behind(picture_harness: Any, painted: Any) -> None:
     busy = picture_harness()
     busy.start()
     chance = random.Random(1)
@@ -206,7 +207,7 @@ async def test_fifty_that_leave_leave_nothing_behind(picture_harness: Any, paint
         generation.close()
     await painted(await busy.submit())
 
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
     assert len(runs) > 25
     gc.collect()
     await eventually(lambda: not any(run() is not None for run in runs))
@@ -219,9 +220,7 @@ async def scheduler_count(harness: Any) -> int:
     return sum(type(thing) is kind for thing in gc.get_objects())
 
 
-async def test_what_is_closed_while_it_waits_is_never_begun(
-    picture_harness: Any, painted: Any, eventually: Any
-) -> None:
+async def test_what_is_closed_while_it_waits_is_never_begun(picture_harness: Any, painted: Any) -> None:
     busy = picture_harness(slots=1)
     busy.start()
     with held(busy.core):
@@ -231,13 +230,11 @@ async def test_what_is_closed_while_it_waits_is_never_begun(
             generation.close()
     await painted(running)
 
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
     assert busy.forwards == [2] * 4
 
 
-async def test_a_full_queue_refuses_all_pictures_of_a_request_or_none(
-    picture_harness: Any, painted: Any, eventually: Any
-) -> None:
+async def test_a_full_queue_refuses_all_pictures_of_a_request_or_none(picture_harness: Any, painted: Any) -> None:
     busy = picture_harness(slots=1, max_waiting=2)
     busy.start()
     with held(busy.core):
@@ -250,7 +247,7 @@ async def test_a_full_queue_refuses_all_pictures_of_a_request_or_none(
 
     assert refused.value.kind is problems.OVERLOADED
     assert int(refused.value.headers["Retry-After"]) >= 1
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
     assert len(busy.forwards) == 12, "none of the refused ones was begun"
 
 
@@ -266,7 +263,7 @@ async def test_more_pictures_than_there_will_ever_be_places_for_are_the_clients_
 
 
 async def test_one_whose_time_is_over_is_told_so_in_the_middle(
-    picture_harness: Any, painted: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, painted: Any, problem_of: Any
 ) -> None:
     busy = picture_harness()
     busy.start()
@@ -281,7 +278,7 @@ async def test_one_whose_time_is_over_is_told_so_in_the_middle(
     assert (await problem_of(late)).kind is problems.TOO_LATE
     [end] = await painted(stays)
     assert end.steps == 6
-    await eventually(lambda: busy.idle)
+    await busy.until_idle()
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once(picture_harness: Any, painted: Any) -> None:
@@ -310,7 +307,7 @@ async def test_small_pictures_are_not_expected_to_take_as_long_as_large_ones(
     assert len(pictures) == 3
 
 
-async def test_a_closed_engine_tells_everyone(picture_harness: Any, problem_of: Any, eventually: Any) -> None:
+async def test_a_closed_engine_tells_everyone(picture_harness: Any, problem_of: Any) -> None:
     busy = picture_harness(slots=2)
     busy.start()
     with held(busy.core, after=2):

@@ -33,8 +33,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 raise torch.OutOfMemoryError("no memory")
             return Measure(rows, (rows + 1) * SLOT, seconds(rows))
 
-        monkeypatch.setattr(picture_capacity, "_measure", measure)
-        monkeypatch.setattr(picture_capacity, "_time", lambda *arguments: measure(*arguments).forward_seconds)
+        monkeypatch.setattr(picture_capacity, "measure_pictures", measure)
+        monkeypatch.setattr(picture_capacity, "time_forward", lambda *arguments: measure(*arguments).forward_seconds)
         return tried
 
     return script

@@ -12,6 +12,7 @@ import torch
 import predictor.engine.scheduler
 from contract import problems
 from predictor.engine.events import Preview, Progress
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ def decoding(harness: Any, fail: Callable[[Any], None]) -> None:
 
 
 async def test_at_any_forward_of_a_run_the_pictures_are_the_same(
-    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, expected: Any
 ) -> None:
     for failing in range(4):
         disturbed = picture_harness()
@@ -77,12 +78,12 @@ async def test_at_any_forward_of_a_run_the_pictures_are_the_same(
 
         assert max(map(apart, images, expected)) <= TOLERANCE, f"after running out of memory in forward {failing}"
         assert disturbed.snapshot.usable_slots < 4
-        await eventually(lambda disturbed=disturbed: disturbed.idle)
+        await disturbed.until_idle()
 
 
 @pytest.mark.parametrize("holds", [1, 2])
 async def test_a_device_that_holds_fewer_makes_the_same_pictures(
-    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any, holds: int
+    picture_harness: Any, painted: Any, apart: Any, expected: Any, holds: int
 ) -> None:
     small = picture_harness()
 
@@ -99,7 +100,7 @@ async def test_a_device_that_holds_fewer_makes_the_same_pictures(
     assert max(map(apart, images, expected)) <= TOLERANCE
     assert small.snapshot.usable_slots == holds
     assert not small.pipeline.pipe.vae.use_tiling, "there was another way"
-    await eventually(lambda: small.idle)
+    await small.until_idle()
 
 
 async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(picture_harness: Any) -> None:
@@ -126,7 +127,7 @@ async def test_a_step_is_told_once_though_it_is_done_twice_and_so_is_a_preview(p
 
 
 async def test_when_it_is_the_decoder_the_pictures_are_the_same(
-    picture_harness: Any, painted: Any, apart: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, expected: Any
 ) -> None:
     disturbed = picture_harness()
     failures = [out_of_memory(), out_of_memory()]
@@ -143,11 +144,11 @@ async def test_when_it_is_the_decoder_the_pictures_are_the_same(
 
     assert not failures
     assert max(map(apart, images, expected)) <= TOLERANCE
-    await eventually(lambda: disturbed.idle)
+    await disturbed.until_idle()
 
 
 async def test_a_lone_picture_that_does_not_fit_is_decoded_in_tiles(
-    picture_harness: Any, painted: Any, apart: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any
 ) -> None:
     crowded = picture_harness()
 
@@ -162,11 +163,11 @@ async def test_a_lone_picture_that_does_not_fit_is_decoded_in_tiles(
 
     assert end.image.size == (32, 32)
     assert crowded.snapshot.usable_slots == crowded.snapshot.slots == 4
-    await eventually(lambda: crowded.idle)
+    await crowded.until_idle()
 
 
 async def test_one_that_does_not_fit_in_any_way_is_told_so_with_numbers_and_the_others_go_on(
-    picture_harness: Any, painted: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, painted: Any, problem_of: Any
 ) -> None:
     crowded = picture_harness()
 
@@ -184,13 +185,13 @@ async def test_one_that_does_not_fit_in_any_way_is_told_so_with_numbers_and_the_
     assert problem.document["status"] == 413
     assert "3 of 3 steps at 32x32" in str(problem)
     assert [end.image.size for end in await painted(*small)] == [(16, 16)] * 2
-    await eventually(lambda: crowded.idle)
+    await crowded.until_idle()
     assert crowded.pipeline.pipe.vae.use_tiling, "it was tried"
     assert crowded.snapshot.slots == crowded.snapshot.usable_slots == crowded.admission.slots == 4
 
 
 async def test_only_the_one_that_fails_is_told_so(
-    picture_harness: Any, painted: Any, apart: Any, problem_of: Any, expected: Any, eventually: Any
+    picture_harness: Any, painted: Any, apart: Any, problem_of: Any, expected: Any
 ) -> None:
     poisoned = picture_harness()
     encode = poisoned.pipeline.pipe.encode_prompt
@@ -216,13 +217,13 @@ async def test_only_the_one_that_fails_is_told_so(
 
     assert problem.kind is problems.INTERNAL
     assert max(map(apart, images, expected)) <= TOLERANCE
-    await eventually(lambda: poisoned.idle)
+    await poisoned.until_idle()
     assert poisoned.snapshot.usable_slots == poisoned.snapshot.slots == 4
     assert poisoned.scheduler.alive
 
 
 async def test_what_fails_before_the_first_step_is_told_so_too(
-    picture_harness: Any, painted: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, painted: Any, problem_of: Any
 ) -> None:
     poisoned = picture_harness()
     encode = poisoned.pipeline.pipe.encode_prompt
@@ -238,11 +239,11 @@ async def test_what_fails_before_the_first_step_is_told_so_too(
 
     assert (await problem_of(bad)).kind is problems.INTERNAL
     assert len(await painted(good)) == 1
-    await eventually(lambda: poisoned.idle)
+    await poisoned.until_idle()
 
 
 async def test_one_failed_picture_of_a_request_ends_it_and_the_others_are_not_made(
-    picture_harness: Any, problem_of: Any, eventually: Any
+    picture_harness: Any, problem_of: Any
 ) -> None:
     poisoned = picture_harness(slots=1)
 
@@ -255,11 +256,11 @@ async def test_one_failed_picture_of_a_request_ends_it_and_the_others_are_not_ma
 
     assert (await problem_of(generation)).kind is problems.INTERNAL
     generation.close()
-    await eventually(lambda: poisoned.idle)
+    await poisoned.until_idle()
 
 
 async def test_a_broken_device_ends_the_engine(
-    picture_harness: Any, problem_of: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    picture_harness: Any, problem_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor.engine.scheduler, "FAILURES", 2)
     broken = picture_harness()

@@ -19,6 +19,7 @@ from PIL import Image
 
 from contract.limits import PICTURES, PREVIEWS, PROMPT_CHARS, STEPS
 from tests.support.engine_cores import held
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -229,9 +230,7 @@ async def test_progress_of_several_is_that_of_the_slowest(client: httpx.AsyncCli
     assert len(of("completed", documents)) == 6
 
 
-async def test_what_fails_in_the_middle_is_the_last_event(
-    client: httpx.AsyncClient, painter: Any, eventually: Any
-) -> None:
+async def test_what_fails_in_the_middle_is_the_last_event(client: httpx.AsyncClient, painter: Any) -> None:
     with held(painter.core, after=2):
         watching = asyncio.create_task(events(client, steps=100, progress=True))
         await eventually(lambda: painter.core.batch.computing)
@@ -248,9 +247,7 @@ async def test_what_fails_in_the_middle_is_the_last_event(
 
 
 @pytest.mark.parametrize("more", [{"stream": True}, {}, {"n": 3}], ids=["stream", "whole", "several"])
-async def test_leaving_frees_the_slots(
-    client: httpx.AsyncClient, painter: Any, eventually: Any, more: dict[str, Any]
-) -> None:
+async def test_leaving_frees_the_slots(client: httpx.AsyncClient, painter: Any, more: dict[str, Any]) -> None:
     with held(painter.core, after=2):
         content = json.dumps(BODY | {"steps": 200} | more).encode()
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
@@ -299,9 +296,7 @@ async def test_openais_client_streams_previews_and_the_picture(library: openai.A
     assert kinds == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
 
 
-async def test_openais_client_raises_the_class_of_the_error(
-    library: openai.AsyncOpenAI, painter: Any, eventually: Any
-) -> None:
+async def test_openais_client_raises_the_class_of_the_error(library: openai.AsyncOpenAI, painter: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="size: must be"):
         await library.images.generate(model="painter", prompt="a cat", size="abc")
     with pytest.raises(openai.NotFoundError, match="There is no model 'dall-e-3'"):
@@ -383,7 +378,7 @@ async def test_the_list_of_models_has_the_painter(client: httpx.AsyncClient) -> 
     assert [model["id"] for model in (await client.get("/openai/v1/models")).json()["data"]] == ["painter"]
 
 
-async def test_a_full_queue_says_when_to_come_again(load: Any, tiny_sd: Any, serve: Any, eventually: Any) -> None:
+async def test_a_full_queue_says_when_to_come_again(load: Any, tiny_sd: Any, serve: Any) -> None:
     engine = load(tiny_sd, max_concurrency=1, max_waiting=1)
     small = await serve(engine)
     with held(engine.core):
@@ -403,11 +398,8 @@ async def test_a_deadline_from_the_header_is_kept(client: httpx.AsyncClient, pai
         answering = asyncio.create_task(
             client.post(ROUTE, json=BODY | {"steps": 200}, headers={"X-Request-Timeout": "1"})
         )
-        async with asyncio.timeout(60):
-            while not (tasks := painter.core.scheduler.snapshot().tasks):
-                await asyncio.sleep(0.01)
-            while not tasks[0].expired:
-                await asyncio.sleep(0.01)
+        [task] = await eventually(lambda: painter.core.scheduler.snapshot().tasks)
+        await eventually(lambda: task.expired)
 
     answer = await answering
     assert answer.status_code == 504

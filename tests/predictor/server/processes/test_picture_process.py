@@ -41,8 +41,8 @@ class Process:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         code = (
-            "import runpy, sys, time; import predictor.pictures.batch as b; compute = b.PictureBatch._compute; "
-            "b.PictureBatch._compute = lambda self, *a, **k: (time.sleep(0.02), compute(self, *a, **k))[1]; "
+            "import runpy, sys, time; import predictor.pictures.batch as b; compute = b.PictureBatch.compute; "
+            "b.PictureBatch.compute = lambda self, *a, **k: (time.sleep(0.02), compute(self, *a, **k))[1]; "
             "sys.argv[0] = 'predictor'; runpy.run_module('predictor', run_name='__main__', alter_sys=False)"
         )
         command = [sys.executable, "-c", code, "--model", str(folder), "--name", "painter"]
