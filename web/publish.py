@@ -23,11 +23,11 @@ from wire.cloudevents import is_event, read_events, write_event
 TIMEOUT = 600.0
 """Seconds: what Knative allows a request at most."""
 
-_SHOWN = 1_000  # characters of what is not known here
+_SHOWN = 1_000  # characters of an answer that is not understood
 
 
 class _Failure(Exception):
-    """One line about why there is no result."""
+    """Why there is no result, in one line."""
 
 
 def main(argv: Sequence[str] | None = None, transport: httpx.BaseTransport | None = None) -> int:
@@ -77,7 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if not arguments.to:
         parser.error("--to: is required where K_SINK is not set")
     try:
-        arguments.event = _request(arguments)
+        arguments.event = _event(arguments)
     except ValidationError as error:
         [first, *_] = error.errors()
         parser.error(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
@@ -103,9 +103,9 @@ def _field(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} {hint}") from None
 
 
-def _request(arguments: argparse.Namespace) -> CloudEvent:
-    # Not checked here: to say what is wrong with it is the predictor's part.
-    order = {"prompt": arguments.prompt} | ({"model": arguments.model} if arguments.model else {})
+def _event(arguments: argparse.Namespace) -> CloudEvent:
+    # Not checked here: the predictor says what is wrong with it.
+    request = {"prompt": arguments.prompt} | ({"model": arguments.model} if arguments.model else {})
     return CloudEvent(
         id=uuid.uuid4().hex,
         source=arguments.source,
@@ -113,12 +113,12 @@ def _request(arguments: argparse.Namespace) -> CloudEvent:
         subject=arguments.subject,
         time=now(),
         datacontenttype=JSON,
-        data=json.dumps(order | dict(arguments.field), ensure_ascii=False).encode(),
+        data=json.dumps(request | dict(arguments.field), ensure_ascii=False).encode(),
     )
 
 
 def _send(arguments: argparse.Namespace, transport: httpx.BaseTransport | None) -> httpx.Response:
-    """The answer, which is a success."""
+    """The answer, which is a success. A _Failure when there is none."""
     headers, body = write_event(arguments.event, arguments.mode)
     try:
         with httpx.Client(transport=transport, timeout=arguments.timeout, trust_env=False) as client:
@@ -132,26 +132,26 @@ def _send(arguments: argparse.Namespace, transport: httpx.BaseTransport | None) 
 
 def _refusal(answer: httpx.Response) -> str:
     try:
-        reason = _told(Problem.model_validate_json(answer.content))
+        reason = _sentence(Problem.model_validate_json(answer.content))
     except ValidationError:
         reason = answer.text[:_SHOWN] or answer.reason_phrase
     retry_after = answer.headers.get("retry-after")
     return f"status {answer.status_code}: {reason}" + (f" Try again in {retry_after} s." if retry_after else "")
 
 
-def _told(problem: Problem) -> str:
+def _sentence(problem: Problem) -> str:
     return f"{problem.title}: {problem.detail}"
 
 
 def _print_reply(reply: CloudEvent, out: Path | None) -> None:
-    """The attributes, and the data as a person reads them. A _Failure unless it is a result."""
+    """Print the attributes, and the data as a person reads them. A _Failure unless the event is a result."""
     for name, value in reply.attributes.items():
         print(f"{name}: {value}")
     print()
     data = reply.data or b""
     try:
         if reply.type == FAILED:
-            raise _Failure(_told(Problem.model_validate_json(data)))
+            raise _Failure(_sentence(Problem.model_validate_json(data)))
         if reply.type != COMPLETED:
             raise _Failure(f"{reply.type} is no result: {data.decode(errors='replace')[:_SHOWN]}")
         if DATAREF in reply.extensions:

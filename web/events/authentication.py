@@ -1,4 +1,4 @@
-"""Who may deliver events: whoever shows Knative's OIDC token for this audience, or the shared secret."""
+"""Who may deliver events: senders with an OIDC token of Knative for this audience, or with the shared secret."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds what it needs to speak with its API server, which publishes the keys."""
+"""Where a pod finds the credentials for its API server, which publishes the issuer's keys."""
 
 KEYS_SECONDS = 300.0
-"""How long the issuer's keys are taken for its keys."""
+"""How long fetched keys are used."""
 
 REFETCH_SECONDS = 10.0
-"""Least time between two looks for a key that is not among them."""
+"""Least time between two fetches for a key that is not among them."""
 
 FETCH_SECONDS = 5.0
+"""Longest that each of the two requests of a fetch may take."""
 
 LEEWAY_SECONDS = 10.0
 """How far the clocks of issuer and pod may be apart."""
@@ -41,8 +42,8 @@ _ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
 
 class EventAuthenticator:
-    """Checks the Authorization header. With neither audience nor secret everything is taken on a single machine and,
-    unless `events_open` says so, nothing on a cluster."""
+    """Checks the Authorization header. Where neither audience nor secret is set, every event is accepted on a single
+    machine, and on a cluster only with `events_open`."""
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._audience = settings.events_audience
@@ -52,7 +53,7 @@ class EventAuthenticator:
         self._keys = _Keys(settings.events_issuer, transport) if self._audience else None
 
     async def check(self, headers: Headers) -> None:
-        """An UNAUTHORIZED problem unless the request proves itself."""
+        """Raise UNAUTHORIZED without a valid token or the secret, UNAVAILABLE without the issuer's keys."""
         if self._open:
             return
         scheme, _, credential = headers.get("authorization", "").partition(" ")
@@ -72,7 +73,7 @@ class EventAuthenticator:
         return self._secret is not None and hmac.compare_digest(credential.encode(), self._secret.encode())
 
     async def _is_token(self, token: str) -> bool:
-        import jwt  # with cryptography behind it, half of what web takes to start
+        import jwt  # here, because it imports cryptography: half of the time that web takes to start
 
         assert self._keys is not None
         try:
@@ -100,7 +101,7 @@ class EventAuthenticator:
 
 
 class _Keys:
-    """The issuer's public keys, by OpenID Connect discovery at `address`."""
+    """The issuer's public keys by their id (`kid`), from OpenID Connect discovery at `address`."""
 
     def __init__(self, address: str, transport: httpx.AsyncBaseTransport | None) -> None:
         self.issuer = ""
@@ -143,14 +144,14 @@ class _Keys:
             self.issuer = str(document.json()["issuer"])
             self._keys = {str(key.key_id or ""): key for key in found.keys}
             self._failed = False
-        except Exception as error:  # whatever an issuer can answer
+        except Exception as error:  # an issuer may answer anything
             log.error("the keys of %s cannot be had: %r", self._address, error)
             self._failed = True
         self._fetched = time.monotonic()
 
 
 def _password(credential: str) -> str:
-    """Of basic authentication: what Go's client makes of http://name:secret@host/."""
+    """Of basic authentication, which Go's client, and so Knative, makes of http://name:secret@host/."""
     try:
         return base64.b64decode(credential, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):

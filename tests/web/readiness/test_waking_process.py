@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.support.processes import ROOT, free_port
+from tests.support.waiting import wait_until
+
 LIMIT = 120.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -42,26 +41,23 @@ def start() -> Iterator[Start]:
 
 @pytest.mark.slow
 def test_everybody_waits_for_a_model_that_is_loading(start: Start, events: Events) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     web = start("web", "--port", "0", MODELS=json.dumps({"poet": f"http://127.0.0.1:{port}"}))
     assert web.stderr is not None
     listening = next(found for line in web.stderr if (found := re.search(r"listening on \S+ port (\d+)", line)))
     with httpx.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=LIMIT, trust_env=False) as client:
-        order = {"prompt": "春雨", "max_tokens": 8, "seed": 1}
-        assert client.post("/generate", json=order).status_code == 503  # there is nobody
+        request = {"prompt": "春雨", "max_tokens": 8, "seed": 1}
+        assert client.post("/generate", json=request).status_code == 503  # there is no predictor
         start("predictor", "--model", "models/poet", "--port", str(port), "--log-level", "warning")
-        deadline = time.monotonic() + LIMIT
-        while (answer := client.post("/warm")).status_code == 503:  # until it listens
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: client.post("/warm").status_code != 503, "the predictor listens", LIMIT)
+        answer = client.post("/warm")
         assert (answer.status_code, answer.json()["state"]) == (202, "waking")
-        live = events(client.post("/generate", json={**order, "stream": True}).text)
-        told = [data for name, data in live if name == "status"]
-        assert {status["state"] for status in told} >= {"waking", "running"}
-        assert any("phase" in status for status in told)
+        live = events(client.post("/generate", json={**request, "stream": True}).text)
+        statuses = [data for name, data in live if name == "status"]
+        assert {status["state"] for status in statuses} >= {"waking", "running"}
+        assert any("phase" in status for status in statuses)
         assert live[-1][0] == "result"
-        assert client.post("/generate", json=order).json()["text"] == live[-1][1]["text"]
+        assert client.post("/generate", json=request).json()["text"] == live[-1][1]["text"]
         [status] = client.get("/status").json()["models"]
         assert status["state"] == "ready"
         assert status["expected_seconds"] > 0.5
