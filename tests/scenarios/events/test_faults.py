@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,6 @@ SECRET = "a secret of the tests"
 ENDS = ("completed", "failed", "cancelled")
 
 Start = Callable[..., Any]
-Eventually = Callable[..., Any]
 
 
 class Front:
@@ -34,16 +34,16 @@ class Front:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
 
-    def ask(self, number: int, **body: Any) -> str:
+    def submit(self, number: int, **body: Any) -> str:
         """The id of an accepted job."""
-        order = {"prompt": f"第{number}首 春雨", "max_tokens": 24, "seed": number, **body}
-        answer = self.client.post("/generate", json=order, headers={"Prefer": "respond-async"})
+        request = {"prompt": f"第{number}首 春雨", "max_tokens": 24, "seed": number, **body}
+        answer = self.client.post("/generate", json=request, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202, answer.text
         job: str = answer.json()["id"]
         return job
 
-    def ask_many(self, count: int = JOBS, **body: Any) -> list[str]:
-        return [self.ask(number, **body) for number in range(count)]
+    def submit_many(self, count: int = JOBS, **body: Any) -> list[str]:
+        return [self.submit(number, **body) for number in range(count)]
 
     def job(self, job: str) -> dict[str, Any]:
         document: dict[str, Any] = self.client.get(f"/generations/{job}").raise_for_status().json()
@@ -52,9 +52,9 @@ class Front:
     def states(self, jobs: list[str]) -> list[str]:
         return [self.job(job)["state"] for job in jobs]
 
-    def all_ended(self, jobs: list[str], eventually: Eventually) -> list[str]:
+    def all_ended(self, jobs: list[str]) -> list[str]:
         """Their ends, once each has one."""
-        eventually(lambda: all(state in ENDS for state in self.states(jobs)), f"the end of {len(jobs)} jobs")
+        wait_until(lambda: all(state in ENDS for state in self.states(jobs)), f"the end of {len(jobs)} jobs", 2 * LIMIT)
         return self.states(jobs)
 
     def events(self, job: str) -> str:
@@ -115,60 +115,60 @@ def by_events(start_web: Start, start_predictor: Start, broker: Any) -> Callable
 
 
 def test_a_predictor_killed_in_the_middle_is_asked_again(
-    start_web: Start, start_predictor: Start, eventually: Eventually, client_of: ClientOf
+    start_web: Start, start_predictor: Start, client_of: ClientOf
 ) -> None:
     predictor = start_predictor("--max-concurrency", "2")
     front = client_of(start_web({"poet": predictor.url}).url)
-    jobs = front.ask_many()
-    eventually(lambda: "running" in front.states(jobs), "a running job")
+    jobs = front.submit_many()
+    wait_until(lambda: "running" in front.states(jobs), "a running job", 2 * LIMIT)
     predictor.kill9()
     done = front.states(jobs).count("completed")
     predictor.restart()
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    assert front.all_ended(jobs) == ["completed"] * JOBS
     assert runs(predictor) - 1 == JOBS - done, "the warm-up, and each job that was not done, once"
 
 
 def test_a_predictor_killed_in_the_middle_gets_its_events_again(
-    by_events: Callable[..., Any], eventually: Eventually, client_of: ClientOf
+    by_events: Callable[..., Any], client_of: ClientOf
 ) -> None:
     web, predictor = by_events(retry=30)
     front = client_of(web.url)
-    jobs = front.ask_many()
-    eventually(lambda: begun(predictor) > 2, "a text that is being written")
+    jobs = front.submit_many()
+    wait_until(lambda: begun(predictor) > 2, "a text that is being written", 2 * LIMIT)
     predictor.kill9()
     predictor.restart()
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    assert front.all_ended(jobs) == ["completed"] * JOBS
 
 
 def test_a_replica_that_dies_leaves_its_jobs_to_the_other(
-    start_web: Start, start_predictor: Start, redis_server: Any, eventually: Eventually, client_of: ClientOf
+    start_web: Start, start_predictor: Start, redis_server: Any, client_of: ClientOf
 ) -> None:
     predictor = start_predictor("--max-concurrency", "1")
     models = {"poet": predictor.url}
     first = start_web(models, STORE_URL=redis_server.url)
-    jobs = client_of(first.url).ask_many()
-    eventually(lambda: "running" in client_of(first.url).states(jobs), "a running job")
+    jobs = client_of(first.url).submit_many()
+    wait_until(lambda: "running" in client_of(first.url).states(jobs), "a running job", 2 * LIMIT)
     first.kill9()
     second = client_of(start_web(models, STORE_URL=redis_server.url).url)
-    assert second.all_ended(jobs, eventually) == ["completed"] * JOBS
+    assert second.all_ended(jobs) == ["completed"] * JOBS
 
 
 def test_jobs_are_shared_by_replicas(
-    start_web: Start, start_predictor: Start, redis_server: Any, eventually: Eventually, client_of: ClientOf
+    start_web: Start, start_predictor: Start, redis_server: Any, client_of: ClientOf
 ) -> None:
     """Made on one, watched, fetched and cancelled on the other."""
     predictor = start_predictor("--max-concurrency", "1")
     first, second = (client_of(start_web({"poet": predictor.url}, STORE_URL=redis_server.url).url) for _ in range(2))
-    job = first.ask(1)
+    job = first.submit(1)
     told = second.events(job)
     assert told.count("event: result") == 1
     assert "".join(re.findall(r'data: {"text":"(.*?)"}', told)) in told.rpartition("event: result")[2]
     assert second.job(job)["state"] == "completed"
-    behind = first.ask(2, max_tokens=200)
-    last = first.ask(3)
+    behind = first.submit(2, max_tokens=200)
+    last = first.submit(3)
     assert second.client.delete(f"/generations/{behind}").json()["state"] == "cancelled"
     assert first.job(behind)["error"]["type"].endswith("cancelled")
-    assert first.all_ended([last], eventually) == ["completed"]
+    assert first.all_ended([last]) == ["completed"]
 
 
 @pytest.mark.parametrize("dispatch", ["rest", "events"])
@@ -177,7 +177,6 @@ def test_redis_killed_and_back_loses_nothing(
     start_predictor: Start,
     by_events: Callable[..., Any],
     redis_server: Any,
-    eventually: Eventually,
     dispatch: str,
     client_of: ClientOf,
 ) -> None:
@@ -187,56 +186,52 @@ def test_redis_killed_and_back_loses_nothing(
     else:
         web, predictor = by_events(store=redis_server.url)
     front = client_of(web.url)
-    jobs = front.ask_many()
+    jobs = front.submit_many()
     redis_server.kill()
     redis_server.start()
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    assert front.all_ended(jobs) == ["completed"] * JOBS
 
 
-def test_a_broker_that_delivers_everything_three_times(
-    by_events: Callable[..., Any], eventually: Eventually, client_of: ClientOf
-) -> None:
+def test_a_broker_that_delivers_everything_three_times(by_events: Callable[..., Any], client_of: ClientOf) -> None:
     web, predictor = by_events(chaos={"duplicates": "always 3"})
     front = client_of(web.url)
-    jobs = front.ask_many()
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    jobs = front.submit_many()
+    assert front.all_ended(jobs) == ["completed"] * JOBS
     assert runs(predictor) - 1 == JOBS, "each event was generated once"
     assert all(front.events(job).count("event: result") == 1 for job in jobs)
 
 
 def test_a_reply_that_is_there_before_the_broker_has_answered(
-    by_events: Callable[..., Any], broker: Any, eventually: Eventually, client_of: ClientOf
+    by_events: Callable[..., Any], broker: Any, client_of: ClientOf
 ) -> None:
     web, _ = by_events(chaos={"answerDelay": 3})
     front = client_of(web.url)
-    job = front.ask(1)
-    assert front.all_ended([job], eventually) == ["completed"]
+    job = front.submit(1)
+    assert front.all_ended([job]) == ["completed"]
     assert broker.tally()["inFlight"] == 0
 
 
-def test_a_broker_that_sleeps_for_five_seconds(
-    by_events: Callable[..., Any], eventually: Eventually, client_of: ClientOf
-) -> None:
+def test_a_broker_that_sleeps_for_five_seconds(by_events: Callable[..., Any], client_of: ClientOf) -> None:
     web, predictor = by_events(chaos={"holdFirst": 5})
     front = client_of(web.url)
-    jobs = front.ask_many()
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    jobs = front.submit_many()
+    assert front.all_ended(jobs) == ["completed"] * JOBS
     assert runs(predictor) - 1 == JOBS
 
 
 def test_a_broker_that_gives_up_too_soon_joins_what_runs(
-    by_events: Callable[..., Any], broker: Any, eventually: Eventually, client_of: ClientOf
+    by_events: Callable[..., Any], broker: Any, client_of: ClientOf
 ) -> None:
     web, predictor = by_events(timeout=0.3, retry=200)
     front = client_of(web.url)
-    jobs = front.ask_many(max_tokens=200, prompt="写一首关于明月的八句诗")
-    assert front.all_ended(jobs, eventually) == ["completed"] * JOBS
+    jobs = front.submit_many(max_tokens=200, prompt="写一首关于明月的八句诗")
+    assert front.all_ended(jobs) == ["completed"] * JOBS
     assert runs(predictor) - 1 == JOBS
     assert broker.tally()["retries"] > 0, "it did give up"
 
 
 def test_a_dead_letter_ends_its_job_with_the_reason(
-    start_web: Start, broker: Any, subscriber: Callable[[], Any], eventually: Eventually, client_of: ClientOf
+    start_web: Start, broker: Any, subscriber: Callable[[], Any], client_of: ClientOf
 ) -> None:
     web = start_web({"poet": {"kind": "text"}}, DISPATCH="EVENTS", K_SINK=broker.url)
     refusing = subscriber()
@@ -244,15 +239,15 @@ def test_a_dead_letter_ends_its_job_with_the_reason(
     trigger = {"name": "requests", "subscriber": refusing.url, "retry": 1, "deadLetterSink": web.url + "/events"}
     broker.configure(triggers=[{**trigger, "filter": {"type": REQUESTED}}])
     front = client_of(web.url)
-    job = front.ask(1)
-    assert front.all_ended([job], eventually) == ["failed"]
+    job = front.submit(1)
+    assert front.all_ended([job]) == ["failed"]
     error = front.job(job)["error"]
     assert error["type"].endswith("undelivered")
     assert "503" in error["detail"]
 
 
 def test_no_job_is_open_after_its_deadline(
-    start_web: Start, broker: Any, redis_server: Any, eventually: Eventually, client_of: ClientOf
+    start_web: Start, broker: Any, redis_server: Any, client_of: ClientOf
 ) -> None:
     """Nobody answers, and web itself is not there when the time is over."""
     flags = {"DISPATCH": "EVENTS", "K_SINK": broker.url, "STORE_URL": redis_server.url}
@@ -264,7 +259,7 @@ def test_no_job_is_open_after_its_deadline(
     job = answer.json()["id"]
     assert web.stop() == 0
     over = time.time() + 1
-    eventually(lambda: time.time() > over, "the deadline has passed")
+    wait_until(lambda: time.time() > over, "the deadline has passed")
     web.restart()
     assert front.job(job)["state"] == "failed"
     assert front.job(job)["error"]["type"].endswith("too-late")
@@ -273,10 +268,10 @@ def test_no_job_is_open_after_its_deadline(
 def test_a_sync_client_sees_no_difference(by_events: Callable[..., Any], start_web: Start) -> None:
     web, predictor = by_events()
     direct = start_web({"poet": predictor.url})
-    order = {"prompt": "春雨", "seed": 3}
+    request = {"prompt": "春雨", "seed": 3}
     with ThreadPoolExecutor() as pool:
         answers = list(
-            pool.map(lambda url: httpx.post(url + "/generate", json=order, timeout=LIMIT), (web.url, direct.url))
+            pool.map(lambda url: httpx.post(url + "/generate", json=request, timeout=LIMIT), (web.url, direct.url))
         )
     by_event, by_rest = (answer.json() for answer in answers)
     assert [answer.status_code for answer in answers] == [200, 200]

@@ -8,6 +8,8 @@ import httpx
 import pytest
 import redis
 
+from tests.support.waiting import wait_until
+
 
 def test_redis_comes_back_with_its_data(redis_server: Any) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
@@ -55,10 +57,10 @@ def test_subscribers_break_off_when_they_are_told_to(subscriber: Any) -> None:
     assert [letter.body for letter in taker.letters] == [b"x"]
 
 
-def test_waiting_has_an_end(eventually: Any) -> None:
-    assert eventually(lambda: 7) == 7
+def test_waiting_has_an_end() -> None:
+    assert wait_until(lambda: 7) == 7
     with pytest.raises(AssertionError, match=r"not within 0\.05 s: rain"):
-        eventually(lambda: None, "rain", 0.05)
+        wait_until(lambda: None, "rain", 0.05)
 
 
 @pytest.mark.slow
