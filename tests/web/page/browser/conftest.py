@@ -26,12 +26,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import ProblemError, problems
+from tests.support.processes import ROOT
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 from wire.problems import problem_response
 
-ROOT = Path(__file__).parents[4]
 PACKAGES = Path(__file__).parent / "javascript"
 SHOTS = ROOT / "data" / "page"
 LIMIT = 20.0  # seconds after which a test that waits has failed
@@ -238,13 +238,6 @@ async def visit(browser: Browser) -> AsyncGenerator[Open]:
     for context in contexts:
         await context.close()
     assert [text for text in found if not any(part in text for part in allowed)] == []
-
-
-@pytest.fixture(scope="module")
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
