@@ -136,7 +136,7 @@ class PictureBatch:
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         hook = getattr(self._pipeline.denoiser, "_hf_hook", None)
-        if hook is not None:  # accelerate offloads the denoiser when another picture is decoded
+        if hook is not None:  # accelerate (1.15) moves the denoiser off the GPU to decode another picture
             args, kwargs = hook.pre_forward(self._pipeline.denoiser, *args, **kwargs)
         return self._forward(*args, **kwargs)
 

@@ -59,12 +59,7 @@ class TextBatch:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         config = model.config.get_text_config()
         self._layer_types = set(getattr(config, "layer_types", None) or ())
-        slides = (
-            "sliding_attention" in self._layer_types
-            if self._layer_types
-            else getattr(config, "use_sliding_window", True)
-        )
-        self._window = getattr(config, "sliding_window", None) if slides else None
+        self._window = _sliding_window(config)
         self.cache = SlotCache(config.num_hidden_layers, slots, length)
 
     def __len__(self) -> int:
@@ -207,3 +202,10 @@ class TextBatch:
         for row, token in zip(rows, tokens, strict=True):
             row.done = row.write(token)
         return rows
+
+
+def _sliding_window(config: Any) -> int | None:
+    """Tokens that a layer with sliding attention attends to; None where no layer has it."""
+    layer_types = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
+    return getattr(config, "sliding_window", None) if slides else None

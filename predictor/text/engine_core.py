@@ -47,7 +47,8 @@ class TextEngineCore(EngineCore):
         super().__init__(batch, max_waiting)
         self.checkpoint = checkpoint
         self.length = batch.length
-        # One thread: a Rust tokenizer that is reconfigured while another thread encodes with it raises.
+        # One thread: a tokenizer that is reconfigured while another thread encodes with it raises "Already borrowed"
+        # (huggingface/tokenizers#537, huggingface/transformers#47085).
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
 
     async def warm_up(self) -> None:

@@ -64,7 +64,7 @@ async def first_token(generation: Generation) -> None:
             return
 
 
-async def watch(ended: list[str], name: str, generation: Generation) -> None:
+async def note_end(ended: list[str], name: str, generation: Generation) -> None:
     """Note when a generation has ended."""
     await generation.complete()
     ended.append(name)
@@ -109,7 +109,7 @@ async def test_a_short_one_joins_a_running_batch_and_is_done_before_it(eight: Tr
         long = await eight.submit(task(max_tokens=250, temperature=0.0))
         await first_token(long)
         short = await eight.submit(task(max_tokens=2))
-        watching = [asyncio.create_task(watch(ended, *each)) for each in (("long", long), ("short", short))]
+        watching = [asyncio.create_task(note_end(ended, *each)) for each in (("long", long), ("short", short))]
     await asyncio.gather(*watching)
 
     assert ended == ["short", "long"]
@@ -148,7 +148,7 @@ async def test_a_short_one_is_served_before_the_long_ones_that_wait(start_engine
     with held(engine.core):
         tasks = [("running", task(max_tokens=5)), ("long", task(max_tokens=200, temperature=0.0))]
         tasks += [("short", task(max_tokens=3))]
-        watching = [asyncio.create_task(watch(ended, name, await engine.submit(each))) for name, each in tasks]
+        watching = [asyncio.create_task(note_end(ended, name, await engine.submit(each))) for name, each in tasks]
     await asyncio.gather(*watching)
 
     assert ended.index("short") < ended.index("long")
