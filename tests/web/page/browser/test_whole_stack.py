@@ -42,7 +42,9 @@ async def test_a_poem_and_a_picture_from_models_that_were_asleep(stack: str, vis
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "waking")
     await expect(page.locator("#status")).to_contain_text("in all")
-    await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", re.compile(r"^[4-9]\d$"))
+    await expect(page.locator("#bar")).to_have_attribute(
+        "aria-valuenow", re.compile(r"^[4-9]\d$"), timeout=DEADLINE * 1000
+    )
     await shoot(page, "page-waking", full_page=False)
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done", timeout=DEADLINE * 1000)
     poem = await page.locator("#text").inner_text()
