@@ -1,4 +1,4 @@
-"""What stands in the way of serving a model."""
+"""Errors of the start that the log tells in one line."""
 
 
 class ModelError(Exception):

@@ -1,21 +1,21 @@
-"""What bounds the predictor, where its settings say nothing else."""
+"""Defaults of the predictor's limits."""
 
 from __future__ import annotations
 
 MAX_CONCURRENCY = 16
-"""Most slots, whatever memory would hold: past this a step on a CPU only gets longer."""
+"""Most slots, even if memory would hold more: with more a step on a CPU only takes longer."""
 
 MAX_WAITING = 64
 """Most accepted requests that wait for a slot; one more is refused."""
 
 MAX_LENGTH = 8_192
-"""Most tokens of one text, prompt included, that a slot has room for; less where the model's context is shorter."""
+"""Most tokens of one text, prompt included; the model's context may allow fewer."""
 
 REPLIES = 16_384
-"""Most replies to events that are remembered."""
+"""Most replies to events that are kept for redeliveries."""
 
 REPLY_BYTES = 67_108_864
-"""Most bytes of replies that are remembered."""
+"""Most bytes of them."""
 
 REPLY_SECONDS = 600.0
-"""How long a reply is remembered, and that a request was cancelled."""
+"""How long a reply or a cancellation is kept."""

@@ -1,4 +1,4 @@
-"""What the predictor tells Prometheus. Names follow vLLM's where it has one, with our own prefix."""
+"""The predictor's Prometheus metrics. Names follow vLLM's where it has one, with our own prefix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REDELIVERIES = Counter("shangcai_redeliveries", "Deliveries of a request that wa
 
 
 def show(*, running: Callable[[], int], waiting: Callable[[], int], slots: Callable[[], int]) -> None:
-    """Have the gauges ask for what they show each time they are read."""
+    """Connect the gauges to functions that are called each time the metrics are read."""
     RUNNING.set_function(running)
     WAITING.set_function(waiting)
     CAPACITY.set_function(slots)

@@ -9,14 +9,16 @@ from contract.request import Kind
 from predictor.errors import ModelError
 
 _INDEX: dict[Kind, str] = {"text": "config.json", "image": "model_index.json"}
-"""The file that a folder with a transformers or a diffusers model has."""
+"""The file by which a folder with a transformers or a diffusers model is recognised."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 def check_source(model: str, kind: Kind | None = None) -> Kind:
-    """What the model makes: `kind`, or what its folder says, or text. Raises ModelError for what can be seen to be
-    wrong before anything heavy is imported."""
+    """The kind of a model: `kind`, or what its folder shows, or text for a hub id.
+
+    Raises ModelError for a folder without a model in safetensors and for a malformed id: imports nothing heavy.
+    """
     folder = Path(model)
     if folder.is_dir():
         kind = kind or ("image" if (folder / _INDEX["image"]).is_file() else "text")

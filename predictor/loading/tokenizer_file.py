@@ -1,9 +1,9 @@
-"""A tokenizer from its tokenizer.json alone, where that is all there is to it.
+"""A tokenizer that the Rust library loads from tokenizer.json, where transformers would build the same one in Python.
 
-transformers takes the vocabulary out of the file, through Python, and builds a tokenizer of its class anew: for 262,000
-tokens that takes longer than to load the model. Here the class is made with next to no vocabulary first. If it then is
-what the file says it is, it gets the file's own tokenizer, which the Rust library loads by itself; else the long way is
-gone.
+transformers 5.23 reads the vocabulary into Python and builds a tokenizer of its class from it. For 262,000 tokens that
+takes longer than loading the model. Here transformers builds its class with hardly any vocabulary. If the result equals
+the file in everything else, it gets the tokenizer that the Rust library has loaded from the file. If not, transformers
+builds it from the whole file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tokenizers.models import BPE
 log = logging.getLogger(__name__)
 
 LARGE_BYTES = 2**22
-"""Of a tokenizer.json, below which the long way is as short."""
+"""Size of a tokenizer.json below which transformers is as quick."""
 
 _SETTINGS = (
     *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
@@ -29,7 +29,7 @@ _SETTINGS = (
 
 
 def load_tokenizer(source: str) -> Any:
-    """What AutoTokenizer makes of a folder or a hub id."""
+    """The tokenizer that AutoTokenizer makes of a folder or a hub id. Raises what AutoTokenizer raises."""
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     file = Path(source) / "tokenizer.json"
@@ -37,7 +37,7 @@ def load_tokenizer(source: str) -> Any:
         try:
             tokenizer = _completed(file.parent, Tokenizer.from_file(str(file)))
         except Exception:
-            log.debug("%s is not loaded by itself", file, exc_info=True)
+            log.debug("%s is not loaded by the Rust library", file, exc_info=True)
             tokenizer = None
         if tokenizer is not None:
             return tokenizer
@@ -45,10 +45,10 @@ def load_tokenizer(source: str) -> Any:
 
 
 def _completed(source: Path, whole: Tokenizer) -> Any:
-    """The class that transformers takes for this folder around `whole`; None where it would make another of it."""
+    """transformers' class for this folder around `whole`; None when transformers would build a different tokenizer."""
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
-    # What transformers mends in tokenizers of Mistral's it does only to large ones.
+    # transformers repairs Mistral's tokenizers, and only large ones, so a small one proves nothing.
     if not isinstance(whole.model, BPE) or "tral" in json.loads((source / "config.json").read_text())["model_type"]:
         return None
     small = _without_vocabulary(whole)
@@ -70,7 +70,7 @@ def _completed(source: Path, whole: Tokenizer) -> Any:
 
 
 def _without_vocabulary(whole: Tokenizer) -> Tokenizer:
-    """All of a tokenizer but the tokens that text is made of."""
+    """A tokenizer with the same parts and added tokens, and without the rest of the vocabulary and the merges."""
     added = whole.get_added_tokens_decoder()
     kept = {token.content: number for number, token in added.items()}
     unknown = whole.model.unk_token
@@ -91,7 +91,7 @@ def _without_vocabulary(whole: Tokenizer) -> Tokenizer:
 
 
 def _settings(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Everything but the vocabulary; merges make none without one."""
+    """Everything but the vocabulary and the merges."""
     settings: dict[str, Any] = json.loads(tokenizer.to_str())
     del settings["model"]["vocab"], settings["model"]["merges"]
     return settings

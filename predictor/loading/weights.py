@@ -1,9 +1,9 @@
-"""Weights on their way from safetensors files to a device.
+"""Reads weights from safetensors files to a device.
 
-transformers maps the files and copies each tensor to its device when it comes to it; with accelerate installed, to a
-GPU without a whole model in the host's memory between. Where files lie on a network volume, reading them by many
-threads at once is quicker: Run:ai's Model Streamer does that. fastsafetensors reads whole files, to a GPU by GPUDirect
-Storage where there is such. Both are used when they are installed; `load_format` switches between them, to measure.
+transformers maps the files and copies one tensor after the other to the device. With accelerate it does so directly to
+a GPU; without, the whole model is in the host's memory first. From a network volume it is quicker to read with many
+threads, as Run:ai's Model Streamer does. fastsafetensors reads whole files, with GPUDirect Storage where there is some.
+For a GPU one of them is used when it is installed; the setting `load_format` chooses another, to compare.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PACKAGES: dict[LoadFormat, str] = {"runai_streamer": "runai_model_streamer", "f
 
 
 def placement(device: str) -> dict[str, dict[str, str]]:
-    """What from_pretrained is told, so that tensors go straight to a GPU; accelerate is what places them."""
+    """Arguments of from_pretrained that load tensors directly to a GPU; empty for a CPU or without accelerate."""
     return {"device_map": {"": device}} if device != "cpu" and find_spec("accelerate") else {}
 
 
 def read_weights(source: str, device: str, load_format: LoadFormat) -> dict[str, torch.Tensor] | None:
-    """All tensors of the model on `device`; None where transformers had better read them itself.
+    """All tensors of the model on `device`, by name; None when transformers should read them itself.
 
-    A ModelError where what was asked for cannot be had.
+    Raises ModelError when `load_format` needs a package that is not installed, or a folder.
     """
     if load_format == "auto" and placement(device) and Path(source).is_dir():
         load_format = next((name for name, package in _PACKAGES.items() if find_spec(package)), load_format)
@@ -46,7 +46,7 @@ def read_weights(source: str, device: str, load_format: LoadFormat) -> dict[str,
 
 
 def _files(folder: Path) -> list[str]:
-    """Those that the index names, or all: some repositories hold other precisions beside."""
+    """The files that the index names, or all without one: a folder may hold other precisions, too."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -60,7 +60,7 @@ def _streamed(files: list[str], device: str) -> dict[str, torch.Tensor]:
 
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(files)
-        # Copied: the buffer that they come in is used again.
+        # A copy, because the streamer reuses its buffer.
         return {name: tensor.to(device, copy=True) for name, tensor in streamer.get_tensors()}
 
 

@@ -1,4 +1,4 @@
-"""Modules that look imported while their own code waits."""
+"""Deferred modules run when they are needed, and everything in them is there later."""
 
 from __future__ import annotations
 

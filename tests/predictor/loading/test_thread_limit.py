@@ -1,4 +1,4 @@
-"""Threads follow from the container's quota: as many as may run at once, not as many as there are cores."""
+"""As many threads as the container's CPU quota allows to run at once, however many cores there are."""
 
 from __future__ import annotations
 
