@@ -11,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.processes import ROOT
 from web.settings import Settings
+from wire.settings import read_settings
 
-ROOT = Path(__file__).parents[2]
 MODELS = json.dumps({"poet": "http://127.0.0.1:9"})
 LIMIT = 20.0
 
@@ -78,14 +78,29 @@ def test_the_application_imports_nothing_heavy(run: Run) -> None:
     ],
 )
 def test_wrong_settings_are_one_clear_line(
-    run: Run, environment: dict[str, str], arguments: list[str], named: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    arguments: list[str],
+    named: str,
 ) -> None:
-    process = run("-m", "web", *arguments, **environment)
-    _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 2
-    [line] = err.splitlines()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        read_settings(Settings, arguments)
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m web: ")
     assert named in line
     assert "secret" not in line
+
+
+def test_wrong_settings_end_the_process_with_that_line(run: Run) -> None:
+    process = run("-m", "web", "--read-seconds", "0", MODELS=MODELS)
+    out, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("python -m web: --read-seconds: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_port_in_use_is_one_clear_line(run: Run) -> None:
