@@ -99,8 +99,9 @@ def test_a_predictor_that_is_killed_is_replaced(start: Start) -> None:
     assert run.children()["predictor"] != victim
 
 
-def test_nothing_is_lost_in_some_cycles_of_the_hammer_on_the_poet() -> None:
-    command = [str(ROOT / "scripts" / "hammer"), "--poet", "--cycles", "3", "--idle", "1"]
+@pytest.mark.parametrize("cycles", [2, pytest.param(20, marks=pytest.mark.nightly)])
+def test_nothing_is_lost_in_some_cycles_of_the_hammer_on_the_poet(cycles: int) -> None:
+    command = [str(ROOT / "scripts" / "hammer"), "--poet", "--cycles", str(cycles), "--idle", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

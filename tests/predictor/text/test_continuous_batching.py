@@ -70,10 +70,11 @@ async def note_end(ended: list[str], name: str, generation: Generation) -> None:
     ended.append(name)
 
 
+@pytest.mark.parametrize("count", [24, pytest.param(100, marks=pytest.mark.nightly)])
 async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_order_and_joined_late(
-    eight: TransformersEngine,
+    eight: TransformersEngine, count: int
 ) -> None:
-    trials = range(100)
+    trials = range(count)
     prompts = [("moon", "hello sun " * 3, "床前明月光", "s")[seed % 4] for seed in trials]
     limits = [3 + seed * 7 % 30 for seed in trials]
 
@@ -85,9 +86,9 @@ async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_or
 
     alone = {seed: await trial(seed) for seed in trials}
     in_eights: dict[int, str] = {}
-    for start in range(0, 100, 8):
+    for start in range(0, count, 8):
         in_eights |= await all_of(list(trials[start : start + 8]))
-    shuffled = random.Random(0).sample(trials, 100)
+    shuffled = random.Random(0).sample(trials, count)
     in_another_order = await all_of(shuffled)
     late: dict[int, str] = {}
     for seed in trials:
@@ -98,9 +99,9 @@ async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_or
 
     for name, texts in (("a batch of 8", in_eights), ("another order", in_another_order), ("joined late", late)):
         same = sum(texts[seed] == alone[seed] for seed in trials)
-        print(f"{name}: {same} of 100 texts are the same as alone")
-        assert same == 100, name
-    assert len(set(alone.values())) > 90
+        print(f"{name}: {same} of {count} texts are the same as alone")
+        assert same == count, name
+    assert len(set(alone.values())) > 0.9 * count
 
 
 async def test_a_short_one_joins_a_running_batch_and_is_done_before_it(eight: TransformersEngine) -> None:
