@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.cloudevents import (
+from tests.support.wire.cloudevents import (
     BARE,
     HEADERS,
     named,

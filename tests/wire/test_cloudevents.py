@@ -9,7 +9,7 @@ import pytest
 
 from contract import ProblemError, problems
 from contract.cloudevents import COMPLETED, CloudEvent
-from tests.support.cloudevents import (
+from tests.support.wire.cloudevents import (
     BARE,
     EVENTS,
     HEADERS,

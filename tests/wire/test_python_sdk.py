@@ -11,7 +11,7 @@ from cloudevents.conversion import to_binary, to_structured
 from cloudevents.http import CloudEvent as ForeignEvent
 from cloudevents.http import from_http
 
-from tests.support.cloudevents import (
+from tests.support.wire.cloudevents import (
     EVENTS,
     NAMED,
 )

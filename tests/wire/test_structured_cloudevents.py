@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract import INSTANCES, ProblemError, ProblemType, problems
-from tests.support.cloudevents import (
+from tests.support.wire.cloudevents import (
     BARE,
     named,
     read,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from tests.support.job_requests import LIMIT, Front, Poet
+from tests.support.web.job_requests import LIMIT, Front, Poet
 from web.app import create_app
 from web.settings import Settings
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.job_requests import (
+from tests.support.waiting import eventually
+from tests.support.web.job_requests import (
     CAT,
     PNG,
     REQUEST,
@@ -17,7 +18,6 @@ from tests.support.job_requests import (
     Poet,
     submit,
 )
-from tests.support.waiting import eventually
 from web.http.idempotency_key import KEY_CHARS
 
 Slug = Callable[[httpx.Response], str]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from contract import Job
-from tests.support.job_requests import (
+from tests.support.web.job_requests import (
     ASYNC,
     CAT,
     PNG,

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import httpx
 import pytest
 
-from tests.support.job_requests import (
+from tests.support.web.job_requests import (
     ASYNC,
     CAT,
     LIMIT,

@@ -12,7 +12,8 @@ import pytest
 from starlette.types import ASGIApp
 
 from contract import Job
-from tests.support.job_requests import (
+from tests.support.waiting import eventually
+from tests.support.web.job_requests import (
     CAT,
     LIMIT,
     PNG,
@@ -24,7 +25,6 @@ from tests.support.job_requests import (
     submit,
     watched,
 )
-from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 
