@@ -126,9 +126,8 @@ def test_the_model_is_loaded_in_any_case(prepare: str) -> None:
     code = f"""
 from predictor.loading import lean_imports
 {prepare}
-with lean_imports.lean_imports():
-    from predictor.text.checkpoint import _load
-    model = _load("models/poet", "cpu", "auto", lambda _: None, "auto").model
+from predictor.text.checkpoint import load_checkpoint
+model = load_checkpoint("models/poet", "cpu", "auto", lambda _: None).model
 import torch, transformers, diffusers, sympy
 print(model.generate(torch.tensor([[2]]), max_new_tokens=1).shape, transformers.AutoModelForCausalLM.__name__)
 print(diffusers.DiffusionPipeline.__name__)
