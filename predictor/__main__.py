@@ -1,5 +1,5 @@
 """`python -m predictor` serves a model: it checks the settings, opens the port, and only then imports what is heavy.
-`python -m predictor plan`: see predictor.plan."""
+`python -m predictor plan`: see predictor.plan_command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
         signal.signal(sig, lambda *_: os._exit(0))
     limit_threads()
     if sys.argv[1:2] == ["plan"]:
-        from predictor.plan import print_plan
+        from predictor.plan_command import print_plan
 
         return print_plan(sys.argv[2:])
     gc.disable()  # until Startup ends: imports make half a million objects, which each collection would search

@@ -39,8 +39,8 @@ from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
 from wire.drain import Drain
-from wire.guard import RequestGuard
 from wire.problems import handle_http_exception, handle_problem
+from wire.request_guard import RequestGuard
 
 if TYPE_CHECKING:
     import httpx

@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from contract import Kind
 from contract.limits import BODY_BYTES, BODY_SECONDS
 from wire.cloudevents import overrides
-from wire.guard import SEND_SECONDS
+from wire.request_guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
 
 _HTTP_URL = TypeAdapter(AnyHttpUrl)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from contract.problems import ProblemError
-from predictor.engine.admission import Admission
+from predictor.engine.admission_queue import Admission
 from predictor.engine.base import Engine, shutting_down
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Generation

@@ -16,7 +16,7 @@ import torch
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.engine.admission import Admission
+from predictor.engine.admission_queue import Admission
 from predictor.engine.batch import Batch, Row, RowOutput
 from predictor.engine.events import End, PictureFinished, Started
 from predictor.engine.memory_pressure import MemoryPressure, is_out_of_memory

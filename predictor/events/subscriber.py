@@ -18,7 +18,7 @@ from contract.cloudevents import CANCELLED, COMPLETED, EVENT_TYPES, MODEL, REQUE
 from contract.problems import ProblemError, invalid_field
 from predictor import metrics
 from predictor.events.deduplication import Deduplicator
-from predictor.events.generation import EventGeneration
+from predictor.events.event_generation import EventGeneration
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.protocols.fan_out import all_of

@@ -20,7 +20,7 @@ from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
 from wire.drain import LAST_SECONDS
-from wire.guard import RequestGuard
+from wire.request_guard import RequestGuard
 
 KEEP_ALIVE_SECONDS = 65
 """How long a connection is kept for its next request: KServe's default."""

@@ -27,7 +27,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         from predictor.text.batch_check import why_not_batched
         from predictor.text.capacity import plan_slots
         from predictor.text.engine_core import TextEngineCore
-        from predictor.text.solo_batch import SoloBatch
+        from predictor.text.single_text_batch import SoloBatch
 
         obstacle = why_not_batched(checkpoint.model)
         if obstacle:

@@ -9,7 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from contract.request import Painting, Sampling
-from predictor.engine.admission import Admission
+from predictor.engine.admission_queue import Admission
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask

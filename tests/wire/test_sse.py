@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message
 
 from tests.support.waiting import eventually
-from wire.guard import RequestGuard
+from wire.request_guard import RequestGuard
 from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported

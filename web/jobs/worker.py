@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from contract import ProblemError, StatusEvent, problems
-from wire.race import finishes_first
+from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend

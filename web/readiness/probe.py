@@ -17,7 +17,7 @@ from web.client.failures import our_problem, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
 from web.http.accept import JSON
 from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
-from wire.race import finishes_first
+from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings

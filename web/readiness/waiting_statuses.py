@@ -11,7 +11,7 @@ from typing import Any
 from contract import StatusEvent
 from contract.events import LiveEvent
 from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
-from wire.race import finishes_first
+from wire.first_of_two import finishes_first
 
 REPEAT_SECONDS = 5.0
 """Between two status events of a model that is waking, where its phase does not change."""

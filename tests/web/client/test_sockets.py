@@ -20,7 +20,7 @@ from starlette.routing import Route
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
-from wire.guard import RequestGuard
+from wire.request_guard import RequestGuard
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 RawServer = Callable[[Connection], Awaitable[str]]

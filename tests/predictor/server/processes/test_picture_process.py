@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from predictor.plan import print_plan
+from predictor.plan_command import print_plan
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.engine.admission import Admission
+from predictor.engine.admission_queue import Admission
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.service_time import ServiceTime

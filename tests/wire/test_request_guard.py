@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from contract import ProblemError, problems
 from tests.support.waiting import eventually
 from wire.drain import Drain
-from wire.guard import RequestGuard
+from wire.request_guard import RequestGuard
 from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported

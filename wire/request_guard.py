@@ -22,8 +22,8 @@ from contract import problems
 from contract.limits import BODY_BYTES, BODY_SECONDS
 from contract.problems import ProblemError
 from wire.drain import Drain
+from wire.first_of_two import finishes_first
 from wire.problems import problem_response
-from wire.race import finishes_first
 from wire.sse import frame
 
 log = logging.getLogger(__name__)
