@@ -184,10 +184,8 @@ async def painter() -> AsyncGenerator[FakeModel]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def application(poet: FakeModel, painter: FakeModel, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ASGIApp]:
+async def application(poet: FakeModel, painter: FakeModel) -> AsyncGenerator[ASGIApp]:
     """The application in front of both, not yet listening."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
     async with listening(poet.app) as writes, listening(painter.app) as paints:
         models = {"poet": writes, "painter": {"url": paints, "kind": "image"}}
         yield create_app(Settings.model_validate({"models": models, "max_job_runs": 1, "grace_seconds": 1}))
