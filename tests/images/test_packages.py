@@ -13,6 +13,8 @@ import pytest
 
 from tests.images.sources import PACKAGES, ROOT, sources
 
+pytestmark = pytest.mark.slow
+
 IGNORED = ROOT / ".dockerignore"
 
 START = """

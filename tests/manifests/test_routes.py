@@ -41,13 +41,13 @@ def takes(app: FastAPI, method: str, path: str) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
 
 
-@pytest.mark.parametrize(("method", "path"), REQUESTS["predictor"])
+@pytest.mark.parametrize(("method", "path"), sorted(REQUESTS["predictor"]))
 def test_the_predictor_has_the_routes_that_manifests_name(predictor: FastAPI, method: str, path: str) -> None:
     assert takes(predictor, method, path)
     assert not takes(predictor, method, f"{path}x")
 
 
-@pytest.mark.parametrize(("method", "path"), REQUESTS["web"])
+@pytest.mark.parametrize(("method", "path"), sorted(REQUESTS["web"]))
 async def test_web_has_the_routes_that_manifests_name(method: str, path: str) -> None:
     asleep = httpx.MockTransport(lambda request: httpx.Response(503))
     app = create_app(Settings.model_validate({"models": {"text": "http://text.test"}}), asleep)

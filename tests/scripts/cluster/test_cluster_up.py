@@ -13,6 +13,8 @@ import pytest
 
 from tests.scripts.cluster.kubectl_answers import changes, deployment, item, namespace_with
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 IMAGES = ["dev.local/shangcai/web:0.1.0", "dev.local/shangcai/predictor:0.1.0"]
 
