@@ -42,10 +42,12 @@ def test_the_folders_that_are_promised_are_there(root: Path) -> None:
     assert {"deploy/laptop", "deploy/gpu", "deploy/events", "deploy/standard"} <= found
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong(root: Path) -> None:
     assert list(problems(root)) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong_with_combinations_of_users(combined: Path) -> None:
     folders = [folder for folder in all_of(combined) if folder.name.startswith("test-")]
     assert len(folders) == 3

@@ -75,6 +75,7 @@ def test_installing_for_the_predictor_brings_what_it_needs() -> None:
     assert {"torch", "kserve", "transformers"} <= distributions("shangcai", "predictor")
 
 
+@pytest.mark.slow
 def test_import_kserve_finds_the_library_and_not_our_folder() -> None:
     code = "import kserve; print(kserve.__file__)"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

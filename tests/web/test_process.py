@@ -19,6 +19,8 @@ from tests.support.processes import ROOT
 from web.settings import Settings
 from wire.settings import read_settings
 
+pytestmark = pytest.mark.slow
+
 MODELS = json.dumps({"poet": "http://127.0.0.1:9"})
 LIMIT = 20.0
 

@@ -80,6 +80,7 @@ def test_what_the_operator_says_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["plan"], ["--port", "0", "--host", "127.0.0.1"]])
 def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
     program = """if True:

@@ -82,6 +82,7 @@ def test_a_class_that_builds_what_the_file_says_gets_the_file(gemma: Path, compl
     assert completed == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["models/poet", "data/random-5m", "data/gemma-270m"])
 def test_the_models_at_hand(folder: str) -> None:
     if not (ROOT / folder / "tokenizer.json").exists():

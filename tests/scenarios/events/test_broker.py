@@ -22,6 +22,8 @@ import pytest
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED, CloudEvent
 from wire.cloudevents import Mode, write_batch, write_event
 
+pytestmark = pytest.mark.slow
+
 Broker = Any  # of conftest, which cannot be imported
 Letter = Any
 

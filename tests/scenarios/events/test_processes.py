@@ -10,6 +10,8 @@ import redis
 
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_redis_comes_back_with_its_data(redis_server: Any) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
@@ -63,7 +65,6 @@ def test_waiting_has_an_end() -> None:
         wait_until(lambda: None, "rain", 0.05)
 
 
-@pytest.mark.slow
 def test_a_predictor_comes_back_on_its_port(start_predictor: Any) -> None:
     predictor = start_predictor("--max-concurrency", "2", PREDICTOR_NAME="bard")
     predictor.kill9()

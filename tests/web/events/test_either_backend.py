@@ -93,6 +93,7 @@ async def test_an_asynchronous_job_is_the_same_either_way(either: httpx.AsyncCli
     assert found[-1] == ("result", document["result"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dispatch", ["rest", "events"])
 async def test_a_cancelled_job_gives_its_connection_back(serve: Serve, stream: Stream, dispatch: str) -> None:
     async def take(request: Request) -> Response:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 LIMIT = 120.0
 
@@ -175,7 +177,6 @@ def test_a_cold_start_is_waited_for(serve: Serve) -> None:
         assert process.stdout.readline().startswith("ok     health: 200")
 
 
-@pytest.mark.slow
 def test_the_embedded_models_pass() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
