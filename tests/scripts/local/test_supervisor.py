@@ -219,8 +219,9 @@ def test_the_state_file_is_always_complete(start: Start) -> None:
     assert len(documents) > 5
 
 
-def test_nothing_is_lost_in_some_cycles_of_the_hammer() -> None:
-    command = [sys.executable, "-m", "scripts.reliability.hammer", "--cycles", "12", "--models", "2"]
+@pytest.mark.parametrize("cycles", [4, pytest.param(12, marks=pytest.mark.nightly)])
+def test_nothing_is_lost_in_some_cycles_of_the_hammer(cycles: int) -> None:
+    command = [sys.executable, "-m", "scripts.reliability.hammer", "--cycles", str(cycles), "--models", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
