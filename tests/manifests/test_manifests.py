@@ -113,7 +113,7 @@ def test_our_images_are_those_that_are_built(root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["poet", "painter"])
+@pytest.mark.parametrize("model", ["poet", pytest.param("painter", marks=pytest.mark.nightly)])
 def test_slots_are_what_plan_says(root: Path, model: str) -> None:
     """For pictures at most as many: plan measures how many pay, and on a busy machine that is fewer than fit."""
     things = [

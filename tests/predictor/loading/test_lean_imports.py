@@ -116,9 +116,11 @@ def test_an_error_while_loading_is_not_hidden(deferred: list[str]) -> None:
     "prepare",
     [
         pytest.param("", id="as it is"),
-        pytest.param("lean_imports.use_lean_imports(False)", id="turned off"),
-        pytest.param("lean_imports.TESTED['torch'] = '2.0'", id="another version"),
-        pytest.param("lean_imports.SimpleNamespace = None", id="an error before anything is deferred"),
+        pytest.param("lean_imports.use_lean_imports(False)", id="turned off", marks=pytest.mark.nightly),
+        pytest.param("lean_imports.TESTED['torch'] = '2.0'", id="another version", marks=pytest.mark.nightly),
+        pytest.param(
+            "lean_imports.SimpleNamespace = None", id="an error before anything is deferred", marks=pytest.mark.nightly
+        ),
         pytest.param("lean_imports._replaced = None", id="an error when everything is deferred"),
     ],
 )

@@ -67,6 +67,7 @@ async def test_a_poem_and_a_picture_from_models_that_were_asleep(stack: str, vis
     assert await page.locator("#text").inner_text() == poem  # the same seed
 
 
+@pytest.mark.nightly
 async def test_the_same_on_a_phone_in_the_dark(stack: str, visit: Open, shoot: Shoot) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     page = await visit(stack, locale="zh-CN", color_scheme="dark", **phone)
