@@ -232,6 +232,7 @@ def test_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str], arguments
     assert reason in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_it_is_a_command() -> None:
     command = [sys.executable, "-m", "web.publish", "--help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

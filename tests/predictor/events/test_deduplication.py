@@ -295,6 +295,7 @@ def owner(redis_server: Any) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
 async def test_another_replica_takes_over_what_a_killed_one_was_generating(
     owner: subprocess.Popen[str], replica: Callable[..., Deduplicator], eventually: Any
 ) -> None:

@@ -59,6 +59,7 @@ def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCapture
         assert line in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_a_process_knows_its_age() -> None:
     code = "import time; from predictor.loading.startup import process_age as age; print(time.clock_gettime(7) - age())"

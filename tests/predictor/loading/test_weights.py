@@ -39,6 +39,7 @@ def sharded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load_format", ["runai_streamer", "fastsafetensors"])
 @pytest.mark.parametrize("folder", ["tiny_model", "sharded"])
 def test_the_model_is_the_same(request: pytest.FixtureRequest, folder: str, load_format: LoadFormat) -> None:

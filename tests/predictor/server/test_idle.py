@@ -175,6 +175,7 @@ async def test_a_connection_without_a_request_does_not_keep_it_awake(serve: Call
         await asyncio.wait_for(serving.task, 20)
 
 
+@pytest.mark.slow
 async def test_no_request_is_lost_while_servers_end_all_the_time(serve: Callable[..., Serving], url: str) -> None:
     answers = ends = 0
 
