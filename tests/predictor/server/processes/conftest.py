@@ -18,17 +18,13 @@ from typing import Protocol
 import httpx
 import pytest
 
+from tests.support.processes import free_port
+
 DEADLINE = 60.0
 """Longest that a test waits for anything: a hang, not a measure of speed."""
 
 ROOT = Path(__file__).parents[4]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
