@@ -19,8 +19,9 @@ import pytest
 
 from tests.images.debian import debian, pip_settings
 from tests.images.locked_versions import Distribution
-from tests.images.processes import LIMIT, Served, answers, running, server, start, wait_until
+from tests.images.processes import LIMIT, Served, answers, running, server, start
 from tests.images.stores import build_lock, opened_store
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("debootstrap", "buildah", "apt-get", "unshare")
@@ -107,7 +108,7 @@ def serve(images: Images, store: dict[str, str], tmp_path_factory: pytest.TempPa
             )
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_until(lambda: answers(f"{url}{ready}", started, log))
+            wait_until(lambda: answers(f"{url}{ready}", started, log), f"an answer of {url}", LIMIT)
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             process = server(started, config["Entrypoint"])
             yield Served(url, now - start(process.pid), process, started, log)

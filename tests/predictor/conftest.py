@@ -52,12 +52,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it; its threads only get in each other's way here
 
 
-@pytest.fixture(name="eventually")
-def eventually_fixture() -> Any:
-    """For tests that do not import it."""
-    return eventually
-
-
 @pytest.fixture
 def engine() -> ScriptedEngine:
     return ScriptedEngine()

@@ -24,6 +24,7 @@ from contract.problems import ProblemError
 from predictor.events.deduplication import Deduplicator
 from predictor.events.redis_reply_store import LEASE_SECONDS, RedisReplyStore, StoreTimes
 from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -78,7 +79,7 @@ async def test_a_redelivery_gets_the_first_reply() -> None:
     assert again.calls == 0
 
 
-async def test_a_transient_failure_reaches_all_deliveries_and_is_forgotten(eventually: Any) -> None:
+async def test_a_transient_failure_reaches_all_deliveries_and_is_forgotten() -> None:
     deduplicator, gate = Deduplicator(), asyncio.Event()
     waiting = [asyncio.create_task(deduplicator.reply(FakeGeneration(says=full(), gate=gate))) for _ in range(2)]
     await eventually(lambda: deduplicator.busy)
@@ -89,7 +90,7 @@ async def test_a_transient_failure_reaches_all_deliveries_and_is_forgotten(event
     assert said(await deduplicator.reply(FakeGeneration(says="y"))) == "y"
 
 
-async def test_closing_cancels_what_runs(eventually: Any) -> None:
+async def test_closing_cancels_what_runs() -> None:
     deduplicator, generation = Deduplicator(), FakeGeneration(gate=asyncio.Event())
     waiting = asyncio.create_task(deduplicator.reply(generation))
     await eventually(lambda: generation.calls)
@@ -169,9 +170,7 @@ async def leases(redis_server: Any) -> AsyncIterator[Callable[[], Any]]:
         yield ask
 
 
-async def test_a_delivery_to_another_replica_waits_for_the_running_one(
-    replica: Callable[..., Deduplicator], eventually: Any
-) -> None:
+async def test_a_delivery_to_another_replica_waits_for_the_running_one(replica: Callable[..., Deduplicator]) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
     first, second = FakeGeneration(says="月 \N{WAXING CRESCENT MOON SYMBOL}", gate=gate), FakeGeneration(says="y")
     before = redeliveries("running"), redeliveries("done")
@@ -199,9 +198,7 @@ async def test_a_replica_knows_what_another_has_replied(replica: Callable[..., D
     assert redeliveries("done") == before + 2
 
 
-async def test_after_a_transient_failure_the_replica_that_waits_tries(
-    replica: Callable[..., Deduplicator], eventually: Any
-) -> None:
+async def test_after_a_transient_failure_the_replica_that_waits_tries(replica: Callable[..., Deduplicator]) -> None:
     one, other, gate = replica(), replica(), asyncio.Event()
     first = FakeGeneration(says=full(), gate=gate)
     running = asyncio.create_task(one.reply(first))
@@ -215,7 +212,7 @@ async def test_after_a_transient_failure_the_replica_that_waits_tries(
 
 
 async def test_the_lease_lasts_as_long_as_the_generation_and_no_longer(
-    replica: Callable[..., Deduplicator], leases: Callable[[], Any], eventually: Any
+    replica: Callable[..., Deduplicator], leases: Callable[[], Any]
 ) -> None:
     gate = asyncio.Event()
     generation = FakeGeneration(gate=gate)
@@ -240,7 +237,7 @@ async def test_two_services_that_share_a_redis_do_not_share_replies(replica: Cal
     assert said(await replica("/painter").reply(FakeGeneration(says="a picture"))) == "a picture"
 
 
-async def test_waiting_for_a_lease_has_a_limit(replica: Callable[..., Deduplicator], eventually: Any) -> None:
+async def test_waiting_for_a_lease_has_a_limit(replica: Callable[..., Deduplicator]) -> None:
     first = FakeGeneration(gate=asyncio.Event())
     running = asyncio.create_task(replica().reply(first))
     await eventually(lambda: first.calls)
@@ -253,7 +250,7 @@ async def test_waiting_for_a_lease_has_a_limit(replica: Callable[..., Deduplicat
 
 
 async def test_a_cancellation_reaches_the_running_generation_and_later_requests_in_any_replica(
-    replica: Callable[..., Deduplicator], eventually: Any
+    replica: Callable[..., Deduplicator],
 ) -> None:
     one, other = replica(lease_seconds=0.3), replica()
     first, later = FakeGeneration("1", gate=asyncio.Event()), FakeGeneration("2")
@@ -297,7 +294,7 @@ def owner(redis_server: Any) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 async def test_another_replica_takes_over_what_a_killed_one_was_generating(
-    owner: subprocess.Popen[str], replica: Callable[..., Deduplicator], eventually: Any
+    owner: subprocess.Popen[str], replica: Callable[..., Deduplicator]
 ) -> None:
     before = redeliveries("running")
     generation = FakeGeneration(says="y")
@@ -315,7 +312,7 @@ async def test_another_replica_takes_over_what_a_killed_one_was_generating(
 
 
 async def test_without_redis_each_replica_uses_its_own_memory_and_logs_it_once(
-    replica: Callable[..., Deduplicator], redis_server: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+    replica: Callable[..., Deduplicator], redis_server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     deduplicator, gate = replica(lease_seconds=0.3), asyncio.Event()
     generation = FakeGeneration("1", gate=gate)
@@ -340,7 +337,6 @@ async def test_when_redis_is_back_it_is_used_again(
     replica: Callable[..., Deduplicator],
     redis_server: Any,
     leases: Callable[[], Any],
-    eventually: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "predictor.events.redis_reply_store")

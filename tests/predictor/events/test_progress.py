@@ -24,6 +24,7 @@ from predictor.events.event_sink import QUEUE, SEND_SECONDS, EventSink
 from predictor.events.progress import INTERVAL_SECONDS, ProgressPublisher
 from predictor.events.subscriber import EventSubscriber
 from predictor.loading.startup import Startup
+from tests.support.waiting import eventually
 from wire.cloudevents import read_events, write_event
 
 DEADLINE = 60.0
@@ -64,7 +65,7 @@ class Sink:
 
 
 @pytest.fixture
-async def sink(eventually: Any) -> AsyncIterator[Sink]:
+async def sink() -> AsyncIterator[Sink]:
     """Under uvicorn, in this loop. Its gate is open."""
     sink = Sink()
     sink.gate.set()
@@ -113,9 +114,7 @@ def test_the_defaults_are_the_named_ones() -> None:
 # Generations
 
 
-async def test_the_text_so_far_is_published(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
-) -> None:
+async def test_the_text_so_far_is_published(publisher_to: Callable[..., ProgressPublisher], sink: Sink) -> None:
     extensions = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "other": "x"}
     listener = publisher_to(extensions={"cluster": "月"}).listener(request(subject="job-1", extensions=extensions), 1)
 
@@ -137,7 +136,7 @@ async def test_the_text_so_far_is_published(
 
 
 async def test_the_slowest_of_several_pictures_is_published(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink
 ) -> None:
     listener = publisher_to().listener(request(), 2)
 
@@ -152,7 +151,7 @@ async def test_the_slowest_of_several_pictures_is_published(
 
 
 async def test_each_generation_has_an_interval_of_its_own(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink
 ) -> None:
     progress = publisher_to(interval_seconds=1_000.0)
     one, other = progress.listener(request(id="1"), 1), progress.listener(request(id="2"), 1)
@@ -169,7 +168,7 @@ async def test_each_generation_has_an_interval_of_its_own(
 # Loading
 
 
-async def test_each_phase_of_the_start_is_published_without_a_subject(sink: Sink, eventually: Any) -> None:
+async def test_each_phase_of_the_start_is_published_without_a_subject(sink: Sink) -> None:
     startup = Startup()
     progress = publisher(sink.url, 0.001)
     progress.start(startup)
@@ -178,7 +177,7 @@ async def test_each_phase_of_the_start_is_published_without_a_subject(sink: Sink
         await eventually(lambda: sink.events)
         seen = len(sink.events)
         startup.enter(phase)
-        await eventually(lambda seen=seen: len(sink.events) > seen)
+        await eventually(lambda: len(sink.events) > seen)  # noqa: B023  awaited in its turn
     startup.succeed()
     await eventually(lambda: len(sink.events) == 4)
     await progress.close()
@@ -190,7 +189,7 @@ async def test_each_phase_of_the_start_is_published_without_a_subject(sink: Sink
         assert data["seconds"] >= 0
 
 
-async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) -> None:
+async def test_a_failure_to_load_is_the_last_phase(sink: Sink) -> None:
     startup = Startup()
     startup.fail("no weights")
     progress = publisher(sink.url, INTERVAL_SECONDS)
@@ -206,7 +205,7 @@ async def test_a_failure_to_load_is_the_last_phase(sink: Sink, eventually: Any) 
 
 
 async def test_when_the_sink_is_slow_the_oldest_are_dropped(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink
 ) -> None:
     sink.gate.clear()
     progress = publisher_to(queue=3)
@@ -223,7 +222,7 @@ async def test_when_the_sink_is_slow_the_oldest_are_dropped(
 
 
 async def test_a_sink_that_does_not_answer_is_not_waited_for(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink.gate.clear()
     publisher_to(send_seconds=0.05)
@@ -234,7 +233,7 @@ async def test_a_sink_that_does_not_answer_is_not_waited_for(
 
 
 async def test_only_the_first_of_several_failures_is_logged(
-    publisher_to: Callable[..., ProgressPublisher], sink: Sink, eventually: Any, caplog: pytest.LogCaptureFixture
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     sink.status = 503
@@ -253,7 +252,7 @@ async def test_only_the_first_of_several_failures_is_logged(
 
 
 async def test_a_missing_sink_is_logged(
-    publisher_to: Callable[..., ProgressPublisher], eventually: Any, caplog: pytest.LogCaptureFixture
+    publisher_to: Callable[..., ProgressPublisher], caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = publisher_to(url="http://127.0.0.1:1/").listener(request(), 1)
     listener(Started(0.1))
@@ -266,9 +265,7 @@ async def test_a_missing_sink_is_logged(
 # In a server
 
 
-async def test_a_server_publishes_its_start_and_its_generations(
-    start_server: Any, engine: Any, sink: Sink, eventually: Any
-) -> None:
+async def test_a_server_publishes_its_start_and_its_generations(start_server: Any, engine: Any, sink: Sink) -> None:
     def subscriber(model: Any) -> EventSubscriber:
         return EventSubscriber(model, publisher=publisher(sink.url, 0.001))
 

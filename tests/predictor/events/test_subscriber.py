@@ -34,6 +34,7 @@ from contract.cloudevents import (
 from predictor.events.deduplication import Deduplicator
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
+from tests.support.waiting import eventually
 from wire.artifacts import Artifacts
 from wire.cloudevents import BATCHED, STRUCTURED, Mode, read_events, write_batch, write_event
 
@@ -322,7 +323,7 @@ async def test_a_wrong_request_fails_while_the_model_loads(loading_client: httpx
 
 
 async def test_while_the_model_loads_the_broker_is_told_to_come_again(
-    loading_server: Any, loading_client: httpx.AsyncClient, engine: Any, eventually: Any
+    loading_server: Any, loading_client: httpx.AsyncClient, engine: Any
 ) -> None:
     answer = await send(loading_client, requested())
 
@@ -357,7 +358,7 @@ async def test_every_failure_that_may_pass_says_when_to_come_again(client: httpx
 
 
 async def test_in_a_batch_one_failure_that_may_pass_is_the_whole_answer_and_what_is_done_costs_nothing_again(
-    client: httpx.AsyncClient, engine: Any, eventually: Any
+    client: httpx.AsyncClient, engine: Any
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue("done")
@@ -375,7 +376,7 @@ async def test_in_a_batch_one_failure_that_may_pass_is_the_whole_answer_and_what
 
 
 async def test_a_delivery_that_waits_when_the_server_ends_is_told_to_come_again(
-    server: Any, client: httpx.AsyncClient, engine: Any, eventually: Any
+    server: Any, client: httpx.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue(asyncio.Event())
     waiting = asyncio.create_task(send(client, requested()))
@@ -429,7 +430,7 @@ async def test_what_is_no_time_is_refused_by_name(client: httpx.AsyncClient, eng
 # Again and again
 
 
-async def test_a_second_delivery_joins_the_running_one(client: httpx.AsyncClient, engine: Any, eventually: Any) -> None:
+async def test_a_second_delivery_joins_the_running_one(client: httpx.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate, "b")
     before = counted("shangcai_redeliveries_total", found="running")
@@ -494,9 +495,7 @@ async def test_a_reply_that_was_forgotten_comes_again_under_the_same_id(start_se
     assert (first.source, first.id) == (again.source, again.id)
 
 
-async def test_a_generation_outlives_its_delivery(
-    server: Any, client: httpx.AsyncClient, engine: Any, eventually: Any
-) -> None:
+async def test_a_generation_outlives_its_delivery(server: Any, client: httpx.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate, "b")
     impatient = httpx.AsyncClient(base_url=server.url)
@@ -514,7 +513,7 @@ async def test_a_generation_outlives_its_delivery(
 
 
 async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
-    server: Any, client: httpx.AsyncClient, engine: Any, eventually: Any
+    server: Any, client: httpx.AsyncClient, engine: Any
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue(gate, ProblemError(problems.INTERNAL, "The model failed on this request."))
@@ -532,9 +531,7 @@ async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
 # Cancelling
 
 
-async def test_cancelling_ends_what_runs_under_the_subject(
-    client: httpx.AsyncClient, engine: Any, eventually: Any
-) -> None:
+async def test_cancelling_ends_what_runs_under_the_subject(client: httpx.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate)
     engine.enqueue(gate, "other")
@@ -554,9 +551,7 @@ async def test_cancelling_ends_what_runs_under_the_subject(
     assert len(engine.tasks) == 2
 
 
-async def test_the_subject_of_a_request_without_one_is_its_id(
-    client: httpx.AsyncClient, engine: Any, eventually: Any
-) -> None:
+async def test_the_subject_of_a_request_without_one_is_its_id(client: httpx.AsyncClient, engine: Any) -> None:
     engine.enqueue(asyncio.Event())
     running = asyncio.create_task(send(client, requested(id="7")))
     await eventually(lambda: engine.generations)

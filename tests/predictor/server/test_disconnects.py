@@ -11,6 +11,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError
+from tests.support.waiting import eventually
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 CHAT_STREAM = (CHAT[0], CHAT[1] | {"stream": True})
@@ -36,7 +37,7 @@ def raw_request(path: str, body: dict[str, Any]) -> bytes:
 
 @EVERY_WAY
 async def test_leaving_closes_every_generation_of_the_request(
-    server: Any, eventually: Any, path: str, body: dict[str, Any], tasks: int
+    server: Any, path: str, body: dict[str, Any], tasks: int
 ) -> None:
     gate = asyncio.Event()
     for _ in range(tasks):
@@ -53,7 +54,7 @@ async def test_leaving_closes_every_generation_of_the_request(
 
 @EVERY_WAY
 async def test_the_server_goes_on_answering_while_generations_are_held(
-    client: httpx.AsyncClient, engine: Any, eventually: Any, path: str, body: dict[str, Any], tasks: int
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any], tasks: int
 ) -> None:
     gate = asyncio.Event()
     for _ in range(tasks):
@@ -87,12 +88,12 @@ async def test_one_prompt_that_fails_ends_the_others(
     assert engine.closed == [True, True]
 
 
-async def test_a_hundred_that_leave_leave_nothing_behind(server: Any, eventually: Any) -> None:
+async def test_a_hundred_that_leave_leave_nothing_behind(server: Any) -> None:
     for turn in range(100):
         server.engine.enqueue("first", asyncio.Event())
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(raw_request(*(CHAT_STREAM if turn % 2 else PREDICT_ONE)))
-        await eventually(lambda turn=turn: len(server.engine.generations) == turn + 1)
+        await eventually(lambda: len(server.engine.generations) == turn + 1)  # noqa: B023  awaited in its turn
         writer.transport.abort()
 
     await eventually(lambda: all(server.engine.closed))

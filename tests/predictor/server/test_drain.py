@@ -14,6 +14,7 @@ import pytest
 from predictor.protocols.kserve_text import TextModel
 from predictor.server.drain import Lifetime
 from predictor.server.model_server import PredictorServer
+from tests.support.waiting import eventually
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}
@@ -29,7 +30,7 @@ class Serving:
 
 
 @pytest.fixture
-async def running(engine: Any, eventually: Any, request: pytest.FixtureRequest) -> AsyncIterator[Serving]:
+async def running(engine: Any, request: pytest.FixtureRequest) -> AsyncIterator[Serving]:
     """A ready server with its real life-cycle; the parameter is (grace_seconds, quiet_seconds)."""
     grace, quiet = request.param
     model = TextModel("poet", engine)
@@ -48,9 +49,7 @@ async def running(engine: Any, eventually: Any, request: pytest.FixtureRequest) 
 
 
 @pytest.mark.parametrize("running", [(60, 0)], indirect=True)
-async def test_what_was_accepted_is_finished_and_what_comes_meanwhile_is_served(
-    running: Serving, eventually: Any
-) -> None:
+async def test_what_was_accepted_is_finished_and_what_comes_meanwhile_is_served(running: Serving) -> None:
     gate = asyncio.Event()
     running.engine.enqueue("first", gate, " last")
     running.engine.enqueue("late")
@@ -90,7 +89,7 @@ async def test_a_stream_that_outlasts_the_grace_ends_with_an_error_event(running
 
 
 @pytest.mark.parametrize("running", [(2, 0)], indirect=True)
-async def test_what_waits_when_the_grace_ends_gets_a_retry_after(running: Serving, eventually: Any) -> None:
+async def test_what_waits_when_the_grace_ends_gets_a_retry_after(running: Serving) -> None:
     running.engine.enqueue(asyncio.Event())
     waiting = asyncio.create_task(running.client.post(ROUTE, json=CHAT))
     await eventually(lambda: running.engine.generations)

@@ -21,6 +21,7 @@ from predictor.server import http_server, rest_server
 from predictor.server.drain import Lifetime
 from predictor.server.http_server import HttpServer
 from predictor.server.model_server import PredictorServer
+from tests.support.waiting import eventually
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}
@@ -106,7 +107,7 @@ async def test_a_late_connection_is_served_by_the_next_server(serve: Callable[..
         assert (await asking).status_code == 200
 
 
-async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: str, eventually: Any) -> None:
+async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: str) -> None:
     serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate, " rain")
     await eventually(lambda: serving.server.model.startup.ready)
@@ -121,7 +122,7 @@ async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: s
 
 
 async def test_a_generation_for_an_event_that_was_given_up_keeps_it_awake(
-    serve: Callable[..., Serving], url: str, eventually: Any
+    serve: Callable[..., Serving], url: str
 ) -> None:
     serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate)
@@ -138,7 +139,7 @@ async def test_a_generation_for_an_event_that_was_given_up_keeps_it_awake(
 
 
 async def test_a_connection_that_may_be_used_again_keeps_it_awake(
-    serve: Callable[..., Serving], url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Serving], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest_server, "IDLE_KEEP_ALIVE_SECONDS", 3)
     serving = serve(60)
@@ -217,7 +218,7 @@ async def no_content(_scope: Any, _receive: Any, send: Any) -> None:
 CONFIG = uvicorn.Config(no_content, lifespan="off", log_config=None)
 
 
-async def test_a_connection_counts_once_it_is_accepted(listener: socket.socket, url: str, eventually: Any) -> None:
+async def test_a_connection_counts_once_it_is_accepted(listener: socket.socket, url: str) -> None:
     web = HttpServer(CONFIG, listener, lambda: None)
     serving = asyncio.create_task(web.serve())
     await eventually(lambda: web.started)

@@ -11,6 +11,7 @@ from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 
 from predictor.errors import ModelError
+from tests.support.waiting import eventually
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})
@@ -25,7 +26,7 @@ READINESS = pytest.mark.parametrize("path", ["/v1/models/poet", "/v2/health/read
 
 @READINESS
 async def test_while_loading_readiness_says_what_the_model_is_busy_with(
-    loading_client: httpx.AsyncClient, engine: Any, eventually: Any, path: str
+    loading_client: httpx.AsyncClient, engine: Any, path: str
 ) -> None:
     await eventually(engine.loading.is_set)
 
@@ -109,7 +110,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: st
     assert "cook" in answer.json()["detail"]
 
 
-async def test_a_model_that_cannot_be_loaded_ends_the_server(loading_server: Any, eventually: Any) -> None:
+async def test_a_model_that_cannot_be_loaded_ends_the_server(loading_server: Any) -> None:
     loading_server.engine.load_error = ModelError("the weights are missing")
     loading_server.engine.load_gate.set()
 
