@@ -14,8 +14,8 @@ from contract.problems import ProblemError
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols import error_documents
 from predictor.protocols.kserve_text import TextModel
-from predictor.protocols.openai_models import models_router
-from predictor.protocols.openai_text import text_router
+from predictor.protocols.openai.models import models_router
+from predictor.protocols.openai.text import text_router
 from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
@@ -93,7 +93,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         if isinstance(self._model, TextModel):
             app.include_router(text_router(self._model))
         else:
-            from predictor.protocols.openai_pictures import images_router  # imports Pillow
+            from predictor.protocols.openai.pictures import images_router  # imports Pillow
 
             app.include_router(images_router(self._model))
         self._register_endpoints(app)

@@ -37,7 +37,7 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai_fields import only
+from predictor.protocols.openai.fields import only
 from predictor.protocols.picture_file import encode, encode_finished
 from wire.body import json_body
 from wire.sse import EventStream, frame

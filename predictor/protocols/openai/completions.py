@@ -11,7 +11,7 @@ from contract.fields import PromptText
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
-from predictor.protocols.openai_fields import TextRequest, only, totals
+from predictor.protocols.openai.fields import TextRequest, only, totals
 
 
 def _only_prompt(value: object) -> object:

@@ -12,7 +12,7 @@ from contract.limits import PROMPT_CHARS
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
-from predictor.protocols.openai_fields import TextRequest, only, totals
+from predictor.protocols.openai.fields import TextRequest, only, totals
 
 MESSAGES = 1_024
 """Most turns in one conversation."""

@@ -210,7 +210,7 @@ async def test_progress_tells_every_step_once_and_the_time_that_is_left_falls(
         now += 0.5
         return now
 
-    monkeypatch.setattr("predictor.protocols.openai_pictures.time", SimpleNamespace(monotonic=clock, time=time.time))
+    monkeypatch.setattr("predictor.protocols.openai.pictures.time", SimpleNamespace(monotonic=clock, time=time.time))
 
     documents = await events(client, steps=20, progress=True)
 

@@ -15,8 +15,8 @@ from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai_chat import ChatDocuments, ChatRequest
-from predictor.protocols.openai_completions import CompletionDocuments, CompletionRequest
+from predictor.protocols.openai.chat import ChatDocuments, ChatRequest
+from predictor.protocols.openai.completions import CompletionDocuments, CompletionRequest
 from wire.body import json_body
 from wire.sse import EventStream, frame
 
