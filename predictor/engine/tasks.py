@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from contract.request import Painting, Sampling
 
 
+class ToolCall(TypedDict):
+    """A call that an assistant has asked for: `function` has its name and its arguments, an object."""
+
+    type: str
+    id: str
+    function: dict[str, Any]
+
+
 class Message(TypedDict):
-    """One turn of a conversation. `role` is system, user or assistant."""
+    """One turn of a conversation, as chat templates read it. `role` is system, user, assistant or tool."""
 
     role: str
     content: str
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,25 +34,30 @@ class Checkpoint:
     def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
         """The token ids of a plain text, or of a conversation in the model's chat template; at least one.
 
-        Raises a ProblemError when the template refuses the conversation.
+        Raises a ProblemError when the template refuses the conversation, or would leave out part of it.
         """
         tokenizer = self.tokenizer
         if isinstance(prompt, str):
             ids = tokenizer(prompt)["input_ids"]
+        elif _with_tools(prompt) and "tool_calls" not in str(tokenizer.chat_template or ""):
+            raise invalid_field("messages", "have turns of tools, which the model's chat template would leave out")
         elif tokenizer.chat_template is None:
             # A base model knows no roles, so it continues the turns as plain text.
             ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
         else:
-            from jinja2 import TemplateError
-
             try:
-                ids = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
-            except TemplateError as error:
+                text = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
+            except Exception as error:  # a template is a program, and fails in any way at what it does not expect
                 raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids:
             return list(ids)
         # Some tokenizers drop every character of a text, and a model needs at least one token.
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+
+def _with_tools(turns: tuple[Message, ...]) -> bool:
+    return any(turn["role"] == "tool" or "tool_calls" in turn for turn in turns)
 
 
 def load_checkpoint(

@@ -7,30 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from contract.fields import StrictModel, TokenLimit
+from contract.fields import TokenLimit
 from contract.limits import PROMPT_CHARS
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
-from predictor.engine.tasks import Message, TextTask
+from predictor.engine.tasks import TextTask
 from predictor.protocols.openai.fields import TextRequest, only, totals
+from predictor.protocols.openai.messages import ChatMessage
 
 MESSAGES = 1_024
 """Most turns in one conversation."""
 
-
-class TextPart(StrictModel):
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(StrictModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatRequest(TextRequest):
@@ -38,24 +26,41 @@ class ChatRequest(TextRequest):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES)
     max_completion_tokens: TokenLimit | None = None
+    # Accepted only where they ask for what is done anyway
     logprobs: Annotated[bool | None, AfterValidator(only(False))] = None
+    top_logprobs: Annotated[int | None, AfterValidator(only(0))] = None
+    response_format: Annotated[Any, AfterValidator(only({"type": "text"}))] = None
+    modalities: Annotated[list[str] | None, AfterValidator(only(["text"]))] = None
+    tools: Annotated[Any, AfterValidator(only([]))] = None
+    tool_choice: Annotated[Any, AfterValidator(only("none", "auto"))] = None
+    functions: Annotated[Any, AfterValidator(only([]))] = None
+    function_call: Annotated[Any, AfterValidator(only("none", "auto"))] = None
+    verbosity: Annotated[str | None, AfterValidator(only("medium"))] = None
+    audio: Annotated[Any, AfterValidator(only(None))] = None
+    moderation: Annotated[Any, AfterValidator(only(None))] = None
+    prediction: Annotated[Any, AfterValidator(only(None))] = None
+    web_search_options: Annotated[Any, AfterValidator(only(None))] = None
+    # Accepted whatever they say, because the text does not depend on them
     metadata: dict[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
     store: bool | None = None
 
     @field_validator("messages")
     @classmethod
     def _bounded(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
-        if sum(len(message.text) for message in messages) > PROMPT_CHARS:
+        if sum(message.characters for message in messages) > PROMPT_CHARS:
             raise ValueError(f"may have at most {PROMPT_CHARS} characters together")
         return messages
 
     @property
     def task(self) -> TextTask:
-        # Chat templates know "system"; OpenAI renamed that role for its newer models.
-        turns = tuple(
-            Message(role="system" if turn.role == "developer" else turn.role, content=turn.text)
-            for turn in self.messages
-        )
+        turns = tuple(message.as_turn for message in self.messages)
         return TextTask(turns, self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens}))
 
 

@@ -6,6 +6,7 @@ the answer in a way that this server does not know are refused by name.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ def only(*neutral: object) -> Callable[[object], object]:
 
     def check(value: object) -> object:
         if value is not None and value not in neutral:
-            raise ValueError(f"is not supported here; leave it out or send {neutral[0]!r}")
+            raise ValueError(f"is not supported here; leave it out or send {json.dumps(neutral[0])}")
         return value
 
     return check

@@ -68,11 +68,17 @@ class ImagesRequest(StrictModel):
     progress: bool = Field(default=False, description="Whether a stream tells of every denoising step.")
     # Accepted only where they ask for what is done anyway
     response_format: Annotated[str | None, AfterValidator(only("b64_json"))] = None
-    quality: Annotated[str | None, AfterValidator(only("auto"))] = None
+    quality: Annotated[str | None, AfterValidator(only("auto", "standard"))] = None
     background: Annotated[str | None, AfterValidator(only("auto", "opaque"))] = None
     moderation: Annotated[str | None, AfterValidator(only("auto"))] = None
     style: Annotated[str | None, AfterValidator(only(None))] = None
     output_compression: Annotated[int | None, AfterValidator(only(None))] = None
+    complexity: Annotated[Any, AfterValidator(only(None))] = None
+    frame_count: Annotated[Any, AfterValidator(only(None))] = None
+    frame_duration_ms: Annotated[Any, AfterValidator(only(None))] = None
+    svg: Annotated[Any, AfterValidator(only(None))] = None
+    # Accepted whatever they say
+    safety_identifier: str | None = None
     user: str | None = None
 
     @property

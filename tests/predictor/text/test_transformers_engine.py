@@ -222,6 +222,50 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
     assert (await write(loaded, chat("moon"))).end.completion_tokens > 0
 
 
+async def test_a_chat_template_that_breaks_is_a_problem_of_the_messages(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", "{{ messages[0].content + 1 }}")
+
+    with pytest.raises(ProblemError, match=r"^messages: the model's chat template refuses them: ") as refused:
+        await write(loaded, chat("moon"))
+
+    assert refused.value.kind.status == 400
+
+
+CALL: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "id": "1", "function": {"name": "rain", "arguments": {"city": "x"}}}],
+}
+ANSWER: Message = {"role": "tool", "content": "wet", "tool_call_id": "1"}
+
+
+async def test_turns_of_tools_go_through_a_template_that_knows_them(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}{% endfor %}"
+    )
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", template)
+
+    templated = await write(loaded, (*chat("moon"), CALL, ANSWER), seed=1)
+
+    assert templated == await same_but_queue(loaded, "[user]moon[assistant]rain(x)[tool]wet", templated, seed=1)
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m.content }}{% endfor %}"])
+async def test_turns_of_tools_that_a_template_would_leave_out_are_refused(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch, template: str | None
+) -> None:
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", template)
+
+    for turn in (CALL, ANSWER):
+        with pytest.raises(ProblemError, match=r"^messages: have turns of tools"):
+            await write(loaded, (*chat("moon"), turn))
+
+
 def test_loading_names_its_phases(tiny_model: Path) -> None:
     phases: list[str] = []
     engine = TransformersEngine(EngineSettings(model=str(tiny_model)))

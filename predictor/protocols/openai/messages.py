@@ -1,0 +1,124 @@
+"""The turns of a conversation, as OpenAI's clients send them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from contract.fields import StrictModel
+from predictor.engine.tasks import Message, ToolCall
+from predictor.protocols.openai.fields import only
+
+TOOL_CALLS = 128
+"""Most tool calls in one turn (the number of tools that OpenAI takes)."""
+
+
+def _as_parts(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+class ContentPart(StrictModel):
+    """A piece of a turn: a text, or the words of a refusal."""
+
+    type: Literal["text", "refusal"]
+    text: str = ""
+    refusal: str = ""
+    prompt_cache_breakpoint: dict[str, Any] | None = None  # says what to cache, not what to read
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        """What is no text would be left unread."""
+        kind = value.get("type") if isinstance(value, dict) else None
+        if isinstance(kind, str) and kind not in ("text", "refusal"):
+            raise ValueError(f"only parts of the type text are read here, and not {kind[:64]}")
+        if isinstance(kind, str) and kind not in value:
+            raise ValueError(f"a part of the type {kind} needs the member {kind}")
+        return value
+
+
+def _arguments(text: str) -> str:
+    try:
+        json.loads(text or "{}")
+    except ValueError:
+        raise ValueError("must be JSON, which the model's chat template writes its own way") from None
+    return text
+
+
+class FunctionCall(StrictModel):
+    name: str
+    arguments: Annotated[str, AfterValidator(_arguments)]
+
+
+class MessageToolCall(StrictModel):
+    """A call that an assistant has asked for."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+    custom: Annotated[Any, AfterValidator(only(None))] = None
+    index: int | None = None  # of pieces of a stream that a client has put together
+
+    @property
+    def as_turn(self) -> ToolCall:
+        function = {"name": self.function.name, "arguments": json.loads(self.function.arguments or "{}")}
+        return ToolCall(type="function", id=self.id or "", function=function)
+
+
+class ChatMessage(StrictModel):
+    """A turn of any role, with all that an answer's message holds, so that a client can append it as it is."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[list[ContentPart] | None, BeforeValidator(_as_parts)] = Field(
+        default=None, validate_default=True
+    )
+    name: str | None = None
+    # An assistant's
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None  # the newer name of the same at vLLM
+    tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=TOOL_CALLS)
+    annotations: list[Any] | None = None  # where the text cites pages; the text is the same without
+    audio: Annotated[Any, AfterValidator(only(None))] = None
+    function_call: Annotated[Any, AfterValidator(only(None))] = None
+    # A tool's
+    tool_call_id: str | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _present(cls, content: list[ContentPart] | None, info: ValidationInfo) -> list[ContentPart] | None:
+        """Only an assistant may say nothing: it called tools, refused, or was cut while it was thinking."""
+        if content is None and info.data.get("role", "assistant") != "assistant":
+            raise ValueError("is required")
+        return content
+
+    @field_validator("refusal", "reasoning_content", "reasoning", "tool_calls")
+    @classmethod
+    def _of_an_assistant(cls, value: object, info: ValidationInfo) -> object:
+        if value and info.data.get("role", "assistant") != "assistant":
+            raise ValueError("belongs to the role assistant")
+        return value
+
+    @property
+    def text(self) -> str:
+        parts = "".join(part.text or part.refusal for part in self.content or ())
+        return parts or self.refusal or ""
+
+    @property
+    def characters(self) -> int:
+        calls = sum(len(call.function.name) + len(call.function.arguments) for call in self.tool_calls or ())
+        return len(self.text) + len(self.reasoning_content or self.reasoning or "") + calls
+
+    @property
+    def as_turn(self) -> Message:
+        # Chat templates know "system"; OpenAI renamed that role for its newer models.
+        turn = Message(role="system" if self.role == "developer" else self.role, content=self.text)
+        if reasoning := self.reasoning_content or self.reasoning:
+            turn["reasoning_content"] = reasoning
+        if self.tool_calls:
+            turn["tool_calls"] = [call.as_turn for call in self.tool_calls]
+        if self.role == "tool":
+            turn["tool_call_id"] = self.tool_call_id or ""
+        return turn
