@@ -37,7 +37,7 @@ class TextRow:
 
 
 class TextBatch:
-    """Up to `slots` rows of at most `length` tokens, over one SlotCache.
+    """Up to `slots` rows of at most `length` tokens, over one SlotCache; prompts come in parts of `prefill_tokens`.
 
     A step that raises has changed only cells that the next one overwrites, so rows may be removed and the step tried
     again.
@@ -45,9 +45,10 @@ class TextBatch:
 
     gather_seconds = 0.0
 
-    def __init__(self, model: Any, slots: int, length: int) -> None:
+    def __init__(self, model: Any, slots: int, length: int, prefill_tokens: int = PREFILL_TOKENS) -> None:
         self.slots = slots
         self.length = length
+        self.prefill_tokens = prefill_tokens
         # In the order of the cache's rows. All of their tokens but the last are in the cache.
         self.running: list[TextRow] = []
         # Part of the first one may be in the cache, in the row after the running ones.
@@ -128,15 +129,15 @@ class TextBatch:
     def _next_prompts(self) -> tuple[list[TextRow], int, int]:
         """Rows to prefill together, and the first position and the end: whole prompts, or a part of a long one."""
         first = self.joining[0]
-        if first.cached or len(first.tokens) > PREFILL_TOKENS:
-            return [first], first.cached, min(len(first.tokens), first.cached + PREFILL_TOKENS)
+        if first.cached or len(first.tokens) > self.prefill_tokens:
+            return [first], first.cached, min(len(first.tokens), first.cached + self.prefill_tokens)
         rows: list[TextRow] = []
         lengths: set[int] = set()
         for row in self.joining:
             wider = lengths | {len(row.tokens)}
             positions = (len(rows) + 1) * max(wider)
             logits = (len(rows) + 1) * len(wider)  # each row has logits at the last position of every row
-            if rows and (positions > PREFILL_TOKENS or logits > self.slots):
+            if rows and (positions > self.prefill_tokens or logits > self.slots):
                 break
             rows.append(row)
             lengths = wider

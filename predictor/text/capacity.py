@@ -34,12 +34,19 @@ def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: in
     states = [states for layer in layers for states in (layer.keys, layer.values)]
     per_token = sum(s.shape[1] * s.shape[3] * s.element_size() for s in states)
     config = model.config.get_text_config()
-    inner = max(getattr(config, "intermediate_size", 0) or 0, 4 * config.hidden_size)
+    inner = max(_widest_layer(model), 4 * config.hidden_size)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     # A prefill holds hidden states, queries, keys, values and the wide layer, each a few times.
     once = prefill_tokens * (8 * config.hidden_size + 3 * inner) * 4
     row = ROW_LOGITS * config.vocab_size * 4 + (8 * config.hidden_size + 3 * inner) * 4
     return Cost(weights, once + process_bytes, per_token * length + row)
+
+
+def _widest_layer(model: Any) -> int:
+    """Features of the widest layer but the last. Configs differ: some have a width for each layer, some double it."""
+    head = model.get_output_embeddings()
+    linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+    return max((layer.out_features for layer in linear), default=0)
 
 
 def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:

@@ -39,15 +39,18 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a row over another row."""
-        for layer in self.layers:
-            for states in (layer.keys, layer.values):
-                states[target, :, :length] = states[source, :, :length]
+        for states in self._states:
+            states[target, :, :length] = states[source, :, :length]
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token of one row in all layers. Known after the first forward."""
-        tensors = [states for layer in self.layers for states in (layer.keys, layer.values)]
-        return sum(states.shape[1] * states.shape[3] * states.element_size() for states in tensors)
+        return sum(states.shape[1] * states.shape[3] * states.element_size() for states in self._states)
+
+    @property
+    def _states(self) -> list[torch.Tensor]:
+        """Keys and values of every layer that writes some: a layer may attend to those of another."""
+        return [states for layer in self.layers if layer.is_initialized for states in (layer.keys, layer.values)]
 
 
 class _Window:

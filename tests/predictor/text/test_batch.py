@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.text.batch
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.sampler import RowSampling
 
@@ -41,6 +40,17 @@ def tiny(architecture: str, **changes: Any) -> Any:
     return transformers.AutoModelForCausalLM.from_config(built).eval()
 
 
+SHARED: dict[str, Any] = {
+    "head_dim": 8,
+    "num_key_value_heads": 2,
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 2,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 8,
+}
+"""Two layers that attend to the keys and values of the two before them, and write none."""
+
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny("Llama"),
     "llama-eager": lambda: tiny("Llama", attn_implementation="eager"),
@@ -50,6 +60,8 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "qwen3-grouped": lambda: tiny("Qwen3", head_dim=8, num_key_value_heads=2),
     "mistral-sliding": lambda: tiny("Mistral", sliding_window=6, num_key_value_heads=2),
     "gpt2": lambda: tiny("GPT2", n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    "gemma3n-shared": lambda: tiny("Gemma3nText", **SHARED, laurel_rank=4, altup_num_inputs=2),
+    "gemma4-shared": lambda: tiny("Gemma4Text", **SHARED, global_head_dim=16),
 }
 
 
@@ -63,12 +75,14 @@ def llama() -> Any:
     return tiny("Llama")
 
 
-@pytest.fixture(autouse=True)
-def short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor.text.batch, "PREFILL_TOKENS", 8)
+class ShortPrefills(TextBatch):
+    """Prompts come in parts of eight tokens."""
+
+    def __init__(self, model: Any, slots: int, length: int) -> None:
+        super().__init__(model, slots, length, prefill_tokens=8)
 
 
-class CheckedBatch(TextBatch):
+class CheckedBatch(ShortPrefills):
     """Compares every logit that it goes by with the plain forward of the row's whole text."""
 
     checked = 0
@@ -177,7 +191,7 @@ def test_a_row_that_leaves_and_comes_back_goes_on_where_it_was(model: Any) -> No
 
 
 def test_running_rows_get_a_token_between_two_parts_of_a_long_prompt(llama: Any) -> None:
-    batch = TextBatch(llama, slots=2, length=LENGTH)
+    batch = ShortPrefills(llama, slots=2, length=LENGTH)
     running, long = new_row(3, 1), new_row(32, 2)
     batch.join(running)
     batch.step()
@@ -204,7 +218,7 @@ def test_a_text_may_fill_its_slot_to_the_last_token(llama: Any) -> None:
 
 
 def test_the_cache_is_allocated_once_and_costs_what_it_says(llama: Any) -> None:
-    batch = TextBatch(llama, slots=3, length=LENGTH)
+    batch = ShortPrefills(llama, slots=3, length=LENGTH)
 
     def places() -> list[int]:
         return [states.data_ptr() for layer in batch.cache.layers for states in (layer.keys, layer.values)]
@@ -238,7 +252,7 @@ def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int) -
             return func(*args, **(kwargs or {}))
 
     def run(at: int) -> tuple[list[list[int]], int]:
-        batch = TextBatch(llama, slots=3, length=LENGTH)
+        batch = ShortPrefills(llama, slots=3, length=LENGTH)
         rows = [new_row(length, length, most=3) for length in (2, 3, 12)]
         for row in rows:
             batch.join(row)

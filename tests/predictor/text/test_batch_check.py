@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +10,10 @@ import torch
 import transformers
 
 from contract.request import Sampling
-from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.tasks import TextTask
 from predictor.text.batch_check import why_not_batched
-from predictor.text.transformers_engine import TransformersEngine
+from predictor.text.single_text_batch import SoloBatch
+from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
 
@@ -83,29 +80,48 @@ def test_a_model_that_goes_by_something_else_than_its_positions_is_found_out(mon
     ],
 )
 async def test_what_cannot_be_batched_is_served_one_text_at_a_time(
-    tiny_model: Path, tmp_path: Path, architecture: str, config: dict[str, Any]
+    start_random: Any, written_alone: Any, architecture: str, config: dict[str, Any]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "solo"))
-    torch.manual_seed(0)
-    built = getattr(transformers, f"{architecture}Config")(
-        vocab_size=400, hidden_size=32, initializer_range=0.3, eos_token_id=399, **config
-    )
-    model = transformers.AutoModelForCausalLM.from_config(built).eval()
-    model.save_pretrained(folder)
-    engine = TransformersEngine(EngineSettings(model=str(folder)))
-    await asyncio.to_thread(engine.load, lambda _phase: None)
-    sampling = Sampling(max_tokens=12, temperature=0)
+    engine = await start_random(architecture, config)
+    assert isinstance(engine.core.batch, SoloBatch)
     prompts = ["hello moon", "hello sun and moon", "hello"]
 
-    generations = [await engine.submit(TextTask(prompt, sampling)) for prompt in prompts]
+    generations = [await engine.submit(TextTask(prompt, Sampling(max_tokens=12, temperature=0))) for prompt in prompts]
     texts = [(await generation.complete()).text for generation in generations]
 
-    for prompt, text in zip(prompts, texts, strict=True):
-        ids = torch.tensor([engine.core.checkpoint.encode(prompt)])
-        with torch.inference_mode():
-            whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-        written = whole[0, ids.shape[1] :].tolist()
-        assert text == engine.core.checkpoint.tokenizer.decode(written, skip_special_tokens=True).rstrip(
-            "\N{REPLACEMENT CHARACTER}"
-        )
-    engine.close()
+    assert texts == [written_alone(engine, prompt, 12) for prompt in prompts]
+
+
+@pytest.mark.parametrize("forgotten", ["the second row", "the half of the long prompt"])
+def test_a_row_that_does_not_find_its_keys_where_it_moved_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    model = build("Llama", intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    move = SlotCache.move
+    moves: list[int] = []
+
+    def forgetful(self: SlotCache, source: int, target: int, length: int) -> None:
+        moves.append(length)
+        if len(moves) != (1 if forgotten == "the second row" else 2):
+            move(self, source, target, length)
+
+    monkeypatch.setattr(SlotCache, "move", forgetful)
+
+    assert "logits are off by" in (why_not_batched(model) or "")
+    assert moves == [4, 6]
+
+
+def test_a_start_waits_for_nine_small_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("Llama", intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    forward, forwards = model.forward, []
+
+    def counted(**named: Any) -> Any:
+        forwards.append(named["input_ids"].numel())
+        return forward(**named)
+
+    counted.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    monkeypatch.setattr(model, "forward", counted)
+
+    assert why_not_batched(model) is None
+    assert len(forwards) == 9
+    assert sum(forwards) < 60, "tokens"
