@@ -21,7 +21,7 @@ BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""
 
 INSTANCES = 16
-"""Most prompts in one KServe V1 or V2 request."""
+"""Most prompts in one KServe V1 or V2 request, and in one of OpenAI's completions."""
 
 PICTURES = 8
 """Most pictures in one request."""

@@ -59,9 +59,9 @@ class ChatRequest(TextRequest):
         return messages
 
     @property
-    def task(self) -> TextTask:
+    def tasks(self) -> list[TextTask]:
         turns = tuple(message.as_turn for message in self.messages)
-        return TextTask(turns, self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens}))
+        return [TextTask(turns, self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens}))]
 
 
 class ChatDocuments:
@@ -70,28 +70,29 @@ class ChatDocuments:
     def __init__(self, id: str, model: str) -> None:
         self._head = {"id": f"chatcmpl-{id}", "created": int(time.time()), "model": model}
 
-    def whole(self, completion: Completion) -> dict[str, Any]:
+    def whole(self, completions: list[Completion]) -> dict[str, Any]:
+        [completion] = completions
         message = {"role": "assistant", "content": completion.text, "refusal": None}
         reason = completion.end.finish_reason
         return {
             **self._head,
             "object": "chat.completion",
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-            **totals(completion.end, completion.queue_s),
+            **totals([completion.end], completion.queue_s),
         }
 
-    def first(self) -> dict[str, Any]:
-        return self._chunk({"role": "assistant", "content": ""})
+    def first(self, index: int) -> dict[str, Any]:
+        return self._chunk(index, {"role": "assistant", "content": ""})
 
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._chunk({"content": text})
+    def piece(self, index: int, text: str) -> dict[str, Any]:
+        return self._chunk(index, {"content": text})
 
-    def last(self, end: TextFinished) -> dict[str, Any]:
-        return self._chunk({}, end.finish_reason)
+    def last(self, index: int, end: TextFinished) -> dict[str, Any]:
+        return self._chunk(index, {}, end.finish_reason)
 
-    def totals(self, end: TextFinished, queue_s: float) -> dict[str, Any]:
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], **totals(end, queue_s)}
+    def totals(self, ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk", "choices": [], **totals(ends, queue_s)}
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(self, index: int, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}

@@ -5,58 +5,64 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from contract.fields import PromptText
+from contract.limits import INSTANCES
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
 from predictor.protocols.openai.fields import TextRequest, only, totals
 
 
-def _only_prompt(value: object) -> object:
-    """OpenAI takes a list of prompts; one of one prompt is accepted."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _as_prompts(value: object) -> object:
+    """OpenAI takes one prompt or several, as texts or as token ids; here they are texts."""
+    several = value if isinstance(value, list) else [value]
+    if any(isinstance(one, int | list) for one in several):
+        raise ValueError("must be a text or a list of texts; token ids are not taken here")
+    return several
 
 
 class CompletionRequest(TextRequest):
-    """Body of `POST /openai/v1/completions`: the prompt goes to the model as it is, without a chat template."""
+    """Body of `POST /openai/v1/completions`: prompts go to the model as they are, without a chat template."""
 
-    prompt: Annotated[PromptText, BeforeValidator(_only_prompt)]
+    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=INSTANCES), BeforeValidator(_as_prompts)]
     best_of: Annotated[int | None, AfterValidator(only(1))] = None
     echo: Annotated[bool | None, AfterValidator(only(False))] = None
     logprobs: Annotated[int | None, AfterValidator(only(None))] = None
     suffix: Annotated[str | None, AfterValidator(only(""))] = None
 
     @property
-    def task(self) -> TextTask:
-        return TextTask(self.prompt, self)
+    def tasks(self) -> list[TextTask]:
+        return [TextTask(prompt, self) for prompt in self.prompt]
 
 
 class CompletionDocuments:
-    """The answer to one plain completion: a whole document, or chunks of the same shape."""
+    """The answer to plain completions: a whole document, or chunks of the same shape."""
 
     def __init__(self, id: str, model: str) -> None:
         self._head = {"id": f"cmpl-{id}", "object": "text_completion", "created": int(time.time()), "model": model}
 
-    def whole(self, completion: Completion) -> dict[str, Any]:
-        chunk = self._chunk(completion.text, completion.end.finish_reason)
-        return chunk | totals(completion.end, completion.queue_s)
+    def whole(self, completions: list[Completion]) -> dict[str, Any]:
+        choices = [_choice(index, one.text, one.end.finish_reason) for index, one in enumerate(completions)]
+        usage = totals([one.end for one in completions], max(one.queue_s for one in completions))
+        return {**self._head, "choices": choices, **usage}
 
-    def first(self) -> dict[str, Any]:
-        return self._chunk("")
+    def first(self, index: int) -> dict[str, Any]:
+        return self._chunk(index, "")
 
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._chunk(text)
+    def piece(self, index: int, text: str) -> dict[str, Any]:
+        return self._chunk(index, text)
 
-    def last(self, end: TextFinished) -> dict[str, Any]:
-        return self._chunk("", end.finish_reason)
+    def last(self, index: int, end: TextFinished) -> dict[str, Any]:
+        return self._chunk(index, "", end.finish_reason)
 
-    def totals(self, end: TextFinished, queue_s: float) -> dict[str, Any]:
-        return {**self._head, "choices": [], **totals(end, queue_s)}
+    def totals(self, ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
+        return {**self._head, "choices": [], **totals(ends, queue_s)}
 
-    def _chunk(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:
-        return {
-            **self._head,
-            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}],
-        }
+    def _chunk(self, index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+        return {**self._head, "choices": [_choice(index, text, finish_reason)]}
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}

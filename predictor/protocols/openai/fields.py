@@ -50,11 +50,14 @@ class TextRequest(Sampling):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-def totals(end: TextFinished, queue_s: float) -> dict[str, Any]:
-    """OpenAI's usage, and an extension that OpenAI's clients ignore: the seconds that the request was queued."""
+def totals(ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
+    """OpenAI's usage of all texts together, and an extension that OpenAI's clients ignore: the seconds that the request
+    was queued."""
+    prompt_tokens = sum(end.prompt_tokens for end in ends)
+    completion_tokens = sum(end.completion_tokens for end in ends)
     usage = {
-        "prompt_tokens": end.prompt_tokens,
-        "completion_tokens": end.completion_tokens,
-        "total_tokens": end.prompt_tokens + end.completion_tokens,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
     }
     return {"usage": usage, "timing": {"queue_s": queue_s}}

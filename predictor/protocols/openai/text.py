@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract.problems import ProblemError
+from contract import problems
+from contract.problems import FieldError, ProblemError, field_problem
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Generation
+from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
+from predictor.protocols.fan_out import all_of, merged
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.openai.chat import ChatDocuments, ChatRequest
 from predictor.protocols.openai.completions import CompletionDocuments, CompletionRequest
@@ -39,33 +43,59 @@ def text_router(model: GenerationModel) -> APIRouter:
         http_request: Request, body: ChatRequest | CompletionRequest, documents_of: type[Documents]
     ) -> Response:
         model.check_name(body.model)
-        generation = await model.submit(body.task, http_request.headers)
+        tasks = body.tasks
+        model.check_count("prompt", len(tasks))
         documents = documents_of(uuid.uuid4().hex, body.model)
-        if body.stream:
-            frames = _frames(generation, documents, body.streams_usage, http_request.url.path)
-            return EventStream(frames, on_close=generation.close)
-        completion = await generation.complete()
-        return JSONResponse(documents.whole(completion))
+        generations: list[Generation] = []
+
+        def close() -> None:
+            for generation in generations:
+                generation.close()
+
+        try:
+            for number, task in enumerate(tasks):
+                generations.append(await _submitted(model, task, http_request, number if len(tasks) > 1 else None))
+            if not body.stream:
+                completions = await all_of([generation.complete() for generation in generations])
+                return JSONResponse(documents.whole(completions))
+        except BaseException:
+            close()
+            raise
+        return EventStream(_frames(generations, documents, body.streams_usage, http_request.url.path), on_close=close)
 
     return router
 
 
-async def _frames(generation: Generation, documents: Documents, usage: bool, path: str) -> AsyncGenerator[bytes]:
-    """A first chunk once the task has a slot, pieces of text, the finish reason, totals if asked for, and [DONE]."""
-    queue_s = 0.0
+async def _submitted(model: GenerationModel, task: TextTask, http_request: Request, number: int | None) -> Generation:
+    """A generation of the task, which is that of the prompt with this `number` where there are several."""
     try:
-        async for event in generation:
-            match event:
-                case Started():
-                    queue_s = event.queue_s
-                    yield _data(documents.first())
-                case Token():
-                    yield _data(documents.piece(event.text))
-                case TextFinished():
-                    yield _data(documents.last(event))
-                    if usage:
-                        yield _data(documents.totals(event, queue_s))
-                    yield frame("[DONE]")
+        return await model.submit(task, http_request.headers)
+    except ProblemError as error:
+        if number is None or error.kind is not problems.INVALID_FIELD:
+            raise
+        errors = [FieldError(field=f"{one.field}.{number}", detail=one.detail) for one in error.problem.errors or ()]
+        raise field_problem(errors) from None
+
+
+async def _frames(generations: list[Generation], documents: Documents, usage: bool, path: str) -> AsyncGenerator[bytes]:
+    """Of each text a first chunk once it has a slot, pieces, and the finish reason; totals if asked for, and [DONE]."""
+    queue_s = 0.0
+    ends: list[TextFinished] = []
+    try:
+        async with aclosing(merged(generations)) as events:
+            async for index, event in events:
+                match event:
+                    case Started():
+                        queue_s = max(queue_s, event.queue_s)
+                        yield _data(documents.first(index))
+                    case Token():
+                        yield _data(documents.piece(index, event.text))
+                    case TextFinished():
+                        ends.append(event)
+                        yield _data(documents.last(index, event))
+        if usage:
+            yield _data(documents.totals(ends, queue_s))
+        yield frame("[DONE]")
     except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
         yield _data(error_documents.document(path, error))
 

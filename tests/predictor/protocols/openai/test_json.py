@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from contract import problems
-from contract.problems import ProblemError
+from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
 
@@ -106,6 +107,46 @@ async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx.Asy
     assert [task.prompt for task in engine.tasks] == [" moon\n", " moon\n"]
 
 
+async def test_several_prompts_are_several_choices_of_one_answer(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("first", prompt_tokens=3, completion_tokens=4, queue_s=0.5)
+    engine.enqueue("second", prompt_tokens=5, completion_tokens=6, finish_reason="length")
+
+    document = (await client.post(COMPLETIONS, json=completion(prompt=["a", "b"], seed=1))).json()
+
+    assert [task.prompt for task in engine.tasks] == ["a", "b"]
+    assert document["choices"] == [
+        {"index": 0, "text": "first", "logprobs": None, "finish_reason": "stop"},
+        {"index": 1, "text": "second", "logprobs": None, "finish_reason": "length"},
+    ]
+    assert document["usage"] == {"prompt_tokens": 8, "completion_tokens": 10, "total_tokens": 18}
+    assert document["timing"] == {"queue_s": 0.5}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_several_prompts_the_one_that_is_refused_is_named(
+    client: httpx.AsyncClient, engine: Any, stream: bool
+) -> None:
+    gate = asyncio.Event()
+    engine.enqueue(gate)
+    engine.refuse(invalid_field("prompt", "has 300 tokens"))
+
+    answer = await client.post(COMPLETIONS, json=completion(prompt=["a", "b", "c"], stream=stream))
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "prompt.1: has 300 tokens"
+    assert engine.closed == [True], "the first one is not wanted any more"
+
+
+async def test_of_several_prompts_the_first_failure_ends_them_all(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue(asyncio.Event())
+    engine.enqueue(ProblemError(problems.INTERNAL, "The model failed on this request."))
+
+    answer = await client.post(COMPLETIONS, json=completion(prompt=["a", "b"]))
+
+    assert answer.status_code == 500
+    assert engine.closed == [True, True]
+
+
 async def test_sampling_parameters_reach_the_engine(client: httpx.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     fields = {"max_tokens": 7, "temperature": 0, "top_p": 0.5, "stop": "\n", "seed": 2**63 - 1}
@@ -184,8 +225,11 @@ async def test_habitual_fields_that_ask_for_nothing_are_taken(
         (COMPLETIONS, "prompt", ""),
         (COMPLETIONS, "prompt", " \n"),
         (COMPLETIONS, "prompt", None),
-        (COMPLETIONS, "prompt", ["a", "b"]),
+        (COMPLETIONS, "prompt", []),
+        (COMPLETIONS, "prompt", ["x"] * 17),
+        (COMPLETIONS, "prompt.1", ["x", ""]),
         (COMPLETIONS, "prompt", [1, 2]),
+        (COMPLETIONS, "prompt", [[1, 2], [3]]),
         (COMPLETIONS, "prompt", "x" * 32_769),
         (COMPLETIONS, "max_tokens", 0),
         (COMPLETIONS, "max_tokens", 4_097),

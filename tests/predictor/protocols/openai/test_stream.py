@@ -11,6 +11,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError
+from tests.support.waiting import eventually
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})
@@ -70,6 +71,44 @@ async def test_a_completion_stream_is_pieces_reason_done(client: httpx.AsyncClie
         text_chunk("", "length"),
         "[DONE]",
     ]
+
+
+async def test_several_prompts_stream_side_by_side(client: httpx.AsyncClient, engine: Any) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    engine.enqueue("a", first, "b", prompt_tokens=1, completion_tokens=2)
+    engine.enqueue("c", second, "d", prompt_tokens=3, completion_tokens=4)
+    path, body = COMPLETION
+    chunks = []
+
+    async with client.stream(
+        "POST", path, json=body | {"prompt": ["x", "y"], "stream": True, "stream_options": {"include_usage": True}}
+    ) as answer:
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunks.append(json.loads(line.removeprefix("data: ")))
+            if len(chunks) == 4:  # each has begun and said its first word
+                second.set()
+            for choice in chunks[-1]["choices"]:
+                if choice["finish_reason"]:
+                    first.set()
+
+    said = [(one["index"], one["text"], one["finish_reason"]) for chunk in chunks for one in chunk["choices"]]
+    assert sorted(said[:4]) == [(0, "", None), (0, "a", None), (1, "", None), (1, "c", None)]
+    assert said[4:] == [(1, "d", None), (1, "", "stop"), (0, "b", None), (0, "", "stop")]
+    assert chunks[-1]["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+async def test_one_failure_ends_the_stream_of_several_prompts(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue("a", asyncio.Event())
+    engine.enqueue(ProblemError(problems.INTERNAL, "The model failed on this request."))
+    path, body = COMPLETION
+
+    *_, last = await stream(client, path, body | {"prompt": ["x", "y"]})
+
+    assert last["error"]["message"] == "The model failed on this request."
+    await eventually(lambda: engine.closed == [True, True])
 
 
 @BOTH

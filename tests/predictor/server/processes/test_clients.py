@@ -70,6 +70,31 @@ def test_openai_completes(openai_client: openai.OpenAI) -> None:
     assert whole.choices[0].finish_reason == "length"
 
 
+def test_openai_completes_several_prompts(openai_client: openai.OpenAI) -> None:
+    create: Any = openai_client.completions.create
+    prompts = ["moon", "sun"]
+    alone = [create(model="tiny", prompt=prompt, temperature=0, max_tokens=5).choices[0].text for prompt in prompts]
+
+    together = create(model="tiny", prompt=prompts, temperature=0, max_tokens=5)
+    streamed = {0: "", 1: ""}
+    for chunk in create(model="tiny", prompt=prompts, temperature=0, max_tokens=5, stream=True):
+        [choice] = chunk.choices
+        streamed[choice.index] += choice.text
+
+    assert [choice.text for choice in together.choices] == alone
+    assert list(streamed.values()) == alone
+    assert together.usage.completion_tokens == 10
+
+
+def test_openai_goes_on_with_its_answers(openai_client: openai.OpenAI) -> None:
+    messages: list[Any] = list(MESSAGES)
+    for _ in range(3):
+        answer = openai_client.chat.completions.create(model="tiny", messages=messages, max_tokens=5)
+        messages += [answer.choices[0].message, *MESSAGES]
+
+    assert len(messages) == 7
+
+
 async def test_openai_chats_asynchronously(async_openai_client: openai.AsyncOpenAI) -> None:
     completions = async_openai_client.chat.completions
     whole = await completions.create(model="tiny", messages=MESSAGES, seed=2, max_tokens=20)
