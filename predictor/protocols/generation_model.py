@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from grpc import StatusCode
-from grpc_interceptor.exceptions import GrpcException
 from kserve.model import Model
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse
 
@@ -23,9 +21,8 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task
 from predictor.errors import ModelError
 from predictor.loading.startup import Startup
+from predictor.protocols.grpc_status import grpc_error
 from wire.deadline import REQUEST_SECONDS, request_seconds
-
-_GRPC_CODES = {404: StatusCode.NOT_FOUND, 503: StatusCode.UNAVAILABLE, 500: StatusCode.INTERNAL}
 
 
 class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
@@ -65,7 +62,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
     def load(self) -> bool:
         # KServe calls this for a request when the model is not ready. KServe's own would make it ready.
-        raise self._grpc_error(self.not_ready())
+        raise grpc_error(self.not_ready())
 
     async def healthy(self) -> bool:
         return bool(self.ready) and self._engine.alive and not self._engine.strained and not self._draining
@@ -145,7 +142,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
             try:
                 return await self._infer(payload, headers or {})
             except ProblemError as error:
-                raise self._grpc_error(error) if payload.from_grpc else error from None
+                raise grpc_error(error) if payload.from_grpc else error from None
         return await self._predict_v1(payload, headers or {})
 
     @abstractmethod
@@ -174,8 +171,3 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
     def get_output_types(self) -> list[dict[str, Any]]:
         return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in self.outputs.items()]
-
-    @staticmethod
-    def _grpc_error(error: ProblemError) -> GrpcException:
-        code = _GRPC_CODES.get(error.kind.status, StatusCode.INVALID_ARGUMENT)
-        return GrpcException(status_code=code, details=error.problem.detail)
