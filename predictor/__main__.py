@@ -42,7 +42,7 @@ def main() -> int:
     settings = read_settings(Settings)
     _set_up_logging(settings.log_level)
     try:
-        kind = check_source(settings.model, settings.kind)
+        kind = check_source(settings.model, settings.kind, settings.revision)
         listener = open_port(settings)
     except (ModelError, OSError) as error:
         systemd.notify_failure(str(error))
@@ -79,6 +79,7 @@ def _set_up_logging(level: str) -> None:
 def _model(settings: Settings, kind: Kind) -> GenerationModel:
     engine_settings = EngineSettings(
         model=settings.model,
+        revision=settings.revision,
         device=settings.device,
         dtype=settings.dtype,
         max_concurrency=settings.slots or settings.max_concurrency,

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.text.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, lambda _: None, settings.load_format)
+    checkpoint = load_checkpoint(
+        settings.model,
+        settings.device,
+        settings.dtype,
+        lambda _: None,
+        settings.load_format,
+        revision=settings.revision,
+    )
     from predictor.text.batch_check import why_not_batched
     from predictor.text.capacity import plan_slots
 
@@ -33,7 +40,9 @@ def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.pictures.capacity import plan_pictures
     from predictor.pictures.pipeline_loading import load_pipeline
 
-    pipeline = load_pipeline(settings.model, settings.device, settings.dtype, lambda _: None)
+    pipeline = load_pipeline(
+        settings.model, settings.device, settings.dtype, lambda _: None, revision=settings.revision
+    )
     return plan_pictures(pipeline, settings.max_concurrency, settings.memory), pipeline.device
 
 
@@ -42,7 +51,7 @@ def print_plan(argv: list[str]) -> int:
     settings = read_settings(PlanSettings, argv)
     use_lean_imports(settings.lean_imports)
     try:
-        kind = check_source(settings.model, settings.kind)
+        kind = check_source(settings.model, settings.kind, settings.revision)
         plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)

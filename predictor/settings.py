@@ -96,13 +96,22 @@ class PlanSettings(BaseSettings):
         default=MOUNT_POINT,
         description="folder or hub id of a transformers causal language model or a diffusers text-to-image pipeline",
     )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="branch, tag or commit of a hub id; the hub's default branch when unset",
+    )
     kind: Kind | None = Field(
         default=None, description="text or image; found out from a folder, and text for a hub id, when unset"
     )
-    device: str = Field(default="auto", description="torch device; auto takes CUDA where there is one")
+    device: str = Field(
+        default="auto",
+        description="torch device, such as cuda:1; auto takes CUDA where it can be used, and the CPU elsewhere",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="auto is float32 on a CPU; elsewhere bfloat16 for pictures and for texts the checkpoint's own",
+        description="auto is float32 on a CPU; elsewhere bfloat16 for pictures and for texts the checkpoint's own, but "
+        "not float32 on a GPU that computes bfloat16",
     )
     load_format: LoadFormat = Field(
         default="auto",

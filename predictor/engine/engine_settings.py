@@ -10,15 +10,18 @@ from predictor.settings import LoadFormat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """`model` is a folder or a hub id: safetensors only, no remote code.
+    """`model` is a folder or a hub id: safetensors only, no remote code. `revision` is a branch, a tag or a commit of a
+    hub id; None is its default branch.
 
-    `device` is a torch device, or "auto" for CUDA where there is one. `dtype` is the name of a torch dtype; "auto" is
-    float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts. `memory` is in bytes; None is all
-    that the device has. At most `max_concurrency` slots are measured; pictures take `slots` unmeasured where they are
-    known. Only texts use `max_length` (tokens) and `load_format`.
+    `device` is a torch device, or "auto" for CUDA where it can be used. `dtype` is the name of a torch dtype; "auto" is
+    float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
+    computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
+    measured; pictures take `slots` unmeasured where they are known. Only texts use `max_length` (tokens) and
+    `load_format`.
     """
 
     model: str
+    revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     max_concurrency: int = MAX_CONCURRENCY

@@ -28,8 +28,8 @@ _SETTINGS = (
 )
 
 
-def load_tokenizer(source: str) -> Any:
-    """The tokenizer that AutoTokenizer makes of a folder or a hub id. Raises what AutoTokenizer raises."""
+def load_tokenizer(source: str, revision: str | None = None) -> Any:
+    """The tokenizer that AutoTokenizer makes of a folder, or of a hub id at `revision`. Raises what it raises."""
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     file = Path(source) / "tokenizer.json"
@@ -41,7 +41,7 @@ def load_tokenizer(source: str) -> Any:
             tokenizer = None
         if tokenizer is not None:
             return tokenizer
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def _completed(source: Path, whole: Tokenizer) -> Any:

@@ -88,7 +88,7 @@ class PictureBatch:
                 first, *others = [row.call for row in rows if row.call]
                 answers = first.compute_with(others, self.compute)
                 if self._pipeline.device.type == "cuda":
-                    torch.cuda.synchronize()  # without it, only the launch would be timed
+                    torch.cuda.synchronize(self._pipeline.device)  # without it, only the launch would be timed
                 self.forward_seconds += time.monotonic() - begun
                 for row, answer in zip(rows, answers, strict=True):
                     self._resume(row, answer)

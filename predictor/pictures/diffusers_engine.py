@@ -28,7 +28,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         from predictor.pictures.pipeline_loading import load_pipeline
 
         settings = self.settings
-        pipeline = load_pipeline(settings.model, settings.device, settings.dtype, report)
+        pipeline = load_pipeline(settings.model, settings.device, settings.dtype, report, revision=settings.revision)
         memory = memory_share(pipeline.device, settings.memory)
         slots = settings.slots or self._measured_slots(pipeline, memory, report)
         return PictureEngineCore(pipeline, slots, settings.max_waiting)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from predictor.errors import ModelError
+from predictor.loading.device import choose_device
 from predictor.loading.lean_imports import lean_imports
 from predictor.loading.weights import placement
 from predictor.pictures.pipeline import Pipeline
@@ -22,17 +23,20 @@ _DEFAULTS_FILE = "generation_config.json"
 """Beside model_index.json: num_inference_steps and guidance_scale, where the pipeline's own are not the model's."""
 
 
-def load_pipeline(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
-    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
+def load_pipeline(
+    source: str, device: str, dtype: str, report: Callable[[str], None], *, revision: str | None = None
+) -> Pipeline:
+    """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
+    line.
 
     `device` and `dtype` are as in EngineSettings; `report` takes the name of each phase as it begins.
     """
     report("importing diffusers")
     with lean_imports():
-        return _load(source, device, dtype, report)
+        return _load(source, revision, device, dtype, report)
 
 
-def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
+def _load(source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -42,19 +46,19 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None]) -
         if not log.isEnabledFor(logging.DEBUG):
             logs.set_verbosity_error()
             logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     report("loading the weights")
     try:
         loader: Any = DiffusionPipeline
-        options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-        models = _load_models(source, loader.load_config(source), {**options, **placement(device)})
+        options = {"revision": revision, "dtype": getattr(torch, dtype), "use_safetensors": True}
+        index = loader.load_config(source, revision=revision)
+        models = _load_models(source, index, {**options, **placement(device)})
         pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
         pipe.to(device)
         pipe.set_progress_bar_config(disable=True)
-        return Pipeline(pipe, _read_defaults(source))
+        return Pipeline(pipe, _read_defaults(source, revision))
     except ModelError as error:
         raise ModelError(f"cannot load {source}: {error}") from error
     except Exception as error:
@@ -80,7 +84,9 @@ def _load_models(source: str, index: dict[str, Any], options: dict[str, Any]) ->
     return models
 
 
-def _read_defaults(source: str) -> dict[str, Any]:
-    path = Path(source) / _DEFAULTS_FILE
-    defaults: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+def _read_defaults(source: str, revision: str | None) -> dict[str, Any]:
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(source, _DEFAULTS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    defaults: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
     return defaults

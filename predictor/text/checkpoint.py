@@ -61,9 +61,16 @@ def _with_tools(turns: tuple[Message, ...]) -> bool:
 
 
 def load_checkpoint(
-    source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat = "auto"
+    source: str,
+    device: str,
+    dtype: str,
+    report: Callable[[str], None],
+    load_format: LoadFormat = "auto",
+    *,
+    revision: str | None = None,
 ) -> Checkpoint:
-    """Load from a folder or a hub id: safetensors only, no remote code. Raises ModelError with one line.
+    """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
+    line. `device`, `dtype` and `load_format` are as in EngineSettings.
 
     torch and transformers are imported here and not with the module, because the port is open before that.
     """
@@ -74,32 +81,41 @@ def load_checkpoint(
 
     report("importing transformers")
     with lean_imports():
-        return _load(source, device, dtype, report, load_format)
+        return _load(source, revision, device, dtype, report, load_format)
 
 
-def _load(source: str, device: str, dtype: str, report: Callable[[str], None], load_format: LoadFormat) -> Checkpoint:
+def _load(
+    source: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    report: Callable[[str], None],
+    load_format: LoadFormat,
+) -> Checkpoint:
     import torch
     from transformers.generation.configuration_utils import GenerationConfig
     from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
+    from predictor.loading.device import choose_device, served_dtype
+
     transformers_logging.disable_progress_bar()
     if not log.isEnabledFor(logging.DEBUG):
         transformers_logging.set_verbosity_error()  # errors become one line below
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs each of its retries
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto" and device == "cpu":
-        dtype = "float32"
+    device = choose_device(device)
     try:
         report("loading the tokenizer")
-        tokenizer = load_tokenizer(source)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        stored = config.dtype  # None where only the weights say it
+        tokenizer = load_tokenizer(source, revision)
         if not tokenizer.is_fast:
             raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
         report("loading the weights")
         options: dict[str, Any] = {
-            "dtype": dtype,
+            "config": config,
+            "dtype": served_dtype(dtype, stored, device),
             "use_safetensors": True,
             "trust_remote_code": False,
             "ignore_mismatched_sizes": True,
@@ -108,15 +124,16 @@ def _load(source: str, device: str, dtype: str, report: Callable[[str], None], l
         }
         weights = read_weights(source, device, load_format)
         if weights is None:
-            model, info = AutoModelForCausalLM.from_pretrained(source, **options)
+            model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
         else:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             made = AutoModelForCausalLM._model_mapping[type(config)]
-            model, info = made.from_pretrained(None, config=config, state_dict=weights, **options)
+            model, info = made.from_pretrained(None, state_dict=weights, **options)
             if (Path(source) / "generation_config.json").is_file():
                 model.generation_config = GenerationConfig.from_pretrained(source)
         _check_weights(info)
         model.to(device)
+        if stored is None and dtype == "auto" and served_dtype(dtype, model.dtype, device) == "bfloat16":
+            model.to(torch.bfloat16)
     except Exception as error:
         log.debug("loading %s failed", source, exc_info=True)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -20,7 +20,14 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
 
     def load_core(self, report: Callable[[str], None]) -> TextEngineCore:
         settings = self.settings
-        checkpoint = load_checkpoint(settings.model, settings.device, settings.dtype, report, settings.load_format)
+        checkpoint = load_checkpoint(
+            settings.model,
+            settings.device,
+            settings.dtype,
+            report,
+            settings.load_format,
+            revision=settings.revision,
+        )
         report("checking the batch")
         from predictor.loading.device_memory import memory_share
         from predictor.text.batch import TextBatch

@@ -23,6 +23,7 @@ def test_everything_has_a_default() -> None:
 
     assert chosen.model_dump() == {
         "model": "/mnt/models",
+        "revision": None,
         "kind": None,
         "name": "",
         "host": "0.0.0.0",
@@ -63,6 +64,8 @@ def test_flags_set_everything() -> None:
         *(
             "--model",
             "gpt2",
+            "--revision",
+            "v1",
             "--kind",
             "text",
             "--name",
@@ -97,6 +100,7 @@ def test_flags_set_everything() -> None:
 
     assert chosen.model_dump() == {
         "model": "gpt2",
+        "revision": "v1",
         "kind": "text",
         "name": "poet",
         "host": "::1",
@@ -199,6 +203,7 @@ def test_the_served_name_is_given_or_kserves_or_the_models(
         (["--idle-seconds", "-1"], "--idle-seconds"),
         (["--idle-seconds", "1", "--grpc-port", "2"], "--idle-seconds"),
         (["--dtype", "int8"], "--dtype"),
+        (["--revision", ""], "--revision"),
         (["--log-level", "loud"], "--log-level"),
         (["--name", "a/b"], "--name"),
         (["--name", "a b"], "--name"),

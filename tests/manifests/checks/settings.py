@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError
 from contract import ModelChoice
 from predictor.settings import Settings as PredictorSettings
 from tests.manifests.checks.objects import Object, environment, our_image
-from tests.manifests.checks.values import BYTES
+from tests.manifests.checks.values import BYTES, DEVICE
 from web.settings import Settings as WebSettings
 
 BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
@@ -47,6 +47,9 @@ def check(thing: Object) -> Iterator[str]:
                 PredictorSettings.model_fields
             ):
                 yield f"args: {flag} is no flag"
+        limits = container.get("resources", {}).get("limits", {})
+        if any(DEVICE.fullmatch(name) for name in limits) != (values.get("PREDICTOR_DEVICE") == "cuda"):
+            yield "env.PREDICTOR_DEVICE: must be cuda on a GPU, or the CPU may serve, and cannot be elsewhere"
         if "STORAGE_URI" in values and not MODEL_URI.fullmatch(values["STORAGE_URI"]):
             yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no URI of a model"
         if "PREDICTOR_MODEL" in values and values["PREDICTOR_MODEL"] not in EMBEDDED:

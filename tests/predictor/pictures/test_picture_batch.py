@@ -16,6 +16,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.events import Progress, Started
 from predictor.engine.generation import Generation
+from predictor.pictures.batch import PictureBatch, PictureRow
 from tests.support.engine_cores import held
 from tests.support.waiting import eventually
 
@@ -336,3 +337,16 @@ async def test_events_come_while_it_is_made(picture_harness: Any) -> None:
         assert steps == [Progress(0, step, 3 + seed) for step in range(1, 4 + seed)]
         assert end.steps == 3 + seed
         assert end.understood is None
+
+
+def test_a_step_waits_for_its_own_device_and_no_other(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Any] = []
+    monkeypatch.setattr(type(pipeline), "device", torch.device("cuda:1"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    batch = PictureBatch(pipeline, 1)
+    batch.join(PictureRow(pipeline.parameters("a", seed=0, steps=1), lambda _step, _latents: None))
+    try:
+        batch.step()
+    finally:
+        batch.close()
+    assert waited == [torch.device("cuda:1")]

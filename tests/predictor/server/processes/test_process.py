@@ -258,6 +258,13 @@ def test_a_hub_id_that_cannot_be_fetched_is_one_line(start_predictor: Any) -> No
     assert line.startswith("predictor: cannot load shangcai/no-such-model: ")
 
 
+def test_a_gpu_that_is_not_there_is_one_line(start_predictor: Any) -> None:
+    """Rather than that the CPU serves in its place. No machine has so many."""
+    line = one_line(start_predictor("--device", "cuda:99", "--log-level", "error"))
+
+    assert line.startswith(("predictor: the device cuda:99 cannot be used: ", "predictor: there is no device cuda:99:"))
+
+
 def test_a_port_in_use_is_one_line(start_predictor: Any, tiny_predictor: Any) -> None:
     port = str(tiny_predictor.port)
     assert one_line(start_predictor("--port", port)) == f"predictor: port {port} on 127.0.0.1 is in use"
