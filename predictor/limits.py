@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 MAX_CONCURRENCY = 16
-"""Most slots, even if memory would hold more: with more a step on a CPU only takes longer."""
+"""Most slots on a CPU, even if memory would hold more: with more a step there only takes longer."""
+
+MAX_CUDA_CONCURRENCY = 256
+"""Most slots on a GPU, where otherwise memory decides (as vLLM's max_num_seqs)."""
 
 MAX_WAITING = 64
 """Most accepted requests that wait for a slot; one more is refused."""

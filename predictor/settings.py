@@ -12,7 +12,15 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
 from contract.request import Kind
-from predictor.limits import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING, REPLIES, REPLY_BYTES, REPLY_SECONDS
+from predictor.limits import (
+    MAX_CONCURRENCY,
+    MAX_CUDA_CONCURRENCY,
+    MAX_LENGTH,
+    MAX_WAITING,
+    REPLIES,
+    REPLY_BYTES,
+    REPLY_SECONDS,
+)
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 
@@ -118,7 +126,12 @@ class PlanSettings(BaseSettings):
         description="how the weights of a text model are read; auto takes, for a GPU, what is installed of "
         "runai_streamer and fastsafetensors, and transformers' own way otherwise",
     )
-    max_concurrency: int = Field(default=MAX_CONCURRENCY, ge=1, description="most slots, whatever memory would hold")
+    max_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"most slots, whatever memory would hold; when unset {MAX_CUDA_CONCURRENCY} on a GPU, and "
+        f"{MAX_CONCURRENCY} on a CPU, where more only take longer",
+    )
     max_length: int = Field(
         default=MAX_LENGTH, ge=2, description="most tokens of one text, prompt included, that a slot has room for"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from predictor.limits import MAX_CONCURRENCY, MAX_LENGTH, MAX_WAITING
+from predictor.limits import MAX_LENGTH, MAX_WAITING
 from predictor.settings import LoadFormat
 
 
@@ -16,15 +16,15 @@ class EngineSettings:
     `device` is a torch device, or "auto" for CUDA where it can be used. `dtype` is the name of a torch dtype; "auto" is
     float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
-    measured; pictures take `slots` unmeasured where they are known. Only texts use `max_length` (tokens) and
-    `load_format`.
+    measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
+    use `max_length` (tokens) and `load_format`.
     """
 
     model: str
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    max_concurrency: int = MAX_CONCURRENCY
+    max_concurrency: int | None = None
     max_waiting: int = MAX_WAITING
     memory: int | None = None
     slots: int | None = None

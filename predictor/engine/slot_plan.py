@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from predictor.errors import ModelError
+from predictor.limits import MAX_CONCURRENCY, MAX_CUDA_CONCURRENCY
 
 PROCESS_BYTES = 768 * 2**20
 """What Python, torch, transformers and kserve take on a CPU before any model (620 MiB of resident memory measured)."""
@@ -44,6 +45,11 @@ class Plan:
             f"{self.slots} slots of {self.of}: {_size(self.cost.weights)} of weights, "
             f"{_size(self.cost.once)} once, {_size(self.cost.slot)} a slot, {_size(self.memory)} of memory"
         )
+
+
+def most_slots(max_concurrency: int | None, device_type: str) -> int:
+    """`max_concurrency`, or what it is for a type of torch devices when nobody has set it."""
+    return max_concurrency or (MAX_CUDA_CONCURRENCY if device_type == "cuda" else MAX_CONCURRENCY)
 
 
 def plan(cost: Cost, of: str, max_concurrency: int, memory: int, advice: str = "give it more") -> Plan:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, plan
+from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.pipeline import Pipeline
@@ -30,8 +30,8 @@ STEPS = 3
 """Denoising steps that are timed; the shortest counts."""
 
 
-def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) -> Plan:
-    """Slots for pictures of the default size, at most `max_concurrency`; `memory` is in bytes.
+def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int | None) -> Plan:
+    """Slots for pictures of the default size, at most `max_concurrency`, as in EngineSettings; `memory` is in bytes.
 
     Raises ModelError when not even one fits.
     """
@@ -48,7 +48,8 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int, memory: int | None) 
         slot=max(together.peak_bytes - alone.peak_bytes, width * height * LEAST_PIXEL_BYTES),
     )
     memory = available_memory(pipeline.device) if memory is None else memory
-    fitting = plan(cost, f"{width}x{height} pixels", max_concurrency, memory)
+    most = most_slots(max_concurrency, pipeline.device.type)
+    fitting = plan(cost, f"{width}x{height} pixels", most, memory)
     return replace(fitting, slots=find_knee(pipeline, alone, together, deadline, fitting.slots))
 
 

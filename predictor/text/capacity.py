@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, plan
+from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.loading.device_memory import available_memory
 from predictor.text.batch import PREFILL_TOKENS
 from predictor.text.checkpoint import Checkpoint
@@ -49,10 +49,12 @@ def _widest_layer(model: Any) -> int:
     return max((layer.out_features for layer in linear), default=0)
 
 
-def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int, memory: int | None) -> Plan:
-    """Slots for texts of up to `max_length` tokens, or of the model's context if that is shorter; `memory` in bytes."""
+def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int | None, memory: int | None) -> Plan:
+    """Slots for texts of up to `max_length` tokens, or of the model's context if that is shorter; `memory` in bytes.
+    At most `max_concurrency`, as in EngineSettings."""
     length = min(checkpoint.context, max_length)
     on_cpu = checkpoint.device.type == "cpu"
     cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
     memory = available_memory(checkpoint.device) if memory is None else memory
-    return plan(cost, f"{length} tokens", max_concurrency, memory, "give it more, or a smaller --max-length")
+    most = most_slots(max_concurrency, checkpoint.device.type)
+    return plan(cost, f"{length} tokens", most, memory, "give it more, or a smaller --max-length")

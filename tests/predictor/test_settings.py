@@ -32,7 +32,7 @@ def test_everything_has_a_default() -> None:
         "device": "auto",
         "dtype": "auto",
         "load_format": "auto",
-        "max_concurrency": 16,
+        "max_concurrency": None,
         "max_length": 8192,
         "memory": None,
         "lean_imports": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,15 @@ def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Ch
 
     plan = plan_slots(checkpoint, max_length=100, max_concurrency=3, memory=2**40)
     assert plan.of == "100 tokens"
+
+
+def test_a_gpu_has_as_many_slots_as_its_memory_holds_and_a_cpu_no_more_than_pay(checkpoint: Checkpoint) -> None:
+    on_gpu = replace(checkpoint, device=torch.device("cuda:0"))
+    some = measure_cost(checkpoint.model, 256, 512, 0).memory_for(99) + 1
+
+    assert plan_slots(checkpoint, 256, None, 2**40).slots == 16
+    assert [plan_slots(on_gpu, 256, None, memory).slots for memory in (2**40, some)] == [256, 99]
+    assert plan_slots(on_gpu, 256, 300, 2**40).slots == 300
 
 
 def test_shorter_texts_cost_less_so_more_fit(checkpoint: Checkpoint) -> None:
