@@ -56,6 +56,14 @@ def print_plan(argv: list[str]) -> int:
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        from predictor.engine.memory_pressure import device_failure
+
+        failure = device_failure(error)
+        if failure is None:
+            raise
+        print(f"predictor: {failure}", file=sys.stderr)
+        return 1
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
     from predictor.engine.slot_plan import PROCESS_BYTES
 

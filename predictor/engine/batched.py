@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.admission_queue import Admission
 from predictor.engine.base import Engine, shutting_down
@@ -17,6 +20,13 @@ from predictor.errors import ModelError
 
 if TYPE_CHECKING:  # the scheduler imports torch, and the port is open before that
     from predictor.engine.batch import Batch, Row, RowOutput
+
+log = logging.getLogger(__name__)
+
+LOAD_ATTEMPTS = 3
+
+CLOSE_SECONDS = 10.0
+"""How long the thread of an attempt that failed may take to end."""
 
 
 class EngineCore(ABC):
@@ -76,13 +86,49 @@ class BatchedEngine(Engine, Generic[Core]):
         return self._core
 
     def load(self, report: Callable[[str], None]) -> None:
-        self._core = self.load_core(report)
-        report("warming up")
-        self._core.scheduler.start()
+        """As Engine.load. A device that fails is tried again: its memory may still have been in use."""
+        for attempt in range(1, LOAD_ATTEMPTS + 1):
+            failure = self._try_to_load(report)
+            if failure is None:
+                return
+            log.warning("attempt %d of %d to load %s: %s", attempt, LOAD_ATTEMPTS, self.settings.model, failure)
+            # Outside of `except`, without the exception: it holds frames, and those hold the model.
+            from predictor.engine.memory_pressure import free_cached_memory, wait_for_memory
+
+            with contextlib.suppress(RuntimeError):  # a broken device raises at any touch
+                free_cached_memory()
+                if attempt < LOAD_ATTEMPTS:
+                    report("waiting for the device")
+                    wait_for_memory(self.settings.memory)
+        raise ModelError(
+            f"cannot load {self.settings.model}: the device failed {LOAD_ATTEMPTS} times, the last time with: {failure}"
+        )
+
+    def _try_to_load(self, report: Callable[[str], None]) -> str | None:
+        """What the device said if it failed; None when all is ready."""
         try:
+            self._core = self.load_core(report)
+            report("warming up")
+            self._core.scheduler.start()
             asyncio.run(self._core.warm_up())
         except ProblemError as error:
-            raise ModelError(f"{self.settings.model} cannot generate: {error}") from error
+            if error.kind is not problems.OUT_OF_MEMORY:
+                raise ModelError(f"{self.settings.model} cannot generate: {error}") from error
+            failure = str(error)
+        except Exception as error:
+            from predictor.engine.memory_pressure import device_failure
+
+            said = device_failure(error)
+            if said is None:
+                raise
+            failure = said
+        else:
+            return None
+        core, self._core = self._core, None
+        if core is not None:
+            core.close()
+            core.scheduler.join(CLOSE_SECONDS)
+        return failure
 
     async def submit(self, task: Task) -> Generation:
         return await self.core.submit(task)

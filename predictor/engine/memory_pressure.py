@@ -1,10 +1,16 @@
-"""How many rows may run at once after a device has run out of memory."""
+"""How many rows may run at once after a device has run out of memory, and which errors say that it has."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import time
 
 import torch
+
+from predictor.engine.slot_plan import MARGIN
+
+log = logging.getLogger(__name__)
 
 RECOVERY_STEPS = 64
 """Good steps after which one more row is tried again."""
@@ -16,6 +22,14 @@ long."""
 
 _ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 """How torch's CPU allocator and CUDA's libraries say it, in a plain RuntimeError."""
+
+_DEVICE_WORDS = ("CUDA error", "cuDNN error", "HIP error")
+
+POLL_SECONDS = 0.25
+WAIT_SECONDS = 30.0
+SETTLE_SECONDS = 3.0
+"""How long a start waits for memory that other processes hold: a predecessor needs a moment to end. What they have held
+unchanged for SETTLE_SECONDS is theirs."""
 
 
 class MemoryPressure:
@@ -63,8 +77,54 @@ class MemoryPressure:
         return True
 
 
+def free_cached_memory() -> None:
+    """Give back what nobody uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def wait_for_memory(wanted: int | None = None, device: torch.device | None = None) -> None:
+    """Wait until this process may have `wanted` bytes of a GPU, or all of it but the margin, or nobody gives back more.
+
+    Does nothing where the process uses no GPU.
+    """
+    if not torch.cuda.is_initialized():
+        return
+    begun = changed = time.monotonic()
+    most = 0
+    while (now := time.monotonic()) - begun < WAIT_SECONDS:
+        free, total = torch.cuda.mem_get_info(device)
+        available = free + torch.cuda.memory_reserved(device)
+        if available >= (int(total * (1 - MARGIN)) if wanted is None else wanted):
+            return
+        if available > most:
+            most, changed = available, now
+        elif now - changed >= SETTLE_SECONDS:
+            break
+        time.sleep(POLL_SECONDS)
+    log.warning("other processes hold memory of this GPU, and only %.1f GiB are left", most / 2**30)
+
+
+def device_failure(error: BaseException | None) -> str | None:
+    """What a device said, as one line, if it is the cause of an error."""
+    while error is not None:
+        if isinstance(error, Exception) and (is_out_of_memory(error) or is_device_error(error)):
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        error = error.__cause__
+    return None
+
+
+def is_device_error(error: Exception) -> bool:
+    """Whether the device is to blame, in this call or in any before it, but not for want of memory."""
+    if is_out_of_memory(error):
+        return False
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _DEVICE_WORDS)
+    return said or isinstance(error, torch.AcceleratorError)
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a failed step ran out of memory, on whatever device."""
+    """Whether a device, or the host, ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATOR_WORDS)

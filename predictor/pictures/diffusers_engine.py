@@ -23,12 +23,14 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         report("importing torch")
         import torch  # noqa: F401  the longest import by far, so it is a phase of its own
 
+        from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.pictures.engine_core import PictureEngineCore
         from predictor.pictures.pipeline_loading import load_pipeline
 
         settings = self.settings
         pipeline = load_pipeline(settings.model, settings.device, settings.dtype, report, revision=settings.revision)
+        wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)
         slots = settings.slots or self._measured_slots(pipeline, memory, report)
         return PictureEngineCore(pipeline, slots, settings.max_waiting)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from predictor.engine.memory_pressure import device_failure
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.sampler import RowSampling
 
@@ -29,13 +30,15 @@ EXACT, ROUNDED = 0.01, 0.1
 
 
 def why_not_batched(model: Any) -> str | None:
-    """Why texts of this model cannot share a batch; None when they can."""
+    """Why texts of this model cannot share a batch; None when they can. Raises what its device raises."""
     unknown = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - KNOWN_LAYERS
     if unknown:
         return f"it has layers of other kinds: {', '.join(sorted(unknown))}"
     try:
         off = max(statistics.median_low(distances) for distances in _distances(model).values())
     except Exception as error:
+        if device_failure(error):
+            raise
         log.debug("the check of the batch failed", exc_info=True)
         return str(error).strip().partition("\n")[0] or type(error).__name__
     if not off <= (EXACT if model.dtype == torch.float32 else ROUNDED):

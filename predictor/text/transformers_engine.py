@@ -29,6 +29,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             revision=settings.revision,
         )
         report("checking the batch")
+        from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.text.batch import TextBatch
         from predictor.text.batch_check import why_not_batched
@@ -42,6 +43,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         report("measuring slots")
         max_concurrency = 1 if obstacle else settings.max_concurrency
         length = min(checkpoint.context, settings.max_length)
+        wait_for_memory(settings.memory, checkpoint.device)
         memory = memory_share(checkpoint.device, settings.memory)
         plan = plan_slots(checkpoint, length, max_concurrency, memory)
         log.info("%s", plan)
