@@ -14,6 +14,15 @@ STOP_SEQUENCES = 4
 STOP_CHARS = 256
 """Longest stop sequence, in Unicode code points."""
 
+HEADER_BYTES = 16_384
+"""Longest request line and header fields of a request together."""
+
+HEADER_FIELDS = 100
+"""Most header fields of a request."""
+
+HEADER_SECONDS = 10.0
+"""Longest a client may take to send a request line and the header fields, from their first byte."""
+
 BODY_BYTES = 1_048_576
 """Largest request body. The longest prompt, each character written as a JSON escape pair, still fits."""
 

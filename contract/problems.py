@@ -39,6 +39,7 @@ class ProblemType:
         return (self.status in (408, 429) or self.status >= 500) and self.slug not in ("not-implemented", "too-late")
 
 
+MALFORMED_REQUEST = ProblemType("malformed-request", 400, "The request cannot be read as HTTP")
 MALFORMED_BODY = ProblemType("malformed-body", 400, "The request body cannot be read")
 INVALID_FIELD = ProblemType("invalid-field", 400, "A field of the request is not allowed")
 MALFORMED_EVENT = ProblemType("malformed-event", 400, "The request is no CloudEvent that can be read")
@@ -48,6 +49,7 @@ NOT_FOUND = ProblemType("not-found", 404, "There is nothing at this address")
 UNKNOWN_MODEL = ProblemType("unknown-model", 404, "No model of this name is served here")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This address does not take this method")
 NOT_ACCEPTABLE = ProblemType("not-acceptable", 406, "The result has no form that the Accept header takes")
+HEADER_TIMEOUT = ProblemType("header-timeout", 408, "The request header did not arrive in time")
 BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
 CANCELLED = ProblemType("cancelled", 410, "The generation was cancelled")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
@@ -55,6 +57,7 @@ OUT_OF_MEMORY = ProblemType("out-of-memory", 413, "The request does not fit into
 RESULT_TOO_LARGE = ProblemType("result-too-large", 413, "The result is too large for an event")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is of a type that is not taken")
 KEY_REUSED = ProblemType("key-reused", 422, "The Idempotency-Key belongs to another request")
+HEADER_TOO_LARGE = ProblemType("header-too-large", 431, "The request header is too large")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
 BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
@@ -66,6 +69,7 @@ UPSTREAM_TIMEOUT = ProblemType("upstream-timeout", 504, "The model server did no
 TOO_LATE = ProblemType("too-late", 504, "The time that the request was given is over")
 
 PROBLEM_TYPES = (
+    MALFORMED_REQUEST,
     MALFORMED_BODY,
     INVALID_FIELD,
     MALFORMED_EVENT,
@@ -75,6 +79,7 @@ PROBLEM_TYPES = (
     UNKNOWN_MODEL,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
+    HEADER_TIMEOUT,
     BODY_TIMEOUT,
     CANCELLED,
     BODY_TOO_LARGE,
@@ -82,6 +87,7 @@ PROBLEM_TYPES = (
     RESULT_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     KEY_REUSED,
+    HEADER_TOO_LARGE,
     INTERNAL,
     NOT_IMPLEMENTED,
     BAD_UPSTREAM,

@@ -13,6 +13,7 @@ import uvicorn
 from web.app import create_app
 from web.settings import Settings
 from wire.drain import LAST_SECONDS, Drain
+from wire.http_protocol import HttpProtocol
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -49,7 +50,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(settings, drain=self._drain),
-                http="h11",  # not whatever is installed; and it bounds the size of headers
+                http=HttpProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

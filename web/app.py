@@ -25,7 +25,6 @@ from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
-from web.http.request_context import RequestContextMiddleware
 from web.http.responses import JOB_HEADERS, PICTURE_HEADERS
 from web.jobs.memory_store import MemoryStore
 from web.jobs.service import JobService
@@ -40,6 +39,7 @@ from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
 from wire.drain import Drain
 from wire.problems import handle_http_exception, handle_problem
+from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def create_app(
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.
-    return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins))
+    return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins), quiet_paths=("/healthz",))
 
 
 def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:

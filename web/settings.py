@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     send_seconds: PositiveFloat = Field(
         default=SEND_SECONDS, description="Longest a client may refuse to take what is sent to it."
     )
-    max_clients: PositiveInt = Field(default=1000, description="Most open client connections; more get a bare 503.")
+    max_clients: PositiveInt = Field(default=1000, description="Most open client connections; more get a 503.")
     cors_origins: list[str] = Field(
         default=[], description="Origins whose pages may call this server; none by default."
     )

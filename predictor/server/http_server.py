@@ -25,8 +25,7 @@ class HttpServer(uvicorn.Server):
     """Serves on `listener`, and closes it in the end. Calls `on_open` when it begins to accept connections.
 
     A signal calls `on_signal` and does nothing else: uvicorn itself would close the listener at once, and queue-proxy
-    would answer 502 to the requests that it still holds for this pod. A connection on which no request has come within
-    `silent_seconds` is closed.
+    would answer 502 to the requests that it still holds for this pod.
     """
 
     def __init__(
@@ -34,14 +33,12 @@ class HttpServer(uvicorn.Server):
         config: uvicorn.Config,
         listener: socket.socket,
         on_signal: Callable[[], None],
-        silent_seconds: float | None = None,
         on_open: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._listener = listener
         self._on_signal = on_signal
         self._on_open = on_open
-        self._silent_seconds = silent_seconds
         self._connecting: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
 
@@ -107,17 +104,10 @@ class HttpServer(uvicorn.Server):
 
     async def _connect(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.connect_accepted_socket(self._protocol, connection)
-        if self._silent_seconds is not None:
-            loop.call_later(self._silent_seconds, _close_silent, protocol)
+        await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
-
-
-def _close_silent(protocol: asyncio.Protocol) -> None:
-    if protocol.cycle is None:  # type: ignore[attr-defined]  # uvicorn's state of the latest request: there was none
-        protocol.transport.close()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import FastAPI
 from kserve.protocol.rest.server import RESTServer
@@ -20,6 +21,8 @@ from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
 from wire.drain import LAST_SECONDS
+from wire.http_protocol import HttpProtocol
+from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
 KEEP_ALIVE_SECONDS = 65
@@ -29,8 +32,7 @@ IDLE_KEEP_ALIVE_SECONDS = 5
 """The same, for a server that ends when it is idle, because it does so only without connections. It must be more than
 clients keep theirs (web: 3 s), or a request could be sent on a connection that is being closed."""
 
-SILENT_SECONDS = 60.0
-"""How long such a server keeps a connection on which no request has come yet."""
+PROBED_PATHS = ("/", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
 class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not typed
@@ -56,6 +58,8 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
             grace_period=LAST_SECONDS,
             timeout_keep_alive=IDLE_KEEP_ALIVE_SECONDS if idle_seconds else KEEP_ALIVE_SECONDS,
         )
+        self.config.http = partial(HttpProtocol, respond=error_documents.respond)
+        self.config.ws = "none"
         self._model = data_plane.model
         self._subscriber = subscriber
         self.requests = RequestTracker(idle_seconds or math.inf)
@@ -64,7 +68,6 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
             listener,
             on_signal=request_drain,
             on_open=lambda: self._model.start_loading(on_failure=request_drain),
-            silent_seconds=SILENT_SECONDS if idle_seconds else None,
         )
 
     async def start(self) -> None:
@@ -102,5 +105,6 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         app.add_exception_handler(HTTPException, error_documents.handle_http_exception)
         app.add_middleware(RequestGuard, respond=error_documents.respond)
         app.add_middleware(self.requests.middleware)
+        app.add_middleware(RequestContextMiddleware, quiet_paths=PROBED_PATHS)
         self.config.app = app
         return app

@@ -33,6 +33,8 @@ from scripts.docs.event_examples import EXAMPLES
 from scripts.docs.template import fill
 
 NO_REPLY = {
+    problems.MALFORMED_REQUEST,
+    problems.HEADER_TOO_LARGE,
     problems.MALFORMED_EVENT,
     problems.UNAUTHORIZED,
     problems.FORBIDDEN,

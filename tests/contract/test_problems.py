@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from contract import FieldError, GenerationRequest, Problem, ProblemError, ProblemType, invalid_field, problems
 
 TABLE = {
+    "malformed-request": 400,
     "malformed-body": 400,
     "invalid-field": 400,
     "malformed-event": 400,
@@ -19,6 +20,7 @@ TABLE = {
     "unknown-model": 404,
     "method-not-allowed": 405,
     "not-acceptable": 406,
+    "header-timeout": 408,
     "body-timeout": 408,
     "cancelled": 410,
     "body-too-large": 413,
@@ -26,6 +28,7 @@ TABLE = {
     "result-too-large": 413,
     "unsupported-media-type": 415,
     "key-reused": 422,
+    "header-too-large": 431,
     "internal": 500,
     "not-implemented": 501,
     "bad-upstream": 502,

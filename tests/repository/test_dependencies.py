@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 
 MAY_IMPORT = {
     "contract": {"pydantic"},
-    "wire": {"anyio", "contract", "fsspec", "pydantic", "pydantic_settings", "starlette"},
+    "wire": {"anyio", "contract", "fsspec", "h11", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
 }
 HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}
 

@@ -26,6 +26,7 @@ from contract import Problem, problems
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
+from wire.http_protocol import HttpProtocol
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -222,7 +223,7 @@ async def serve() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[str]]]:
 
     async def start(app: ASGIApp) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False)
+        config = uvicorn.Config(app, http=HttpProtocol, lifespan="on", log_config=None, server_header=False)
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))

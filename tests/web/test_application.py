@@ -89,12 +89,12 @@ async def test_a_configured_origin_may_send_json(web: Web) -> None:
 
 
 async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "web.http.request_context")
+    caplog.set_level(logging.INFO, "wire.request_context")
     client = web()
     await client.post("/generate", json={"prompt": "secret"}, headers={"X-Request-Id": "order-66"})
     await client.get("/no%0Awhere")
     await client.get("/healthz")
-    first, second = (record.getMessage() for record in caplog.records if record.name == "web.http.request_context")
+    first, second = (record.getMessage() for record in caplog.records if record.name == "wire.request_context")
     assert first.startswith("POST '/generate' -> 200 in ")
     assert first.endswith("request order-66")
     assert second.startswith("GET '/no\\nwhere' -> 404 in ")

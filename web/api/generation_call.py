@@ -12,8 +12,8 @@ from contract import GenerationRequest
 from web.api.model_choice import chosen_model
 from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences
-from web.http.request_context import RequestContext
 from wire.deadline import request_seconds
+from wire.request_context import RequestContext
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings

@@ -32,10 +32,13 @@ _OUR_TYPE = problems.MALFORMED_BODY.uri.removesuffix(problems.MALFORMED_BODY.slu
 
 # Problems with the request that web made, not with the one that the client sent: web's mistake.
 _OWN_MISTAKES = {
+    problems.MALFORMED_REQUEST,
     problems.MALFORMED_BODY,
     problems.NOT_FOUND,
     problems.METHOD_NOT_ALLOWED,
     problems.NOT_ACCEPTABLE,
+    problems.HEADER_TIMEOUT,
+    problems.HEADER_TOO_LARGE,
     problems.BODY_TIMEOUT,
     problems.UNSUPPORTED_MEDIA_TYPE,
 }

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from contract import BODY_BYTES, ProblemType, problems
+from contract.limits import HEADER_BYTES, HEADER_FIELDS
 from web.http.accept import JSON, SSE
 
 # In the order of the statuses.
 _DETAILS: dict[ProblemType, str] = {
+    problems.MALFORMED_REQUEST: "The request cannot be read: Missing mandatory Host: header.",
     problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
     problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
     problems.MALFORMED_EVENT: "header ce-id: is required",
@@ -19,6 +21,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",
     problems.UNKNOWN_MODEL: "The models served here are: poet.",
     problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
+    problems.HEADER_TIMEOUT: "The header did not arrive whole within 10 s.",
     problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",
     problems.CANCELLED: "The generation was cancelled before its end.",
     problems.BODY_TOO_LARGE: f"A body may have at most {BODY_BYTES} bytes.",
@@ -27,6 +30,8 @@ _DETAILS: dict[ProblemType, str] = {
     problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
     "application/json.",
     problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
+    problems.HEADER_TOO_LARGE: f"The request line and the header may have at most {HEADER_BYTES} bytes and "
+    f"{HEADER_FIELDS} fields.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
     problems.NOT_IMPLEMENTED: "Where poet is served is not known here: only a request wakes it.",
     problems.BAD_UPSTREAM: "The model server's answer cannot be used.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import httpx
@@ -36,8 +38,9 @@ def raw_request(path: str, body: dict[str, Any]) -> bytes:
 
 
 @EVERY_WAY
+@pytest.mark.parametrize("leave", [methodcaller("abort"), methodcaller("close")], ids=["reset", "closed"])
 async def test_leaving_closes_every_generation_of_the_request(
-    server: Any, path: str, body: dict[str, Any], tasks: int
+    server: Any, path: str, body: dict[str, Any], tasks: int, leave: Callable[[asyncio.WriteTransport], None]
 ) -> None:
     gate = asyncio.Event()
     for _ in range(tasks):
@@ -47,7 +50,7 @@ async def test_leaving_closes_every_generation_of_the_request(
     await eventually(lambda: len(server.engine.generations) == tasks)
     assert server.engine.closed == [False] * tasks
 
-    writer.transport.abort()
+    leave(writer.transport)
 
     await eventually(lambda: server.engine.closed == [True] * tasks)
 

@@ -22,6 +22,7 @@ from predictor.server.drain import Lifetime
 from predictor.server.http_server import HttpServer
 from predictor.server.model_server import PredictorServer
 from tests.support.waiting import eventually
+from wire import http_protocol
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}
@@ -32,7 +33,7 @@ EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/test", "ce-type":
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest_server, "IDLE_KEEP_ALIVE_SECONDS", 0.2)
-    monkeypatch.setattr(rest_server, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(http_protocol, "SILENT_SECONDS", 1)
 
 
 @dataclass
@@ -174,6 +175,26 @@ async def test_a_connection_without_a_request_does_not_keep_it_awake(serve: Call
     serving = serve(0.05)
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))):
         await asyncio.wait_for(serving.task, 20)
+
+
+async def test_a_header_that_never_ends_does_not_keep_it_awake(
+    serve: Callable[..., Serving], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.3)
+    serving = serve(0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /")
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+
+    async def drip() -> None:
+        while not serving.task.done():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+
+    dripping = asyncio.create_task(drip())
+    await asyncio.wait_for(serving.task, 20)
+    await dripping
+    writer.close()
 
 
 @pytest.mark.slow

@@ -27,10 +27,10 @@ from starlette.routing import Route
 from predictor.loading import systemd
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
+from wire.http_protocol import HttpProtocol
 from wire.listener import listen
 
 POLL_SECONDS = 0.01
-SILENT_SECONDS = 30.0
 
 
 async def main() -> int:
@@ -58,12 +58,13 @@ async def main() -> int:
     keep_alive: float = arguments.keep_alive_seconds
     config = uvicorn.Config(
         requests.middleware(Starlette(routes=ROUTES)),
+        http=HttpProtocol,
         lifespan="off",
         log_config=None,
         timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a fraction does as well
         timeout_graceful_shutdown=5,
     )
-    server = HttpServer(config, listener, leaving.set, SILENT_SECONDS)
+    server = HttpServer(config, listener, leaving.set)
     serving = asyncio.create_task(server.serve())
     systemd.notify_ready()
     while not leaving.is_set() and not (requests.quiet_s >= idle_seconds and server.stop_accepting_if_unconnected()):

@@ -164,9 +164,12 @@ def test_every_problem_that_a_client_can_meet_is_a_sentence() -> None:
         }
         # What no form of this page can cause is told by its title.
         assert missing == {
+            "malformed-request",
             "malformed-body",
             "malformed-event",
             "unsupported-media-type",
+            "header-timeout",
+            "header-too-large",
             "body-timeout",
             "unauthorized",
             "method-not-allowed",

@@ -1,10 +1,11 @@
-"""The outermost middleware: it gives every request an id, times it and logs it."""
+"""The outermost middleware of both servers: it gives every request an id, times it and logs it."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,8 +18,6 @@ REQUEST_ID_CHARS = 128
 
 TRACE_CHARS = 512
 """Longest traceparent or tracestate that is passed on (W3C asks for at least 512)."""
-
-_QUIET_PATHS = ("/healthz",)  # probed every few seconds
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,21 @@ class RequestContext:
 
 
 class RequestContextMiddleware:
-    """Gives every request its RequestContext, and every response the request's id."""
+    """Gives every request its RequestContext, and every response the request's id.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Requests to `quiet_paths`, which are probed every few seconds, are logged at debug.
+    """
+
+    def __init__(self, app: ASGIApp, quiet_paths: Container[str] = ()) -> None:
         self.app = app
+        self.quiet_paths = quiet_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        context = RequestContext(time.perf_counter(), _request_id(headers), _trace(headers))
+        context = RequestContext(time.perf_counter(), request_id(headers), _trace(headers))
         scope.setdefault("state", {})["context"] = context
         status = 0
 
@@ -66,14 +69,15 @@ class RequestContextMiddleware:
         try:
             await self.app(scope, receive, named_send)
         finally:
-            level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+            level = logging.DEBUG if scope["path"] in self.quiet_paths else logging.INFO
             seconds = time.perf_counter() - context.arrived
             # %r: a path may hold any character, a line feed that would fake a log line too.
             line = "%s %r -> %s in %.3f s, request %s"
             log.log(level, line, scope["method"], scope["path"], status or "no answer", seconds, context.request_id)
 
 
-def _request_id(headers: Headers) -> str:
+def request_id(headers: Mapping[str, str]) -> str:
+    """The client's X-Request-Id, or a new one where it gave none that is fit for a log. Names in lower case."""
     given = headers.get("x-request-id", "")
     if 1 <= len(given) <= REQUEST_ID_CHARS and all("!" <= char <= "~" for char in given):
         return given
