@@ -49,7 +49,7 @@ def respond(path: str, error: ProblemError) -> Response:
 
 async def handle(http_request: Request, error: Exception) -> Response:
     """Exception handler for ProblemError, and for KServe's and FastAPI's own errors, which become problems."""
-    return respond(http_request.url.path, _as_problem(error))
+    return respond(http_request.url.path, as_problem(error))
 
 
 async def handle_http_exception(http_request: Request, error: Exception) -> Response:
@@ -62,7 +62,8 @@ async def handle_http_exception(http_request: Request, error: Exception) -> Resp
     return response
 
 
-def _as_problem(error: Exception) -> ProblemError:
+def as_problem(error: Exception) -> ProblemError:
+    """The problem that it is or stands for; raises an error that is none of `KSERVE_ERRORS`."""
     match error:
         case ProblemError():
             return error
