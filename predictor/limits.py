@@ -12,7 +12,7 @@ MAX_WAITING = 64
 """Most accepted requests that wait for a slot; one more is refused."""
 
 MAX_LENGTH = 8_192
-"""Most tokens of one text, prompt included; the model's context may allow fewer."""
+"""Most tokens of one text, prompt included, where nobody says how many; the model may allow fewer."""
 
 REPLIES = 16_384
 """Most replies to events that are kept for redeliveries."""

@@ -30,10 +30,11 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
         revision=settings.revision,
     )
     from predictor.text.batch_check import why_not_batched
-    from predictor.text.capacity import plan_slots
+    from predictor.text.capacity import plan_slots, served_length
 
-    most = 1 if why_not_batched(checkpoint.model) else settings.max_concurrency
-    return plan_slots(checkpoint, settings.max_length, most, settings.memory), checkpoint.device
+    length = served_length(checkpoint, settings.max_length)
+    most = 1 if why_not_batched(checkpoint.model, length) else settings.max_concurrency
+    return plan_slots(checkpoint, length, most, settings.memory), checkpoint.device
 
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:

@@ -132,8 +132,12 @@ class PlanSettings(BaseSettings):
         description=f"most slots, whatever memory would hold; when unset {MAX_CUDA_CONCURRENCY} on a GPU, and "
         f"{MAX_CONCURRENCY} on a CPU, where more only take longer",
     )
-    max_length: int = Field(
-        default=MAX_LENGTH, ge=2, description="most tokens of one text, prompt included, that a slot has room for"
+    max_length: int | None = Field(
+        default=None,
+        ge=2,
+        description="most tokens of one text, prompt included, that a slot has room for; when unset "
+        f"{MAX_LENGTH}, or as many as the model attends to, or as many as leave the texts beside them as they are "
+        "(longrope, dynamic rope)",
     )
     memory: MemorySize | None = Field(
         default=None, description="memory to plan with, as in 24Gi; what there is when unset"

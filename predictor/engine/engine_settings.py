@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from predictor.limits import MAX_LENGTH, MAX_WAITING
+from predictor.limits import MAX_WAITING
 from predictor.settings import LoadFormat
 
 
@@ -17,7 +17,7 @@ class EngineSettings:
     float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
     measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
-    use `max_length` (tokens) and `load_format`.
+    use `load_format` and `max_length` (tokens); None is MAX_LENGTH of predictor.limits, or as many as share a batch.
     """
 
     model: str
@@ -28,5 +28,5 @@ class EngineSettings:
     max_waiting: int = MAX_WAITING
     memory: int | None = None
     slots: int | None = None
-    max_length: int = MAX_LENGTH
+    max_length: int | None = None
     load_format: LoadFormat = "auto"

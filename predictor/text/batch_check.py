@@ -15,6 +15,7 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure
 from predictor.text.batch import TextBatch, TextRow
+from predictor.text.rope_scaling import unscaled_length
 from predictor.text.sampler import RowSampling
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,17 @@ EXACT, ROUNDED = 0.01, 0.1
 """How far logits may be from those alone, relative to their norm: in float32, and in shorter types."""
 
 
-def why_not_batched(model: Any) -> str | None:
-    """Why texts of this model cannot share a batch; None when they can. Raises what its device raises."""
-    unknown = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - KNOWN_LAYERS
+def why_not_batched(model: Any, length: int = 0) -> str | None:
+    """Why texts of up to `length` tokens cannot share a batch of this model; None when they can. Raises what its device
+    raises."""
+    config = model.config.get_text_config()
+    unscaled = unscaled_length(config)
+    if unscaled is not None and length > unscaled:
+        return (
+            f"texts of more than {unscaled} tokens change the positions of all texts beside them "
+            f"(with --max-length {unscaled} they share a batch)"
+        )
+    unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS
     if unknown:
         return f"it has layers of other kinds: {', '.join(sorted(unknown))}"
     try:

@@ -6,14 +6,19 @@ working memory. The weights and the working memory of one prefill are paid once.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
+from predictor.limits import MAX_LENGTH
 from predictor.loading.device_memory import available_memory
 from predictor.text.batch import PREFILL_TOKENS
 from predictor.text.checkpoint import Checkpoint
+from predictor.text.rope_scaling import unscaled_length
+
+log = logging.getLogger(__name__)
 
 ROW_LOGITS = 10
 """Copies of one row's logits in float32 that a step holds at once: the model's, and the sampler's picked, scaled,
@@ -47,6 +52,23 @@ def _widest_layer(model: Any) -> int:
     head = model.get_output_embeddings()
     linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
     return max((layer.out_features for layer in linear), default=0)
+
+
+def served_length(checkpoint: Checkpoint, max_length: int | None) -> int:
+    """Most tokens of one text: `max_length`, or as many as the model attends to. Where nobody has asked for more, no
+    more than leave the texts beside them as they are."""
+    if max_length is not None:
+        return min(checkpoint.context, max_length)
+    length = min(checkpoint.context, MAX_LENGTH)
+    unscaled = unscaled_length(checkpoint.model.config.get_text_config())
+    if unscaled is None or unscaled >= length:
+        return length
+    log.warning(
+        "texts have at most %d tokens: longer ones change the positions of those beside them; a larger --max-length "
+        "serves them one at a time",
+        unscaled,
+    )
+    return unscaled
 
 
 def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int | None, memory: int | None) -> Plan:

@@ -14,6 +14,7 @@ from predictor.errors import ModelError
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights
 from predictor.settings import LoadFormat
+from predictor.text.rope_scaling import scaled_context
 
 if TYPE_CHECKING:
     import torch
@@ -138,8 +139,8 @@ def _load(
         log.debug("loading %s failed", source, exc_info=True)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"cannot load {source}: {reason}") from error
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return Checkpoint(model.eval(), tokenizer, torch.device(device), int(context or 2**20))
+    context = scaled_context(model.config.get_text_config())
+    return Checkpoint(model.eval(), tokenizer, torch.device(device), context or 2**20)
 
 
 def _check_weights(info: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from predictor.text.batch import TextBatch, TextRow
+from predictor.text.rope_scaling import unscaled_length
 
 
 class SoloBatch(TextBatch):
@@ -15,6 +16,8 @@ class SoloBatch(TextBatch):
     def __init__(self, model: Any, length: int) -> None:
         super().__init__(model, slots=1, length=length)
         self._state: dict[str, Any] | None = None  # of the running row; None before its first step
+
+        self._scales = unscaled_length(model.config.get_text_config()) is not None
 
     def remove(self, row: TextRow) -> None:
         (self.running if row in self.running else self.joining).remove(row)
@@ -31,10 +34,17 @@ class SoloBatch(TextBatch):
             self.running.append(self.joining.popleft())
         return [row for row in self._write([row], tokens) if row.done]
 
+    def _forget_scaling(self) -> None:
+        """Dynamic scaling stays as it was for the longest text, until a forward of a short one."""
+        with torch.inference_mode():
+            self._model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self._device), use_cache=False)
+
     def _advance(self, row: TextRow) -> torch.Tensor:
         """Logits [1, vocabulary] of the next token."""
         ids = torch.tensor([row.tokens], device=self._device)
         first = self._state is None
+        if first and self._scales:
+            self._forget_scaling()
         state = {"attention_mask": torch.ones_like(ids), "use_cache": True} if self._state is None else self._state
         with torch.inference_mode():
             inputs = self._model.prepare_inputs_for_generation(

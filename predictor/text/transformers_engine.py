@@ -33,16 +33,16 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         from predictor.loading.device_memory import memory_share
         from predictor.text.batch import TextBatch
         from predictor.text.batch_check import why_not_batched
-        from predictor.text.capacity import plan_slots
+        from predictor.text.capacity import plan_slots, served_length
         from predictor.text.engine_core import TextEngineCore
         from predictor.text.single_text_batch import SoloBatch
 
-        obstacle = why_not_batched(checkpoint.model)
+        length = served_length(checkpoint, settings.max_length)
+        obstacle = why_not_batched(checkpoint.model, length)
         if obstacle:
             log.warning("one text at a time, because %s cannot be batched: %s", settings.model, obstacle)
         report("measuring slots")
         max_concurrency = 1 if obstacle else settings.max_concurrency
-        length = min(checkpoint.context, settings.max_length)
         wait_for_memory(settings.memory, checkpoint.device)
         memory = memory_share(checkpoint.device, settings.memory)
         plan = plan_slots(checkpoint, length, max_concurrency, memory)

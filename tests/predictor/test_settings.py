@@ -33,7 +33,7 @@ def test_everything_has_a_default() -> None:
         "dtype": "auto",
         "load_format": "auto",
         "max_concurrency": None,
-        "max_length": 8192,
+        "max_length": None,
         "memory": None,
         "lean_imports": True,
         "slots": None,

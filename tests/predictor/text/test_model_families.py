@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
 from predictor.text.single_text_batch import SoloBatch
@@ -30,6 +31,36 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [4.0, 5.0, 6.0, 8.0]}
+SCALED: dict[str, tuple[str, dict[str, Any]]] = {
+    "longrope": (
+        "Phi3",
+        LAYERS
+        | {"intermediate_size": 48, "max_position_embeddings": 160, "original_max_position_embeddings": 40}
+        | {"rope_parameters": {"rope_type": "longrope", "rope_theta": 100.0, **FACTORS}},
+    ),
+    "dynamic": (
+        "Llama",
+        LAYERS
+        | {"intermediate_size": 48, "max_position_embeddings": 40}
+        | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}},
+    ),
+    "dynamic in some layers": (
+        "Gemma3Text",
+        LAYERS
+        | {"intermediate_size": 48, "max_position_embeddings": 40, "sliding_window": 6, "tie_word_embeddings": False}
+        | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            }
+        },
+    ),
+}
+"""Position embeddings that change at 40 tokens, by the longest text of a forward."""
+
+
 async def write(engine: TransformersEngine, prompt: str, tokens: int) -> str:
     generation = await engine.submit(TextTask(prompt, Sampling(max_tokens=tokens, temperature=0)))
     return (await generation.complete()).text.rstrip("\N{REPLACEMENT CHARACTER}")
@@ -47,3 +78,44 @@ async def test_rows_that_leave_in_the_middle_change_no_text(start_random: Any, w
     assert texts == [written_alone(engine, *trial) for trial in trials]
     assert len(set(texts)) == 5
     assert engine.alive
+
+
+@pytest.mark.parametrize("family", SCALED)
+async def test_a_short_text_beside_a_long_one_has_its_own_positions(
+    start_random: Any, written_alone: Any, caplog: pytest.LogCaptureFixture, family: str
+) -> None:
+    caplog.set_level("INFO")
+    engine = await start_random(*SCALED[family], max_concurrency=3)
+    assert engine.core.batch.slots == 3
+    trials = [("hello moon", 18), ("moon " * 10, 60), ("world", 12)]
+
+    texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))
+
+    room = [40 - len(engine.core.checkpoint.encode(prompt)) for prompt, _ in trials]
+    assert texts == [
+        written_alone(engine, prompt, min(tokens, left)) for (prompt, tokens), left in zip(trials, room, strict=True)
+    ]
+    assert len(set(texts)) == 3
+    said = [record.message for record in caplog.records if "texts have at most 40 tokens" in record.message]
+    assert len(said) == 1
+    with pytest.raises(ProblemError, match="a context of 40 is served"):
+        await write(engine, "moon " * 50, 3)
+
+
+@pytest.mark.parametrize("family", SCALED)
+async def test_longer_texts_are_served_one_at_a_time_where_they_are_asked_for(
+    start_random: Any, written_alone: Any, caplog: pytest.LogCaptureFixture, family: str
+) -> None:
+    engine = await start_random(*SCALED[family], max_concurrency=3, max_length=120)
+    trials = [("hello moon", 18), ("moon " * 50, 30), ("moon " * 43, 20), ("hello sun", 60), ("moon " * 30, 20)]
+
+    texts = [await write(engine, *trial) for trial in trials]
+
+    for text, trial in zip(texts, trials, strict=True):
+        written_alone(engine, "hello", 1)  # or transformers goes on with the scaling of the text before
+        assert text == written_alone(engine, *trial)
+    assert len(set(texts)) == 5
+    assert [record.message for record in caplog.records if "one text at a time" in record.message] == [
+        f"one text at a time, because {engine.settings.model} cannot be batched: texts of more than 40 tokens change "
+        "the positions of all texts beside them (with --max-length 40 they share a batch)"
+    ]

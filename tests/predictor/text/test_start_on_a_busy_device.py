@@ -117,7 +117,7 @@ def test_a_start_is_tried_again(
 
 
 def test_a_warm_up_without_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine) -> None:
-    monkeypatch.setattr("predictor.text.batch_check.why_not_batched", lambda _model: None)
+    monkeypatch.setattr("predictor.text.batch_check.why_not_batched", lambda *_: None)
     left = failing(monkeypatch, TextBatch, "step", FAILURES[0]())
 
     engine.load(lambda _phase: None)
