@@ -16,7 +16,7 @@ from predictor.errors import ModelError
 from predictor.loading import systemd
 from predictor.loading.early_port import open_port
 from predictor.loading.lean_imports import lean_server_imports, use_lean_imports
-from predictor.loading.model_source import check_source
+from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
 from predictor.loading.thread_limit import limit_threads
 from predictor.settings import Settings
@@ -44,11 +44,12 @@ def main() -> int:
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
         listener = open_port(settings)
+        startup.record("port open", startup.seconds)
+        kind = kind or kind_on_hub(settings.model, settings.revision)
     except (ModelError, OSError) as error:
         systemd.notify_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)
         return 1
-    startup.record("port open", startup.seconds)
 
     use_lean_imports(settings.lean_imports)
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
@@ -73,7 +74,8 @@ def main() -> int:
 def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # without a handler KServe configures its own
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    for client in ("httpx", "httpx2"):  # the second is huggingface_hub's
+        logging.getLogger(client).setLevel(logging.WARNING)  # they log every request
 
 
 def _model(settings: Settings, kind: Kind) -> GenerationModel:

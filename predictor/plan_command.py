@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from predictor.errors import ModelError
 from predictor.loading.lean_imports import use_lean_imports
-from predictor.loading.model_source import check_source
+from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.settings import PlanSettings
 from wire.settings import read_settings
 
@@ -53,6 +53,7 @@ def print_plan(argv: list[str]) -> int:
     use_lean_imports(settings.lean_imports)
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
+        kind = kind or kind_on_hub(settings.model, settings.revision)
         plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)

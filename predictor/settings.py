@@ -110,7 +110,7 @@ class PlanSettings(BaseSettings):
         description="branch, tag or commit of a hub id; the hub's default branch when unset",
     )
     kind: Kind | None = Field(
-        default=None, description="text or image; found out from a folder, and text for a hub id, when unset"
+        default=None, description="text or image; unset, the folder shows it, or the hub is asked"
     )
     device: str = Field(
         default="auto",

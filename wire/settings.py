@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -18,10 +18,15 @@ def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
     try:
         return CliApp.run(settings, cli_args=None if argv is None else list(argv))
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            flag = "--" + ".".join(map(str, item["loc"])).replace("_", "-")
-            where = f"{flag}: " if item["loc"] else ""  # a check of several settings names them in its message
-            print(f"{program}: {where}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        for setting, why in describe(error):
+            where = f"--{setting}: " if setting else ""  # a check of several settings names them in its message
+            print(f"{program}: {where}{why}", file=sys.stderr)
     except SettingsError as error:
         print(f"{program}: {error}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def describe(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Each mistake: the setting as its flag is written, without the dashes, and what is wrong with it."""
+    for item in error.errors(include_url=False, include_input=False):
+        yield ".".join(map(str, item["loc"])).replace("_", "-"), item["msg"].removeprefix("Value error, ")

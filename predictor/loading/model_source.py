@@ -1,8 +1,11 @@
-"""Where a model comes from: a folder, a hub id or KServe's mount point."""
+"""Where a model comes from, a folder or a hub id, and which kind it is of."""
 
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from contract.request import Kind
@@ -13,14 +16,24 @@ _INDEX: dict[Kind, str] = {"text": "config.json", "image": "model_index.json"}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
+NEARBY = (Path(), Path("models"))
+"""Folders of folders, one of which may have been meant by a name that is wrong."""
 
-def check_source(model: str, kind: Kind | None = None, revision: str | None = None) -> Kind:
-    """The kind of a model: `kind`, or what its folder shows, or text for a hub id.
+_SIMILAR = 0.7
+"""So similar, of 0 to 1, must a name be to be taken for the one that was meant."""
+
+
+def check_source(
+    model: str, kind: Kind | None = None, revision: str | None = None, nearby: Sequence[Path] = NEARBY
+) -> Kind | None:
+    """The kind of a model: `kind`, or what its folder shows. None for a hub id, whose kind `kind_on_hub` finds out.
 
     Raises ModelError for a folder without a model in safetensors, for a malformed id, and for a `revision` of anything
-    but a hub id: imports nothing heavy.
+    but a hub id; names the folder in one of `nearby` that may have been meant. Imports nothing heavy, and asks nobody.
     """
     folder = Path(model)
+    if not model:
+        raise ModelError("the model is an empty name; give a folder or a hub id")
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"--revision is for a hub id, and {model} is a folder: leave it out")
@@ -32,5 +45,93 @@ def check_source(model: str, kind: Kind | None = None, revision: str | None = No
     elif folder.exists():
         raise ModelError(f"{model} is a file; give the folder that holds config.json and *.safetensors")
     elif not _HUB_ID.fullmatch(model):
-        raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}")
-    return kind or "text"
+        raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}{_meant(model, nearby)}")
+    elif "/" not in model and any(_holds_model(place / model) for place in nearby):
+        raise ModelError(f"there is no folder {model}{_meant(model, nearby)}")
+    return kind
+
+
+def kind_on_hub(model: str, revision: str | None = None, nearby: Sequence[Path] = NEARBY) -> Kind:
+    """The kind of the model with this hub id, from huggingface_hub's cache or else from the hub.
+
+    Takes as long as HF_HUB_ETAG_TIMEOUT says at most, and imports huggingface_hub, some 0.1 s. Raises ModelError if
+    there is no such model, and if neither knows it.
+    """
+    from huggingface_hub import _CACHED_NO_EXIST, constants, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        cached = try_to_load_from_cache(model, _INDEX["image"], revision=revision)
+        if cached is not None:
+            return "text" if cached is _CACHED_NO_EXIST else "image"
+        answer = _ask_hub(model, revision, constants.HF_HUB_ETAG_TIMEOUT)
+    except (HFValidationError, OSError) as error:
+        answer = error
+    match answer:
+        case "text" | "image":
+            return answer
+        case GatedRepoError():
+            raise ModelError(f"the hub gives {model} only to those who have been granted it; HF_TOKEN says who asks")
+        case RepositoryNotFoundError():
+            raise ModelError(
+                f"there is no folder {model}, and on the hub no such model, unless it is private and HF_TOKEN is not "
+                f"set{_meant(model, nearby)}"
+            )
+        case RevisionNotFoundError():
+            raise ModelError(f"{model} has no revision {revision} on the hub")
+        case HFValidationError():
+            raise ModelError(f"there is no folder {model}, and it cannot be the name of a model on the hub")
+    if isinstance(try_to_load_from_cache(model, _INDEX["text"], revision=revision), str):
+        return "text"  # loaded from there before; a pipeline would have its own index in the cache
+    reason = str(answer).strip().partition("\n")[0] or type(answer).__name__
+    raise ModelError(
+        f"there is no folder {model}, and the hub does not say whether that is a text or an image model ({reason}); "
+        f"add --kind text or --kind image, for scripts/run as in --model {model},kind=image{_meant(model, nearby)}"
+    )
+
+
+def _ask_hub(model: str, revision: str | None, seconds: float) -> Kind | Exception:
+    """What the hub has, or why that is not known: in a thread, because no timeout ends the resolver's own."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+
+    answers: list[Kind | Exception] = []
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(model, _INDEX["image"], revision=revision), timeout=seconds)
+            answers.append("image")
+        except RemoteEntryNotFoundError:
+            answers.append("text")
+        except HfHubHTTPError as error:
+            plain = type(error) is HfHubHTTPError and error.response.status_code == 404
+            answers.append("text" if plain else error)  # mirrors leave out the header that names what is not found
+        except Exception as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, name="hub", daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answers[0] if answers else TimeoutError(f"no answer within {seconds:g} s")
+
+
+def _meant(model: str, nearby: Sequence[Path]) -> str:
+    """A question, if a folder has a name that is much like the last part of this one, which is no absolute path."""
+    if Path(model).is_absolute():
+        return ""
+    folders = {folder.name.lower(): folder for place in reversed(nearby) for folder in _models_in(place)}
+    names = get_close_matches(Path(model).name.lower(), folders, n=1, cutoff=_SIMILAR)
+    return f"; did you mean {folders[names[0]]}?" if names else ""
+
+
+def _models_in(place: Path) -> Iterator[Path]:
+    try:
+        for folder in sorted(place.iterdir()):
+            if _holds_model(folder):
+                yield folder
+    except OSError:  # no such folder, or one that is not ours to read
+        return
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / index).is_file() for index in _INDEX.values())

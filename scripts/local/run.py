@@ -9,16 +9,16 @@ import argparse
 import json
 import math
 import os
-import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from contract import Kind
 from predictor.errors import ModelError
-from predictor.loading.model_source import check_source
-from predictor.settings import NAME_PATTERN
+from predictor.loading.model_source import NEARBY, check_source, kind_on_hub
+from scripts.local.model_argument import OPTIONS, ModelArgument, parse_model
 from scripts.local.run_folder import RunFolder
 from scripts.local.served_model import ServedModel
 from scripts.local.status import print_status
@@ -50,19 +50,21 @@ def main() -> int:
 
 def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     """Serve until a signal; raises a ModelError for a wrong model, an OSError for a port or folder in use."""
-    sources = {arguments.name or Path(model).name: model for model in arguments.model}
-    kinds = {name: check_source(source) for name, source in sources.items()}
+    checked = [replace(one, kind=check_source(one.source, one.kind, one.revision, nearby())) for one in arguments.model]
     if not folder.hold():
         raise OSError(f"port {arguments.port} on {HOST} is in use by {describe_holder(folder)}")
     listen(HOST, arguments.port).close()  # fails here if the port is in use, before the models are loaded for nothing
+    kinds = {one.name: one.kind or ask_hub(one) for one in checked}
     common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
     models = []
-    for number, (name, source) in enumerate(sources.items()):
-        if Path(source).exists():  # the servers run in another folder
-            source = str(Path(source).resolve())
-        command = [sys.executable, "-m", "predictor", "--model", source, "--name", name, *common]
+    for number, model in enumerate(checked):
+        # The servers run in another folder, so that a path is made absolute.
+        source = str(Path(model.source).resolve()) if Path(model.source).exists() else model.source
+        command = [sys.executable, "-m", "predictor", "--model", source, "--name", model.name, *common]
         command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
-        models.append(ServedModel(name, kinds[name], listen(HOST, 0), folder.open_notices(number), command))
+        kind = kinds[model.name]
+        sockets = listen(HOST, 0), folder.open_notices(number)
+        models.append(ServedModel(model.name, kind, *sockets, command, replace(model, kind=kind).variables))
     urls = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in models})
     web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", urls, *common]
     if arguments.idle:
@@ -70,10 +72,28 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
 
 
+def ask_hub(model: ModelArgument) -> Kind:
+    """What its predictor then need not ask each time that it wakes up. Raises a ModelError."""
+    return kind_on_hub(model.source, model.revision, nearby())
+
+
+def nearby() -> Sequence[Path]:
+    """Where a folder may lie that somebody has meant."""
+    return (*NEARBY, ROOT / "models")
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/run", description="Serve /generate on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/run",
+        description="Serve /generate on this machine.",
+        epilog=f"Options of a model are settings of its predictor: {', '.join(OPTIONS)}. `python -m predictor --help` "
+        "says what they mean.",
+    )
     parser.add_argument(
-        "--model", action="append", help="folder or hub id; may be given again (default: the poet and the painter)"
+        "--model",
+        action="append",
+        help="SOURCE, NAME=SOURCE or NAME=SOURCE,OPTION=VALUE,…: a folder or hub id, its served name, and options, as "
+        "in painter=stabilityai/sdxl-turbo,kind=image; may be given again (default: the poet and the painter)",
     )
     parser.add_argument("--called-from", type=Path, default=Path(), help=argparse.SUPPRESS)  # scripts/run tells it
     parser.add_argument("--name", help="served name of the only model (default: the last part of its path)")
@@ -94,20 +114,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
     if not 0 <= arguments.idle < math.inf:
         parser.error(f"--idle: {arguments.idle} is no number of seconds; 0 or more are")
-    arguments.model = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
-    # Paths are relative to the folder that scripts/run was called in; what does not exist there is a hub id.
-    beside = [arguments.called_from / model for model in arguments.model]
-    arguments.model = [
-        str(path) if path.exists() else model for path, model in zip(beside, arguments.model, strict=True)
-    ]
-    names = [arguments.name] if arguments.name else [Path(model).name for model in arguments.model]
-    if len(names) != len(arguments.model):
-        parser.error("--name: only one model can be given a name")
+    texts = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
+    if arguments.name is not None and len(texts) != 1:
+        parser.error("--name: only one model can be given a name; --model NAME=SOURCE names each")
+    os.chdir(arguments.called_from)  # paths are relative to it
+    arguments.model = []
+    for text in texts:
+        try:
+            arguments.model.append(parse_model(text, arguments.name))
+        except ValueError as error:
+            parser.error(f"--model {text}: {error}")
+    names = [model.name for model in arguments.model]
     if len(set(names)) != len(names):
-        parser.error(f"--model: two of them have the same name, {', '.join(names)}")
-    for name in names:
-        if not re.fullmatch(NAME_PATTERN, name):
-            parser.error(f"--name: {name!r} cannot be part of an address; give one of letters, digits and . _ -")
+        parser.error(f"--model: two of them have the same name, {', '.join(names)}; --model NAME=SOURCE names each")
     return arguments
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,8 @@ class ServedModel:
     listener: socket.socket
     notices: socket.socket
     command: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More of them for its environment."""
     process: ModelProcess = field(default_factory=lambda: ModelProcess(time.monotonic()))
     child: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +44,8 @@ class ServedModel:
         return ProblemError(problems.UNAVAILABLE, detail, retry_after=retry_after, phase="failed")
 
     def start(self) -> None:
-        self.child = spawn(self.command, {"NOTIFY_SOCKET": self.notices.getsockname()}, self.listener)
+        variables = {**self.variables, "NOTIFY_SOCKET": self.notices.getsockname()}
+        self.child = spawn(self.command, variables, self.listener)
         self.process.started(time.monotonic())
 
     def read_notices(self) -> Iterator[None]:

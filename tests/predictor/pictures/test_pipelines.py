@@ -267,8 +267,6 @@ def test_an_index_that_is_no_json_is_refused(load: Any, broken: Path) -> None:
 def test_the_folder_says_what_the_model_makes(tiny_sd: Path, tiny_model: Path, tmp_path: Path) -> None:
     assert check_source(str(tiny_sd)) == "image"
     assert check_source(str(tiny_model)) == "text"
-    assert check_source("owner/name") == "text"
-    assert check_source("owner/name", "image") == "image"
     with pytest.raises(ModelError, match=r"holds no text model: there is no config\.json"):
         check_source(str(tiny_sd), "text")
     with pytest.raises(ModelError, match=r"holds no image model: there is no model_index\.json"):
