@@ -28,6 +28,7 @@ from contract.limits import (
     STEPS,
     STOP_CHARS,
     STOP_SEQUENCES,
+    RequestLimits,
 )
 from contract.problems import FieldError, Problem, ProblemError, ProblemType, invalid_field, invalid_fields
 from contract.request import (
@@ -83,6 +84,7 @@ __all__ = [
     "ProblemError",
     "ProblemType",
     "ProgressEvent",
+    "RequestLimits",
     "ResultEvent",
     "Sampling",
     "StatusEvent",

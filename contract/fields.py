@@ -1,22 +1,23 @@
-"""Field types that the public request and the OpenAI routes share, and so their limits."""
+"""Field types that the public request and the OpenAI routes share, and so their limits. Those that a deployment sets
+come as the context of a validation: contract.limits.RequestLimits."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticKnownError
 
 from contract.limits import (
     GUIDANCE,
-    MAX_TOKENS,
     PICTURE_SIDE,
     PICTURES,
     PREVIEWS,
-    PROMPT_CHARS,
     STEPS,
     STOP_CHARS,
     STOP_SEQUENCES,
+    RequestLimits,
 )
 
 
@@ -32,6 +33,18 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _not_too_long(text: str, info: ValidationInfo) -> str:
+    if isinstance(info.context, RequestLimits) and len(text) > info.context.prompt_chars:
+        raise PydanticKnownError("string_too_long", {"max_length": info.context.prompt_chars})
+    return text
+
+
+def _not_too_many(tokens: int, info: ValidationInfo) -> int:
+    if isinstance(info.context, RequestLimits) and tokens > info.context.max_tokens:
+        raise PydanticKnownError("less_than_equal", {"le": info.context.max_tokens})
+    return tokens
+
+
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -43,8 +56,8 @@ def _size(text: str) -> str:
     return text
 
 
-PromptText = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARS), AfterValidator(_not_blank)]
-TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+PromptText = Annotated[str, Field(min_length=1), AfterValidator(_not_too_long), AfterValidator(_not_blank)]
+TokenLimit = Annotated[int, Field(ge=1), AfterValidator(_not_too_many)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -63,4 +76,4 @@ Guidance = Annotated[float, Field(ge=0, le=GUIDANCE)]
 PictureCount = Annotated[int, Field(ge=1, le=PICTURES)]
 PreviewCount = Annotated[int, Field(ge=0, le=PREVIEWS)]
 PictureFormat = Literal["png", "jpeg", "webp"]
-NegativePrompt = Annotated[str, Field(max_length=PROMPT_CHARS)]
+NegativePrompt = Annotated[str, AfterValidator(_not_too_long)]

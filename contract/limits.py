@@ -1,12 +1,18 @@
-"""Every limit of the contract. A model may have tighter ones, such as its context window, and never looser ones."""
+"""Every limit of the contract. A model may have tighter ones, such as its context window.
+
+Most are the same everywhere. How long a prompt may be and how many tokens may be asked for depends on the models, so a
+deployment of web sets them (RequestLimits); the predictor takes what its model's context holds.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 PROMPT_CHARS = 32_768
-"""Longest prompt, in Unicode code points."""
+"""Longest prompt, in Unicode code points, where nothing else is set; and the longest of any picture."""
 
 MAX_TOKENS = 4_096
-"""Most tokens one request may ask for."""
+"""Most tokens one request may ask for, where nothing else is set."""
 
 STOP_SEQUENCES = 4
 """Most stop sequences in one request (OpenAI's number)."""
@@ -24,7 +30,7 @@ HEADER_SECONDS = 10.0
 """Longest a client may take to send a request line and the header fields, from their first byte."""
 
 BODY_BYTES = 1_048_576
-"""Largest request body. The longest prompt, each character written as a JSON escape pair, still fits."""
+"""Largest request body, where nothing else is set and RequestLimits do not need more."""
 
 BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""
@@ -46,3 +52,21 @@ GUIDANCE = 50.0
 
 PREVIEWS = 16
 """Most previews of each picture while it is made."""
+
+_ESCAPE_PAIR_BYTES = 12
+_OTHER_FIELDS_BYTES = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a deployment allows of a GenerationRequest that is validated with this as its context. Without a context the
+    two are not bounded: what was accepted once, or is for a model to judge, is not refused again."""
+
+    prompt_chars: int = PROMPT_CHARS
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def body_bytes(self) -> int:
+        """The longest prompt and negative prompt still fit, each character written as a JSON escape pair; and no less
+        than by default, for replies to events come in bodies, too."""
+        return max(BODY_BYTES, 2 * _ESCAPE_PAIR_BYTES * self.prompt_chars + _OTHER_FIELDS_BYTES)

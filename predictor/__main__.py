@@ -64,7 +64,8 @@ def main() -> int:
         quiet_seconds=settings.quiet_seconds,
         idle_seconds=settings.idle_seconds,
     )
-    PredictorServer(model, listener, lifetime, _subscriber(settings, model), settings.grpc_port).run()
+    subscriber = _subscriber(settings, model)
+    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1

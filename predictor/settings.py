@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, Validatio
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
+from contract.limits import BODY_BYTES
 from contract.request import Kind
 from predictor.limits import (
     MAX_CONCURRENCY,
@@ -169,6 +170,11 @@ class Settings(PlanSettings):
         description="slots that `plan` has found on such a machine: measuring them anew would only make a start longer",
     )
     max_waiting: int = Field(default=MAX_WAITING, ge=1, description="most requests that wait for a slot")
+    body_bytes: int = Field(
+        default=BODY_BYTES,
+        ge=1,
+        description="largest request body; how long a prompt may be says the model's context alone",
+    )
     request_seconds: float = Field(
         default=REQUEST_SECONDS, gt=0, description="longest that a request may take; X-Request-Timeout may say less"
     )

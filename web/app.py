@@ -100,7 +100,9 @@ def create_app(
             Route("/status", status.show, methods=["GET"]),
             Route("/warm", status.warm, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
-            Route("/openapi.json", JSONResponse(describe(_version(), _kinds(settings))), methods=["GET"]),
+            Route(
+                "/openapi.json", JSONResponse(describe(_version(), _kinds(settings), settings.limits)), methods=["GET"]
+            ),
         ],
         exception_handlers={
             ProblemError: handle_problem,
@@ -112,7 +114,7 @@ def create_app(
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
         routes,
-        body_bytes=settings.body_bytes,
+        body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         send_seconds=settings.send_seconds,
         drain=drain,

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract import Kind
-from contract.limits import BODY_BYTES, BODY_SECONDS
+from contract.limits import BODY_BYTES, BODY_SECONDS, MAX_TOKENS, PROMPT_CHARS, RequestLimits
 from wire.cloudevents import overrides
 from wire.request_guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
@@ -197,7 +197,17 @@ class Settings(BaseSettings):
     heartbeat_seconds: PositiveFloat = Field(
         default=HEARTBEAT_SECONDS, description="Silence after which an event stream sends a comment."
     )
-    body_bytes: PositiveInt = Field(default=BODY_BYTES, description="Largest request body.")
+    max_prompt_chars: PositiveInt = Field(
+        default=PROMPT_CHARS,
+        description="Longest prompt and negative prompt, in characters; a model's context may hold less. For very long "
+        "ones raise a predictor's PREDICTOR_BODY_BYTES, too.",
+    )
+    max_tokens: PositiveInt = Field(
+        default=MAX_TOKENS, description="Most tokens that a request may ask for; a model's context may hold fewer."
+    )
+    body_bytes: PositiveInt | None = Field(
+        default=None, description=f"Largest request body; {BODY_BYTES} when unset, or what the longest prompts need."
+    )
     body_seconds: PositiveFloat = Field(default=BODY_SECONDS, description="Longest a client may take to send its body.")
     send_seconds: PositiveFloat = Field(
         default=SEND_SECONDS, description="Longest a client may refuse to take what is sent to it."
@@ -220,6 +230,11 @@ class Settings(BaseSettings):
     def trust(self) -> ssl.SSLContext | bool:
         """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
         return _trust(self.k_ca_certs) if self.k_ca_certs else True
+
+    @property
+    def limits(self) -> RequestLimits:
+        """What a request may ask for."""
+        return RequestLimits(self.max_prompt_chars, self.max_tokens)
 
     @property
     def on_cluster(self) -> bool:

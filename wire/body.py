@@ -7,14 +7,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from contract import problems
+from contract import RequestLimits, problems
 from contract.problems import ProblemError, invalid_fields
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def json_body(http_request: Request, model: type[Body]) -> Body:
-    """The body as `model`. UNSUPPORTED_MEDIA_TYPE, MALFORMED_BODY or INVALID_FIELD says what is wrong with it."""
+async def json_body(http_request: Request, model: type[Body], limits: RequestLimits | None = None) -> Body:
+    """The body as `model`, within `limits`. UNSUPPORTED_MEDIA_TYPE, MALFORMED_BODY or INVALID_FIELD says what is wrong
+    with it."""
     media_type, _, parameters = http_request.headers.get("content-type", "").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "").partition("charset=")[2].partition(";")[0]
     if media_type.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
@@ -24,6 +25,6 @@ async def json_body(http_request: Request, model: type[Body]) -> Body:
             "send JSON in UTF-8 with the header Content-Type: application/json.",
         )
     try:
-        return model.model_validate_json(await http_request.body())
+        return model.model_validate_json(await http_request.body(), context=limits)
     except ValidationError as error:
         raise invalid_fields(error, model) from None

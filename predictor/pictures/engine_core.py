@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from contract.limits import PROMPT_CHARS
 from contract.problems import ProblemError, invalid_field
 from contract.request import Painting
 from predictor.engine.batched import EngineCore
@@ -56,6 +57,11 @@ class PictureEngineCore(EngineCore):
     async def submit(self, task: Any) -> Generation:
         assert isinstance(task, PictureTask)
         asked = task.painting
+        for field, prompt in (("prompt", task.prompt), ("negative_prompt", asked.negative_prompt or "")):
+            if (
+                len(prompt) > PROMPT_CHARS
+            ):  # a pipeline cuts off what its text encoder has no room for, and never refuses
+                raise invalid_field(field, f"may have at most {PROMPT_CHARS} characters where a picture is made")
         count = asked.n or 1
         if count > self.max_scheduled:  # waiting would not help
             raise invalid_field("n", f"this server has {self.max_scheduled} places in all")

@@ -13,6 +13,7 @@ import socket
 
 from kserve.model_server import ModelServer
 
+from contract.limits import BODY_BYTES
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols.generation_model import GenerationModel
 from predictor.server.data_plane import ModelDataPlane, RestDataPlane
@@ -22,7 +23,8 @@ from predictor.server.rest_server import PredictorRestServer
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
-    """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`."""
+    """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`. A body
+    has at most `body_bytes`."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         lifetime: Lifetime,
         subscriber: EventSubscriber | None = None,
         grpc_port: int | None = None,
+        body_bytes: int = BODY_BYTES,
     ) -> None:
         self._host, port, *_ = listener.getsockname()
         super().__init__(http_port=port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1)
@@ -43,6 +46,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             listener,
             self.request_drain,
             lifetime.idle_seconds,
+            body_bytes,
         )
         self._drain = ServerDrain(model, self.rest, self.subscriber, lifetime)
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 
+from contract.limits import BODY_BYTES
 from contract.problems import ProblemError
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols import error_documents
@@ -49,6 +50,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         listener: socket.socket,
         request_drain: Callable[[], None],
         idle_seconds: float = 0.0,
+        body_bytes: int = BODY_BYTES,
     ) -> None:
         super().__init__(
             "",
@@ -60,6 +62,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         )
         self.config.http = partial(HttpProtocol, respond=error_documents.respond)
         self.config.ws = "none"
+        self._body_bytes = body_bytes
         self._model = data_plane.model
         self._subscriber = subscriber
         self.requests = RequestTracker(idle_seconds or math.inf)
@@ -103,7 +106,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         for error in (ProblemError, *error_documents.KSERVE_ERRORS):
             app.add_exception_handler(error, error_documents.handle)
         app.add_exception_handler(HTTPException, error_documents.handle_http_exception)
-        app.add_middleware(RequestGuard, respond=error_documents.respond)
+        app.add_middleware(RequestGuard, respond=error_documents.respond, body_bytes=self._body_bytes)
         app.add_middleware(self.requests.middleware)
         app.add_middleware(RequestContextMiddleware, quiet_paths=PROBED_PATHS)
         self.config.app = app

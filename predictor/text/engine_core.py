@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from contract.limits import MAX_TOKENS
 from contract.problems import invalid_field
 from contract.request import Sampling
 from predictor.engine.base import shutting_down
@@ -69,7 +68,7 @@ class TextEngineCore(EngineCore):
                 f"has {len(prompt)} tokens; a context of {self.length} is served, the answer included",
             )
         wanted = task.sampling.max_tokens or self._defaults.max_new_tokens or DEFAULT_TOKENS
-        max_tokens = min(wanted, MAX_TOKENS, self.length - len(prompt))
+        max_tokens = min(wanted, self.length - len(prompt))
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
         self.admission.admit(ScheduledText(generation, max_tokens, deadline, prompt=prompt, sampling=task.sampling))

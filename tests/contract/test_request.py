@@ -22,6 +22,7 @@ from contract import (
     STOP_SEQUENCES,
     TEXT_FIELDS,
     GenerationRequest,
+    RequestLimits,
     invalid_fields,
 )
 
@@ -66,7 +67,7 @@ ALLOWED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", ALLOWED, ids=str)
 def test_allowed(fields: dict[str, Any]) -> None:
     body = {"prompt": "x", **fields}
-    request = GenerationRequest.model_validate_json(json.dumps(body))
+    request = GenerationRequest.model_validate_json(json.dumps(body), context=RequestLimits())
     assert {name: getattr(request, name) for name in body} == body
 
 
@@ -131,10 +132,22 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("fields", "named", "allowed"), REFUSED, ids=lambda value: str(value)[:40])
 def test_refused_by_name_and_with_what_is_allowed(fields: dict[str, Any], named: str, allowed: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        GenerationRequest.model_validate_json(json.dumps({"prompt": "x", **fields}))
+        GenerationRequest.model_validate_json(json.dumps({"prompt": "x", **fields}), context=RequestLimits())
     [error] = invalid_fields(caught.value, GenerationRequest).problem.errors or []
     assert error.field == named
     assert allowed in error.detail
+
+
+@pytest.mark.parametrize(("field", "least"), [("prompt", "雨"), ("negative_prompt", "雨"), ("max_tokens", 1)])
+def test_a_deployment_sets_how_much_may_be_asked_for(field: str, least: Any) -> None:
+    limits = RequestLimits(prompt_chars=7, max_tokens=7)
+    for times, context, refused in ((7, limits, False), (8, limits, True), (100_000, None, False)):
+        body = json.dumps({"prompt": "x", field: least * times})
+        if refused:
+            with pytest.raises(ValidationError, match=" 7"):
+                GenerationRequest.model_validate_json(body, context=context)
+        else:
+            GenerationRequest.model_validate_json(body, context=context)
 
 
 def test_one_stop_text_is_a_list_of_one() -> None:
@@ -154,10 +167,12 @@ def test_a_request_does_not_change() -> None:
         request.prompt = "y"  # type: ignore[misc]
 
 
-def test_the_longest_request_fits_into_a_body() -> None:
+@pytest.mark.parametrize("characters", [1, PROMPT_CHARS, 2 * PROMPT_CHARS])
+def test_the_longest_request_fits_into_a_body(characters: int) -> None:
     """However it is written: a character outside the BMP is twelve bytes of JSON escapes."""
-    long = "𠀀" * PROMPT_CHARS
+    limits = RequestLimits(prompt_chars=characters)
+    long = "𠀀" * characters
     body = {"prompt": long, "negative_prompt": long, "stop": ["𠀀" * STOP_CHARS] * STOP_SEQUENCES}
     encoded = json.dumps(body).encode()
-    assert len(encoded) < BODY_BYTES
-    GenerationRequest.model_validate_json(encoded)
+    assert len(encoded) < limits.body_bytes >= RequestLimits().body_bytes == BODY_BYTES
+    GenerationRequest.model_validate_json(encoded, context=limits)

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from tests.support.processes import ROOT
 
 MAY_IMPORT = {
-    "contract": {"pydantic"},
+    "contract": {"pydantic", "pydantic_core"},
     "wire": {"anyio", "contract", "fsspec", "h11", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
 }
 HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}

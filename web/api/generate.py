@@ -51,7 +51,8 @@ class GenerateEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http_request = Request(scope, receive)
-        call = read_call(self._settings, await json_body(http_request, GenerationRequest), http_request)
+        sent = await json_body(http_request, GenerationRequest, self._settings.limits)
+        call = read_call(self._settings, sent, http_request)
         async with self._response(call) as response:
             await response(scope, receive, send)
 

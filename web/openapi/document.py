@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from contract import (
     PreviewEvent,
     Problem,
     ProgressEvent,
+    RequestLimits,
     ResultEvent,
     Statuses,
     StatusEvent,
@@ -48,7 +50,7 @@ _PICTURE_FORMS = (*IMAGES, MULTIPART)
 _EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
 
 
-def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
+def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> dict[str, Any]:
     """The document of this version of web; `models` are the served ones, the default first."""
     served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
@@ -71,7 +73,7 @@ def describe(version: str, models: dict[str, Kind]) -> dict[str, Any]:
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": {"get": _simple("discovery", "What is served here")},
         },
-        "components": {"schemas": _schemas(), "headers": _headers()},
+        "components": {"schemas": _limited(_schemas(), limits), "headers": _headers()},
     }
 
 
@@ -171,6 +173,16 @@ def _schemas() -> dict[str, Any]:
     _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = document["$defs"]
     return schemas
+
+
+def _limited(schemas: dict[str, Any], limits: RequestLimits) -> dict[str, Any]:
+    """`schemas` with the limits that are not in the types of the fields."""
+    request = copy.deepcopy(schemas["GenerationRequest"])
+    fields = request["properties"]
+    fields["prompt"]["maxLength"] = limits.prompt_chars
+    fields["negative_prompt"]["anyOf"][0]["maxLength"] = limits.prompt_chars
+    fields["max_tokens"]["anyOf"][0]["maximum"] = limits.max_tokens
+    return schemas | {"GenerationRequest": request}
 
 
 def _headers() -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Page:
     def __init__(self, settings: Settings, assets: Assets, discovery: dict[str, Any], generate: Generate) -> None:
         self._discovery = JSONResponse(discovery, headers={"Vary": _HEADERS["Vary"]})
         self._generate = generate
-        self._template = PageTemplate(assets, settings.models)
+        self._limits = settings.limits
+        self._template = PageTemplate(assets, settings.models, settings.limits.max_tokens)
         self._rendered: dict[Appearance, _Rendered] = {}
 
     async def serve(self, http_request: Request) -> Response:
@@ -80,7 +81,9 @@ class Page:
         try:
             check_same_origin(http_request.headers)
             form = read_form(http_request.headers, await http_request.body())
-            answer = self._template.result(await self._generate(form_request(form), http_request), language)
+            answer = self._template.result(
+                await self._generate(form_request(form, self._limits), http_request), language
+            )
         except ProblemError as error:
             status = error.kind.status
             headers.update(error.headers)

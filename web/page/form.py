@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from contract import GenerationRequest, ProblemError, problems
+from contract import GenerationRequest, ProblemError, RequestLimits, problems
 from contract.problems import invalid_fields
 
 MEDIA_TYPE = "application/x-www-form-urlencoded"
@@ -44,8 +44,9 @@ def read_form(headers: Headers, body: bytes) -> dict[str, str]:
     return {name: values[0].replace("\r\n", "\n") for name, values in fields.items() if name in (*VALUES, "model")}
 
 
-def form_request(form: dict[str, str]) -> GenerationRequest:
-    """The request that the form makes; INVALID_FIELD names what cannot be one. Empty fields are not in `form`."""
+def form_request(form: dict[str, str], limits: RequestLimits) -> GenerationRequest:
+    """The request that the form makes, within `limits`; INVALID_FIELD names what cannot be one. Empty fields are not in
+    `form`."""
     fields: dict[str, Any] = {"prompt": "", **form}
     for name in _NUMBERS & fields.keys():
         number = fields[name].strip()
@@ -53,6 +54,6 @@ def form_request(form: dict[str, str]) -> GenerationRequest:
         if name == "temperature" and re.fullmatch(r"[0-9]{0,9}\.[0-9]{1,9}", number):
             fields[name] = float(number)
     try:
-        return GenerationRequest.model_validate(fields)
+        return GenerationRequest.model_validate(fields, context=limits)
     except ValidationError as error:
         raise invalid_fields(error, GenerationRequest) from None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from contract.fields import TokenLimit
-from contract.limits import PROMPT_CHARS
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
@@ -50,13 +49,6 @@ class ChatRequest(TextRequest):
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
-
-    @field_validator("messages")
-    @classmethod
-    def _bounded(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
-        if sum(message.characters for message in messages) > PROMPT_CHARS:
-            raise ValueError(f"may have at most {PROMPT_CHARS} characters together")
-        return messages
 
     @property
     def tasks(self) -> list[TextTask]:

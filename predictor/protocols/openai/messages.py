@@ -107,11 +107,6 @@ class ChatMessage(StrictModel):
         return parts or self.refusal or ""
 
     @property
-    def characters(self) -> int:
-        calls = sum(len(call.function.name) + len(call.function.arguments) for call in self.tool_calls or ())
-        return len(self.text) + len(self.reasoning_content or self.reasoning or "") + calls
-
-    @property
     def as_turn(self) -> Message:
         # Chat templates know "system"; OpenAI renamed that role for its newer models.
         turn = Message(role="system" if self.role == "developer" else self.role, content=self.text)

@@ -9,6 +9,11 @@ import httpx
 import pytest
 
 from contract.limits import BODY_BYTES
+from predictor.protocols.kserve_text import TextModel
+from predictor.server.drain import Lifetime
+from predictor.server.model_server import PredictorServer
+from tests.support.scripted_engine import ScriptedEngine
+from wire.listener import listen
 
 CHAT = "/openai/v1/chat/completions"
 COMPLETIONS = "/openai/v1/completions"
@@ -87,6 +92,18 @@ async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient, path:
     answer = await client.post(path, content=b" " * (BODY_BYTES + 1), headers=JSON)
 
     check(answer, 413, "body-too-large")
+
+
+async def test_the_limit_of_a_body_is_the_servers(engine: ScriptedEngine) -> None:
+    with listen("127.0.0.1", 0) as listener:
+        server = PredictorServer(TextModel("poet", engine), listener, Lifetime(grace_seconds=5), body_bytes=100)
+        app = server.rest.create_application()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://predictor") as client:
+            answers = [await client.post(CHAT, content=b" " * size, headers=JSON) for size in (100, 101)]
+
+    check(answers[0], 400, "malformed-body")
+    check(answers[1], 413, "body-too-large")
+    assert "100 bytes" in answers[1].text
 
 
 @POSTED

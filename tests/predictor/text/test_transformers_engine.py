@@ -168,9 +168,18 @@ async def test_a_prompt_over_the_context_is_refused_by_its_length(loaded: Transf
         await write(loaded, chat("x" * 300))
 
 
-async def test_the_longest_prompt_of_the_contract_is_refused_too(loaded: TransformersEngine) -> None:
+async def test_a_prompt_of_any_length_is_refused_by_its_tokens(loaded: TransformersEngine) -> None:
     with pytest.raises(ProblemError, match=r"prompt: has \d+ tokens"):
-        await write(loaded, "诗" * 32_768)
+        await write(loaded, "诗" * 100_000)
+
+
+async def test_the_context_alone_limits_max_tokens(loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    admitted: list[Any] = []
+    monkeypatch.setattr(loaded.core, "length", 100_000)
+    monkeypatch.setattr(loaded.core.admission, "admit", admitted.append)
+    for wanted in (5_000, 99_000, 10**30):
+        await loaded.submit(TextTask("x" * 2_000, Sampling(max_tokens=wanted)))
+    assert [task.work for task in admitted] == [5_000, 98_000, 98_000]
 
 
 async def test_a_prompt_that_leaves_room_for_one_token_gets_one(loaded: TransformersEngine) -> None:

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from contract import GenerationRequest, Problem
+from contract import GenerationRequest, Problem, RequestLimits
 from web.openapi.document import describe
 
 Web = Callable[..., httpx.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]
 
-DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"})
+DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"}, RequestLimits())
 GENERATE = DOCUMENT["paths"]["/generate"]["post"]
 REQUESTS = GENERATE["requestBody"]["content"]["application/json"]
 REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if int(status) >= 400}

@@ -199,6 +199,24 @@ async def test_habitual_fields_that_ask_for_nothing_are_taken(
     assert (await client.post(path, json=body)).status_code == 200
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_how_long_a_prompt_and_a_text_may_be_is_for_the_model_to_say(
+    client: httpx.AsyncClient, engine: Any, path: str
+) -> None:
+    engine.enqueue("moon")
+    long = "x" * 500_000
+    body = (
+        chat() | {"messages": [{"role": "user", "content": long}]} if path == CHAT else completion() | {"prompt": long}
+    )
+
+    answer = await client.post(path, json=body | {"max_tokens": 100_000})
+
+    assert answer.status_code == 200, answer.text
+    [task] = engine.tasks
+    assert len(str(task.prompt)) >= 500_000
+    assert task.sampling.max_tokens == 100_000
+
+
 @pytest.mark.parametrize(
     ("path", "field", "value"),
     [
@@ -213,7 +231,6 @@ async def test_habitual_fields_that_ask_for_nothing_are_taken(
         (CHAT, "messages", []),
         (CHAT, "messages", "moon"),
         (CHAT, "messages", None),
-        (CHAT, "messages", [{"role": "user", "content": "x" * 32_769}]),
         (CHAT, "messages", [{"role": "user", "content": "x"}] * 1_025),
         (CHAT, "messages.0.role", [{"role": "cook", "content": "x"}]),
         (CHAT, "messages.0.content", [{"role": "user"}]),
@@ -230,9 +247,7 @@ async def test_habitual_fields_that_ask_for_nothing_are_taken(
         (COMPLETIONS, "prompt.1", ["x", ""]),
         (COMPLETIONS, "prompt", [1, 2]),
         (COMPLETIONS, "prompt", [[1, 2], [3]]),
-        (COMPLETIONS, "prompt", "x" * 32_769),
         (COMPLETIONS, "max_tokens", 0),
-        (COMPLETIONS, "max_tokens", 4_097),
         (COMPLETIONS, "max_tokens", "5"),
         (COMPLETIONS, "temperature", -0.1),
         (COMPLETIONS, "temperature", 2.1),
