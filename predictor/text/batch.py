@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from predictor.text.sampler import RowSampling, sample
+from predictor.text.sampler import BatchSampler, Choice, RowSampling, TokenHistory
 from predictor.text.slot_cache import SlotCache
 
 PREFILL_TOKENS = 512
@@ -36,11 +36,21 @@ class TextRow:
         return f"{len(self.tokens)} tokens"
 
 
+@dataclass(slots=True)
+class Decoding:
+    """The running rows as their device has them: their last tokens and the positions of those, both [rows]."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    sampler: BatchSampler
+
+
 class TextBatch:
     """Up to `slots` rows of at most `length` tokens, over one SlotCache; prompts come in parts of `prefill_tokens`.
 
-    A step that raises has changed only cells that the next one overwrites, so rows may be removed and the step tried
-    again.
+    While the same rows run, a step copies their random numbers to the device and the chosen tokens from it, and nothing
+    else. A step that raises has changed only cells that the next one overwrites, so rows may be removed and the step
+    tried again.
     """
 
     gather_seconds = 0.0
@@ -62,6 +72,8 @@ class TextBatch:
         self._layer_types = set(getattr(config, "layer_types", None) or ())
         self._window = _sliding_window(config)
         self.cache = SlotCache(config.num_hidden_layers, slots, length)
+        self._decoding: Decoding | None = None  # None when it must be made from the rows
+        self._history: TokenHistory | None = None  # None until a row has a repetition penalty
 
     def __len__(self) -> int:
         return len(self.running) + len(self.joining)
@@ -85,46 +97,62 @@ class TextBatch:
         if row in self.joining:
             self.joining.remove(row)
             return
+        self._forget()
         at = self.running.index(row)
         last = len(self.running) - 1
         if at < last:
             self.cache.move(last, at, self.running[last].cached)
+            if self._history is not None:
+                self._history.move(last, at)
             self.running[at] = self.running[last]
         self.running.pop()
         if self.joining and self.joining[0].cached:
             self.cache.move(last + 1, last, self.joining[0].cached)
 
+    def _forget(self) -> None:
+        """Make the device's part of the running rows anew: they are others, or it may be half changed."""
+        self._decoding = None
+
     def step(self) -> list[TextRow]:
-        """One forward, of prompts that wait or of one token for every running row; the rows that are done by it.
+        """One forward, of prompts that wait or of one token for every running row; the rows that are done by it."""
+        try:
+            with torch.inference_mode():
+                rows, choice = self._compute()
+                tokens = choice.read() if choice is not None else []
+        except BaseException:
+            self._forget()
+            raise
+        self._take(rows, tokens)
+        return [row for row in rows if row.done]
+
+    def _compute(self) -> tuple[list[TextRow], Choice | None]:
+        """The forward of a step: the rows that get a token, and the choice of their tokens.
 
         Prompts and tokens alternate, so that neither delays the other.
         """
         prompts_are_next = self.joining and not (self.running and self._prefilled_last)
-        touched = self._prefill() if prompts_are_next else self._decode()
-        return [row for row in touched if row.done]
+        self._prefilled_last = bool(prompts_are_next)
+        return self._prefill() if prompts_are_next else self._decode()
 
-    def _prefill(self) -> list[TextRow]:
-        self._prefilled_last = True
+    def _prefill(self) -> tuple[list[TextRow], Choice | None]:
         rows, start, end = self._next_prompts()
         width = end - start
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for number, row in enumerate(rows):
-            part = row.tokens[start:end]
-            ids[number, : len(part)] = torch.tensor(part)  # padded at the end, which nothing attends to
-        self.cache.expect_prompts(len(self.running), len(rows), start)
         lasts = [min(len(row.tokens), end) - start - 1 for row in rows]
         keep = sorted(set(lasts))
+        # All that goes to the device goes before the forward: a copy would wait for it.
+        parts = [row.tokens[start:end] for row in rows]
+        padded = [part + [0] * (width - len(part)) for part in parts]  # at the end, which nothing attends to
+        ids = torch.tensor(padded, device=self._device)
+        kept, picked = torch.tensor([*keep, *map(keep.index, lasts)], device=self._device).split([len(keep), len(rows)])
+        sampler = self._sampler(rows, len(self.running))
+        self.cache.expect_prompts(len(self.running), len(rows), start)
         queries = torch.arange(start, end, device=self._device)
         mask = None if start == 0 else self._mask(queries[None, :, None], end)
-        logits = self._forward(ids, queries[None].expand(len(rows), -1), mask, keep)
-        if len(rows) == 1 and end < len(rows[0].tokens):
+        logits = self._forward(ids, queries[None].expand(len(rows), -1), mask, kept)
+        if end < len(rows[0].tokens):
             rows[0].cached = end
-            return []
-        tokens = self.choose(rows, logits[torch.arange(len(rows)), torch.tensor([keep.index(last) for last in lasts])])
-        for row in rows:
-            self.joining.popleft()
-            self.running.append(row)
-        return self._write(rows, tokens)
+            return [], None
+        return rows, self.choose(rows, logits[torch.arange(len(rows), device=self._device), picked], sampler)
 
     def _next_prompts(self) -> tuple[list[TextRow], int, int]:
         """Rows to prefill together, and the first position and the end: whole prompts, or a part of a long one."""
@@ -143,30 +171,53 @@ class TextBatch:
             lengths = wider
         return rows, 0, max(lengths)
 
-    def _decode(self) -> list[TextRow]:
-        self._prefilled_last = False
-        ids = torch.tensor([[row.tokens[-1]] for row in self.running])
-        positions = torch.tensor([row.cached for row in self.running], device=self._device)
-        self.cache.expect_tokens(positions)
-        mask = self._mask(positions[:, None, None], int(positions.max()) + 1)
-        logits = self._forward(ids, positions[:, None], mask, [0])
+    def _decode(self) -> tuple[list[TextRow], Choice]:
         rows = list(self.running)
-        return self._write(rows, self.choose(rows, logits[:, 0]))
+        now = self._decoding = self._decoding or self._copy_running()
+        now.sampler.draw()
+        if self._history is not None and now.sampler.penalizes:
+            self._history.append(now.tokens, now.positions)
+        choice = self.choose(rows, self._next_logits(now, max(row.cached for row in rows) + 1), now.sampler)
+        now.tokens, now.positions = choice.tokens, now.positions + 1
+        return rows, choice
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: list[int]) -> torch.Tensor:
-        """Logits [rows, len(keep), vocabulary] of token ids [rows, tokens], at the indices `keep` of the tokens."""
-        kept = torch.tensor(keep, device=self._device)
-        extra = {"logits_to_keep": kept} if self._keeps_logits else {}
-        with torch.inference_mode():
-            logits: torch.Tensor = self._model(
-                input_ids=ids.to(self._device),
-                position_ids=positions,
-                attention_mask=mask,
-                past_key_values=self.cache,
-                use_cache=True,
-                **extra,
-            ).logits
-        return logits if self._keeps_logits else logits[:, kept]
+    def _next_logits(self, now: Decoding, longest: int) -> torch.Tensor:
+        """Logits [rows, vocabulary] of the tokens after the last ones of the running rows, of at most `longest`."""
+        self.cache.expect_tokens(now.positions, longest)
+        mask = self._mask(now.positions[:, None, None], longest)
+        return self._forward(now.tokens[:, None], now.positions[:, None], mask, 1)[:, 0]
+
+    def _copy_running(self) -> Decoding:
+        rows = self.running
+        places = torch.tensor([[row.tokens[-1] for row in rows], [row.cached for row in rows]], device=self._device)
+        return Decoding(places[0], places[1], BatchSampler([row.sampling for row in rows], self._device))
+
+    def _sampler(self, rows: list[TextRow], first: int) -> BatchSampler:
+        """For rows that join as the running ones from number `first` on."""
+        sampler = BatchSampler([row.sampling for row in rows], self._device)
+        sampler.draw()
+        if sampler.penalizes:
+            if self._history is None:
+                self._history = TokenHistory(self.slots, self.length, self._device)
+            for number, row in enumerate(rows, first):
+                self._history.begin(number, row.tokens)
+        return sampler
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: torch.Tensor | int) -> torch.Tensor:
+        """Logits [rows, kept, vocabulary] of token ids [rows, tokens], at the indices `keep` of the tokens, or at the
+        last so many."""
+        extra = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits: torch.Tensor = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **extra,
+        ).logits
+        if self._keeps_logits:
+            return logits
+        return logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
 
     def _mask(self, queries: torch.Tensor, length: int) -> Any:
         """Which of `length` keys each query position [rows, queries, 1] may attend to, as [rows, 1, queries, length];
@@ -188,21 +239,26 @@ class TextBatch:
         dtype = self._model.dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
-    def choose(self, rows: list[TextRow], logits: torch.Tensor) -> list[int]:
-        """The next token of each row from its logits [rows, vocabulary]."""
-        with torch.inference_mode():
-            return sample(logits, [row.sampling for row in rows])
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+        """The next token of each row from its logits [rows, vocabulary], which may be changed."""
+        logits = logits.float()
+        if self._history is not None and sampler.penalizes:
+            first = 0 if rows[0] in self.running else len(self.running)
+            longest = max(len(row.tokens) for row in rows)
+            self._history.penalize(logits, first, longest, sampler.penalty)
+        return sampler.choose(logits)
 
-    @staticmethod
-    def _write(rows: list[TextRow], tokens: list[int]) -> list[TextRow]:
+    def _take(self, rows: list[TextRow], tokens: list[int]) -> None:
         """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
         for row, token in zip(rows, tokens, strict=True):
+            if self.joining and row is self.joining[0]:
+                self.running.append(self.joining.popleft())
+                self._decoding = None
             row.cached = len(row.tokens)
             row.tokens.append(token)
-            row.sampling.accept(token)
+            row.sampling.accept()
         for row, token in zip(rows, tokens, strict=True):
             row.done = row.write(token)
-        return rows
 
 
 def _sliding_window(config: Any) -> int | None:

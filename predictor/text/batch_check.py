@@ -16,7 +16,7 @@ import torch
 from predictor.engine.memory_pressure import device_failure
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.rope_scaling import unscaled_length
-from predictor.text.sampler import RowSampling
+from predictor.text.sampler import BatchSampler, Choice, RowSampling
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +79,13 @@ class _CheckedBatch(TextBatch):
         self.join(row)
         return row
 
-    def choose(self, rows: list[TextRow], logits: torch.Tensor) -> list[int]:
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         for row, batched in zip(rows, logits, strict=True):
             own = self._alone[self._text_of[row], len(row.tokens) - 1].float()
             off = (batched.float() - own).norm() / (own - own.mean()).norm()
             self.distances.setdefault((row, self.phase), []).append(float(off.nan_to_num(nan=torch.inf)))
-        return [self._texts[self._text_of[row]][len(row.tokens)] for row in rows]
+        tokens = [self._texts[self._text_of[row]][len(row.tokens)] for row in rows]
+        return Choice(torch.tensor(tokens, device=logits.device), logits, sampler)
 
 
 def _distances(model: Any) -> dict[tuple[TextRow, str], list[float]]:

@@ -24,6 +24,9 @@ ROW_LOGITS = 10
 """Copies of one row's logits in float32 that a step holds at once: the model's, and the sampler's picked, scaled,
 sorted and masked ones, ids, probabilities and sums."""
 
+TOKEN_ID = 8
+"""Bytes of a token in the history of a row, which a repetition penalty looks at."""
+
 
 def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: int) -> Cost:
     """The cost of serving `model` with texts of up to `length` tokens.
@@ -44,7 +47,7 @@ def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: in
     # A prefill holds hidden states, queries, keys, values and the wide layer, each a few times.
     once = prefill_tokens * (8 * config.hidden_size + 3 * inner) * 4
     row = ROW_LOGITS * config.vocab_size * 4 + (8 * config.hidden_size + 3 * inner) * 4
-    return Cost(weights, once + process_bytes, per_token * length + row)
+    return Cost(weights, once + process_bytes, (per_token + TOKEN_ID) * length + row)
 
 
 def _widest_layer(model: Any) -> int:

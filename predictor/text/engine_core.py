@@ -95,7 +95,6 @@ class TextEngineCore(EngineCore):
             min_p=defaults.min_p or 0.0,
             repetition_penalty=defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
-            seen=set(task.prompt),
         )
         return TextRow(list(task.prompt), sampling, output.put), output
 

@@ -3,11 +3,12 @@
 There are three cases. A row of temperature 0 is greedy. Any other row samples among its CANDIDATES likeliest tokens
 where those are enough to decide, because sorting a whole vocabulary takes longer than a forward of a small model. Where
 they are not, it samples from the whole vocabulary. Each row decides that for itself: its token must not depend on the
-rows beside it.
+rows beside it. Of equally likely tokens the one with the lower id comes first, in all three.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ import torch
 
 CANDIDATES = 1024
 """The likeliest tokens that are looked at first."""
+
+UNDECIDED = -1
+"""In place of a token that the candidates do not decide."""
 
 
 @dataclass(slots=True)
@@ -33,106 +37,157 @@ class RowSampling:
     min_p: float
     repetition_penalty: float
     random: random.Random
-    seen: set[int] = field(default_factory=set)  # tokens of prompt and text, for the repetition penalty
     draw: float = field(init=False)  # in [0, 1): decides on the next token
 
     def __post_init__(self) -> None:
         self.draw = self.random.random()
 
-    def accept(self, token: int) -> None:
-        """`token` is part of the text; draw the number for the next one."""
-        self.seen.add(token)
+    def accept(self) -> None:
+        """The choice was taken; draw the number for the next one."""
         self.draw = self.random.random()
 
 
-def sample(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
-    """One token id for each row of `logits` [rows, vocabulary], which may be changed."""
-    logits = logits.float()
-    _penalize_repetition(logits, rows)
-    tokens = _greedy(logits)
-    sampling = [number for number, row in enumerate(rows) if row.temperature > 0]
-    if not sampling:
+class BatchSampler:
+    """Chooses the next tokens of the same rows, step after step. Their parameters go to the device once."""
+
+    def __init__(self, rows: Sequence[RowSampling], device: torch.device) -> None:
+        self._rows = rows
+        self._device = device
+        sampling = [number for number, row in enumerate(rows) if row.temperature > 0]
+        self._samples = bool(sampling)
+        self._parameters = torch.tensor(
+            [
+                (row.temperature or 1.0, row.top_k or math.inf, row.top_p, row.min_p, row.repetition_penalty)
+                for row in rows
+            ],
+            device=device,
+        )
+        self.penalizes = any(row.repetition_penalty != 1 for row in rows)
+        self.penalty = self._parameters[:, 4:]
+        # Rows that sample beside greedy ones.
+        self._mixed: torch.Tensor | None = None
+        if self._samples and len(sampling) < len(rows):
+            self._mixed = torch.tensor(sampling, device=device)
+        self._draws = self._parameters[:, :0]
+
+    def draw(self) -> None:
+        """Copy the rows' random numbers to the device. Before the forward, because the copy waits for what runs."""
+        if self._samples:
+            self._draws = torch.tensor([row.draw for row in self._rows], device=self._device)[:, None]
+
+    def choose(self, logits: torch.Tensor) -> Choice:
+        """One token for each row of `logits` [rows, vocabulary]. Does not wait for the device."""
+        if not self._samples:
+            return Choice(logits.argmax(-1), logits, self)
+        if self._mixed is None:
+            return Choice(_sample_likeliest(logits, self._parameters, self._draws), logits, self)
+        own = self._mixed
+        sampled = _sample_likeliest(logits[own], self._parameters[own], self._draws[own])
+        return Choice(logits.argmax(-1).index_copy(0, own, sampled), logits, self)
+
+    def _decide(self, logits: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        """Tokens [rows] of the rows of these numbers, from their whole vocabulary."""
+        own = torch.tensor(numbers, device=self._device)
+        return _sample_vocabulary(logits[own], self._parameters[own], self._draws[own])
+
+
+class Choice:
+    """The tokens [rows] that were chosen from logits [rows, vocabulary], on their device."""
+
+    def __init__(self, tokens: torch.Tensor, logits: torch.Tensor, sampler: BatchSampler) -> None:
+        self.tokens = tokens
+        self._logits = logits
+        self._sampler = sampler
+
+    def read(self) -> list[int]:
+        """Wait for the tokens: one copy to the host. Another where some are still to be decided, which is rare."""
+        tokens: list[int] = self.tokens.tolist()
+        undecided = [number for number, token in enumerate(tokens) if token == UNDECIDED]
+        if undecided:
+            with torch.inference_mode():
+                decided = self._sampler._decide(self._logits, undecided)
+                self.tokens.index_copy_(0, torch.tensor(undecided, device=decided.device), decided)
+            for number, token in zip(undecided, decided.tolist(), strict=True):
+                tokens[number] = token
         return tokens
-    undecided = []
-    for number, token in zip(sampling, _sample_likeliest(logits[sampling], [rows[n] for n in sampling]), strict=True):
-        if token is None:
-            undecided.append(number)
-        else:
-            tokens[number] = token
-    if undecided:
-        drawn = _sample_vocabulary(logits[undecided], [rows[number] for number in undecided])
-        for number, token in zip(undecided, drawn, strict=True):
-            tokens[number] = token
-    return tokens
 
 
-def _penalize_repetition(logits: torch.Tensor, rows: Sequence[RowSampling]) -> None:
-    """Make tokens that a row has seen less likely, in place: as transformers' RepetitionPenaltyLogitsProcessor."""
-    for number, row in enumerate(rows):
-        if row.repetition_penalty != 1 and row.seen:
-            ids = torch.tensor(sorted(row.seen), device=logits.device)
-            known = logits[number, ids]
-            penalty = row.repetition_penalty
-            logits[number, ids] = torch.where(known < 0, known * penalty, known / penalty)
+class TokenHistory:
+    """What the rows of a batch have said, on its device, for the repetition penalty; in the order of the cache's rows.
+    A row without a penalty need not be in it."""
+
+    def __init__(self, slots: int, length: int, device: torch.device) -> None:
+        self._tokens = torch.zeros(slots, length, dtype=torch.long, device=device)
+
+    def begin(self, row: int, tokens: list[int]) -> None:
+        """A row has these tokens, from now on; at least one."""
+        self._tokens[row] = tokens[0]  # the rest of the row says again what it says anyway
+        self._tokens[row, : len(tokens)] = torch.tensor(tokens, device=self._tokens.device)
+
+    def append(self, ids: torch.Tensor, positions: torch.Tensor) -> None:
+        """The first rows have the tokens `ids` [rows] at `positions` [rows]. May be said again."""
+        self._tokens[torch.arange(len(ids), device=ids.device), positions] = ids
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row over another."""
+        with torch.inference_mode():
+            self._tokens[target] = self._tokens[source]
+
+    def penalize(self, logits: torch.Tensor, first: int, longest: int, penalty: torch.Tensor) -> None:
+        """Make tokens less likely in `logits` [rows, vocabulary] that the rows from `first` on have among their first
+        `longest`: as transformers' RepetitionPenaltyLogitsProcessor, with the rows' `penalty` [rows, 1]."""
+        seen = self._tokens[first : first + len(logits), :longest]
+        known = logits.gather(1, seen)
+        logits.scatter_(1, seen, torch.where(known < 0, known * penalty, known / penalty))
 
 
-def _greedy(logits: torch.Tensor) -> list[int]:
-    return [int(token) for token in logits.argmax(-1).tolist()]
-
-
-def _sample_likeliest(logits: torch.Tensor, rows: Sequence[RowSampling]) -> Sequence[int | None]:
-    """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest; None where they do not decide.
+def _sample_likeliest(logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest; UNDECIDED where they do not
+    decide.
 
     They decide in two cases. All tokens that top_k, top_p and min_p keep are among them. Or every token is kept, and
     the row's number falls within their share of the probability.
     """
     vocabulary = logits.shape[1]
     if vocabulary <= CANDIDATES:
-        return _sample_vocabulary(logits, rows)
-    scaled = logits / _column([row.temperature for row in rows], logits)
-    values, ids = torch.topk(scaled, CANDIDATES)
-    top_k = _top_k(rows, logits)
-    values = _mask_beyond(values, top_k)
+        return _sample_vocabulary(logits, parameters, draws)
+    temperature, top_k, top_p, min_p, _ = parameters.split(1, dim=1)
+    scaled = logits / temperature
+    likeliest, ids = torch.topk(scaled, CANDIDATES)
+    values = _mask_beyond(likeliest, top_k)
     within_top_k = top_k <= CANDIDATES
     # The probabilities of the tokens that top_k keeps sum to 1. Those are the candidates, or the whole vocabulary.
     total = torch.where(within_top_k, values.logsumexp(-1, keepdim=True), scaled.logsumexp(-1, keepdim=True))
     probabilities = (values - total).exp()
-    dropped = _dropped(probabilities, rows)
+    dropped = _dropped(probabilities, top_p, min_p)
     count = (~dropped).sum(-1, keepdim=True)
     cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
     share = cumulative[:, -1:]
     all_seen = (count < CANDIDATES) | within_top_k
-    target = _column([row.draw for row in rows], logits) * torch.where(all_seen, share, 1.0)
-    keeps_all = _column([float(row.top_p == 1 and row.min_p == 0) for row in rows], logits) > 0
+    target = draws * torch.where(all_seen, share, 1.0)
+    keeps_all = (top_p == 1) & (min_p == 0)
     decided = all_seen | (keeps_all & (target < share))
-    decided &= within_top_k | (top_k == vocabulary)  # a larger top_k keeps tokens whose sum is not known here
-    tokens = _pick(ids, cumulative, target, count)
-    return [token if known else None for token, known in zip(tokens, decided[:, 0].tolist(), strict=True)]
+    decided &= within_top_k | (top_k >= vocabulary)  # a larger top_k keeps tokens whose sum is not known here
+    chosen = _first_over(cumulative, target, count)
+    value = likeliest.gather(1, chosen)
+    decided &= value > likeliest[:, -1:]  # equals of the last candidate may be no candidates
+    # topk has equals in any order: find the chosen one of them in the order of their ids.
+    before = (likeliest > value).sum(-1, keepdim=True)
+    equals = ids.masked_fill(likeliest != value, vocabulary).sort().values
+    return torch.where(decided, equals.gather(1, chosen - before), UNDECIDED)[:, 0]
 
 
-def _sample_vocabulary(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
+def _sample_vocabulary(logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """A token for each row of `logits` [rows, vocabulary], whatever its parameters."""
-    scaled = logits / _column([row.temperature for row in rows], logits)
-    # Stable, so that the order of equals does not depend on the size of the batch.
-    values, ids = scaled.sort(descending=True, stable=True)
-    values = _mask_beyond(values, _top_k(rows, logits))
+    temperature, top_k, top_p, min_p, _ = parameters.split(1, dim=1)
+    scaled = logits / temperature
+    values, ids = scaled.sort(descending=True, stable=True)  # stable: equals stay in the order of their ids
+    values = _mask_beyond(values, top_k)
     probabilities = (values - values.logsumexp(-1, keepdim=True)).exp()
-    dropped = _dropped(probabilities, rows)
+    dropped = _dropped(probabilities, top_p, min_p)
     count = (~dropped).sum(-1, keepdim=True)
     cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
-    target = _column([row.draw for row in rows], logits) * cumulative[:, -1:]
-    return _pick(ids, cumulative, target, count)
-
-
-def _column(values: list[float], like: torch.Tensor) -> torch.Tensor:
-    """[rows, 1]"""
-    return torch.tensor(values, device=like.device)[:, None]
-
-
-def _top_k(rows: Sequence[RowSampling], logits: torch.Tensor) -> torch.Tensor:
-    """How many tokens top_k keeps of each row, [rows, 1]."""
-    vocabulary = logits.shape[1]
-    return _column([float(min(row.top_k, vocabulary) or vocabulary) for row in rows], logits)
+    return ids.gather(1, _first_over(cumulative, draws * cumulative[:, -1:], count))[:, 0]
 
 
 def _mask_beyond(values: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
@@ -140,18 +195,16 @@ def _mask_beyond(values: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
     return values.masked_fill(torch.arange(values.shape[1], device=values.device)[None] >= top_k, -torch.inf)
 
 
-def _dropped(probabilities: torch.Tensor, rows: Sequence[RowSampling]) -> torch.Tensor:
+def _dropped(probabilities: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
     """Which tokens top_p and min_p drop, of `probabilities` [rows, tokens] in falling order. Never the first."""
     before = probabilities.cumsum(-1) - probabilities
-    dropped = (before >= _column([row.top_p for row in rows], probabilities)) | (
-        probabilities < probabilities[:, :1] * _column([row.min_p for row in rows], probabilities)
-    )
+    dropped = (before >= top_p) | (probabilities < probabilities[:, :1] * min_p)
     dropped |= probabilities == 0
     dropped[:, 0] = False
     return dropped
 
 
-def _pick(ids: torch.Tensor, cumulative: torch.Tensor, target: torch.Tensor, count: torch.Tensor) -> list[int]:
-    """The first of the `count` kept tokens whose `cumulative` probability [rows, tokens] is over `target` [rows, 1]."""
-    chosen = (cumulative <= target).sum(-1, keepdim=True).minimum(count - 1)
-    return [int(token) for token in ids.gather(1, chosen)[:, 0].tolist()]
+def _first_over(cumulative: torch.Tensor, target: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The place [rows, 1] of the first of the `count` kept tokens whose `cumulative` probability [rows, tokens] is over
+    `target` [rows, 1]."""
+    return (cumulative <= target).sum(-1, keepdim=True).minimum(count - 1)

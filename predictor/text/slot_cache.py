@@ -30,11 +30,12 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._window.start = start
         self._window.positions = None
 
-    def expect_tokens(self, positions: torch.Tensor) -> None:
-        """The next forward has one token for each of the first rows, at `positions` [rows]."""
+    def expect_tokens(self, positions: torch.Tensor, longest: int) -> None:
+        """The next forward has one token for each of the first rows, at `positions` [rows], the largest of which is
+        `longest` - 1."""
         self._window.rows = torch.arange(len(positions), device=positions.device)
         self._window.positions = positions
-        self._window.longest = int(positions.max()) + 1
+        self._window.longest = longest
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:

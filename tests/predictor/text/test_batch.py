@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from predictor.text.batch import TextBatch, TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampler import BatchSampler, Choice, RowSampling
 
 pytestmark = pytest.mark.slow
 
@@ -87,13 +87,13 @@ class CheckedBatch(ShortPrefills):
 
     checked = 0
 
-    def choose(self, rows: list[TextRow], logits: torch.Tensor) -> list[int]:
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         for row, said in zip(rows, logits, strict=True):
             with torch.inference_mode():
                 alone = self._model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, -1]
             torch.testing.assert_close(said, alone, rtol=1e-3, atol=1e-3)
             self.checked += 1
-        return super().choose(rows, logits)
+        return super().choose(rows, logits, sampler)
 
 
 def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0) -> TextRow:
@@ -274,3 +274,52 @@ def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int) -
     assert operations > 500
     for at in range(0, operations, every):
         assert run(at)[0] == expected, f"after a failure at operation {at}"
+
+
+def generated(model: Any, prompt: list[int], penalty: float, tokens: int) -> list[int]:
+    """What transformers' `generate` writes; prompt included."""
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        whole = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            repetition_penalty=penalty,
+            eos_token_id=[],
+            pad_token_id=0,
+        )
+    return list(whole[0].tolist())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_join_and_leave_at_random_are_penalized_for_their_own_tokens(llama: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    batch = ShortPrefills(llama, slots=4, length=LENGTH)
+    whole: list[tuple[TextRow, list[int], float]] = []
+
+    def join() -> None:
+        prompt = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
+        penalty = chance.choice([1.0, 1.3, 2.5])
+        most = len(prompt) + chance.randint(1, 25)
+        row = TextRow(prompt, RowSampling(0.0, 0, 1.0, 0.0, penalty, chance), lambda _: len(row.tokens) >= most)
+        whole.append((row, list(prompt), penalty))
+        batch.join(row)
+
+    for _ in range(90):
+        if chance.random() < 0.3 and len(batch) < batch.slots:
+            join()
+        elif chance.random() < 0.1 and batch.running:
+            back = chance.choice(batch.running)
+            batch.remove(back)
+            batch.join(back)
+        elif len(batch):
+            for row in batch.step():
+                batch.remove(row)
+    while len(batch):
+        for row in batch.step():
+            batch.remove(row)
+
+    assert len(whole) > 8
+    for row, prompt, penalty in whole:
+        assert row.tokens == generated(llama, prompt, penalty, len(row.tokens) - len(prompt))

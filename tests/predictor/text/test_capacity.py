@@ -1,7 +1,9 @@
-"""How many slots fit into how much memory."""
+"""How many slots fit into how much memory, and what the cache of a batch takes of it."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from predictor.loading.device_memory import available_memory, memory_share
 from predictor.text.batch import TextBatch
 from predictor.text.capacity import measure_cost, plan_slots
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
+from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +44,7 @@ def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Check
     layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
     assert cost.weights == 4 * (2 * embedding + 2 * layer + 64)
     assert cost.once == 100 * PREFILL_ROW + 7
-    assert cost.slot == 256 * TOKEN_BYTES + PREFILL_ROW + 10 * 400 * 4
+    assert cost.slot == 256 * (TOKEN_BYTES + 8) + PREFILL_ROW + 10 * 400 * 4
 
 
 def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
@@ -173,3 +176,33 @@ def test_on_a_gpu_torch_keeps_to_its_part(monkeypatch: pytest.MonkeyPatch) -> No
     assert limits == []
     assert memory_share(gpu, 13 * 2**30) == 10 * 2**30
     assert limits == [(13 / 24, gpu)]
+
+
+def resident() -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the resident memory")
+def test_a_cache_on_a_cpu_takes_memory_as_it_fills() -> None:
+    cache = SlotCache(layers=1, slots=64, length=65_536)
+    cache.expect_prompts(0, 1, 0)
+    before = resident()
+
+    keys, _ = cache.update(torch.ones(1, 1, 4, 64), torch.ones(1, 1, 4, 64), 0)
+
+    assert resident() - before < 64 * MIB, "not the 2 GiB that it may come to"
+    assert keys.tolist() == torch.ones(1, 1, 4, 64).tolist()
+    assert cache.layers[0].keys[0, 0, 3:8].sum() == 64, "what is not written is zero"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_cache_has_the_type_of_the_model(dtype: torch.dtype) -> None:
+    cache = SlotCache(layers=1, slots=2, length=8)
+    cache.expect_prompts(0, 1, 0)
+
+    cache.update(torch.ones(1, 3, 4, 16, dtype=dtype), torch.ones(1, 3, 4, 16, dtype=dtype), 0)
+
+    assert cache.layers[0].values.dtype == dtype
+    assert cache.layers[0].values.shape == (2, 3, 8, 16)

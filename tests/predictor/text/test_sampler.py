@@ -10,12 +10,18 @@ import pytest
 import torch
 
 import predictor.text.sampler
-from predictor.text.sampler import RowSampling, sample
+from predictor.text.sampler import BatchSampler, RowSampling, TokenHistory
 
 pytestmark = pytest.mark.slow
 
 ALMOST_ONE = 1 - 2**-53
 """The largest number that random() gives."""
+
+
+class Row(RowSampling):
+    """`seen` are the tokens of its text, for the repetition penalty."""
+
+    seen: tuple[int, ...]
 
 
 def row(
@@ -26,8 +32,23 @@ def row(
     repetition_penalty: float = 1.0,
     seed: int = 0,
     seen: tuple[int, ...] = (),
-) -> RowSampling:
-    return RowSampling(temperature, top_k, top_p, min_p, repetition_penalty, random.Random(seed), set(seen))
+) -> Row:
+    made = Row(temperature, top_k, top_p, min_p, repetition_penalty, random.Random(seed))
+    made.seen = seen
+    return made
+
+
+def sample(logits: Any, rows: list[Row]) -> list[int]:
+    """One token for each row of `logits`, which may be changed."""
+    sampler = BatchSampler(rows, logits.device)
+    sampler.draw()
+    if sampler.penalizes:
+        history = TokenHistory(len(rows), 8, logits.device)
+        for number, each in enumerate(rows):
+            if each.seen:
+                history.begin(number, list(each.seen))
+        history.penalize(logits, 0, max(len(each.seen) for each in rows), sampler.penalty)
+    return sampler.choose(logits).read()
 
 
 def logits_of(*probabilities: float) -> Any:
@@ -189,9 +210,56 @@ def test_a_choice_may_be_repeated_until_it_was_taken() -> None:
     assert first == again
 
     draws = []
-    for token in range(3):
+    for _ in range(3):
         draws.append(sampling.draw)
-        sampling.accept(token)
+        sampling.accept()
     numbers = random.Random(5)
     assert draws == [numbers.random() for _ in range(3)]
-    assert sampling.seen == {0, 1, 2}
+
+
+def tied_logits(vocabulary: int, seed: int) -> Any:
+    """Few values, so that most tokens have equals."""
+    return (some_logits(vocabulary, seed) / 2).round()
+
+
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 7}, {"top_k": 60, "top_p": 0.6}, {"min_p": 0.05}], ids=str)
+@pytest.mark.parametrize("rows", [1, 64])
+def test_of_equals_the_lower_id_comes_first_however_the_choice_is_made(
+    monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], rows: int
+) -> None:
+    for seed in range(0, 128, rows):
+        logits = torch.cat([tied_logits(3_000, at) for at in range(seed, seed + rows)])
+        samplings = [row(seed=at, **parameters) for at in range(seed, seed + rows)]
+        monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 3_000)
+        in_order = sample(logits.clone(), samplings)
+        monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 100)
+
+        assert sample(logits.clone(), samplings) == in_order
+
+
+def test_of_equal_likeliest_ones_greedy_and_top_k_1_take_the_first() -> None:
+    for vocabulary in (50, 5_000):
+        logits = torch.zeros(9, vocabulary)
+        logits[:, [7, 20, 31, vocabulary - 1]] = 1.0
+
+        assert set(sample(logits, [row(0.0), *(row(top_k=1, seed=seed) for seed in range(8))])) == {7}
+
+
+def test_a_row_that_is_not_decided_costs_one_more_look_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided: list[list[int]] = []
+    decide = BatchSampler._decide
+
+    def recording(self: BatchSampler, logits: Any, numbers: list[int]) -> Any:
+        decided.append(numbers)
+        return decide(self, logits, numbers)
+
+    monkeypatch.setattr(BatchSampler, "_decide", recording)
+    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 10)
+    flat = torch.zeros(1, 200)
+    peaked = torch.cat([torch.full((1, 1), 50.0), torch.zeros(1, 199)], 1)
+
+    tokens = sample(torch.cat([peaked, flat, peaked, flat]), [row(0.0), *(row(seed=seed) for seed in range(1, 4))])
+
+    assert decided == [[1, 3]]
+    assert (tokens[0], tokens[2]) == (0, 0)
+    assert [tokens[1], tokens[3]] == [sample(flat.clone(), [row(seed=seed)])[0] for seed in (1, 3)]
