@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,18 @@ class Checkpoint:
     device: torch.device
     context: int
 
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end a text: those of the generation config, of the tokenizer and of the model's config, because a
+        fine-tune for chats often names its own in one of them alone.
+
+        Words in the model's config do not count: it has those of its class where its file names none.
+        """
+        config = self.model.config.get_text_config()
+        special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        ends = _ids(self.model.generation_config.eos_token_id) | _ids(self.tokenizer.eos_token_id)
+        return frozenset(ends | (_ids(getattr(config, "eos_token_id", None)) & special))
+
     def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
         """The token ids of a plain text, or of a conversation in the model's chat template; at least one.
 
@@ -55,6 +68,10 @@ class Checkpoint:
             return list(ids)
         # Some tokenizers drop every character of a text, and a model needs at least one token.
         return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+
+def _ids(ids: int | list[int] | None) -> set[int]:
+    return {ids} if isinstance(ids, int) else set(ids or ())
 
 
 def _with_tools(turns: tuple[Message, ...]) -> bool:

@@ -79,13 +79,12 @@ class TextEngineCore(EngineCore):
         defaults, asked = self._defaults, task.sampling
         samples = bool(defaults.do_sample) or asked.temperature is not None or asked.top_p is not None
         temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
-        eos = defaults.eos_token_id
         output = TextOutput(
             task.generation,
             self.checkpoint.tokenizer.backend_tokenizer,
             prompt_tokens=len(task.prompt),
             max_tokens=int(task.work),
-            eos={eos} if isinstance(eos, int) else set(eos or ()),
+            eos=self.checkpoint.end_tokens,
             stops=asked.stop or [],
         )
         sampling = RowSampling(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from tokenizers import Tokenizer
 
 from predictor.engine.events import TextFinished, Token
@@ -61,7 +63,7 @@ class TextOutput:
         *,
         prompt_tokens: int,
         max_tokens: int,
-        eos: set[int],
+        eos: Set[int],
         stops: list[str],
     ) -> None:
         self.generation = generation

@@ -57,7 +57,11 @@ def written_alone() -> Callable[[TransformersEngine, str, int], str]:
         ids = torch.tensor([checkpoint.encode(prompt)])
         with torch.inference_mode():
             whole = checkpoint.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=sorted(checkpoint.end_tokens),
             )
         text: str = checkpoint.tokenizer.decode(whole[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
         return text.rstrip("\N{REPLACEMENT CHARACTER}")
