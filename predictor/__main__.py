@@ -91,6 +91,10 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         slots=settings.slots,
         max_length=settings.max_length,
         load_format=settings.load_format,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        size=settings.size,
+        max_pixels=settings.max_pixels,
     )
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine

@@ -42,9 +42,17 @@ def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.pictures.pipeline_loading import load_pipeline
 
     pipeline = load_pipeline(
-        settings.model, settings.device, settings.dtype, lambda _: None, revision=settings.revision
+        settings.model,
+        settings.device,
+        settings.dtype,
+        lambda _: None,
+        revision=settings.revision,
+        size=settings.size,
+        max_pixels=settings.max_pixels,
     )
-    return plan_pictures(pipeline, settings.max_concurrency, settings.memory), pipeline.device
+    plan = plan_pictures(pipeline, settings.max_concurrency, settings.memory)
+    print(f"# of pictures with at most {pipeline.sizes.most_pixels} pixels: PREDICTOR_MAX_PIXELS")
+    return plan, pipeline.device
 
 
 def print_plan(argv: list[str]) -> int:

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, Validatio
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
-from contract.limits import BODY_BYTES
+from contract.fields import Guidance, PictureSize, Steps
+from contract.limits import BODY_BYTES, PICTURE_SIDE
 from contract.request import Kind
 from predictor.limits import (
     MAX_CONCURRENCY,
@@ -140,6 +141,18 @@ class PlanSettings(BaseSettings):
         f"{MAX_LENGTH}, or as many as the model attends to, or as many as leave the texts beside them as they are "
         "(longrope, dynamic rope)",
     )
+    size: PictureSize | None = Field(
+        default=None,
+        description="width and height of a picture where a request leaves them out, as in 512x512; the model's own "
+        "when unset",
+    )
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        le=PICTURE_SIDE**2,
+        description="most pixels of a picture; twice those of the default size when unset, or as many as that has "
+        "where memory holds no more",
+    )
     memory: MemorySize | None = Field(
         default=None, description="memory to plan with, as in 24Gi; what there is when unset"
     )
@@ -168,6 +181,12 @@ class Settings(PlanSettings):
         default=None,
         ge=1,
         description="slots that `plan` has found on such a machine: measuring them anew would only make a start longer",
+    )
+    steps: Steps | None = Field(
+        default=None, description="denoising steps where a request leaves them out; the model's own when unset"
+    )
+    guidance: Guidance | None = Field(
+        default=None, description="guidance where a request leaves it out; the model's own when unset"
     )
     max_waiting: int = Field(default=MAX_WAITING, ge=1, description="most requests that wait for a slot")
     body_bytes: int = Field(

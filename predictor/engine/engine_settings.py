@@ -18,6 +18,8 @@ class EngineSettings:
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
     measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
     use `load_format` and `max_length` (tokens); None is MAX_LENGTH of predictor.limits, or as many as share a batch.
+    Only pictures use `steps`, `guidance` and `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`,
+    the most of a picture; None is the model's own.
     """
 
     model: str
@@ -30,3 +32,7 @@ class EngineSettings:
     slots: int | None = None
     max_length: int | None = None
     load_format: LoadFormat = "auto"
+    steps: int | None = None
+    guidance: float | None = None
+    size: str | None = None
+    max_pixels: int | None = None

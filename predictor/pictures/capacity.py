@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
+from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
+from predictor.pictures.picture_sizes import Size, written
 from predictor.pictures.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
 
 GAIN = 1.1
 """Twice as many pictures in a forward must make so many times more of them a second, or they only delay each other."""
@@ -29,35 +35,59 @@ SEARCH_SECONDS = 10.0
 STEPS = 3
 """Denoising steps that are timed; the shortest counts."""
 
+MEMORY_STEPS = 2
+"""Denoising steps of a picture whose memory is measured: every one takes as much as the first."""
+
+LENGTHS_APART = 32
+"""Words by which prompts differ where it is timed: there are models that pad to a multiple of 16 tokens."""
+
+LONG_PROMPT = "a " * 500
+"""Some models compute the text of a prompt at its own length, most of them at most 512 tokens of it."""
+
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int | None) -> Plan:
-    """Slots for pictures of the default size, at most `max_concurrency`, as in EngineSettings; `memory` is in bytes.
+    """Slots for pictures of the largest size, at most `max_concurrency`, as in EngineSettings; `memory` is in bytes.
 
-    Raises ModelError when not even one fits.
+    Where memory does not hold one of that size, and no deployment has asked for it, the default size becomes the
+    largest. Raises ModelError when not even one fits.
     """
-    width, height = pipeline.size
-    deadline = time.monotonic() + SEARCH_SECONDS
+    memory = available_memory(pipeline.device) if memory is None else memory
+    most = most_slots(max_concurrency, pipeline.device.type)
+    try:
+        fitting = _plan_memory(pipeline, most, memory)
+    except (ModelError, torch.OutOfMemoryError):
+        if not pipeline.limit_to_default_size():
+            raise
+        log.info("memory holds no picture that is larger than %s", written(pipeline.sizes.default))
+        fitting = _plan_memory(pipeline, most, memory)
+    return replace(fitting, slots=find_knee(pipeline, time.monotonic() + SEARCH_SECONDS, fitting.slots))
+
+
+def _plan_memory(pipeline: Pipeline, most: int, memory: int) -> Plan:
+    pixels = pipeline.sizes.most_pixels
     alone = measure_pictures(pipeline, 1)  # includes what only a first run does
     try:
         together = measure_pictures(pipeline, 2)
     except torch.OutOfMemoryError:  # one fits, as was just seen, and no more
-        together = Measure(2, 2 * alone.peak_bytes, math.inf)
+        together = 2 * alone
+    more = pixels / math.prod(pipeline.sizes.largest)  # sides are whole multiples, so that a little may be missing
     cost = Cost(
         weights=pipeline.weight_bytes,
-        once=alone.peak_bytes + (PROCESS_BYTES if pipeline.device.type == "cpu" else 0),
-        slot=max(together.peak_bytes - alone.peak_bytes, width * height * LEAST_PIXEL_BYTES),
+        once=int(alone * more) + (PROCESS_BYTES if pipeline.device.type == "cpu" else 0),
+        slot=max(int((together - alone) * more), pixels * LEAST_PIXEL_BYTES),
     )
-    memory = available_memory(pipeline.device) if memory is None else memory
-    most = most_slots(max_concurrency, pipeline.device.type)
-    fitting = plan(cost, f"{width}x{height} pixels", most, memory)
-    return replace(fitting, slots=find_knee(pipeline, alone, together, deadline, fitting.slots))
+    return plan(cost, f"{pixels} pixels", most, memory, "give it more, or set a smaller --max-pixels or --size")
 
 
-def find_knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: float, most: int) -> int:
+def find_knee(pipeline: Pipeline, deadline: float, most: int) -> int:
     """The number of pictures beyond which more at once make no more of them a second. Only forwards are timed, because
-    nothing else is computed together."""
-    knee = slower.rows
+    nothing else is computed together; of pictures of the default size, which most are."""
+    if most < 2:
+        return most
+    knee = 1
+    slower = Timing(1, time_forward(pipeline, 1))
     with contextlib.suppress(torch.OutOfMemoryError):
+        faster = Timing(2, time_forward(pipeline, 2))
         while faster.rows <= most:
             if not faster.pays(slower):  # measured again: something else may have used the machine just then
                 if time.monotonic() >= deadline:
@@ -71,40 +101,43 @@ def find_knee(pipeline: Pipeline, slower: Measure, faster: Measure, deadline: fl
                 return most
             if time.monotonic() >= deadline:
                 break
-            slower, faster = faster, Measure(2 * knee, 0, time_forward(pipeline, 2 * knee))
+            slower, faster = faster, Timing(2 * knee, time_forward(pipeline, 2 * knee))
+    log.info("more pictures at once than %d make no more of them a second; memory would hold %d", knee, most)
     return knee
 
 
 @dataclass(frozen=True)
-class Measure:
-    """`rows` pictures at once: bytes at the peak more than before, and seconds of one forward."""
+class Timing:
+    """Seconds of a forward of `rows` pictures."""
 
     rows: int
-    peak_bytes: int
-    forward_seconds: float
+    seconds: float
 
-    def pays(self, fewer: Measure) -> bool:
+    def pays(self, fewer: Timing) -> bool:
         """Whether all together make more denoising steps a second than fewer do."""
-        return self.rows / self.forward_seconds >= GAIN * fewer.rows / fewer.forward_seconds
+        return self.rows / self.seconds >= GAIN * fewer.rows / fewer.seconds
 
-    def best(self, forward_seconds: float) -> Measure:
-        return replace(self, forward_seconds=min(self.forward_seconds, forward_seconds))
+    def best(self, seconds: float) -> Timing:
+        return replace(self, seconds=min(self.seconds, seconds))
 
 
-def measure_pictures(pipeline: Pipeline, rows: int) -> Measure:
-    """Make `rows` whole pictures at once."""
+def measure_pictures(pipeline: Pipeline, rows: int) -> int:
+    """Make `rows` whole pictures of the largest size at once, of long prompts; bytes at the peak more than before."""
     before = _reset_peak(pipeline.device)
-    seconds = []
-    with _started(pipeline, rows, STEPS) as batch:
+    prompts = [f"{LONG_PROMPT} {number}" for number in range(rows)]
+    # With the guidance of the pipeline's class, which a request may ask for where a distilled model has none.
+    with _started(pipeline, prompts, MEMORY_STEPS, pipeline.sizes.largest, guidance=None) as batch:
         while len(batch.step()) < rows:
-            seconds.append(batch.forward_seconds)
-    return Measure(rows, max(0, _peak(pipeline.device) - before), min(seconds))
+            pass
+    return max(0, _peak(pipeline.device) - before)
 
 
 def time_forward(pipeline: Pipeline, rows: int) -> float:
-    """Seconds of a forward of `rows` pictures. They stay unfinished: decoding takes longer than these few steps."""
+    """Seconds of the forwards of a step of `rows` pictures, whose prompts are of different lengths: there are models
+    that compute those by themselves. They stay unfinished: decoding takes longer than these few steps."""
     seconds = []
-    with _started(pipeline, rows, STEPS + 1) as batch:
+    prompts = ["a " * (1 + LENGTHS_APART * (number % 16)) for number in range(rows)]
+    with _started(pipeline, prompts, STEPS + 1, pipeline.sizes.default) as batch:
         for _ in range(STEPS):
             batch.step()
             seconds.append(batch.forward_seconds)
@@ -112,10 +145,11 @@ def time_forward(pipeline: Pipeline, rows: int) -> float:
 
 
 @contextlib.contextmanager
-def _started(pipeline: Pipeline, rows: int, steps: int) -> Iterator[PictureBatch]:
-    batch = PictureBatch(pipeline, rows)
-    parameters = replace(pipeline.parameters("a", seed=0), steps=steps)
-    for _ in range(rows):
+def _started(pipeline: Pipeline, prompts: list[str], steps: int, size: Size, **more: Any) -> Iterator[PictureBatch]:
+    batch = PictureBatch(pipeline, len(prompts))
+    width, height = size
+    for prompt in prompts:
+        parameters = replace(pipeline.parameters(prompt, seed=0), steps=steps, width=width, height=height, **more)
         batch.join(PictureRow(parameters, lambda _step, _latents: None))
     try:
         yield batch

@@ -26,10 +26,20 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.pictures.engine_core import PictureEngineCore
+        from predictor.pictures.model_defaults import ModelDefaults
         from predictor.pictures.pipeline_loading import load_pipeline
 
         settings = self.settings
-        pipeline = load_pipeline(settings.model, settings.device, settings.dtype, report, revision=settings.revision)
+        pipeline = load_pipeline(
+            settings.model,
+            settings.device,
+            settings.dtype,
+            report,
+            revision=settings.revision,
+            defaults=ModelDefaults(settings.steps, settings.guidance),
+            size=settings.size,
+            max_pixels=settings.max_pixels,
+        )
         wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)
         slots = settings.slots or self._measured_slots(pipeline, memory, report)

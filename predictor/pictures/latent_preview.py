@@ -58,7 +58,7 @@ class LatentPreview:
             width, height = size
             try:
                 latents = self._pipe._unpack_latents(latents, height, width, self._pipe.vae_scale_factor)
-            except (AttributeError, TypeError):
+            except (AttributeError, TypeError, ValueError, RuntimeError):
                 return None
         if latents.dim() == 5 and latents.shape[2] == 1:  # a video of one frame
             latents = latents[:, :, 0]

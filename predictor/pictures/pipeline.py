@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,49 +14,46 @@ import torch
 from PIL import Image
 from tokenizers.models import WordLevel
 
-from contract.problems import FieldError, field_problem, invalid_field
+from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 from predictor.errors import ModelError
+from predictor.pictures.model_defaults import ModelDefaults, most_steps
 from predictor.pictures.parameters import DiffusionParameters
+from predictor.pictures.picture_sizes import sizes_of, written
 
-_PARAMETER_NAMES = {"negative_prompt": "negative_prompt", "guidance": "guidance_scale", "steps": "num_inference_steps"}
-"""Fields of a request that not every pipeline takes, and what diffusers calls them."""
+_VIDEO = {"num_frames", "frames", "video_length", "video", "control_video"}
+_FROM_PICTURES = {"strength", "mask_image", "control_image", "controlnet_conditioning_scale"}
+"""Parameters of pipelines that do not make one picture from a text."""
+
+_NEEDS_PICTURES = re.compile("Edit|Refiner|Img2Img|I2I|Inpaint")
+"""In names of pipelines that let a picture be left out, and fail without it all the same."""
 
 
 class Pipeline:
-    """`size` is the default width and height, and the most pixels that are served; sides are multiples of `multiple`.
-
-    `defaults` are those of the model, where the pipeline's own are not. Raises ModelError for a pipeline that cannot be
-    served.
+    """`sizes` are those of its pictures. `defaults` are for requests that leave out steps or guidance; `size` and
+    `max_pixels` are the deployment's, where it has set them. Raises ModelError for a pipeline that cannot be served.
     """
 
-    def __init__(self, pipe: Any, defaults: dict[str, Any]) -> None:
+    def __init__(
+        self, pipe: Any, defaults: ModelDefaults, size: str | None = None, max_pixels: int | None = None
+    ) -> None:
         self.pipe = pipe
         self._offloads_models = False
         self.name = type(pipe).__name__
         parameters = inspect.signature(pipe.__call__).parameters
-        self._takes = {field for field, name in _PARAMETER_NAMES.items() if name in parameters}
-        if not {"prompt", "width", "height"} <= parameters.keys() or any(
-            name in parameters and parameters[name].default is inspect.Parameter.empty for name in ("image", "image_1")
-        ):
-            raise ModelError(f"{self.name} makes no pictures from text")
-        if "callback_on_step_end" not in parameters:
-            raise ModelError(f"{self.name} cannot be watched or stopped between two steps")
+        _check(pipe, parameters)
         self.denoiser: torch.nn.Module = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
         if self.denoiser is None:
             raise ModelError(f"{self.name} has neither a unet nor a transformer")
-        # Parameters that a pipeline has and then ignores.
-        if "true_cfg_scale" in parameters and (parameters["true_cfg_scale"].default or 1) <= 1:
-            self._takes.discard("negative_prompt")
-        if getattr(self.denoiser.config, "guidance_embeds", None) is False:
-            self._takes.discard("guidance")
-        processor = getattr(pipe, "image_processor", None)
-        scale = int(getattr(pipe, "vae_scale_factor", 8))
-        # Some pipelines round to a multiple of these, some refuse other sizes, and most refuse all but multiples of 8.
-        factors = [8, int(processor.config.vae_scale_factor) if processor is not None else scale]
-        self.multiple = math.lcm(*factors, scale * int(getattr(pipe, "patch_size", 1)))
-        self.size = _default_size(pipe, self.denoiser, scale)
-        self.steps = int(defaults.get("num_inference_steps") or parameters["num_inference_steps"].default)
-        self.guidance: float | None = defaults.get("guidance_scale")
+        self._own = {name: parameter.default for name, parameter in parameters.items()}
+        # Qwen-Image and its kin have guidance by a second forward, under another name.
+        other = "true_cfg_scale" in self._own and ("guidance_scale" not in self._own or self._own["true_cfg_scale"] > 1)
+        self._guidance_name = "true_cfg_scale" if other else "guidance_scale"
+        self._takes = self._taken()
+        self._most_steps = most_steps(pipe)
+        self._limited = max_pixels is not None
+        self.sizes = sizes_of(pipe, self.denoiser, size, max_pixels)
+        self.steps = int(defaults.steps or self._own["num_inference_steps"])
+        self.guidance = defaults.guidance if "guidance" in self._takes else None
 
     @property
     def weight_bytes(self) -> int:
@@ -66,6 +64,14 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
+
+    def limit_to_default_size(self) -> bool:
+        """Serve no larger pictures than of the default size. False where a deployment has said what the largest are."""
+        default = math.prod(self.sizes.default)
+        if self._limited or self.sizes.most_pixels <= default:
+            return False
+        self.sizes = sizes_of(self.pipe, self.denoiser, written(self.sizes.default), default)
+        return True
 
     def parameters(
         self,
@@ -86,16 +92,25 @@ class Pipeline:
         if refused:
             detail = f"{self.name} does not take this"
             raise field_problem([FieldError(field=field, detail=detail) for field in refused])
-        width, height = map(int, size.split("x")) if size else self.size
-        fits = width * height <= self.size[0] * self.size[1]
-        if size and (width % self.multiple or height % self.multiple or not fits):
-            raise invalid_field(
-                "size",
-                f"width and height must be multiples of {self.multiple} with at most "
-                f"{self.size[0] * self.size[1]} pixels together, as {self.size[0]}x{self.size[1]} has",
-            )
+        width, height = self.sizes.read(size) if size else self.sizes.default
         guidance = self.guidance if guidance is None else guidance
-        return DiffusionParameters(prompt, width, height, steps or self.steps, seed, guidance, negative_prompt)
+        if self._guidance_name == "true_cfg_scale":
+            guided = (self._own["true_cfg_scale"] if guidance is None else guidance) > 1
+            if negative_prompt is not None and not guided:
+                raise invalid_field("negative_prompt", f"{self.name} takes this with a guidance of more than 1 only")
+            if guided and negative_prompt is None:
+                negative_prompt = " "  # without one there is no guidance
+        steps = steps or self.steps
+        if self._most_steps and steps > self._most_steps:
+            raise invalid_field("steps", f"the scheduler of this model has at most {self._most_steps}")
+        return DiffusionParameters(prompt, width, height, steps, seed, guidance, negative_prompt)
+
+    def check(self, defaults: ModelDefaults) -> None:
+        """Raises ModelError where a deployment's defaults are not what this pipeline takes."""
+        try:
+            self.parameters("a", seed=0, steps=defaults.steps, guidance=defaults.guidance)
+        except ProblemError as problem:
+            raise ModelError(f"--{problem}") from None
 
     def understood(self, prompt: str) -> list[str] | None:
         """The words of `prompt` that the model knows. None when its tokenizer splits words into pieces, as most do."""
@@ -110,15 +125,6 @@ class Pipeline:
     def run(self, parameters: DiffusionParameters, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
         """The pipeline from beginning to end. `on_step` takes the number of steps done, of those that were asked for,
         and the latents as the pipeline keeps them."""
-        # A pipeline keeps the state of a run in its attributes and in its scheduler: each run has its own.
-        pipe = copy.copy(self.pipe)
-        # Not by setattr: diffusers' own (0.42) imports a compiler to see whether the value is compiled.
-        object.__setattr__(pipe, "scheduler", copy.deepcopy(self.pipe.scheduler))
-        extra: dict[str, Any] = {}
-        if parameters.guidance is not None and "guidance" in self._takes:
-            extra["guidance_scale"] = parameters.guidance
-        if parameters.negative_prompt is not None:
-            extra["negative_prompt"] = parameters.negative_prompt
 
         def step_ended(running: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             # Some schedulers, such as PNDM, take more steps than they are asked for.
@@ -126,7 +132,7 @@ class Pipeline:
             on_step((step + 1) * parameters.steps // taken, tensors["latents"])
             return tensors
 
-        output = pipe(
+        output = self._own_copy()(
             prompt=parameters.prompt,
             width=parameters.width,
             height=parameters.height,
@@ -134,9 +140,9 @@ class Pipeline:
             generator=torch.Generator("cpu").manual_seed(parameters.seed),
             callback_on_step_end=step_ended,
             output_type="pil",
-            **extra,
+            **self._options(parameters),
         )
-        picture: Image.Image = output.images[0]
+        picture: Image.Image = output[0][0]  # called "images" by most, and "image" by Kandinsky 5
         return picture
 
     def reduce_memory(self) -> bool:
@@ -152,9 +158,52 @@ class Pipeline:
             return True
         return False
 
+    def _taken(self) -> set[str]:
+        """Fields of a request that not every pipeline takes, without those that this one has and then ignores."""
+        names = {"negative_prompt": "negative_prompt", "guidance": self._guidance_name, "steps": "num_inference_steps"}
+        taken = {field for field, name in names.items() if name in self._own}
+        if self._guidance_name == "guidance_scale":
+            if (self._own.get("true_cfg_scale") or 2) <= 1:
+                taken.discard("negative_prompt")
+            # A distilled model, of a class that has no guidance but what the model has learned.
+            learned = not hasattr(type(self.pipe), "do_classifier_free_guidance")
+            if learned and getattr(self.denoiser.config, "guidance_embeds", None) is False:
+                taken.discard("guidance")
+            if self.name == "Flux2KleinPipeline" and self.pipe.config.get("is_distilled"):
+                taken.discard("guidance")
+        return taken
 
-def _default_size(pipe: Any, denoiser: Any, scale: int) -> tuple[int, int]:
-    """Width and height, as the pipelines themselves compute them."""
-    size = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return width * scale, height * scale
+    def _own_copy(self) -> Any:
+        """A pipeline keeps the state of a run in its attributes, its scheduler and its guider: each run has its own."""
+        pipe = copy.copy(self.pipe)
+        for name in ("scheduler", "guider", "ocr_guider"):
+            if hasattr(pipe, name):
+                # Not by setattr: diffusers' own (0.42) imports a compiler to see whether the value is compiled.
+                object.__setattr__(pipe, name, copy.deepcopy(getattr(pipe, name)))
+        return pipe
+
+    def _options(self, parameters: DiffusionParameters) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if parameters.guidance is not None and "guidance" in self._takes:
+            options[self._guidance_name] = parameters.guidance
+        if parameters.negative_prompt is not None:
+            options["negative_prompt"] = parameters.negative_prompt
+        if "use_resolution_binning" in self._own:  # of the size that was asked for, and not of the next that is known
+            options["use_resolution_binning"] = False
+        if "intermediate_timesteps" in self._own and parameters.steps != 2:  # SANA Sprint has them for two steps only
+            options["intermediate_timesteps"] = None
+        return options
+
+
+def _check(pipe: Any, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raises ModelError where `pipe` is no pipeline that makes a picture from a text, one step after the other."""
+    name, named = type(pipe).__name__, parameters.keys()
+    if named & _VIDEO and "prompt" in named:
+        raise ModelError(f"{name} makes videos, not pictures")
+    needed = any("image" in each and parameters[each].default is inspect.Parameter.empty for each in named)
+    if not {"prompt", "width", "height"} <= named or needed or named & _FROM_PICTURES or _NEEDS_PICTURES.search(name):
+        raise ModelError(f"{name} makes no pictures from text")
+    if "callback_on_step_end" not in named:
+        raise ModelError(f"{name} cannot be watched or stopped between two steps")
+    if any(hasattr(part, "components") for part in vars(pipe).values()):
+        raise ModelError(f"{name} is several pipelines in one")

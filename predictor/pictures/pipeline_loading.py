@@ -15,6 +15,7 @@ from predictor.errors import ModelError
 from predictor.loading.device import choose_device
 from predictor.loading.lean_imports import lean_imports
 from predictor.loading.weights import placement
+from predictor.pictures.model_defaults import NO_DEFAULTS, ModelDefaults, known_defaults
 from predictor.pictures.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -24,19 +25,39 @@ _DEFAULTS_FILE = "generation_config.json"
 
 
 def load_pipeline(
-    source: str, device: str, dtype: str, report: Callable[[str], None], *, revision: str | None = None
+    source: str,
+    device: str,
+    dtype: str,
+    report: Callable[[str], None],
+    *,
+    revision: str | None = None,
+    defaults: ModelDefaults = NO_DEFAULTS,
+    size: str | None = None,
+    max_pixels: int | None = None,
 ) -> Pipeline:
     """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
     line.
 
-    `device` and `dtype` are as in EngineSettings; `report` takes the name of each phase as it begins.
+    `device`, `dtype`, `size` and `max_pixels` are as in EngineSettings; `defaults` come before the model's own.
+    `report` takes the name of each phase as it begins.
     """
     report("importing diffusers")
     with lean_imports():
-        return _load(source, revision, device, dtype, report)
+        try:
+            pipe = _load(source, revision, device, dtype, report)
+            of_model = _read_defaults(source, revision).over(known_defaults(pipe, source))
+            pipeline = Pipeline(pipe, defaults.over(of_model), size, max_pixels)
+            pipeline.check(defaults)
+            return pipeline
+        except ModelError as error:
+            raise ModelError(f"cannot load {source}: {error}") from error
+        except Exception as error:
+            log.debug("loading %s failed", source, exc_info=True)
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelError(f"cannot load {source}: {reason}") from error
 
 
-def _load(source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None]) -> Pipeline:
+def _load(source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -50,21 +71,14 @@ def _load(source: str, revision: str | None, device: str, dtype: str, report: Ca
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     report("loading the weights")
-    try:
-        loader: Any = DiffusionPipeline
-        options = {"revision": revision, "dtype": getattr(torch, dtype), "use_safetensors": True}
-        index = loader.load_config(source, revision=revision)
-        models = _load_models(source, index, {**options, **placement(device)})
-        pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
-        pipe.to(device)
-        pipe.set_progress_bar_config(disable=True)
-        return Pipeline(pipe, _read_defaults(source, revision))
-    except ModelError as error:
-        raise ModelError(f"cannot load {source}: {error}") from error
-    except Exception as error:
-        log.debug("loading %s failed", source, exc_info=True)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot load {source}: {reason}") from error
+    loader: Any = DiffusionPipeline
+    options = {"revision": revision, "dtype": getattr(torch, dtype), "use_safetensors": True}
+    index = loader.load_config(source, revision=revision)
+    models = _load_models(source, index, {**options, **placement(device)})
+    pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
+    pipe.to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _load_models(source: str, index: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
@@ -84,9 +98,9 @@ def _load_models(source: str, index: dict[str, Any], options: dict[str, Any]) ->
     return models
 
 
-def _read_defaults(source: str, revision: str | None) -> dict[str, Any]:
+def _read_defaults(source: str, revision: str | None) -> ModelDefaults:
     from transformers.utils.hub import cached_file
 
     path = cached_file(source, _DEFAULTS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
-    defaults: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
-    return defaults
+    file: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
+    return ModelDefaults(file.get("num_inference_steps"), file.get("guidance_scale"))

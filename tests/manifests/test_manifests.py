@@ -106,6 +106,18 @@ def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
         assert thing.annotations["autoscaling.knative.dev/initial-scale"] == "0"
 
 
+def test_a_turbo_model_has_its_own_steps_and_no_guidance(root: Path) -> None:
+    """With 50 steps and a guidance of 5, its class's, it burns its pictures."""
+    models = ("kserve/overlays/gpu", "kserve/overlays/gpu-shared", "kserve/overlays/gpu-mig", "deploy/gpu")
+    for folder in (*models, "kserve/overlays/model-cache", "kserve/overlays/local-model-cache"):
+        [image] = [
+            environment(thing.containers[0])
+            for thing in render(root / folder)
+            if thing.document["kind"] == "InferenceService" and thing.document["metadata"]["name"] == "image"
+        ]
+        assert (image["PREDICTOR_STEPS"], image["PREDICTOR_GUIDANCE"]) == ("4", "0"), folder
+
+
 def test_our_images_are_those_that_are_built(root: Path) -> None:
     containers = [container for folder in all_of(root) for thing in render(folder) for container in thing.containers]
     built = runpy.run_path(str(root / "scripts" / "cluster" / "build_images.py"))["IMAGES"]

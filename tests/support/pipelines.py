@@ -51,7 +51,7 @@ def word_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=16, **special)
 
 
-def clip_encoder(kind: str = "CLIPTextModel", hidden: int = 32) -> Any:
+def clip_encoder(kind: str = "CLIPTextModel", hidden: int = 32, positions: int = 16) -> Any:
     import transformers
 
     config = transformers.CLIPTextConfig(
@@ -61,7 +61,7 @@ def clip_encoder(kind: str = "CLIPTextModel", hidden: int = 32) -> Any:
         intermediate_size=37,
         num_attention_heads=4,
         num_hidden_layers=2,
-        max_position_embeddings=16,
+        max_position_embeddings=positions,
         bos_token_id=514,
         eos_token_id=515,
         pad_token_id=515,

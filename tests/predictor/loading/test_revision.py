@@ -83,7 +83,7 @@ def test_a_pipeline_is_the_revisions(tiny_sd: Path, hub: Callable[[Path], Path])
     rewrite(old / "scheduler" / "scheduler_config.json", beta_end=0.02)
     for revision, expected in (("v1", [9, (64, 64), 0.02]), (None, [4, (32, 32), 0.012])):
         pipeline = load_pipeline("org/it", "cpu", "auto", lambda _phase: None, revision=revision)
-        assert [pipeline.steps, pipeline.size, pipeline.pipe.scheduler.config.beta_end] == expected
+        assert [pipeline.steps, pipeline.sizes.default, pipeline.pipe.scheduler.config.beta_end] == expected
 
 
 def test_a_folder_has_no_revisions(tiny_model: Path) -> None:

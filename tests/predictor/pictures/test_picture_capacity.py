@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from contract.problems import ProblemError
 from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES
 from predictor.errors import ModelError
 from predictor.pictures import capacity as picture_capacity
-from predictor.pictures.capacity import LEAST_PIXEL_BYTES, Measure, plan_pictures
+from predictor.pictures.capacity import LEAST_PIXEL_BYTES, plan_pictures
+from predictor.pictures.model_defaults import NO_DEFAULTS
+from predictor.pictures.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -21,20 +26,30 @@ SLOT = 100 * 2**20
 
 
 @pytest.fixture
+def pipeline(pipeline: Any) -> Any:
+    """Its own of each test: what fits decides which sizes it serves."""
+    return copy.copy(pipeline)
+
+
+@pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Script what is measured: `seconds` of a forward of so many rows. The rows that were tried."""
+    """Script what is measured: `seconds` of a forward of so many rows, and SLOT bytes of each of the default size. The
+    rows that were tried."""
 
     def script(seconds: Callable[[int], float], holds: int = 1_000) -> list[int]:
         tried: list[int] = []
 
-        def measure(_pipeline: Any, rows: int) -> Measure:
+        def run(rows: int) -> int:
             tried.append(rows)
             if rows > holds:
                 raise torch.OutOfMemoryError("no memory")
-            return Measure(rows, (rows + 1) * SLOT, seconds(rows))
+            return rows
 
-        monkeypatch.setattr(picture_capacity, "measure_pictures", measure)
-        monkeypatch.setattr(picture_capacity, "time_forward", lambda *arguments: measure(*arguments).forward_seconds)
+        def bytes_of(pipeline: Any, rows: int) -> int:
+            return int((run(rows) + 1) * SLOT * math.prod(pipeline.sizes.largest) / math.prod(pipeline.sizes.default))
+
+        monkeypatch.setattr(picture_capacity, "measure_pictures", bytes_of)
+        monkeypatch.setattr(picture_capacity, "time_forward", lambda _pipeline, rows: seconds(run(rows)))
         return tried
 
     return script
@@ -85,25 +100,57 @@ def test_a_search_that_takes_too_long_ends_with_what_it_has_seen(
     monkeypatch.setattr(picture_capacity, "SEARCH_SECONDS", 0)
 
     assert plan_pictures(pipeline, 16, 64 * GIB).slots == slots
-    assert tried == [1, 2]
+    assert tried == [1, 2, 1, 2], "their memory, and then their time"
+
+
+def memory_for(pipeline: Any, slots: float, pixels: int) -> int:
+    """Bytes for so many pictures of `pixels`, and for what one of them takes once."""
+    taken = (2 + slots) * SLOT * pixels / math.prod(pipeline.sizes.default)
+    return int((pipeline.weight_bytes + PROCESS_BYTES + taken) / (1 - MARGIN))
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 5])
 def test_no_more_than_memory_holds(pipeline: Any, measured: Any, slots: int) -> None:
     tried = measured(flat)
-    memory = int((pipeline.weight_bytes + PROCESS_BYTES + 2 * SLOT + (slots + 0.5) * SLOT) / (1 - MARGIN))
+    memory = memory_for(pipeline, slots + 0.5, 2048)
 
     plan = plan_pictures(pipeline, 16, memory)
 
     assert plan.slots == slots
     assert max(tried) <= max(2, slots)
-    assert "32x32 pixels" in str(plan)
+    assert "2048 pixels" in str(plan), "the largest that may be asked for"
+
+
+def test_where_no_larger_picture_fits_the_default_size_is_the_largest(
+    pipeline: Any, measured: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    measured(flat)
+    pipeline.parameters("a", seed=0, size="40x40")
+    caplog.set_level("INFO")
+
+    plan = plan_pictures(pipeline, 16, memory_for(pipeline, 1.5, 1024))
+
+    assert plan.slots == 1
+    assert "1024 pixels" in str(plan)
+    assert "memory holds no picture that is larger than 32x32" in caplog.text
+    pipeline.parameters("a", seed=0, size="32x32")
+    with pytest.raises(ProblemError, match="with at most 1024 pixels together"):
+        pipeline.parameters("a", seed=0, size="40x40")
+
+
+def test_what_a_deployment_has_set_is_the_largest_or_does_not_fit(pipeline: Any, measured: Any) -> None:
+    measured(flat)
+    larger = Pipeline(pipeline.pipe, NO_DEFAULTS, max_pixels=4096)
+
+    assert plan_pictures(larger, 16, memory_for(pipeline, 2.5, 4096)).slots == 2
+    with pytest.raises(ModelError, match=r"one slot of 4096 pixels, .* or set a smaller --max-pixels"):
+        plan_pictures(larger, 16, memory_for(pipeline, 1.5, 1024))
 
 
 def test_when_not_even_one_fits_it_says_how_much_it_takes(pipeline: Any, measured: Any) -> None:
     measured(flat)
 
-    with pytest.raises(ModelError, match=r"500.0 MiB of memory do not hold the model and one slot of 32x32 pixels"):
+    with pytest.raises(ModelError, match=r"500.0 MiB of memory do not hold the model and one slot of 1024 pixels"):
         plan_pictures(pipeline, 16, 500 * 2**20)
 
 
@@ -123,7 +170,7 @@ def test_what_a_real_measurement_leaves_behind_is_nothing(pipeline: Any) -> None
 
     assert pipeline.denoiser.forward == forward
     assert plan.cost.weights == pipeline.weight_bytes > 0
-    assert plan.cost.slot >= 32 * 32 * LEAST_PIXEL_BYTES
+    assert plan.cost.slot >= 2 * 32 * 32 * LEAST_PIXEL_BYTES
     assert 1 <= plan.slots <= 4
 
 

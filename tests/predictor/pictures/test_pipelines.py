@@ -105,6 +105,7 @@ async def test_what_a_pipeline_does_not_take_is_refused_by_name(family: Any, ser
 
 def test_a_distilled_model_takes_no_guidance(tiny_flux: Path, picture_harness: Any) -> None:
     from contract.problems import ProblemError
+    from predictor.pictures.model_defaults import NO_DEFAULTS
     from predictor.pictures.pipeline import Pipeline
     from predictor.pictures.pipeline_loading import load_pipeline
 
@@ -112,26 +113,33 @@ def test_a_distilled_model_takes_no_guidance(tiny_flux: Path, picture_harness: A
     pipe.transformer.register_to_config(guidance_embeds=False)
 
     with pytest.raises(ProblemError, match="guidance: FluxPipeline does not take this"):
-        Pipeline(pipe, {}).parameters("a", seed=1, guidance=3.0)
+        Pipeline(pipe, NO_DEFAULTS).parameters("a", seed=1, guidance=3.0)
 
 
 SIZES = {
-    "StableDiffusionPipeline": ("32x32", ["0x32", "20x32", "33x32", "40x32"]),
-    "StableDiffusionXLPipeline": ("32x32", ["0x32", "20x32", "33x32", "40x32"]),
-    "StableDiffusion3Pipeline": ("64x64", ["24x32", "32x8", "80x64"]),
-    "FluxPipeline": ("128x128", ["12x32", "136x128"]),
+    "StableDiffusionPipeline": ("48x32", ["0x32", "20x32", "33x32", "72x32"], "at most 2048 pixels together"),
+    "StableDiffusionXLPipeline": ("48x32", ["0x32", "20x32", "33x32", "72x32"], "at most 2048 pixels together"),
+    "StableDiffusion3Pipeline": (
+        "96x64",
+        ["24x32", "32x8", "144x32"],
+        "at most 128, with at most 8192 pixels together",
+    ),
+    "FluxPipeline": ("192x128", ["12x32", "264x128"], "at most 32768 pixels together"),
 }
+"""One and a half times as wide as the default size, and sizes that are refused."""
 
 
 async def test_a_size_that_the_pipeline_would_refuse_or_round_is_refused_before(family: Any, serve: Any) -> None:
     client = await serve(family)
-    size, wrong = SIZES[family.core.pipeline.name]
+    size, wrong, why = SIZES[family.core.pipeline.name]
 
     for asked in wrong:
         answer = await client.post(ROUTE, json=BODY | {"size": asked})
         assert answer.status_code == 400, asked
         assert [error["field"] for error in answer.json()["errors"]] == ["size"]
-    assert f"as {size} has" in answer.json()["detail"]
+    assert why in answer.json()["detail"]
+    [picture] = (await client.post(ROUTE, json=BODY | {"size": size})).json()["data"]
+    assert "{}x{}".format(*opened(picture).size) == size
 
 
 # What is refused at load
