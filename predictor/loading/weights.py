@@ -4,20 +4,27 @@ transformers maps the files and copies one tensor after the other to the device.
 a GPU; without, the whole model is in the host's memory first. From a network volume it is quicker to read with many
 threads, as Run:ai's Model Streamer does. fastsafetensors reads whole files, with GPUDirect Storage where there is some.
 For a GPU one of them is used when it is installed; the setting `load_format` chooses another, to compare.
+
+They put all tensors on the device before the model is made of them. transformers makes some models of other tensors
+than the files hold: of all experts of a layer it makes one. Both would be on the device at once, so there it reads the
+tensors itself, one after the other.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from predictor.errors import ModelError
 from predictor.settings import LoadFormat
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 _PACKAGES: dict[LoadFormat, str] = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
 
@@ -27,8 +34,11 @@ def placement(device: str) -> dict[str, dict[str, str]]:
     return {"device_map": {"": device}} if device != "cpu" and find_spec("accelerate") else {}
 
 
-def read_weights(source: str, device: str, load_format: LoadFormat) -> dict[str, torch.Tensor] | None:
-    """All tensors of the model on `device`, by name; None when transformers should read them itself.
+def read_weights(
+    source: str, device: str, load_format: LoadFormat, config: Any = None
+) -> dict[str, torch.Tensor] | None:
+    """All tensors of the model on `device`, by name; None when transformers should read them itself. `config` is the
+    model's, of transformers.
 
     Raises ModelError when `load_format` needs a package that is not installed, or a folder.
     """
@@ -41,8 +51,22 @@ def read_weights(source: str, device: str, load_format: LoadFormat) -> dict[str,
         raise ModelError(f"the load format {load_format} needs the package {package.replace('_', '-')}")
     if not Path(source).is_dir():
         raise ModelError(f"the load format {load_format} reads from a folder, not from a hub")
+    if config is not None and merges_tensors(config):
+        log.info("transformers reads the weights, and not %s: it merges tensors of this model on the way", load_format)
+        return None
     read = _streamed if load_format == "runai_streamer" else _fast
     return read(_files(Path(source)), device)
+
+
+def merges_tensors(config: Any) -> bool:
+    """Whether transformers makes tensors of this model from several of its files', instead of only renaming them."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    names = {config.model_type, config.get_text_config().model_type, *(config.architectures or ())}
+    return any(
+        isinstance(one, WeightConverter) for name in names for one in get_checkpoint_conversion_mapping(name) or ()
+    )
 
 
 def _files(folder: Path) -> list[str]:

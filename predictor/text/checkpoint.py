@@ -140,7 +140,7 @@ def _load(
             "output_loading_info": True,
             **placement(device),
         }
-        weights = read_weights(source, device, load_format)
+        weights = read_weights(source, device, load_format, config)
         if weights is None:
             model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
         else:

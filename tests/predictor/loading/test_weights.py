@@ -52,6 +52,45 @@ def test_the_model_is_the_same(request: pytest.FixtureRequest, folder: str, load
     assert not ours.training
 
 
+@pytest.fixture(scope="module")
+def tiny_mixture(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 with four experts, each in tensors of its own."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    folder = tmp_path_factory.mktemp("mixture")
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    config = Qwen3MoeConfig(
+        vocab_size=400,
+        hidden_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=64,
+    )
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load_format", ["runai_streamer", "fastsafetensors"])
+def test_experts_are_not_in_memory_twice(
+    tiny_mixture: Path, monkeypatch: pytest.MonkeyPatch, load_format: LoadFormat
+) -> None:
+    names = load_file(tiny_mixture / "model.safetensors").keys()
+    assert any(".experts.3." in name for name in names), "or there is nothing to merge"
+    read: list[object] = []
+    for way in ("_streamed", "_fast"):
+        monkeypatch.setattr(weights, way, lambda *arguments: read.append(arguments))
+
+    model = load(tiny_mixture, load_format).model
+
+    assert not read, "then all experts were there before they were merged"
+    assert any(name.endswith(".experts.gate_up_proj") for name in model.state_dict())
+
+
 def test_transformers_reads_by_itself_on_a_cpu(tiny_model: Path) -> None:
     assert find_spec("runai_model_streamer"), "or this would be true for another reason"
     assert read_weights(str(tiny_model), "cpu", "auto") is None
