@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scripts.cluster.commands import Failure
 from scripts.project import ROOT, version
+from scripts.torch_index import reachable_index
 
 IMAGES = ("web", "predictor")
 TOOLS = ("docker", "podman", "buildah")
@@ -35,7 +36,10 @@ def main() -> int:
     arguments, passed_on = parse(sys.argv[1:])
     try:
         tool = find_tool(arguments.tool)
-        names = [build(tool, image, arguments, passed_on) for image in arguments.image or IMAGES]
+        images = arguments.image or IMAGES
+        if arguments.torch == "cpu" and "predictor" in images and arguments.torch_index is None:
+            arguments.torch_index = reachable_index()
+        names = [build(tool, image, arguments, passed_on) for image in images]
         for name in names:
             print(describe(name, list(layers(tool, name))))
         if arguments.push:
@@ -61,7 +65,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--tag", default=version(), help="(default: the version, %(default)s)")
     parser.add_argument("--base", help="image to build on: a Debian with Python 3.11 to 3.13 and its venv")
-    parser.add_argument("--torch-index", help="package index to take torch from, such as that of its CPU builds")
+    parser.add_argument(
+        "--torch",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="build of torch; cpu is gigabytes smaller, and is cuda where its index cannot be reached "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--torch-index", help="package index beside pip's own to take torch from, in the place of --torch"
+    )
     parser.add_argument(
         "--pip-conf", type=Path, help="pip's configuration for the build (mirrors); in no image after it"
     )

@@ -23,7 +23,7 @@ def load_images(kubectl: Kubectl, build: bool, build_flags: list[str]) -> None:
     ids = None if build else commands.ask(inspect)
     if ids is None:
         kubectl.say("building the images")
-        command = ["scripts/build-images", "--tool", cluster.engine, "--prefix", PREFIX, *build_flags]
+        command = ["scripts/build-images", "--tool", cluster.engine, "--prefix", PREFIX, "--torch", "cpu", *build_flags]
         commands.run(command, "building the images", kubectl.seconds, shown=True)
         ids = commands.ask(inspect) or ""
     mark = " ".join(ids.split())

@@ -47,8 +47,8 @@ def parse() -> argparse.Namespace:
         description="Make a cluster on this machine with kind or minikube, install Knative and KServe, and deploy "
         "deploy/laptop: two small models on the CPU. Run again, it does what is not done yet. Wants 4 CPUs and 8 GiB. "
         "scripts/cluster-down removes it.",
-        epilog="What stands behind -- goes to scripts/build-images, such as -- --torch-index URL: that of torch's CPU "
-        "builds makes the image gigabytes smaller.",
+        epilog="What stands behind -- goes to scripts/build-images, such as -- --torch cuda. Without it torch comes "
+        "from its index of CPU builds, if that can be reached: the models run on the CPU.",
     )
     parser.add_argument(
         "--with", dest="tool", choices=KINDS, help="what makes the cluster (default: whichever is there)"

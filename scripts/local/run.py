@@ -107,6 +107,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="a model that nobody asks for anything for so many seconds gives its memory back, and the next request "
         f"starts it again; 0: never (default: {IDLE_SECONDS:g})",
     )
+    parser.add_argument(
+        "--torch",
+        choices=("auto", "cpu", "cuda"),
+        help="build of torch that is installed on Linux; auto keeps the one that is there, and else takes cpu where "
+        "there is no NVIDIA driver (default: $SHANGCAI_TORCH or auto)",
+    )  # scripts/run has read it already
     parser.add_argument("--status", action="store_true", help="show how the models on --port are, and end")
     parser.add_argument("--verbose", action="store_true", help="show the servers' own log lines")
     arguments = parser.parse_args(argv)

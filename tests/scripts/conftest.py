@@ -48,6 +48,8 @@ class Machine:
 
     folder: Path
     answers: list[dict[str, Any]] = field(default_factory=list)
+    torch_index: str = "http://127.0.0.1:9"
+    """Where torch's CPU builds are looked for: nobody listens there."""
 
     def __post_init__(self) -> None:
         self.bin = self.folder / "bin"
@@ -84,6 +86,7 @@ class Machine:
         (self.folder / "calls").write_text("")
         command = [str(ROOT / "scripts" / script), *arguments]
         environment = {"PATH": str(self.bin), "HOME": str(self.folder), "LANG": os.environ.get("LANG", "C.UTF-8")}
+        environment["SHANGCAI_TORCH_INDEX"] = self.torch_index
         return subprocess.run(
             command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=seconds
         )

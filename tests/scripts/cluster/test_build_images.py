@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 BUILD = "scripts.cluster.build_images"
@@ -72,6 +77,37 @@ def test_a_tool_that_cannot_tell_the_layers_is_one_clear_line(tmp_path: Path) ->
     )
     assert answer.stderr == "scripts/build-images: docker history failed (No such image)\n"
     assert answer.returncode == 1
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_the_index_of_cpu_builds_goes_to_the_predictors_build_if_it_can_be_reached(
+    reachable: bool, tmp_path: Path
+) -> None:
+    stub(tmp_path, "docker", f'[ "$1" != build ] || echo "$@" >>{tmp_path}/builds')
+    (tmp_path / "torch").mkdir()
+    files = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
+        index = f"http://127.0.0.1:{server.server_address[1] if reachable else free_port()}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answer = subprocess.run(
+            [sys.executable, "-m", BUILD, "--torch", "cpu"],
+            cwd=ROOT,
+            env={"PATH": str(tmp_path), "SHANGCAI_TORCH_INDEX": index},
+            capture_output=True,
+            text=True,
+        )
+        server.shutdown()
+    assert answer.returncode == 0, answer.stderr
+    web, predictor = (tmp_path / "builds").read_text().splitlines()
+    assert "TORCH_INDEX" not in web
+    if reachable:
+        assert f"--build-arg TORCH_INDEX={index} " in predictor
+        assert answer.stderr == ""
+    else:
+        assert "TORCH_INDEX" not in predictor
+        assert answer.stderr == (
+            f"{index} cannot be reached: torch comes from pip's own index, there perhaps with gigabytes of CUDA\n"
+        )
 
 
 def test_an_old_python_is_one_clear_line(tmp_path: Path) -> None:

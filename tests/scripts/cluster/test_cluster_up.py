@@ -234,7 +234,7 @@ def test_a_dry_run_runs_nothing_and_needs_nothing(machine: Any) -> None:
     commands = [shlex.split(line)[0] for line in ended.stdout.splitlines() if line.startswith(("kind ", "kubectl "))]
     assert len(commands) > 20
     assert (
-        "scripts/build-images --tool docker --prefix dev.local/shangcai --torch-index https://torch.example"
+        "scripts/build-images --tool docker --prefix dev.local/shangcai --torch cpu --torch-index https://torch.example"
         in ended.stdout
     )
 
