@@ -10,6 +10,7 @@ from contract.events import (
     PictureResultEvent,
     PreviewEvent,
     ProgressEvent,
+    ReasoningEvent,
     ResultEvent,
     StatusEvent,
     TokenEvent,
@@ -41,6 +42,7 @@ from contract.request import (
     PicturePrompt,
     Sampling,
     TextPrompt,
+    Writing,
 )
 from contract.result import FinishReason, Picture, PictureResult, PictureTiming, TextResult, Timing, Usage
 from contract.status import ModelState, ModelStatus, Statuses, Waking
@@ -84,6 +86,7 @@ __all__ = [
     "ProblemError",
     "ProblemType",
     "ProgressEvent",
+    "ReasoningEvent",
     "RequestLimits",
     "ResultEvent",
     "Sampling",
@@ -95,6 +98,7 @@ __all__ = [
     "TokenEvent",
     "Usage",
     "Waking",
+    "Writing",
     "invalid_field",
     "invalid_fields",
 ]

@@ -149,6 +149,7 @@ class GenerationProgress(StrictModel):
     phase: str | None = Field(default=None, description="What loading is busy with.")
     seconds: float | None = Field(default=None, description="Since loading has begun.")
     text: str | None = Field(default=None, description="The text so far.")
+    reasoning_content: str | None = Field(default=None, description="What the model has thought before it, so far.")
     step: int | None = Field(default=None, description="Denoising steps that are done.")
     of: int | None = None
 

@@ -1,18 +1,15 @@
-"""Server-sent events of one generation: any number of status and of token or progress and preview, then exactly one
-result or error."""
+"""Server-sent events of one generation: any number of status and of reasoning and token or progress and preview, then
+exactly one result or error."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from contract.fields import StrictModel
+from contract.fields import Omittable, StrictModel
 from contract.problems import Problem
 from contract.result import PictureResult, TextResult
-
-T = TypeVar("T")
-Omittable = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 
 
 class StatusEvent(StrictModel):
@@ -24,6 +21,14 @@ class StatusEvent(StrictModel):
     seconds: Omittable[float] = Field(default=None, description="Since waking has begun.")
     expected_seconds: Omittable[float] = Field(default=None, description="How long waking has taken before.")
     position: Omittable[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
+
+
+class ReasoningEvent(StrictModel):
+    """The next piece of what the model thinks before its answer; the pieces joined are the result's
+    `reasoning_content`."""
+
+    event: ClassVar[str] = "reasoning"
+    text: str
 
 
 class TokenEvent(StrictModel):
@@ -70,7 +75,7 @@ class ErrorEvent(Problem):
     event: ClassVar[str] = "error"
 
 
-LiveEvent = StatusEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
+LiveEvent = StatusEvent | ReasoningEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
 """What a generation yields. A failure is raised as a ProblemError, and becomes an ErrorEvent where it is sent."""
 
 Event = LiveEvent | ErrorEvent

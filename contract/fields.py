@@ -4,7 +4,7 @@ come as the context of a validation: contract.limits.RequestLimits."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticKnownError
@@ -19,6 +19,10 @@ from contract.limits import (
     STOP_SEQUENCES,
     RequestLimits,
 )
+
+T = TypeVar("T")
+Omittable = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+"""What is not written where there is none, so that older readers, which do not know it, are not surprised."""
 
 
 class StrictModel(BaseModel):

@@ -37,7 +37,16 @@ class Sampling(StrictModel):
     seed: Seed | None = Field(default=None, description="Same seed and same request: same result.")
 
 
-class TextPrompt(Sampling):
+class Writing(Sampling):
+    """How to write, where the prompt goes through the model's chat template."""
+
+    thinking: bool | None = Field(
+        default=None,
+        description="Whether a model that can reason does so before it answers; the deployment's choice when left out.",
+    )
+
+
+class TextPrompt(Writing):
     """One thing to write."""
 
     prompt: PromptText = Field(description="What to write about, in any language.")
@@ -80,10 +89,10 @@ class ModelChoice(StrictModel):
     kind: Kind | None = Field(default=None, description="To write or to paint; the first served model when left out.")
 
 
-TEXT_FIELDS = frozenset(Sampling.model_fields) - frozenset(Painting.model_fields)
+TEXT_FIELDS = frozenset(Writing.model_fields) - frozenset(Painting.model_fields)
 """The fields of a request that only texts have."""
 
-PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Sampling.model_fields) | {"previews"}
+PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Writing.model_fields) | {"previews"}
 """The fields of a request that only pictures have."""
 
 MAKES: dict[Kind, str] = {"text": "writes texts", "image": "makes pictures"}

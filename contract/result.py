@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter
 
-from contract.fields import StrictModel
+from contract.fields import Omittable, StrictModel
 
 FinishReason = Literal["stop", "length"]
 
@@ -33,6 +33,9 @@ class TextResult(StrictModel):
     model: str
     kind: Literal["text"] = "text"
     text: str
+    reasoning_content: Omittable[str] = Field(
+        default=None, description="What the model has thought before its answer; absent where it thought nothing."
+    )
     finish_reason: FinishReason = Field(description="`stop`: the text is complete; `length`: max_tokens cut it.")
     usage: Usage
     timing: Timing

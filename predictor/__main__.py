@@ -91,6 +91,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         slots=settings.slots,
         max_length=settings.max_length,
         load_format=settings.load_format,
+        enable_thinking=settings.enable_thinking,
         steps=settings.steps,
         guidance=settings.guidance,
         size=settings.size,

@@ -194,6 +194,11 @@ class Settings(PlanSettings):
         ge=1,
         description="largest request body; how long a prompt may be says the model's context alone",
     )
+    enable_thinking: CliImplicitFlag[bool] = Field(
+        default=False,
+        description="whether a model that can reason does so before it answers, where a request does not say; one that "
+        "always does is not kept from it",
+    )
     request_seconds: float = Field(
         default=REQUEST_SECONDS, gt=0, description="longest that a request may take; X-Request-Timeout may say less"
     )

@@ -17,9 +17,10 @@ class EngineSettings:
     float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
     measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
-    use `load_format` and `max_length` (tokens); None is MAX_LENGTH of predictor.limits, or as many as share a batch.
-    Only pictures use `steps`, `guidance` and `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`,
-    the most of a picture; None is the model's own.
+    use `load_format`, `max_length` (tokens; None is MAX_LENGTH of predictor.limits, or as many as share a batch) and
+    `enable_thinking`: whether a model reasons first where a request does not say. Only pictures use `steps`, `guidance`
+    and `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the
+    model's own.
     """
 
     model: str
@@ -32,6 +33,7 @@ class EngineSettings:
     slots: int | None = None
     max_length: int | None = None
     load_format: LoadFormat = "auto"
+    enable_thinking: bool = False
     steps: int | None = None
     guidance: float | None = None
     size: str | None = None

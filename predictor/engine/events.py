@@ -27,6 +27,13 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The next piece of what the model thinks before its answer; never empty. All of it comes before any Token."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TextFinished:
     """The last event of a task that ended well. Token counts include the end-of-sequence token."""
 
@@ -64,6 +71,6 @@ class PictureFinished:
     understood: list[str] | None
 
 
-EngineEvent = Started | Token | TextFinished | Progress | Preview | PictureFinished
+EngineEvent = Started | Reasoning | Token | TextFinished | Progress | Preview | PictureFinished
 End = TextFinished | PictureFinished
 EventListener = Callable[[EngineEvent], None]

@@ -11,18 +11,28 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from contract.problems import ProblemError
-from predictor.engine.events import End, EngineEvent, EventListener, PictureFinished, Started, TextFinished, Token
+from predictor.engine.events import (
+    End,
+    EngineEvent,
+    EventListener,
+    PictureFinished,
+    Reasoning,
+    Started,
+    TextFinished,
+    Token,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """All events of a text in one. `first_token_at` is on the clock of time.monotonic; that of the end if there was no
-    token."""
+    token. `reasoning` is empty where the model wrote none."""
 
     text: str
     queue_s: float
     end: TextFinished
     first_token_at: float = field(compare=False)
+    reasoning: str = ""
 
 
 class _EventRelay:
@@ -84,8 +94,8 @@ class Generation:
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
-        """A text: Started, any number of Tokens, TextFinished. Pictures: Started, Progress, Preview and
-        PictureFinished of each. Raises the ProblemError that a part ends with."""
+        """A text: Started, any number of Reasonings and then of Tokens, TextFinished. Pictures: Started, Progress,
+        Preview and PictureFinished of each. Raises the ProblemError that a part ends with."""
         left = self._parts
         while left:
             event = await self._events.get()
@@ -99,6 +109,7 @@ class Generation:
         event."""
         queue_s = 0.0
         pieces: list[str] = []
+        reasoning: list[str] = []
         first_token_at: float | None = None
         try:
             async for event in self:
@@ -107,11 +118,12 @@ class Generation:
                 match event:
                     case Started():
                         queue_s = event.queue_s
-                    case Token():
+                    case Token() | Reasoning():
                         first_token_at = first_token_at or time.monotonic()
-                        pieces.append(event.text)
+                        (pieces if isinstance(event, Token) else reasoning).append(event.text)
                     case TextFinished():
-                        return Completion("".join(pieces), queue_s, event, first_token_at or time.monotonic())
+                        first_token_at = first_token_at or time.monotonic()
+                        return Completion("".join(pieces), queue_s, event, first_token_at, "".join(reasoning))
         finally:
             self.close()
         raise AssertionError("a generation ends with TextFinished or raises")

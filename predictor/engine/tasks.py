@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from contract.request import Painting, Sampling
@@ -30,12 +31,15 @@ class Message(TypedDict):
 class TextTask:
     """A text to write. A conversation goes through the model's chat template, a plain string as it is.
 
-    `seconds` is how long the client waits for the end; None is without a limit.
+    `seconds` is how long the client waits for the end; None is without a limit. `thinking` asks for reasoning before
+    the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
     """
 
     prompt: str | tuple[Message, ...]
     sampling: Sampling
     seconds: float | None = None
+    thinking: bool | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import uuid
 
 from contract.cloudevents import ACCEPTED, PROGRESS, Acceptance, CloudEvent, GenerationProgress, now
 from contract.request import Kind
-from predictor.engine.events import EngineEvent, EventListener, Progress, Started, Token
+from predictor.engine.events import EngineEvent, EventListener, Progress, Reasoning, Started, Token
 from predictor.events.event_sink import EventSink
 from predictor.events.reply_builder import event_about
 from predictor.loading.startup import Startup
@@ -51,10 +51,18 @@ class ProgressPublisher:
         self._sink.put(event_about(request, self._source, uuid.uuid4().hex, ACCEPTED, data))
 
     def publish_running(
-        self, request: CloudEvent, *, text: str | None = None, step: int | None = None, of: int | None = None
+        self,
+        request: CloudEvent,
+        *,
+        text: str | None = None,
+        reasoning: str | None = None,
+        step: int | None = None,
+        of: int | None = None,
     ) -> None:
-        """The text so far, or the denoising step of so many."""
-        data = GenerationProgress(model=self._model, state="running", text=text, step=step, of=of)
+        """The text so far, and the reasoning before it; or the denoising step of so many."""
+        data = GenerationProgress(
+            model=self._model, state="running", text=text, reasoning_content=reasoning, step=step, of=of
+        )
         self._sink.put(event_about(request, self._source, uuid.uuid4().hex, PROGRESS, data))
 
     async def _publish_loading(self, startup: Startup) -> None:
@@ -83,6 +91,7 @@ class _GenerationProgress:
         self._published_at: float | None = None
         self._published_step = 0
         self._pieces: list[str] = []
+        self._reasoning: list[str] = []
         self._steps: dict[int, int] = {}
 
     def publish(self, event: EngineEvent) -> None:
@@ -90,10 +99,11 @@ class _GenerationProgress:
             case Started() if self._published_at is None:
                 self._published_at = time.monotonic()
                 self._publisher.publish_accepted(self._request)
-            case Token():
-                self._pieces.append(event.text)
+            case Token() | Reasoning():
+                (self._pieces if isinstance(event, Token) else self._reasoning).append(event.text)
                 if self._due():
-                    self._publisher.publish_running(self._request, text="".join(self._pieces))
+                    reasoning = "".join(self._reasoning) or None
+                    self._publisher.publish_running(self._request, text="".join(self._pieces), reasoning=reasoning)
             case Progress():
                 self._steps[event.picture] = event.step
                 # The slowest of several pictures counts, as in the events of a stream.

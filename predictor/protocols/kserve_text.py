@@ -11,7 +11,7 @@ from pydantic import Field
 
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
-from contract.request import GenerationRequest, Kind, Sampling, TextPrompt
+from contract.request import GenerationRequest, Kind, TextPrompt, Writing
 from contract.result import TextResult, Timing, Usage
 from predictor.engine.events import EventListener
 from predictor.engine.generation import Completion, Generation
@@ -45,9 +45,10 @@ class TextModel(GenerationModel):
         return {"predictions": [_prediction(completion) for completion in completions]}
 
     async def _infer(self, infer_request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
-        prompts, sampling = read_v2_tensors(infer_request, Sampling, self.outputs)
+        prompts, writing = read_v2_tensors(infer_request, Writing, self.outputs)
         self.check_count("inputs.prompt", len(prompts))
-        completions = await all_of([self._complete(prompt, sampling, headers) for prompt in prompts])
+        completions = await all_of([self._complete(prompt, writing, headers) for prompt in prompts])
+        # Without the reasoning: clients get each output, and most texts have none.
         columns: dict[str, list[Any]] = {
             "text": [completion.text for completion in completions],
             "finish_reason": [completion.end.finish_reason for completion in completions],
@@ -56,8 +57,8 @@ class TextModel(GenerationModel):
         }
         return self._response(infer_request, columns)
 
-    async def _complete(self, prompt: str, sampling: Sampling, headers: Mapping[str, str]) -> Completion:
-        generation = await self.submit(_task(prompt, sampling), headers)
+    async def _complete(self, prompt: str, writing: Writing, headers: Mapping[str, str]) -> Completion:
+        generation = await self.submit(_task(prompt, writing), headers)
         return await generation.complete()
 
     def task(self, request: GenerationRequest) -> Task:
@@ -77,6 +78,7 @@ class TextModel(GenerationModel):
             id=result_id,
             model=self.name,
             text=completion.text,
+            reasoning_content=completion.reasoning or None,
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
             timing=Timing(
@@ -87,15 +89,17 @@ class TextModel(GenerationModel):
         )
 
 
-def _task(prompt: str, sampling: Sampling) -> TextTask:
-    return TextTask(({"role": "user", "content": prompt},), sampling)
+def _task(prompt: str, writing: Writing) -> TextTask:
+    return TextTask(({"role": "user", "content": prompt},), writing, thinking=writing.thinking)
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:
     """A V1 prediction, with the members that `/generate` answers with, too."""
     end = completion.end
+    reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
     return {
         "text": completion.text,
+        **reasoning,
         "finish_reason": end.finish_reason,
         "usage": {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from predictor.errors import ModelError
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights
 from predictor.settings import LoadFormat
+from predictor.text.reasoning import ReasoningTags, reasoning_tags
 from predictor.text.rope_scaling import scaled_context
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """Token ids, at least one; and between which tags the model may reason before it answers."""
+
+    ids: list[int]
+    reasoning: ReasoningTags | None
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,13 @@ class Checkpoint:
         ends = _ids(self.model.generation_config.eos_token_id) | _ids(self.tokenizer.eos_token_id)
         return frozenset(ends | (_ids(getattr(config, "eos_token_id", None)) & special))
 
-    def encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
-        """The token ids of a plain text, or of a conversation in the model's chat template; at least one.
+    def encode(self, prompt: str | tuple[Message, ...], variables: Mapping[str, Any] | None = None) -> EncodedPrompt:
+        """A plain text, or a conversation in the model's chat template, which reads further `variables`.
 
         Raises a ProblemError when the template refuses the conversation, or would leave out part of it.
         """
         tokenizer = self.tokenizer
+        text = ""
         if isinstance(prompt, str):
             ids = tokenizer(prompt)["input_ids"]
         elif _with_tools(prompt) and "tool_calls" not in str(tokenizer.chat_template or ""):
@@ -60,14 +70,16 @@ class Checkpoint:
             ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
         else:
             try:
-                text = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
+                text = tokenizer.apply_chat_template(
+                    list(prompt), add_generation_prompt=True, tokenize=False, **(variables or {})
+                )
             except Exception as error:  # a template is a program, and fails in any way at what it does not expect
                 raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if ids:
-            return list(ids)
-        # Some tokenizers drop every character of a text, and a model needs at least one token.
-        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+        if not ids:  # some tokenizers drop every character of a text, and a model needs at least one token
+            ids = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+        # A plain text is continued as it is, tags and all.
+        return EncodedPrompt(list(ids), None if isinstance(prompt, str) else reasoning_tags(tokenizer, text))
 
 
 def _ids(ids: int | list[int] | None) -> set[int]:

@@ -18,12 +18,15 @@ from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import TextTask
 from predictor.text.batch import TextBatch, TextRow
-from predictor.text.checkpoint import Checkpoint
+from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output import TextOutput
 from predictor.text.sampler import RowSampling
 
 DEFAULT_TOKENS = 512
 """max_tokens where neither the request nor the model's generation config says."""
+
+THINKING_TOKENS = 4_096
+"""The same where the model reasons first, which counts, too."""
 
 GREEDY_BELOW = 1e-4
 """Lower temperatures would overflow the logits that they divide."""
@@ -31,20 +34,24 @@ GREEDY_BELOW = 1e-4
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ScheduledText(ScheduledTask):
-    """A text to write after the token ids `prompt`; `work` is the most tokens that it may have."""
+    """A text to write after `prompt`; `work` is the most tokens that it may have."""
 
-    prompt: list[int]
+    prompt: EncodedPrompt
     sampling: Sampling
 
 
 class TextEngineCore(EngineCore):
-    """Prompt and text together have at most as many tokens as a row of `batch` has room for."""
+    """Prompt and text together have at most as many tokens as a row of `batch` has room for. `enable_thinking`: whether
+    the model reasons before it answers, where the task does not say."""
 
     batch: TextBatch
 
-    def __init__(self, checkpoint: Checkpoint, batch: TextBatch, max_waiting: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, batch: TextBatch, max_waiting: int, *, enable_thinking: bool = False
+    ) -> None:
         super().__init__(batch, max_waiting)
         self.checkpoint = checkpoint
+        self._enable_thinking = enable_thinking
         self.length = batch.length
         # One thread: a tokenizer that is reconfigured while another thread encodes with it raises "Already borrowed"
         # (huggingface/tokenizers#537, huggingface/transformers#47085).
@@ -58,21 +65,30 @@ class TextEngineCore(EngineCore):
         assert isinstance(task, TextTask)
         loop = asyncio.get_running_loop()
         try:
-            encoding = loop.run_in_executor(self._encoder, self.checkpoint.encode, task.prompt)
+            encoding = loop.run_in_executor(self._encoder, self.checkpoint.encode, task.prompt, self._variables(task))
         except RuntimeError:  # no futures after a shutdown
             raise shutting_down() from None
         prompt = await encoding
-        if len(prompt) >= self.length:
+        if len(prompt.ids) >= self.length:
             raise invalid_field(
                 "prompt" if isinstance(task.prompt, str) else "messages",
-                f"has {len(prompt)} tokens; a context of {self.length} is served, the answer included",
+                f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
             )
-        wanted = task.sampling.max_tokens or self._defaults.max_new_tokens or DEFAULT_TOKENS
-        max_tokens = min(wanted, self.length - len(prompt))
+        thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))
+        default = self._defaults.max_new_tokens or (THINKING_TOKENS if thinks else DEFAULT_TOKENS)
+        max_tokens = min(task.sampling.max_tokens or default, self.length - len(prompt.ids))
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
         self.admission.admit(ScheduledText(generation, max_tokens, deadline, prompt=prompt, sampling=task.sampling))
         return generation
+
+    def _thinking(self, task: TextTask) -> bool:
+        return self._enable_thinking if task.thinking is None else task.thinking
+
+    def _variables(self, task: TextTask) -> dict[str, Any]:
+        """Of the chat template, which calls the switch as Qwen's does, or as DeepSeek's and Granite's do."""
+        thinking = self._thinking(task)
+        return {"enable_thinking": thinking, "thinking": thinking, **task.template}
 
     def make_row(self, task: ScheduledText) -> tuple[TextRow, TextOutput]:
         """The request's sampling parameters, and the model's own defaults where it has none."""
@@ -82,10 +98,11 @@ class TextEngineCore(EngineCore):
         output = TextOutput(
             task.generation,
             self.checkpoint.tokenizer.backend_tokenizer,
-            prompt_tokens=len(task.prompt),
+            prompt_tokens=len(task.prompt.ids),
             max_tokens=int(task.work),
             eos=self.checkpoint.end_tokens,
             stops=asked.stop or [],
+            reasoning=task.prompt.reasoning,
         )
         sampling = RowSampling(
             temperature=temperature if samples and temperature >= GREEDY_BELOW else 0.0,
@@ -95,7 +112,7 @@ class TextEngineCore(EngineCore):
             repetition_penalty=defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
         )
-        return TextRow(list(task.prompt), sampling, output.put), output
+        return TextRow(list(task.prompt.ids), sampling, output.put), output
 
     @property
     def _defaults(self) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Set
 
 from tokenizers import Tokenizer
 
-from predictor.engine.events import TextFinished, Token
+from predictor.engine.events import Reasoning, TextFinished, Token
 from predictor.engine.generation import Generation
+from predictor.text.reasoning import ReasoningSplitter, ReasoningTags
 from predictor.text.stop_sequences import StopScanner
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
@@ -54,7 +55,7 @@ class IncrementalDetokenizer:
 
 class TextOutput:
     """Publishes a text while it is written, and decides when it ends: at an `eos` token, a stop sequence or
-    `max_tokens`."""
+    `max_tokens`. `reasoning` are the tags of a model that may reason first; stop sequences apply to the answer."""
 
     def __init__(
         self,
@@ -65,9 +66,12 @@ class TextOutput:
         max_tokens: int,
         eos: Set[int],
         stops: list[str],
+        reasoning: ReasoningTags | None = None,
     ) -> None:
         self.generation = generation
         self._detokenizer = IncrementalDetokenizer(tokenizer)
+        self._splitter = ReasoningSplitter(reasoning) if reasoning else None
+        self._hidden_tags = reasoning.hidden if reasoning else {}
         self._stop_scanner = StopScanner(stops)
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
@@ -81,16 +85,27 @@ class TextOutput:
         if token in self._eos:
             self._eos_seen = True
         else:
-            self._publish(self._stop_scanner.push(self._detokenizer.push(token)))
+            self._take(self._detokenizer.push(token) + self._hidden_tags.get(token, ""))
         return self._eos_seen or self._stop_scanner.stopped or self._count >= self._max_tokens
 
     def finish(self) -> TextFinished:
         """Publish the text held back; the end of the text."""
         if not self._stop_scanner.stopped:
-            self._publish(self._stop_scanner.push(self._detokenizer.flush()))
+            self._take(self._detokenizer.flush())
+            if self._splitter:
+                self._take_apart(self._splitter.flush())
             self._publish(self._stop_scanner.flush())
         complete = self._eos_seen or self._stop_scanner.stopped
         return TextFinished("stop" if complete else "length", self._prompt_tokens, self._count)
+
+    def _take(self, piece: str) -> None:
+        self._take_apart(self._splitter.push(piece) if self._splitter else ("", piece))
+
+    def _take_apart(self, pieces: tuple[str, str]) -> None:
+        reasoning, answer = pieces
+        if reasoning:
+            self.generation.publish(Reasoning(reasoning))
+        self._publish(self._stop_scanner.push(answer))
 
     def _publish(self, text: str) -> None:
         if text:

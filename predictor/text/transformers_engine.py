@@ -51,4 +51,4 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             batch: TextBatch = SoloBatch(checkpoint.model, length)
         else:
             batch = TextBatch(checkpoint.model, plan.slots, length)
-        return TextEngineCore(checkpoint, batch, settings.max_waiting)
+        return TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)

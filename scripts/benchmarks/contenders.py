@@ -92,7 +92,7 @@ def transformers_manager(checkpoint: Any, slots: int) -> Iterator[Callable[[list
 
 
 def _encode(checkpoint: Any, number: int) -> list[int]:
-    ids: list[int] = checkpoint.encode(({"role": "user", "content": prompt(number)},))
+    ids: list[int] = checkpoint.encode(({"role": "user", "content": prompt(number)},)).ids
     return ids
 
 

@@ -40,6 +40,8 @@ ALLOWED: list[dict[str, Any]] = [
     {"stop": []},
     {"stop": ["x" * STOP_CHARS] * STOP_SEQUENCES},
     {"stream": True},
+    {"thinking": True},
+    {"thinking": False},
     {"model": "anything"},
     {"kind": "text"},
     {"kind": "image"},
@@ -155,7 +157,7 @@ def test_one_stop_text_is_a_list_of_one() -> None:
 
 
 def test_every_field_belongs_to_texts_to_pictures_or_to_both() -> None:
-    assert {"max_tokens", "temperature", "top_p", "stop"} == TEXT_FIELDS
+    assert {"max_tokens", "temperature", "top_p", "stop", "thinking"} == TEXT_FIELDS
     assert {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"} == PICTURE_FIELDS
     both = {"prompt", "model", "kind", "seed", "stream"}
     assert set(GenerationRequest.model_fields) == TEXT_FIELDS | PICTURE_FIELDS | both

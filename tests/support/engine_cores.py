@@ -81,10 +81,12 @@ class TextHarness(_Harness):
 
     def submit(self, prompt: str = "moon", **sampling: Any) -> ScheduledTask:
         """A text of 12 tokens, which hardly ends before."""
+        from predictor.text.checkpoint import EncodedPrompt
         from predictor.text.engine_core import ScheduledText
 
         asked = Sampling(**{"max_tokens": 12, "seed": 1, "temperature": 1.0} | sampling)
-        task = ScheduledText(Generation(), asked.max_tokens or 1, prompt=list(prompt.encode()), sampling=asked)
+        encoded = EncodedPrompt(list(prompt.encode()), None)
+        task = ScheduledText(Generation(), asked.max_tokens or 1, prompt=encoded, sampling=asked)
         self.admission.admit(task)
         return task
 

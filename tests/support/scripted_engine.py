@@ -13,7 +13,7 @@ from contract import problems
 from contract.problems import ProblemError
 from contract.result import FinishReason
 from predictor.engine.base import Engine
-from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.events import Reasoning, Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task, TextTask
 from tests.support.waiting import SECONDS
@@ -21,9 +21,10 @@ from tests.support.waiting import SECONDS
 
 @dataclass
 class Script:
-    """What the engine says to one task: each piece is a text, a gate to wait at, or an exception to end with."""
+    """What the engine says to one task: each piece is a text, reasoning, a gate to wait at, or an exception to end
+    with."""
 
-    pieces: tuple[str | asyncio.Event | Exception, ...]
+    pieces: tuple[str | Reasoning | asyncio.Event | Exception, ...]
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 3
     completion_tokens: int = 2
@@ -44,7 +45,7 @@ class ScriptedEngine(Engine):
         self._scripts: deque[Script | Exception] = deque()
         self._speakers: set[asyncio.Task[None]] = set()
 
-    def enqueue(self, *pieces: str | asyncio.Event | Exception, **ending: Any) -> None:
+    def enqueue(self, *pieces: str | Reasoning | asyncio.Event | Exception, **ending: Any) -> None:
         """What to say to the next task that has no script yet."""
         self._scripts.append(Script(pieces, **ending))
 
@@ -82,6 +83,8 @@ class ScriptedEngine(Engine):
             match piece:
                 case str():
                     generation.publish(Token(piece))
+                case Reasoning():
+                    generation.publish(piece)
                 case asyncio.Event():
                     await piece.wait()
                 case _:

@@ -16,6 +16,7 @@ from contract import (
     Problem,
     ProblemError,
     ProgressEvent,
+    ReasoningEvent,
     StatusEvent,
     TextResult,
     TokenEvent,
@@ -119,7 +120,7 @@ class ReplyReceiver:
             await journal.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))
             raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
         if isinstance(result, TextResult):  # whose last tokens no progress event may have brought
-            await _append_text(result.text, record, journal)
+            await _append_text(result.reasoning_content or "", result.text, record, journal)
         await journal.end(record.id, result.model_copy(update={"id": record.id}))
 
     async def _result(self, event: CloudEvent, record: JobRecord) -> TextResult | PictureResult:
@@ -129,7 +130,7 @@ class ReplyReceiver:
             )
         data = await self._fetch_data(event)
         try:
-            result = RESULT.validate_json(data or b"")
+            result = RESULT.validate_json(data or b"", extra="ignore")  # a newer predictor may say more
         except ValidationError:
             raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
         if result.kind != record.kind:
@@ -180,12 +181,17 @@ async def _write_progress(event: CloudEvent, record: JobRecord, journal: JobJour
         step = ProgressEvent(step=progress.step, of=progress.of)
         await journal.append_progress(record.id, progress.step, lambda _before: step)
     elif progress.text is not None:
-        await _append_text(progress.text, record, journal)
+        await _append_text(progress.reasoning_content or "", progress.text, record, journal)
 
 
-async def _append_text(text: str, record: JobRecord, journal: JobJournal) -> None:
-    """Append what goes beyond the text so far; `text` is all of it from the beginning."""
-    await journal.append_progress(record.id, len(text), lambda before: TokenEvent(text=text[before:]))
+async def _append_text(reasoning: str, text: str, record: JobRecord, journal: JobJournal) -> None:
+    """Append what goes beyond the reasoning and the text so far; both are all of it from the beginning. All of the
+    reasoning comes before the text, so the progress counts the characters of both."""
+    thought = len(reasoning)
+    await journal.append_progress(record.id, thought, lambda before: ReasoningEvent(text=reasoning[before:]))
+    await journal.append_progress(
+        record.id, thought + len(text), lambda before: TokenEvent(text=text[before - thought :])
+    )
 
 
 def _failure(event: CloudEvent) -> ProblemError:

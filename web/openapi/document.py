@@ -21,6 +21,7 @@ from contract import (
     PreviewEvent,
     Problem,
     ProgressEvent,
+    ReasoningEvent,
     RequestLimits,
     ResultEvent,
     Statuses,
@@ -47,7 +48,16 @@ _NOT_OF_GENERATE = {
 
 _PICTURE_FORMS = (*IMAGES, MULTIPART)
 
-_EVENTS = (StatusEvent, TokenEvent, ProgressEvent, PreviewEvent, ResultEvent, PictureResultEvent, ErrorEvent)
+_EVENTS = (
+    StatusEvent,
+    ReasoningEvent,
+    TokenEvent,
+    ProgressEvent,
+    PreviewEvent,
+    ResultEvent,
+    PictureResultEvent,
+    ErrorEvent,
+)
 
 
 def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> dict[str, Any]:
@@ -130,9 +140,10 @@ def _generate() -> dict[str, Any]:
 
 _EVENTS_TEXT = (
     "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent: `asleep` and "
-    "`waking` where the model has to wake up first, then `queued` and `running`), then of `token` "
-    "(TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then exactly one `result` "
-    "(ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream open."
+    "`waking` where the model has to wake up first, then `queued` and `running`), then of `reasoning` "
+    "(ReasoningEvent) and `token` (TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then "
+    "exactly one `result` (ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream "
+    "open."
 )
 
 _OF_PICTURES = {

@@ -30,6 +30,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
             "top_p": 0.95,
             "stop": ["\n\n", "END"],
             "seed": 7,
+            "thinking": False,
         },
     },
     "live": {"summary": "Read it while it is written", "value": {"prompt": "春天的雨", "stream": True}},

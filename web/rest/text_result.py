@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from contract import FinishReason, ResultEvent, Timing, TokenEvent, Usage
+from contract import FinishReason, ReasoningEvent, ResultEvent, Timing, TokenEvent, Usage
 from web.client.failures import bad_answer
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
@@ -20,12 +20,13 @@ class TextResultBuilder(ResultBuilder[Chunk]):
     def __init__(self, url: str, rest_request: RestRequest) -> None:
         super().__init__(url, rest_request)
         self._pieces: list[str] = []
+        self._reasoning: list[str] = []
         self._finish_reason: str | None = None
         self._first_token_s: float | None = None
         self._total_s = 0.0
         self._usage: ChunkUsage | None = None
 
-    def add(self, event: Chunk) -> Iterable[TokenEvent]:
+    def add(self, event: Chunk) -> Iterable[ReasoningEvent | TokenEvent]:
         if event.usage is not None:
             self._usage = event.usage
         if event.timing is not None:
@@ -34,15 +35,20 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             return ()
         [choice, *_] = event.choices
         piece = choice.delta.content or ""
+        reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
         self._finish_reason = choice.finish_reason or self._finish_reason
-        if piece or choice.finish_reason:
+        if piece or reasoning or choice.finish_reason:
             self._total_s = self._elapsed()
-        if not piece:
-            return ()
-        self._pieces.append(piece)
-        if self._first_token_s is None:
+        if self._first_token_s is None and (piece or reasoning):
             self._first_token_s = self._total_s
-        return (TokenEvent(text=piece),)
+        events: list[ReasoningEvent | TokenEvent] = []
+        if reasoning:
+            self._reasoning.append(reasoning)
+            events.append(ReasoningEvent(text=reasoning))
+        if piece:
+            self._pieces.append(piece)
+            events.append(TokenEvent(text=piece))
+        return events
 
     def result(self) -> ResultEvent:
         if self._finish_reason is None:
@@ -55,6 +61,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             id=self._id,
             model=self._model,
             text="".join(self._pieces),
+            reasoning_content="".join(self._reasoning) or None,
             finish_reason=_FINISH_REASONS[self._finish_reason],
             usage=Usage(
                 prompt_tokens=self._usage.prompt_tokens,

@@ -11,6 +11,9 @@ class Delta(BaseModel):
     """A piece of text. The first of a stream has a role and no text."""
 
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    """The newer name of the same at vLLM."""
 
 
 class Choice(BaseModel):

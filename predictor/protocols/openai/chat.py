@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Annotated, Any, Literal
 
@@ -20,11 +21,50 @@ MESSAGES = 1_024
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
+TEMPLATE_BYTES = 16_384
+"""Most bytes of chat_template_kwargs, as JSON."""
+
+OWN_TEMPLATE_KWARGS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "conversations",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "self",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+"""Not a template's variables, but what transformers is told to do with it, which is this server's business."""
+
+
+def _template_kwargs(kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+    for name in kwargs or {}:
+        if name in OWN_TEMPLATE_KWARGS:
+            raise ValueError(f"may not have {name}, which the server sets; it takes variables of the chat template")
+    if len(json.dumps(kwargs)) > TEMPLATE_BYTES:
+        raise ValueError(f"may have at most {TEMPLATE_BYTES} bytes")
+    return kwargs
+
+
 class ChatRequest(TextRequest):
     """Body of `POST /openai/v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES)
     max_completion_tokens: TokenLimit | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: Annotated[dict[str, Any] | None, AfterValidator(_template_kwargs)] = None  # vLLM's
     # Accepted only where they ask for what is done anyway
     logprobs: Annotated[bool | None, AfterValidator(only(False))] = None
     top_logprobs: Annotated[int | None, AfterValidator(only(0))] = None
@@ -45,15 +85,26 @@ class ChatRequest(TextRequest):
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
-    reasoning_effort: ReasoningEffort | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
 
     @property
+    def thinking(self) -> bool | None:
+        """Whether the model is to reason first, by the template's own switch or by the effort."""
+        kwargs = self.chat_template_kwargs or {}
+        switch = kwargs.get("enable_thinking", kwargs.get("thinking"))
+        if isinstance(switch, bool):
+            return switch
+        return None if self.reasoning_effort is None else self.reasoning_effort not in ("none", "minimal")
+
+    @property
     def tasks(self) -> list[TextTask]:
         turns = tuple(message.as_turn for message in self.messages)
-        return [TextTask(turns, self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens}))]
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        template = effort | (self.chat_template_kwargs or {})
+        sampling = self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
+        return [TextTask(turns, sampling, thinking=self.thinking, template=template)]
 
 
 class ChatDocuments:
@@ -65,6 +116,8 @@ class ChatDocuments:
     def whole(self, completions: list[Completion]) -> dict[str, Any]:
         [completion] = completions
         message = {"role": "assistant", "content": completion.text, "refusal": None}
+        if completion.reasoning:
+            message["reasoning_content"] = completion.reasoning
         reason = completion.end.finish_reason
         return {
             **self._head,
@@ -78,6 +131,9 @@ class ChatDocuments:
 
     def piece(self, index: int, text: str) -> dict[str, Any]:
         return self._chunk(index, {"content": text})
+
+    def reasoning(self, index: int, text: str) -> dict[str, Any]:
+        return self._chunk(index, {"reasoning_content": text})
 
     def last(self, index: int, end: TextFinished) -> dict[str, Any]:
         return self._chunk(index, {}, end.finish_reason)

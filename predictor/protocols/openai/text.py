@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from contract import problems
 from contract.problems import FieldError, ProblemError, field_problem
-from predictor.engine.events import Started, TextFinished, Token
+from predictor.engine.events import Reasoning, Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
@@ -90,6 +90,8 @@ async def _frames(generations: list[Generation], documents: Documents, usage: bo
                         yield _data(documents.first(index))
                     case Token():
                         yield _data(documents.piece(index, event.text))
+                    case Reasoning() if isinstance(documents, ChatDocuments):  # plain completions have none
+                        yield _data(documents.reasoning(index, event.text))
                     case TextFinished():
                         ends.append(event)
                         yield _data(documents.last(index, event))

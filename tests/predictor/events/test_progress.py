@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from contract.cloudevents import ACCEPTED, COMPLETED, PROGRESS, REQUESTED, CloudEvent
-from predictor.engine.events import Progress, Started, Token
+from predictor.engine.events import Progress, Reasoning, Started, Token
 from predictor.events.event_sink import QUEUE, SEND_SECONDS, EventSink
 from predictor.events.progress import INTERVAL_SECONDS, ProgressPublisher
 from predictor.events.subscriber import EventSubscriber
@@ -112,6 +112,21 @@ def test_the_defaults_are_the_named_ones() -> None:
 
 
 # Generations
+
+
+async def test_reasoning_is_published_apart_from_the_text(
+    publisher_to: Callable[..., ProgressPublisher], sink: Sink
+) -> None:
+    listener = publisher_to().listener(request(), 1)
+
+    for event in (Started(0.1), Reasoning("hm"), Token("春")):
+        listener(event)
+
+    await eventually(lambda: len(sink.events) == 4)
+    assert [data for _, data in sink.generations[1:]] == [
+        {"model": "poet", "state": "running", "text": "", "reasoning_content": "hm"},
+        {"model": "poet", "state": "running", "text": "春", "reasoning_content": "hm"},
+    ]
 
 
 async def test_the_text_so_far_is_published(publisher_to: Callable[..., ProgressPublisher], sink: Sink) -> None:

@@ -31,6 +31,7 @@ from contract.cloudevents import (
     CloudEvent,
     now,
 )
+from predictor.engine.events import Reasoning
 from predictor.events.deduplication import Deduplicator
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
@@ -128,6 +129,16 @@ async def test_a_request_is_answered_with_its_result(client: httpx.AsyncClient, 
     [task] = engine.tasks
     assert task.prompt == ({"role": "user", "content": "月"},)
     assert task.sampling.seed == 7
+
+
+async def test_a_request_may_ask_for_reasoning(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue(Reasoning("hm"), "月")
+
+    answer = await send(client, requested({"prompt": "月", "thinking": True}))
+
+    result = TextResult.model_validate_json(reply(answer).data or b"")
+    assert (result.text, result.reasoning_content) == ("月", "hm")
+    assert engine.tasks[0].thinking is True
 
 
 async def test_a_text_may_be_empty(client: httpx.AsyncClient, engine: Any) -> None:

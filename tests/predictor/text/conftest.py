@@ -54,7 +54,7 @@ def written_alone() -> Callable[[TransformersEngine, str, int], str]:
 
     def write(engine: TransformersEngine, prompt: str, tokens: int) -> str:
         checkpoint = engine.core.checkpoint
-        ids = torch.tensor([checkpoint.encode(prompt)])
+        ids = torch.tensor([checkpoint.encode(prompt).ids])
         with torch.inference_mode():
             whole = checkpoint.model.generate(
                 ids,

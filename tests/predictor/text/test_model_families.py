@@ -91,7 +91,7 @@ async def test_a_short_text_beside_a_long_one_has_its_own_positions(
 
     texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))
 
-    room = [40 - len(engine.core.checkpoint.encode(prompt)) for prompt, _ in trials]
+    room = [40 - len(engine.core.checkpoint.encode(prompt).ids) for prompt, _ in trials]
     assert texts == [
         written_alone(engine, prompt, min(tokens, left)) for (prompt, tokens), left in zip(trials, room, strict=True)
     ]

@@ -16,6 +16,7 @@ from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
 from predictor.text.output import TextOutput
+from predictor.text.reasoning import ReasoningTags
 from predictor.text.transformers_engine import TransformersEngine
 
 pytestmark = pytest.mark.slow
@@ -240,6 +241,68 @@ async def test_a_chat_template_that_breaks_is_a_problem_of_the_messages(
         await write(loaded, chat("moon"))
 
     assert refused.value.kind.status == 400
+
+
+QWEN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
+    "</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{{ extra }}"
+)
+"""As Qwen3's, in short."""
+QWEN_THINKS = QWEN.replace("{% endif %}{{ extra }}", "{% else %}<think>\n{% endif %}")
+"""As that of Qwen3's later versions, which begin the reasoning themselves."""
+MOON = "<|im_start|>user\nmoon<|im_end|>\n<|im_start|>assistant\n"
+SILENT = f"{MOON}<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("default", "task", "prompt"),
+    [
+        (False, {}, SILENT),
+        (False, {"thinking": True}, MOON),
+        (True, {}, MOON),
+        (True, {"thinking": False}, SILENT),
+        (False, {"thinking": True, "template": {"enable_thinking": True, "extra": "!"}}, f"{MOON}!"),
+    ],
+)
+async def test_a_model_reasons_where_the_task_or_else_the_deployment_says_so(
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch, default: bool, task: dict[str, Any], prompt: str
+) -> None:
+    core = text_harness().core
+    monkeypatch.setattr(core, "_enable_thinking", default)
+    monkeypatch.setattr(core.checkpoint.tokenizer, "chat_template", QWEN)
+    admitted: list[Any] = []
+    monkeypatch.setattr(core.admission, "admit", admitted.append)
+
+    await core.submit(TextTask(chat("moon"), Sampling(), **task))
+
+    [scheduled] = admitted
+    assert core.checkpoint.tokenizer.decode(scheduled.prompt.ids) == prompt
+    assert scheduled.prompt.reasoning == ReasoningTags("<think>", "</think>")
+
+
+async def test_a_model_that_reasons_for_ever_has_no_answer(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", QWEN_THINKS)
+
+    for thinking in (False, True):
+        task = TextTask(chat("moon"), Sampling(max_tokens=20, seed=1, temperature=1.0), thinking=thinking)
+        completion = await (await loaded.submit(task)).complete()
+        said, thought = completion.text, completion.reasoning
+        assert (bool(said), bool(thought)) == (not thinking, thinking)
+        assert completion.end.finish_reason == "length"
+
+
+async def test_a_plain_text_is_continued_with_its_tags(
+    loaded: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", QWEN_THINKS)
+
+    completion = await write(loaded, "moon <think>", seed=1, temperature=1.0)
+
+    assert completion.text
+    assert not completion.reasoning
 
 
 CALL: Message = {

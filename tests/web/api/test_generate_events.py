@@ -50,6 +50,33 @@ async def test_events_come_in_order_and_end_with_the_result(web: Web, events: Ev
     ]
 
 
+@pytest.mark.parametrize("member", ["reasoning_content", "reasoning"])
+async def test_reasoning_has_events_of_its_own(
+    web: Web, events: Events, stream: Stream, sse_answer: Answer, member: str
+) -> None:
+    plain = stream("hm, ", "so", "春", "天")
+    for piece in ("hm, ", "so"):
+        plain = plain.replace(f'"content": "{piece}"'.encode(), f'"{member}": "{piece}"'.encode())
+    response = await web(lambda _: sse_answer(plain)).post("/generate", json=LIVE | {"thinking": True})
+    found = events(response.text)
+    assert found[2:-1] == [
+        ("reasoning", {"text": "hm, "}),
+        ("reasoning", {"text": "so"}),
+        ("token", {"text": "春"}),
+        ("token", {"text": "天"}),
+    ]
+    assert (found[-1][1]["text"], found[-1][1]["reasoning_content"]) == ("春天", "hm, so")
+
+
+async def test_a_text_cut_within_its_reasoning_is_empty(
+    web: Web, events: Events, stream: Stream, sse_answer: Answer
+) -> None:
+    plain = stream("hm", finish_reason="length").replace(b'"content": "hm"', b'"reasoning_content": "hm"')
+    response = await web(lambda _: sse_answer(plain)).post("/generate", json=LIVE)
+    result = events(response.text)[-1][1]
+    assert (result["text"], result["reasoning_content"], result["finish_reason"]) == ("", "hm", "length")
+
+
 async def test_a_result_keeps_its_nulls(web: Web, events: Events, stream: Stream, sse_answer: Answer) -> None:
     response = await web(lambda _: sse_answer(stream("x"))).post("/generate", json=LIVE)
     assert events(response.text)[-1][1]["timing"]["queue_s"] is None

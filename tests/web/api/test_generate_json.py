@@ -157,7 +157,26 @@ async def test_members_of_another_runtime_are_ignored(web: Web, sse_answer: Answ
     parts = [f"data: {json.dumps(chunk)}\r\n\r\n".encode() for chunk in chunks]
     document = (await web(lambda _: sse_answer(*parts)).post("/generate", json={"prompt": "x"})).json()
     assert document["text"] == "xy"
+    assert document["reasoning_content"] == "hm"
     assert document["usage"] == {"prompt_tokens": 1, "completion_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({}, None),
+        ({"thinking": None}, None),
+        ({"thinking": True}, {"enable_thinking": True, "thinking": True}),
+        ({"thinking": False}, {"enable_thinking": False, "thinking": False}),
+    ],
+)
+async def test_thinking_becomes_variables_of_the_chat_template(
+    web: Web, seen: list[httpx.Request], fields: dict[str, Any], sent: dict[str, bool] | None
+) -> None:
+    await web().post("/generate", json={"prompt": "x"} | fields)
+    body = json.loads(seen[0].content)
+    assert body.get("chat_template_kwargs") == sent
+    assert ("chat_template_kwargs" in body) == (sent is not None), "older predictors do not take it"
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "application/*", "", "text/html, */*;q=0.1"])

@@ -66,6 +66,38 @@ async def test_events_of_a_generation(front: Front, sink: Sink, events: Events) 
     assert found[-1][1]["id"] == job
 
 
+async def test_reasoning_comes_before_the_text(front: Front, sink: Sink, events: Events) -> None:
+    client = await front()
+    job = await submit(client)
+    await eventually(lambda: sink.events)
+    for reasoning, text in (("hm", ""), ("hm, s", ""), ("hm", ""), ("hm, so", "春"), ("hm, so", "春眠")):
+        progress = GenerationProgress(model="poet", state="running", text=text, reasoning_content=reasoning)
+        await deliver(client, about(job, PROGRESS, progress))
+    result = poem(job).model_copy(update={"reasoning_content": "hm, so"})
+    await deliver(client, about(job, COMPLETED, result))
+
+    found = [(name, data.get("text")) for name, data in events(await log_of(client, job))]
+    assert [pair for pair in found if pair[0] in ("reasoning", "token")] == [
+        ("reasoning", "hm"),
+        ("reasoning", ", s"),
+        ("reasoning", "o"),
+        ("token", "春"),
+        ("token", "眠"),
+        ("token", "不觉晓"),
+    ]
+    assert (await ended(client, job))["result"]["reasoning_content"] == "hm, so"
+
+
+async def test_a_result_of_a_newer_predictor_is_read(front: Front, sink: Sink) -> None:
+    client = await front()
+    job = await submit(client)
+    await eventually(lambda: sink.events)
+    event = about(job, COMPLETED, poem(job))
+    newer = json.loads(event.data or b"") | {"mood": "glad"}
+    assert (await deliver(client, event.model_copy(update={"data": json.dumps(newer).encode()}))).status_code == 204
+    assert (await ended(client, job))["result"]["text"] == "春眠不觉晓"
+
+
 async def test_steps_only_go_forward(front: Front, sink: Sink, events: Events) -> None:
     client = await front()
     job = await submit(client, kind="image")

@@ -1,0 +1,94 @@
+"""What a model writes before its answer: its reasoning, between two tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from predictor.text.stop_sequences import overlap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+"""Of Qwen, DeepSeek, GLM and most others; of Mistral; of Seed-OSS."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """Between which a model writes its reasoning. `begun`: the prompt ends with the first one. `hidden` are the tags
+    that are special tokens, by their ids: decoding leaves them out."""
+
+    first: str
+    last: str
+    begun: bool = False
+    hidden: Mapping[int, str] = field(default_factory=dict)
+
+
+def reasoning_tags(tokenizer: PreTrainedTokenizerFast, prompt: str) -> ReasoningTags | None:
+    """The tags of a model that reasons, by its chat template or its vocabulary; None of another model, which may write
+    about such tags. `prompt` is what the answer follows, as the template has written it."""
+    template, backend = str(tokenizer.chat_template or ""), tokenizer.backend_tokenizer
+    for first, last in _TAGS:
+        ids = {tag: backend.token_to_id(tag) for tag in (first, last)}
+        if last in template or ids[last] is not None:
+            hidden = {number: tag for tag, number in ids.items() if number is not None and not backend.decode([number])}
+            return ReasoningTags(first, last, begun=prompt.rstrip().endswith(first), hidden=hidden)
+    return None
+
+
+class ReasoningSplitter:
+    """Tells the reasoning at the beginning of a text from the answer after it. White space around the reasoning belongs
+    to neither.
+
+    Text that may be the beginning of a tag is held back until the next piece decides.
+    """
+
+    def __init__(self, tags: ReasoningTags) -> None:
+        self._tags = tags
+        self._state = "reasoning" if tags.begun else "beginning"
+        self._held = ""
+        self._reasoned = False
+
+    def push(self, piece: str) -> tuple[str, str]:
+        """Take the next piece; the reasoning and the text of the answer that are certain with it."""
+        if self._state == "answer":
+            return "", piece
+        text, self._held = self._held + piece, ""
+        reasoning = ""
+        if self._state == "beginning":
+            begun = text.lstrip()
+            if self._tags.first.startswith(begun) and begun != self._tags.first:
+                self._held = text
+                return "", ""
+            if not begun.startswith(self._tags.first):
+                self._state = "answer"
+                return "", text
+            self._state = "reasoning"
+            text = begun.removeprefix(self._tags.first)
+        if self._state == "reasoning":
+            reasoning, tag, answer = text.partition(self._tags.last)
+            if not tag:
+                certain = text[: len(text) - overlap(text, self._tags.last)].rstrip()
+                self._held = text[len(certain) :]
+                return self._without_margin(certain), ""
+            self._state = "ended"
+            reasoning, text = self._without_margin(reasoning.rstrip()), answer
+        text = text.lstrip()
+        if text:
+            self._state = "answer"
+        return reasoning, text
+
+    def flush(self) -> tuple[str, str]:
+        """The reasoning and the text that were held back, when no piece follows."""
+        held, self._held = self._held, ""
+        if self._state == "reasoning":
+            return self._without_margin(held.rstrip()), ""
+        return "", held
+
+    def _without_margin(self, reasoning: str) -> str:
+        if not self._reasoned:
+            reasoning = reasoning.lstrip()
+            self._reasoned = bool(reasoning)
+        return reasoning
