@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from predictor.text.sampler import BatchSampler, Choice, RowSampling, TokenHistory
-from predictor.text.slot_cache import SlotCache
+from predictor.text.slot_cache import AttentionMasks, SlotCache
 
-PREFILL_TOKENS = 512
-"""Most prompt tokens in one forward: running rows never wait for more than that."""
+
+def most_prefill_tokens(device: torch.device) -> int:
+    """Most prompt tokens in one forward: running rows never wait for more than that. A GPU is not busy with fewer."""
+    return 2048 if device.type == "cuda" else 512
 
 
 @dataclass(slots=True, eq=False)
@@ -22,14 +24,20 @@ class TextRow:
     """One text in the batch.
 
     `tokens` are the prompt and the text so far; the first `cached` of them are in the cache. `write` takes each new
-    token and returns whether it was the last.
+    token and returns whether it was the last. `is_last` says so beforehand where that takes no text: not of all.
     """
 
     tokens: list[int]
     sampling: RowSampling
     write: Callable[[int], bool]
+    is_last: Callable[[int], bool] = lambda _: False
     cached: int = 0
     done: bool = False
+    failure: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.done or self.failure is not None
 
     @property
     def so_far(self) -> str:
@@ -49,16 +57,16 @@ class TextBatch:
     """Up to `slots` rows of at most `length` tokens, over one SlotCache; prompts come in parts of `prefill_tokens`.
 
     While the same rows run, a step copies their random numbers to the device and the chosen tokens from it, and nothing
-    else. A step that raises has changed only cells that the next one overwrites, so rows may be removed and the step
-    tried again.
+    else. On a GPU the text of a token is written while the next one is computed. A step that raises has changed only
+    cells that the next one overwrites, so rows may be removed and the step tried again.
     """
 
     gather_seconds = 0.0
 
-    def __init__(self, model: Any, slots: int, length: int, prefill_tokens: int = PREFILL_TOKENS) -> None:
+    def __init__(self, model: Any, slots: int, length: int, prefill_tokens: int | None = None) -> None:
         self.slots = slots
         self.length = length
-        self.prefill_tokens = prefill_tokens
+        self.prefill_tokens = prefill_tokens or most_prefill_tokens(model.device)
         # In the order of the cache's rows. All of their tokens but the last are in the cache.
         self.running: list[TextRow] = []
         # Part of the first one may be in the cache, in the row after the running ones.
@@ -66,14 +74,18 @@ class TextBatch:
         self._prefilled_last = False
         self._model = model
         self._device = model.device
-        self._eager = model.config._attn_implementation == "eager"
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        config = model.config.get_text_config()
-        self._layer_types = set(getattr(config, "layer_types", None) or ())
-        self._window = _sliding_window(config)
-        self.cache = SlotCache(config.num_hidden_layers, slots, length)
+        self._masks = AttentionMasks(model)
+        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
         self._history: TokenHistory | None = None  # None until a row has a repetition penalty
+        on_cpu = self._device.type == "cpu"
+        # Only without a mask may a GPU take flash attention. On a CPU that gains nothing, and grouped heads would take
+        # another kernel, slower and of other rounding: a text would depend on the lengths beside it.
+        self.always_masks = on_cpu
+        # A CPU computes a step before it returns: to write later would only be later.
+        self.defers_texts = not on_cpu
+        self._unwritten: list[TextRow] = []  # rows that run on, with the text of their last token to be written
 
     def __len__(self) -> int:
         return len(self.running) + len(self.joining)
@@ -98,6 +110,7 @@ class TextBatch:
             self.joining.remove(row)
             return
         self._forget()
+        self._unwritten = [other for other in self._unwritten if other is not row]
         at = self.running.index(row)
         last = len(self.running) - 1
         if at < last:
@@ -114,16 +127,23 @@ class TextBatch:
         self._decoding = None
 
     def step(self) -> list[TextRow]:
-        """One forward, of prompts that wait or of one token for every running row; the rows that are done by it."""
+        """One forward, of prompts that wait or of one token for every running row; the rows that have ended by now."""
         try:
             with torch.inference_mode():
                 rows, choice = self._compute()
+                self._write_texts()  # of the step before: the device computes meanwhile
                 tokens = choice.read() if choice is not None else []
-        except BaseException:
+        except Exception:
             self._forget()
+            self._write_texts()
+            if ended := self._ended():
+                return ended  # the step is tried again without them
             raise
         self._take(rows, tokens)
-        return [row for row in rows if row.done]
+        return self._ended()
+
+    def _ended(self) -> list[TextRow]:
+        return [row for row in self.running if row.ended]
 
     def _compute(self) -> tuple[list[TextRow], Choice | None]:
         """The forward of a step: the rows that get a token, and the choice of their tokens.
@@ -147,7 +167,7 @@ class TextBatch:
         sampler = self._sampler(rows, len(self.running))
         self.cache.expect_prompts(len(self.running), len(rows), start)
         queries = torch.arange(start, end, device=self._device)
-        mask = None if start == 0 else self._mask(queries[None, :, None], end)
+        mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
         logits = self._forward(ids, queries[None].expand(len(rows), -1), mask, kept)
         if end < len(rows[0].tokens):
             rows[0].cached = end
@@ -184,7 +204,8 @@ class TextBatch:
     def _next_logits(self, now: Decoding, longest: int) -> torch.Tensor:
         """Logits [rows, vocabulary] of the tokens after the last ones of the running rows, of at most `longest`."""
         self.cache.expect_tokens(now.positions, longest)
-        mask = self._mask(now.positions[:, None, None], longest)
+        needs_mask = self.always_masks or any(row.cached + 1 < longest for row in self.running)
+        mask = self._masks.make(now.positions[:, None, None], longest) if needs_mask else None
         return self._forward(now.tokens[:, None], now.positions[:, None], mask, 1)[:, 0]
 
     def _copy_running(self) -> Decoding:
@@ -219,26 +240,6 @@ class TextBatch:
             return logits
         return logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
 
-    def _mask(self, queries: torch.Tensor, length: int) -> Any:
-        """Which of `length` keys each query position [rows, queries, 1] may attend to, as [rows, 1, queries, length];
-        for each layer type, if the model has several."""
-        keys = torch.arange(length, device=self._device)[None, None]
-        full = keys <= queries
-        near = full if self._window is None else full & (keys > queries - self._window)
-        if not self._layer_types:
-            return self._as_model_mask(near)
-        return {
-            layers: self._as_model_mask(near if layers == "sliding_attention" else full) for layers in self._layer_types
-        }
-
-    def _as_model_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Eager attention adds its mask to the scores; other implementations take booleans."""
-        mask = mask[:, None]
-        if not self._eager:
-            return mask
-        dtype = self._model.dtype
-        return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
-
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         """The next token of each row from its logits [rows, vocabulary], which may be changed."""
         logits = logits.float()
@@ -254,15 +255,23 @@ class TextBatch:
             if self.joining and row is self.joining[0]:
                 self.running.append(self.joining.popleft())
                 self._decoding = None
+            if row.ended:  # its text turned out to be over while this token was computed
+                continue
             row.cached = len(row.tokens)
             row.tokens.append(token)
             row.sampling.accept()
-        for row, token in zip(rows, tokens, strict=True):
-            row.done = row.write(token)
+            self._unwritten.append(row)
+        self._write_texts(defers=self.defers_texts)
 
-
-def _sliding_window(config: Any) -> int | None:
-    """Tokens that a layer with sliding attention attends to; None where no layer has it."""
-    layer_types = getattr(config, "layer_types", None)
-    slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
-    return getattr(config, "sliding_window", None) if slides else None
+    def _write_texts(self, *, defers: bool = False) -> None:
+        """Write the last tokens of rows; with `defers` only of those that end with it, as far as is known."""
+        rows, self._unwritten = self._unwritten, []
+        for row in rows:
+            token = row.tokens[-1]
+            if defers and len(row.tokens) < self.length and not row.is_last(token):
+                self._unwritten.append(row)
+                continue
+            try:
+                row.done = row.write(token)
+            except Exception as error:
+                row.failure = error

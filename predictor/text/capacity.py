@@ -14,7 +14,7 @@ import torch
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.limits import MAX_LENGTH
 from predictor.loading.device_memory import available_memory
-from predictor.text.batch import PREFILL_TOKENS
+from predictor.text.batch import most_prefill_tokens
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.rope_scaling import unscaled_length
 
@@ -79,7 +79,9 @@ def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int | N
     At most `max_concurrency`, as in EngineSettings."""
     length = min(checkpoint.context, max_length)
     on_cpu = checkpoint.device.type == "cpu"
-    cost = measure_cost(checkpoint.model, length, PREFILL_TOKENS, PROCESS_BYTES if on_cpu else 0)
+    cost = measure_cost(
+        checkpoint.model, length, most_prefill_tokens(checkpoint.device), PROCESS_BYTES if on_cpu else 0
+    )
     memory = available_memory(checkpoint.device) if memory is None else memory
     most = most_slots(max_concurrency, checkpoint.device.type)
     return plan(cost, f"{length} tokens", most, memory, "give it more, or a smaller --max-length")

@@ -112,7 +112,7 @@ class TextEngineCore(EngineCore):
             repetition_penalty=defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
         )
-        return TextRow(list(task.prompt.ids), sampling, output.put), output
+        return TextRow(list(task.prompt.ids), sampling, output.put, output.is_last), output
 
     @property
     def _defaults(self) -> Any:

@@ -79,6 +79,10 @@ class TextOutput:
         self._eos_seen = False
         self._count = 0
 
+    def is_last(self, token: int) -> bool:
+        """Whether the next token is the last, whatever its text."""
+        return token in self._eos or self._count + 1 >= self._max_tokens
+
     def put(self, token: int) -> bool:
         """Take the next token; whether it is the last."""
         self._count += 1

@@ -20,10 +20,6 @@ class SoloBatch(TextBatch):
         self._ids = torch.empty(1, 0, dtype=torch.long, device=self._device)  # what the state has read
         self._scales = unscaled_length(model.config.get_text_config()) is not None
 
-    def remove(self, row: TextRow) -> None:
-        (self.running if row in self.running else self.joining).remove(row)
-        self._forget()
-
     def _forget(self) -> None:
         super()._forget()
         self._state = None

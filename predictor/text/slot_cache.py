@@ -118,3 +118,40 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         raise NotImplementedError("slots have no beams")
+
+
+class AttentionMasks:
+    """Which keys of a SlotCache each position may attend to, as the model's kind of attention takes it."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config.get_text_config()
+        self._layer_types = set(getattr(config, "layer_types", None) or ())
+        self._window = _sliding_window(config)
+        self._eager = model.config._attn_implementation == "eager"
+        self._dtype = model.dtype
+
+    def make(self, queries: torch.Tensor, length: int) -> Any:
+        """For query positions [rows, queries, 1] and the first `length` keys, [rows, 1, queries, length]; for each
+        layer type, if the model has several."""
+        keys = torch.arange(length, device=queries.device)[None, None]
+        full = keys <= queries
+        near = full if self._window is None else full & (keys > queries - self._window)
+        if not self._layer_types:
+            return self._as_model_mask(near)
+        return {
+            layers: self._as_model_mask(near if layers == "sliding_attention" else full) for layers in self._layer_types
+        }
+
+    def _as_model_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Eager attention adds its mask to the scores; other implementations take booleans."""
+        mask = mask[:, None]
+        if not self._eager:
+            return mask
+        return torch.where(mask, 0.0, torch.finfo(self._dtype).min).to(self._dtype)
+
+
+def _sliding_window(config: Any) -> int | None:
+    """Tokens that a layer with sliding attention attends to; None where no layer has it."""
+    layer_types = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
+    return getattr(config, "sliding_window", None) if slides else None

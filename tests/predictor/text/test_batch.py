@@ -82,6 +82,15 @@ class ShortPrefills(TextBatch):
         super().__init__(model, slots, length, prefill_tokens=8)
 
 
+class AsOnGpu(ShortPrefills):
+    """Writes texts while the next token is computed, and masks only what must be masked."""
+
+    def __init__(self, model: Any, slots: int, length: int) -> None:
+        super().__init__(model, slots, length)
+        self.defers_texts = True
+        self.always_masks = False
+
+
 class CheckedBatch(ShortPrefills):
     """Compares every logit that it goes by with the plain forward of the row's whole text."""
 
@@ -96,16 +105,31 @@ class CheckedBatch(ShortPrefills):
         return super().choose(rows, logits, sampler)
 
 
-def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0) -> TextRow:
+class Text(TextRow):
+    """A row that keeps what is written of it after a prompt of so many tokens."""
+
+    prompt: int
+    written: list[int]
+
+    @property
+    def answer(self) -> list[int]:
+        return self.tokens[self.prompt :]
+
+
+def new_row(length: int, seed: int = 0, most: int = 1_000, temperature: float = 1.0, stop: int | None = None) -> Text:
+    """A prompt of random tokens, and at most so many tokens after it. Only the text tells of the token `stop`."""
     chance = random.Random(seed)
     written: list[int] = []
 
     def write(token: int) -> bool:
         written.append(token)
-        return len(written) >= most
+        return token == stop or len(written) >= most
 
     prompt = [chance.randrange(VOCABULARY) for _ in range(length)]
-    return TextRow(prompt, RowSampling(temperature, 0, 1.0, 0.0, 1.0, chance), write)
+    sampling = RowSampling(temperature, 0, 1.0, 0.0, 1.0, chance)
+    row = Text(prompt, sampling, write, lambda _: len(written) + 1 >= most)
+    row.prompt, row.written = length, written
+    return row
 
 
 def run_out(batch: TextBatch) -> None:
@@ -115,16 +139,24 @@ def run_out(batch: TextBatch) -> None:
             batch.remove(row)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(model: Any, seed: int) -> None:
+class CheckedAsOnGpu(CheckedBatch, AsOnGpu):
+    """Both."""
+
+
+@pytest.mark.parametrize("kind", [CheckedBatch, CheckedAsOnGpu])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(
+    model: Any, seed: int, kind: type[CheckedBatch]
+) -> None:
     chance = random.Random(seed)
-    batch = CheckedBatch(model, slots=4, length=LENGTH)
-    rows: list[TextRow] = []
+    batch = kind(model, slots=4, length=LENGTH)
+    rows: list[Text] = []
     for _ in range(70):
         action = chance.random()
         if action < 0.25 and len(batch) < batch.slots:
             prompt = chance.randint(1, 30)
-            rows.append(new_row(prompt, chance.randrange(1_000), chance.randint(1, LENGTH - prompt)))
+            stop = chance.choice([None, 7])
+            rows.append(new_row(prompt, chance.randrange(1_000), chance.randint(1, LENGTH - prompt), stop=stop))
             batch.join(rows[-1])
         elif action < 0.32 and len(batch):
             batch.remove(chance.choice([*batch.running, *batch.joining]))
@@ -133,9 +165,11 @@ def test_rows_that_join_and_leave_at_random_are_told_what_they_are_told_alone(mo
                 batch.remove(row)
     run_out(batch)
 
-    assert batch.checked > 30
+    assert batch.checked > 20
     assert not batch.running
     assert not batch.joining
+    for row in rows:
+        assert row.written == (row.answer if row.ended else row.answer[: len(row.written)])
 
 
 def test_what_leaves_from_before_a_half_read_prompt_does_not_disturb_it(model: Any) -> None:
@@ -235,8 +269,9 @@ def test_the_cache_is_allocated_once_and_costs_what_it_says(llama: Any) -> None:
     assert batch.cache.bytes_per_token == 2 * 4 * 32 * 4, "keys and values, layers, hidden size, bytes"
 
 
+@pytest.mark.parametrize("kind", [ShortPrefills, AsOnGpu])
 @pytest.mark.parametrize("every", [97, pytest.param(11, marks=pytest.mark.nightly)])
-def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int) -> None:
+def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int, kind: type[ShortPrefills]) -> None:
     """Out of memory at one operation of torch, in a run for each of `every` so many operations."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -251,9 +286,9 @@ def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int) -
                 raise torch.OutOfMemoryError("no memory")
             return func(*args, **(kwargs or {}))
 
-    def run(at: int) -> tuple[list[list[int]], int]:
-        batch = ShortPrefills(llama, slots=3, length=LENGTH)
-        rows = [new_row(length, length, most=3) for length in (2, 3, 12)]
+    def run(at: int, stop: int | None) -> tuple[list[list[int]], int]:
+        batch = kind(llama, slots=3, length=LENGTH)
+        rows = [new_row(2, 2, most=3, stop=stop), new_row(3, 3, most=3), new_row(12, 12, most=3)]
         for row in rows:
             batch.join(row)
         failures = 0
@@ -265,15 +300,119 @@ def test_a_step_that_fails_anywhere_may_be_tried_again(llama: Any, every: int) -
             except torch.OutOfMemoryError:
                 failures += 1
                 continue
-            for row in done:
-                batch.remove(row)
-        assert failures == (failing.left < 0)
+            for ended in done:
+                batch.remove(ended)
+        assert failures <= (failing.left < 0), "a step may fail unnoticed where it has found the end of a text"
+        assert failures or stop is not None or failing.left >= 0
+        assert [row.written for row in rows] == [row.answer for row in rows]
         return [row.tokens for row in rows], at - failing.left
 
-    expected, operations = run(1_000_000)
-    assert operations > 500
-    for at in range(0, operations, every):
-        assert run(at)[0] == expected, f"after a failure at operation {at}"
+    without = run(1_000_000, None)[0]
+    for stop in (None, without[0][3]):
+        expected, operations = run(1_000_000, stop)
+        assert len(expected[0]) == (5 if stop is None else 4)
+        assert operations > 500
+        for at in range(0, operations, every):
+            assert run(at, stop)[0] == expected, f"after a failure at operation {at}"
+
+
+def test_on_a_gpu_a_text_is_written_while_the_next_token_is_computed(llama: Any) -> None:
+    happened: list[str] = []
+
+    class Watched(AsOnGpu):
+        def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+            happened.append("computed")
+            return super().choose(rows, logits, sampler)
+
+    def told(row: Text, name: str) -> Text:
+        write = row.write
+
+        def writing(token: int) -> bool:
+            happened.append(name)
+            return write(token)
+
+        row.write = writing
+        return row
+
+    without = new_row(4, 5, most=9)
+    alone = AsOnGpu(llama, 1, LENGTH)
+    alone.join(without)
+    run_out(alone)
+    batch = Watched(llama, slots=2, length=LENGTH)
+    long = told(new_row(4, 5, stop=without.written[2]), "long")
+    short = told(new_row(4, 6, most=2), "short")
+    batch.join(long)
+    batch.join(short)
+    run_out(batch)
+
+    assert happened == ["computed", "computed", "long", "short", "short", "computed", "long", "computed", "long"]
+    assert short.written == short.answer
+    assert long.written == long.answer == without.written[:3], "the token after the end was dropped"
+
+
+def test_a_row_that_leaves_before_its_last_token_is_written_is_told_no_more(llama: Any) -> None:
+    batch = AsOnGpu(llama, slots=2, length=LENGTH)
+    leaves, stays = new_row(3, 1), new_row(3, 2, most=6)
+    batch.join(leaves)
+    batch.join(stays)
+    for _ in range(3):
+        batch.step()
+    assert (len(leaves.answer), len(leaves.written)) == (3, 2)
+
+    batch.remove(leaves)
+    run_out(batch)
+
+    assert len(leaves.written) == 2
+    assert stays.written == stays.answer
+    assert len(stays.answer) == 6
+
+
+def test_what_one_text_raises_ends_that_text_alone(llama: Any) -> None:
+    for kind in (ShortPrefills, AsOnGpu):
+        batch = kind(llama, slots=2, length=LENGTH)
+        good, bad = new_row(3, 1, most=6), new_row(4, 2)
+        error = ValueError("no such character")
+
+        def raising(_: int, error: ValueError = error) -> bool:
+            raise error
+
+        bad.write = raising
+        batch.join(bad)
+        batch.join(good)
+        run_out(batch)
+
+        assert bad.failure is error
+        assert good.failure is None
+        assert len(good.written) == 6
+
+
+def test_without_a_mask_logits_are_those_with_one(model: Any) -> None:
+    """Rows of one length need none; a single row is one of them."""
+
+    class Recording(AsOnGpu):
+        def __init__(self, always_masks: bool) -> None:
+            super().__init__(model, 3, LENGTH)
+            self.always_masks = always_masks
+            self.recorded: list[torch.Tensor] = []
+            self.masked: list[bool] = []
+
+        def _forward(self, ids: Any, positions: Any, mask: Any, keep: Any) -> torch.Tensor:
+            self.masked.append(mask is not None)
+            self.recorded.append(super()._forward(ids, positions, mask, keep).clone())
+            return self.recorded[-1]
+
+    batches = [Recording(True), Recording(False)]
+    for batch in batches:
+        for seed in range(3):
+            batch.join(new_row(2, seed, most=12, temperature=0.0))
+        run_out(batch)
+
+    with_masks, without = batches
+    assert with_masks.masked == [False] + 11 * [True]
+    assert without.masked == 12 * [False]
+    assert len(with_masks.recorded) == len(without.recorded)
+    for masked, plain in zip(with_masks.recorded, without.recorded, strict=True):
+        torch.testing.assert_close(plain, masked, rtol=1e-3, atol=1e-3)
 
 
 def generated(model: Any, prompt: list[int], penalty: float, tokens: int) -> list[int]:

@@ -83,6 +83,15 @@ def test_what_fits_is_served(checkpoint: Checkpoint) -> None:
     assert str(plan).startswith("5 slots of 256 tokens: 0.5 MiB of weights, ")
 
 
+def test_a_gpu_reads_longer_parts_of_prompts_and_the_plan_counts_them(checkpoint: Checkpoint) -> None:
+    on_gpu = replace(checkpoint, device=torch.device("cuda"))
+
+    plans = [plan_slots(each, max_length=8192, max_concurrency=16, memory=2**40) for each in (checkpoint, on_gpu)]
+
+    assert [plan.cost.once for plan in plans] == [512 * PREFILL_ROW + PROCESS_BYTES, 2048 * PREFILL_ROW]
+    assert TextBatch(checkpoint.model, slots=1, length=64).prefill_tokens == 512
+
+
 def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Checkpoint) -> None:
     plan = plan_slots(checkpoint, max_length=8192, max_concurrency=3, memory=2**40)
     assert (plan.slots, plan.of) == (3, "256 tokens")
@@ -93,7 +102,7 @@ def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Ch
 
 def test_a_gpu_has_as_many_slots_as_its_memory_holds_and_a_cpu_no_more_than_pay(checkpoint: Checkpoint) -> None:
     on_gpu = replace(checkpoint, device=torch.device("cuda:0"))
-    some = measure_cost(checkpoint.model, 256, 512, 0).memory_for(99) + 1
+    some = measure_cost(checkpoint.model, 256, 2048, 0).memory_for(99) + 1
 
     assert plan_slots(checkpoint, 256, None, 2**40).slots == 16
     assert [plan_slots(on_gpu, 256, None, memory).slots for memory in (2**40, some)] == [256, 99]

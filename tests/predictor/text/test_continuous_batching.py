@@ -131,6 +131,26 @@ async def test_each_has_its_own_stop_sequences_and_its_own_limit(eight: Transfor
     assert [completion.end.completion_tokens for completion in limited] == list(range(1, 9))
 
 
+@pytest.mark.parametrize("count", [8, pytest.param(40, marks=pytest.mark.nightly)])
+async def test_texts_and_their_ends_are_the_same_where_they_are_written_a_step_later_as_on_a_gpu(
+    eight: TransformersEngine, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    plain = [(await write(eight, seed=seed, max_tokens=40)).text for seed in range(count)]
+    asked: list[dict[str, Any]] = [{"seed": seed, "max_tokens": 5 + seed} for seed in range(count)]
+    asked += [{"seed": seed, "max_tokens": 40, "stop": [text[8:11]]} for seed, text in enumerate(plain)]
+    asked += [{"seed": seed, "max_tokens": 200, "temperature": 2.0} for seed in range(count)]  # some end by themselves
+
+    async def all_of() -> list[tuple[str, TextFinished]]:
+        completions = await asyncio.gather(*(write(eight, **each) for each in asked))
+        return [(completion.text, completion.end) for completion in completions]
+
+    at_once = await all_of()
+    monkeypatch.setattr(eight.core.batch, "defers_texts", True)
+
+    assert await all_of() == at_once
+    assert {end.finish_reason for _, end in at_once} == {"stop", "length"}
+
+
 async def test_the_text_comes_in_pieces_while_it_is_written(eight: TransformersEngine) -> None:
     generations = [await eight.submit(task(seed=seed, max_tokens=30)) for seed in range(8)]
 
