@@ -64,7 +64,7 @@ class ModelProcess:
             self._enter("asleep", now)
             return
         phase = f" while {self.phase}" if self.phase else ""
-        self.failure = self._reported_failure or f"its predictor {_describe_end(status)}{phase}"
+        self.failure = self._reported_failure or f"its predictor {describe_end(status)}{phase}"
         self._backoff.failed(now)
         self._enter("failed" if self._backoff.exhausted else "asleep", now)
 
@@ -86,6 +86,6 @@ class ModelProcess:
             self.since = now
 
 
-def _describe_end(status: int) -> str:
+def describe_end(status: int) -> str:
     """What an exit status of subprocess means."""
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

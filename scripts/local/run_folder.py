@@ -18,6 +18,9 @@
       }
     }
 
+It lies in /tmp: what TMPDIR or XDG_RUNTIME_DIR name differs between the shells of one user, and /run/user goes when the
+user has logged out.
+
 `failed`: the model is not started before `retry_at`, and until then every request is answered 503. A model whose
 predictor ended badly may also be `asleep`: then a connection waits for the next start.
 """
@@ -28,10 +31,12 @@ import fcntl
 import json
 import os
 import socket
-import tempfile
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+_SHARED = Path("/tmp")  # noqa: S108 (the folder in it is made for us alone, and checked)
 
 
 class RunFolder:
@@ -39,7 +44,7 @@ class RunFolder:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._home = Path(tempfile.gettempdir()) / f"shangcai-{os.getuid()}"
+        self._home = _SHARED / f"shangcai-{os.getuid()}"
         self._folder = self._home / str(port)
         self._lock: int | None = None
         self._sockets: list[Path] = []
@@ -51,11 +56,11 @@ class RunFolder:
     def hold(self) -> bool:
         """Lock the folder; False if another process has it. Raises an OSError if it cannot be made or is not safe."""
         self._home.mkdir(mode=0o700, exist_ok=True)
-        status = self._home.stat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise OSError(f"{self._home} can be written to by others; remove it")
+        if not self._is_ours():
+            raise OSError(f"{self._home} is not a folder that only this user can write to; remove it")
         self._folder.mkdir(exist_ok=True)
-        lock = os.open(self._folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        # On the folder itself: systemd's cleaner of /tmp leaves one alone that is locked.
+        lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -86,6 +91,8 @@ class RunFolder:
 
     def read(self) -> dict[str, Any] | None:
         """The state that the scripts/run on this port has written; None if none runs."""
+        if not self._is_ours():
+            return None
         with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.connect(str(self._notices(0)))  # refused if the supervisor no longer runs
             state: dict[str, Any] = json.loads(self.state_file.read_text())
@@ -100,6 +107,13 @@ class RunFolder:
             path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
+
+    def _is_ours(self) -> bool:
+        """Whether what stands there is ours: anybody may have put something into the shared folder."""
+        with suppress(OSError):
+            status = self._home.lstat()
+            return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+        return False
 
     def _notices(self, number: int) -> Path:
         return self._folder / f"notices-{number}"

@@ -8,23 +8,22 @@ no data on.
 
 from __future__ import annotations
 
-import http.client
 import os
+import select
 import selectors
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from scripts.local.child_process import spawn
+from scripts.local.model_process import describe_end
 from scripts.local.run_folder import RunFolder
 from scripts.local.served_model import ServedModel
 from scripts.local.unavailable_responder import UnavailableResponder
-from scripts.loopback import HOST
+from scripts.local.web_process import WebProcess
 
 STOP_SECONDS = 35.0
 """Longest wait for a process after SIGTERM: a little more than the grace period of both servers."""
@@ -55,42 +54,46 @@ class Supervisor:
     ) -> None:
         """`announce` is called once, when web and all models are ready. `idle_seconds` 0: models never fall asleep."""
         self._models = models
-        self._web_command = web_command
         self._folder = folder
         self._idle_seconds = idle_seconds
         self._announce = announce
         self._announced = False
         self._stopping = False
+        self._hurried = False
         self._begun = time.monotonic()
         self._epoch = time.time() - self._begun
         self._written: dict[str, Any] = {}
-        self._web: subprocess.Popen[bytes] | None = None
+        variables = {"IDLE_SECONDS": f"{idle_seconds:g}", "STATES_FILE": str(folder.state_file)}
+        self._web = WebProcess(web_command, variables, folder.port)
         self._selector = selectors.DefaultSelector()
         self._responder = UnavailableResponder(self._selector)
         self._signal_reader, self._signal_writer = socket.socketpair()
 
     def run(self) -> None:
-        """Run until SIGINT or SIGTERM; raises a ProcessEnded when web or the first start of a model has failed."""
+        """Run until SIGINT, SIGTERM or SIGHUP; raises a ProcessEnded when the first start of web or a model has failed.
+
+        A second SIGINT kills what is still being finished.
+        """
         self._handle_signals()
         try:
             for model in self._models:
                 model.listener.setblocking(False)
                 self._selector.register(model.notices, selectors.EVENT_READ, partial(self._read_notices, model))
                 self._start(model)
-            variables = {"IDLE_SECONDS": f"{self._idle_seconds:g}", "STATES_FILE": str(self._folder.state_file)}
-            self._web = spawn(self._web_command, variables)
+            self._web.start()
             while not self._stopping:
                 self._turn()
-                if self._web.poll() is not None:
-                    raise ProcessEnded(_unexplained_end("web", self._web.returncode))
-            print("\nstopping: what was accepted is finished first", flush=True)
+                self._watch_web()
+            _say("\nstopping: what was accepted is finished first; Ctrl-C again ends it at once")
         finally:
             self._stop()
 
     def _handle_signals(self) -> None:
         """Each signal also ends the sleep in `_turn`."""
 
-        def stop(*_: object) -> None:
+        def stop(number: int, _: object) -> None:
+            if self._stopping and number == signal.SIGINT:  # a terminal that closes may send SIGHUP twice, too
+                self._hurried = True
             self._stopping = True
 
         for end in (self._signal_reader, self._signal_writer):
@@ -99,8 +102,9 @@ class Supervisor:
             self._signal_reader, selectors.EVENT_READ, lambda: self._signal_reader.recv(WAKEUP_BYTES)
         )
         signal.set_wakeup_fd(self._signal_writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _turn(self) -> None:
@@ -114,15 +118,31 @@ class Supervisor:
             self._reap(model)
         self._responder.close_expired(time.monotonic())
         if not (self._announced or self._stopping) and all(model.process.wake_seconds for model in self._models):
-            self._announced = self._web_answers()
+            self._announced = self._web.answers
             if self._announced:
                 self._announce()
         self._write_state()
 
     def _seconds_to_sleep(self, now: float) -> float:
         retries = [one.process.retry_at - now for one in self._models if not one.process.running]
-        longest = TURN_SECONDS if self._announced else PROBE_SECONDS
+        if self._web.child is None:
+            retries.append(self._web.retry_at - now)
+        longest = TURN_SECONDS if self._announced and self._web.answers else PROBE_SECONDS
         return min([longest, *(seconds for seconds in retries if seconds > 0)])
+
+    def _watch_web(self) -> None:
+        """Start web again once it has ended; raises a ProcessEnded if nothing has been served yet."""
+        now = time.monotonic()
+        status = self._web.exit_status(now)
+        if status is not None:
+            if not self._announced:
+                raise ProcessEnded(_unexplained_end("web", status))
+            lost = "" if os.environ.get("STORE_URL") else "; its jobs were in memory, and are lost"
+            self._print(f"web: {describe_end(status)}, and is started again{lost}")
+        elif self._web.child is None and now >= self._web.retry_at:
+            self._web.start()
+        elif self._web.child is not None and not self._web.answers and self._web.ask() and self._announced:
+            self._print("web: answers again")
 
     def _watch(self, model: ServedModel, wanted: bool) -> None:
         """Be told of connections to the model, or no longer: those to a running process are its own."""
@@ -168,18 +188,10 @@ class Supervisor:
             case _:
                 text = f"{process.state}: {process.failure}" if process.failure else process.state
         if text:
-            with suppress(OSError):  # the disk is full, or the terminal has gone
-                print(f"{time.monotonic() - self._begun:6.1f} s  {model.name}: {text}", flush=True)
+            self._print(f"{model.name}: {text}")
 
-    def _web_answers(self) -> bool:
-        web = http.client.HTTPConnection(HOST, self._folder.port, timeout=TURN_SECONDS)
-        try:
-            web.request("GET", "/healthz")
-            return web.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            web.close()
+    def _print(self, text: str) -> None:
+        _say(f"{time.monotonic() - self._begun:6.1f} s  {text}")
 
     def _write_state(self) -> None:
         """Write the state file if anything in it has changed; a failed write is tried again at the next turn."""
@@ -190,29 +202,44 @@ class Supervisor:
             "idle_seconds": self._idle_seconds,
             "models": models,
         }
-        if models != self._written and self._folder.write(state):
+        cleaned = not self._folder.state_file.exists()  # /tmp is cleaned on some machines
+        if (models != self._written or cleaned) and self._folder.write(state):
             self._written = models
 
     def _stop(self) -> None:
         """Stop web before the predictors, which it may still need; kill what does not end in time."""
         self._stopping = True
-        if self._web is not None:
-            self._web.terminate()
+        web = self._web.child
+        if web is not None:
+            web.terminate()
             deadline = time.monotonic() + STOP_SECONDS
-            while self._web.poll() is None and time.monotonic() < deadline:
+            while web.poll() is None and time.monotonic() < deadline and not self._hurried:
                 self._turn()  # requests that web has accepted may need a model that is asleep
         predictors = [model.child for model in self._models if model.child is not None]
         for child in predictors:
             child.terminate()
-        for child in [*predictors, *([self._web] if self._web else [])]:
-            try:
-                child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
+        children = [*([web] if web else []), *predictors]
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(child.poll() is None for child in children) and time.monotonic() < deadline and not self._hurried:
+            self._sleep_until_signal()
+        for child in children:
+            if child.poll() is None:
                 child.kill()
                 child.wait()
         self._responder.close()
 
+    def _sleep_until_signal(self) -> None:
+        """SIGCHLD is one."""
+        ready, _, _ = select.select([self._signal_reader], [], [], TURN_SECONDS)
+        if ready:
+            self._signal_reader.recv(WAKEUP_BYTES)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the disk is full, or the terminal has gone
+        print(text, flush=True)
+
 
 def _unexplained_end(what: str, status: int) -> str:
     """Empty unless a signal ended it: a process that exits by itself has printed why."""
-    return f"{what} was ended by {signal.Signals(-status).name}" if status < 0 else ""
+    return f"{what} {describe_end(status)}" if status < 0 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -60,14 +61,23 @@ def test_sigterm_stops_everything_cleanly_once_the_request_in_flight_is_finished
     assert "Traceback" not in run.output
 
 
-def test_the_end_of_web_ends_the_run_with_one_line(start: Start) -> None:
+def test_web_that_dies_at_the_start_ends_the_run_with_one_line(start: Start) -> None:
     run = start("--model", POET)
-    run.wait_until_ready()
+    run.wait_for("importing")
     children = run.children()
     os.kill(children["web"], signal.SIGKILL)
     assert run.wait() == 1
     assert run.output.splitlines()[-1] == "scripts/run: web was ended by SIGKILL"
     all_gone(children)
+
+
+def test_ctrl_c_in_the_first_moment_is_no_traceback(start: Start) -> None:
+    run = start("--model", POET)
+    while run.process.poll() is None:
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert run.wait() != 0
+    assert run.output in ("", "\n")
 
 
 def test_a_predictor_that_dies_at_the_start_ends_the_run_with_one_line(start: Start) -> None:

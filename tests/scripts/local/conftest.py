@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ CHAT = "/openai/v1/chat/completions"
 class StubRun:
     """One `stub_run.py` that has started; its stub predictors behave as the files in `behaviours` say."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, launcher: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.behaviours = folder
         self.output = folder / "output"
-        command = [sys.executable, str(HERE / "stub_run.py"), *flags]
+        command = [*launcher, sys.executable, str(HERE / "stub_run.py"), *flags]
         command += ["--port", str(self.port), "--behaviours", str(folder)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.output.open("wb") as out:
@@ -87,6 +87,11 @@ class StubRun:
         [pid] = [pid for pid, command in self.children().items() if "stub_predictor" in command]
         return pid
 
+    def web(self) -> int:
+        """The process id of web."""
+        [pid] = [pid for pid, command in self.children().items() if " -m web " in command]
+        return pid
+
     def starts(self, name: str = "stub-0") -> int:
         """How often its predictor has been started."""
         return len(re.findall(rf"{name}: (?:starting|waking)$", self.printed, re.MULTILINE))
@@ -107,10 +112,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., StubRun]]:
     """Start a supervisor that does not outlive the test. It is up, with all stubs ready once, unless `wait=False`."""
     runs: list[StubRun] = []
 
-    def begin(*flags: str, idle: float = 0.3, wait: bool = True) -> StubRun:
+    def begin(*flags: str, idle: float = 0.3, wait: bool = True, launcher: Sequence[str] = ()) -> StubRun:
         folder = tmp_path / str(len(runs))
         folder.mkdir()
-        run = StubRun(folder, "--idle", str(idle), *flags)
+        run = StubRun(folder, "--idle", str(idle), *flags, launcher=launcher)
         runs.append(run)
         if wait:
             run.wait_until_up()

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.local.run_folder import RunFolder
 from tests.support.processes import ROOT, wait_until_gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
@@ -181,6 +182,92 @@ def test_sigterm_while_a_model_wakes_still_answers_the_waiting_request(start: St
         run.behave_normally()
         assert run.end() == 0
         assert asking.result().json()["text"] == "0 moon"
+
+
+def test_web_is_started_again_when_it_is_killed_and_its_lost_jobs_are_told(start: Start) -> None:
+    run = start(idle=30)
+    predictor, web = run.predictor(), run.web()
+    os.kill(web, signal.SIGKILL)
+    run.wait(lambda: "web: answers again" in run.printed)
+    assert "web: was ended by SIGKILL, and is started again; its jobs were in memory, and are lost\n" in run.printed
+    assert run.web() != web
+    assert run.predictor() == predictor
+    assert httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
+    assert run.end() == 0
+
+
+def test_jobs_in_a_store_are_not_told_to_be_lost(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_URL", "redis://127.0.0.1:1/0")
+    run = start()
+    os.kill(run.web(), signal.SIGKILL)
+    run.wait(lambda: "web: was ended by SIGKILL, and is started again\n" in run.printed)
+
+
+def test_web_that_cannot_start_again_is_tried_with_backoff_until_it_can(start: Start) -> None:
+    run = start()
+    web = run.web()
+    os.kill(web, signal.SIGKILL)
+    wait_until_gone(web)
+    with socket.create_server(("127.0.0.1", run.port)):
+        run.wait(lambda: run.printed.count("is started again") >= 2)
+        assert f"port {run.port} on 127.0.0.1 is in use" in run.printed
+        assert run.state()["state"] in ("ready", "asleep")  # the models are as they were
+    run.wait(lambda: "web: answers again" in run.printed)
+    assert run.printed.count("is started again") < 10
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_was_accepted(start: Start) -> None:
+    run = start(idle=30)
+    children = run.children()
+    with ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "300 moon"}, timeout=400)
+        run.wait(lambda: _established(run.state()["url"]))
+        run.process.send_signal(signal.SIGINT)
+        run.wait(lambda: "stopping: what was accepted is finished first; Ctrl-C again ends it at once" in run.printed)
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(20) == 0  # both servers would take 30 s
+        assert isinstance(asking.exception(), httpx.HTTPError)
+    for pid in children:
+        wait_until_gone(pid)
+
+
+def test_a_terminal_that_closes_ends_it_once_what_was_accepted_is_finished(start: Start) -> None:
+    run = start(idle=30)
+    children = run.children()
+    with ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "1 moon"}, timeout=60)
+        run.wait(lambda: _established(run.state()["url"]))
+        run.process.send_signal(signal.SIGHUP)
+        run.wait(lambda: "stopping" in run.printed)
+        with suppress(ProcessLookupError):
+            run.process.send_signal(signal.SIGHUP)  # the shell passes it on, too
+        assert asking.result().json()["text"] == "1 moon"
+    assert run.process.wait(60) == 0
+    for pid in children:
+        wait_until_gone(pid)
+
+
+def test_nohup_keeps_it_running(start: Start) -> None:
+    run = start(idle=30, launcher=["nohup"])
+    run.process.send_signal(signal.SIGHUP)
+    assert httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
+    assert "stopping" not in run.printed
+
+
+def test_the_state_is_found_from_shells_with_other_variables(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    run = start()
+    command = [sys.executable, "-m", "scripts.local", "--status", "--port", str(run.port)]
+    for variables in ({"TMPDIR": "/nowhere"}, {"XDG_RUNTIME_DIR": "/run"}):
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | variables
+        ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert ended.stdout.startswith("stub-0: "), ended.stderr
+
+
+def test_the_state_is_written_again_when_it_has_been_cleaned_away(start: Start) -> None:
+    run = start(idle=30)
+    RunFolder(run.port).state_file.unlink()
+    run.wait(lambda: run.state()["state"] == "ready")
 
 
 def test_a_full_disk_does_not_stop_serving(start: Start) -> None:
