@@ -11,14 +11,18 @@ from predictor.text.stop_sequences import overlap
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
-"""Of Qwen, DeepSeek, GLM and most others; of Mistral; of Seed-OSS."""
+_TAGS = (
+    ("<think>", "</think>"),  # Qwen's, DeepSeek's, GLM's and most others'
+    ("<|channel>thought", "<channel|>"),  # Gemma's since 4, which may open and close it though it is not to think
+    ("[THINK]", "[/THINK]"),  # Mistral's
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS's
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """Between which a model writes its reasoning. `begun`: the prompt ends with the first one. `hidden` are the tags
-    that are special tokens, by their ids: decoding leaves them out."""
+    """Between which a model writes its reasoning. `begun`: the prompt ends with the first one. `hidden` are the special
+    tokens in them, by their ids: decoding leaves them out."""
 
     first: str
     last: str
@@ -31,9 +35,9 @@ def reasoning_tags(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Reasoning
     about such tags. `prompt` is what the answer follows, as the template has written it."""
     template, backend = str(tokenizer.chat_template or ""), tokenizer.backend_tokenizer
     for first, last in _TAGS:
-        ids = {tag: backend.token_to_id(tag) for tag in (first, last)}
-        if last in template or ids[last] is not None:
-            hidden = {number: tag for tag, number in ids.items() if number is not None and not backend.decode([number])}
+        if last in template or backend.token_to_id(last) is not None:
+            ids = backend.encode(first + last, add_special_tokens=False).ids
+            hidden = {number: backend.id_to_token(number) for number in ids if not backend.decode([number])}
             return ReasoningTags(first, last, begun=prompt.rstrip().endswith(first), hidden=hidden)
     return None
 

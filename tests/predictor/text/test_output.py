@@ -278,6 +278,13 @@ def test_stop_sequences_apply_to_the_answer_alone(special: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["<|channel>thought\nhm\n<channel|>moon", "<|channel>thought\n<channel|>moon", "moon"])
+def test_a_tag_may_be_a_special_token_and_more(text: str) -> None:
+    backend = bytes_and("<|channel>", "<channel|>", "<turn|>", special=True)
+
+    assert written(f"{text}<turn|>", backend, stops=[])[:2] == ("hm" if "hm" in text else "", "moon")
+
+
 def test_the_limit_counts_the_reasoning() -> None:
     backend = bytes_and("<think>", "</think>")
 
