@@ -56,6 +56,10 @@ class PageTemplate:
         note = html.escape(self._texts[language]["state.done"])
         if isinstance(result, TextResult):
             shown = f'<div class="text" dir="auto">{html.escape(result.text)}</div>'
+            if result.reasoning_content:
+                name, thoughts = self._texts[language]["reasoning"], html.escape(result.reasoning_content)
+                details = f'<summary>{html.escape(name)}</summary><div class="thoughts" dir="auto">{thoughts}</div>'
+                shown = f"<details>{details}</details>{shown}"
         else:
             shown = "".join(
                 f'<img class="picture" src="data:{html.escape(picture.media_type)};base64,{html.escape(picture.data)}"'

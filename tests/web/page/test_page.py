@@ -19,7 +19,7 @@ from contract.problems import PROBLEM_TYPES
 Web = Callable[..., httpx.AsyncClient]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 STATIC = Path(__file__).parents[3] / "web" / "page" / "static"
-MOST_BYTES = 60_000
+MOST_BYTES = 61_000
 
 
 def texts(language: str) -> dict[str, str]:
@@ -197,6 +197,14 @@ async def test_the_form_is_answered_with_a_whole_page(web: Web, seen: list[httpx
     assert seen[0].url.host == "novelist.test"
     request = json.loads(seen[0].content)
     assert (request["messages"][-1]["content"], request["seed"], request["temperature"]) == ("写一首\n诗", 42, 0.5)
+
+
+async def test_the_forms_reasoning_is_folded_away(
+    web: Web, stream: Callable[..., bytes], sse_answer: Callable[..., httpx.Response]
+) -> None:
+    plain = stream("<hm>", "春").replace(b'"content": "<hm>"', b'"reasoning_content": "<hm>"')
+    answer = await sent(web(lambda _request: sse_answer(plain)), prompt="x", model="poet")
+    assert '<div class="thoughts" dir="auto">&lt;hm&gt;</div></details><div class="text" dir="auto">春<' in answer.text
 
 
 async def test_the_forms_picture_is_in_the_page(web: Web) -> None:

@@ -58,6 +58,7 @@ export default {
 "facts.length": "cut at the most tokens",
 "facts.understood": "understood: {words}",
 "picture": "Picture {index}: {prompt}",
+"reasoning": "Thoughts before it",
 "copy": "Copy",
 "copied": "Copied",
 "copy.failed": "This browser does not allow it.",

@@ -50,6 +50,7 @@ async function run(next) {
 				menu.tell(order.model, { queued: "ready", running: "ready" }[status.state] ?? status.state);
 				stage.status(status);
 			},
+			reasoning: (piece) => stage.reasoning(piece),
 			token: (token) => stage.token(token),
 			progress: (progress) => stage.progress(progress),
 			preview: (preview) => stage.preview(preview),
@@ -81,6 +82,7 @@ async function serve(document, order) {
 		order,
 		seconds: document.timing.total_s,
 		text: document.text,
+		reasoning: document.reasoning_content,
 		finish: document.finish_reason,
 		tokens: document.usage?.completion_tokens,
 		steps: document.steps,

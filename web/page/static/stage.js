@@ -67,6 +67,13 @@ export class Stage {
 		} else this.#run();
 	}
 
+	reasoning({ text }) {
+		this.#run();
+		element("idle").hidden = true;
+		element("reasoning").hidden = false;
+		element("thoughts").append(text);
+	}
+
 	token({ text }) {
 		this.#run();
 		element("idle").hidden = true;
@@ -121,6 +128,8 @@ export class Stage {
 		if (result.kind === "text") {
 			element("text").hidden = false;
 			this.#writer.settle(result.text);
+			element("reasoning").hidden = !result.reasoning;
+			element("thoughts").textContent = result.reasoning ?? "";
 		} else {
 			result.pictures.forEach(({ blob, width, height }, index) => {
 				const picture = this.#picture(index, blob);
@@ -157,7 +166,8 @@ export class Stage {
 
 	#discard() {
 		this.#writer.clear();
-		element("text").hidden = this.#pictures.hidden = true;
+		element("text").hidden = element("reasoning").hidden = this.#pictures.hidden = true;
+		element("thoughts").replaceChildren();
 		element("idle").hidden = false;
 		this.#pictures.replaceChildren();
 		for (const url of this.#urls.values()) URL.revokeObjectURL(url);

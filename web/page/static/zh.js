@@ -66,6 +66,7 @@ export default {
 "facts.length": "到词元上限为止",
 "facts.understood": "读懂：{words}",
 "picture": "第 {index} 幅：{prompt}",
+"reasoning": "思考过程",
 "copy": "复制",
 "copied": "已复制",
 "copy.failed": "此浏览器不允许。",

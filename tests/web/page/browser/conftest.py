@@ -111,7 +111,7 @@ class FakeModel:
             yield chunk({"role": "assistant", "content": ""})
             while (piece := await self.pieces.get()) is not None:
                 tokens += 1
-                yield chunk({"content": piece})
+                yield chunk(piece if isinstance(piece, dict) else {"content": piece})
             yield chunk({}, "stop")
             usage = {"prompt_tokens": 7, "completion_tokens": tokens}
             yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"

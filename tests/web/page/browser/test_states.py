@@ -42,6 +42,30 @@ async def submit(page: Page, prompt: str, model: str = "poet") -> None:
     await page.locator("#serve").click()
 
 
+async def test_thoughts_are_folded_away_before_the_text(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
+    page = await visit(url)
+    await submit(page, "春雨")
+    poet.send({"reasoning_content": "雨，"}, {"reasoning_content": "<b>柳</b>"})
+    await expect(page.locator("#reasoning")).to_be_visible()
+    await expect(page.locator("#thoughts")).to_be_hidden()
+    await page.locator("#reasoning summary").click()
+    await expect(page.locator("#thoughts")).to_have_text("雨，<b>柳</b>")
+
+    poet.send("湿柳丝", None)
+    await expect(page.locator("#status")).to_have_text("Served.")
+    await expect(page.locator("#text")).to_have_text("湿柳丝")
+    await expect(page.locator("#thoughts")).to_have_text("雨，<b>柳</b>")
+    await shoot(page, "thoughts")
+
+    await submit(page, "again")
+    await expect(page.locator("#reasoning")).to_be_hidden()
+    poet.send("moon", None)
+    await expect(page.locator("#text")).to_have_text("moon")
+    await expect(page.locator("#reasoning")).to_be_hidden()
+    await page.locator("#shelf .open").last.click()
+    await expect(page.locator("#thoughts")).to_have_text("雨，<b>柳</b>")
+
+
 async def test_a_text_from_the_first_letter_to_the_gallery(
     url: str, poet: FakeModel, visit: Open, shoot: Shoot
 ) -> None:
