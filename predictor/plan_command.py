@@ -29,12 +29,15 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
         settings.load_format,
         revision=settings.revision,
     )
-    from predictor.text.batch_check import why_not_batched
+    from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
     from predictor.text.capacity import plan_slots, served_length
 
     length = served_length(checkpoint, settings.max_length)
-    most = 1 if why_not_batched(checkpoint.model, length) else settings.max_concurrency
-    return plan_slots(checkpoint, length, most, settings.memory), checkpoint.device
+    model = checkpoint.model
+    if why_not_batched(model, length):
+        alone = solo_prefill_tokens(model, length)
+        return plan_slots(checkpoint, length, 1, settings.memory, alone), checkpoint.device
+    return plan_slots(checkpoint, length, settings.max_concurrency, settings.memory), checkpoint.device
 
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from predictor.engine.memory_pressure import device_failure
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch, TextRow, most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.single_text_batch import SoloBatch
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 FIRST, SECOND, LONG, PART = 2, 3, 8, 6
 """Tokens of three prompts, and of the parts in which prompts are read: only the third takes more than one."""
+
+SOLO_PART = 3
+"""Tokens of a part of a prompt alone: fewer than the kernels of convolutions."""
 
 EXACT, ROUNDED = 0.01, 0.1
 """How far logits may be from those alone, relative to their norm: in float32, and in shorter types."""
@@ -44,71 +48,121 @@ def why_not_batched(model: Any, length: int = 0) -> str | None:
     if unknown:
         return f"it has layers of other kinds: {', '.join(sorted(unknown))}"
     try:
-        off = max(statistics.median_low(distances) for distances in _distances(model).values())
+        off = _distance_in_batch(model)
     except Exception as error:
         if device_failure(error):
             raise
         log.debug("the check of the batch failed", exc_info=True)
         return str(error).strip().partition("\n")[0] or type(error).__name__
-    if not off <= (EXACT if model.dtype == torch.float32 else ROUNDED):
-        return f"logits are off by {off:.0%} there"
-    return None
+    return None if off <= _allowed(model) else f"logits are off by {off:.0%} there"
 
 
-class _CheckedBatch(TextBatch):
-    """Writes given texts, and notes how far its logits are from those of the same texts alone, relative to their norm.
+def solo_prefill_tokens(model: Any, length: int) -> int:
+    """How many tokens of a prompt SoloBatch may give this model in one forward: all of `length` where parts change what
+    it writes. Some architectures begin from an empty state with each part. Raises what its device raises."""
+    if unscaled_length(model.config.get_text_config()) is not None:
+        return length  # the first parts would not know how long the whole is
+    try:
+        in_parts = _distance_in_parts(model) <= _allowed(model)
+    except Exception as error:
+        if device_failure(error):
+            raise
+        log.debug("the check of a prompt in parts failed", exc_info=True)
+        in_parts = False
+    return min(most_prefill_tokens(model.device), length) if in_parts else length
 
-    `alone` are the logits [texts, tokens, vocabulary]. Distances are kept for each row, before and after its last
-    `phase`: a row that reads wrong keys does so at every token, while rounding may choose another expert at one.
+
+def _allowed(model: Any) -> float:
+    return EXACT if model.dtype == torch.float32 else ROUNDED
+
+
+class _KnownTexts:
+    """Two random texts, and how far the logits of rows that write them are from those of the same texts alone, relative
+    to their norm.
+
+    Distances are kept for each row, before and after the last change of `phase`.
     """
 
-    def __init__(self, model: Any, texts: list[list[int]], alone: torch.Tensor) -> None:
-        # Four slots, because a forward has as many logits at most: of two prompts at two positions.
-        super().__init__(model, slots=4, length=16, prefill_tokens=PART)
-        self._texts = texts
-        self._alone = alone
+    def __init__(self, model: Any) -> None:
+        chance = random.Random(0)
+        vocabulary = model.config.get_text_config().vocab_size
+        self._texts = [[chance.randrange(vocabulary) for _ in range(LONG + 3)] for _ in range(2)]
+        with torch.inference_mode():
+            # [texts, tokens, vocabulary]
+            self._alone = model(input_ids=torch.tensor(self._texts, device=model.device), use_cache=False).logits
         self._text_of: dict[TextRow, int] = {}
+        self._distances: dict[tuple[TextRow, str], list[float]] = {}
         self.phase = ""
-        self.distances: dict[tuple[TextRow, str], list[float]] = {}
 
-    def begin(self, text: int, tokens: int) -> TextRow:
-        """Join a row with the first `tokens` of a text as its prompt."""
+    def row(self, text: int, tokens: int) -> TextRow:
+        """A row with the first `tokens` of a text as its prompt."""
         sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
         row = TextRow(self._texts[text][:tokens], sampling, lambda _: False)
         self._text_of[row] = text
-        self.join(row)
         return row
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         for row, batched in zip(rows, logits, strict=True):
             own = self._alone[self._text_of[row], len(row.tokens) - 1].float()
             off = (batched.float() - own).norm() / (own - own.mean()).norm()
-            self.distances.setdefault((row, self.phase), []).append(float(off.nan_to_num(nan=torch.inf)))
+            self._distances.setdefault((row, self.phase), []).append(float(off.nan_to_num(nan=torch.inf)))
         tokens = [self._texts[self._text_of[row]][len(row.tokens)] for row in rows]
         return Choice(torch.tensor(tokens, device=logits.device), logits, sampler)
 
+    @property
+    def distance(self) -> float:
+        """Of the row and the phase that are the farthest off. Keys or a state that are wrong tell on every token, while
+        rounding may choose another expert for one."""
+        return max(statistics.median_low(distances) for distances in self._distances.values())
 
-def _distances(model: Any) -> dict[tuple[TextRow, str], list[float]]:
-    """How far logits in a batch are from those alone, of each row before and after others were removed.
+
+class _CheckedBatch(TextBatch):
+    def __init__(self, model: Any, texts: _KnownTexts) -> None:
+        # Four slots, because a forward has as many logits at most: of two prompts at two positions.
+        super().__init__(model, slots=4, length=16, prefill_tokens=PART)
+        self._texts = texts
+
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+        return self._texts.choose(rows, logits, sampler)
+
+
+class _CheckedSoloBatch(SoloBatch):
+    def __init__(self, model: Any, texts: _KnownTexts) -> None:
+        super().__init__(model, length=16, prefill_tokens=SOLO_PART)
+        self._texts = texts
+
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+        return self._texts.choose(rows, logits, sampler)
+
+
+def _distance_in_batch(model: Any) -> float:
+    """How far logits in a batch are from those alone, before and after rows were removed.
 
     Eight small steps, because every start waits for them. Two texts are enough for three rows: the first row and the
     long one are never both in the cache when one could be taken for the other.
     """
-    chance = random.Random(0)
-    vocabulary = model.config.get_text_config().vocab_size
-    texts = [[chance.randrange(vocabulary) for _ in range(LONG + 3)] for _ in range(2)]
-    with torch.inference_mode():
-        alone = model(input_ids=torch.tensor(texts, device=model.device), use_cache=False).logits
-    batch = _CheckedBatch(model, texts, alone)
-    first = batch.begin(0, FIRST)
-    batch.begin(1, SECOND)
+    texts = _KnownTexts(model)
+    batch = _CheckedBatch(model, texts)
+    first = texts.row(0, FIRST)
+    batch.join(first)
+    batch.join(texts.row(1, SECOND))
     batch.step()  # both prompts
     batch.step()  # a token of each
-    batch.begin(0, LONG)
+    batch.join(texts.row(0, LONG))
     batch.step()  # the first part of it
-    batch.phase = "others removed"
+    texts.phase = "others removed"
     batch.remove(first)  # the second row moves to its place, and the half of the long one after that
     batch.join(first)
     for _ in range(5):  # a token, the rest of the long prompt, two tokens, the first row again, three tokens
         batch.step()
-    return batch.distances
+    return texts.distance
+
+
+def _distance_in_parts(model: Any) -> float:
+    """How far logits after a prompt in parts are from those after a whole one."""
+    texts = _KnownTexts(model)
+    batch = _CheckedSoloBatch(model, texts)
+    batch.join(texts.row(0, LONG))
+    for _ in range(5):  # three parts, two tokens
+        batch.step()
+    return texts.distance

@@ -74,14 +74,20 @@ def served_length(checkpoint: Checkpoint, max_length: int | None) -> int:
     return unscaled
 
 
-def plan_slots(checkpoint: Checkpoint, max_length: int, max_concurrency: int | None, memory: int | None) -> Plan:
+def plan_slots(
+    checkpoint: Checkpoint,
+    max_length: int,
+    max_concurrency: int | None,
+    memory: int | None,
+    prefill_tokens: int | None = None,
+) -> Plan:
     """Slots for texts of up to `max_length` tokens, or of the model's context if that is shorter; `memory` in bytes.
-    At most `max_concurrency`, as in EngineSettings."""
+    At most `max_concurrency`, as in EngineSettings; prompts come in parts of `prefill_tokens`, or of as many as
+    TextBatch takes."""
     length = min(checkpoint.context, max_length)
+    prefill_tokens = prefill_tokens or most_prefill_tokens(checkpoint.device)
     on_cpu = checkpoint.device.type == "cpu"
-    cost = measure_cost(
-        checkpoint.model, length, most_prefill_tokens(checkpoint.device), PROCESS_BYTES if on_cpu else 0
-    )
+    cost = measure_cost(checkpoint.model, length, prefill_tokens, PROCESS_BYTES if on_cpu else 0)
     memory = available_memory(checkpoint.device) if memory is None else memory
     most = most_slots(max_concurrency, checkpoint.device.type)
     return plan(cost, f"{length} tokens", most, memory, "give it more, or a smaller --max-length")

@@ -77,6 +77,19 @@ def test_a_model_that_goes_by_something_else_than_its_positions_is_found_out(mon
                 "layer_types": ["conv", "full_attention"],
             },
         ),
+        (
+            "Bamba",
+            {
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 48,
+                "attn_layer_indices": [1],
+                "mamba_n_heads": 8,
+                "mamba_d_head": 8,
+                "mamba_d_state": 8,
+            },
+        ),
     ],
 )
 async def test_what_cannot_be_batched_is_served_one_text_at_a_time(

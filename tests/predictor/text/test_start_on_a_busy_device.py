@@ -71,7 +71,7 @@ def test_a_device_that_fails_during_the_check_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, failure: Callable[[], Exception]
 ) -> None:
     error = failure()
-    failing(monkeypatch, predictor.text.batch_check, "_distances", error)
+    failing(monkeypatch, predictor.text.batch_check, "_distance_in_batch", error)
 
     with pytest.raises(type(error)) as raised:
         why_not_batched(MODEL)
@@ -81,7 +81,7 @@ def test_a_device_that_fails_during_the_check_is_no_verdict(
 
 @pytest.mark.parametrize("error", [TypeError("no position_ids"), ValueError("a mask"), RuntimeError("shapes differ")])
 def test_what_an_architecture_raises_is_a_verdict(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    failing(monkeypatch, predictor.text.batch_check, "_distances", error)
+    failing(monkeypatch, predictor.text.batch_check, "_distance_in_batch", error)
 
     assert why_not_batched(MODEL) == str(error)
 
@@ -89,7 +89,7 @@ def test_what_an_architecture_raises_is_a_verdict(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (predictor.text.batch_check, "_distances"),
+        (predictor.text.batch_check, "_distance_in_batch"),
         (predictor.text.capacity, "measure_cost"),
         (TextBatch, "step"),  # that of the check, then that of the warm-up
         (torch.nn.Module, "to"),
@@ -129,7 +129,7 @@ def test_a_warm_up_without_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch
 def test_a_device_that_goes_on_failing_ends_the_start_in_one_line(
     monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine
 ) -> None:
-    failing(monkeypatch, predictor.text.batch_check, "_distances", *(FAILURES[0]() for _ in range(9)))
+    failing(monkeypatch, predictor.text.batch_check, "_distance_in_batch", *(FAILURES[0]() for _ in range(9)))
 
     with pytest.raises(ModelError) as failed:
         engine.load(lambda _phase: None)
@@ -143,16 +143,16 @@ def test_a_device_that_goes_on_failing_ends_the_start_in_one_line(
 
 def test_nothing_is_kept_of_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine) -> None:
     models: list[weakref.ref[Any]] = []
-    distances = predictor.text.batch_check._distances
+    distance = predictor.text.batch_check._distance_in_batch
 
     def fails_first(model: Any) -> Any:
         assert [each for each in models if each() is not None] == []
         models.append(weakref.ref(model))
         if len(models) == 1:
             raise FAILURES[0]()
-        return distances(model)
+        return distance(model)
 
-    monkeypatch.setattr(predictor.text.batch_check, "_distances", fails_first)
+    monkeypatch.setattr(predictor.text.batch_check, "_distance_in_batch", fails_first)
 
     engine.load(lambda _phase: None)
 
@@ -162,7 +162,7 @@ def test_nothing_is_kept_of_an_attempt_that_failed(monkeypatch: pytest.MonkeyPat
 def test_a_plan_says_in_one_line_that_the_device_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_model: Path
 ) -> None:
-    failing(monkeypatch, predictor.text.batch_check, "_distances", FAILURES[0]())
+    failing(monkeypatch, predictor.text.batch_check, "_distance_in_batch", FAILURES[0]())
 
     assert print_plan(["--model", str(tiny_model)]) == 1
 
