@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    ByteSize,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
@@ -46,12 +54,16 @@ def _default_name() -> str:
     return os.environ.get("INFERENCE_SERVICE_NAME", "")
 
 
-def _with_unit(value: object) -> object:
-    """Kubernetes writes Gi, pydantic reads GiB."""
-    return value + "B" if isinstance(value, str) and value.endswith("i") else value
+def _memory_size(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:  # Kubernetes writes Gi, pydantic reads GiB
+        return check(value + "B" if isinstance(value, str) and value.endswith("i") else value)
+    except ValidationError:
+        raise ValueError(
+            f"{value!r} is no amount of memory; give bytes, or a number above 0 with a unit, as in 24Gi, 24GiB or 24GB"
+        ) from None
 
 
-MemorySize = Annotated[ByteSize, Field(gt=0), BeforeValidator(_with_unit)]
+MemorySize = Annotated[ByteSize, Field(gt=0), WrapValidator(_memory_size)]
 
 
 def _variable(name: str) -> Callable[[], str | None]:
@@ -60,7 +72,6 @@ def _variable(name: str) -> Callable[[], str | None]:
     def read() -> str | None:
         return os.environ.get(name) or None
 
-    read.__name__ = name  # --help shows it
     return read
 
 

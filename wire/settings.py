@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
+from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsError
+from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, SettingsError
 
 S = TypeVar("S", bound=BaseSettings)
+
+_IMPLICIT_FLAG = get_args(CliImplicitFlag)[1]
+"""What marks a setting that is --flag or --no-flag, without a value."""
+
+_UNITS = ("seconds", "bytes", "port")
+"""Last words of the names of numbers that say what the number counts."""
 
 
 def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
     """Parse `argv` (the process's own when None) and the environment; exit with status 2 on what is not allowed."""
     program = settings.model_config.get("cli_prog_name") or sys.argv[0]
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(arguments):
+        print(describe_flags(settings), end="")
+        raise SystemExit(0)
     try:
-        return CliApp.run(settings, cli_args=None if argv is None else list(argv))
+        return CliApp.run(settings, cli_args=arguments, cli_exit_on_error=False)
     except ValidationError as error:
         for setting, why in describe(error):
             where = f"--{setting}: " if setting else ""  # a check of several settings names them in its message
             print(f"{program}: {where}{why}", file=sys.stderr)
     except SettingsError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {str(error).removeprefix('error parsing CLI: ')}; see --help", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -30,3 +43,37 @@ def describe(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Each mistake: the setting as its flag is written, without the dashes, and what is wrong with it."""
     for item in error.errors(include_url=False, include_input=False):
         yield ".".join(map(str, item["loc"])).replace("_", "-"), item["msg"].removeprefix("Value error, ")
+
+
+def describe_flags(settings: type[BaseSettings]) -> str:
+    """The text of --help. pydantic-settings' own shows Python's types, and each default of an unset setting as null."""
+    parser = ArgumentParser(
+        prog=settings.model_config.get("cli_prog_name"),
+        usage="%(prog)s [--FLAG VALUE …]",
+        description=inspect.cleandoc(settings.__doc__ or ""),
+    )
+    schema = settings.model_json_schema()
+    for name, entry in schema["properties"].items():
+        help_text = entry["description"].replace("%", "%%")
+        if name in schema.get("required", []):
+            help_text += " (required)"
+        elif entry.get("default") not in (None, "", []):
+            default = entry["default"]
+            help_text += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
+        options: dict[str, Any] = {"metavar": _value(name, entry)}
+        if _IMPLICIT_FLAG in settings.model_fields[name].metadata:
+            options = {"action": BooleanOptionalAction}
+        parser.add_argument("--" + name.replace("_", "-"), help=help_text, **options)
+    return parser.format_help()
+
+
+def _value(name: str, schema: dict[str, Any]) -> str:
+    """What stands for the value of a flag."""
+    for kind in schema.get("anyOf", [schema]):
+        if "enum" in kind:
+            return "{" + ",".join(kind["enum"]) + "}"
+        if kind.get("type") == "boolean":
+            return "{true,false}"
+        if kind.get("type") in ("integer", "number") and not name.endswith(_UNITS):
+            return "N"
+    return name.rpartition("_")[2].upper()
