@@ -92,6 +92,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         max_length=settings.max_length,
         load_format=settings.load_format,
         enable_thinking=settings.enable_thinking,
+        compile=settings.compile,
         steps=settings.steps,
         guidance=settings.guidance,
         size=settings.size,

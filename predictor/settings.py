@@ -210,6 +210,11 @@ class Settings(PlanSettings):
         description="whether a model that can reason does so before it answers, where a request does not say; one that "
         "always does is not kept from it",
     )
+    compile: CliImplicitFlag[bool] = Field(
+        default=False,
+        description="whether torch compiles the decode step of a text model that is served in batches; the start takes "
+        "minutes longer and needs a C++ compiler, which the image does not have; not measured on a GPU",
+    )
     request_seconds: float = Field(
         default=REQUEST_SECONDS, gt=0, description="longest that a request may take; X-Request-Timeout may say less"
     )

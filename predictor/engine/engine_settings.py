@@ -18,9 +18,9 @@ class EngineSettings:
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
     measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
     use `load_format`, `max_length` (tokens; None is MAX_LENGTH of predictor.limits, or as many as share a batch) and
-    `enable_thinking`: whether a model reasons first where a request does not say. Only pictures use `steps`, `guidance`
-    and `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the
-    model's own.
+    `enable_thinking`: whether a model reasons first where a request does not say, and `compile`: whether torch compiles
+    the decode step. Only pictures use `steps`, `guidance` and `size` ("WIDTHxHEIGHT"), which requests may leave out,
+    and `max_pixels`, the most of a picture; None is the model's own.
     """
 
     model: str
@@ -34,6 +34,7 @@ class EngineSettings:
     max_length: int | None = None
     load_format: LoadFormat = "auto"
     enable_thinking: bool = False
+    compile: bool = False
     steps: int | None = None
     guidance: float | None = None
     size: str | None = None

@@ -1,4 +1,4 @@
-"""kserve, torch, transformers and diffusers with fewer imports, for a process that compiles nothing and has one device.
+"""kserve, torch, transformers and diffusers with fewer imports, for a process with one device that need not compile.
 
 Importing the class of one language model takes twice as long as torch itself (docs/cold-start.md has the figures). Most
 of it is torch.distributed.tensor and torch._dynamo, for decorators and type checks that do nothing here, and

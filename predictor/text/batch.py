@@ -72,6 +72,7 @@ class TextBatch:
         # Part of the first one may be in the cache, in the row after the running ones.
         self.joining: deque[TextRow] = deque()
         self._prefilled_last = False
+        self.decode_model = model  # or a compiled one, for a token of each running row
         self._model = model
         self._device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -168,7 +169,7 @@ class TextBatch:
         self.cache.expect_prompts(len(self.running), len(rows), start)
         queries = torch.arange(start, end, device=self._device)
         mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
-        logits = self._forward(ids, queries[None].expand(len(rows), -1), mask, kept)
+        logits = self._forward(self._model, ids, queries[None].expand(len(rows), -1), mask, kept)
         if end < len(rows[0].tokens):
             rows[0].cached = end
             return [], None
@@ -206,7 +207,7 @@ class TextBatch:
         self.cache.expect_tokens(now.positions, longest)
         needs_mask = self.always_masks or any(row.cached + 1 < longest for row in self.running)
         mask = self._masks.make(now.positions[:, None, None], longest) if needs_mask else None
-        return self._forward(now.tokens[:, None], now.positions[:, None], mask, 1)[:, 0]
+        return self._forward(self.decode_model, now.tokens[:, None], now.positions[:, None], mask, 1)[:, 0]
 
     def _copy_running(self) -> Decoding:
         rows = self.running
@@ -224,11 +225,13 @@ class TextBatch:
                 self._history.begin(number, row.tokens)
         return sampler
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: torch.Tensor | int) -> torch.Tensor:
+    def _forward(
+        self, model: Any, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: torch.Tensor | int
+    ) -> torch.Tensor:
         """Logits [rows, kept, vocabulary] of token ids [rows, tokens], at the indices `keep` of the tokens, or at the
         last so many."""
         extra = {"logits_to_keep": keep} if self._keeps_logits else {}
-        logits: torch.Tensor = self._model(
+        logits: torch.Tensor = model(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask,

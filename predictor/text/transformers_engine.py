@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
+import shutil
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
+from predictor.errors import ModelError
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:  # it imports torch, and the port is open before that
+    from predictor.text.batch import TextBatch
     from predictor.text.engine_core import TextEngineCore
 
 log = logging.getLogger(__name__)
@@ -52,4 +58,39 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             batch: TextBatch = SoloBatch(checkpoint.model, length, prefill_tokens)
         else:
             batch = TextBatch(checkpoint.model, plan.slots, length)
+            if settings.compile:
+                report("compiling")
+                compile_decoding(batch)
         return TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)
+
+
+def compile_decoding(batch: TextBatch, backend: str = "inductor") -> None:
+    """Have torch compile the decode step, for one row and for several. Raises ModelError where it cannot.
+
+    The cache grows by a token at each step, so sizes are symbols; CUDA graphs would need them to be fixed.
+    """
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as torch chooses it
+    if backend == "inductor" and not shutil.which(compiler):
+        raise ModelError(f"--compile needs a C++ compiler, and there is no {compiler}")
+    import torch
+    import torch._dynamo
+
+    from predictor.text.batch import TextRow
+    from predictor.text.sampler import RowSampling
+
+    # Its own code must run before its modules, which import from it: lean imports may have deferred it.
+    getattr(torch._dynamo, "reset")  # noqa: B009  a plain attribute would be an expression without use
+    batch.decode_model = torch.compile(batch.decode_model, backend=backend, dynamic=True)
+    # One row is a size of its own to torch, and rows of one length may do without a mask.
+    for lengths in ((2,), (3, 3), (2, 5, 3)):
+        sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
+        rows = [TextRow([0] * length, sampling, lambda _: False) for length in lengths[: batch.slots]]
+        for row in rows:
+            batch.join(row)
+        try:
+            while not all(len(row.tokens) >= length + 4 for row, length in zip(rows, lengths, strict=False)):
+                batch.step()
+        except RuntimeError as error:
+            raise ModelError(f"torch cannot compile this model: {' '.join(str(error).split())[:300]}") from error
+        for row in rows:
+            batch.remove(row)

@@ -396,9 +396,9 @@ def test_without_a_mask_logits_are_those_with_one(model: Any) -> None:
             self.recorded: list[torch.Tensor] = []
             self.masked: list[bool] = []
 
-        def _forward(self, ids: Any, positions: Any, mask: Any, keep: Any) -> torch.Tensor:
+        def _forward(self, model: Any, ids: Any, positions: Any, mask: Any, keep: Any) -> torch.Tensor:
             self.masked.append(mask is not None)
-            self.recorded.append(super()._forward(ids, positions, mask, keep).clone())
+            self.recorded.append(super()._forward(model, ids, positions, mask, keep).clone())
             return self.recorded[-1]
 
     batches = [Recording(True), Recording(False)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
+from predictor.errors import ModelError
 from predictor.text.output import TextOutput
 from predictor.text.reasoning import ReasoningTags
 from predictor.text.transformers_engine import TransformersEngine
@@ -357,3 +361,60 @@ def test_loading_names_its_phases(tiny_model: Path) -> None:
     assert engine.alive
     assert not engine.strained
     engine.close()
+
+
+LEAN_COMPILED = """
+import sys
+
+from predictor.text.batch import TextBatch
+from predictor.text.checkpoint import load_checkpoint
+from predictor.text.transformers_engine import compile_decoding
+
+checkpoint = load_checkpoint(sys.argv[1], "cpu", "auto", lambda phase: None)  # with lean imports
+batch = TextBatch(checkpoint.model, slots=4, length=64)
+compile_decoding(batch, sys.argv[2])
+
+import random
+import torch
+from predictor.text.batch import TextRow
+from predictor.text.sampler import RowSampling
+
+def write(model):
+    batch.decode_model = model
+    rows = []
+    for length in (3, 9, 4):
+        sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
+        rows.append(TextRow(list(range(length)), sampling, lambda _: False))
+        batch.join(rows[-1])
+        for _ in range(6):
+            batch.step()
+    for row in rows:
+        batch.remove(row)
+    return [row.tokens for row in rows]
+
+compiled = batch.decode_model
+assert isinstance(compiled, torch._dynamo.OptimizedModule)
+assert write(compiled) == write(checkpoint.model)
+assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "the decode step was compiled"
+print("the same tokens")
+"""
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.nightly)])
+def test_a_compiled_decode_step_writes_the_same_after_a_start_with_lean_imports(tiny_model: Path, backend: str) -> None:
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("needs a C++ compiler")
+
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN_COMPILED, str(tiny_model), backend], capture_output=True, text=True, timeout=600
+    )
+
+    assert done.stdout == "the same tokens\n", done.stderr
+
+
+def test_compiling_without_a_compiler_says_so_in_a_line(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    engine = TransformersEngine(EngineSettings(model=str(tiny_model), compile=True))
+
+    with pytest.raises(ModelError, match=r"^--compile needs a C\+\+ compiler, and there is no no-such-compiler$"):
+        engine.load(lambda _phase: None)
