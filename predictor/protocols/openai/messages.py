@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import from_json  # unlike json's, it bounds how deep a value may be
 
 from contract.fields import StrictModel
 from predictor.engine.tasks import Message, ToolCall
@@ -41,7 +41,7 @@ class ContentPart(StrictModel):
 
 def _arguments(text: str) -> str:
     try:
-        json.loads(text or "{}")
+        from_json(text or "{}")
     except ValueError:
         raise ValueError("must be JSON, which the model's chat template writes its own way") from None
     return text
@@ -63,7 +63,7 @@ class MessageToolCall(StrictModel):
 
     @property
     def as_turn(self) -> ToolCall:
-        function = {"name": self.function.name, "arguments": json.loads(self.function.arguments or "{}")}
+        function = {"name": self.function.name, "arguments": from_json(self.function.arguments or "{}")}
         return ToolCall(type="function", id=self.id or "", function=function)
 
 

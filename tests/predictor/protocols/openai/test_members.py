@@ -245,6 +245,7 @@ REFUSED_TURNS: list[tuple[str, str, object]] = [
     ("assistant", "function_call", {"name": "rain", "arguments": "{}"}),
     ("assistant", "tool_calls", [{"id": "call_1", "type": "custom", "custom": {"name": "x", "input": "y"}}]),
     ("assistant", "tool_calls", [{"id": "1", "type": "function", "function": {"name": "x", "arguments": "{"}}]),
+    ("assistant", "tool_calls", [{"id": "1", "function": {"name": "x", "arguments": "[" * 100_000}}]),
     ("assistant", "tool_calls", CALLS * 129),
     ("function", "role", "function"),
 ]
