@@ -1,4 +1,4 @@
-"""How many slots fit into how much memory, and what the cache of a batch takes of it."""
+"""How many slots of which length fit into how much memory, and what the cache of a batch takes of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from predictor.loading.device_memory import available_memory, memory_share
 from predictor.text.batch import TextBatch
 from predictor.text.capacity import measure_cost, plan_slots
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
+from predictor.text.rope_scaling import scaled_context, unscaled_length
 from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
@@ -215,3 +217,36 @@ def test_a_cache_has_the_type_of_the_model(dtype: torch.dtype) -> None:
 
     assert cache.layers[0].values.dtype == dtype
     assert cache.layers[0].values.shape == (2, 3, 8, 16)
+
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.5}
+LONG = {"rope_type": "longrope", "original_max_position_embeddings": 40, "short_factor": [1.0], "long_factor": [4.0]}
+DEFAULT = {"rope_type": "default", "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "unscaled", "context"),
+    [
+        (None, None, 100),
+        ({}, None, 100),
+        (DEFAULT, None, 100),
+        ({"rope_type": "yarn", "factor": 4.0}, None, 100),
+        (LONG, 40, 100),
+        (DYNAMIC, 100, 250),
+        ({"sliding_attention": DEFAULT, "full_attention": DEFAULT}, None, 100),
+        ({"sliding_attention": DEFAULT, "full_attention": DYNAMIC}, 100, 250),
+        ({"sliding_attention": DYNAMIC, "full_attention": LONG}, 40, 250),
+    ],
+)
+def test_the_shortest_limit_of_all_layers_counts(
+    parameters: dict[str, Any] | None, unscaled: int | None, context: int
+) -> None:
+    config = SimpleNamespace(rope_parameters=parameters, max_position_embeddings=100)
+
+    assert unscaled_length(config) == unscaled
+    assert scaled_context(config) == context
+
+
+def test_a_model_without_positions_has_no_limit() -> None:
+    assert unscaled_length(SimpleNamespace()) is None
+    assert scaled_context(SimpleNamespace()) is None
