@@ -93,6 +93,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         load_format=settings.load_format,
         enable_thinking=settings.enable_thinking,
         compile=settings.compile,
+        quantize=settings.quantize,
         steps=settings.steps,
         guidance=settings.guidance,
         size=settings.size,

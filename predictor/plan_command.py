@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from predictor.errors import ModelError
 from predictor.loading.lean_imports import use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
+from predictor.loading.quantization import refuse_for_pictures
 from predictor.settings import PlanSettings
 from wire.settings import read_settings
 
@@ -28,6 +29,7 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
         lambda _: None,
         settings.load_format,
         revision=settings.revision,
+        quantize=settings.quantize,
     )
     from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
     from predictor.text.capacity import plan_slots, served_length
@@ -41,6 +43,7 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
 
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
+    refuse_for_pictures(settings.quantize)
     from predictor.pictures.capacity import plan_pictures
     from predictor.pictures.pipeline_loading import load_pipeline
 

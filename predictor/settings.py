@@ -40,6 +40,9 @@ MOUNT_POINT = "/mnt/models"
 LoadFormat = Literal["auto", "safetensors", "runai_streamer", "fastsafetensors"]
 """How weights are read, named as vLLM names it."""
 
+Quantization = Literal["int8", "int4"]
+"""What the weights of a text model are made of while they are loaded."""
+
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 """Names that need no quoting in an address."""
 
@@ -138,6 +141,11 @@ class PlanSettings(BaseSettings):
         default="auto",
         description="how the weights of a text model are read; auto takes, for a GPU, what is installed of "
         "runai_streamer and fastsafetensors, and transformers' own way otherwise",
+    )
+    quantize: Quantization | None = Field(
+        default=None,
+        description="make the weights of a text model's linear layers integers of 8 or 4 bits while they are loaded, "
+        "with torchao: less memory, other texts. For plain checkpoints",
     )
     max_concurrency: int | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from predictor.limits import MAX_WAITING
-from predictor.settings import LoadFormat
+from predictor.settings import LoadFormat, Quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +17,11 @@ class EngineSettings:
     float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
     computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
     measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
-    use `load_format`, `max_length` (tokens; None is MAX_LENGTH of predictor.limits, or as many as share a batch) and
-    `enable_thinking`: whether a model reasons first where a request does not say, and `compile`: whether torch compiles
-    the decode step. Only pictures use `steps`, `guidance` and `size` ("WIDTHxHEIGHT"), which requests may leave out,
-    and `max_pixels`, the most of a picture; None is the model's own.
+    use `load_format`, `quantize` (what the weights of linear layers become), `max_length` (tokens; None is MAX_LENGTH
+    of predictor.limits, or as many as share a batch), `enable_thinking`: whether a model reasons first where a request
+    does not say, and `compile`: whether torch compiles the decode step. Only pictures use `steps`, `guidance` and
+    `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the model's
+    own.
     """
 
     model: str
@@ -35,6 +36,7 @@ class EngineSettings:
     load_format: LoadFormat = "auto"
     enable_thinking: bool = False
     compile: bool = False
+    quantize: Quantization | None = None
     steps: int | None = None
     guidance: float | None = None
     size: str | None = None

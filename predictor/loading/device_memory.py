@@ -22,6 +22,19 @@ def available_memory(device: torch.device) -> int:
     return min(limits)
 
 
+def model_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all weights of a model, and of its other tensors."""
+    return sum(map(_tensor_bytes, (*model.parameters(), *model.buffers())))
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> int:
+    """A quantized tensor says how many elements of which type it stands for, and consists of smaller ones."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
+    return int(tensor.numel() * tensor.element_size())
+
+
 def memory_share(device: torch.device, memory: int | None) -> int:
     """Bytes that a server may use: what there is, and at most `memory`, which others leave to it.
 

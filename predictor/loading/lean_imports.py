@@ -15,6 +15,7 @@ import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,6 +75,8 @@ def _defer_kserve() -> AbstractContextManager[Any]:
 
 def _defer_transformers() -> ExitStack:
     """Everything that holds while a model is loaded. When it raises, nothing is deferred."""
+    if find_spec("torchao"):  # transformers imports it wherever it is installed, and it wants all of torch
+        raise RuntimeError("torchao is installed")
     import torch
 
     # Decorators at the top level of modules, which mark functions for a compiler.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
+from predictor.loading.quantization import refuse_for_pictures
 
 if TYPE_CHECKING:  # they import torch, and the port is open before that
     from predictor.pictures.engine_core import PictureEngineCore
@@ -20,6 +21,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
     """Paints pictures."""
 
     def load_core(self, report: Callable[[str], None]) -> PictureEngineCore:
+        refuse_for_pictures(self.settings.quantize)
         report("importing torch")
         import torch  # noqa: F401  the longest import by far, so it is a phase of its own
 

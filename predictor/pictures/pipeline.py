@@ -16,6 +16,7 @@ from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 from predictor.errors import ModelError
+from predictor.loading.device_memory import model_bytes
 from predictor.pictures.model_defaults import ModelDefaults, most_steps
 from predictor.pictures.parameters import DiffusionParameters
 from predictor.pictures.picture_sizes import sizes_of, written
@@ -59,7 +60,7 @@ class Pipeline:
     def weight_bytes(self) -> int:
         """Bytes of all models of the pipeline."""
         models = [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
-        return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+        return sum(map(model_bytes, models))
 
     @property
     def device(self) -> torch.device:

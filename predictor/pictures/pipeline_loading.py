@@ -14,6 +14,7 @@ import torch
 from predictor.errors import ModelError
 from predictor.loading.device import choose_device
 from predictor.loading.lean_imports import lean_imports
+from predictor.loading.quantization import check_stored
 from predictor.loading.weights import placement
 from predictor.pictures.model_defaults import NO_DEFAULTS, ModelDefaults, known_defaults
 from predictor.pictures.pipeline import Pipeline
@@ -73,28 +74,58 @@ def _load(source: str, revision: str | None, device: str, dtype: str, report: Ca
     report("loading the weights")
     loader: Any = DiffusionPipeline
     options = {"revision": revision, "dtype": getattr(torch, dtype), "use_safetensors": True}
-    index = loader.load_config(source, revision=revision)
-    models = _load_models(source, index, {**options, **placement(device)})
+    classes = _model_classes(loader.load_config(source, revision=revision))
+    for name, model_class in classes.items():
+        _check_quantization(source, revision, name, model_class, device)
+    models = _load_models(source, classes, {**options, **placement(device)})
     pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _load_models(source: str, index: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
-    """The models of a pipeline, each loaded by itself: a pipeline does not say which tensors it filled at random."""
-    models: dict[str, torch.nn.Module] = {}
+def _model_classes(index: dict[str, Any]) -> dict[str, Any]:
+    """The classes of a pipeline's models, as its index names them."""
+    classes: dict[str, Any] = {}
     for name, entry in index.items():
         library, kind = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
         if library not in ("diffusers", "transformers"):
             continue
         model_class = getattr(importlib.import_module(library), str(kind), None)
         if isinstance(model_class, type) and issubclass(model_class, torch.nn.Module):
-            loader: Any = model_class
-            models[name], info = loader.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
-            if info["missing_keys"]:
-                missing = sorted(info["missing_keys"])
-                raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
+            classes[name] = model_class
+    return classes
+
+
+def _check_quantization(source: str, revision: str | None, name: str, model_class: Any, device: str) -> None:
+    """Raise ModelError when the weights of a model are quantized by what is not installed: before any are read."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        source, "config.json", subfolder=name, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    stored = json.loads(Path(path).read_text()).get("quantization_config") if path else None
+    if not stored:
+        return
+    if model_class.__module__.startswith("diffusers."):
+        from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, DiffusersAutoQuantizer
+
+        methods, quantizers = AUTO_QUANTIZATION_CONFIG_MAPPING, DiffusersAutoQuantizer
+    else:
+        from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
+
+        methods, quantizers = AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
+    check_stored(stored, f"the weights of its {name}", methods, quantizers, device)
+
+
+def _load_models(source: str, classes: dict[str, Any], options: dict[str, Any]) -> dict[str, torch.nn.Module]:
+    """The models of a pipeline, each loaded by itself: a pipeline does not say which tensors it filled at random."""
+    models: dict[str, torch.nn.Module] = {}
+    for name, model_class in classes.items():
+        models[name], info = model_class.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
     return models
 
 

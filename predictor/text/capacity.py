@@ -13,7 +13,7 @@ import torch
 
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.limits import MAX_LENGTH
-from predictor.loading.device_memory import available_memory
+from predictor.loading.device_memory import available_memory, model_bytes
 from predictor.text.batch import most_prefill_tokens
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.rope_scaling import unscaled_length
@@ -43,7 +43,7 @@ def measure_cost(model: Any, length: int, prefill_tokens: int, process_bytes: in
     per_token = sum(s.shape[1] * s.shape[3] * s.element_size() for s in states)
     config = model.config.get_text_config()
     inner = max(_widest_layer(model), 4 * config.hidden_size)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = model_bytes(model)
     # A prefill holds hidden states, queries, keys, values and the wide layer, each a few times.
     once = prefill_tokens * (8 * config.hidden_size + 3 * inner) * 4
     row = ROW_LOGITS * config.vocab_size * 4 + (8 * config.hidden_size + 3 * inner) * 4

@@ -14,7 +14,7 @@ from predictor.engine.tasks import Message
 from predictor.errors import ModelError
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights
-from predictor.settings import LoadFormat
+from predictor.settings import LoadFormat, Quantization
 from predictor.text.reasoning import ReasoningTags, reasoning_tags
 from predictor.text.rope_scaling import scaled_context
 
@@ -98,9 +98,10 @@ def load_checkpoint(
     load_format: LoadFormat = "auto",
     *,
     revision: str | None = None,
+    quantize: Quantization | None = None,
 ) -> Checkpoint:
     """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
-    line. `device`, `dtype` and `load_format` are as in EngineSettings.
+    line. `device`, `dtype`, `load_format` and `quantize` are as in EngineSettings.
 
     torch and transformers are imported here and not with the module, because the port is open before that.
     """
@@ -111,7 +112,7 @@ def load_checkpoint(
 
     report("importing transformers")
     with lean_imports():
-        return _load(source, revision, device, dtype, report, load_format)
+        return _load(source, revision, device, dtype, report, load_format, quantize)
 
 
 def _load(
@@ -121,6 +122,7 @@ def _load(
     dtype: str,
     report: Callable[[str], None],
     load_format: LoadFormat,
+    quantize: Quantization | None,
 ) -> Checkpoint:
     import torch
     from transformers.generation.configuration_utils import GenerationConfig
@@ -129,6 +131,7 @@ def _load(
     from transformers.utils import logging as transformers_logging
 
     from predictor.loading.device import choose_device, served_dtype
+    from predictor.loading.quantization import weight_format
 
     transformers_logging.disable_progress_bar()
     if not log.isEnabledFor(logging.DEBUG):
@@ -139,20 +142,23 @@ def _load(
         report("loading the tokenizer")
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         stored = config.dtype  # None where only the weights say it
+        form = weight_format(source, revision, config, device, dtype, quantize)
         tokenizer = load_tokenizer(source, revision)
         if not tokenizer.is_fast:
             raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
         report("loading the weights")
+        served = served_dtype(dtype, stored, device)
         options: dict[str, Any] = {
             "config": config,
-            "dtype": served_dtype(dtype, stored, device),
+            "dtype": served,
             "use_safetensors": True,
             "trust_remote_code": False,
             "ignore_mismatched_sizes": True,
             "output_loading_info": True,
             **placement(device),
+            **form.options,
         }
-        weights = read_weights(source, device, load_format, config)
+        weights = read_weights(source, device, load_format, config) if form.plain else None
         if weights is None:
             model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
         else:
@@ -161,9 +167,13 @@ def _load(
             if (Path(source) / "generation_config.json").is_file():
                 model.generation_config = GenerationConfig.from_pretrained(source)
         _check_weights(info)
-        model.to(device)
-        if stored is None and dtype == "auto" and served_dtype(dtype, model.dtype, device) == "bfloat16":
-            model.to(torch.bfloat16)
+        if not form.kept:  # what is quantized lies where it is to lie, and may refuse to be moved
+            model.to(device)
+            wanted = "auto" if form.plain else served  # what was dequantized is in another type than the rest
+            if stored is None and dtype == "auto":
+                wanted = served_dtype(dtype, model.dtype, device)
+            if wanted != "auto":
+                model.to(getattr(torch, wanted))
     except Exception as error:
         log.debug("loading %s failed", source, exc_info=True)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -33,6 +33,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             report,
             settings.load_format,
             revision=settings.revision,
+            quantize=settings.quantize,
         )
         report("checking the batch")
         from predictor.engine.memory_pressure import wait_for_memory

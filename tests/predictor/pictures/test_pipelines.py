@@ -203,6 +203,38 @@ def test_pickled_weights_are_not_loaded(load: Any, broken: Path, part: str) -> N
     refused(load, broken)
 
 
+@pytest.mark.parametrize(
+    ("part", "method", "why"),
+    [
+        ("unet", "torchao", "torchao"),
+        ("unet", "of tomorrow", "which is not read here"),
+        ("text_encoder", "gptq", "optimum"),
+        ("text_encoder", "modelopt", "which is not read here"),
+    ],
+)
+def test_a_quantized_part_is_refused_before_any_weight_is_read(
+    load: Any, broken: Path, part: str, method: str, why: str
+) -> None:
+    for file in broken.glob("*/*.safetensors"):
+        file.write_bytes(b"never read")
+    quantized = {"quant_method": method, "bits": 4, "quant_type": "Int8WeightOnlyConfig"}
+    file = broken / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": quantized}))
+
+    with pytest.raises(ModelError) as raised:
+        load(broken)
+
+    line = str(raised.value)
+    assert line.startswith(f"cannot load {broken}: the weights of its {part} are quantized by {method}")
+    assert why in line
+    assert "\n" not in line
+
+
+def test_pictures_are_not_quantized(load: Any, tiny_sd: Path) -> None:
+    with pytest.raises(ModelError, match="--quantize int8 is for texts"):
+        load(tiny_sd, quantize="int8")
+
+
 def test_weights_that_are_no_safetensors_at_all_are_seen_before_anything_is_imported(broken: Path) -> None:
     for file in broken.glob("*/*.safetensors"):
         file.rename(file.with_suffix(".bin"))
