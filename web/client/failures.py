@@ -44,7 +44,12 @@ _OWN_MISTAKES = {
 }
 
 # Fields whose upstream names the client does not know. A prompt goes upstream as the only message of a conversation.
-_CLIENT_NAMES = {"messages": "prompt", "output_format": "format", "partial_images": "previews"}
+_CLIENT_NAMES = {
+    "messages": "prompt",
+    "output_format": "format",
+    "partial_images": "previews",
+    "chat_template_kwargs": "thinking",
+}
 
 
 @contextmanager

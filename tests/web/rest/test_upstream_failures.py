@@ -170,7 +170,13 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
 
 
 @pytest.mark.parametrize(
-    ("upstream", "client"), [("messages", "prompt"), ("output_format", "format"), ("partial_images", "previews")]
+    ("upstream", "client"),
+    [
+        ("messages", "prompt"),
+        ("output_format", "format"),
+        ("partial_images", "previews"),
+        ("chat_template_kwargs", "thinking"),
+    ],
 )
 async def test_a_field_has_the_name_that_the_client_knows(web: Web, upstream: str, client: str) -> None:
     errors = [{"field": upstream, "detail": "has 300 tokens; the model's context holds 256"}]
