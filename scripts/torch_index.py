@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 import urllib.request
@@ -102,6 +103,7 @@ def _pinned() -> str | None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the index is waited for
     match sys.argv[1:]:
         case ["auto" | "cpu" | "cuda" as choice]:
             print(*pip_arguments(choice))

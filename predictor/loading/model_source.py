@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ def check_source(
     folder = Path(model)
     if not model:
         raise ModelError("the model is an empty name; give a folder or a hub id")
-    if folder.is_dir():
+    if os.path.isdir(model):  # pathlib's own raises an OSError for a name that is too long
         if revision is not None:
             raise ModelError(f"--revision is for a hub id, and {model} is a folder: leave it out")
         kind = kind or ("image" if (folder / _INDEX["image"]).is_file() else "text")
@@ -42,7 +43,7 @@ def check_source(
             raise ModelError(f"the folder {model} holds no {kind} model: there is no {_INDEX[kind]} in it")
         if not any(folder.glob("*.safetensors" if kind == "text" else "*/*.safetensors")):
             raise ModelError(f"the folder {model} holds no *.safetensors; other weight formats are not loaded")
-    elif folder.exists():
+    elif os.path.exists(model):
         raise ModelError(f"{model} is a file; give the folder that holds config.json and *.safetensors")
     elif not _HUB_ID.fullmatch(model):
         raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}{_meant(model, nearby)}")
@@ -134,4 +135,4 @@ def _models_in(place: Path) -> Iterator[Path]:
 
 
 def _holds_model(folder: Path) -> bool:
-    return any((folder / index).is_file() for index in _INDEX.values())
+    return any(os.path.isfile(folder / index) for index in _INDEX.values())

@@ -44,7 +44,7 @@ class ModelArgument:
 def parse_model(text: str, name: str | None = None) -> ModelArgument:
     """A model of this `name`, where it is given apart. Raises a ValueError that says what is wrong or allowed."""
     own, source, comma, options = "", text, "", ""
-    if not Path(text).exists():  # a folder may have any name
+    if not os.path.exists(text):  # a folder may have any name
         source, comma, options = text.partition(",")
         before, equals, after = source.partition("=")
         if equals:

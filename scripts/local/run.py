@@ -59,7 +59,7 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     models = []
     for number, model in enumerate(checked):
         # The servers run in another folder, so that a path is made absolute.
-        source = str(Path(model.source).resolve()) if Path(model.source).exists() else model.source
+        source = str(Path(model.source).resolve()) if os.path.exists(model.source) else model.source
         command = [sys.executable, "-m", "predictor", "--model", source, "--name", model.name, *common]
         command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
         kind = kinds[model.name]

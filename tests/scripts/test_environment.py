@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from scripts.torch_index import SECONDS, has_nvidia_driver
+from scripts.torch_index import has_nvidia_driver
 from tests.support.processes import ROOT, free_port
 
 pytestmark = [
@@ -120,6 +120,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
     asked: list[str] = []
     pages = tmp_path / "indexes"
+    (pages / "empty" / "torch").mkdir(parents=True)
     for index, version in (("cpu", "2.13.0+cpu"), ("ordinary", "2.13.0")):
         (pages / index / "torch").mkdir(parents=True)
         wheel = make_wheel(pages / index / "torch", "torch", version, [])
@@ -190,7 +191,12 @@ def test_an_index_that_cannot_be_reached_is_told_in_one_line_and_done_without(ch
     assert ended.stderr == (
         f"{index} cannot be reached: torch comes from pip's own index, there perhaps with gigabytes of CUDA\n"
     )
-    assert SECONDS < 5
+
+
+def test_an_index_without_the_version_is_told_and_done_without(checkout: Checkout) -> None:
+    ended = checkout.run(SHANGCAI_TORCH_INDEX=f"{checkout.indexes}/empty")
+    assert ended.stdout.splitlines()[-1] == "torch is 2.13.0"
+    assert ended.stderr.endswith("torch could not be installed in that way: it comes from pip's own index\n")
 
 
 def test_a_flag_chooses_and_a_later_choice_replaces_what_is_there(checkout: Checkout) -> None:

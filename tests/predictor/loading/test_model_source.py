@@ -62,7 +62,8 @@ def test_a_file_is_told_to_be_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["/mnt/models", "./poet", "../poet", "~/poet", "a/b/c", "a b", "", "-", "模型/诗人\n"]
+    "model",
+    ["/mnt/models", "./poet", "../poet", "~/poet", "a/b/c", "a b", "", "-", "模型/诗人\n", "a/" * 99, "啊" * 99],
 )
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/proc")  # where there are no such folders

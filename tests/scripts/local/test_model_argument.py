@@ -48,6 +48,11 @@ def test_the_folder_that_it_is_called_in_gives_its_name(tmp_path: Path) -> None:
     assert parse_model(".").name == tmp_path.name
 
 
+def test_an_argument_may_be_longer_than_the_name_of_a_file() -> None:
+    source = "https" * 60
+    assert parse_model(f"poet=a/b,event-source=urn:{source}").settings == {"event_source": f"urn:{source}"}
+
+
 def test_its_predictor_sees_the_settings_and_the_kind() -> None:
     model = parse_model("a/b,kind=image,lean-imports=false,memory=2Gi")
     assert model.variables == {
