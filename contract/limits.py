@@ -32,6 +32,9 @@ HEADER_SECONDS = 10.0
 BODY_BYTES = 1_048_576
 """Largest request body, where nothing else is set and RequestLimits do not need more."""
 
+BODY_CHUNKS = 10_000
+"""Most chunks, or packets, that a request body may come in."""
+
 BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""
 

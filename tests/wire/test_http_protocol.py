@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from contract.limits import HEADER_BYTES, HEADER_FIELDS
+from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
 from tests.support.waiting import SECONDS, eventually
 from wire import http_protocol
 from wire.http_protocol import HttpProtocol
@@ -191,6 +191,32 @@ def with_fields(count: int) -> bytes:
 )
 async def test_a_header_that_is_too_large(served: Served, sent: bytes) -> None:
     assert problem(await served.exchange(sent)) == (431, "header-too-large")
+
+
+@pytest.mark.parametrize("before", [b"", GET], ids=["first", "pipelined"])
+async def test_a_header_that_is_too_large_is_not_parsed(
+    served: Served, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    """Sixty thousand fields that come in one piece would hold up everybody else."""
+    parsed: list[Any] = []
+    monkeypatch.setattr(http_protocol, "_objection", parsed.append)
+    *_, last = split(await served.exchange(before + with_fields(60_000)))
+    assert problem(last) == (431, "header-too-large")
+    assert len(parsed) == before.count(GET)
+
+
+async def test_a_body_in_too_many_chunks(served: Served) -> None:
+    """Each costs as much as it does where they are large."""
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"1\r\nx\r\n"
+    answer = await served.exchange(head + chunk * BODY_CHUNKS + b"0\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n" + b"x" * BODY_CHUNKS)
+    assert problem(await served.exchange(head + chunk * (BODY_CHUNKS + 1))) == (413, "body-too-large")
+
+
+async def test_trailers_without_end(served: Served) -> None:
+    sent = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: x\r\n" * HEADER_BYTES
+    assert problem(await served.exchange(sent + b"\r\n")) == (431, "header-too-large")
 
 
 async def test_a_header_as_large_as_allowed(served: Served) -> None:
