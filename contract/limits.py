@@ -32,7 +32,7 @@ HEADER_SECONDS = 10.0
 BODY_BYTES = 1_048_576
 """Largest request body, where nothing else is set and RequestLimits do not need more."""
 
-BODY_CHUNKS = 10_000
+BODY_CHUNKS = 2_048
 """Most chunks, or packets, that a request body may come in."""
 
 BODY_SECONDS = 10.0

@@ -94,6 +94,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
             docs_url=None,
             redoc_url=None,
             openapi_url=None,
+            redirect_slashes=False,  # it would redirect to whatever host the Host header names
         )
         app.include_router(models_router(self._model))
         if isinstance(self._model, TextModel):

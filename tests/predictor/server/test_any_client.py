@@ -136,9 +136,10 @@ async def test_a_stream_in_http10(server: Any) -> None:
         (b"BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, "method-not-allowed"),
         (b"BREW /v2/models/poet/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, "method-not-allowed"),
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404, "not-found"),
+        (b"GET /v2/health/live/ HTTP/1.1\r\nHost: evil\r\nConnection: close\r\n\r\n", 404, "not-found"),
         (b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404, "not-found"),
     ],
-    ids=["garbage", "header", "websocket", "method", "method of a route", "connect", "options"],
+    ids=["garbage", "header", "websocket", "method", "method of a route", "connect", "slash", "options"],
 )
 async def test_every_error_is_a_problem_document(
     server: Any, caplog: pytest.LogCaptureFixture, sent: bytes, status: int, slug: str
