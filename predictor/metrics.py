@@ -32,7 +32,7 @@ STEPS = Counter("shangcai_denoising_steps", "Denoising steps of finished picture
 FINISHED = Counter("shangcai_request_success", "Requests that ended well.", ["finished_reason"])
 CANCELLED = Counter("shangcai_requests_cancelled", "Requests whose client left.", ["where"])
 REJECTED = Counter("shangcai_requests_rejected", "Requests refused.", ["reason"])
-OUT_OF_MEMORY = Counter("shangcai_out_of_memory", "Steps that ran out of memory.")
+OUT_OF_MEMORY = Counter("shangcai_out_of_memory", "Times that a step, or the decoding of a picture, ran out of memory.")
 EVENTS = Counter("shangcai_events", "CloudEvents delivered, by what they were answered with.", ["outcome"])
 REDELIVERIES = Counter("shangcai_redeliveries", "Deliveries of a request that was running or done.", ["found"])
 

@@ -10,7 +10,6 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.scheduled_task import ScheduledTask, too_late
-from predictor.engine.service_time import ServiceTime
 
 _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
     lambda task: task.work,
@@ -19,6 +18,27 @@ _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
 )
 """Free slots go in turn to the shortest task, so that it does not wait behind long ones; to the longest, so that it
 does not run alone at the end; and to the oldest, so that none waits for ever."""
+
+
+class ServiceTime:
+    """Exponentially smoothed seconds that a generation of cost 1 takes, from which `Retry-After` comes. One second
+    until the first has ended."""
+
+    WEIGHT = 0.2
+
+    def __init__(self) -> None:
+        self.generation_s = 1.0
+        self._learned = False
+
+    def learn(self, generation_s: float) -> None:
+        """Take in what a generation took, in seconds divided by its cost."""
+        weight = self.WEIGHT if self._learned else 1.0
+        self.generation_s += weight * (generation_s - self.generation_s)
+        self._learned = True
+
+    def wait_s(self, ahead: int, slots: int) -> float:
+        """Seconds until a slot is free for the next task when `ahead` tasks run or wait before it."""
+        return max(0, ahead - slots + 1) / slots * self.generation_s
 
 
 class Admission:

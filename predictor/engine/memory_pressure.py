@@ -15,10 +15,13 @@ log = logging.getLogger(__name__)
 RECOVERY_STEPS = 64
 """Good steps after which one more row is tried again."""
 
+MOST_PATIENCE = 64
+"""RECOVERY_STEPS are doubled with each try that fails, up to so many times as many."""
+
 STRAIN_EVENTS = 3
 STRAIN_SECONDS = 10.0
-"""Running out of memory STRAIN_EVENTS times within STRAIN_SECONDS lowers the slots for good, and readiness for as
-long."""
+"""Running out of memory STRAIN_EVENTS times within STRAIN_SECONDS lowers the slots until more rows are tried again, and
+readiness for as many seconds."""
 
 _ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 """How torch's CPU allocator and CUDA's libraries say it, in a plain RuntimeError."""
@@ -33,23 +36,31 @@ unchanged for SETTLE_SECONDS is theirs."""
 
 
 class MemoryPressure:
-    """`usable_slots` of `slots` may be filled at present."""
+    """`usable_slots` of `slots` may be filled at present; `planned` are those that memory was found to hold."""
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self.usable_slots = slots
+    def __init__(self, planned: int) -> None:
+        self.usable_slots = planned
+        self._planned = planned
+        self._lowered_to = planned
         self._good_steps = 0
+        self._patience = 1
+        self._grown = False  # since it last ran out
         self._events: list[float] = []
         self._strained_until = 0.0
+
+    @property
+    def slots(self) -> int:
+        """What new tasks may count on."""
+        return max(self._lowered_to, self.usable_slots)
 
     @property
     def strained(self) -> bool:
         """Whether memory ran out again and again within the last seconds."""
         return time.monotonic() < self._strained_until
 
-    def reset(self, slots: int) -> None:
-        """Fill up to `slots` again: one row alone was the cause."""
-        self.slots = self.usable_slots = slots
+    def reset(self) -> None:
+        """Fill all slots again: one row alone was the cause."""
+        self.usable_slots = self._lowered_to = self._planned
 
     def restrict(self, rows: int) -> None:
         """Run at most so many rows for a while."""
@@ -59,21 +70,28 @@ class MemoryPressure:
     def note_good_step(self) -> None:
         """After enough of them, try one more row."""
         self._good_steps += 1
-        if self._good_steps >= RECOVERY_STEPS and self.usable_slots < self.slots:
-            self._good_steps = 0
-            self.usable_slots += 1
-
-    def note_out_of_memory(self) -> None:
-        now = time.monotonic()
+        if self._good_steps < RECOVERY_STEPS * self._patience:
+            return
         self._good_steps = 0
-        self._events = [at for at in self._events if now - at < STRAIN_SECONDS] + [now]
+        if self.usable_slots < self._planned:
+            self.usable_slots += 1
+            self._grown = True
+        else:
+            self._patience, self._grown = 1, False
 
-    def lower_slots(self) -> bool:
-        """Make the restriction last if memory has run out too often; whether it does."""
+    def note_out_of_memory(self, rows: int) -> bool:
+        """So many rows did not fit: run one less. Whether that lowers the slots because memory runs out too often."""
+        self.restrict(rows - 1)
+        if self._grown:  # a try that failed is no sign that memory gets less
+            self._grown = False
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
+            return False
+        now = time.monotonic()
+        self._events = [at for at in self._events if now - at < STRAIN_SECONDS] + [now]
         if len(self._events) < STRAIN_EVENTS:
             return False
-        self.slots = self.usable_slots
-        self._strained_until = self._events[-1] + STRAIN_SECONDS
+        self._lowered_to = self.usable_slots
+        self._strained_until = now + STRAIN_SECONDS
         return True
 
 

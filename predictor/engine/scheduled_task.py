@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from contract import problems
 from contract.problems import ProblemError
+from predictor import metrics
+from predictor.engine.events import End, PictureFinished
 from predictor.engine.generation import Generation
 
 
@@ -45,6 +47,41 @@ class ScheduledTask:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
+@dataclass(frozen=True, slots=True)
+class SchedulerSnapshot:
+    """The scheduler at one moment.
+
+    `slots` are those that memory was found to hold, `usable_slots` those that may be filled at present. `displaced` of
+    the tasks have left the batch after a failure and join it again. `idle`: the thread waits for a task.
+    """
+
+    tasks: tuple[ScheduledTask, ...]
+    displaced: int
+    slots: int
+    usable_slots: int
+    idle: bool
+
+
 def too_late(task: ScheduledTask) -> ProblemError:
     """The problem that an expired task ends with."""
     return ProblemError(problems.TOO_LATE, f"The request's time was over after {task.age_s:.1f} s.")
+
+
+def model_failed() -> ProblemError:
+    """The problem of a task that failed for a reason which is none of the client's business."""
+    return ProblemError(problems.INTERNAL, "The model failed on this request; the server's log says why.")
+
+
+def observe_end(task: ScheduledTask, end: End) -> None:
+    """Count a text or a picture that ended well."""
+    now = time.monotonic()
+    metrics.WHOLE.observe(now - task.accepted_at)
+    if isinstance(end, PictureFinished):
+        metrics.STEPS.inc(end.steps)
+        metrics.FINISHED.labels("stop").inc()
+        return
+    if task.first_step_at is not None and end.completion_tokens > 1:
+        metrics.PER_TOKEN.observe((now - task.first_step_at) / (end.completion_tokens - 1))
+    metrics.PROMPT_TOKENS.inc(end.prompt_tokens)
+    metrics.GENERATION_TOKENS.inc(end.completion_tokens)
+    metrics.FINISHED.labels(end.finish_reason).inc()

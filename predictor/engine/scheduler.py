@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.admission_queue import Admission
 from predictor.engine.batch import Batch, Row, RowOutput
-from predictor.engine.events import End, PictureFinished, Started
-from predictor.engine.memory_pressure import MemoryPressure, is_out_of_memory
-from predictor.engine.scheduled_task import ScheduledTask, too_late
+from predictor.engine.events import End, Started
+from predictor.engine.failure_search import FailureSearch
+from predictor.engine.memory_pressure import MemoryPressure, free_cached_memory, is_out_of_memory
+from predictor.engine.scheduled_task import ScheduledTask, SchedulerSnapshot, model_failed, observe_end, too_late
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 120.0
-"""A step that takes longer than this counts as a stuck device."""
+"""A step, or a part of it between two heartbeats, that takes longer than this counts as a stuck device."""
 
 FAILURES = 3
 """Failed steps in a row, each with a single row, after which only a restart helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerSnapshot:
-    """The scheduler at one moment.
-
-    `slots` are those that memory was found to hold, `usable_slots` those that may be filled at present. `displaced` of
-    the tasks have left the batch after a failure and join it again. `idle`: the thread waits for a task.
-    """
-
-    tasks: tuple[ScheduledTask, ...]
-    displaced: int
-    slots: int
-    usable_slots: int
-    idle: bool
 
 
 class Scheduler:
@@ -54,10 +36,12 @@ class Scheduler:
         self._admission = admission
         self._make_row = make_row
         self._memory = MemoryPressure(batch.slots)
+        self._search = FailureSearch()
         self._running: dict[Row, tuple[ScheduledTask, RowOutput]] = {}
         self._displaced: list[Row] = []
         self._failures = 0
-        self._step_begun_at: float | None = None  # None while the thread waits for a task
+        self._beaten_at: float | None = None  # the last sign of life; None while the thread waits for a task
+        batch.heartbeat = self._beat
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -70,9 +54,9 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs and its step is not stuck."""
-        begun_at = self._step_begun_at
-        stalled = begun_at is not None and time.monotonic() - begun_at > STALL_SECONDS
+        """Whether the thread runs and the device is not stuck."""
+        beaten_at = self._beaten_at
+        stalled = beaten_at is not None and time.monotonic() - beaten_at > STALL_SECONDS
         return self._thread.is_alive() and not stalled
 
     @property
@@ -87,7 +71,7 @@ class Scheduler:
             displaced=len(self._displaced),
             slots=self._memory.slots,
             usable_slots=self._memory.usable_slots,
-            idle=self._step_begun_at is None,
+            idle=self._beaten_at is None,
         )
 
     def close(self, problem: ProblemError) -> None:
@@ -118,7 +102,12 @@ class Scheduler:
                 task.generation.publish(problem)
             self._running.clear()
             with contextlib.suppress(Exception):  # a broken device raises at any touch
+                for row in self._displaced:
+                    self._batch.remove(row)
                 self._batch.close()
+
+    def _beat(self) -> None:
+        self._beaten_at = time.monotonic()
 
     def _advance(self) -> None:
         """Let rows leave, let rows join, step once."""
@@ -132,31 +121,41 @@ class Scheduler:
         self._fill()
         if not len(self._batch):
             return
-        self._step_begun_at = time.monotonic()
+        self._beat()
+        count = len(self._batch)
+        all_computing = len(self._batch.computing) == count
+        ended: Sequence[Row] = ()
         failure: Exception | None = None
         out_of_memory = False
         try:
-            finished = [(row, self._running[row][1].finish()) for row in self._batch.step()]
+            ended = self._batch.step()
         except Exception as error:
             out_of_memory = is_out_of_memory(error)
             failure = None if out_of_memory else error
         # Handled outside of `except`, without the exception: it holds frames, and those hold tensors.
         if out_of_memory:
-            self._free_memory()
+            self._free_memory(count)
             return
         if failure is not None:
-            self._isolate_failure(failure)
+            self._search_failure(failure)
             return
         self._failures = 0
         self._memory.note_good_step()
+        self._admission.slots = self._memory.slots
         metrics.BATCH.observe(len(self._batch.computing))
         self._note_first_steps()
-        for row, event in finished:
-            self._end(row, event)
+        if self._search.active and all_computing:
+            self._widen_search()
+        for row in ended:
+            self._finish(row, count)
 
     # Rows join and leave
 
     def _fill(self) -> None:
+        while self._search.active:  # nobody else joins while it goes on
+            if len(self._batch):
+                return
+            self._widen_search()  # those that were tried have left
         was_empty = not len(self._batch)
         self._join_waiting()
         if was_empty and self._batch.gather_seconds and 0 < len(self._batch) < self._memory.usable_slots:
@@ -171,7 +170,7 @@ class Scheduler:
                 continue
             empty = not len(self._batch)
             if empty:
-                self._step_begun_at = None
+                self._beaten_at = None
             task = self._admission.next_task(block=empty)
             if task is None:
                 return
@@ -180,31 +179,49 @@ class Scheduler:
             except Exception:
                 log.exception("a request could not be begun")
                 self._admission.release(task, completed=False)
-                task.generation.publish(_failed())
+                task.generation.publish(model_failed())
                 continue
             self._running[row] = (task, output)
             metrics.QUEUE.observe(task.queue_s)
             task.generation.publish(Started(task.queue_s))
             self._batch.join(row)
 
+    def _finish(self, row: Row, count: int) -> None:
+        """End a row that is finished, or that has failed by itself, in a step of `count` rows."""
+        failure, row.failure = row.failure, None
+        if failure is not None and is_out_of_memory(failure):
+            failure = None  # it holds frames, and those hold tensors
+            self._free_memory(count, cause=row)
+            return
+        if failure is None:
+            try:
+                event = self._running[row][1].finish()
+            except Exception as error:
+                failure = error
+            else:
+                self._end(row, event)
+                return
+        log.error("a request failed by itself, at %s", row.so_far, exc_info=failure)
+        self._end(row, model_failed())
+
     def _end(self, row: Row, event: End | ProblemError | None) -> None:
         """Remove a row and publish its end, unless its client has left."""
         task, _ = self._running.pop(row)
         if isinstance(event, End):
-            _observe(task, event)
+            observe_end(task, event)
         # First the slot is free, because the client may come back at once; then the client is told, whatever the device
         # does when the row is removed.
         self._admission.release(task, completed=isinstance(event, End))
         if event is not None:
             task.generation.publish(event)
+        self._search.forget(row)
         if row in self._displaced:
             self._displaced.remove(row)
-        else:
-            self._batch.remove(row)
+        self._batch.remove(row)
 
     def _displace(self, row: Row) -> None:
         """Take a row out of the batch; it joins again before any new one."""
-        self._batch.remove(row)
+        self._batch.suspend(row)
         self._displaced.append(row)
 
     def _rows_in_batch(self) -> list[Row]:
@@ -221,39 +238,49 @@ class Scheduler:
 
     # What goes wrong
 
-    def _isolate_failure(self, failure: Exception) -> None:
-        """A step failed for an unknown reason: run the rows one at a time, and end the one that fails alone."""
+    def _search_failure(self, failure: Exception) -> None:
+        """A step failed for an unknown reason: look for the row that fails alone, and end it."""
         rows = self._rows_in_batch()
-        log.error("a step failed with %d running", len(rows), exc_info=failure)
+        again = self._search.active
+        log.error("a step failed%s with %d running", " again" * again, len(rows), exc_info=None if again else failure)
         if len(rows) > 1:
-            for row in rows:
+            for row in self._search.narrow(rows):
                 self._displace(row)
-            self._memory.restrict(1)
             return
         self._failures += 1
-        self._end(rows[0], _failed())
+        self._search.clear()
+        log.error("a request failed alone, at %s", rows[0].so_far)
+        self._end(rows[0], model_failed())
         if self._failures >= FAILURES:
             raise failure
-        self._memory.restrict(self._memory.slots)
 
-    def _free_memory(self) -> None:
-        """Out of memory: displace the youngest row. One that is alone needs a batch that uses less, or ends."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self._memory.note_out_of_memory()
+    def _widen_search(self) -> None:
+        """Those in the batch have passed: the next ones join them, all who are left once none is suspected."""
+        for row in self._search.widen():
+            self._displaced.remove(row)
+            self._batch.join(row)
+        if not self._search.active and self._search.failed_together:
+            self._memory.restrict(self._search.failed_together - 1)
+            self._search.clear()
+
+    def _free_memory(self, count: int, cause: Row | None = None) -> None:
+        """A step of `count` rows ran out of memory, in what they share or in the own work of `cause`. One that is alone
+        needs a batch that uses less, or ends. Else the youngest is displaced, or the cause is tried alone."""
+        free_cached_memory()
         metrics.OUT_OF_MEMORY.inc()
-        count = len(self._batch)
-        youngest = max(self._rows_in_batch(), key=lambda row: self._running[row][0].started_at)
-        log.warning("out of memory with %d running; the youngest: %s so far", count, youngest.so_far)
+        row = cause or max(self._rows_in_batch(), key=lambda row: self._running[row][0].started_at)
+        whose = "the youngest" if cause is None else "in the work of one"
+        log.warning("out of memory with %d running; %s: %s so far", count, whose, row.so_far)
         if count == 1:
-            self._help_lone_row(youngest)
-            return
-        self._displace(youngest)
-        self._memory.restrict(count - 1)
-        if self._memory.lower_slots():
-            self._admission.slots = self._memory.slots
-            log.error("out of memory again and again: the capacity is lowered to %d", self._memory.slots)
+            self._help_lone_row(row)
+        elif cause is None:
+            self._displace(row)
+            if self._memory.note_out_of_memory(count):
+                self._admission.slots = self._memory.slots
+                log.error("out of memory again and again: the capacity is lowered to %d", self._memory.slots)
+        elif row not in self._displaced:  # where another one of the same step is
+            for other in self._search.isolate(row, self._rows_in_batch()):
+                self._displace(other)
 
     def _help_lone_row(self, row: Row) -> None:
         if self._batch.reduce_memory():
@@ -261,24 +288,5 @@ class Scheduler:
             return
         detail = f"The device has no memory for this request, even alone: {row.so_far} so far."
         self._end(row, ProblemError(problems.OUT_OF_MEMORY, detail))
-        self._memory.reset(self._batch.slots)  # this row was the cause, so the others get their slots back
-        self._admission.slots = self._batch.slots
-
-
-def _observe(task: ScheduledTask, end: End) -> None:
-    """Count a text or a picture that ended well."""
-    now = time.monotonic()
-    metrics.WHOLE.observe(now - task.accepted_at)
-    if isinstance(end, PictureFinished):
-        metrics.STEPS.inc(end.steps)
-        metrics.FINISHED.labels("stop").inc()
-        return
-    if task.first_step_at is not None and end.completion_tokens > 1:
-        metrics.PER_TOKEN.observe((now - task.first_step_at) / (end.completion_tokens - 1))
-    metrics.PROMPT_TOKENS.inc(end.prompt_tokens)
-    metrics.GENERATION_TOKENS.inc(end.completion_tokens)
-    metrics.FINISHED.labels(end.finish_reason).inc()
-
-
-def _failed() -> ProblemError:
-    return ProblemError(problems.INTERNAL, "The model failed on this request; the server's log says why.")
+        self._memory.reset()  # this row was the cause, so the others get their slots back
+        self._admission.slots = self._memory.slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -33,6 +34,23 @@ def _tensor_bytes(tensor: torch.Tensor) -> int:
         names, _ = tensor.__tensor_flatten__()
         return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
     return int(tensor.numel() * tensor.element_size())
+
+
+def free_host_memory(proc: Path = Path("/proc")) -> int:
+    """Bytes of the host's memory that this process may still take: of what its container may use, and of what other
+    processes leave."""
+    left = available_memory(torch.device("cpu")) - (_entry(proc / "self/status", "VmRSS") or 0)
+    free = _entry(proc / "meminfo", "MemAvailable")
+    return max(0, left if free is None else min(left, free))
+
+
+def _entry(path: Path, name: str) -> int | None:
+    """Bytes of an entry "NAME: 123 kB"; None where there is none."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
+    except OSError:  # not on Linux
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 def memory_share(device: torch.device, memory: int | None) -> int:

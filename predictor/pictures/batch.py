@@ -3,6 +3,7 @@
 A run is a greenlet. Where its pipeline calls the denoiser, it pauses; once all are paused, calls of the same form
 become one forward, and each run goes on with its part of the answer. So a picture joins and leaves between any two
 steps, whatever the pipeline, its scheduler, its number of steps or its guidance, and all of it happens on one thread.
+What a run raises is that picture's own failure; what a forward raises is a failure of all.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from PIL import Image
 
+from predictor.engine.batch import Batch
+from predictor.engine.memory_pressure import is_device_error
+from predictor.pictures.decoder import DecoderCall
 from predictor.pictures.denoiser_call import DenoiserCall
 from predictor.pictures.parameters import DiffusionParameters
 from predictor.pictures.pipeline import Pipeline
@@ -33,20 +37,21 @@ class PictureRow:
     on_step: Callable[[int, torch.Tensor], None]
     picture: Image.Image | None = None
     steps: int = 0
+    failure: Exception | None = None
     run: greenlet | None = field(default=None, repr=False)
-    call: DenoiserCall | None = field(default=None, repr=False)  # the one that the run is paused at
+    call: DenoiserCall | DecoderCall | None = field(default=None, repr=False)  # the one that the run is paused at
 
     @property
-    def done(self) -> bool:
-        return self.picture is not None
+    def ended(self) -> bool:
+        return self.picture is not None or self.failure is not None
 
     @property
     def so_far(self) -> str:
         return f"{self.steps} of {self.parameters.steps} steps at {self.parameters.width}x{self.parameters.height}"
 
 
-class PictureBatch:
-    """Up to `slots` pictures. A step that raises loses at most the run that it raised in, which starts again."""
+class PictureBatch(Batch):
+    """Up to `slots` pictures. A suspended one keeps its run, paused where it is, and so its steps."""
 
     gather_seconds = GATHER_SECONDS
 
@@ -56,43 +61,51 @@ class PictureBatch:
         self.forward_seconds = 0.0  # of the last step
         self._pipeline = pipeline
         self._forward = pipeline.denoiser.forward
-        pipeline.denoiser.forward = self._pause
+        pipeline.denoiser.forward = self._denoise
 
     def __len__(self) -> int:
         return len(self.running)
 
     def join(self, row: PictureRow) -> None:
-        row.run = row.call = None
-        row.steps = 0
+        if row.run is None:
+            row.steps = 0
         self.running.append(row)
 
-    def remove(self, row: PictureRow) -> None:
+    def suspend(self, row: PictureRow) -> None:
         self.running.remove(row)
+
+    def remove(self, row: PictureRow) -> None:
+        if row in self.running:
+            self.running.remove(row)
         run, row.run, row.call = row.run, None, None
         if run:
             run.throw(GreenletExit)  # unwinds the pipeline where it is paused
 
     def step(self) -> list[PictureRow]:
-        """One denoising step of every picture; the rows that are done by it."""
+        """One denoising step of every picture; the rows that end with it."""
         # Whether gradients are computed is a state of the thread, which overlapping runs would restore in the wrong
         # order.
         with torch.no_grad():
-            active = [row for row in self.running if not row.done]
-            for row in active:
+            for row in self.running:
+                if row.ended:
+                    continue
                 if row.run is None:
                     row.run = greenlet(self._run)
                     self._resume(row, row)
+                elif isinstance(row.call, DecoderCall):  # there was no memory for it
+                    self._decode(row, row.call)
             self.forward_seconds = 0.0
-            for rows in _group([row for row in active if row.call is not None]):
+            for calls in _group(self.running):
+                self.heartbeat()
                 begun = time.monotonic()
-                first, *others = [row.call for row in rows if row.call]
+                first, *others = calls.values()
                 answers = first.compute_with(others, self.compute)
                 if self._pipeline.device.type == "cuda":
                     torch.cuda.synchronize(self._pipeline.device)  # without it, only the launch would be timed
                 self.forward_seconds += time.monotonic() - begun
-                for row, answer in zip(rows, answers, strict=True):
+                for row, answer in zip(calls, answers, strict=True):
                     self._resume(row, answer)
-        return [row for row in self.running if row.done]
+        return [row for row in self.running if row.ended]
 
     @property
     def computing(self) -> list[PictureRow]:
@@ -114,25 +127,49 @@ class PictureBatch:
             row.steps = step
             row.on_step(step, latents)
 
-        row.picture = self._pipeline.run(row.parameters, on_step)
+        row.picture = self._pipeline.run(row.parameters, on_step, self._pause)
 
     def _resume(self, row: PictureRow, answer: Any) -> None:
-        """Let a run go on until it is paused again, or ends."""
+        """Let a run go on until it is paused at the denoiser, or ends."""
         assert row.run is not None
+        self.heartbeat()
         row.call = None
         try:
             row.call = row.run.switch(answer)
-        except BaseException:
-            row.run = None  # `steps` stays: an error says how far the picture has come
-            raise
-        if row.run.dead:
-            row.run = None
+        except Exception as error:
+            if is_device_error(error):  # which may come of any call before it
+                raise
+            row.failure = error
+        finally:
+            if row.run.dead:
+                row.run = None  # `steps` stays: an error says how far the picture has come
+        if isinstance(row.call, DecoderCall):
+            self._decode(row, row.call)
 
-    def _pause(self, *args: Any, **kwargs: Any) -> Any:
-        """In place of the denoiser's forward: hand the call to `step`, and return the answer."""
+    def _decode(self, row: PictureRow, call: DecoderCall) -> None:
+        """At once, and not when all runs are paused: some pipelines change the decoder before and after the call."""
+        self.heartbeat()
+        try:
+            answer = self._pipeline.decoder.compute(call)
+        except Exception as error:
+            if is_device_error(error):
+                raise
+            row.failure = error  # the run stays paused at the call
+        else:
+            self._resume(row, answer)
+
+    def _denoise(self, *args: Any, **kwargs: Any) -> Any:
+        """In place of the denoiser's forward."""
+        outside = getcurrent().parent is None
+        return self._forward(*args, **kwargs) if outside else self._pause(DenoiserCall(args, kwargs))
+
+    @staticmethod
+    def _pause(call: DenoiserCall | DecoderCall) -> Any:
+        """In a run: hand a call to `step`, and return the answer."""
         # Not kept in an attribute: the main greenlet of a thread is freed with the thread, whoever refers to it.
         parent = getcurrent().parent
-        return self._forward(*args, **kwargs) if parent is None else parent.switch(DenoiserCall(args, kwargs))
+        assert parent is not None
+        return parent.switch(call)
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         hook = getattr(self._pipeline.denoiser, "_hf_hook", None)
@@ -141,14 +178,16 @@ class PictureBatch:
         return self._forward(*args, **kwargs)
 
 
-def _group(rows: list[PictureRow]) -> list[list[PictureRow]]:
-    """Groups of rows whose calls fit together."""
-    groups: list[list[PictureRow]] = []
+def _group(rows: list[PictureRow]) -> list[dict[PictureRow, DenoiserCall]]:
+    """Groups of rows that wait for the denoiser with calls that fit together."""
+    groups: list[dict[PictureRow, DenoiserCall]] = []
     for row in rows:
+        if not isinstance(row.call, DenoiserCall):
+            continue
         for group in groups:
-            if group[0].call and row.call and group[0].call.fits(row.call):
-                group.append(row)
+            if next(iter(group.values())).fits(row.call):
+                group[row] = row.call
                 break
         else:
-            groups.append([row])
+            groups.append({row: row.call})
     return groups

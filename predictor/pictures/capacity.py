@@ -127,7 +127,7 @@ def measure_pictures(pipeline: Pipeline, rows: int) -> int:
     prompts = [f"{LONG_PROMPT} {number}" for number in range(rows)]
     # With the guidance of the pipeline's class, which a request may ask for where a distilled model has none.
     with _started(pipeline, prompts, MEMORY_STEPS, pipeline.sizes.largest, guidance=None) as batch:
-        while len(batch.step()) < rows:
+        while len(_step(batch)) < rows:
             pass
     return max(0, _peak(pipeline.device) - before)
 
@@ -139,9 +139,18 @@ def time_forward(pipeline: Pipeline, rows: int) -> float:
     prompts = ["a " * (1 + LENGTHS_APART * (number % 16)) for number in range(rows)]
     with _started(pipeline, prompts, STEPS + 1, pipeline.sizes.default) as batch:
         for _ in range(STEPS):
-            batch.step()
+            _step(batch)
             seconds.append(batch.forward_seconds)
     return min(seconds)
+
+
+def _step(batch: PictureBatch) -> list[PictureRow]:
+    """The rows that are finished by a step. Raises what one of them failed with."""
+    ended = batch.step()
+    for row in ended:
+        if row.failure is not None:
+            raise row.failure
+    return ended
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -16,10 +17,13 @@ from tokenizers.models import WordLevel
 
 from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 from predictor.errors import ModelError
-from predictor.loading.device_memory import model_bytes
+from predictor.loading.device_memory import free_host_memory, model_bytes
+from predictor.pictures.decoder import Decoder, DecoderCall
 from predictor.pictures.model_defaults import ModelDefaults, most_steps
 from predictor.pictures.parameters import DiffusionParameters
 from predictor.pictures.picture_sizes import sizes_of, written
+
+log = logging.getLogger(__name__)
 
 _VIDEO = {"num_frames", "frames", "video_length", "video", "control_video"}
 _FROM_PICTURES = {"strength", "mask_image", "control_image", "controlnet_conditioning_scale"}
@@ -38,6 +42,7 @@ class Pipeline:
         self, pipe: Any, defaults: ModelDefaults, size: str | None = None, max_pixels: int | None = None
     ) -> None:
         self.pipe = pipe
+        self.decoder = Decoder(pipe)
         self._offloads_models = False
         self.name = type(pipe).__name__
         parameters = inspect.signature(pipe.__call__).parameters
@@ -123,9 +128,14 @@ class Pipeline:
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [prompt[begin:end].strip() for token, (begin, end) in spans if token != unknown and end > begin]
 
-    def run(self, parameters: DiffusionParameters, on_step: Callable[[int, torch.Tensor], None]) -> Image.Image:
+    def run(
+        self,
+        parameters: DiffusionParameters,
+        on_step: Callable[[int, torch.Tensor], None],
+        decode: Callable[[DecoderCall], Any] | None = None,
+    ) -> Image.Image:
         """The pipeline from beginning to end. `on_step` takes the number of steps done, of those that were asked for,
-        and the latents as the pipeline keeps them."""
+        and the latents as the pipeline keeps them; `decode` is called in the place of its decoder."""
 
         def step_ended(running: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             # Some schedulers, such as PNDM, take more steps than they are asked for.
@@ -133,7 +143,10 @@ class Pipeline:
             on_step((step + 1) * parameters.steps // taken, tensors["latents"])
             return tensors
 
-        output = self._own_copy()(
+        pipe = self._own_copy()
+        if decode is not None:
+            self.decoder.replace(pipe, decode)
+        output = pipe(
             prompt=parameters.prompt,
             width=parameters.width,
             height=parameters.height,
@@ -147,17 +160,21 @@ class Pipeline:
         return picture
 
     def reduce_memory(self) -> bool:
-        """Trade speed for memory: first decode in tiles, then keep on the GPU only the model that computes. False when
-        both are done."""
-        vae = getattr(self.pipe, "vae", None)
-        if vae is not None and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", True):
-            vae.enable_tiling()
-            return True
-        if self.device.type == "cuda" and find_spec("accelerate") and not self._offloads_models:
-            self.pipe.enable_model_cpu_offload()
-            self._offloads_models = True
-            return True
-        return False
+        """Trade speed for memory: keep on the GPU only the model that computes, and the others on the host. False where
+        that is done already or cannot be."""
+        if self.device.type != "cuda" or not find_spec("accelerate") or self._offloads_models:
+            return False
+        left = free_host_memory()
+        if self.weight_bytes > left:
+            log.warning(
+                "the models stay on the GPU: they have %.1f GiB, and the host has %.1f GiB left for them",
+                self.weight_bytes / 2**30,
+                left / 2**30,
+            )
+            return False
+        self.pipe.enable_model_cpu_offload()
+        self._offloads_models = True
+        return True
 
     def _taken(self) -> set[str]:
         """Fields of a request that not every pipeline takes, without those that this one has and then ignores."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from predictor.engine.batch import Batch
 from predictor.text.sampler import BatchSampler, Choice, RowSampling, TokenHistory
 from predictor.text.slot_cache import AttentionMasks, SlotCache
 
@@ -53,15 +54,13 @@ class Decoding:
     sampler: BatchSampler
 
 
-class TextBatch:
+class TextBatch(Batch):
     """Up to `slots` rows of at most `length` tokens, over one SlotCache; prompts come in parts of `prefill_tokens`.
 
     While the same rows run, a step copies their random numbers to the device and the chosen tokens from it, and nothing
     else. On a GPU the text of a token is written while the next one is computed. A step that raises has changed only
     cells that the next one overwrites, so rows may be removed and the step tried again.
     """
-
-    gather_seconds = 0.0
 
     def __init__(self, model: Any, slots: int, length: int, prefill_tokens: int | None = None) -> None:
         self.slots = slots
@@ -95,12 +94,6 @@ class TextBatch:
     def computing(self) -> list[TextRow]:
         return self.running
 
-    def reduce_memory(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def join(self, row: TextRow) -> None:
         row.cached = 0
         self.joining.append(row)
@@ -109,6 +102,8 @@ class TextBatch:
         """The last running row moves to its place in the cache, and one that is cached in part moves after that."""
         if row in self.joining:
             self.joining.remove(row)
+            return
+        if row not in self.running:  # it is suspended, and nothing of it is kept
             return
         self._forget()
         self._unwritten = [other for other in self._unwritten if other is not row]
@@ -122,6 +117,10 @@ class TextBatch:
         self.running.pop()
         if self.joining and self.joining[0].cached:
             self.cache.move(last + 1, last, self.joining[0].cached)
+
+    def suspend(self, row: TextRow) -> None:
+        self._write_texts()
+        self.remove(row)
 
     def _forget(self) -> None:
         """Make the device's part of the running rows anew: they are others, or it may be half changed."""

@@ -12,12 +12,12 @@ from contract.request import Painting, Sampling
 from predictor.engine.admission_queue import Admission
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
-from predictor.engine.scheduled_task import ScheduledTask
+from predictor.engine.scheduled_task import ScheduledTask, SchedulerSnapshot
 from predictor.engine.tasks import PictureTask
 from tests.support.waiting import SECONDS, eventually
 
 if TYPE_CHECKING:
-    from predictor.engine.scheduler import Scheduler, SchedulerSnapshot
+    from predictor.engine.scheduler import Scheduler
     from predictor.pictures.pipeline import Pipeline
     from predictor.text.checkpoint import Checkpoint
 

@@ -11,10 +11,9 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
-from predictor.engine.admission_queue import Admission
+from predictor.engine.admission_queue import Admission, ServiceTime
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
-from predictor.engine.service_time import ServiceTime
 
 
 def task(most: int = 10, *, seconds: float | None = None, waited: float = 0.0) -> ScheduledTask:

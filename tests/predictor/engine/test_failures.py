@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from contract import problems
 from contract.problems import ProblemError, ProblemType
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.scheduler import FAILURES
+from predictor.text.output import TextOutput
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -175,6 +177,31 @@ async def test_a_step_that_is_stuck_makes_a_dead_engine(text_harness: Any, monke
     await eventually(lambda: stuck.scheduler.alive)
 
 
+async def test_a_step_of_many_parts_is_not_stuck_while_each_part_is_quick(
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    slow = text_harness(slots=1)
+    alive: list[bool] = []
+
+    def many_parts() -> None:
+        for _ in range(3):
+            now[0] += predictor.engine.scheduler.STALL_SECONDS
+            alive.append(slow.scheduler.alive)
+            slow.batch.heartbeat()
+        now[0] += predictor.engine.scheduler.STALL_SECONDS + 1
+        alive.append(slow.scheduler.alive)
+
+    failing(slow, many_parts)
+    task = slow.submit(max_tokens=1)
+    monkeypatch.setattr(predictor.engine.scheduler, "time", clock)
+    slow.start()
+
+    assert await end_of(task) is None
+    assert alive == [True, True, True, False]
+
+
 async def test_an_idle_engine_is_not_a_stuck_one(text_harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = text_harness(slots=1)
     idle.start()
@@ -242,3 +269,149 @@ async def test_one_whose_time_passes_while_it_waits_is_told_before_a_slot_is_fre
     await eventually(lambda: (busy.admission.waiting, busy.admission.running) == (0, 1))
     told.set()
     assert await end_of(running) is None
+
+
+@pytest.mark.parametrize("method", ["put", "finish"])
+async def test_a_text_that_cannot_be_written_down_is_the_only_one_that_is_told(
+    text_harness: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Its tokenizer fails, say, after the forward that all have shared."""
+    untroubled, troubled = text_harness(slots=3), text_harness(slots=3)
+    expected = [untroubled.submit(seed=seed) for seed in range(2)]
+    untroubled.start()
+    texts = [(await task.generation.complete()).text for task in expected]
+    tasks = [troubled.submit(seed=seed) for seed in range(2)]
+    bad = troubled.submit()
+    original = getattr(TextOutput, method)
+
+    def failing_for_one(output: TextOutput, *arguments: Any) -> Any:
+        if output.generation is bad.generation:
+            raise ValueError("secret address")
+        return original(output, *arguments)
+
+    monkeypatch.setattr(TextOutput, method, failing_for_one)
+    steps: list[int] = []
+    failing(troubled, lambda: steps.append(len(troubled.batch)))
+    troubled.start()
+
+    assert await end_of(bad) is problems.INTERNAL
+    assert [(await task.generation.complete()).text for task in tasks] == texts
+    assert len(steps) == 12, "a prefill of all and the tokens after it, none of them twice"
+    assert "secret address" in caplog.text
+    await troubled.until_idle()
+    assert troubled.scheduler.alive
+
+
+@pytest.mark.parametrize("place", [0, 7, 15])
+async def test_one_bad_row_of_sixteen_is_found_by_halves_and_the_others_are_together_again(
+    text_harness: Any, place: int
+) -> None:
+    full = text_harness(slots=16)
+    tasks = [full.submit(seed=seed, max_tokens=100) for seed in range(16)]
+    found: list[int] = []
+    sizes: list[int] = []
+    bad = tasks[place]
+
+    def raising() -> Exception | None:
+        sizes.append(len(full.batch))
+        rows = {full.scheduler._running[row][0]: row for row in (*full.batch.running, *full.batch.joining)}
+        if bad in rows and len(rows[bad].tokens) > 20:
+            found.append(len(sizes))
+            return ValueError("shapes cannot be multiplied")
+        return None
+
+    failing(full, raising)
+    full.start()
+
+    assert await end_of(bad) is problems.INTERNAL
+    assert await ends([task for task in tasks if task is not bad]) == {None}
+    assert found[-1] - found[0] <= 12, "a step with half of the suspects is one of prompts and one of tokens"
+    assert sizes[found[-1]] == 15, "all others are in the batch, at once"
+    assert sizes[found[-1] - 1] == 1, "it failed alone before it was told so"
+    await full.until_idle()
+
+
+async def test_rows_that_fail_only_together_are_all_served(text_harness: Any) -> None:
+    """A kernel that cannot do so many at once, say, and does not say that it is a matter of memory."""
+    shy = text_harness(slots=8)
+    tasks = [shy.submit(seed=seed, max_tokens=40) for seed in range(12)]
+    failing(shy, lambda: ValueError("too many") if len(shy.batch) > 5 else None)
+    shy.start()
+
+    assert await ends(tasks) == {None}
+    assert shy.snapshot.usable_slots == 5
+    await shy.until_idle()
+
+
+async def test_those_that_wait_while_a_failure_is_looked_for_may_leave_and_may_be_late(text_harness: Any) -> None:
+    shaky = text_harness(slots=4)
+    tasks = [shaky.submit(seed=seed) for seed in range(4)]
+    stays, tried, leaves, late = tasks
+    for number, task in enumerate(tasks):
+        task.accepted_at += number - 100
+        task.work = 12
+    stepped: list[int] = []
+
+    def raising() -> Exception | None:
+        stepped.append(len(shaky.batch))
+        if len(stepped) == 3:
+            return ValueError("a hiccup")
+        if len(stepped) == 4:
+            assert shaky.snapshot.displaced == 2
+            leaves.generation.close()
+            late.deadline = 0.0
+        return None
+
+    failing(shaky, raising)
+    shaky.start()
+
+    assert await end_of(late) is problems.TOO_LATE
+    assert await ends([stays, tried]) == {None}
+    await shaky.until_idle()
+    assert 3 not in stepped[3:]
+    assert not shaky.snapshot.displaced
+
+
+async def test_when_those_that_are_tried_leave_the_others_are(text_harness: Any) -> None:
+    shaky = text_harness(slots=4)
+    tasks = [shaky.submit(seed=seed) for seed in range(4)]
+    stepped: list[int] = []
+
+    def raising() -> Exception | None:
+        stepped.append(len(shaky.batch))
+        if len(stepped) == 3:
+            for row in list(shaky.batch.running)[:2]:
+                shaky.scheduler._running[row][0].generation.close()
+            return ValueError("a hiccup")
+        return None
+
+    failing(shaky, raising)
+    shaky.start()
+
+    await eventually(lambda: len(stepped) > 3)
+    kept = [task for task in tasks if not task.generation.closed]
+    assert len(kept) == 2
+    assert await ends(kept) == {None}
+    await shaky.until_idle()
+
+
+async def test_after_a_failure_that_does_not_come_again_all_sixteen_are_together_within_a_few_steps(
+    text_harness: Any,
+) -> None:
+    full = text_harness(slots=16)
+    tasks = [full.submit(seed=seed, max_tokens=100) for seed in range(16)]
+    sizes: list[int] = []
+
+    def raising() -> Exception | None:
+        sizes.append(len(full.batch))
+        return ValueError("a hiccup") if len(sizes) == 5 else None
+
+    failing(full, raising)
+    full.start()
+
+    assert await ends(tasks) == {None}
+    together = sizes.index(16, 5)
+    assert together - 5 <= 10, "five halves, each a step of prompts and one of tokens"
+    assert sizes[5:together] == sorted(sizes[5:together]), "those that have passed stay"
+    assert full.snapshot.usable_slots == 16
+    await full.until_idle()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 import predictor.engine.memory_pressure
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine.memory_pressure import RECOVERY_STEPS
+from predictor.engine.memory_pressure import MOST_PATIENCE, RECOVERY_STEPS, MemoryPressure
 from predictor.engine.scheduled_task import ScheduledTask
 from tests.support.waiting import eventually
 
@@ -257,3 +258,73 @@ async def test_what_is_said_of_memory_in_another_sense_is_a_mistake_of_the_model
     odd.start()
 
     assert (await problem_of(task)).kind is problems.INTERNAL
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is for MemoryPressure."""
+    now = [1_000.0]
+    monkeypatch.setattr(predictor.engine.memory_pressure, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+async def test_a_capacity_that_was_lowered_comes_back_with_good_steps(
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    monkeypatch.setattr(predictor.engine.memory_pressure, "RECOVERY_STEPS", 4)
+    recovering = text_harness(slots=4)
+    lowered: list[int] = []
+    strained: list[bool] = []
+
+    def fail() -> None:
+        if len(lowered) < 3:
+            lowered.append(len(recovering.batch))
+            raise torch.OutOfMemoryError("no memory")
+        strained.append(recovering.scheduler.strained)
+
+    before_each_step(recovering, fail)
+    tasks = submit_all(recovering, max_tokens=60)
+    recovering.start()
+
+    await texts(tasks)
+    assert lowered == [4, 3, 2]
+    assert strained[0], "the server asked for no more requests"
+    clock[0] += predictor.engine.memory_pressure.STRAIN_SECONDS
+    assert not recovering.scheduler.strained
+    snapshot = recovering.snapshot
+    assert snapshot.slots == snapshot.usable_slots == recovering.admission.slots == 4
+    await recovering.until_idle()
+
+
+def test_a_device_that_holds_fewer_is_not_tried_again_and_again(clock: list[float]) -> None:
+    memory = MemoryPressure(5)
+    failed: list[int] = []
+    for step in range(20_000):
+        clock[0] += 0.01
+        if memory.usable_slots > 2:
+            failed.append(step)
+            memory.note_out_of_memory(memory.usable_slots)
+            assert memory.strained == (len(failed) == 3), "a try that fails does not make the server unready"
+        else:
+            memory.note_good_step()
+        clock[0] += 10 * (len(failed) == 3)
+
+    assert memory.slots == memory.usable_slots == 2
+    assert len(failed) < 15
+    assert failed[3] - failed[2] > RECOVERY_STEPS
+
+
+def test_after_a_long_time_at_full_capacity_recovery_is_quick_again(clock: list[float]) -> None:
+    memory = MemoryPressure(2)
+    for _ in range(5):
+        memory.note_out_of_memory(2)
+        while memory.usable_slots < 2:
+            memory.note_good_step()
+    for _ in range(MOST_PATIENCE * RECOVERY_STEPS):
+        memory.note_good_step()
+    memory.note_out_of_memory(2)
+
+    for _ in range(RECOVERY_STEPS):
+        memory.note_good_step()
+
+    assert memory.usable_slots == memory.slots == 2
