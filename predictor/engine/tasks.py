@@ -18,13 +18,15 @@ class ToolCall(TypedDict):
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates read it. `role` is system, user, assistant or tool."""
+    """One turn of a conversation, as chat templates read it. `role` is system, user, assistant or tool; `name` is a
+    tool's."""
 
     role: str
     content: str
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
     tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,4 +116,6 @@ class ChatMessage(StrictModel):
             turn["tool_calls"] = [call.as_turn for call in self.tool_calls]
         if self.role == "tool":
             turn["tool_call_id"] = self.tool_call_id or ""
+            if self.name:  # which some templates know a tool by
+                turn["name"] = self.name
         return turn

@@ -298,7 +298,7 @@ async def test_an_assistant_may_have_said_nothing(client: httpx.AsyncClient, eng
 async def test_tool_turns_reach_the_engine_as_templates_read_them(client: httpx.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     called = {"role": "assistant", "content": None, "tool_calls": CALLS}
-    answered = {"role": "tool", "tool_call_id": "call_1", "content": TEXT}
+    answered = {"role": "tool", "tool_call_id": "call_1", "content": TEXT, "name": "rain"}
 
     answer = await client.post(CHAT, json=BODIES[CHAT] | {"messages": [USER, called, answered]})
 
@@ -311,7 +311,7 @@ async def test_tool_turns_reach_the_engine_as_templates_read_them(client: httpx.
             "content": "",
             "tool_calls": [{"type": "function", "id": "call_1", "function": function}],
         },
-        {"role": "tool", "content": "moon", "tool_call_id": "call_1"},
+        {"role": "tool", "content": "moon", "tool_call_id": "call_1", "name": "rain"},
     )
 
 
