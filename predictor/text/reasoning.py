@@ -37,7 +37,9 @@ def reasoning_tags(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Reasoning
     for first, last in _TAGS:
         if last in template or backend.token_to_id(last) is not None:
             ids = backend.encode(first + last, add_special_tokens=False).ids
-            hidden = {number: backend.id_to_token(number) for number in ids if not backend.decode([number])}
+            tokens = {number: backend.id_to_token(number) for number in ids if not backend.decode([number])}
+            # A token for a space alone decodes to nothing, too, and stands in no tag.
+            hidden = {number: token for number, token in tokens.items() if token in first + last}
             return ReasoningTags(first, last, begun=prompt.rstrip().endswith(first), hidden=hidden)
     return None
 

@@ -241,6 +241,16 @@ def test_a_model_reasons_whose_vocabulary_or_template_has_the_tags() -> None:
     assert tags_of(bytes_and("[THINK]", "[/THINK]")) == ReasoningTags("[THINK]", "[/THINK]")
 
 
+def test_a_token_for_a_space_is_no_tag() -> None:
+    letters = sorted(set("▁<>/think"))
+    backend = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    assert backend.decode([letters.index("▁")]) == ""
+
+    assert tags_of(backend, "{% if x %}<think>\n\n</think>{% endif %}") == TAGS
+
+
 def test_a_prompt_may_begin_the_reasoning() -> None:
     backend = bytes_and("<think>", "</think>")
 
