@@ -32,6 +32,7 @@ from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS, HEADER_SEC
 from contract.problems import ProblemError
 from wire.problems import problem_response
 from wire.request_context import request_id
+from wire.request_guard import BrokenAnswerError
 
 log = logging.getLogger(__name__)
 
@@ -145,10 +146,19 @@ class HttpProtocol(H11Protocol):
     async def _app_or_refusal(self, scope: Scope, receive: Receive, send: Send) -> None:
         most = self.config.limit_concurrency
         if most is None or (len(self.connections) < most and len(self.tasks) <= most):
-            await self._served_app(scope, receive, send)
+            await self._run(scope, receive, send)
             return
         problem = ProblemError(problems.OVERLOADED, "The server has all the clients that it takes.", retry_after=1)
         await self._closing_response(problem, self.conn.request)(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._served_app(scope, receive, send)
+        except (BrokenAnswerError, asyncio.CancelledError) as error:  # the latter at the end of a shutdown
+            # Not raised: uvicorn would log a traceback.
+            log.info("%s %r was broken off: %s", scope["method"], scope["path"], error)
+            if not self.cycle.response_complete:
+                self._refuse(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
 
     def _closing_response(self, problem: ProblemError, request: h11.Request | None) -> Response:
         path, headers = "", Headers()

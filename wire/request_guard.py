@@ -35,6 +35,10 @@ REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
 
 
+class BrokenAnswerError(Exception):
+    """An answer that has begun cannot be finished; the connection is to be closed. The log says why already."""
+
+
 class RequestGuard:
     """See the module; the limits bound what a client may send, how slowly it may send, and how slowly it may read.
 
@@ -77,7 +81,7 @@ class RequestGuard:
             return
         if request.answer is not _Answer.NOT_BEGUN:
             # The status line is out: only a broken connection can still tell the client that this is not the end.
-            raise RuntimeError(f"{scope['path']} failed after its answer had begun") from problem
+            raise BrokenAnswerError(f"{scope['path']} failed after its answer had begun") from problem
         await self.respond(scope["path"], problem)(scope, receive, send)
 
     async def _refuse(self, problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from contract import problems
 from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
+from contract.problems import ProblemError
 from tests.support.waiting import SECONDS, eventually
 from wire import http_protocol
 from wire.http_protocol import HttpProtocol
@@ -42,7 +44,8 @@ SLOW = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
 
 class Application:
-    """`/echo` answers with the body, `/slow` when the gate opens, `/stream` in pieces; everything else at once."""
+    """`/echo` answers with the body, `/slow` when the gate opens, `/stream` in pieces, `/broken` with a piece and a
+    problem; everything else at once."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -65,6 +68,8 @@ class Application:
                 await self.gate.wait()
             case "/stream":
                 return StreamingResponse(self._pieces())
+            case "/broken":
+                return StreamingResponse(self._broken())
         return JSONResponse({"path": request.scope["path"]})
 
     async def _pieces(self) -> AsyncIterator[bytes]:
@@ -72,11 +77,16 @@ class Application:
         await self.gate.wait()
         yield b"two"
 
+    async def _broken(self) -> AsyncIterator[bytes]:
+        yield b"one, "
+        raise ProblemError(problems.UNAVAILABLE, "The server is shutting down.")
+
 
 class Served:
     """A server on a socket, and one client after the other."""
 
-    def __init__(self, port: int, application: Application) -> None:
+    def __init__(self, server: uvicorn.Server, port: int, application: Application) -> None:
+        self.server = server
         self.port = port
         self.application = application
 
@@ -99,7 +109,7 @@ class Served:
 
 @pytest.fixture
 async def serve(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
-    """Start a server; in the end nothing may have been logged as an error."""
+    """Start a server; in the end no traceback may have been logged."""
     running: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
     async def start(**options: Any) -> Served:
@@ -109,7 +119,7 @@ async def serve(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Callable[...,
         server, listener = uvicorn.Server(config), listen("127.0.0.1", 0)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
         await eventually(lambda: server.started)
-        return Served(listener.getsockname()[1], application)
+        return Served(server, listener.getsockname()[1], application)
 
     yield start
     for server, task in running:
@@ -117,7 +127,8 @@ async def serve(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Callable[...,
             connection.transport.abort()
         server.should_exit = True
         await asyncio.wait_for(task, SECONDS)
-    assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+    records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert [record.getMessage() for record in records if record.exc_info] == []
 
 
 @pytest.fixture
@@ -341,6 +352,21 @@ async def test_the_id_of_a_request_that_is_refused(served: Served) -> None:
 async def test_a_target_with_the_name_of_the_server(served: Served) -> None:
     answer = await served.exchange(b"GET http://x:80/quick?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.endswith(b'{"path":"/quick"}')
+
+
+async def test_an_answer_that_breaks_off_is_no_traceback(served: Served) -> None:
+    answer = await served.exchange(GET.replace(b"quick", b"broken"))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"one, \r\n")  # without a last chunk
+
+
+async def test_a_request_that_outlives_the_server_is_no_traceback(serve: Callable[..., Awaitable[Served]]) -> None:
+    served = await serve(timeout_graceful_shutdown=0)
+    asking = asyncio.create_task(served.exchange(SLOW))
+    await eventually(lambda: served.application.running)
+    served.server.should_exit = True
+    assert problem(await asking) == (503, "unavailable")
+    assert served.application.running == 0
 
 
 # HTTP/1.0 and clients that shut down their side
