@@ -211,7 +211,7 @@ class Settings(PlanSettings):
     body_bytes: int = Field(
         default=BODY_BYTES,
         ge=1,
-        description="largest request body; how long a prompt may be says the model's context alone",
+        description="largest request body or gRPC message; how long a prompt may be says the model's context alone",
     )
     enable_thinking: CliImplicitFlag[bool] = Field(
         default=False,

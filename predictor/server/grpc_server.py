@@ -17,6 +17,7 @@ from kserve.protocol.grpc.interceptors import LoggingInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from contract import problems
+from contract.limits import BODY_BYTES
 from contract.problems import ProblemError
 from predictor.protocols.error_documents import as_problem
 from predictor.protocols.grpc_status import grpc_error
@@ -25,14 +26,17 @@ from predictor.server.data_plane import FixedModelRepository, ModelDataPlane
 log = logging.getLogger(__name__)
 
 
-async def start_grpc_server(host: str, port: int, data_plane: ModelDataPlane, threads: int) -> aio.Server:
-    """Serve on `host` only; the gRPC server of KServe 0.21 listens on every address."""
+async def start_grpc_server(
+    host: str, port: int, data_plane: ModelDataPlane, threads: int, message_bytes: int = BODY_BYTES
+) -> aio.Server:
+    """Serve on `host` only; the gRPC server of KServe 0.21 listens on every address. Messages of clients have at most
+    `message_bytes`."""
     server = aio.server(
         ThreadPoolExecutor(threads, "grpc"),
         interceptors=(LoggingInterceptor(), StatusInterceptor()),
         options=[
             ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_LENGTH),
-            ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE_LENGTH),
+            ("grpc.max_receive_message_length", message_bytes),
             ("grpc.so_reuseport", 0),  # or a second server on this port would get a part of the requests
         ],
     )

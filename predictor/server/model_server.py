@@ -24,7 +24,7 @@ from predictor.server.rest_server import PredictorRestServer
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`. A body
-    has at most `body_bytes`."""
+    and a message of gRPC have at most `body_bytes`."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grpc_port: int | None = None,
         body_bytes: int = BODY_BYTES,
     ) -> None:
+        self._body_bytes = body_bytes
         self._host, port, *_ = listener.getsockname()
         super().__init__(http_port=port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1)
         self.model = model
@@ -69,7 +70,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grpc = None
         if self.enable_grpc:
             data_plane = ModelDataPlane(self.model, self.registered_models)
-            grpc = await start_grpc_server(self._host, self.grpc_port, data_plane, self.max_threads)
+            grpc = await start_grpc_server(self._host, self.grpc_port, data_plane, self.max_threads, self._body_bytes)
         draining = asyncio.create_task(self._drain.run(grpc))
         self.subscriber.start()
         try:

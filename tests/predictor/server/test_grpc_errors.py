@@ -9,6 +9,7 @@ import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 
+from contract.limits import BODY_BYTES
 from predictor.server.data_plane import ModelDataPlane
 from predictor.server.grpc_server import start_grpc_server
 from tests.support.processes import free_port
@@ -74,6 +75,12 @@ async def test_a_mistake_of_a_client(
     assert given == code
     assert text.startswith(detail)
     assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []
+
+
+async def test_a_message_over_the_limit_of_a_body_is_refused(channel: grpc.aio.Channel, engine: Any) -> None:
+    given, _ = await status(channel, "ModelInfer", b" " * (BODY_BYTES + 1))
+    assert given == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not engine.tasks
 
 
 async def test_a_mistake_of_the_server(

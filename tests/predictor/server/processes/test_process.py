@@ -253,7 +253,7 @@ def test_weights_that_lack_a_tensor_are_refused(start_predictor: Any, tiny_model
 
 
 def test_a_hub_id_that_cannot_be_fetched_is_one_line(start_predictor: Any) -> None:
-    line = one_line(start_predictor("--model", "shangcai/no-such-model", "--log-level", "error"))
+    line = one_line(start_predictor("--model", "shangcai/no-such-model", "--kind", "text", "--log-level", "error"))
 
     assert line.startswith("predictor: cannot load shangcai/no-such-model: ")
 
