@@ -39,7 +39,10 @@ BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""
 
 INSTANCES = 16
-"""Most prompts in one KServe V1 or V2 request, and in one of OpenAI's completions."""
+"""Most prompts in one KServe V1 or V2 request."""
+
+PROMPTS = 20
+"""Most prompts in one request for OpenAI's completions: as many as LangChain sends at once."""
 
 PICTURES = 8
 """Most pictures in one request."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from contract.fields import PromptText
-from contract.limits import INSTANCES
+from contract.limits import PROMPTS
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
@@ -26,7 +26,7 @@ def _as_prompts(value: object) -> object:
 class CompletionRequest(TextRequest):
     """Body of `POST /openai/v1/completions`: prompts go to the model as they are, without a chat template."""
 
-    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=INSTANCES), BeforeValidator(_as_prompts)]
+    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=PROMPTS), BeforeValidator(_as_prompts)]
     best_of: Annotated[int | None, AfterValidator(only(1))] = None
     echo: Annotated[bool | None, AfterValidator(only(False))] = None
     logprobs: Annotated[int | None, AfterValidator(only(None))] = None

@@ -107,6 +107,15 @@ async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx.Asy
     assert [task.prompt for task in engine.tasks] == [" moon\n", " moon\n"]
 
 
+async def test_as_many_prompts_as_langchain_sends_at_once_are_taken(client: httpx.AsyncClient, engine: Any) -> None:
+    for number in range(20):
+        engine.enqueue(str(number))
+
+    document = (await client.post(COMPLETIONS, json=completion(prompt=["moon"] * 20))).json()
+
+    assert [choice["text"] for choice in document["choices"]] == [str(number) for number in range(20)]
+
+
 async def test_several_prompts_are_several_choices_of_one_answer(client: httpx.AsyncClient, engine: Any) -> None:
     engine.enqueue("first", prompt_tokens=3, completion_tokens=4, queue_s=0.5)
     engine.enqueue("second", prompt_tokens=5, completion_tokens=6, finish_reason="length")
@@ -243,7 +252,7 @@ async def test_how_long_a_prompt_and_a_text_may_be_is_for_the_model_to_say(
         (COMPLETIONS, "prompt", " \n"),
         (COMPLETIONS, "prompt", None),
         (COMPLETIONS, "prompt", []),
-        (COMPLETIONS, "prompt", ["x"] * 17),
+        (COMPLETIONS, "prompt", ["x"] * 21),
         (COMPLETIONS, "prompt.1", ["x", ""]),
         (COMPLETIONS, "prompt", [1, 2]),
         (COMPLETIONS, "prompt", [[1, 2], [3]]),
