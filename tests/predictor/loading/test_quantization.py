@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from predictor.loading import quantization
 from predictor.loading.device_memory import model_bytes
 from predictor.loading.quantization import weight_format
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
+from tests.support.processes import ROOT
 
 
 def load(folder: Path, **settings: Any) -> Checkpoint:
@@ -178,6 +183,33 @@ def test_quantizing_needs_a_package(tiny_model: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(quantization, "find_spec", lambda name: None if name == "torchao" else True)
     line = refusal(tiny_model, quantize="int4")
     assert line == "--quantize int4 needs the package torchao: pip install 'shangcai[quantize]'"
+
+
+@pytest.fixture(scope="module")
+def torchao() -> Path:
+    """A folder with the locked torchao. No environment of tests has it: transformers would import it in all of them."""
+    [pinned] = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torchao==")]
+    folder = ROOT / "data" / pinned.replace("==", "-")
+    folder.parent.mkdir(exist_ok=True)
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(new), pinned]
+            installed = subprocess.run(pip, capture_output=True, text=True)
+            if installed.returncode and not os.environ.get("CI"):
+                pytest.skip(f"{pinned} cannot be installed: {installed.stderr.strip()[-200:]}")
+            assert installed.returncode == 0, installed.stderr
+            new.rename(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_weights_of_few_bits_where_torchao_is_installed(torchao: Path) -> None:
+    paths = os.pathsep.join((str(ROOT), str(torchao)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command.append(str(Path(__file__).with_name("quantized_weights.py")))
+    made = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert "4 passed" in made.stdout, made.stdout
 
 
 def test_quantized_weights_are_put_on_a_gpu_while_they_are_read(

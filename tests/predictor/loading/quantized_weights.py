@@ -1,4 +1,5 @@
-"""Weights of 8 and 4 bits, made by torchao while they are loaded: where it is installed, on the CPU."""
+"""Weights of 8 and 4 bits, made by torchao while they are loaded. test_quantization.py runs these with torchao, in a
+process of its own: transformers imports it wherever it is installed."""
 
 from __future__ import annotations
 
@@ -17,9 +18,6 @@ from predictor.settings import Quantization
 from predictor.text.capacity import measure_cost
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 from predictor.text.transformers_engine import TransformersEngine
-
-torchao = pytest.importorskip("torchao", reason="the extra quantize is not installed")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 OFF = {"int8": 0.02, "int4": 0.25}
 """How far logits may be off, relative to their norm. The weights here are random, which 4 bits suit least."""
