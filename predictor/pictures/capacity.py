@@ -18,6 +18,7 @@ from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, pl
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
+from predictor.pictures.batch_check import most_together
 from predictor.pictures.picture_sizes import Size, written
 from predictor.pictures.pipeline import Pipeline
 
@@ -52,7 +53,7 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int |
     largest. Raises ModelError when not even one fits.
     """
     memory = available_memory(pipeline.device) if memory is None else memory
-    most = most_slots(max_concurrency, pipeline.device.type)
+    most = most_together(pipeline, most_slots(max_concurrency, pipeline.device.type))
     try:
         fitting = _plan_memory(pipeline, most, memory)
     except (ModelError, torch.OutOfMemoryError):
@@ -67,7 +68,7 @@ def _plan_memory(pipeline: Pipeline, most: int, memory: int) -> Plan:
     pixels = pipeline.sizes.most_pixels
     alone = measure_pictures(pipeline, 1)  # includes what only a first run does
     try:
-        together = measure_pictures(pipeline, 2)
+        together = measure_pictures(pipeline, 2) if most > 1 else alone
     except torch.OutOfMemoryError:  # one fits, as was just seen, and no more
         together = 2 * alone
     more = pixels / math.prod(pipeline.sizes.largest)  # sides are whole multiples, so that a little may be missing

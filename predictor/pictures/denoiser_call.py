@@ -17,6 +17,9 @@ _ROW_DIMENSION: dict[str, int | None] = {
 }
 """The dimension that counts rows, of arguments in which it is not the first; None where there is none."""
 
+_POSITIONS = ("txt_ids", "img_ids")
+"""Of each token, and in some pipelines of each row before: [token, axis] may look like [row, ...] for a short text."""
+
 _TEXT, _MASK = "encoder_hidden_states", "encoder_hidden_states_mask"
 """The arguments of Qwen-Image and its kin, whose text is as long as its prompt: [row, token, channel], and which tokens
 are no padding, [row, token]; None for all."""
@@ -76,6 +79,8 @@ class DenoiserCall:
             return 0 if self._padded and name == _MASK else None
         if name in _ROW_DIMENSION:
             return _ROW_DIMENSION[name]
+        if name in _POSITIONS and leaf.dim() == 2:
+            return None
         return 0 if leaf.dim() == 0 or leaf.shape[0] == self.rows else None
 
     def _leaf_form(self, name: str, leaf: Any, dimension: int | None) -> Any:

@@ -27,6 +27,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
 
         from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
+        from predictor.pictures.batch_check import most_together
         from predictor.pictures.engine_core import PictureEngineCore
         from predictor.pictures.model_defaults import ModelDefaults
         from predictor.pictures.pipeline_loading import load_pipeline
@@ -44,7 +45,10 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         )
         wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)
-        slots = settings.slots or self._measured_slots(pipeline, memory, report)
+        if settings.slots:
+            slots = most_together(pipeline, settings.slots)
+        else:
+            slots = self._measured_slots(pipeline, memory, report)
         return PictureEngineCore(pipeline, slots, settings.max_waiting)
 
     def _measured_slots(self, pipeline: Pipeline, memory: int, report: Callable[[str], None]) -> int:

@@ -184,7 +184,7 @@ class Pipeline:
             if (self._own.get("true_cfg_scale") or 2) <= 1:
                 taken.discard("negative_prompt")
             # A distilled model, of a class that has no guidance but what the model has learned.
-            learned = not hasattr(type(self.pipe), "do_classifier_free_guidance")
+            learned = self.name.startswith("Flux") and not hasattr(type(self.pipe), "do_classifier_free_guidance")
             if learned and getattr(self.denoiser.config, "guidance_embeds", None) is False:
                 taken.discard("guidance")
             if self.name == "Flux2KleinPipeline" and self.pipe.config.get("is_distilled"):
@@ -208,6 +208,8 @@ class Pipeline:
             options["negative_prompt"] = parameters.negative_prompt
         if "use_resolution_binning" in self._own:  # of the size that was asked for, and not of the next that is known
             options["use_resolution_binning"] = False
+        if "max_area" in self._own:  # FLUX.1 Kontext scales any size to it
+            options["max_area"] = parameters.width * parameters.height
         if "intermediate_timesteps" in self._own and parameters.steps != 2:  # SANA Sprint has them for two steps only
             options["intermediate_timesteps"] = None
         return options

@@ -70,6 +70,13 @@ async def test_a_picture_is_the_same_alone_and_beside_another(
         assert 2 * len(busy.forwards) == len(single.forwards)
 
 
+def test_pipelines_that_are_compared_here_are_not_compared_at_each_start(of: Any) -> None:
+    from predictor.pictures.batch_check import COMPARED
+
+    elsewhere = {"StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"}
+    assert {of(make).name for make in SIZES} | elsewhere == COMPARED, "test_pipelines.py compares four"
+
+
 @everyone
 def test_it_makes_pictures_of_its_own_sizes(of: Any, make: Any) -> None:
     pipeline = of(make)
