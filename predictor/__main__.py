@@ -45,7 +45,7 @@ def main() -> int:
         kind = check_source(settings.model, settings.kind, settings.revision)
         listener = open_port(settings)
         startup.record("port open", startup.seconds)
-        kind = kind or kind_on_hub(settings.model, settings.revision)
+        kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
     except (ModelError, OSError) as error:
         systemd.notify_failure(str(error))
         print(f"predictor: {error}", file=sys.stderr)

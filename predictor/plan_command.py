@@ -67,7 +67,7 @@ def print_plan(argv: list[str]) -> int:
     use_lean_imports(settings.lean_imports)
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
-        kind = kind or kind_on_hub(settings.model, settings.revision)
+        kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
         plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)

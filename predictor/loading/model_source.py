@@ -27,7 +27,7 @@ _SIMILAR = 0.7
 def check_source(
     model: str, kind: Kind | None = None, revision: str | None = None, nearby: Sequence[Path] = NEARBY
 ) -> Kind | None:
-    """The kind of a model: `kind`, or what its folder shows. None for a hub id, whose kind `kind_on_hub` finds out.
+    """The kind of the model in a folder: `kind`, or what the folder shows. None for a hub id: see `kind_on_hub`.
 
     Raises ModelError for a folder without a model in safetensors, for a malformed id, and for a `revision` of anything
     but a hub id; names the folder in one of `nearby` that may have been meant. Imports nothing heavy, and asks nobody.
@@ -49,28 +49,39 @@ def check_source(
         raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}{_meant(model, nearby)}")
     elif "/" not in model and any(_holds_model(place / model) for place in nearby):
         raise ModelError(f"there is no folder {model}{_meant(model, nearby)}")
+    else:
+        return None
     return kind
 
 
-def kind_on_hub(model: str, revision: str | None = None, nearby: Sequence[Path] = NEARBY) -> Kind:
-    """The kind of the model with this hub id, from huggingface_hub's cache or else from the hub.
+def kind_on_hub(
+    model: str, kind: Kind | None = None, revision: str | None = None, nearby: Sequence[Path] = NEARBY
+) -> Kind:
+    """The kind of the model with this hub id: `kind`, or what huggingface_hub's cache or else the hub shows.
 
     Takes as long as HF_HUB_ETAG_TIMEOUT says at most, and imports huggingface_hub, some 0.1 s. Raises ModelError if
-    there is no such model, and if neither knows it.
+    there is no such model, or none of this kind, and if neither knows: loading it would only try that for longer.
     """
     from huggingface_hub import _CACHED_NO_EXIST, constants, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    file = _INDEX[kind or "image"]
+    answer: bool | Exception
     try:
-        cached = try_to_load_from_cache(model, _INDEX["image"], revision=revision)
-        if cached is not None:
-            return "text" if cached is _CACHED_NO_EXIST else "image"
-        answer = _ask_hub(model, revision, constants.HF_HUB_ETAG_TIMEOUT)
+        cached = try_to_load_from_cache(model, file, revision=revision)
+        if cached is None:
+            answer = _ask_hub(model, file, revision, constants.HF_HUB_ETAG_TIMEOUT)
+        else:
+            answer = cached is not _CACHED_NO_EXIST
     except (HFValidationError, OSError) as error:
         answer = error
     match answer:
-        case "text" | "image":
-            return answer
+        case True:
+            return kind or "image"
+        case False if kind is None:
+            return "text"
+        case False:
+            raise ModelError(f"{model} on the hub is no {kind} model: there is no {file} in it")
         case GatedRepoError():
             raise ModelError(f"the hub gives {model} only to those who have been granted it; HF_TOKEN says who asks")
         case RepositoryNotFoundError():
@@ -82,31 +93,35 @@ def kind_on_hub(model: str, revision: str | None = None, nearby: Sequence[Path] 
             raise ModelError(f"{model} has no revision {revision} on the hub")
         case HFValidationError():
             raise ModelError(f"there is no folder {model}, and it cannot be the name of a model on the hub")
-    if isinstance(try_to_load_from_cache(model, _INDEX["text"], revision=revision), str):
+    if kind is None and isinstance(try_to_load_from_cache(model, _INDEX["text"], revision=revision), str):
         return "text"  # loaded from there before; a pipeline would have its own index in the cache
     reason = str(answer).strip().partition("\n")[0] or type(answer).__name__
+    if kind is not None:
+        raise ModelError(
+            f"there is no folder {model}, and the hub cannot be asked for it ({reason}){_meant(model, nearby)}"
+        )
     raise ModelError(
         f"there is no folder {model}, and the hub does not say whether that is a text or an image model ({reason}); "
         f"add --kind text or --kind image, for scripts/run as in --model {model},kind=image{_meant(model, nearby)}"
     )
 
 
-def _ask_hub(model: str, revision: str | None, seconds: float) -> Kind | Exception:
-    """What the hub has, or why that is not known: in a thread, because no timeout ends the resolver's own."""
+def _ask_hub(model: str, file: str, revision: str | None, seconds: float) -> bool | Exception:
+    """Whether the model has the file, or why that is not known: in a thread, as no timeout ends the resolver's own."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
-    answers: list[Kind | Exception] = []
+    answers: list[bool | Exception] = []
 
     def ask() -> None:
         try:
-            get_hf_file_metadata(hf_hub_url(model, _INDEX["image"], revision=revision), timeout=seconds)
-            answers.append("image")
+            get_hf_file_metadata(hf_hub_url(model, file, revision=revision), timeout=seconds)
+            answers.append(True)
         except RemoteEntryNotFoundError:
-            answers.append("text")
+            answers.append(False)
         except HfHubHTTPError as error:
             plain = type(error) is HfHubHTTPError and error.response.status_code == 404
-            answers.append("text" if plain else error)  # mirrors leave out the header that names what is not found
+            answers.append(False if plain else error)  # mirrors leave out the header that names what is not found
         except Exception as error:
             answers.append(error)
 

@@ -11,7 +11,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,14 +50,17 @@ def main() -> int:
 
 def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     """Serve until a signal; raises a ModelError for a wrong model, an OSError for a port or folder in use."""
-    checked = [replace(one, kind=check_source(one.source, one.kind, one.revision, nearby())) for one in arguments.model]
+    nearby = (*NEARBY, ROOT / "models")
+    asked: list[ModelArgument] = arguments.model
+    shown = {one.name: check_source(one.source, one.kind, one.revision, nearby) for one in asked}
     if not folder.hold():
         raise OSError(f"port {arguments.port} on {HOST} is in use by {describe_holder(folder)}")
     listen(HOST, arguments.port).close()  # fails here if the port is in use, before the models are loaded for nothing
-    kinds = {one.name: one.kind or ask_hub(one) for one in checked}
+    # Found out here, the predictors need not do so each time that they wake up.
+    kinds = {one.name: shown[one.name] or kind_on_hub(one.source, one.kind, one.revision, nearby) for one in asked}
     common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
     models = []
-    for number, model in enumerate(checked):
+    for number, model in enumerate(asked):
         # The servers run in another folder, so that a path is made absolute.
         source = str(Path(model.source).resolve()) if os.path.exists(model.source) else model.source
         command = [sys.executable, "-m", "predictor", "--model", source, "--name", model.name, *common]
@@ -70,16 +73,6 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     if arguments.idle:
         print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
     Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
-
-
-def ask_hub(model: ModelArgument) -> Kind:
-    """What its predictor then need not ask each time that it wakes up. Raises a ModelError."""
-    return kind_on_hub(model.source, model.revision, nearby())
-
-
-def nearby() -> Sequence[Path]:
-    """Where a folder may lie that somebody has meant."""
-    return (*NEARBY, ROOT / "models")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

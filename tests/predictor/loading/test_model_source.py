@@ -38,7 +38,7 @@ def test_a_folder_with_a_config_and_safetensors_is_a_source(tmp_path: Path) -> N
 @pytest.mark.parametrize("model", ["gpt2", "Qwen/Qwen3-0.6B", "org-1/name_2.3"])
 def test_a_hub_id_is_a_source_of_a_kind_that_only_the_hub_knows(model: str) -> None:
     assert check_source(model) is None
-    assert check_source(model, "image") == "image"
+    assert check_source(model, "image") is None
 
 
 def test_a_folder_without_config_is_told_so(tmp_path: Path) -> None:
@@ -100,19 +100,19 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
         yield hub
 
 
-def ask(model: str, home: Path, revision: str | None = None, **variables: str) -> tuple[str, str]:
+def ask(model: str, home: Path, kind: str = "", revision: str = "", **variables: str) -> tuple[str, str]:
     """The kind of a model, or why it is not known: in a process of its own, as the variables are read at its start."""
     program = (
         "import sys\n"
         "from predictor.errors import ModelError\n"
         "from predictor.loading.model_source import kind_on_hub\n"
-        "try: print(kind_on_hub(sys.argv[1], sys.argv[2] or None))\n"
+        "try: print(kind_on_hub(sys.argv[1], sys.argv[2] or None, sys.argv[3] or None))\n"
         "except ModelError as error: print(error, file=sys.stderr)\n"
     )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = inherited | {"PYTHONPATH": str(ROOT), "HF_HOME": str(home)} | variables
     ended = subprocess.run(
-        [sys.executable, "-c", program, model, revision or ""],
+        [sys.executable, "-c", program, model, kind, revision],
         env=environment,
         cwd=home,
         capture_output=True,
@@ -125,9 +125,9 @@ def ask(model: str, home: Path, revision: str | None = None, **variables: str) -
 def test_the_hub_says_what_kind_a_model_is(hub: FakeHub, tmp_path: Path) -> None:
     assert ask("a/image", tmp_path, HF_ENDPOINT=hub.url) == ("image\n", "")
     assert ask("a/text", tmp_path, HF_ENDPOINT=hub.url) == ("text\n", "")
-    assert ask("a/text", tmp_path, COMMIT, HF_ENDPOINT=hub.url) == ("text\n", "")
+    assert ask("a/text", tmp_path, revision=COMMIT, HF_ENDPOINT=hub.url) == ("text\n", "")
     assert f"HEAD /a/text/resolve/{COMMIT}/model_index.json" in hub.asked
-    _, why = ask("a/text", tmp_path, "v9", HF_ENDPOINT=hub.url)
+    _, why = ask("a/text", tmp_path, revision="v9", HF_ENDPOINT=hub.url)
     assert why == "a/text has no revision v9 on the hub\n"
 
 
@@ -144,6 +144,16 @@ def test_a_model_that_the_hub_does_not_have_is_told_so_with_the_folder_that_was_
     )
     _, why = ask("a--b/c", tmp_path, HF_ENDPOINT=hub.url)
     assert why == "there is no folder a--b/c, and it cannot be the name of a model on the hub\n"
+
+
+@pytest.mark.slow
+def test_the_kind_that_is_given_must_be_that_of_the_hub(hub: FakeHub, tmp_path: Path) -> None:
+    assert ask("a/image", tmp_path, "image", HF_ENDPOINT=hub.url) == ("image\n", "")
+    assert ask("a/text", tmp_path, "text", HF_ENDPOINT=hub.url) == ("text\n", "")
+    _, why = ask("a/text", tmp_path, "image", HF_ENDPOINT=hub.url)
+    assert why == "a/text on the hub is no image model: there is no model_index.json in it\n"
+    _, why = ask("a/b", tmp_path, "image", HF_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    assert why.startswith("there is no folder a/b, and the hub cannot be asked for it (")
 
 
 @pytest.mark.slow
@@ -174,3 +184,4 @@ def test_what_has_been_loaded_before_is_known_without_the_hub(file: str, kind: s
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(COMMIT)
     assert ask("a/b", tmp_path, HF_HUB_OFFLINE="1") == (f"{kind}\n", "")
+    assert ask("a/b", tmp_path, kind, HF_HUB_OFFLINE="1") == (f"{kind}\n", "")

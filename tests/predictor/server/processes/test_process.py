@@ -252,10 +252,11 @@ def test_weights_that_lack_a_tensor_are_refused(start_predictor: Any, tiny_model
     assert line == f"predictor: cannot load {folder}: {reason}"
 
 
-def test_a_hub_id_that_cannot_be_fetched_is_one_line(start_predictor: Any) -> None:
-    line = one_line(start_predictor("--model", "shangcai/no-such-model", "--kind", "text", "--log-level", "error"))
+@pytest.mark.parametrize("kind", [[], ["--kind", "text"]])
+def test_a_hub_id_that_cannot_be_fetched_is_one_line(start_predictor: Any, kind: list[str]) -> None:
+    line = one_line(start_predictor("--model", "shangcai/no-such-model", *kind, "--log-level", "error"))
 
-    assert line.startswith("predictor: cannot load shangcai/no-such-model: ")
+    assert line.startswith("predictor: there is no folder shangcai/no-such-model, and the hub ")
 
 
 def test_a_gpu_that_is_not_there_is_one_line(start_predictor: Any) -> None:
