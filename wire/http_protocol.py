@@ -100,8 +100,8 @@ class HttpProtocol(H11Protocol):
         A client that has shut down its side looks like one that has left: probes tell the two apart. Within an answer
         there can be no probe, and the client is taken to have left.
         """
-        self._half_closed = self._awaits_answer()
-        if self._half_closed:
+        if not self._half_closed and self._awaits_answer():  # told again whenever reading goes on
+            self._half_closed = True
             self._probe(FIRST_PROBE_SECONDS)
         return self._half_closed
 
@@ -211,6 +211,7 @@ class HttpProtocol(H11Protocol):
         self._start(seconds, self._probe, min(2 * seconds, PROBE_SECONDS))
 
     def _start(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> None:
+        self._stop(callback)
         self._timers[callback] = self.loop.call_later(seconds, callback, *arguments)
 
     def _stop(self, callback: Callable[..., None]) -> None:

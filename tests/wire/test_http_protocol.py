@@ -398,6 +398,17 @@ async def test_everything_that_came_whole_is_answered(served: Served, sent: byte
     assert answer.count(b" 200 OK\r\n") == sent.count(b"\r\n\r\n")
 
 
+async def test_a_client_that_sends_ahead_and_shuts_down_its_side(served: Served) -> None:
+    """The server stops reading while requests wait, and is told of the end once more when it goes on."""
+    stream = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
+    asking = asyncio.create_task(served.exchange(SLOW + stream + GET + stream, half_close=True))
+    await eventually(lambda: served.application.running)
+    served.application.gate.set()
+    answer = await asking
+    assert answer.count(b" 200 OK\r\n") == 4
+    assert answer.count(b"two\r\n0\r\n\r\n") == 2
+
+
 async def test_http10_that_shuts_down_its_side_gets_no_interim_answers(served: Served) -> None:
     asking = asyncio.create_task(served.exchange(b"POST /slow HTTP/1.0\r\n\r\n", half_close=True))
     await eventually(lambda: served.application.running)
