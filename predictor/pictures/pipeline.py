@@ -162,7 +162,8 @@ class Pipeline:
     def reduce_memory(self) -> bool:
         """Trade speed for memory: keep on the GPU only the model that computes, and the others on the host. False where
         that is done already or cannot be."""
-        if self.device.type != "cuda" or not find_spec("accelerate") or self._offloads_models:
+        can = self.device.type == "cuda" and find_spec("accelerate") and self.pipe.model_cpu_offload_seq
+        if not can or self._offloads_models:
             return False
         left = free_host_memory()
         if self.weight_bytes > left:
@@ -172,7 +173,7 @@ class Pipeline:
                 left / 2**30,
             )
             return False
-        self.pipe.enable_model_cpu_offload()
+        self.pipe.enable_model_cpu_offload(device=self.device)
         self._offloads_models = True
         return True
 

@@ -17,6 +17,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.memory_pressure import MOST_PATIENCE, RECOVERY_STEPS, MemoryPressure
 from predictor.engine.scheduled_task import ScheduledTask
+from predictor.text.output import TextOutput
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -191,6 +192,31 @@ async def test_after_a_while_without_trouble_it_grows_again(text_harness: Any) -
     assert sizes[: RECOVERY_STEPS + 1] == [1] * RECOVERY_STEPS + [2]
     assert recovering.snapshot.usable_slots == 2
     await recovering.until_idle()
+
+
+async def test_those_that_wait_for_one_without_memory_of_its_own_lose_no_text(
+    text_harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the text of a token is written a step later."""
+    expected, _ = await undisturbed(text_harness())
+    disturbed = text_harness()
+    disturbed.batch.defers_texts = True
+    tasks = submit_all(disturbed)
+    put, puts = TextOutput.put, []
+
+    def put_without_memory(output: TextOutput, token: int) -> bool:
+        if output.generation is tasks[0].generation:
+            puts.append(token)
+            if len(puts) == 5:
+                raise MemoryError
+        return put(output, token)
+
+    monkeypatch.setattr(TextOutput, "put", put_without_memory)
+    disturbed.start()
+
+    assert (await texts(tasks))[1:] == expected[1:]
+    assert len(puts) > 5
+    await disturbed.until_idle()
 
 
 async def test_the_memory_of_the_failed_step_is_free_before_the_next(text_harness: Any) -> None:

@@ -78,6 +78,7 @@ async def test_at_any_forward_of_a_run_the_pictures_are_the_same(
         images = [one.image for one in await painted(*generations)]
 
         assert max(map(apart, images, expected)) <= TOLERANCE, f"after running out of memory in forward {failing}"
+        assert sum(disturbed.forwards) == (4 + 3 + 4) * 2, "no step was made twice"
         assert disturbed.snapshot.usable_slots < 4
         await disturbed.until_idle()
 
@@ -381,17 +382,21 @@ async def test_a_denoiser_that_was_sent_off_the_device_is_fetched_for_the_forwar
     assert fetched == list(range(len(offloaded.forwards)))
 
 
-@pytest.mark.parametrize(("accelerate", "room"), [(True, 1), (True, -1), (False, 1)])
+@pytest.mark.parametrize(
+    ("accelerate", "order", "room"),
+    [(True, "unet->vae", 1), (True, "unet->vae", -1), (False, "unet->vae", 1), (True, None, 1)],
+)
 def test_a_gpu_is_offloaded_if_it_can_be_and_the_host_has_room_for_the_models(
-    picture_harness: Any, monkeypatch: pytest.MonkeyPatch, accelerate: bool, room: int
+    picture_harness: Any, monkeypatch: pytest.MonkeyPatch, accelerate: bool, order: str | None, room: int
 ) -> None:
     pipeline = picture_harness().pipeline
-    offloads: list[None] = []
+    offloads: list[torch.device] = []
     monkeypatch.setattr(type(pipeline), "device", torch.device("cuda"))
     monkeypatch.setattr("predictor.pictures.pipeline.find_spec", lambda _name: accelerate or None)
     monkeypatch.setattr("predictor.pictures.pipeline.free_host_memory", lambda: pipeline.weight_bytes + room)
-    monkeypatch.setattr(type(pipeline.pipe), "enable_model_cpu_offload", lambda _self: offloads.append(None))
-    can = accelerate and room > 0
+    monkeypatch.setattr(type(pipeline.pipe), "model_cpu_offload_seq", order)
+    monkeypatch.setattr(pipeline.pipe, "enable_model_cpu_offload", lambda device: offloads.append(device))
+    can = accelerate and order is not None and room > 0
 
     assert [pipeline.reduce_memory() for _ in range(2)] == [can, False]
-    assert len(offloads) == can
+    assert offloads == [torch.device("cuda")] * can
