@@ -50,6 +50,7 @@ def _arguments(text: str) -> str:
 class FunctionCall(StrictModel):
     name: str
     arguments: Annotated[str, AfterValidator(_arguments)]
+    parsed_arguments: Any = None  # the same once more, by openai's helpers
 
 
 class MessageToolCall(StrictModel):
@@ -81,6 +82,7 @@ class ChatMessage(StrictModel):
     reasoning: str | None = None  # the newer name of the same at vLLM
     tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=TOOL_CALLS)
     annotations: list[Any] | None = None  # where the text cites pages; the text is the same without
+    parsed: Any = None  # the text once more, by openai's helpers
     audio: Annotated[Any, AfterValidator(only(None))] = None
     function_call: Annotated[Any, AfterValidator(only(None))] = None
     # A tool's

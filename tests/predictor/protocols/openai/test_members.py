@@ -19,9 +19,11 @@ from openai.types.chat import (
 )
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.chat.chat_completion_message import ChatCompletionMessage
+from openai.types.chat.parsed_chat_completion import ParsedChatCompletionMessage
+from openai.types.chat.parsed_function_tool_call import ParsedFunction
 
 from predictor.protocols.openai.fields import StreamOptions
-from predictor.protocols.openai.messages import ContentPart
+from predictor.protocols.openai.messages import ChatMessage, ContentPart, FunctionCall
 
 CHAT = "/openai/v1/chat/completions"
 COMPLETIONS = "/openai/v1/completions"
@@ -357,8 +359,27 @@ async def test_an_answer_can_be_sent_back(openai_client: openai.AsyncOpenAI, eng
     ]
 
 
+async def test_an_answer_of_the_clients_helpers_can_be_sent_back(
+    openai_client: openai.AsyncOpenAI, engine: Any
+) -> None:
+    for word in ("one", "two", "three"):
+        engine.enqueue(word)
+    messages: list[Any] = [USER]
+    async with openai_client.chat.completions.stream(model="poet", messages=messages) as stream:
+        streamed = (await stream.get_final_completion()).choices[0].message
+    messages += [streamed, USER]
+    parsed = (await openai_client.chat.completions.parse(model="poet", messages=messages)).choices[0].message
+    messages += [parsed.model_dump(), USER]
+
+    await openai_client.chat.completions.create(model="poet", messages=messages)
+
+    assert [turn["content"] for turn in engine.tasks[-1].prompt] == ["moon", "one", "moon", "two", "moon"]
+
+
 def test_no_member_of_an_answer_is_forgotten() -> None:
     assert set(ChatCompletionMessage.model_fields) <= OTHERS_ANSWER.model_fields_set
+    assert set(ParsedChatCompletionMessage.model_fields) <= set(ChatMessage.model_fields)
+    assert set(ParsedFunction.model_fields) <= set(FunctionCall.model_fields)
 
 
 def test_parts_and_options_have_the_members_that_are_known() -> None:
