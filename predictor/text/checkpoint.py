@@ -125,7 +125,6 @@ def _load(
     quantize: Quantization | None,
 ) -> Checkpoint:
     import torch
-    from transformers.generation.configuration_utils import GenerationConfig
     from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -159,13 +158,16 @@ def _load(
             **form.options,
         }
         weights = read_weights(source, device, load_format, config) if form.plain else None
-        if weights is None:
-            model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
-        else:
-            made = AutoModelForCausalLM._model_mapping[type(config)]
-            model, info = made.from_pretrained(None, state_dict=weights, **options)
-            if (Path(source) / "generation_config.json").is_file():
-                model.generation_config = GenerationConfig.from_pretrained(source)
+        try:
+            model, info = _read_model(source, revision, weights, options)
+        except ImportError:
+            text = config.get_text_config()
+            if text is config or type(text) not in AutoModelForCausalLM._model_mapping:
+                raise
+            # A model of several kinds needs a package for pictures or sound that is not installed; its texts do not.
+            log.debug("%s is loaded without what is not for texts", source, exc_info=True)
+            options |= {"config": text, "key_mapping": {r"^model\.language_model\.": "model."}}
+            model, info = _read_model(source, revision, weights, options)
         _check_weights(info)
         if not form.kept:  # what is quantized lies where it is to lie, and may refuse to be moved
             model.to(device)
@@ -180,6 +182,22 @@ def _load(
         raise ModelError(f"cannot load {source}: {reason}") from error
     context = scaled_context(model.config.get_text_config())
     return Checkpoint(model.eval(), tokenizer, torch.device(device), context or 2**20)
+
+
+def _read_model(source: str, revision: str | None, weights: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A model of the `config` among the options of from_pretrained, and what its loading tells. `weights` are its
+    tensors where they have been read already."""
+    from transformers.generation.configuration_utils import GenerationConfig
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+    if weights is None:
+        model, info = AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
+    else:
+        made = AutoModelForCausalLM._model_mapping[type(options["config"])]
+        model, info = made.from_pretrained(None, state_dict=weights, **options)
+        if (Path(source) / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(source)
+    return model, info
 
 
 def _check_weights(info: dict[str, Any]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
+from predictor.text.checkpoint import load_checkpoint
 from predictor.text.single_text_batch import SoloBatch
 from predictor.text.transformers_engine import TransformersEngine
 
@@ -119,3 +123,33 @@ async def test_longer_texts_are_served_one_at_a_time_where_they_are_asked_for(
         f"one text at a time, because {engine.settings.model} cannot be batched: texts of more than 40 tokens change "
         "the positions of all texts beside them (with --max-length 40 they share a batch)"
     ]
+
+
+@pytest.mark.parametrize("load_format", ["safetensors", "runai_streamer"])
+def test_a_model_that_sees_and_hears_is_loaded_for_texts_alone_where_it_lacks_a_package(
+    tiny_model: Path, tmp_path: Path, load_format: Any
+) -> None:
+    """Gemma 3n needs timm for pictures."""
+    import transformers
+    from safetensors.torch import save_file
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "gemma3n"))
+    (folder / "model.safetensors").unlink()
+    config = {"vocab_size": 400, "hidden_size": 32, "pad_token_id": 2, **FAMILIES["gemma3n"][1]}
+    text = transformers.Gemma3nTextConfig(**config | {"tie_word_embeddings": True})
+    model = transformers.AutoModelForCausalLM.from_config(text)
+    transformers.Gemma3nConfig(text_config=text.to_dict()).save_pretrained(folder)
+    tensors = {
+        name.replace("model.", "model.language_model.", 1): tensor
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
+    save_file(
+        tensors | {"model.vision_tower.weight": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+
+    loaded = load_checkpoint(str(folder), "cpu", "auto", lambda _phase: None, load_format).model
+
+    assert type(loaded) is type(model)
+    for (name, tensor), expected in zip(loaded.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(tensor, expected), name
