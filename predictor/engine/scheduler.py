@@ -241,8 +241,10 @@ class Scheduler:
     def _search_failure(self, failure: Exception) -> None:
         """A step failed for an unknown reason: look for the row that fails alone, and end it."""
         rows = self._rows_in_batch()
-        again = self._search.active
-        log.error("a step failed%s with %d running", " again" * again, len(rows), exc_info=None if again else failure)
+        if self._search.active:
+            log.error("a step failed again with %d running: %s", len(rows), failure)
+        else:
+            log.error("a step failed with %d running", len(rows), exc_info=failure)
         if len(rows) > 1:
             for row in self._search.narrow(rows):
                 self._displace(row)
