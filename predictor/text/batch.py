@@ -106,7 +106,9 @@ class TextBatch(Batch):
         if row not in self.running:  # it is suspended, and nothing of it is kept
             return
         self._forget()
-        self._unwritten = [other for other in self._unwritten if other is not row]
+        if row in self._unwritten:  # it may come back, and would not say this token again
+            self._unwritten.remove(row)
+            self._write(row)
         at = self.running.index(row)
         last = len(self.running) - 1
         if at < last:
@@ -269,11 +271,14 @@ class TextBatch(Batch):
         """Write the last tokens of rows; with `defers` only of those that end with it, as far as is known."""
         rows, self._unwritten = self._unwritten, []
         for row in rows:
-            token = row.tokens[-1]
-            if defers and len(row.tokens) < self.length and not row.is_last(token):
+            if defers and len(row.tokens) < self.length and not row.is_last(row.tokens[-1]):
                 self._unwritten.append(row)
                 continue
-            try:
-                row.done = row.write(token)
-            except Exception as error:
-                row.failure = error
+            self._write(row)
+
+    @staticmethod
+    def _write(row: TextRow) -> None:
+        try:
+            row.done = row.write(row.tokens[-1])
+        except Exception as error:
+            row.failure = error

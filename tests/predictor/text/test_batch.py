@@ -350,9 +350,14 @@ def test_on_a_gpu_a_text_is_written_while_the_next_token_is_computed(llama: Any)
     assert long.written == long.answer == without.written[:3], "the token after the end was dropped"
 
 
-def test_a_row_that_leaves_before_its_last_token_is_written_is_told_no_more(llama: Any) -> None:
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_row_that_leaves_before_its_last_token_is_written_may_come_back(llama: Any, stops: bool) -> None:
+    without = new_row(3, 4, most=6)
+    alone = AsOnGpu(llama, 1, LENGTH)
+    alone.join(without)
+    run_out(alone)
     batch = AsOnGpu(llama, slots=2, length=LENGTH)
-    leaves, stays = new_row(3, 1), new_row(3, 2, most=6)
+    leaves, stays = new_row(3, 4, most=6, stop=without.written[2] if stops else None), new_row(3, 2, most=6)
     batch.join(leaves)
     batch.join(stays)
     for _ in range(3):
@@ -360,9 +365,11 @@ def test_a_row_that_leaves_before_its_last_token_is_written_is_told_no_more(llam
     assert (len(leaves.answer), len(leaves.written)) == (3, 2)
 
     batch.remove(leaves)
+    batch.step()
+    batch.join(leaves)
     run_out(batch)
 
-    assert len(leaves.written) == 2
+    assert leaves.written == leaves.answer == without.written[: 3 if stops else 6]
     assert stays.written == stays.answer
     assert len(stays.answer) == 6
 
