@@ -46,6 +46,17 @@ def test_the_model_is_smaller_and_says_nearly_the_same(tiny_model: Path, quantiz
     assert costs[0] - costs[1] == saved
 
 
+def test_a_checkpoint_that_torchao_has_quantized_is_served_as_it_is(tiny_model: Path, tmp_path: Path) -> None:
+    made = load(tiny_model, "int8")
+    made.model.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+
+    stored = load(tmp_path, None)
+
+    assert model_bytes(stored.model) == model_bytes(made.model)
+    assert torch.equal(logits(stored), logits(made))
+
+
 @pytest.mark.parametrize("quantize", get_args(Quantization))
 async def test_texts_in_a_batch_are_those_alone(tiny_model: Path, quantize: Quantization) -> None:
     engine = TransformersEngine(EngineSettings(model=str(tiny_model), quantize=quantize, max_concurrency=4))

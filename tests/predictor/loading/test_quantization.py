@@ -209,7 +209,7 @@ def test_weights_of_few_bits_where_torchao_is_installed(torchao: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command.append(str(Path(__file__).with_name("quantized_weights.py")))
     made = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
-    assert "4 passed" in made.stdout, made.stdout
+    assert "5 passed" in made.stdout, made.stdout
 
 
 def test_quantized_weights_are_put_on_a_gpu_while_they_are_read(
