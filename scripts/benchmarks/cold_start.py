@@ -81,11 +81,11 @@ def main(arguments: list[str]) -> None:
 
 def _measure(name: str, benchmark: ColdStart, model: Path, rounds: int) -> None:
     contenders: dict[str, Callable[[], Start]] = {
-        "floor": lambda: _floor(benchmark, model),
-        "predictor": lambda: _predictor(benchmark, model),
+        "floor": lambda: start_floor(benchmark, model),
+        "predictor": lambda: start_predictor(benchmark, model),
     }
     if benchmark.slots:
-        contenders["planned"] = lambda: _predictor(benchmark, model, "--slots", str(benchmark.slots))
+        contenders["planned"] = lambda: start_predictor(benchmark, model, "--slots", str(benchmark.slots))
     if benchmark.plain:
         contenders["plain KServe"] = lambda: _plain(benchmark, model)
     starts: dict[str, list[Start]] = {contender: [] for contender in contenders}
@@ -122,9 +122,10 @@ def _median(starts: list[Start], of: Callable[[Start], float]) -> float:
     return statistics.median(of(start) for start in starts)
 
 
-def _floor(benchmark: ColdStart, model: Path) -> Start:
+def start_floor(benchmark: ColdStart, model: Path, device: str = "cpu") -> Start:
+    """The bare script."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", benchmark.kind, str(model)]
+    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", benchmark.kind, str(model), device]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout is not None
     line = child.stdout.readline()
@@ -152,7 +153,8 @@ def _plain(benchmark: ColdStart, model: Path) -> Start:
         child.wait(60)
 
 
-def _predictor(benchmark: ColdStart, model: Path, *more: str) -> Start:
+def start_predictor(benchmark: ColdStart, model: Path, *more: str) -> Start:
+    """The predictor, with `more` flags."""
     port = free_port()
     flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(port), "--log-level", "error", *more]
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:

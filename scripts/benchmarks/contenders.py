@@ -47,11 +47,11 @@ def on_own_thread(work: Callable[[], Any]) -> Any:
     return results[0]
 
 
-def load(model: Path, dtype: str) -> Any:
+def load(model: Path, dtype: str, device: str = "auto") -> Any:
     """A Checkpoint of predictor.text."""
     from predictor.text.checkpoint import load_checkpoint
 
-    return load_checkpoint(str(model), "auto", dtype, lambda _: None)
+    return load_checkpoint(str(model), device, dtype, lambda _: None)
 
 
 def generate(checkpoint: Any, lengths: list[int]) -> None:
@@ -60,8 +60,9 @@ def generate(checkpoint: Any, lengths: list[int]) -> None:
 
     prompts = [_encode(checkpoint, number) for number in range(len(lengths))]
     width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(one)) + one for one in prompts])
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+    device = checkpoint.model.device
+    ids = torch.tensor([[0] * (width - len(one)) + one for one in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device)
     with torch.inference_mode():
         checkpoint.model.generate(ids, attention_mask=mask, max_new_tokens=max(lengths), pad_token_id=0)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 4096
 """Tokens of the random model."""
 
 
-def random_model(folder: Path) -> Path:
-    """A Llama of 5 million random parameters whose tokens are bytes and numbers.
+def random_model(folder: Path, peaked: float = 1.0, **shape: int) -> Path:
+    """A Llama with random parameters whose tokens are bytes and numbers: 5 million, or as many as its `shape` has.
 
-    It is so fast that the time of a generation is mostly that of the server.
+    It is so fast that the time of a generation is mostly that of the server. `peaked` multiplies its logits.
     """
     if (folder / "config.json").exists():
         return folder
@@ -27,15 +28,17 @@ def random_model(folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=alphabet[0])
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    default = {
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+    }
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **(default | shape)))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(peaked)
+    model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
     return folder
 
@@ -65,8 +68,21 @@ def without_end(source: Path, target: Path) -> Path:
     target.mkdir()
     for path in source.iterdir():
         (target / path.name).symlink_to(path.resolve())
-    config = json.loads((source / "generation_config.json").read_text())
+    config = _copied(target / "generation_config.json")
     config = {key: value for key, value in config.items() if key in ("bos_token_id", "pad_token_id")}
-    (target / "generation_config.json").unlink()
-    (target / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [-1], "do_sample": False}))
+    config |= {"eos_token_id": [-1], "do_sample": False}
+    (target / "generation_config.json").write_text(json.dumps(config))
+    tokenizer = _copied(target / "tokenizer_config.json")
+    tokenizer.pop("eos_token", None)
+    (target / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    model = _copied(target / "config.json")
+    model["eos_token_id"] = None
+    (target / "config.json").write_text(json.dumps(model))
     return target
+
+
+def _copied(link: Path) -> dict[str, Any]:
+    """What the linked JSON file holds; the link itself is removed."""
+    held: dict[str, Any] = json.loads(link.read_text())
+    link.unlink()
+    return held
