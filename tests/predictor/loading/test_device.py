@@ -66,6 +66,20 @@ def test_cuda_with_an_old_driver_is_refused_in_one_line(machine: Path, asked: st
 
 
 @pytest.mark.usefixtures("unusable_cuda")
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (x@y)\n", "570.86.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  550.54  Release Build\n", "550.54"),
+        ("something else\n", "of unknown version"),
+    ],
+)
+def test_the_version_of_the_driver_is_read_from_any_of_its_modules(machine: Path, text: str, driver: str) -> None:
+    (machine / "proc/driver/nvidia/version").write_text(text)
+    assert f"here is driver {driver} (" in refusal("cuda", machine)
+
+
+@pytest.mark.usefixtures("unusable_cuda")
 def test_cuda_without_a_driver_is_refused(tmp_path: Path) -> None:
     said = f"the device cuda cannot be used: there is no NVIDIA driver here; {NEEDED}"
     assert refusal("cuda", tmp_path) == said
