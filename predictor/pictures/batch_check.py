@@ -19,6 +19,7 @@ from predictor.pictures.pipeline import Pipeline
 log = logging.getLogger(__name__)
 
 COMPARED = {
+    "Flux2KleinPipeline",
     "FluxPipeline",
     "Kandinsky5T2IPipeline",
     "Krea2Pipeline",
@@ -58,6 +59,15 @@ def most_together(pipeline: Pipeline, most: int) -> int:
     return 1
 
 
+def step_of_trial(batch: PictureBatch) -> list[PictureRow]:
+    """The rows that are finished by a step. Raises what one of them failed with."""
+    ended = batch.step()
+    for row in ended:
+        if row.failure is not None:
+            raise row.failure
+    return ended
+
+
 def _distance(pipeline: Pipeline) -> float:
     """How far the latents of pictures beside one of the same prompt, and one of a longer, are from those alone."""
     pictures = [("a", 1), ("a", 2), ("a " * 40, 3)]
@@ -84,7 +94,7 @@ def _first_step(pipeline: Pipeline, pictures: list[tuple[str, int]]) -> list[tor
             parameters = replace(pipeline.parameters(prompt, seed=seed, steps=2), width=width, height=height)
             batch.join(PictureRow(parameters, keep(latents)))
         while not all(seen):
-            batch.step()
+            step_of_trial(batch)
     finally:
         batch.close()
     return [latents[0] for latents in seen]

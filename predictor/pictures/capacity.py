@@ -18,7 +18,7 @@ from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, pl
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
-from predictor.pictures.batch_check import most_together
+from predictor.pictures.batch_check import most_together, step_of_trial
 from predictor.pictures.picture_sizes import Size, written
 from predictor.pictures.pipeline import Pipeline
 
@@ -128,7 +128,7 @@ def measure_pictures(pipeline: Pipeline, rows: int) -> int:
     prompts = [f"{LONG_PROMPT} {number}" for number in range(rows)]
     # With the guidance of the pipeline's class, which a request may ask for where a distilled model has none.
     with _started(pipeline, prompts, MEMORY_STEPS, pipeline.sizes.largest, guidance=None) as batch:
-        while len(_step(batch)) < rows:
+        while len(step_of_trial(batch)) < rows:
             pass
     return max(0, _peak(pipeline.device) - before)
 
@@ -140,18 +140,9 @@ def time_forward(pipeline: Pipeline, rows: int) -> float:
     prompts = ["a " * (1 + LENGTHS_APART * (number % 16)) for number in range(rows)]
     with _started(pipeline, prompts, STEPS + 1, pipeline.sizes.default) as batch:
         for _ in range(STEPS):
-            _step(batch)
+            step_of_trial(batch)
             seconds.append(batch.forward_seconds)
     return min(seconds)
-
-
-def _step(batch: PictureBatch) -> list[PictureRow]:
-    """The rows that are finished by a step. Raises what one of them failed with."""
-    ended = batch.step()
-    for row in ended:
-        if row.failure is not None:
-            raise row.failure
-    return ended
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from contract.limits import PICTURE_SIDE
@@ -56,6 +56,11 @@ class PictureSizes:
             )
         return size
 
+    def up_to(self, pixels: int) -> PictureSizes:
+        """Those of at most so many pixels."""
+        only = tuple(size for size in self.only if math.prod(size) <= pixels)
+        return replace(self, most_pixels=min(self.most_pixels, pixels), only=only)
+
     @property
     def largest(self) -> Size:
         """As many pixels as may be, or somewhat fewer, in the form of the default size."""
@@ -78,11 +83,10 @@ def sizes_of(pipe: Any, denoiser: Any, size: str | None = None, max_pixels: int 
     only: tuple[Size, ...] = tuple(getattr(pipe, "resolutions", _ONLY.get(type(pipe).__name__, [])))
     default = parse(size) if size else _default_size(pipe, denoiser, scale)
     longest = min(PICTURE_SIDE, _longest_side(denoiser, scale))
-    most = min(max_pixels or AREAS * math.prod(default), longest**2)
-    if only:
-        most = min(max_pixels or most, max(map(math.prod, only)))
-        only = tuple(each for each in only if math.prod(each) <= most)
-    sizes = PictureSizes(default, _multiple(pipe, denoiser, scale), most, longest, only)
+    most = max(map(math.prod, only)) if only else min(AREAS * math.prod(default), longest**2)
+    if max_pixels and not only:
+        most = min(max_pixels, longest**2)
+    sizes = PictureSizes(default, _multiple(pipe, denoiser, scale), most, longest, only).up_to(max_pixels or most)
     if max_pixels and math.prod(default) > max_pixels:
         raise ModelError(f"--max-pixels {max_pixels} is less than the default size {written(default)} has; see --size")
     if size:

@@ -21,7 +21,7 @@ from predictor.loading.device_memory import free_host_memory, model_bytes
 from predictor.pictures.decoder import Decoder, DecoderCall
 from predictor.pictures.model_defaults import ModelDefaults, most_steps
 from predictor.pictures.parameters import DiffusionParameters
-from predictor.pictures.picture_sizes import sizes_of, written
+from predictor.pictures.picture_sizes import sizes_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Pipeline:
         default = math.prod(self.sizes.default)
         if self._limited or self.sizes.most_pixels <= default:
             return False
-        self.sizes = sizes_of(self.pipe, self.denoiser, written(self.sizes.default), default)
+        self.sizes = self.sizes.up_to(default)
         return True
 
     def parameters(
@@ -226,5 +226,5 @@ def _check(pipe: Any, parameters: Mapping[str, inspect.Parameter]) -> None:
         raise ModelError(f"{name} makes no pictures from text")
     if "callback_on_step_end" not in named:
         raise ModelError(f"{name} cannot be watched or stopped between two steps")
-    if any(hasattr(part, "components") for part in vars(pipe).values()):
+    if any(hasattr(type(part), "components") for part in vars(pipe).values()):
         raise ModelError(f"{name} is several pipelines in one")

@@ -62,6 +62,18 @@ def test_so_are_those_whose_shared_forward_fails(
     assert caplog.text.strip().endswith("in a forward with others, sizes do not match")
 
 
+def test_a_pipeline_that_fails_alone_too_ends_the_check(
+    unknown: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_arguments: Any, **_more: Any) -> Any:
+        raise ValueError("cannot")
+
+    monkeypatch.setattr(unknown.pipe, "encode_prompt", broken)
+
+    assert most_together(unknown, 4) == 1
+    assert "in a forward with others, cannot" in caplog.text
+
+
 def test_a_device_without_memory_is_no_verdict(unknown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: Any) -> Any:
         raise torch.OutOfMemoryError("no memory")

@@ -45,10 +45,13 @@ def with_embedded_guidance() -> Any:
     return pipe
 
 
-def distilled_krea() -> Any:
-    pipe = families.krea_2()
-    pipe.register_to_config(is_distilled=True)
-    return pipe
+def distilled(make: Callable[[], Any]) -> Callable[[], Any]:
+    def made() -> Any:
+        pipe = make()
+        pipe.register_to_config(is_distilled=True)
+        return pipe
+
+    return made
 
 
 FLOW, EULER, ANCESTRAL = (
@@ -103,7 +106,9 @@ LIGHTNING = {"use_dynamic_shifting": True, "base_shift": 1.0986, "max_shift": 1.
             scheduled(families.qwen_image, FLOW, **LIGHTNING), "/mnt/models", ModelDefaults(8, 1), id="qwen-lightning"
         ),
         pytest.param(families.krea_2, "/mnt/models", NO_DEFAULTS, id="krea-2"),
-        pytest.param(distilled_krea, "/mnt/models", ModelDefaults(8, 0), id="krea-2-turbo"),
+        pytest.param(families.flux_2_klein, "/mnt/models", NO_DEFAULTS, id="flux-2-klein-base"),
+        pytest.param(distilled(families.flux_2_klein), "/mnt/models", ModelDefaults(4), id="flux-2-klein"),
+        pytest.param(distilled(families.krea_2), "/mnt/models", ModelDefaults(8, 0), id="krea-2-turbo"),
     ],
 )
 def test_distilled_models_are_known_by_their_configuration(

@@ -265,6 +265,34 @@ def test_another_kind_of_pipeline_is_refused(load: Any, broken: Path, kind: str,
     assert why in refused(load, broken)
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("WanPipeline", "makes videos, not pictures"),
+        ("AnimateDiffPipeline", "makes videos, not pictures"),
+        ("StableDiffusionXLImg2ImgPipeline", "makes no pictures from text"),
+        ("FluxInpaintPipeline", "makes no pictures from text"),
+        ("FluxControlPipeline", "makes no pictures from text"),
+        ("StableDiffusionXLControlNetPipeline", "makes no pictures from text"),
+        ("QwenImageEditPipeline", "makes no pictures from text"),
+        ("PixArtSigmaPipeline", "cannot be watched or stopped between two steps"),
+        ("StableCascadeCombinedPipeline", "is several pipelines in one"),
+    ],
+)
+def test_what_makes_no_picture_from_a_text_step_by_step_is_refused_by_its_parameters(kind: str, why: str) -> None:
+    import diffusers
+
+    from predictor.pictures.model_defaults import NO_DEFAULTS
+    from predictor.pictures.pipeline import Pipeline
+
+    pipe: Any = object.__new__(getattr(diffusers, kind))
+    if "Combined" in kind:
+        vars(pipe)["prior_pipe"] = diffusers.DiffusionPipeline()
+
+    with pytest.raises(ModelError, match=f"{kind} {why}"):
+        Pipeline(pipe, NO_DEFAULTS)
+
+
 def test_a_pipeline_without_a_prompt_is_refused(load: Any, tmp_path: Path) -> None:
     import diffusers
 

@@ -20,6 +20,7 @@ SIZES = {
     families.z_image: "32x32",
     families.qwen_image: "32x32",
     families.krea_2: "32x32",
+    families.flux_2_klein: "32x32",
     families.lumina_2: None,
     families.sana_sprint: None,
     families.kandinsky_5: "64x64",

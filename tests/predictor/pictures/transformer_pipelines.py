@@ -17,20 +17,19 @@ def chat_tokenizer() -> Any:
     return tokenizer
 
 
-def qwen3(**more: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3Model
+def qwen3(kind: str = "Qwen3Model", layers: int = LAYERS) -> Any:
+    import transformers
 
-    config = Qwen3Config(
+    config = transformers.Qwen3Config(
         vocab_size=16,
         hidden_size=32,
         intermediate_size=37,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        **more,
     )
-    return Qwen3Model(config).eval()
+    return getattr(transformers, kind)(config).eval()
 
 
 def qwen_vl(of_vision: str = "Qwen2_5_VL", kind: str = "ForConditionalGeneration") -> Any:
@@ -140,6 +139,39 @@ def krea_2() -> Any:
             axes_dims_rope=(2, 2, 4),
         ).eval(),
         text_encoder_select_layers=(1, 2),
+    )
+
+
+def flux_2_klein() -> Any:
+    """Reads its text out of three layers of the encoder, the last of them the 27th."""
+    diffusers = seeded()
+    return diffusers.Flux2KleinPipeline(
+        transformer=diffusers.Flux2Transformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=96,
+            timestep_guidance_channels=16,
+            axes_dims_rope=[4, 4, 4, 4],
+            guidance_embeds=False,
+        ).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=diffusers.AutoencoderKLFlux2(
+            block_out_channels=(4,),
+            down_block_types=("DownEncoderBlock2D",),
+            up_block_types=("UpDecoderBlock2D",),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+            sample_size=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ).eval(),
+        text_encoder=qwen3("Qwen3ForCausalLM", layers=28),
+        tokenizer=chat_tokenizer(),
     )
 
 
