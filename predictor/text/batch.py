@@ -106,9 +106,8 @@ class TextBatch(Batch):
         if row not in self.running:  # it is suspended, and nothing of it is kept
             return
         self._forget()
-        if row in self._unwritten:  # it may come back, and would not say this token again
+        if row in self._unwritten:
             self._unwritten.remove(row)
-            self._write(row)
         at = self.running.index(row)
         last = len(self.running) - 1
         if at < last:
@@ -121,7 +120,7 @@ class TextBatch(Batch):
             self.cache.move(last + 1, last, self.joining[0].cached)
 
     def suspend(self, row: TextRow) -> None:
-        self._write_texts()
+        self._write_texts()  # it will not say its last token again
         self.remove(row)
 
     def _forget(self) -> None:
@@ -274,11 +273,7 @@ class TextBatch(Batch):
             if defers and len(row.tokens) < self.length and not row.is_last(row.tokens[-1]):
                 self._unwritten.append(row)
                 continue
-            self._write(row)
-
-    @staticmethod
-    def _write(row: TextRow) -> None:
-        try:
-            row.done = row.write(row.tokens[-1])
-        except Exception as error:
-            row.failure = error
+            try:
+                row.done = row.write(row.tokens[-1])
+            except Exception as error:
+                row.failure = error

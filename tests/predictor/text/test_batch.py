@@ -364,7 +364,7 @@ def test_a_row_that_leaves_before_its_last_token_is_written_may_come_back(llama:
         batch.step()
     assert (len(leaves.answer), len(leaves.written)) == (3, 2)
 
-    batch.remove(leaves)
+    batch.suspend(leaves)
     batch.step()
     batch.join(leaves)
     run_out(batch)
