@@ -47,8 +47,9 @@ def failing(harness: Any, raising: Callable[[], BaseException | None]) -> None:
     harness.batch.step = stepping
 
 
-async def test_a_step_that_fails_once_is_noticed_by_nobody_but_the_log(
-    text_harness: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("on_gpu", [False, True])
+async def test_steps_that_fail_now_and_then_are_noticed_by_nobody_but_the_log(
+    text_harness: Any, caplog: pytest.LogCaptureFixture, on_gpu: bool
 ) -> None:
     untroubled = text_harness(slots=3)
     tasks = [untroubled.submit(seed=seed) for seed in range(5)]
@@ -56,11 +57,12 @@ async def test_a_step_that_fails_once_is_noticed_by_nobody_but_the_log(
     expected = [(await task.generation.complete()).text for task in tasks]
 
     shaky = text_harness(slots=3)
+    shaky.batch.defers_texts = on_gpu
     steps: list[None] = []
 
     def raising() -> Exception | None:
         steps.append(None)
-        return ValueError("a hiccup") if len(steps) == 3 else None
+        return ValueError("a hiccup") if len(steps) in (3, 4, 9, 10, 30) else None
 
     failing(shaky, raising)
     tasks = [shaky.submit(seed=seed) for seed in range(5)]
