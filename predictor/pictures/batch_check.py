@@ -36,7 +36,7 @@ COMPARED = {
 SIDE = 64
 """Least pixels of a side of the pictures that are compared; their size does not matter."""
 
-EXACT, ROUNDED = 0.01, 0.1
+EXACT, ROUNDED = 0.01, 0.05
 """How far latents may be from those alone, relative to their norm: in float32, and in shorter types."""
 
 
@@ -44,19 +44,27 @@ def most_together(pipeline: Pipeline, most: int) -> int:
     """`most`, or 1 where pictures must not be computed together; the log says why. Raises what the device raises."""
     if most == 1 or pipeline.name in COMPARED:
         return most
+    why = _why_not_together(pipeline)
+    if why is None:
+        return most
+    log.warning("%s makes one picture at a time: %s", pipeline.name, why)
+    return 1
+
+
+def _why_not_together(pipeline: Pipeline) -> str | None:
+    if hasattr(pipeline.pipe, "set_pag_applied_layers"):
+        return "its perturbed attention changes the denoiser while a picture is made"
     try:
         off = _distance(pipeline)
     except Exception as error:
         if device_failure(error):
             raise
         log.debug("the check of the batch failed", exc_info=True)
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-    else:
-        if off <= (EXACT if pipeline.denoiser.dtype == torch.float32 else ROUNDED):
-            return most
-        why = f"latents are off by {off:.0%} there"
-    log.warning("%s makes one picture at a time: in a forward with others, %s", pipeline.name, why)
-    return 1
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return f"in a forward with others, {reason}"
+    if off <= (EXACT if pipeline.denoiser.dtype == torch.float32 else ROUNDED):
+        return None
+    return f"in a forward with others, latents are off by {off:.0%}"
 
 
 def step_of_trial(batch: PictureBatch) -> list[PictureRow]:

@@ -13,6 +13,7 @@ from predictor.pictures import batch_check
 from predictor.pictures.batch_check import most_together
 from predictor.pictures.capacity import plan_pictures
 from predictor.pictures.denoiser_call import DenoiserCall
+from tests.support import pipelines
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +49,18 @@ def test_pictures_that_are_not_are_made_one_at_a_time(
     )
     assert unknown.denoiser.forward == forward
     assert plan_pictures(unknown, 4, PROCESS_BYTES + 2**30).slots == 1
+
+
+def test_so_are_those_of_a_pipeline_that_changes_its_denoiser_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+    from predictor.pictures.model_defaults import NO_DEFAULTS
+    from predictor.pictures.pipeline import Pipeline
+
+    parts = pipelines.stable_diffusion().components
+    perturbed = pipelines.library().StableDiffusionPAGPipeline(**parts, requires_safety_checker=False)
+
+    assert most_together(Pipeline(perturbed, NO_DEFAULTS), 4) == 1
+
+    assert "perturbed attention changes the denoiser while a picture is made" in caplog.text
 
 
 def test_so_are_those_whose_shared_forward_fails(
