@@ -57,7 +57,7 @@ def allowed(schema: dict[str, Any]) -> str:
         return kinds[0]
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema]
+    bounds = [f"{sign} {schema[key]:.12g}" for key, sign in BOUNDS.items() if key in schema]
     kinds_of = {"array": "list", "object": "object", "boolean": "true, false"}
     return " ".join([kinds_of.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
 

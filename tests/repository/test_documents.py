@@ -30,6 +30,10 @@ def test_a_page_is_what_its_script_prints(page: str) -> None:
     assert (ROOT / "docs" / f"{page}.md").read_text() == printed
 
 
+def test_numbers_are_written_in_full() -> None:
+    assert re.findall(r"[0-9]e[+-][0-9]+", (ROOT / "docs" / "configuration.md").read_text()) == []
+
+
 def fits(data: bytes | None, shape: type[BaseModel]) -> bool:
     try:
         shape.model_validate_json(data or b"")
@@ -60,14 +64,17 @@ def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub makes of a page's headings."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    names = [re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
     seen: Counter[str] = Counter()
     found = set()
-    for name in names:
+    for name in map(anchor, headings):
         found.add(f"{name}-{seen[name]}" if seen[name] else name)
         seen[name] += 1
     return found
@@ -80,11 +87,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
         if re.match(r"[a-z]+:", target):
             continue
-        file, _, anchor = unquote(target).partition("#")
+        file, _, part = unquote(target).partition("#")
         other = (page.parent / file).resolve() if file else page
-        if not other.exists() or (anchor and anchor not in anchors(other)):
+        if not other.exists() or (part and part not in anchors(other)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_of_contents_names_each_part(page: Path) -> None:
+    contents = re.search(r"^Contents: (.*?)\n\n(.*)", prose(page), re.DOTALL | re.MULTILINE)
+    if contents is not None:
+        headings = re.findall(r"^## (.*)$", contents[2], re.MULTILINE)
+        assert re.findall(r"\(#([^)]+)\)", contents[1]) == [anchor(heading) for heading in headings]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
