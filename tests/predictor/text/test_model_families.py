@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,10 @@ import torch
 from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
+from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
 from predictor.text.checkpoint import load_checkpoint
+from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
 from predictor.text.transformers_engine import TransformersEngine
 
@@ -153,3 +159,102 @@ def test_a_model_that_sees_and_hears_is_loaded_for_texts_alone_where_it_lacks_a_
     assert type(loaded) is type(model)
     for (name, tensor), expected in zip(loaded.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(tensor, expected), name
+
+
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(["hidden_size", "n_embd", "d_model", "word_embed_proj_dim"], 32),
+    **dict.fromkeys(["intermediate_size", "ffn_dim", "decoder_ffn_dim", "n_inner"], 48),
+    **dict.fromkeys(["num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers"], 4),
+    **dict.fromkeys(["num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"], 4),
+    **dict.fromkeys(["max_position_embeddings", "n_positions", "max_seq_len"], 128),
+    **dict.fromkeys(["num_experts", "num_local_experts", "n_routed_experts", "decoder_attention_heads"], 4),
+    **dict.fromkeys(["moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank"], 16),
+    **dict.fromkeys(["head_dim", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"], 8),
+    **dict.fromkeys(["attention_chunk_size", "state_size"], 8),
+    **dict.fromkeys(["initializer_range", "init_std"], 0.3),
+    **dict.fromkeys(["num_key_value_heads", "num_experts_per_tok"], 2),
+    **dict.fromkeys(["n_group", "topk_group", "eos_token_id"], 1),
+    **dict.fromkeys(["vocab_size", "vocab_size_per_layer_input"], 60),
+    **{"sliding_window": 6, "rotary_dim": 4, "bos_token_id": 0, "pad_token_id": None},
+}
+"""Of a tiny model of any architecture, by whatever names its config has for them."""
+
+TOGETHER = """
+afmoe apertus arcee aria_text axk1 beam biogpt bitnet codegen cohere cohere2 cohere2_moe ctrl cwm deepseek_v2
+deepseek_v3 diffllama doge ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo flint gemma gemma2 gemma3_text
+gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese
+gpt_oss gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe
+hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 laguna lfm2 llama mellum mimo_v2_flash minicpm3
+minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral mpt nanochat nemotron olmo olmo2 olmo3 olmoe opt
+persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma
+xglm youtu
+"""
+ALONE = """
+bailing_hybrid bloom deepseek_v32 deepseek_v4 falcon_mamba glm_moe_dsa hy_v4 inkling2_text inkling_text jamba lfm3
+llama4_text mamba minimax olmo_hybrid openai-gpt qwen3_5_moe_text qwen3_5_text qwen3_next recurrent_gemma rwkv trocr
+"""
+
+
+class Compared(TextBatch):
+    """Compares every logit that it goes by with those of a copy of the model, which is told the whole text at once."""
+
+    plain: Any
+    compared = 0
+
+    def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+        for row, said in zip(rows, logits, strict=True):
+            alone = self.plain(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, -1]
+            off = (said - alone).norm() / (alone - alone.mean()).norm()
+            assert off < 0.01, f"after {len(row.tokens)} tokens"
+            self.compared += 1
+        return super().choose(rows, logits, sampler)
+
+
+class ComparedSolo(Compared, SoloBatch):
+    """One row at a time."""
+
+
+def text_row(chance: random.Random) -> TextRow:
+    """A prompt of up to 30 random tokens, and up to 18 more after it."""
+    left = [chance.randint(1, 18)]
+
+    def write(_: int) -> bool:
+        left[0] -= 1
+        return not left[0]
+
+    prompt = [chance.randrange(60) for _ in range(chance.randint(1, 30))]
+    return TextRow(prompt, RowSampling(1.0, 0, 1.0, 0.0, 1.0, random.Random(chance.random())), write)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", [*TOGETHER.split(), *ALONE.split()])
+def test_each_architecture_writes_in_a_batch_or_one_at_a_time_what_its_plain_model_says(name: str) -> None:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    kind = CONFIG_MAPPING[name]
+    names = {field.name for field in dataclasses.fields(kind)}
+    sizes = {field: size for field, size in SIZES.items() if field in names}
+    if "kv_lora_rank" in names:
+        sizes["num_key_value_heads"] = 4
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(kind(**sizes)).eval()
+    obstacle = why_not_batched(model, 48)
+    assert (obstacle is None) == (name in TOGETHER.split()), obstacle
+    if obstacle is None:
+        batch: Compared = Compared(model, slots=4, length=48, prefill_tokens=8)
+    else:
+        batch = ComparedSolo(model, 48, 5 if solo_prefill_tokens(model, 8192) < 8192 else 48)
+    batch.plain = copy.deepcopy(model)
+    chance = random.Random(3)
+
+    for _ in range(60):
+        action = chance.random()
+        if action < 0.3 and len(batch) < batch.slots:
+            batch.join(text_row(chance))
+        elif action < 0.36 and len(batch):
+            batch.remove(chance.choice([*batch.running, *batch.joining]))
+        elif len(batch):
+            for row in batch.step():
+                batch.remove(row)
+
+    assert batch.compared > 5
