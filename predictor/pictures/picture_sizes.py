@@ -81,7 +81,10 @@ def sizes_of(pipe: Any, denoiser: Any, size: str | None = None, max_pixels: int 
     and of AREAS. Raises ModelError where the two do not go with the pipeline."""
     scale = int(getattr(pipe, "vae_scale_factor", 0) or getattr(pipe, "vae_scale_factor_spatial", 8))
     only: tuple[Size, ...] = tuple(getattr(pipe, "resolutions", _ONLY.get(type(pipe).__name__, [])))
-    default = parse(size) if size else _default_size(pipe, denoiser, scale)
+    own = _default_size(pipe, denoiser, scale)
+    if only and own not in only and not hasattr(pipe, "resolutions"):
+        only = (own,)  # a model of another area than those that are known
+    default = parse(size) if size else own
     longest = min(PICTURE_SIDE, _longest_side(denoiser, scale))
     most = max(map(math.prod, only)) if only else min(AREAS * math.prod(default), longest**2)
     if max_pixels and not only:

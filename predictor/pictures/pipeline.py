@@ -52,7 +52,8 @@ class Pipeline:
             raise ModelError(f"{self.name} has neither a unet nor a transformer")
         self._own = {name: parameter.default for name, parameter in parameters.items()}
         # Qwen-Image and its kin have guidance by a second forward, under another name.
-        other = "true_cfg_scale" in self._own and ("guidance_scale" not in self._own or self._own["true_cfg_scale"] > 1)
+        second = self._own.get("true_cfg_scale") or 1
+        other = "true_cfg_scale" in self._own and (second > 1 or "guidance_scale" not in self._own)
         self._guidance_name = "true_cfg_scale" if other else "guidance_scale"
         self._takes = self._taken()
         self._most_steps = most_steps(pipe)

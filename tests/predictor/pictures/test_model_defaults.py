@@ -159,11 +159,15 @@ def test_more_steps_than_a_schedule_has_are_refused_before_they_are_queued(turbo
         loaded(turbo, defaults=ModelDefaults(60))
 
 
-def test_defaults_that_a_pipeline_does_not_take_are_refused(turbo: Path, tiny_flux: Path) -> None:
+def test_defaults_that_a_pipeline_does_not_take_are_refused(turbo: Path) -> None:
+    from predictor.pictures.pipeline import Pipeline
+
     with pytest.raises(ModelError, match="--size: width and height must be multiples of 8"):
         loaded(turbo, size="33x32")
     with pytest.raises(ModelError, match="--max-pixels 1000 is less than the default size 32x32 has"):
         loaded(turbo, max_pixels=1000)
+    with pytest.raises(ModelError, match="--guidance: FluxPipeline does not take this"):
+        Pipeline(schnell(), NO_DEFAULTS).check(ModelDefaults(guidance=3))
 
 
 async def test_a_request_without_them_takes_the_deployments(load: Any, turbo: Path, serve: Any) -> None:
