@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import time
@@ -55,8 +56,8 @@ def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCapture
     assert phase_seconds("port open") == 100.25
     assert 0 <= (phase_seconds("tasting") or -1.0) < 100
     assert (phase_seconds("ready") or 0.0) >= 100, "counted from the start of the process"
-    for line in ("port open took 100.25 s", "tasting took 0.00 s", "ready after 100.00 s"):
-        assert line in caplog.text
+    for line in (r"port open took 100\.25 s", r"tasting took \d+\.\d\d s", r"ready after 1\d\d\.\d\d s"):
+        assert re.search(line, caplog.text)
 
 
 @pytest.mark.slow
