@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # the scheduler imports torch, and the port is open before th
 log = logging.getLogger(__name__)
 
 LOAD_ATTEMPTS = 3
+
+RETRY_SECONDS = 2.0
+"""Pause before the next attempt at least: a process that ends gives its memory back in its own time."""
 
 CLOSE_SECONDS = 10.0
 """How long the thread of an attempt that failed may take to end."""
@@ -99,6 +103,7 @@ class BatchedEngine(Engine, Generic[Core]):
                 free_cached_memory()
                 if attempt < LOAD_ATTEMPTS:
                     report("waiting for the device")
+                    time.sleep(RETRY_SECONDS)
                     wait_for_memory(self.settings.memory)
         raise ModelError(
             f"cannot load {self.settings.model}: the device failed {LOAD_ATTEMPTS} times, the last time with: {failure}"

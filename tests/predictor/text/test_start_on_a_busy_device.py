@@ -15,6 +15,7 @@ import torch
 
 import predictor.text.batch_check
 import predictor.text.capacity
+from predictor.engine.batched import RETRY_SECONDS
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.plan_command import print_plan
@@ -43,6 +44,14 @@ def little_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a start has slept between its attempts, had it not been for the test."""
+    slept: list[float] = []
+    monkeypatch.setattr("predictor.engine.batched.time", SimpleNamespace(sleep=slept.append))
+    return slept
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *errors: Exception) -> list[Exception]:
@@ -127,7 +136,7 @@ def test_a_warm_up_without_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_device_that_goes_on_failing_ends_the_start_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine
+    monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine, pauses: list[float]
 ) -> None:
     failing(monkeypatch, predictor.text.batch_check, "_distance_in_batch", *(FAILURES[0]() for _ in range(9)))
 
@@ -139,6 +148,7 @@ def test_a_device_that_goes_on_failing_ends_the_start_in_one_line(
         "CUDA out of memory. Tried to allocate 2.00 GiB."
     )
     assert not engine.alive
+    assert pauses == [RETRY_SECONDS, RETRY_SECONDS]
 
 
 def test_nothing_is_kept_of_an_attempt_that_failed(monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine) -> None:
