@@ -137,7 +137,8 @@ async def test_texts_and_their_ends_are_the_same_where_they_are_written_a_step_l
 ) -> None:
     plain = [(await write(eight, seed=seed, max_tokens=40)).text for seed in range(count)]
     asked: list[dict[str, Any]] = [{"seed": seed, "max_tokens": 5 + seed} for seed in range(count)]
-    asked += [{"seed": seed, "max_tokens": 40, "stop": [text[8:11]]} for seed, text in enumerate(plain)]
+    stops = {seed: text[8:11] for seed, text in enumerate(plain) if len(text) > 10}
+    asked += [{"seed": seed, "max_tokens": 40, "stop": [stop]} for seed, stop in stops.items()]
     asked += [{"seed": seed, "max_tokens": 200, "temperature": 2.0} for seed in range(count)]  # some end by themselves
 
     async def all_of() -> list[tuple[str, TextFinished]]:
