@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from predictor.engine.memory_pressure import device_failure, is_device_error
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
-from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.batch_check import most_together, step_of_trial
@@ -49,26 +49,37 @@ LONG_PROMPT = "a " * 500
 def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int | None) -> Plan:
     """Slots for pictures of the largest size, at most `max_concurrency`, as in EngineSettings; `memory` is in bytes.
 
-    Where memory does not hold one of that size, and no deployment has asked for it, the default size becomes the
-    largest. Raises ModelError when not even one fits.
+    Where one of that size cannot be made, and no deployment has asked for it, the default size becomes the largest.
+    Raises ModelError when not even one fits.
     """
     memory = available_memory(pipeline.device) if memory is None else memory
     most = most_together(pipeline, most_slots(max_concurrency, pipeline.device.type))
+    fitting = None
     try:
         fitting = _plan_memory(pipeline, most, memory)
-    except (ModelError, torch.OutOfMemoryError):
-        if not pipeline.limit_to_default_size():
+    except Exception as error:  # for want of memory, or of positions
+        if is_device_error(error) or not pipeline.limit_to_default_size():
             raise
-        log.info("memory holds no picture that is larger than %s", written(pipeline.sizes.default))
-        fitting = _plan_memory(pipeline, most, memory)
+        log.info("no picture is larger than %s: %s", written(pipeline.sizes.default), error)
+    # Not while there is the error: it holds what its frames hold.
+    fitting = fitting or _plan_memory(pipeline, most, memory)
     return replace(fitting, slots=find_knee(pipeline, time.monotonic() + SEARCH_SECONDS, fitting.slots))
 
 
 def _plan_memory(pipeline: Pipeline, most: int, memory: int) -> Plan:
     pixels = pipeline.sizes.most_pixels
-    alone = measure_pictures(pipeline, 1)  # includes what only a first run does
+    prompt, alone = LONG_PROMPT, None
     try:
-        together = measure_pictures(pipeline, 2) if most > 1 else alone
+        alone = measure_pictures(pipeline, 1, prompt)  # includes what only a first run does
+    except Exception as error:
+        if device_failure(error):
+            raise
+        log.info("a prompt of many words fails: %s: %s", type(error).__name__, error)
+        prompt = "a"
+    if alone is None:
+        alone = measure_pictures(pipeline, 1, prompt)
+    try:
+        together = measure_pictures(pipeline, 2, prompt) if most > 1 else alone
     except torch.OutOfMemoryError:  # one fits, as was just seen, and no more
         together = 2 * alone
     more = pixels / math.prod(pipeline.sizes.largest)  # sides are whole multiples, so that a little may be missing
@@ -122,10 +133,10 @@ class Timing:
         return replace(self, seconds=min(self.seconds, seconds))
 
 
-def measure_pictures(pipeline: Pipeline, rows: int) -> int:
-    """Make `rows` whole pictures of the largest size at once, of long prompts; bytes at the peak more than before."""
+def measure_pictures(pipeline: Pipeline, rows: int, prompt: str) -> int:
+    """Make `rows` whole pictures of the largest size at once; bytes at the peak more than before."""
     before = _reset_peak(pipeline.device)
-    prompts = [f"{LONG_PROMPT} {number}" for number in range(rows)]
+    prompts = [prompt] * rows
     # With the guidance of the pipeline's class, which a request may ask for where a distilled model has none.
     with _started(pipeline, prompts, MEMORY_STEPS, pipeline.sizes.largest, guidance=None) as batch:
         while len(step_of_trial(batch)) < rows:

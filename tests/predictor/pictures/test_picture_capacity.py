@@ -45,7 +45,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 raise torch.OutOfMemoryError("no memory")
             return rows
 
-        def bytes_of(pipeline: Any, rows: int) -> int:
+        def bytes_of(pipeline: Any, rows: int, _prompt: str) -> int:
             return int((run(rows) + 1) * SLOT * math.prod(pipeline.sizes.largest) / math.prod(pipeline.sizes.default))
 
         monkeypatch.setattr(picture_capacity, "measure_pictures", bytes_of)
@@ -132,7 +132,7 @@ def test_where_no_larger_picture_fits_the_default_size_is_the_largest(
 
     assert plan.slots == 1
     assert "1024 pixels" in str(plan)
-    assert "memory holds no picture that is larger than 32x32" in caplog.text
+    assert "no picture is larger than 32x32: " in caplog.text
     pipeline.parameters("a", seed=0, size="32x32")
     with pytest.raises(ProblemError, match="with at most 1024 pixels together"):
         pipeline.parameters("a", seed=0, size="40x40")
@@ -206,3 +206,17 @@ def test_a_pipeline_that_cannot_make_a_picture_is_refused_with_one_line(
 def test_slots_that_are_known_are_not_measured(load: Any, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("predictor.pictures.capacity.plan_pictures")
     assert load(tiny_sd, slots=3, max_waiting=5).max_scheduled == 8
+
+
+def test_a_pipeline_that_makes_no_larger_pictures_serves_its_default_size(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Pipeline.run
+
+    def limited(self: Any, parameters: Any, *more: Any) -> Any:
+        assert parameters.width <= 32, "no positions"
+        return run(self, parameters, *more)
+
+    monkeypatch.setattr(Pipeline, "run", limited)
+
+    assert "1024 pixels" in str(plan_pictures(pipeline, 2, 8 * GIB))
