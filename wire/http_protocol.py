@@ -198,9 +198,8 @@ class HttpProtocol(H11Protocol):
         self._start(DISCARD_SECONDS, self.transport.close)
 
     def _time_out(self) -> None:
-        self._refuse(
-            ProblemError(problems.HEADER_TIMEOUT, f"The header did not arrive whole within {HEADER_SECONDS:g} s.")
-        )
+        late = f"The header did not arrive whole within {HEADER_SECONDS:g} s."
+        self._refuse(ProblemError(problems.HEADER_TIMEOUT, late))
 
     def _probe(self, seconds: float) -> None:
         """Send an interim response, again and again. A client that has left resets the connection."""
@@ -232,6 +231,10 @@ class _Connection(h11.Connection):
         if self.their_state is h11.IDLE:
             self.request = None
             header = self.trailing_data[0]
+            if header in (b"\r", b"\r\n"):  # an empty line before a request is ignored (RFC 9112, 2.2)
+                return h11.NEED_DATA
+            if header.startswith(b"\r\n"):
+                self._receive_buffer.maybe_extract_at_most(2)
             if len(header) > HEADER_BYTES and not _BLANK_LINE.search(header, 0, HEADER_BYTES):
                 self._object(_too_large())
         try:
@@ -261,7 +264,8 @@ def _problem(error: h11.RemoteProtocolError) -> ProblemError:
             return _too_large()
         case HTTPStatus.NOT_IMPLEMENTED:
             return ProblemError(problems.NOT_IMPLEMENTED, f"{error}.")
-    return ProblemError(problems.MALFORMED_REQUEST, f"The request cannot be read: {str(error)[:_DETAIL_CHARS]}.")
+    why = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))[:_DETAIL_CHARS]
+    return ProblemError(problems.MALFORMED_REQUEST, f"The request cannot be read: {why}.")
 
 
 def _objection(request: h11.Request) -> ProblemError | None:

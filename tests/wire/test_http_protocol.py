@@ -320,6 +320,11 @@ async def test_what_cannot_be_read(served: Served, sent: bytes) -> None:
         assert problem(answer) == (400, "malformed-request")
 
 
+async def test_what_cannot_be_read_is_named_without_pythons_types(served: Served) -> None:
+    answer = json.loads((await served.exchange(b"GET /quick\r\n\r\n")).partition(b"\r\n\r\n")[2])
+    assert answer["detail"] == "The request cannot be read: illegal request line: 'GET /quick'."
+
+
 async def test_a_transfer_coding_that_is_unknown(served: Served) -> None:
     sent = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
     assert problem(await served.exchange(sent)) == (501, "not-implemented")
@@ -347,6 +352,22 @@ async def test_nonsense_within_an_answer_waits_for_its_end(served: Served) -> No
 async def test_the_id_of_a_request_that_is_refused(served: Served) -> None:
     answer = await served.exchange(GET.replace(b"Host", b"X-Request-Id: mine\r\nUpgrade: WebSocket\r\nHost"))
     assert b"x-request-id: mine\r\n" in answer.lower()
+
+
+@pytest.mark.parametrize("before", [b"\r\n", CURL + b"\r\n"], ids=["first", "after a body"])
+async def test_an_empty_line_before_a_request_is_ignored(served: Served, before: bytes) -> None:
+    """Some clients send one after a body (RFC 9112, 2.2)."""
+    *_, last = split(await served.exchange(before + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))
+    assert last.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_an_empty_line_alone_is_a_request_that_has_begun(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_SECONDS", 0.05)
+    assert problem(await served.exchange(b"\r\n")) == (408, "header-timeout")
+
+
+async def test_two_empty_lines_are_no_request(served: Served) -> None:
+    assert problem(await served.exchange(b"\r\n", b"\r\n")) == (400, "malformed-request")
 
 
 async def test_a_target_with_the_name_of_the_server(served: Served) -> None:
