@@ -107,7 +107,7 @@ def test_it_paints_and_finishes_the_picture_that_a_signal_finds(process: Process
     assert Image.open(io.BytesIO(base64.b64decode(events[-1]["b64_json"]))).size == (32, 32)
     assert process.process.wait(DEADLINE) == 0
     log = process.log()
-    assert "slots of 32x32 pixels" in log
+    assert "slots of 2048 pixels" in log
     for unwanted in ("Traceback", "Warning", "%|", "torchvision"):
         assert unwanted not in log, log
 
@@ -134,10 +134,11 @@ def test_a_plan_is_printed(tiny_sd: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "slots of 32x32 pixels" in done.stdout
-    lines = done.stdout.splitlines()
-    assert lines[1] in ("containerConcurrency: 1", "containerConcurrency: 2")
-    assert lines[2:4] == ["scaleMetric: concurrency", lines[1].replace("containerConcurrency", "scaleTarget")]
+    most, planned, slots, *scaling = done.stdout.splitlines()
+    assert most == "# of pictures with at most 2048 pixels: PREDICTOR_MAX_PIXELS"
+    assert "slots of 2048 pixels" in planned
+    assert slots in ("containerConcurrency: 1", "containerConcurrency: 2")
+    assert scaling[:2] == ["scaleMetric: concurrency", slots.replace("containerConcurrency", "scaleTarget")]
     assert "nvidia" not in done.stdout
     assert done.stderr == ""
 
@@ -146,7 +147,7 @@ def test_what_does_not_fit_is_told_in_one_line(tiny_sd: Path, capsys: pytest.Cap
     assert print_plan(["--model", str(tiny_sd), "--memory", "100Mi"]) == 1
 
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("predictor: 100.0 MiB of memory do not hold the model and one slot of 32x32 pixels")
+    assert line.startswith("predictor: 100.0 MiB of memory do not hold the model and one slot of 1024 pixels")
 
 
 def test_a_folder_that_holds_no_pipeline_is_told_in_one_line(
