@@ -44,6 +44,12 @@ def why_not_batched(model: Any, length: int = 0) -> str | None:
             f"texts of more than {unscaled} tokens change the positions of all texts beside them "
             f"(with --max-length {unscaled} they share a batch)"
         )
+    # GPT-Neo counts the windows of its local layers from the end of the longest text, not of each.
+    if "local" in (getattr(config, "attention_layers", None) or ()) and length > config.window_size:
+        return (
+            f"texts of more than {config.window_size} tokens hide the beginning of all texts beside them "
+            f"(with --max-length {config.window_size} they share a batch)"
+        )
     unknown = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS
     if unknown:
         return f"it has layers of other kinds: {', '.join(sorted(unknown))}"

@@ -131,6 +131,25 @@ async def test_longer_texts_are_served_one_at_a_time_where_they_are_asked_for(
     ]
 
 
+async def test_a_window_that_goes_by_the_longest_text_is_for_one_text_at_a_time(
+    start_random: Any, written_alone: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GPT-Neo takes a text for as long as the longest beside it, and hides its beginning from its local layers."""
+    config = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 12}
+    trials = [("hello moon", 25), ("moon " * 20, 30), ("world", 20)]
+    for max_length, batched in ((12, True), (128, False)):
+        caplog.clear()
+        engine = await start_random("GPTNeo", config, max_concurrency=3, max_length=max_length)
+        assert isinstance(engine.core.batch, SoloBatch) is not batched
+        said = "more than 12 tokens hide the beginning of all texts beside them"
+        assert (said in caplog.text) is not batched
+
+    texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))
+
+    assert texts == [written_alone(engine, *trial) for trial in trials]
+    assert len(set(texts)) == 3
+
+
 @pytest.mark.parametrize("load_format", ["safetensors", "runai_streamer"])
 def test_a_model_that_sees_and_hears_is_loaded_for_texts_alone_where_it_lacks_a_package(
     tiny_model: Path, tmp_path: Path, load_format: Any
