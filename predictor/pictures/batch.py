@@ -79,7 +79,8 @@ class PictureBatch(Batch):
             self.running.remove(row)
         run, row.run, row.call = row.run, None, None
         if run:
-            run.throw(GreenletExit)  # unwinds the pipeline where it is paused
+            with torch.no_grad():  # as in `step`, to which the pipeline would set the thread back
+                run.throw(GreenletExit)  # unwinds the pipeline where it is paused
 
     def step(self) -> list[PictureRow]:
         """One denoising step of every picture; the rows that end with it."""

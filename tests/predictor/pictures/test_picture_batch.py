@@ -350,3 +350,16 @@ def test_a_step_waits_for_its_own_device_and_no_other(pipeline: Any, monkeypatch
     finally:
         batch.close()
     assert waited == [torch.device("cuda:1")]
+
+
+def test_a_picture_that_is_removed_leaves_gradients_as_they_were(pipeline: Any) -> None:
+    batch = PictureBatch(pipeline, 1)
+    row = PictureRow(pipeline.parameters("a cat", seed=1), lambda _step, _latents: None)
+    try:
+        batch.join(row)
+        batch.step()
+        assert torch.is_grad_enabled()
+        batch.remove(row)
+        assert torch.is_grad_enabled()
+    finally:
+        batch.close()
