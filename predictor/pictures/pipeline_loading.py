@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +124,33 @@ def _load_models(source: str, classes: dict[str, Any], options: dict[str, Any]) 
     """The models of a pipeline, each loaded by itself: a pipeline does not say which tensors it filled at random."""
     models: dict[str, torch.nn.Module] = {}
     for name, model_class in classes.items():
-        models[name], info = model_class.from_pretrained(source, subfolder=name, output_loading_info=True, **options)
+        with _without_accelerate(name, model_class, options["dtype"]):
+            models[name], info = model_class.from_pretrained(
+                source, subfolder=name, output_loading_info=True, **options
+            )
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ModelError(f"{len(missing)} tensors of its {name} are missing, {missing[0]} among them")
     return models
+
+
+@contextlib.contextmanager
+def _without_accelerate(name: str, model_class: Any, dtype: torch.dtype) -> Iterator[None]:
+    """diffusers (0.42) refuses models that keep parts in float32 where accelerate is not installed, even if all of the
+    model is to be float32. Raises ModelError where it is not."""
+    kept = getattr(model_class, "_keep_in_fp32_modules", None)
+    if not kept or not model_class.__module__.startswith("diffusers.") or find_spec("accelerate"):
+        yield
+        return
+    if dtype != torch.float32:
+        raise ModelError(
+            f"its {name} keeps parts in float32, which needs the package accelerate: pip install 'shangcai[gpu]'"
+        )
+    model_class._keep_in_fp32_modules = None
+    try:
+        yield
+    finally:
+        model_class._keep_in_fp32_modules = kept
 
 
 def _read_defaults(source: str, revision: str | None) -> ModelDefaults:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from contract.problems import ProblemError
 from predictor.errors import ModelError
@@ -46,6 +47,31 @@ def of() -> Callable[[Callable[[], Any]], Any]:
         return made[make]
 
     return get
+
+
+@everyone
+def test_a_family_loads_from_its_folder(folder_of: Any, make: Any) -> None:
+    """Some keep parts in float32, for which diffusers wants accelerate."""
+    from predictor.pictures.pipeline_loading import load_pipeline
+
+    loaded = load_pipeline(str(folder_of(make)), "cpu", "auto", lambda _phase: None)
+
+    expected = make()
+    assert type(loaded.pipe) is type(expected)
+    stored = dict(loaded.denoiser.state_dict())
+    for name, tensor in expected.transformer.state_dict().items():
+        assert torch.equal(stored[name], tensor), name
+
+
+def test_a_shorter_type_beside_parts_in_float32_needs_accelerate(
+    folder_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from predictor.pictures import pipeline_loading
+
+    monkeypatch.setattr(pipeline_loading, "find_spec", lambda _name: None)
+
+    with pytest.raises(ModelError, match=r"its transformer keeps parts in float32, .*pip install 'shangcai"):
+        pipeline_loading.load_pipeline(str(folder_of(families.krea_2)), "cpu", "bfloat16", lambda _phase: None)
 
 
 @everyone
