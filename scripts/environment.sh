@@ -77,5 +77,7 @@ if ! installed; then
     echo "$wanted" >".venv/installed-$extras"
     [ "$torch" = auto ] || echo "$torch" >.venv/torch
 fi
+[ -x .venv/bin/python ] ||
+    fail "$root/.venv has no python that can be run here; remove .venv, or take a checkout of your own"
 PATH="$root/.venv/bin:$PATH"
 export PATH

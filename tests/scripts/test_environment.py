@@ -260,3 +260,15 @@ def test_an_environment_of_another_user_is_told_so(foreign: Path, mode: int) -> 
         f"{foreign}/.venv is {owner}'s and cannot be written to; let {owner} run this, or take a checkout of your own\n"
     )
     (foreign / ".venv").chmod(0o755)
+
+
+def test_an_environment_whose_python_cannot_be_run_is_told_so(foreign: Path) -> None:
+    """It may be that of another user, or may have been removed since."""
+    foreign.chmod(0o755)
+    (foreign / ".venv" / "bin").mkdir(parents=True)
+    (foreign / ".venv" / "bin" / "python").touch(mode=0o644)
+    files = [(foreign / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "scripts/environment.sh")]
+    sum_of_all = subprocess.run(["cksum"], input=b"".join(files), capture_output=True, check=True).stdout
+    (foreign / ".venv" / "installed-predictor,web").write_bytes(sum_of_all)
+    said = f"{foreign}/.venv has no python that can be run here; remove .venv, or take a checkout of your own\n"
+    assert as_another(foreign) == said
