@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 from contract.request import Painting, Sampling
@@ -35,13 +36,15 @@ class TextTask:
 
     `seconds` is how long the client waits for the end; None is without a limit. `thinking` asks for reasoning before
     the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
+    `field` is what the client calls a conversation: its member of the request.
     """
 
     prompt: str | tuple[Message, ...]
     sampling: Sampling
     seconds: float | None = None
     thinking: bool | None = None
-    template: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    field: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)

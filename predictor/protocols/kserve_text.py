@@ -90,7 +90,7 @@ class TextModel(GenerationModel):
 
 
 def _task(prompt: str, writing: Writing) -> TextTask:
-    return TextTask(({"role": "user", "content": prompt},), writing, thinking=writing.thinking)
+    return TextTask(({"role": "user", "content": prompt},), writing, thinking=writing.thinking, field="prompt")
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:

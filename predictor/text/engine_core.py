@@ -71,7 +71,7 @@ class TextEngineCore(EngineCore):
         prompt = await encoding
         if len(prompt.ids) >= self.length:
             raise invalid_field(
-                "prompt" if isinstance(task.prompt, str) else "messages",
+                "prompt" if isinstance(task.prompt, str) else task.field,
                 f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
             )
         thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))

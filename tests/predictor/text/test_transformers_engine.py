@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.request import GenerationRequest, Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
@@ -96,6 +96,15 @@ async def test_every_allowed_sampling_works_and_transformers_warns_of_nothing(
 ) -> None:
     assert (await write(loaded, **sampling)).end.completion_tokens > 0
     assert transformers_log.text == ""
+
+
+async def test_a_prompt_of_kserve_that_is_too_long_is_called_so(loaded: TransformersEngine) -> None:
+    from predictor.protocols.kserve_text import TextModel
+
+    task = TextModel("poet", loaded).task(GenerationRequest(prompt="x" * 300))
+
+    with pytest.raises(ProblemError, match=r"^prompt: has \d+ tokens; a context of 256 is served"):
+        await loaded.submit(task)
 
 
 @pytest.fixture
