@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ S = TypeVar("S", bound=BaseSettings)
 
 _IMPLICIT_FLAG = get_args(CliImplicitFlag)[1]
 """What marks a setting that is --flag or --no-flag, without a value."""
+
+_NO_JSON = re.compile(r'(?:Parsing error encountered for |error parsing value for field ")(\w+)')
+"""How pydantic-settings says that a list or an object, of a flag or a variable, cannot be read."""
 
 _UNITS = ("seconds", "bytes", "port")
 """Last words of the names of numbers that say what the number counts."""
@@ -35,7 +39,10 @@ def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
             where = f"--{setting}: " if setting else ""  # a check of several settings names them in its message
             print(f"{program}: {where}{why}", file=sys.stderr)
     except SettingsError as error:
-        print(f"{program}: {str(error).removeprefix('error parsing CLI: ')}; see --help", file=sys.stderr)
+        message = str(error).removeprefix("error parsing CLI: ")
+        if found := _NO_JSON.match(message):
+            message = f"--{found[1].replace('_', '-')}: must be written as JSON"
+        print(f"{program}: {message}; see --help", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -84,3 +84,27 @@ def test_a_wrong_flag_is_one_line_without_the_usage(capsys: pytest.CaptureFixtur
         read_settings(WebSettings, ["--models", "{}", "--colour", "blue"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "python -m web: unrecognized arguments: --colour blue; see --help\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "flag"),
+    [
+        (["--models", "poet"], {}, "--models"),
+        (["--models", '{"poet"'], {}, "--models"),
+        (["--models", "poet=http://x", "--cors-origins", "[x"], {}, "--cors-origins"),
+        ([], {"MODELS": "poet"}, "--models"),
+    ],
+)
+def test_what_should_be_json_is_named_by_its_flag(
+    arguments: list[str],
+    variables: dict[str, str],
+    flag: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        read_settings(WebSettings, arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"python -m web: {flag}: must be written as JSON; see --help\n"
