@@ -80,3 +80,7 @@ class Batch(ABC):
 
     def close(self) -> None:  # noqa: B027  most have nothing to do
         """Let go of all rows. Called last, on the thread that called `step`."""
+
+
+MakeRow = Callable[[Any], tuple[Row, RowOutput]]
+"""The row of a ScheduledTask that got a slot, and where its events go."""

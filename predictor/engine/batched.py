@@ -29,6 +29,8 @@ LOAD_ATTEMPTS = 3
 RETRY_SECONDS = 2.0
 """Pause before the next attempt at least: a process that ends gives its memory back in its own time."""
 
+PROBE_STEPS = 8
+
 CLOSE_SECONDS = 10.0
 """How long the thread of an attempt that failed may take to end."""
 
@@ -41,7 +43,7 @@ class EngineCore(ABC):
 
         self.batch = batch
         self.admission = Admission(batch.slots, max_waiting)
-        self.scheduler = Scheduler(batch, self.admission, self.make_row)
+        self.scheduler = Scheduler(batch, self.admission, self.make_row, self.works)
 
     @abstractmethod
     async def submit(self, task: Any) -> Generation:
@@ -50,6 +52,23 @@ class EngineCore(ABC):
     @abstractmethod
     def make_row(self, task: Any) -> tuple[Row, RowOutput]:
         """The row of a ScheduledTask that got a slot, and where its events go."""
+
+    @abstractmethod
+    def make_probe(self) -> Row:
+        """A row that any working batch ends within PROBE_STEPS steps, and of which nobody is told."""
+
+    def works(self) -> bool:
+        """Whether the batch, which is empty, still computes something simple. On the scheduler's thread."""
+        row = self.make_probe()
+        self.batch.join(row)
+        try:
+            ended = any(row in self.batch.step() for _ in range(PROBE_STEPS))
+        except Exception as error:
+            log.error("a probe fails, too: %s", error)
+            return False
+        finally:
+            self.batch.remove(row)
+        return ended and row.failure is None
 
     @abstractmethod
     async def warm_up(self) -> None:

@@ -7,13 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.admission_queue import Admission
-from predictor.engine.batch import Batch, Row, RowOutput
+from predictor.engine.batch import Batch, MakeRow, Row, RowOutput
 from predictor.engine.events import End, Started
 from predictor.engine.failure_search import FailureSearch
 from predictor.engine.memory_pressure import MemoryPressure, free_cached_memory, is_out_of_memory
@@ -25,16 +24,18 @@ STALL_SECONDS = 120.0
 """A step, or a part of it between two heartbeats, that takes longer than this counts as a stuck device."""
 
 FAILURES = 3
-"""Failed steps in a row, each with a single row, after which only a restart helps."""
+"""Failed steps in a row, each with a single row, after which the engine itself is in doubt."""
 
 
 class Scheduler:
-    """One thread that steps one batch. `make_row` turns a task that got a slot into its row and the row's output."""
+    """One thread that steps one batch. `make_row` turns a task that got a slot into its row and the row's output;
+    `works` tries the empty batch."""
 
-    def __init__(self, batch: Batch, admission: Admission, make_row: Callable[[Any], tuple[Row, RowOutput]]) -> None:
+    def __init__(self, batch: Batch, admission: Admission, make_row: MakeRow, works: Callable[[], bool]) -> None:
         self._batch = batch
         self._admission = admission
         self._make_row = make_row
+        self._works = works
         self._memory = MemoryPressure(batch.slots)
         self._search = FailureSearch()
         self._running: dict[Row, tuple[ScheduledTask, RowOutput]] = {}
@@ -253,8 +254,10 @@ class Scheduler:
         self._search.clear()
         log.error("a request failed alone, at %s", rows[0].so_far)
         self._end(rows[0], model_failed())
-        if self._failures >= FAILURES:
-            raise failure
+        if self._failures >= FAILURES:  # of the requests, or of the engine, which only a restart helps then
+            if not self._works():
+                raise failure
+            self._failures = 0
 
     def _widen_search(self) -> None:
         """Those in the batch have passed: the next ones join them, all who are left once none is suspected."""

@@ -54,6 +54,9 @@ class PictureEngineCore(EngineCore):
         """One picture of few steps, from which previews are learned, too."""
         await (await self.submit(PictureTask("a", Painting(seed=0, steps=WARM_UP_STEPS)))).pictures()
 
+    def make_probe(self) -> PictureRow:
+        return PictureRow(self.pipeline.parameters("a", seed=0, steps=WARM_UP_STEPS), lambda _step, _latents: None)
+
     async def submit(self, task: Any) -> Generation:
         assert isinstance(task, PictureTask)
         asked = task.painting

@@ -113,6 +113,18 @@ async def test_failures_with_successes_between_them_do_not_add_up(text_harness: 
     assert shaky.scheduler.alive
 
 
+async def test_a_request_that_fails_again_and_again_does_not_end_an_engine_that_works(text_harness: Any) -> None:
+    poisoned = text_harness(slots=2)
+    failing(poisoned, lambda: ValueError("no") if any(len(row.tokens) > 1 for row in poisoned.batch.joining) else None)
+    poisoned.start()
+
+    for _ in range(4 * FAILURES):
+        assert await end_of(poisoned.submit("poison")) is problems.INTERNAL
+
+    assert poisoned.scheduler.alive
+    assert await end_of(poisoned.submit("m")) is None
+
+
 @pytest.mark.parametrize("error", [ValueError("always"), SystemExit(1), KeyboardInterrupt()], ids=repr)
 async def test_an_engine_that_only_fails_is_dead_and_nobody_hangs(text_harness: Any, error: BaseException) -> None:
     dead = text_harness(slots=2)

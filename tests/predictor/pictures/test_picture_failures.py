@@ -11,6 +11,7 @@ import torch
 
 from contract import problems
 from contract.problems import ProblemError
+from predictor.engine.scheduler import FAILURES
 from predictor.pictures.pipeline_loading import load_pipeline
 from tests.support import pipelines
 
@@ -179,6 +180,23 @@ async def test_a_bad_one_of_sixteen_is_found_while_the_others_keep_their_steps(
     )
     assert sum(full.forwards) == 15 * 8 + 4, "no step was made twice"
     await full.until_idle()
+
+
+async def test_a_picture_that_fails_again_and_again_does_not_end_an_engine_that_works(
+    picture_harness: Any, painted: Any, problem_of: Any
+) -> None:
+    poisoned = picture_harness(slots=1)
+
+    def fail(_rows: int) -> None:
+        if any("poison" in row.parameters.prompt for row in poisoned.core.batch.running):
+            raise RuntimeError("secret address")
+
+    poisoned.before_forward.append(fail)
+    poisoned.start()
+    for _ in range(2 * FAILURES):
+        assert (await problem_of(await poisoned.submit("poison"))).kind is problems.INTERNAL
+    assert poisoned.scheduler.alive
+    assert len(await painted(await poisoned.submit())) == 1
 
 
 async def test_whatever_takes_long_in_a_step_is_between_two_heartbeats(picture_harness: Any, painted: Any) -> None:
