@@ -9,6 +9,7 @@ import time
 import torch
 
 from predictor.engine.slot_plan import MARGIN
+from predictor.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def device_failure(error: BaseException | None) -> str | None:
     """What a device said, as one line, if it is the cause of an error."""
     while error is not None:
         if isinstance(error, Exception) and (is_out_of_memory(error) or is_device_error(error)):
-            return str(error).strip().partition("\n")[0] or type(error).__name__
+            return first_line(error)
         error = error.__cause__
     return None
 

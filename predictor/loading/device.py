@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from predictor.errors import ModelError
+from predictor.errors import ModelError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def choose_device(asked: str, root: Path = Path("/")) -> str:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise ModelError(f"there is no device {asked!r}: {_first_line(error)}") from error
+        raise ModelError(f"there is no device {asked!r}: {first_line(error)}") from error
     if device.type == "cuda":
         if obstacle := _cuda_obstacle(root):
             raise ModelError(f"the device {asked} cannot be used: {obstacle}")
@@ -88,7 +88,7 @@ def _cuda_obstacle(root: Path) -> str | None:
             torch.cuda.init()
             said = "no device"
         except Exception as error:
-            said = _first_line(error)
+            said = first_line(error)
     return f"{wanted}; here is driver {driver} ({said})"
 
 
@@ -100,7 +100,3 @@ def _driver_version(root: Path) -> str | None:
         return None
     found = re.search(r"\s(\d{3,}\.[\d.]+)\s", text)
     return found[1] if found else "of unknown version"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from contract.request import Kind
-from predictor.errors import ModelError
+from predictor.errors import ModelError, first_line
 
 _INDEX: dict[Kind, str] = {"text": "config.json", "image": "model_index.json"}
 """The file by which a folder with a transformers or a diffusers model is recognised."""
@@ -95,7 +95,7 @@ def kind_on_hub(
             raise ModelError(f"there is no folder {model}, and it cannot be the name of a model on the hub")
     if kind is None and isinstance(try_to_load_from_cache(model, _INDEX["text"], revision=revision), str):
         return "text"  # loaded from there before; a pipeline would have its own index in the cache
-    reason = str(answer).strip().partition("\n")[0] or type(answer).__name__
+    reason = first_line(answer)
     if kind is not None:
         raise ModelError(
             f"there is no folder {model}, and the hub cannot be asked for it ({reason}){_meant(model, nearby)}"

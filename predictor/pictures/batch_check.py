@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from predictor.engine.memory_pressure import device_failure
+from predictor.errors import first_line
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.pipeline import Pipeline
 
@@ -60,8 +61,7 @@ def _why_not_together(pipeline: Pipeline) -> str | None:
         if device_failure(error):
             raise
         log.debug("the check of the batch failed", exc_info=True)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        return f"in a forward with others, {reason}"
+        return f"in a forward with others, {first_line(error)}"
     if off <= (EXACT if pipeline.denoiser.dtype == torch.float32 else ROUNDED):
         return None
     return f"in a forward with others, latents are off by {off:.0%}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from predictor.errors import ModelError
+from predictor.errors import ModelError, first_line
 from predictor.loading.device import choose_device
 from predictor.loading.lean_imports import lean_imports
 from predictor.loading.quantization import check_stored
@@ -56,8 +56,7 @@ def load_pipeline(
             raise ModelError(f"cannot load {source}: {error}") from error
         except Exception as error:
             log.debug("loading %s failed", source, exc_info=True)
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ModelError(f"cannot load {source}: {reason}") from error
+            raise ModelError(f"cannot load {source}: {first_line(error)}") from error
 
 
 def _load(source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None]) -> Any:

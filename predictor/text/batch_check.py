@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from predictor.engine.memory_pressure import device_failure
+from predictor.errors import first_line
 from predictor.text.batch import TextBatch, TextRow, most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
@@ -59,7 +60,7 @@ def why_not_batched(model: Any, length: int = 0) -> str | None:
         if device_failure(error):
             raise
         log.debug("the check of the batch failed", exc_info=True)
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return first_line(error)
     return None if off <= _allowed(model) else f"logits are off by {off:.0%} there"
 
 

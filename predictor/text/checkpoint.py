@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
 from predictor.engine.tasks import Message
-from predictor.errors import ModelError
+from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights
 from predictor.settings import LoadFormat, Quantization
@@ -178,8 +178,7 @@ def _load(
                 model.to(getattr(torch, wanted))
     except Exception as error:
         log.debug("loading %s failed", source, exc_info=True)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot load {source}: {reason}") from error
+        raise ModelError(f"cannot load {source}: {first_line(error)}") from error
     context = scaled_context(model.config.get_text_config())
     return Checkpoint(model.eval(), tokenizer, torch.device(device), context or 2**20)
 
