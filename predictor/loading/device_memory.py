@@ -39,13 +39,13 @@ def _tensor_bytes(tensor: torch.Tensor) -> int:
 def free_host_memory(proc: Path = Path("/proc")) -> int:
     """Bytes of the host's memory that this process may still take: of what its container may use, and of what other
     processes leave."""
-    left = available_memory(torch.device("cpu")) - (_entry(proc / "self/status", "VmRSS") or 0)
-    free = _entry(proc / "meminfo", "MemAvailable")
+    left = available_memory(torch.device("cpu")) - (proc_bytes(proc / "self/status", "VmRSS") or 0)
+    free = proc_bytes(proc / "meminfo", "MemAvailable")
     return max(0, left if free is None else min(left, free))
 
 
-def _entry(path: Path, name: str) -> int | None:
-    """Bytes of an entry "NAME: 123 kB"; None where there is none."""
+def proc_bytes(path: Path, name: str) -> int | None:
+    """Bytes of an entry "NAME: 123 kB" of a file in /proc; None where there is none."""
     try:
         found = re.search(rf"^{name}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
     except OSError:  # not on Linux

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure, is_device_error
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
-from predictor.loading.device_memory import available_memory
+from predictor.loading.device_memory import available_memory, proc_bytes
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.batch_check import most_together, step_of_trial
 from predictor.pictures.picture_sizes import Size, written
@@ -44,6 +43,9 @@ LENGTHS_APART = 32
 
 LONG_PROMPT = "a " * 500
 """Some models compute the text of a prompt at its own length, most of them at most 512 tokens of it."""
+
+
+_STATUS = Path("/proc/self/status")
 
 
 def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int | None) -> Plan:
@@ -176,20 +178,11 @@ def _reset_peak(device: torch.device) -> int:
         return int(torch.cuda.memory_allocated(device))
     with contextlib.suppress(OSError):  # without it, the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): the high-water mark begins anew
-    return _status("VmRSS")
+    return proc_bytes(_STATUS, "VmRSS") or 0
 
 
 def _peak(device: torch.device) -> int:
     """Most bytes in use since _reset_peak."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    """Bytes of an entry of /proc/self/status; 0 where there is none."""
-    try:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
+    return proc_bytes(_STATUS, "VmHWM") or 0

@@ -103,8 +103,7 @@ class _KnownTexts:
 
     def row(self, text: int, tokens: int) -> TextRow:
         """A row with the first `tokens` of a text as its prompt."""
-        sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
-        row = TextRow(self._texts[text][:tokens], sampling, lambda _: False)
+        row = TextRow(self._texts[text][:tokens], RowSampling.greedy(), lambda _: False)
         self._text_of[row] = text
         return row
 

@@ -115,8 +115,7 @@ class TextEngineCore(EngineCore):
         return TextRow(list(task.prompt.ids), sampling, output.put, output.is_last), output
 
     def make_probe(self) -> TextRow:
-        greedy = RowSampling(0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, random=random.Random(0))
-        return TextRow([0], greedy, lambda _token: True)
+        return TextRow([0], RowSampling.greedy(), lambda _token: True)
 
     @property
     def _defaults(self) -> Any:

@@ -39,6 +39,11 @@ class RowSampling:
     random: random.Random
     draw: float = field(init=False)  # in [0, 1): decides on the next token
 
+    @classmethod
+    def greedy(cls) -> RowSampling:
+        """The likeliest token each time, with nothing left to chance."""
+        return cls(0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, random=random.Random(0))
+
     def __post_init__(self) -> None:
         self.draw = self.random.random()
 

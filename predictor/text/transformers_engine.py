@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -84,8 +83,7 @@ def compile_decoding(batch: TextBatch, backend: str = "inductor") -> None:
     batch.decode_model = torch.compile(batch.decode_model, backend=backend, dynamic=True)
     # One row is a size of its own to torch, and rows of one length may do without a mask.
     for lengths in ((2,), (3, 3), (2, 5, 3)):
-        sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
-        rows = [TextRow([0] * length, sampling, lambda _: False) for length in lengths[: batch.slots]]
+        rows = [TextRow([0] * length, RowSampling.greedy(), lambda _: False) for length in lengths[: batch.slots]]
         for row in rows:
             batch.join(row)
         try:

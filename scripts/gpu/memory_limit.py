@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from predictor import metrics
+from predictor.engine.memory_pressure import free_cached_memory
 
 
 def peak_bytes(device: str, work: Callable[[], object]) -> int:
@@ -17,8 +17,7 @@ def peak_bytes(device: str, work: Callable[[], object]) -> int:
     if device == "cpu":
         work()
         return 0
-    gc.collect()
-    torch.cuda.empty_cache()
+    free_cached_memory()
     before = int(torch.cuda.memory_allocated(device))
     torch.cuda.reset_peak_memory_stats(device)
     work()
@@ -37,8 +36,7 @@ def limited_memory(device: str, more: int) -> Iterator[None]:
     as it does when the device has no more."""
     import torch
 
-    gc.collect()
-    torch.cuda.empty_cache()
+    free_cached_memory()
     total = torch.cuda.mem_get_info(device)[1]
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + more) / total, device)
     try:

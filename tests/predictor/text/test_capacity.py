@@ -51,13 +51,12 @@ def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Check
 
 
 def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
-    from random import Random
 
     from predictor.text.batch import TextRow
     from predictor.text.sampler import RowSampling
 
     batch = TextBatch(checkpoint.model, slots=3, length=64)
-    batch.join(TextRow([5, 6], RowSampling(0.0, 0, 1.0, 0.0, 1.0, Random(0)), lambda _: True))
+    batch.join(TextRow([5, 6], RowSampling.greedy(), lambda _: True))
     batch.step()
 
     allocated = sum(states.nbytes for layer in batch.cache.layers for states in (layer.keys, layer.values))

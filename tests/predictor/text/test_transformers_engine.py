@@ -392,7 +392,7 @@ def write(model):
     batch.decode_model = model
     rows = []
     for length in (3, 9, 4):
-        sampling = RowSampling(0.0, 0, 1.0, 0.0, 1.0, random.Random(0))
+        sampling = RowSampling.greedy()
         rows.append(TextRow(list(range(length)), sampling, lambda _: False))
         batch.join(rows[-1])
         for _ in range(6):
