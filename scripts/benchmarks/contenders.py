@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -32,6 +33,16 @@ WriteText = Callable[[int, int], Coroutine[Any, Any, WrittenText]]
 async def write_together(write: WriteText, lengths: list[int]) -> list[WrittenText]:
     """Texts of so many tokens each, all at once."""
     return await asyncio.gather(*(write(number, length) for number, length in enumerate(lengths)))
+
+
+def tokens_per_second(write: Callable[[list[int]], object], number: int, tokens: int, rounds: int) -> float:
+    """Speed of so many texts of so many tokens at once; the median of the rounds. `write` takes their lengths."""
+    speeds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        write([tokens] * number)
+        speeds.append(number * tokens / (time.perf_counter() - begun))
+    return statistics.median(speeds)
 
 
 def on_own_thread(work: Callable[[], Any]) -> Any:
@@ -98,7 +109,7 @@ def _encode(checkpoint: Any, number: int) -> list[int]:
 
 
 @contextmanager
-def batched_engine(model: Path, dtype: str, slots: int) -> Iterator[WriteText]:
+def batched_engine(model: Path, dtype: str, slots: int, device: str = "auto") -> Iterator[WriteText]:
     """Our engine, without a server."""
     from contract.request import Sampling
     from predictor.engine.engine_settings import EngineSettings
@@ -106,7 +117,7 @@ def batched_engine(model: Path, dtype: str, slots: int) -> Iterator[WriteText]:
     from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(EngineSettings(model=str(model), dtype=dtype, max_concurrency=slots))
+    engine = TransformersEngine(EngineSettings(model=str(model), device=device, dtype=dtype, max_concurrency=slots))
     on_own_thread(lambda: engine.load(lambda _: None))
 
     async def write(number: int, tokens: int) -> WrittenText:

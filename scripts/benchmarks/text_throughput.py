@@ -19,6 +19,7 @@ from scripts.benchmarks.contenders import (
     load,
     on_own_thread,
     over_http,
+    tokens_per_second,
     transformers_manager,
     write_together,
 )
@@ -59,12 +60,7 @@ class TextThroughput:
         print(f"{contender:<12}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
 
     def _speed(self, write: Callable[[list[int]], object], number: int) -> float:
-        speeds = []
-        for _ in range(self.rounds):
-            begun = time.perf_counter()
-            write([self.tokens] * number)
-            speeds.append(number * self.tokens / (time.perf_counter() - begun))
-        return statistics.median(speeds)
+        return tokens_per_second(write, number, self.tokens, self.rounds)
 
     def _generate_speeds(self) -> dict[int, float]:
         checkpoint = load(self.model, self.dtype)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
 
-from scripts.benchmarks.contenders import generate, load
-from scripts.benchmarks.request_shapes import prompt
+import uvloop
+
+from scripts.benchmarks.contenders import batched_engine, generate, load, tokens_per_second, write_together
 from scripts.gpu.figure import Figure, Machine
 from scripts.gpu.random_models import text_model
-from scripts.gpu.texts import Request, engine, write_together
 
 ROUNDS = 3
 
@@ -20,27 +18,18 @@ def measure(machine: Machine) -> Iterator[Figure]:
     tokens = 8 if machine.small else 128
     numbers = (1, 4) if machine.small else (1, 8, 16, 64)
     dtype = "float32" if machine.small else "bfloat16"
+
+    def speed(write: Callable[[list[int]], object], number: int) -> float:
+        write([tokens] * number)  # builds kernels
+        return tokens_per_second(write, number, tokens, ROUNDS)
+
     floors: dict[int, float] = {}
     checkpoint = load(model, dtype, machine.device)
     for number in numbers:
-        floors[number] = _speed(lambda lengths: generate(checkpoint, lengths), number, tokens)
+        floors[number] = speed(lambda lengths: generate(checkpoint, lengths), number)
         yield Figure(f"{number} at once: raw generate", round(floors[number]), "tokens/s")
-    with engine(model, machine.device, dtype, max(numbers), 1024) as writer:
-
-        def write(lengths: list[int]) -> None:
-            write_together(writer, [Request(prompt(each), length) for each, length in enumerate(lengths)])
-
+    with batched_engine(model, dtype, max(numbers), machine.device) as write:
         for number in numbers:
-            speed = _speed(write, number, tokens)
-            yield Figure(f"{number} at once: engine", round(speed), "tokens/s")
-            yield Figure(f"{number} at once: engine to generate", round(speed / floors[number], 2))
-
-
-def _speed(write: Callable[[list[int]], None], number: int, tokens: int) -> float:
-    """Tokens a second of so many texts at once; the median of the rounds after the first."""
-    seconds = []
-    for _ in range(1 + ROUNDS):
-        begun = time.perf_counter()
-        write([tokens] * number)
-        seconds.append(time.perf_counter() - begun)
-    return number * tokens / median(seconds[1:])
+            ours = speed(lambda lengths: uvloop.run(write_together(write, lengths)), number)
+            yield Figure(f"{number} at once: engine", round(ours), "tokens/s")
+            yield Figure(f"{number} at once: engine to generate", round(ours / floors[number], 2))
