@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from contract.request import Painting, Sampling
 from predictor.engine.admission_queue import Admission
@@ -40,6 +41,22 @@ def held(core: EngineCore, after: int = 0) -> Iterator[None]:
     finally:
         gate.set()
         batch.step = step  # type: ignore[method-assign]
+
+
+@contextmanager
+def recorded_tokens() -> Iterator[list[int]]:
+    """The ids of all tokens that are written meanwhile."""
+    from predictor.text.output import TextOutput
+
+    ids: list[int] = []
+    put = TextOutput.put
+
+    def recording(self: TextOutput, token: int) -> bool:
+        ids.append(token)
+        return put(self, token)
+
+    with mock.patch.object(TextOutput, "put", recording):
+        yield ids
 
 
 class _Harness:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,20 +14,38 @@ import pytest
 from predictor.engine.engine_settings import EngineSettings
 from predictor.text.transformers_engine import TransformersEngine
 
+StartEngine = Callable[..., Awaitable[TransformersEngine]]
 StartRandom = Callable[..., Awaitable[TransformersEngine]]
 
 
 @pytest.fixture
-async def start_random(tiny_model: Path, tmp_path: Path) -> AsyncIterator[StartRandom]:
+async def start_engine(tiny_model: Path) -> AsyncIterator[StartEngine]:
+    """Starts engines that do not outlive the test: `start_engine(folder, **settings)`, of the tiny model without a
+    folder."""
+    started: list[TransformersEngine] = []
+
+    async def start(folder: Path = tiny_model, **settings: Any) -> TransformersEngine:
+        engine = TransformersEngine(EngineSettings(model=str(folder), **settings))
+        await asyncio.to_thread(engine.load, lambda _phase: None)
+        started.append(engine)
+        return engine
+
+    yield start
+    for engine in started:
+        engine.close()
+
+
+@pytest.fixture
+def start_random(tiny_model: Path, tmp_path: Path, start_engine: StartEngine) -> StartRandom:
     """Starts an engine around a model of this architecture: `start_random("Llama", config, **settings)`. It has the
     tokenizer of the tiny model."""
     import torch
     import transformers
 
-    started: list[TransformersEngine] = []
+    made = itertools.count()
 
     async def start(architecture: str, config: dict[str, Any], **settings: Any) -> TransformersEngine:
-        folder = Path(shutil.copytree(tiny_model, tmp_path / f"model-{len(started)}"))
+        folder = Path(shutil.copytree(tiny_model, tmp_path / f"model-{next(made)}"))
         common = {
             "vocab_size": 400,
             "hidden_size": 32,
@@ -37,14 +56,9 @@ async def start_random(tiny_model: Path, tmp_path: Path) -> AsyncIterator[StartR
         torch.manual_seed(0)
         built = getattr(transformers, f"{architecture}Config")(**{**common, "pad_token_id": None, **config})
         transformers.AutoModelForCausalLM.from_config(built).save_pretrained(folder)
-        engine = TransformersEngine(EngineSettings(model=str(folder), **settings))
-        await asyncio.to_thread(engine.load, lambda _phase: None)
-        started.append(engine)
-        return engine
+        return await start_engine(folder, **settings)
 
-    yield start
-    for engine in started:
-        engine.close()
+    return start
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,6 @@ def eight(tiny_model: Path) -> Iterator[TransformersEngine]:
     yield engine
     assert engine.alive, "the engine survived every test"
     engine.close()
-
-
-@pytest.fixture
-async def start_engine(tiny_model: Path) -> AsyncIterator[Callable[..., Any]]:
-    started: list[TransformersEngine] = []
-
-    async def start(**settings: Any) -> TransformersEngine:
-        engine = TransformersEngine(EngineSettings(model=str(tiny_model), **settings))
-        await asyncio.to_thread(engine.load, lambda _phase: None)
-        started.append(engine)
-        return engine
-
-    yield start
-    for engine in started:
-        engine.close()
 
 
 def task(prompt: str = "moon", **sampling: Any) -> TextTask:

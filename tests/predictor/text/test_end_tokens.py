@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -16,8 +15,8 @@ from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
-from predictor.text.output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
+from tests.support.engine_cores import recorded_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -53,14 +52,7 @@ async def write(folder: Path) -> tuple[Completion, list[int]]:
     """What a model writes greedily, and the ids of its tokens."""
     engine = TransformersEngine(EngineSettings(model=str(folder)))
     await asyncio.to_thread(engine.load, lambda _phase: None)
-    ids: list[int] = []
-    put = TextOutput.put
-
-    def recording(self: TextOutput, token: int) -> bool:
-        ids.append(token)
-        return put(self, token)
-
-    with mock.patch.object(TextOutput, "put", recording):
+    with recorded_tokens() as ids:
         generation = await engine.submit(TextTask("moon", Sampling(max_tokens=20, temperature=0)))
         completion = await generation.complete()
     engine.close()

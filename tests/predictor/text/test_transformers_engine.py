@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -19,9 +18,9 @@ from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
 from predictor.errors import ModelError
-from predictor.text.output import TextOutput
 from predictor.text.reasoning import ReasoningTags
 from predictor.text.transformers_engine import TransformersEngine
+from tests.support.engine_cores import recorded_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +35,7 @@ def chat(*contents: str, role: str = "user") -> tuple[Message, ...]:
 
 async def spoken(engine: TransformersEngine, **sampling: Any) -> tuple[list[str], list[int], TextFinished]:
     """The pieces of a generation, and the token ids they came from."""
-    ids: list[int] = []
-    put = TextOutput.put
-
-    def recording(self: TextOutput, token: int) -> bool:
-        ids.append(token)
-        return put(self, token)
-
-    with mock.patch.object(TextOutput, "put", recording):
+    with recorded_tokens() as ids:
         generation = await engine.submit(TextTask("moon", Sampling(**sampling)))
         events = [event async for event in generation]
     first, *pieces, last = events
