@@ -31,15 +31,12 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
         revision=settings.revision,
         quantize=settings.quantize,
     )
-    from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
-    from predictor.text.capacity import plan_slots, served_length
+    from predictor.text.batch_check import check_sharing
+    from predictor.text.capacity import plan_slots
 
-    length = served_length(checkpoint, settings.max_length)
-    model = checkpoint.model
-    if why_not_batched(model, length):
-        alone = solo_prefill_tokens(model, length)
-        return plan_slots(checkpoint, length, 1, settings.memory, alone), checkpoint.device
-    return plan_slots(checkpoint, length, settings.max_concurrency, settings.memory), checkpoint.device
+    shared = check_sharing(checkpoint, settings.max_length)
+    most = shared.most(settings.max_concurrency)
+    return plan_slots(checkpoint, shared.length, most, settings.memory, shared.prefill_tokens), checkpoint.device
 
 
 def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:

@@ -100,12 +100,7 @@ def _model_classes(index: dict[str, Any]) -> dict[str, Any]:
 
 def _check_quantization(source: str, revision: str | None, name: str, model_class: Any, device: str) -> None:
     """Raise ModelError when the weights of a model are quantized by what is not installed: before any are read."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        source, "config.json", subfolder=name, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    stored = json.loads(Path(path).read_text()).get("quantization_config") if path else None
+    stored = _read_json(source, revision, "config.json", name).get("quantization_config")
     if not stored:
         return
     if model_class.__module__.startswith("diffusers."):
@@ -153,8 +148,14 @@ def _without_accelerate(name: str, model_class: Any, dtype: torch.dtype) -> Iter
 
 
 def _read_defaults(source: str, revision: str | None) -> ModelDefaults:
+    file = _read_json(source, revision, _DEFAULTS_FILE)
+    return ModelDefaults(file.get("num_inference_steps"), file.get("guidance_scale"))
+
+
+def _read_json(source: str, revision: str | None, name: str, folder: str = "") -> dict[str, Any]:
+    """A file of the model; empty where it has none of this name."""
     from transformers.utils.hub import cached_file
 
-    path = cached_file(source, _DEFAULTS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
-    file: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
-    return ModelDefaults(file.get("num_inference_steps"), file.get("guidance_scale"))
+    path = cached_file(source, name, subfolder=folder, revision=revision, _raise_exceptions_for_missing_entries=False)
+    read: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
+    return read

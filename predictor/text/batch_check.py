@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from predictor.engine.memory_pressure import device_failure
 from predictor.errors import first_line
 from predictor.text.batch import TextBatch, TextRow, most_prefill_tokens
+from predictor.text.capacity import served_length
+from predictor.text.checkpoint import Checkpoint
 from predictor.text.rope_scaling import unscaled_length
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
@@ -33,6 +36,27 @@ SOLO_PART = 3
 
 EXACT, ROUNDED = 0.01, 0.1
 """How far logits may be from those alone, relative to their norm: in float32, and in shorter types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Whether texts of up to `length` tokens share a batch. Where not, `obstacle` says why, and prompts come in parts
+    of `prefill_tokens`; both are None where they do."""
+
+    length: int
+    obstacle: str | None
+    prefill_tokens: int | None
+
+    def most(self, max_concurrency: int | None) -> int | None:
+        """Most slots, of `max_concurrency` as in EngineSettings."""
+        return 1 if self.obstacle else max_concurrency
+
+
+def check_sharing(checkpoint: Checkpoint, max_length: int | None) -> Sharing:
+    """What is served of a checkpoint; `max_length` as in EngineSettings. Raises what its device raises."""
+    length = served_length(checkpoint, max_length)
+    obstacle = why_not_batched(checkpoint.model, length)
+    return Sharing(length, obstacle, solo_prefill_tokens(checkpoint.model, length) if obstacle else None)
 
 
 def why_not_batched(model: Any, length: int = 0) -> str | None:

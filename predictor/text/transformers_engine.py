@@ -38,26 +38,24 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.text.batch import TextBatch
-        from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
-        from predictor.text.capacity import plan_slots, served_length
+        from predictor.text.batch_check import check_sharing
+        from predictor.text.capacity import plan_slots
         from predictor.text.engine_core import TextEngineCore
         from predictor.text.single_text_batch import SoloBatch
 
-        length = served_length(checkpoint, settings.max_length)
-        obstacle = why_not_batched(checkpoint.model, length)
-        if obstacle:
-            log.warning("one text at a time, because %s cannot be batched: %s", settings.model, obstacle)
-        prefill_tokens = solo_prefill_tokens(checkpoint.model, length) if obstacle else None
+        shared = check_sharing(checkpoint, settings.max_length)
+        if shared.obstacle:
+            log.warning("one text at a time, because %s cannot be batched: %s", settings.model, shared.obstacle)
         report("measuring slots")
-        max_concurrency = 1 if obstacle else settings.max_concurrency
         wait_for_memory(settings.memory, checkpoint.device)
         memory = memory_share(checkpoint.device, settings.memory)
-        plan = plan_slots(checkpoint, length, max_concurrency, memory, prefill_tokens)
+        most = shared.most(settings.max_concurrency)
+        plan = plan_slots(checkpoint, shared.length, most, memory, shared.prefill_tokens)
         log.info("%s", plan)
-        if obstacle:
-            batch: TextBatch = SoloBatch(checkpoint.model, length, prefill_tokens)
+        if shared.obstacle:
+            batch: TextBatch = SoloBatch(checkpoint.model, shared.length, shared.prefill_tokens)
         else:
-            batch = TextBatch(checkpoint.model, plan.slots, length)
+            batch = TextBatch(checkpoint.model, plan.slots, shared.length)
             if settings.compile:
                 report("compiling")
                 compile_decoding(batch)
