@@ -49,10 +49,18 @@ async def first_token(generation: Generation) -> None:
             return
 
 
-async def note_end(ended: list[str], name: str, generation: Generation) -> None:
-    """Note when a generation has ended."""
-    await generation.complete()
-    ended.append(name)
+@pytest.fixture
+def puts(monkeypatch: pytest.MonkeyPatch) -> list[Generation]:
+    """The generation of every token that is written."""
+    written: list[Generation] = []
+    put = TextOutput.put
+
+    def recording(self: TextOutput, token: int) -> bool:
+        written.append(self.generation)
+        return put(self, token)
+
+    monkeypatch.setattr(TextOutput, "put", recording)
+    return written
 
 
 @pytest.mark.parametrize("count", [24, pytest.param(100, marks=pytest.mark.nightly)])
@@ -89,16 +97,17 @@ async def test_the_same_seed_writes_the_same_text_alone_in_a_batch_in_another_or
     assert len(set(alone.values())) > 0.9 * count
 
 
-async def test_a_short_one_joins_a_running_batch_and_is_done_before_it(eight: TransformersEngine) -> None:
-    ended: list[str] = []
+async def test_a_short_one_joins_a_running_batch_and_is_done_before_it(
+    eight: TransformersEngine, puts: list[Generation]
+) -> None:
     with held(eight.core, after=10):  # so that the long one cannot be done before the short one comes
         long = await eight.submit(task(max_tokens=250, temperature=0.0))
         await first_token(long)
         short = await eight.submit(task(max_tokens=2))
-        watching = [asyncio.create_task(note_end(ended, *each)) for each in (("long", long), ("short", short))]
-    await asyncio.gather(*watching)
+    await asyncio.gather(long.complete(), short.complete())
 
-    assert ended == ["short", "long"]
+    assert short in puts
+    assert puts[-1] is long, "the long one goes on when the short one is done"
 
 
 async def test_each_has_its_own_stop_sequences_and_its_own_limit(eight: TransformersEngine) -> None:
@@ -149,30 +158,17 @@ async def test_the_text_comes_in_pieces_while_it_is_written(eight: TransformersE
         assert text == (await write(eight, seed=seed, max_tokens=30)).text
 
 
-async def test_a_short_one_is_served_before_the_long_ones_that_wait(start_engine: Any) -> None:
+async def test_a_short_one_is_served_before_the_long_ones_that_wait(start_engine: Any, puts: list[Generation]) -> None:
     engine = await start_engine(max_concurrency=1)
-    ended: list[str] = []
+    puts.clear()  # of the warm-up
     with held(engine.core):
-        tasks = [("running", task(max_tokens=5)), ("long", task(max_tokens=200, temperature=0.0))]
-        tasks += [("short", task(max_tokens=3))]
-        watching = [asyncio.create_task(note_end(ended, name, await engine.submit(each))) for name, each in tasks]
-    await asyncio.gather(*watching)
+        running = await engine.submit(task(max_tokens=5))
+        await eventually(lambda: engine.core.admission.running == 1)  # else the next turn is that of the longest
+        long = await engine.submit(task(max_tokens=200, temperature=0.0))
+        short = await engine.submit(task(max_tokens=3))
+    await asyncio.gather(running.complete(), long.complete(), short.complete())
 
-    assert ended.index("short") < ended.index("long")
-
-
-@pytest.fixture
-def puts(monkeypatch: pytest.MonkeyPatch) -> list[Generation]:
-    """The generation of every token that is written."""
-    written: list[Generation] = []
-    put = TextOutput.put
-
-    def recording(self: TextOutput, token: int) -> bool:
-        written.append(self.generation)
-        return put(self, token)
-
-    monkeypatch.setattr(TextOutput, "put", recording)
-    return written
+    assert list(dict.fromkeys(puts)) == [running, short, long]
 
 
 async def test_closing_frees_the_slot_within_a_token(start_engine: Any, puts: list[Generation]) -> None:
