@@ -26,8 +26,8 @@ from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
 from web.http.responses import JOB_HEADERS, PICTURE_HEADERS
-from web.jobs.memory_store import MemoryStore
 from web.jobs.service import JobService
+from web.jobs.stores.memory_store import MemoryStore
 from web.openapi.document import describe
 from web.page.assets import Assets
 from web.page.endpoint import Page
@@ -147,7 +147,7 @@ def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
 def _store(settings: Settings) -> JobStore:
     if settings.store_url is None:
         return MemoryStore(settings.job_keep_seconds, settings.store_bytes, settings.log_entries)
-    from web.jobs.redis_store import RedisStore  # only several replicas need it
+    from web.jobs.stores.redis_store import RedisStore  # only several replicas need it
 
     return RedisStore(
         settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds

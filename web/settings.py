@@ -5,101 +5,15 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AnyHttpUrl,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contract import Kind
 from contract.limits import BODY_BYTES, BODY_SECONDS, MAX_TOKENS, PROMPT_CHARS, RequestLimits
-from wire.cloudevents import overrides
+from web.setting_values import Authorities, BaseUrl, ModelAddress, ModelName, Overrides, StoreUrl, lower, trust
 from wire.request_guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
-
-_HTTP_URL = TypeAdapter(AnyHttpUrl)
-
-
-def _base_url(text: str) -> str:
-    """Checked here, so that a wrong URL fails the start and not the first request."""
-    url = _HTTP_URL.validate_python(text)
-    if url.query is not None or url.fragment is not None:
-        raise ValueError("must end with its host or path: paths are appended to it")
-    if url.username is not None or url.password is not None:
-        raise ValueError("must not hold a user name or password: it is written to the log")
-    return str(url).rstrip("/")
-
-
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-
-
-class ServedModel(BaseModel):
-    """Where a model is served, and what it makes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: BaseUrl | None = None
-    kind: Kind = "text"
-
-    @property
-    def address(self) -> str:
-        """The base URL, which every model has where `dispatch` is rest."""
-        assert self.url is not None
-        return self.url
-
-
-def _served_model(value: object) -> object:
-    """A plain URL is a text model's."""
-    if isinstance(value, str):
-        return {"url": value}
-    if not isinstance(value, dict | ServedModel):
-        kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
-        raise ValueError(f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}')
-    return value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _overrides(text: str) -> str:
-    overrides(text)
-    return text
-
-
-def _authorities(text: str) -> str:
-    try:
-        _trust(text)
-    except ssl.SSLError:
-        raise ValueError("must be certificates in PEM") from None
-    return text
-
-
-def _trust(authorities: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.load_verify_locations(cadata=authorities)
-    return context
-
-
-def _store_url(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://")):
-        raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
-    return text
-
-
-ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Settings(BaseSettings):
@@ -114,7 +28,7 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    models: dict[ModelName, Annotated[ServedModel, BeforeValidator(_served_model)]] = Field(
+    models: dict[ModelName, ModelAddress] = Field(
         min_length=1,
         description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081", '
         '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given; the '
@@ -147,15 +61,15 @@ class Settings(BaseSettings):
         "else both ends race.",
     )
 
-    dispatch: Annotated[Literal["rest", "events"], BeforeValidator(_lower)] = Field(
+    dispatch: Annotated[Literal["rest", "events"], BeforeValidator(lower)] = Field(
         default="rest",
         description="How requests get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
     )
     k_sink: BaseUrl | None = Field(default=None, description="Where events go: what a SinkBinding injects.")
-    k_ce_overrides: Annotated[str, AfterValidator(_overrides)] = Field(
+    k_ce_overrides: Overrides = Field(
         default="", description="Extensions of every event that is sent, as a SinkBinding injects them."
     )
-    k_ca_certs: Annotated[str, AfterValidator(_authorities)] | None = Field(
+    k_ca_certs: Authorities | None = Field(
         default=None, description="Certificates of the sink's authority, in PEM, as a SinkBinding injects them."
     )
     k_token: Path = Field(
@@ -183,7 +97,7 @@ class Settings(BaseSettings):
         default=None, description="Where results lie that are too large for an event: file://, s3:// or gs://."
     )
 
-    store_url: Annotated[str, AfterValidator(_store_url)] | None = Field(
+    store_url: StoreUrl | None = Field(
         default=None, description="redis:// or rediss://, for more than one replica; in memory when unset."
     )
     store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
@@ -229,7 +143,7 @@ class Settings(BaseSettings):
     @property
     def trust(self) -> ssl.SSLContext | bool:
         """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
-        return _trust(self.k_ca_certs) if self.k_ca_certs else True
+        return trust(self.k_ca_certs) if self.k_ca_certs else True
 
     @property
     def limits(self) -> RequestLimits:

@@ -193,7 +193,7 @@ def test_what_is_not_needed_to_run_is_not_there(image: str, within: Callable[...
 def test_a_start_compiles_nothing(image: str, within: Callable[..., str]) -> None:
     """Python says "code object from" of what it had to compile."""
     imports = {
-        "web": "web.__main__, web.jobs.redis_store, jwt",
+        "web": "web.__main__, web.jobs.stores.redis_store, jwt",
         "predictor": "predictor.server.model_server, predictor.text.transformers_engine, "
         "predictor.pictures.diffusers_engine, predictor.events.redis_reply_store",
     }

@@ -19,6 +19,7 @@ SHARED = {
     "predictor.metrics",
     "predictor.errors",
     "web.settings",
+    "web.setting_values",
 }
 """What every folder may import."""
 

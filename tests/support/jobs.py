@@ -23,9 +23,9 @@ from contract import (
 from tests.support.waiting import eventually
 from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
-from web.jobs.redis_store import RedisStore
 from web.jobs.service import JobService, NewJob
 from web.jobs.store import JobStore
+from web.jobs.stores.redis_store import RedisStore
 
 LIMIT = 10.0
 """Seconds after which a test that waits has failed."""

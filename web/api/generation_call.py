@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from contract import GenerationRequest
 from web.api.model_choice import chosen_model
+from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences
 from wire.deadline import request_seconds
@@ -35,6 +36,7 @@ class GenerationCall:
     """That the generation may take."""
     context: RequestContext
     headers: Headers
+    caller: str
 
 
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
@@ -54,6 +56,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
         seconds=request_seconds(headers, limit),
         context=RequestContext.of(http_request.scope),
         headers=headers,
+        caller=caller_of(http_request.scope),
     )
 
 
@@ -68,6 +71,7 @@ def plain_call(settings: Settings, sent: GenerationRequest, http_request: Reques
         seconds=request_seconds(http_request.headers, settings.generate_seconds),
         context=RequestContext.of(http_request.scope),
         headers=Headers(),
+        caller=caller_of(http_request.scope),
     )
 
 

@@ -74,6 +74,7 @@ class JobEndpoints:
             seconds=call.seconds,
             headers=call.context.headers,
             key=call.preferences.idempotency_key,
+            caller=call.caller,
         )
         record = await self._jobs.submit(new)
         if call.form in IMAGES and call.form not in _files(record):  # the first call with this key had another form

@@ -13,7 +13,7 @@ from web.http.accept import prefers_picture
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
-    from web.settings import ServedModel
+    from web.setting_values import ServedModel
 
 
 def chosen_model(models: Mapping[str, ServedModel], request: GenerationRequest, headers: Headers) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
 from contract.problems import raised
 from contract.result import RESULT
+from web.callers.caller import DEFAULT_CALLER
 
 BEGINNING = "0-0"
 """The entry id before all others."""
@@ -35,6 +36,12 @@ class JobRecord:
     outcome: str | None = field(default=None, repr=False)
     """The result, or the problem document."""
     attempts: int = 0
+    caller: str = DEFAULT_CALLER
+    """Whose it is; nobody else sees it."""
+    cost: float = 1.0
+    """What it takes of a share: see web.jobs.cost."""
+    generation: int = 0
+    """How often it was claimed. What an earlier claim still writes is refused."""
 
     @property
     def state(self) -> JobState:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from contract import GenerationRequest, Job, ProblemError, problems
 from contract.cloudevents import written
+from web.callers.caller import DEFAULT_CALLER
+from web.jobs.cost import cost
 from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, result_of
 from web.jobs.worker import JobWorker
@@ -40,6 +42,7 @@ class NewJob:
     """Passed on to the predictor."""
     key: str | None = None
     """Idempotency key."""
+    caller: str = DEFAULT_CALLER
 
 
 class JobService:
@@ -84,6 +87,8 @@ class JobService:
             created=now,
             deadline=now + new.seconds,
             headers=new.headers,
+            caller=new.caller,
+            cost=cost(request, self._settings.models[model].kind),
         )
         if await self._store.open_jobs() >= self._settings.max_jobs and await self._store.get(record.id) is None:
             raise ProblemError(

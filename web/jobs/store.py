@@ -1,7 +1,7 @@
 """Where jobs are kept: their records, their logs, and each model's queue.
 
-One replica keeps them in memory (`web.jobs.memory_store`); several replicas share a Redis or Valkey
-(`web.jobs.redis_store`).
+One replica keeps them in memory (`web.jobs.stores.memory_store`); several replicas share a Redis or Valkey
+(`web.jobs.stores.redis_store`).
 """
 
 from __future__ import annotations

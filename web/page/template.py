@@ -15,7 +15,7 @@ from web.page.assets import Assets
 from web.page.form import VALUES
 
 if TYPE_CHECKING:  # see web.rest.upstream
-    from web.settings import ServedModel
+    from web.setting_values import ServedModel
 
 _TEXT = re.compile(r'<[^<>]*\bdata-t="([^"]+)"[^<>]*>')
 _ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')

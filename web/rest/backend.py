@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.journal import JobJournal
     from web.jobs.record import JobRecord
     from web.rest.upstream import Upstream
-    from web.settings import ServedModel
+    from web.setting_values import ServedModel
 
 
 class RestBackend:

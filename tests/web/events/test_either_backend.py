@@ -26,7 +26,8 @@ from tests.support.events import (
     submit,
 )
 from web.app import create_app
-from web.settings import ServedModel, Settings
+from web.setting_values import ServedModel
+from web.settings import Settings
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Stream = Callable[..., bytes]

@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.jobs import KEEP_SECONDS, LIMIT, MakeStore, NewStore, Replica, ScriptedBackend, SharedStore
 from web.jobs import worker
-from web.jobs.memory_store import MemoryStore
-from web.jobs.redis_store import RedisStore
 from web.jobs.service import JobService
 from web.jobs.store import JobStore
+from web.jobs.stores.memory_store import MemoryStore
+from web.jobs.stores.redis_store import RedisStore
 from web.settings import Settings
 
 

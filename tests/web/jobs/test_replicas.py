@@ -22,11 +22,12 @@ from tests.support.jobs import (
     problem_of,
     submitted,
 )
-from web.jobs import redis_queue, worker
+from web.jobs import worker
 from web.jobs.journal import JobJournal
-from web.jobs.memory_store import MemoryStore
 from web.jobs.record import Claim, JobRecord
-from web.jobs.redis_store import RedisStore
+from web.jobs.stores import redis_queue
+from web.jobs.stores.memory_store import MemoryStore
+from web.jobs.stores.redis_store import RedisStore
 from web.jobs.worker import MOST_ATTEMPTS
 
 

@@ -27,7 +27,7 @@ from tests.support.jobs import (
 from tests.support.waiting import eventually
 from web.jobs.journal import JobJournal
 from web.jobs.record import JobRecord
-from web.jobs.redis_store import RedisStore
+from web.jobs.stores.redis_store import RedisStore
 
 
 async def test_a_job_is_queued_then_running_then_completed(replica: Replica) -> None:

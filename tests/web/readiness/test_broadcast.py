@@ -21,7 +21,7 @@ from tests.support.waking import (
     status,
     until_status,
 )
-from web.jobs.memory_store import MemoryStore
+from web.jobs.stores.memory_store import MemoryStore
 from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
 from web.readiness.states_file import StatesFile

@@ -9,7 +9,7 @@ from tests.support.jobs import (
     added,
     new_record,
 )
-from web.jobs.memory_store import MemoryStore
+from web.jobs.stores.memory_store import MemoryStore
 
 
 async def test_ended_jobs_are_forgotten_earlier_where_memory_is_full() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from web.jobs.record import Claim
-from web.jobs.redis_connection import BLOCK_SECONDS, outages
-from web.jobs.redis_keys import CONSUMER, GROUP, job_key, queue_key
+from web.jobs.stores.redis_connection import BLOCK_SECONDS, outages
+from web.jobs.stores.redis_keys import CONSUMER, GROUP, job_key, queue_key
 
 LEASE_SECONDS = 15.0
 """A claim that was not renewed for so long is anybody's."""

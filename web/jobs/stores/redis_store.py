@@ -1,4 +1,4 @@
-"""Jobs in Redis or Valkey (6.2 or newer), shared by all replicas. `web.jobs.redis_keys` says what is stored."""
+"""Jobs in Redis or Valkey (6.2 or newer), shared by all replicas. `web.jobs.stores.redis_keys` says what is stored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
-from web.jobs.redis_connection import connect, outages
-from web.jobs.redis_keys import (
+from web.jobs.store import JobStore
+from web.jobs.stores.redis_connection import connect, outages
+from web.jobs.stores.redis_keys import (
     BROADCAST,
     CHANGE_FIELDS,
     CHANGED,
@@ -20,9 +21,8 @@ from web.jobs.redis_keys import (
     log_key,
     record_of,
 )
-from web.jobs.redis_queue import RedisQueue
-from web.jobs.redis_signals import RedisSignals, signalled
-from web.jobs.store import JobStore
+from web.jobs.stores.redis_queue import RedisQueue
+from web.jobs.stores.redis_signals import RedisSignals, signalled
 
 POLL_SECONDS = 2.0
 """Longest that a change of a job goes unnoticed when its message was lost; twice as long for its end."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
 
 OPEN_JOBS = "shangcai:open"
@@ -57,6 +58,8 @@ def fields_of(record: JobRecord) -> dict[str, str]:
         "created": str(record.created),
         "deadline": str(record.deadline),
         "headers": json.dumps(record.headers),
+        "caller": record.caller,
+        "cost": str(record.cost),
     }
 
 
@@ -78,4 +81,7 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         end=fields.get("end"),
         outcome=fields.get("outcome"),
         attempts=int(fields.get("attempts", 0)),
+        caller=fields.get("caller", DEFAULT_CALLER),
+        cost=float(fields.get("cost", 1.0)),
+        generation=int(fields.get("generation", 0)),
     )

@@ -17,7 +17,7 @@ from tests.support.jobs import (
     new_record,
     pairs,
 )
-from web.jobs import redis_queue
+from web.jobs.stores import redis_queue
 
 
 async def test_replicas_see_the_same_jobs(shared: SharedStore) -> None:

@@ -24,8 +24,8 @@ from tests.support.jobs import (
     pairs,
 )
 from tests.support.waiting import eventually
-from web.jobs import redis_store
-from web.jobs.redis_store import RedisStore
+from web.jobs.stores import redis_store
+from web.jobs.stores.redis_store import RedisStore
 
 
 async def test_a_lost_message_only_delays(

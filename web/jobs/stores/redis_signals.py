@@ -11,8 +11,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from web.jobs.redis_connection import MOST_BACKOFF_SECONDS
-from web.jobs.redis_keys import BROADCAST, CHANGED, ENDED
+from web.jobs.stores.redis_connection import MOST_BACKOFF_SECONDS
+from web.jobs.stores.redis_keys import BROADCAST, CHANGED, ENDED
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RedisSignals:
 
     async def close(self) -> None:
         if self._listening is not None:
-            while not self._listening.done():  # a cancellation may be lost: see web.jobs.redis_connection.outages
+            while not self._listening.done():  # a cancellation may be lost: see outages
                 self._listening.cancel()
                 await asyncio.wait({self._listening}, timeout=0.1)
 

@@ -17,8 +17,8 @@ from tests.support.jobs import (
     pairs,
 )
 from tests.support.waiting import eventually
-from web.jobs import redis_queue
 from web.jobs.store import JobStore
+from web.jobs.stores import redis_queue
 
 
 async def test_every_replica_receives_a_broadcast(store: JobStore, make: MakeStore) -> None:

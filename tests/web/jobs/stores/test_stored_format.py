@@ -16,8 +16,8 @@ import redis
 
 from tests.support.jobs import SharedStore, claimed, entries_of, new_record, pairs
 from tests.support.waiting import eventually
-from web.jobs import redis_queue
 from web.jobs.record import JobRecord
+from web.jobs.stores import redis_queue
 
 DEADLINE = round(time.time()) + 3_600.5
 HASH: dict[Any, Any] = {
@@ -98,11 +98,12 @@ async def test_an_ended_job_of_the_old_version_is_read(shared: SharedStore, raw:
 
 
 async def test_the_old_version_reads_what_is_stored(shared: SharedStore, raw: Any) -> None:
+    fields = {**HASH, "caller": "default", "cost": "1.0"}  # the last two it ignores
     store = await shared()
     await store.add(RECORD)
     [(entry, queued)] = raw.xrange("shangcai:queue:poet")
     assert queued == {"job": "a"}
-    assert raw.hgetall("shangcai:job:a") == {**HASH, "entry": entry}
+    assert raw.hgetall("shangcai:job:a") == {**fields, "entry": entry}
     assert raw.zrange("shangcai:open", 0, -1, withscores=True) == [("a", DEADLINE)]
     assert (await claimed(store)).entry == entry
     [pending] = raw.xpending_range("shangcai:queue:poet", "web", min="-", max="+", count=9)
@@ -110,13 +111,13 @@ async def test_the_old_version_reads_what_is_stored(shared: SharedStore, raw: An
     await store.start("a", 1700000001.5)
     await store.append("a", [("status", '{"state":"running"}')])
     await store.append_progress("a", 2, lambda _: ("token", '{"text":"春天"}'))
-    running = {**HASH, "entry": entry, "started": "1700000001.5", "attempts": "1", "told": "2"}
+    running = {**fields, "entry": entry, "started": "1700000001.5", "attempts": "1", "told": "2"}
     assert raw.hgetall("shangcai:job:a") == running
     await store.reset("a")
-    assert raw.hgetall("shangcai:job:a") == {**HASH, "entry": entry, "attempts": "1"}
+    assert raw.hgetall("shangcai:job:a") == {**fields, "entry": entry, "attempts": "1"}
     await store.finish("a", "cancelled", '{"type":"x"}', 1700000002.0)
     assert raw.hgetall("shangcai:job:a") == {
-        **HASH,
+        **fields,
         "entry": entry,
         "attempts": "1",
         "end": "cancelled",

@@ -1,0 +1,86 @@
+"""Values of settings: what they may be, checked at the start and not at the first request."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Annotated, get_args
+
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from contract import Kind
+from wire.cloudevents import overrides
+
+_HTTP_URL = TypeAdapter(AnyHttpUrl)
+
+
+def _base_url(text: str) -> str:
+    url = _HTTP_URL.validate_python(text)
+    if url.query is not None or url.fragment is not None:
+        raise ValueError("must end with its host or path: paths are appended to it")
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not hold a user name or password: it is written to the log")
+    return str(url).rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+
+class ServedModel(BaseModel):
+    """Where a model is served, and what it makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: BaseUrl | None = None
+    kind: Kind = "text"
+
+    @property
+    def address(self) -> str:
+        """The base URL, which every model has where `dispatch` is rest."""
+        assert self.url is not None
+        return self.url
+
+
+def _served_model(value: object) -> object:
+    """A plain URL is a text model's."""
+    if isinstance(value, str):
+        return {"url": value}
+    if not isinstance(value, dict | ServedModel):
+        kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
+        raise ValueError(f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}')
+    return value
+
+
+def lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _checked_overrides(text: str) -> str:
+    overrides(text)
+    return text
+
+
+def _authorities(text: str) -> str:
+    try:
+        trust(text)
+    except ssl.SSLError:
+        raise ValueError("must be certificates in PEM") from None
+    return text
+
+
+def trust(authorities: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=authorities)
+    return context
+
+
+def _store_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://")):
+        raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
+    return text
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+ModelAddress = Annotated[ServedModel, BeforeValidator(_served_model)]
+Overrides = Annotated[str, AfterValidator(_checked_overrides)]
+Authorities = Annotated[str, AfterValidator(_authorities)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
