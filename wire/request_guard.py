@@ -24,7 +24,7 @@ from contract.problems import ProblemError
 from wire.drain import Drain
 from wire.first_of_two import finishes_first
 from wire.problems import problem_response
-from wire.sse import frame
+from wire.sse import RESUMABLE, frame
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ class _GuardedRequest:
         problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         if self.answer is not _Answer.EVENTS:
             return problem
-        last = frame(problem.problem.model_dump_json(exclude_none=True), "error")
+        resumable = self._scope.get("state", {}).get(RESUMABLE, False)
+        last = b"" if resumable else frame(problem.problem.model_dump_json(exclude_none=True), "error")
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         return None
 

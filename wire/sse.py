@@ -12,6 +12,9 @@ from starlette.types import Receive, Scope, Send
 HEARTBEAT_SECONDS = 10.0
 """Silence after which a comment is sent, so that no proxy closes the stream as idle."""
 
+RESUMABLE = "resumable"
+"""Member of a scope's state: whoever loses this stream finds the rest of it again, so that cutting it off is no end."""
+
 _HEARTBEAT = b": keep-alive\n\n"
 
 
@@ -26,7 +29,8 @@ class EventStream(StreamingResponse):
     when the client has left.
 
     `on_close` is called however it ends. The `finally` of `frames` does not run in a generator that was never started,
-    because the client had left already.
+    because the client had left already. `resumable` is noted in the scope's state, for whoever cuts it off. A HEAD
+    request gets the headers and no more.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class EventStream(StreamingResponse):
         *,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         on_close: Callable[[], None] = lambda: None,
+        resumable: bool = False,
     ) -> None:
         super().__init__(
             frames,
@@ -44,11 +49,17 @@ class EventStream(StreamingResponse):
         self._frames = frames
         self._heartbeat_seconds = heartbeat_seconds
         self._on_close = on_close
+        self._resumable = resumable
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})[RESUMABLE] = self._resumable
         try:
-            await self.stream_response(send)
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await self.stream_response(send)
         finally:
             self._on_close()
             # A cancelled send leaves the generator suspended or not started: close it now, not when it is collected as

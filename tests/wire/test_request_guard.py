@@ -246,6 +246,23 @@ async def test_a_drain_that_ends_ends_a_stream_with_an_error(wire: Wire) -> None
     assert wire.sent[-1]["more_body"] is False
 
 
+async def test_a_drain_that_ends_just_closes_a_stream_that_can_be_resumed(wire: Wire) -> None:
+    """An error would be taken for its end, and the rest is found on another replica."""
+
+    async def frames() -> AsyncGenerator[bytes]:
+        yield frame("{}", "token")
+        await asyncio.Event().wait()
+
+    drain = Drain()
+    wire.body(b"")
+    running = asyncio.create_task(wire.run(RequestGuard(EventStream(frames(), resumable=True), drain=drain)))
+    await eventually(lambda: b"token" in wire.answer)
+    drain.end()
+    await running
+    assert wire.answer == frame("{}", "token")
+    assert wire.sent[-1]["more_body"] is False
+
+
 async def test_a_drain_that_ends_breaks_off_half_an_answer(wire: Wire) -> None:
     """Only a broken connection tells the client that it is half."""
     drain = Drain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -17,11 +18,17 @@ from wire.sse import frame
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.readiness.model_readiness import Readiness
 
+log = logging.getLogger(__name__)
+
 
 async def job_frames(
-    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: str | None
+    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: str | None, *, resumable: bool
 ) -> AsyncGenerator[bytes]:
-    """Frames from the beginning or `after` an entry, which end with a result or an error in every case.
+    """Frames from the beginning or `after` an entry. The last is the result or the error that the job has ended with.
+
+    Where the store is lost meanwhile, the frames just stop: the job goes on, and so does a client that comes back with
+    the id of the last entry. To one that cannot come back, because leaving cancels the job, the loss is told as the
+    error: `resumable` is false.
 
     Statuses of waiting have no id: they are no part of the log and cannot be replayed. `readiness` is the model's,
     where it is served here.
@@ -43,7 +50,9 @@ async def job_frames(
             assert record.end is not None
             yield frame(record.outcome, last_event(record.end))
     except ProblemError as error:
-        yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+        log.info("a stream of job %s ends early: %s", record.id, error)
+        if not resumable:
+            yield frame(error.problem.model_dump_json(exclude_none=True), "error")
 
 
 async def _entries(

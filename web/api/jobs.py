@@ -50,7 +50,7 @@ class JobEndpoints:
             headers["Preference-Applied"] = call.preferences.applied
         if call.form == SSE:
             try:
-                yield await self._events(record, after, headers)
+                yield await self._events(record, after, headers, resumable=call.preferences.outlives_connection)
             finally:
                 await self._abandon(call, record)
             return
@@ -131,13 +131,15 @@ class JobEndpoints:
             document["result"] = job.result.model_dump(mode="json")
         return JSONResponse(document, status, headers)
 
-    async def _events(self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None) -> Response:
+    async def _events(
+        self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None, *, resumable: bool = True
+    ) -> Response:
         if after is not None and record.state in ENDS:
             left = [entry async for entry in self._jobs.watch(record.id, after)]
             if not left:  # an EventSource that has seen the end would connect again and again otherwise
                 return Response(status_code=204)
-        frames = job_frames(self._jobs, self._readiness.get(record.model), record, after)
-        stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
+        frames = job_frames(self._jobs, self._readiness.get(record.model), record, after, resumable=resumable)
+        stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds, resumable=resumable)
         stream.headers.update(headers or {})
         return stream
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import httpx
 import pytest
 
+from contract import ProblemError, problems
 from tests.support.web.job_requests import (
     ASYNC,
     CAT,
@@ -21,6 +22,9 @@ from tests.support.web.job_requests import (
     submit,
     watched,
 )
+from web import app as web_app
+from web.jobs.record import BEGINNING, LogEntry
+from web.jobs.stores.memory_store import MemoryStore
 
 Slug = Callable[[httpx.Response], str]
 
@@ -135,3 +139,42 @@ async def test_a_stream_with_a_key_outlives_its_connection(front: Front, poet: P
     assert [name for _, name, _ in read((await again).text)] == ["token", "result"]
     assert (await again).headers["location"] == location
     assert len(poet.asked) == 1
+
+
+class LostStore(MemoryStore):
+    """Cannot be reached any more, once, when a watcher has seen two entries."""
+
+    seen = 0
+
+    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
+        async for entry in super().watch(job, after):
+            yield entry
+            self.seen += 1
+            if self.seen == 2:
+                raise ProblemError(problems.UNAVAILABLE, "The store cannot be reached.", retry_after=5)
+
+
+@pytest.fixture
+def lost_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_app, "_store", lambda settings: LostStore(60, 1_000_000, 1_000))
+
+
+async def test_an_outage_of_the_store_closes_a_stream_that_can_be_resumed(
+    front: Front, poet: Poet, lost_store: None
+) -> None:
+    """`error` is the end that is stored, and no other: the job goes on."""
+    poet.finish.set()
+    client = await front()
+    location = await submit(client)
+    await ended(client, location)
+    found = await watched(client, location)
+    assert [name for _, name, _ in found] == ["status", "status", "token"]
+    assert [name for _, name, _ in await watched(client, location, found[-1][0])] == ["token", "result"]
+
+
+async def test_head_of_a_stream_is_answered_at_once(front: Front) -> None:
+    client = await front(sockets=True)
+    location = await submit(client)  # which does not end
+    answer = await client.head(location, headers=LIVE)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert (await client.get(location)).status_code == 200  # on the same connection: that answer has ended
