@@ -9,7 +9,7 @@ from pydantic import Field
 from contract.fields import StrictModel
 from contract.problems import Problem
 from contract.request import Kind
-from contract.result import PictureResult, TextResult
+from contract.result import Result
 from contract.status import Waking
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -31,5 +31,5 @@ class Job(StrictModel):
     started_at: str | None = None
     ended_at: str | None = None
     deadline_at: str = Field(description="When it ends as failed, if it has not ended before.")
-    result: TextResult | PictureResult | None = Field(default=None, description="Of a completed one.")
+    result: Result | None = Field(default=None, description="Of a completed one.")
     error: Problem | None = Field(default=None, description="Of a failed or cancelled one.")

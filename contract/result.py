@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -74,5 +74,7 @@ class PictureResult(StrictModel):
     timing: PictureTiming
 
 
-RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(TextResult | PictureResult)
+Result = Annotated[TextResult | PictureResult, Field(discriminator="kind")]
+
+RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(Result)
 """Validates the document of either kind."""

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
-
-from contract import (
-    ErrorEvent,
-    GenerationRequest,
-    Job,
-    Kind,
-    ModelChoice,
-    ModelStatus,
-    PictureResult,
-    PictureResultEvent,
-    PreviewEvent,
-    Problem,
-    ProgressEvent,
-    ReasoningEvent,
-    RequestLimits,
-    ResultEvent,
-    Statuses,
-    StatusEvent,
-    TextResult,
-    TokenEvent,
-    problems,
-)
+from contract import Kind, RequestLimits, problems
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
+from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
-from web.openapi.jobs import PREFERENCES, events_operation, generation_path, job_response, parameter, ref
+from web.openapi.jobs import PREFERENCES, generation_path, job_response, parameter
 from web.openapi.problems import refusals
+from web.openapi.schemas import event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
@@ -47,17 +24,6 @@ _NOT_OF_GENERATE = {
 }
 
 _PICTURE_FORMS = (*IMAGES, MULTIPART)
-
-_EVENTS = (
-    StatusEvent,
-    ReasoningEvent,
-    TokenEvent,
-    ProgressEvent,
-    PreviewEvent,
-    ResultEvent,
-    PictureResultEvent,
-    ErrorEvent,
-)
 
 
 def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> dict[str, Any]:
@@ -73,6 +39,8 @@ def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> di
             "kind's.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/"}],
+        "tags": _TAGS,
         "paths": {
             "/generate": {"post": _generate()},
             "/generations/{id}": generation_path(_PICTURE_FORMS),
@@ -83,13 +51,23 @@ def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> di
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": {"get": _simple("discovery", "What is served here")},
         },
-        "components": {"schemas": _limited(_schemas(), limits), "headers": _headers()},
+        "components": {"schemas": schemas(limits), "headers": _headers()},
     }
+
+
+_TAGS = [
+    {"name": "generation", "description": "Texts and pictures, at once or on the way."},
+    {"name": "jobs", "description": "Generations that outlive the connection they were asked for on."},
+    {"name": "models", "description": "Whether models are awake."},
+    {"name": "events", "description": "CloudEvents about jobs."},
+    {"name": "service", "description": "This server itself."},
+]
 
 
 def _generate() -> dict[str, Any]:
     return {
         "operationId": "generate",
+        "tags": ["generation"],
         "summary": "Generate a text or a picture",
         "description": "A request with a Prefer or Idempotency-Key header becomes a job, which goes on when the client "
         "leaves; Location says where it is found. "
@@ -113,14 +91,14 @@ def _generate() -> dict[str, Any]:
                 "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *_OF_PICTURES)},
                 "content": {
                     JSON: {
-                        "schema": {"oneOf": [ref("TextResult"), ref("PictureResult")]},
+                        "schema": ref("Result"),
                         "examples": {
                             result.kind: {"value": result.model_dump(mode="json")}
                             for result in (TEXT_RESULT, PICTURE_RESULT)
                         },
                     },
                     SSE: {
-                        "schema": {"type": "string", "description": _EVENTS_TEXT},
+                        "schema": event_stream(_EVENTS_TEXT),
                         "examples": {
                             "text": {"value": TEXT_STREAM},
                             "image": {"value": PICTURE_STREAM},
@@ -139,11 +117,9 @@ def _generate() -> dict[str, Any]:
 
 
 _EVENTS_TEXT = (
-    "Server-sent events whose data is JSON: any number of `status` (#/components/schemas/StatusEvent: `asleep` and "
-    "`waking` where the model has to wake up first, then `queued` and `running`), then of `reasoning` "
-    "(ReasoningEvent) and `token` (TokenEvent) or of `progress` (ProgressEvent) and `preview` (PreviewEvent), then "
-    "exactly one `result` (ResultEvent or PictureResultEvent) or `error` (ErrorEvent). Comments keep a silent stream "
-    "open."
+    "Server-sent events whose data is JSON: any number of `status` (`asleep` and `waking` where the model has to wake "
+    "up first, then `queued` and `running`), then of `reasoning` and `token` or of `progress` and `preview`, then "
+    "exactly one `result` or `error`. Comments keep a silent stream open."
 )
 
 _OF_PICTURES = {
@@ -168,32 +144,10 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
         content["example"] = example
     return {
         "operationId": name,
+        "tags": ["service"],
         "summary": summary,
         "responses": {"200": {"description": summary + ".", "content": {JSON: content}}},
     }
-
-
-@cache  # takes 0.1 s, and is the same for all applications of a process
-def _schemas() -> dict[str, Any]:
-    inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in (GenerationRequest, ModelChoice)
-    ]
-    outputs: list[tuple[type[BaseModel], Literal["serialization"]]] = [
-        (model, "serialization") for model in (TextResult, PictureResult, Problem, Job, ModelStatus, Statuses, *_EVENTS)
-    ]
-    _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
-    schemas: dict[str, Any] = document["$defs"]
-    return schemas
-
-
-def _limited(schemas: dict[str, Any], limits: RequestLimits) -> dict[str, Any]:
-    """`schemas` with the limits that are not in the types of the fields."""
-    request = copy.deepcopy(schemas["GenerationRequest"])
-    fields = request["properties"]
-    fields["prompt"]["maxLength"] = limits.prompt_chars
-    fields["negative_prompt"]["anyOf"][0]["maxLength"] = limits.prompt_chars
-    fields["max_tokens"]["anyOf"][0]["maximum"] = limits.max_tokens
-    return schemas | {"GenerationRequest": request}
 
 
 def _headers() -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from contract import ModelStatus, Statuses, problems
 from web.http.accept import JSON
-from web.openapi.jobs import ref
 from web.openapi.problems import refusals
+from web.openapi.schemas import ref
 
 _READY = ModelStatus(name="poet", kind="text", state="ready", since="2026-01-31T08:00:00.000Z", expected_seconds=6.1)
 _WAKING = ModelStatus(
@@ -29,6 +29,7 @@ def status_operation() -> dict[str, Any]:
     document = Statuses(models=[_WAKING])
     return {
         "operationId": "status",
+        "tags": ["models"],
         "summary": "Whether the models are awake",
         "description": f"The state of each: {_STATES} Asking wakes nobody.",
         "responses": {"200": _answer("The models, in the order in which they are served.", "Statuses", document)},
@@ -40,6 +41,7 @@ def warm_operation() -> dict[str, Any]:
     waking["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return {
         "operationId": "warm",
+        "tags": ["models"],
         "summary": "Wake a model, and generate nothing",
         "description": "For somebody who is about to ask for something. However many ask, a model is woken once. "
         "Without a body it is the default model.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 from contract import GenerationRequest, Problem, RequestLimits
 from web.openapi.document import describe
@@ -18,6 +18,14 @@ Events = Callable[[str], list[tuple[str, Any]]]
 DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"}, RequestLimits())
 GENERATE = DOCUMENT["paths"]["/generate"]["post"]
 REQUESTS = GENERATE["requestBody"]["content"]["application/json"]
+SCHEMAS = DOCUMENT["components"]["schemas"]
+TEXT = {
+    "model": "poet",
+    "text": "春",
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+    "timing": {"queue_s": None, "first_token_s": 0.1, "total_s": 0.2},
+}
 REFUSALS = {status: answer for status, answer in GENERATE["responses"].items() if int(status) >= 400}
 PROBLEMS = [
     (int(status), name, example["value"])
@@ -66,6 +74,49 @@ def test_the_schemas_are_schemas() -> None:
         Draft202012Validator.check_schema(schema)
 
 
+def operations() -> dict[str, dict[str, Any]]:
+    return {
+        operation["operationId"]: operation
+        for item in DOCUMENT["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+
+
+def test_operations_have_a_declared_tag_and_links_lead_to_them() -> None:
+    tags = {tag["name"] for tag in DOCUMENT["tags"]}
+    links = [
+        link
+        for operation in operations().values()
+        for answer in operation["responses"].values()
+        for link in answer.get("links", {}).values()
+    ]
+    assert all(set(operation["tags"]) <= tags for operation in operations().values())
+    assert {link["operationId"] for link in links} == {"generation", "cancel"} <= set(operations())
+
+
+def test_requests_are_closed_and_answers_are_open_to_later_members() -> None:
+    closed = {name for name, schema in SCHEMAS.items() if schema.get("additionalProperties") is False}
+    assert closed == {"GenerationRequest", "ModelChoice"}
+    validate({"id": "a", "kind": "text", "of_the_future": 1, **TEXT}, {"$ref": "#/components/schemas/Result"})
+
+
+def test_unions_are_told_apart_by_a_member_that_is_always_there() -> None:
+    unions = {name: schema["discriminator"] for name, schema in SCHEMAS.items() if "discriminator" in schema}
+    assert set(unions) == {"Result", "GenerationEvent"}
+    for union in unions.values():
+        for value, reference in union["mapping"].items():
+            schema = SCHEMAS[reference.rpartition("/")[2]]
+            assert schema["properties"][union["propertyName"]]["const"] == value
+            assert union["propertyName"] in schema["required"]
+
+
+@pytest.mark.parametrize("event", [{}, {"specversion": "1.0", "id": "1", "source": "/x", "type": "somebody.else"}])
+def test_an_event_that_is_refused_does_not_fit_the_schema(event: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        validate(event, {"$ref": "#/components/schemas/GenerationEvent"})
+
+
 @pytest.mark.parametrize("example", REQUESTS["examples"].values(), ids=REQUESTS["examples"].keys())
 async def test_request_examples_work(web: Web, events: Events, example: dict[str, Any]) -> None:
     GenerationRequest.model_validate(example["value"])
@@ -82,8 +133,7 @@ async def test_request_examples_work(web: Web, events: Events, example: dict[str
 def validate_events(found: list[tuple[str, Any]]) -> None:
     assert found[-1][0] in ("result", "error")
     for name, data in found:
-        kind = "Picture" if data.get("kind") == "image" else ""
-        validate(data, {"$ref": f"#/components/schemas/{kind}{name.capitalize()}Event"})
+        validate({"event": name, "data": data}, {"$ref": "#/components/schemas/ServerSentEvent"})
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
