@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Annotated, get_args
 
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    TypeAdapter,
+)
 
 from contract import Kind
 from wire.cloudevents import overrides
@@ -25,6 +36,15 @@ def _base_url(text: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
+def _bearer_token(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]+", secret.get_secret_value()):
+        raise ValueError("must be visible ASCII characters without spaces or line ends: it is sent in a header")
+    return secret
+
+
+BearerToken = Annotated[SecretStr, AfterValidator(_bearer_token)]
+
+
 class ServedModel(BaseModel):
     """Where a model is served, and what it makes."""
 
@@ -32,6 +52,11 @@ class ServedModel(BaseModel):
 
     url: BaseUrl | None = None
     kind: Kind = "text"
+    path: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = "/openai/v1"
+    """Between the URL and OpenAI's routes: KServe's is the default, vLLM's is `/v1`."""
+    api_key: BearerToken | None = None
+    upstream_model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The name that its server knows it by, where that is another one."""
 
     @property
     def address(self) -> str:
@@ -46,7 +71,10 @@ def _served_model(value: object) -> object:
         return {"url": value}
     if not isinstance(value, dict | ServedModel):
         kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
-        raise ValueError(f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}')
+        raise ValueError(
+            f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}, with "path", "api_key" and '
+            '"upstream_model" where its server needs them'
+        )
     return value
 
 

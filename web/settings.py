@@ -11,7 +11,17 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.limits import BODY_BYTES, BODY_SECONDS, MAX_TOKENS, PROMPT_CHARS, RequestLimits
-from web.setting_values import Authorities, BaseUrl, ModelAddress, ModelName, Overrides, StoreUrl, lower, trust
+from web.setting_values import (
+    Authorities,
+    BaseUrl,
+    BearerToken,
+    ModelAddress,
+    ModelName,
+    Overrides,
+    StoreUrl,
+    lower,
+    trust,
+)
 from wire.request_guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
 
@@ -32,7 +42,11 @@ class Settings(BaseSettings):
         min_length=1,
         description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081", '
         '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given; the '
-        "first model is the default, and the first of each kind that kind's.",
+        "first model is the default, and the first of each kind that kind's. An entry also takes path, where OpenAI's "
+        "routes are (/openai/v1 where none is given, vLLM's is /v1), api_key, and upstream_model: its name there.",
+    )
+    predictor_token: BearerToken | None = Field(
+        default=None, description="Bearer token for the servers of all models whose entry has no api_key."
     )
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -144,6 +158,11 @@ class Settings(BaseSettings):
     def trust(self) -> ssl.SSLContext | bool:
         """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
         return trust(self.k_ca_certs) if self.k_ca_certs else True
+
+    def authorization(self, model: str) -> dict[str, str]:
+        """The header by which the model's server knows web, if it wants one."""
+        token = self.models[model].api_key or self.predictor_token
+        return {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
 
     @property
     def limits(self) -> RequestLimits:

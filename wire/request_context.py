@@ -20,6 +20,10 @@ TRACE_CHARS = 512
 """Longest traceparent or tracestate that is passed on (W3C asks for at least 512)."""
 
 
+CALLER_HEADER = "X-Shangcai-Caller"
+"""From web to its model servers: who asks, percent-encoded where the name is no visible ASCII."""
+
+
 @dataclass(frozen=True)
 class RequestContext:
     """One HTTP request: when it arrived, on the clock of `time.perf_counter`, its id and its W3C trace headers."""

@@ -88,6 +88,7 @@ class GenerateEndpoint:
             arrived=call.context.arrived,
             seconds=call.seconds,
             headers=call.context.headers,
+            caller=call.caller,
             previews=call.form == SSE,
         )
         with self._limits[call.model].acquire():

@@ -17,6 +17,7 @@ class Call(Generic[Event]):
     """
 
     path: str
+    """Of the route, below its server's path of OpenAI's routes."""
     body: dict[str, Any]
     parse: Callable[[str, bytes], Event]
     event_bytes: int

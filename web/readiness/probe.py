@@ -28,7 +28,8 @@ POLL_SECONDS = 0.25
 """Between two questions to a model server that is not ready yet."""
 
 READY_PATH = "/v2/health/ready"
-"""Of KServe's protocol. Any request wakes a model; this one generates nothing. A server that answers 404 is awake."""
+"""Of KServe's protocol. Any request wakes a model; this one generates nothing. A server that answers 404 is awake: one
+that has other health routes, as vLLM."""
 
 _MAY_PASS = (problems.LOADING, problems.OVERLOADED)
 """Problems that a model which is waking may have for a while. OVERLOADED: no connection or memory is free just now."""
@@ -47,6 +48,7 @@ class ReadinessProbe:
         self.readiness = readiness
         self.url = url
         self._client = client
+        self._headers = {"Accept": JSON, **settings.authorization(readiness.model)}
         self._seconds = settings.wake_seconds
         self._timeout = httpx.Timeout(settings.connect_seconds, read=None, pool=settings.pool_seconds)
         self._asking: ScopedTask[None] | None = None
@@ -96,7 +98,7 @@ class ReadinessProbe:
         try:
             with transport_failures(self.url):
                 async with self._client.stream(
-                    "GET", self.url + READY_PATH, headers={"Accept": JSON}, timeout=self._timeout
+                    "GET", self.url + READY_PATH, headers=self._headers, timeout=self._timeout
                 ) as answer:
                     silent.cancel()
                     body = await beginning(answer, REFUSAL_BYTES)

@@ -39,8 +39,8 @@ class RestBackend:
 
         Whatever goes wrong is raised as a ProblemError.
         """
-        request, model = rest_request.request, rest_request.model
-        served = self._models[model]
+        request, served = rest_request.request, self._models[rest_request.model]
+        model = served.upstream_model or rest_request.model
         if served.kind == "image":
             call = picture_call(model, request, previews=rest_request.previews)
             return self._events(rest_request, call, PictureResultBuilder(served.address, rest_request))
@@ -55,6 +55,7 @@ class RestBackend:
             arrived=time.perf_counter() - (time.time() - record.created),
             seconds=max(record.deadline - time.time(), 0),
             headers=record.headers,
+            caller=record.caller,
             previews=True,
             waits_for_waking=True,
         )

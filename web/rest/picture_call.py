@@ -20,7 +20,7 @@ def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> C
     renamed = {"output_format": request.format, "partial_images": request.previews if previews else None}
     count = request.n or 1
     return Call(
-        path="/openai/v1/images/generations",
+        path="/images/generations",
         body={
             "model": model,
             "prompt": request.prompt,

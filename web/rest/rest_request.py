@@ -21,6 +21,8 @@ class RestRequest:
     """The time that is left."""
     headers: dict[str, str]
     """Passed on to the predictor: the request's id and trace."""
+    caller: str
+    """Who asks."""
     previews: bool
     """Whether somebody is going to see them."""
     waits_for_waking: bool = False

@@ -20,7 +20,7 @@ _FIELDS = {"max_tokens", "temperature", "top_p", "stop", "seed"}
 def text_call(model: str, request: GenerationRequest) -> Call[Chunk]:
     """Always a stream: closing the connection then cancels the generation, and the first token can be timed."""
     return Call(
-        path="/openai/v1/chat/completions",
+        path="/chat/completions",
         body={
             "model": model,
             "messages": [{"role": "user", "content": request.prompt}],

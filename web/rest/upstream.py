@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx
 
@@ -18,6 +19,7 @@ from web.readiness.model_readiness import SILENCE_SECONDS
 from web.readiness.probe import POLL_SECONDS, ReadinessProbe
 from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
+from wire.request_context import CALLER_HEADER
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
@@ -25,6 +27,9 @@ if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest 
 
 LEAST_SECONDS = 0.01
 """Smallest deadline that is sent upstream: model servers refuse 0 as malformed."""
+
+_PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+"""What a caller's name may hold as it is."""
 
 _WAKING = (problems.LOADING, problems.UPSTREAM_TIMEOUT, problems.TOO_LATE)
 """What a request to a waking model ends with: LOADING from its server, the others from a gateway or from the client."""
@@ -36,7 +41,7 @@ class Upstream:
     def __init__(self, client: httpx.AsyncClient, probes: Mapping[str, ReadinessProbe], settings: Settings) -> None:
         self._client = client
         self._probes = probes
-        self._read_seconds = settings.read_seconds
+        self._settings = settings
 
     @asynccontextmanager
     async def open(self, rest_request: RestRequest, call: Call[Event]) -> AsyncIterator[Exchange[Event]]:
@@ -58,7 +63,7 @@ class Upstream:
 
     async def _accepted(self, rest_request: RestRequest, call: Call[Event]) -> Exchange[Event]:
         """Attempt, wait for the model if it is waking, and attempt again."""
-        attempts = _Attempts(self._client, self._probes[rest_request.model], rest_request, self._read_seconds)
+        attempts = _Attempts(self._client, self._probes[rest_request.model], rest_request, self._settings)
         while True:
             attempts.check_wait()
             exchange = await attempts.make(call)
@@ -71,15 +76,19 @@ class _Attempts:
     """The attempts at one request."""
 
     def __init__(
-        self, client: httpx.AsyncClient, probe: ReadinessProbe, rest_request: RestRequest, read_seconds: float
+        self, client: httpx.AsyncClient, probe: ReadinessProbe, rest_request: RestRequest, settings: Settings
     ) -> None:
-        assert probe.url is not None
+        served = settings.models[rest_request.model]
         self._client = client
         self._probe = probe
-        self._url = probe.url
-        self._headers = rest_request.headers
+        self._url = served.address + served.path
+        self._headers = {
+            **rest_request.headers,
+            **settings.authorization(rest_request.model),
+            CALLER_HEADER: quote(rest_request.caller, safe=_PLAIN),
+        }
         self._waits_for_waking = rest_request.waits_for_waking
-        self._read_seconds = read_seconds
+        self._read_seconds = settings.read_seconds
         self._now = asyncio.get_running_loop().time
         self._deadline = self._now() + rest_request.seconds
 
