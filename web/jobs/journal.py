@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from contract import JobState, PictureResult, ProblemError, TextResult, problems
+from contract import JobState, PictureResult, ProblemError, StatusEvent, TextResult, problems
 from contract.events import LiveEvent
-from web.jobs.record import JobRecord
+from web.jobs.record import Claim, JobRecord
 from web.jobs.service_time import ServiceTime
 from web.jobs.store import JobStore
 
@@ -16,27 +17,40 @@ from web.jobs.store import JobStore
 class JobJournal:
     """All methods raise an UNAVAILABLE problem when the store cannot be reached."""
 
+    _generation: int | None = None
+
     def __init__(self, store: JobStore) -> None:
         self._store = store
         # Not only of the models served here: a shared store has jobs of other replicas' models, too.
         self._service_times: defaultdict[str, ServiceTime] = defaultdict(ServiceTime)
+
+    def of_claim(self, claim: Claim) -> JobJournal:
+        """The journal of a run. Its methods raise ClaimLost once the job is claimed again."""
+        journal = copy.copy(self)
+        journal._generation = claim.generation
+        return journal
 
     async def find(self, job: str) -> JobRecord | None:
         return await self._store.get(job)
 
     async def start(self, job: str) -> bool:
         """The job is running now. False when it was running before, has ended, or is unknown."""
-        return await self._store.start(job, time.time())
+        return await self._store.start(job, time.time(), self._generation)
+
+    async def reset(self, job: str) -> None:
+        """The job is queued again: what the log holds of the last attempt does not count."""
+        await self._store.reset(job, self._generation)
+        await self.append(job, [StatusEvent(state="queued")])
 
     async def append(self, job: str, events: list[LiveEvent]) -> None:
-        await self._store.append(job, [_entry(event) for event in events])
+        await self._store.append(job, [_entry(event) for event in events], self._generation)
 
     async def append_progress(self, job: str, reached: int, event: Callable[[int], LiveEvent]) -> None:
         """Append `event(before)` if `reached` is further than before. Progress may come late, twice and out of order.
 
         `reached` counts whatever the job counts in: steps, or characters.
         """
-        await self._store.append_progress(job, reached, lambda before: _entry(event(before)))
+        await self._store.append_progress(job, reached, lambda before: _entry(event(before)), self._generation)
 
     async def end(self, job: str, outcome: TextResult | PictureResult | ProblemError) -> bool:
         """The job has ended so. False when it is unknown or had ended before: only the first end counts."""
@@ -46,7 +60,7 @@ class JobJournal:
             document = outcome.problem.model_dump_json(exclude_none=True)
         else:
             end, document = "completed", outcome.model_dump_json()
-        ended = await self._store.finish(job, end, document, now)
+        ended = await self._store.finish(job, end, document, now, self._generation)
         if ended and end == "completed":
             record = await self._store.get(job)
             if record is not None and record.started is not None:

@@ -78,6 +78,8 @@ class Claim:
     job: str
     entry: str = ""
     """Its id in the queue, where the store has one."""
+    generation: int = 0
+    """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
 
 
 def last_event(end: JobState) -> str:

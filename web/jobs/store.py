@@ -13,8 +13,16 @@ from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 
 
+class ClaimLost(Exception):
+    """The job was claimed again since: nothing more of this run is written."""
+
+
 class JobStore(ABC):
-    """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long."""
+    """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long.
+
+    What is written by a run carries the `generation` of its claim, and raises ClaimLost where the job was claimed again
+    since. None is for what holds no claim: events of a broker, and those who end a job.
+    """
 
     shared = False
     """Whether other replicas see the same jobs."""
@@ -66,11 +74,13 @@ class JobStore(ABC):
     # The log
 
     @abstractmethod
-    async def append(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
+    async def append(self, job: str, entries: Sequence[tuple[str, str]], generation: int | None = None) -> None:
         """Append events, as pairs of a name and JSON, to the log of a job that has not ended."""
 
     @abstractmethod
-    async def append_progress(self, job: str, reached: int, entry: Callable[[int], tuple[str, str]]) -> None:
+    async def append_progress(
+        self, job: str, reached: int, entry: Callable[[int], tuple[str, str]], generation: int | None = None
+    ) -> None:
         """Append `entry(before)` if `reached` is larger than `before`, the largest one so far, and the job has not
         ended. Comparing and appending are one atomic step."""
 
@@ -81,15 +91,15 @@ class JobStore(ABC):
     # From state to state
 
     @abstractmethod
-    async def start(self, job: str, now: float) -> bool:
+    async def start(self, job: str, now: float, generation: int | None = None) -> bool:
         """The job is running, which is one more attempt; False when it was running before, has ended or is unknown."""
 
     @abstractmethod
-    async def reset(self, job: str) -> None:
+    async def reset(self, job: str, generation: int | None = None) -> None:
         """The job is queued again and its progress counts from 0; its attempts still count."""
 
     @abstractmethod
-    async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
+    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
         """The job has ended so; False when it had ended before or is unknown. Only the first end counts."""
 
     @abstractmethod
@@ -103,8 +113,8 @@ class JobStore(ABC):
         """Wait for the next job of a model. Jobs whose lease has run out come first."""
 
     @abstractmethod
-    async def renew(self, claims: Sequence[Claim]) -> None:
-        """Begin these leases anew."""
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Begin these leases anew, and return those claims whose job was claimed again since."""
 
     @abstractmethod
     async def acknowledge(self, claim: Claim) -> None:
@@ -112,4 +122,4 @@ class JobStore(ABC):
 
     @abstractmethod
     async def release(self, claim: Claim) -> None:
-        """Let any replica claim the job at once."""
+        """Let any replica claim the job at once. One that was claimed again since is left alone."""

@@ -10,7 +10,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from contract import ProblemError, StatusEvent, problems
+from contract import ProblemError, problems
+from web.jobs.store import ClaimLost
 from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -46,7 +47,7 @@ class JobWorker:
         self._store = store
         self._journal = journal
         self._backend = backend
-        self._claims: set[Claim] = set()
+        self._claims: dict[Claim, asyncio.Task[None]] = {}
         self._runs: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -84,52 +85,54 @@ class JobWorker:
             if claim in self._claims:  # the lease ran out, in an outage perhaps, but the job is still running here
                 free.release()
                 continue
-            self._claims.add(claim)
             run = asyncio.create_task(self._run(claim))
+            self._claims[claim] = run
             self._runs.add(run)
             run.add_done_callback(discard)
 
     async def _run(self, claim: Claim) -> None:
         try:
-            await self._try_until_done(claim.job)
+            await self._try_until_done(claim)
             await self._store.acknowledge(claim)
         except asyncio.CancelledError:
             with suppress(ProblemError):
                 await self._store.release(claim)
             raise
+        except ClaimLost:  # this replica was away for longer than its lease
+            log.warning("job %s is given up: it was claimed again", claim.job)
         except ProblemError as error:  # of the store: once the lease has run out the job is claimed again
             log.warning("job %s is left to its lease: %s", claim.job, error)
         except Exception:
             log.exception("job %s failed", claim.job)
-            with suppress(ProblemError):
-                await self._journal.end(
-                    claim.job, ProblemError(problems.INTERNAL, "Something went wrong on the server.")
-                )
+            with suppress(ProblemError, ClaimLost):
+                problem = ProblemError(problems.INTERNAL, "Something went wrong on the server.")
+                await self._journal.of_claim(claim).end(claim.job, problem)
                 await self._store.acknowledge(claim)
         finally:
-            self._claims.discard(claim)
+            self._claims.pop(claim, None)
 
-    async def _try_until_done(self, job: str) -> None:
+    async def _try_until_done(self, claim: Claim) -> None:
         """Return once the job has ended, or the predictor has taken it and will send its end."""
+        job, journal = claim.job, self._journal.of_claim(claim)
         while (record := await self._store.get(job)) is not None and record.ended is None:
             if record.attempts >= MOST_ATTEMPTS:
                 detail = f"It was begun {record.attempts} times and broken off each time."
-                await self._journal.end(job, ProblemError(problems.UNDELIVERED, detail))
+                await journal.end(job, ProblemError(problems.UNDELIVERED, detail))
                 return
             if record.deadline <= time.time():
-                await self._journal.expire(job)
+                await journal.expire(job)
                 return
             if record.started is not None:  # by a replica that died
-                await self._discard_attempt(job)
+                await journal.reset(job)
             try:
-                await self._unless_ended(job, self._backend.run(record, self._journal))
+                await self._unless_ended(job, self._backend.run(record, journal))
                 return
             except ProblemError as error:
                 if not error.kind.transient:
-                    await self._journal.end(job, error)
+                    await journal.end(job, error)
                     return
                 log.info("job %s waits: %s", job, error)
-                await self._wait_for_next_attempt(record, error)
+                await self._wait_for_next_attempt(record, journal, error)
 
     async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> None:
         """Do the work, but give it up when the job ends elsewhere, as after a DELETE."""
@@ -141,29 +144,26 @@ class JobWorker:
             ended.cancel()
             await asyncio.wait({ended})
 
-    async def _wait_for_next_attempt(self, record: JobRecord, error: ProblemError) -> None:
+    async def _wait_for_next_attempt(self, record: JobRecord, journal: JobJournal, error: ProblemError) -> None:
         current = await self._store.get(record.id)
         if current is not None and current.started is not None:
-            await self._discard_attempt(record.id)
+            await journal.reset(record.id)
         wait = min(error.problem.retry_after or RETRY_SECONDS, MOST_RETRY_SECONDS)
         if wait >= record.deadline - time.time():
             error = ProblemError(problems.TOO_LATE, f"The time was over; the last attempt ended so: {error}")
-            await self._journal.end(record.id, error)
+            await journal.end(record.id, error)
             return
         jitter = 0.5 + secrets.randbelow(1_000) / 1_000  # or all jobs of a model that was away would come back at once
         await self._unless_ended(record.id, asyncio.sleep(wait * jitter))
-
-    async def _discard_attempt(self, job: str) -> None:
-        """The job is queued again: what the log holds of the last attempt does not count."""
-        await self._store.reset(job)
-        await self._journal.append(job, [StatusEvent(state="queued")])
 
     async def _renew_claims(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             if self._claims:
                 with suppress(ProblemError):
-                    await self._store.renew(list(self._claims))
+                    for lost in await self._store.renew(list(self._claims)):
+                        if (run := self._claims.get(lost)) is not None:
+                            run.cancel()
 
     async def _reap(self) -> None:
         """End jobs whose deadline has passed, whichever replica they were queued or running on."""

@@ -101,8 +101,11 @@ class _JobLogWriter:
         self._writing: asyncio.Task[None] | None = None
 
     def append(self, event: LiveEvent) -> None:
+        """Raises what an earlier write went wrong with."""
         self._events.append(event)
         if self._writing is None or self._writing.done():
+            if self._writing is not None:
+                self._writing.result()
             self._writing = asyncio.create_task(self._write())
 
     async def flush(self) -> None:

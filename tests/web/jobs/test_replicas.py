@@ -8,23 +8,27 @@ from collections.abc import Sequence
 
 import pytest
 
-from contract import ProblemError, problems
+from contract import ProblemError, TokenEvent, problems
 from tests.support.jobs import (
     KEEP_SECONDS,
     LIMIT,
     Replica,
     ScriptedBackend,
+    begin,
     complete,
     ended,
     hang,
     log_of,
     new_record,
     problem_of,
+    result,
     submitted,
 )
+from tests.support.waiting import eventually
 from web.jobs import worker
 from web.jobs.journal import JobJournal
 from web.jobs.record import Claim, JobRecord
+from web.jobs.store import ClaimLost
 from web.jobs.stores import redis_queue
 from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
@@ -100,6 +104,42 @@ async def test_a_job_whose_replica_was_killed_is_claimed_by_another(
     assert await log_of(jobs, record) == ["half", "queued", "running", "春", "result"]
 
 
+async def test_a_run_that_was_taken_over_writes_no_more(
+    replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(redis_queue, "BLOCK_SECONDS", 0.05)
+    goes_on, ends = asyncio.Event(), asyncio.Event()
+    refused: list[ClaimLost] = []
+
+    async def stall(record: JobRecord, journal: JobJournal) -> None:
+        await begin(record, journal)
+        await goes_on.wait()
+        for write in (journal.append(record.id, [TokenEvent(text="late")]), journal.end(record.id, result(record))):
+            with pytest.raises(ClaimLost) as lost:
+                await write
+            refused.append(lost.value)
+        raise refused[0]
+
+    async def finish_later(record: JobRecord, journal: JobJournal) -> None:
+        await begin(record, journal)
+        await ends.wait()
+        await journal.end(record.id, result(record))
+
+    first, second = ScriptedBackend(stall), ScriptedBackend(finish_later)
+    jobs = await replica(first, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5), max_job_runs=1)
+    record = await submitted(jobs)
+    await first.begun(1)
+    await replica(second, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5), max_job_runs=1)
+    await second.begun(1)
+    monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 60)
+    goes_on.set()
+    await eventually(lambda: len(refused) == 2)
+    ends.set()
+    assert (await ended(jobs, record)).state == "completed"
+    assert await log_of(jobs, record) == ["running", "春", "queued", "running", "春", "result"]
+
+
 async def test_a_job_that_kills_every_replica_fails(
     replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,9 +212,9 @@ class Outages(MemoryStore):
         self._call("overdue")
         return await super().overdue(now)
 
-    async def renew(self, claims: Sequence[Claim]) -> None:
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         self._call("renew")
-        await super().renew(claims)
+        return await super().renew(claims)
 
 
 async def test_the_worker_survives_an_outage_of_the_store(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
-from web.jobs.store import JobStore
+from web.jobs.store import ClaimLost, JobStore
 
 
 @dataclass(slots=True)
@@ -77,19 +77,21 @@ class MemoryStore(JobStore):
             job for job, stored in self._jobs.items() if stored.record.ended is None and stored.record.deadline <= now
         ]
 
-    async def append(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        stored = self._open(job)
+    async def append(self, job: str, entries: Sequence[tuple[str, str]], generation: int | None = None) -> None:
+        stored = self._open(job, generation)
         if stored is None:
             return
         for event, data in entries:
             self._log(stored, event, data)
         stored.notify()
 
-    async def append_progress(self, job: str, reached: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        stored = self._open(job)
+    async def append_progress(
+        self, job: str, reached: int, entry: Callable[[int], tuple[str, str]], generation: int | None = None
+    ) -> None:
+        stored = self._open(job, generation)
         if stored is not None and stored.reached < reached:
             before, stored.reached = stored.reached, reached
-            await self.append(job, [entry(before)])
+            await self.append(job, [entry(before)], generation)
 
     async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         seen = _number(after)
@@ -107,22 +109,22 @@ class MemoryStore(JobStore):
                 return
             await changed.wait()
 
-    async def start(self, job: str, now: float) -> bool:
-        stored = self._jobs.get(job)
+    async def start(self, job: str, now: float, generation: int | None = None) -> bool:
+        stored = self._open(job, generation)
         if stored is None or stored.record.state != "queued":
             return False
         stored.record = replace(stored.record, started=now, attempts=stored.record.attempts + 1)
         stored.notify()
         return True
 
-    async def reset(self, job: str) -> None:
-        stored = self._open(job)
+    async def reset(self, job: str, generation: int | None = None) -> None:
+        stored = self._open(job, generation)
         if stored is not None:
             stored.record, stored.reached = replace(stored.record, started=None), 0
             stored.notify()
 
-    async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
-        stored = self._open(job)
+    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
+        stored = self._open(job, generation)
         if stored is None:
             return False
         stored.record = replace(stored.record, end=end, ended=now, outcome=outcome)
@@ -144,23 +146,29 @@ class MemoryStore(JobStore):
             claimable.clear()
             await claimable.wait()
         queue[job] = True
-        return Claim(model, job)
+        stored = self._jobs[job]
+        stored.record = replace(stored.record, generation=stored.record.generation + 1)
+        return Claim(model, job, generation=stored.record.generation)
 
-    async def renew(self, claims: Sequence[Claim]) -> None:
-        pass
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return ()  # leases do not run out where there is one replica
 
     async def acknowledge(self, claim: Claim) -> None:
         self._queues[claim.model].pop(claim.job, None)
 
     async def release(self, claim: Claim) -> None:
-        if claim.job in self._queues[claim.model]:
+        if claim.job in self._queues[claim.model] and self._jobs[claim.job].record.generation == claim.generation:
             self._queues[claim.model][claim.job] = False
             self._claimable[claim.model].set()
 
-    def _open(self, job: str) -> _Job | None:
-        """The job, unless it is unknown or has ended."""
+    def _open(self, job: str, generation: int | None = None) -> _Job | None:
+        """The job, unless it is unknown or has ended. Raises ClaimLost where it was claimed after this generation."""
         stored = self._jobs.get(job)
-        return stored if stored is not None and stored.record.ended is None else None
+        if stored is None or stored.record.ended is not None:
+            return None
+        if generation is not None and stored.record.generation > generation:
+            raise ClaimLost(job)
+        return stored
 
     def _log(self, stored: _Job, event: str, data: str) -> None:
         number = _number(stored.log[-1].id) + 1 if stored.log else 1

@@ -5,10 +5,13 @@ both directions.
 
 | key | type | holds |
 |---|---|---|
-| `shangcai:job:ID` | hash | the record without its id, `entry` its id in the queue, `told` how far its progress is |
+| `shangcai:job:ID` | hash | the record without its id, and what is listed below |
 | `shangcai:log:ID` | stream | one entry per event: `event`, `data`; of the last one `data` is empty, see `outcome` |
 | `shangcai:queue:MODEL` | stream | one entry per queued or running job: `job`; claimed by the consumer group `web` |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
+
+A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
+claimed it; `writes`, the numbers of the last writes, see `redis_scripts`.
 
 Channels: `shangcai:changed` and `shangcai:ended` carry job ids, `shangcai:news` what replicas broadcast.
 """
@@ -31,9 +34,6 @@ GROUP = "web"
 CONSUMER = "replica"
 """The only one of the group. Leases, not names, tell claims of replicas that live from those of dead ones, and
 replicas that come and go leave no consumers behind."""
-
-CHANGE_FIELDS = ("created", "deadline", "model", "entry", "started", "told", "ended")
-"""What a change of a job looks at: all fields of its hash that are short."""
 
 
 def job_key(job: str) -> str:

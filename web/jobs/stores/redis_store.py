@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
-from web.jobs.store import JobStore
+from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_connection import connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
-    CHANGE_FIELDS,
     CHANGED,
     ENDED,
     OPEN_JOBS,
@@ -22,6 +23,7 @@ from web.jobs.stores.redis_keys import (
     record_of,
 )
 from web.jobs.stores.redis_queue import RedisQueue
+from web.jobs.stores.redis_scripts import BEHIND, LOST, WRITTEN, RedisScripts
 from web.jobs.stores.redis_signals import RedisSignals, signalled
 
 POLL_SECONDS = 2.0
@@ -42,6 +44,9 @@ class RedisStore(JobStore):
         self._keep_seconds = keep_seconds
         self._log_entries = log_entries
         self._redis = connect(url, patience_seconds)
+        self._scripts = RedisScripts(self._redis)
+        self._replica = secrets.token_hex(4)
+        self._writes = itertools.count(1)
         self._queue = RedisQueue(self._redis)
         self._signals = RedisSignals(self._redis, self._deliver)
 
@@ -98,22 +103,21 @@ class RedisStore(JobStore):
 
     # The log
 
-    async def append(self, job: str, entries: Sequence[tuple[str, str]]) -> None:
-        def change(pipe: Any, fields: Mapping[str, Any]) -> bool:
-            self._append(pipe, job, fields, entries)
-            return True
+    async def append(self, job: str, entries: Sequence[tuple[str, str]], generation: int | None = None) -> None:
+        await self._write(self._scripts.append, job, generation, *self._bounds, *itertools.chain(*entries))
 
-        await self._change(job, change)
-
-    async def append_progress(self, job: str, reached: int, entry: Callable[[int], tuple[str, str]]) -> None:
-        def change(pipe: Any, fields: Mapping[str, Any]) -> bool:
-            before = int(fields["told"] or 0)
-            if before < reached:
-                pipe.hset(job_key(job), "told", str(reached))
-                self._append(pipe, job, fields, [entry(before)])
-            return before < reached
-
-        await self._change(job, change)
+    async def append_progress(
+        self, job: str, reached: int, entry: Callable[[int], tuple[str, str]], generation: int | None = None
+    ) -> None:
+        with outages():
+            before = int(await self._redis.hget(job_key(job), "told") or 0)
+        while before < reached:
+            code, *told = await self._write(
+                self._scripts.append_progress, job, generation, *self._bounds, before, reached, *entry(before)
+            )
+            if code != BEHIND:
+                return
+            [before] = told
 
     async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         with self._signals.subscribed(CHANGED, job) as signal:
@@ -138,44 +142,25 @@ class RedisStore(JobStore):
 
     # From state to state
 
-    async def start(self, job: str, now: float) -> bool:
-        def change(pipe: Any, fields: Mapping[str, Any]) -> bool:
-            if fields["started"] is not None:
-                return False
-            pipe.hset(job_key(job), "started", str(now))
-            pipe.hincrby(job_key(job), "attempts", 1)
-            pipe.publish(CHANGED, job)
-            return True
+    async def start(self, job: str, now: float, generation: int | None = None) -> bool:
+        code, *_ = await self._write(self._scripts.start, job, generation, now)
+        return bool(code == WRITTEN)
 
-        return await self._change(job, change)
+    async def reset(self, job: str, generation: int | None = None) -> None:
+        await self._write(self._scripts.reset, job, generation)
 
-    async def reset(self, job: str) -> None:
-        def change(pipe: Any, _fields: Mapping[str, Any]) -> bool:
-            pipe.hdel(job_key(job), "started", "told")
-            pipe.publish(CHANGED, job)
-            return True
-
-        await self._change(job, change)
-
-    async def finish(self, job: str, end: JobState, outcome: str, now: float) -> bool:
-        def change(pipe: Any, fields: Mapping[str, Any]) -> bool:
-            keep = round(self._keep_seconds) + 1
-            pipe.hset(job_key(job), mapping={"end": end, "ended": str(now), "outcome": outcome})
-            pipe.xadd(log_key(job), {"event": last_event(end), "data": ""})
-            pipe.zrem(OPEN_JOBS, job)
-            if fields["entry"] is not None:
-                self._queue.dequeue(pipe, fields["model"], fields["entry"])
-            pipe.expire(job_key(job), keep)
-            pipe.expire(log_key(job), keep)
-            pipe.publish(CHANGED, job)
-            pipe.publish(ENDED, job)
-            return True
-
-        finished = await self._change(job, change)
-        if not finished:  # the job may have expired while no replica was there to end it
-            with outages():
-                await self._redis.zrem(OPEN_JOBS, job)
-        return finished
+    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
+        keep = round(self._keep_seconds) + 1
+        code, *queued = await self._write(
+            self._scripts.finish, job, generation, keep, end, now, outcome, last_event(end)
+        )
+        with outages():
+            async with self._redis.pipeline() as pipe:
+                pipe.zrem(OPEN_JOBS, job)  # not finished, it may have expired while no replica was there to end it
+                if code == WRITTEN and queued[1] is not None:
+                    self._queue.dequeue(pipe, *queued)
+                await pipe.execute()
+        return bool(code == WRITTEN)
 
     async def wait_for_end(self, job: str) -> None:
         with self._signals.subscribed(ENDED, job) as signal:
@@ -189,37 +174,44 @@ class RedisStore(JobStore):
     # The queue
 
     async def claim(self, model: str) -> Claim:
-        return await self._queue.claim(model)
+        claim = await self._queue.claim(model)
+        with outages():
+            generation = await self._scripts.claim([job_key(claim.job)], [self._replica, claim.entry])
+        return replace(claim, generation=generation)
 
-    async def renew(self, claims: Sequence[Claim]) -> None:
-        await self._queue.renew(claims)
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        with outages():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for claim in claims:
+                    pipe.hget(job_key(claim.job), "generation")
+                generations = await pipe.execute()
+        lost = [claim for claim, now in zip(claims, generations, strict=True) if int(now or 0) > claim.generation]
+        await self._queue.renew([claim for claim in claims if claim not in lost])
+        return lost
 
     async def acknowledge(self, claim: Claim) -> None:
         await self._queue.acknowledge(claim)
 
     async def release(self, claim: Claim) -> None:
-        await self._queue.release(claim)
-
-    async def _change(self, job: str, change: Callable[[Any, Mapping[str, Any]], bool]) -> bool:
-        """Apply `change` to a job that has not ended, in one transaction with reading it. `change` gets a pipeline and
-        the job's CHANGE_FIELDS, and returns whether it has changed anything; it is called again after a conflict."""
-        changed = False
-
-        async def guarded(pipe: Any) -> None:
-            nonlocal changed
-            fields = dict(zip(CHANGE_FIELDS, await pipe.hmget(job_key(job), CHANGE_FIELDS), strict=True))
-            pipe.multi()
-            changed = fields["created"] is not None and fields["ended"] is None and change(pipe, fields)
-
         with outages():
-            await self._redis.transaction(guarded, job_key(job))
-        return changed
+            held = await self._scripts.release([job_key(claim.job)], [claim.generation])
+        if held != LOST:
+            await self._queue.release(claim)
 
-    def _append(self, pipe: Any, job: str, fields: Mapping[str, Any], entries: Sequence[tuple[str, str]]) -> None:
-        for event, data in entries:
-            pipe.xadd(log_key(job), {"event": event, "data": data}, maxlen=self._log_entries, approximate=True)
-        pipe.expireat(log_key(job), self._latest_expiry(float(fields["deadline"])))
-        pipe.publish(CHANGED, job)
+    async def _write(self, script: Any, job: str, generation: int | None, *arguments: object) -> list[Any]:
+        """What the script answers. Raises ClaimLost where the job was claimed again since this generation."""
+        number = f"{self._replica}-{next(self._writes)}"
+        keys = [job_key(job), log_key(job)]
+        with outages():
+            answer: list[Any] = await script(keys, [number, "" if generation is None else generation, job, *arguments])
+        if answer[0] == LOST:
+            raise ClaimLost(job)
+        return answer
+
+    @property
+    def _bounds(self) -> tuple[int, float]:
+        """Of a log."""
+        return self._log_entries, self._keep_seconds
 
     def _latest_expiry(self, deadline: float) -> int:
         """When an open job is forgotten, in seconds since 1970; its end sets an earlier time."""

@@ -1,0 +1,136 @@
+"""Every write to a job that is stored already, as a Lua script: checking the claim and writing are one atomic step and
+one round trip.
+
+KEYS are the job's hash and its log. ARGV begins with the number of the write and the generation of the claim that
+writes ("" for who holds none, as a broker's events); what follows is each script's own. The answer is one of WRITTEN,
+UNCHANGED and LOST, and what a script adds to it.
+
+A write whose answer was lost is sent again: the hash keeps the last numbers, so that it is done once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+WRITTEN = 1
+UNCHANGED = 0
+"""The job is unknown, has ended, or is as it was to become already."""
+LOST = -1
+"""The job was claimed again since."""
+BEHIND = -2
+"""The progress of the job is another one by now: the second part of the answer."""
+
+_CHECK = """
+local job, log, number, generation = KEYS[1], KEYS[2], ARGV[1] .. ';', ARGV[2]
+local created, ended, deadline, claimed, writes =
+    unpack(redis.call('HMGET', job, 'created', 'ended', 'deadline', 'generation', 'writes'))
+if not created then return {0} end
+local repeated = string.find(';' .. (writes or ''), ';' .. number, 1, true)
+if not repeated then
+    if ended then return {0} end
+    if generation ~= '' and tonumber(claimed or 0) > tonumber(generation) then return {-1} end
+end
+local function count()
+    redis.call('HSET', job, 'writes', string.sub(number .. (writes or ''), 1, 400))
+end
+"""
+
+_APPEND = """
+local function append(most, first, keep)
+    for index = first, #ARGV, 2 do
+        redis.call('XADD', log, 'MAXLEN', '~', most, '*', 'event', ARGV[index], 'data', ARGV[index + 1])
+    end
+    redis.call('EXPIREAT', log, math.floor(deadline + keep) + 1)
+    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    count()
+end
+"""
+
+APPEND = f"""{_CHECK}{_APPEND}
+if not repeated then append(ARGV[4], 6, ARGV[5]) end
+return {{1}}
+"""
+"""The job's id, the log's length, seconds that the job is kept, and for each entry its event and data."""
+
+APPEND_PROGRESS = f"""{_CHECK}{_APPEND}
+if not repeated then
+    local told = redis.call('HGET', job, 'told') or '0'
+    if told ~= ARGV[6] then return {{-2, tonumber(told)}} end
+    redis.call('HSET', job, 'told', ARGV[7])
+    append(ARGV[4], 8, ARGV[5])
+end
+return {{1}}
+"""
+"""As APPEND; before the entry how far the progress is taken to be, and how far it is now."""
+
+START = f"""{_CHECK}
+if not repeated then
+    if redis.call('HEXISTS', job, 'started') == 1 then return {{0}} end
+    redis.call('HSET', job, 'started', ARGV[4])
+    redis.call('HINCRBY', job, 'attempts', 1)
+    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    count()
+end
+return {{1}}
+"""
+"""The job's id and the time."""
+
+RESET = f"""{_CHECK}
+if not repeated then
+    redis.call('HDEL', job, 'started', 'told')
+    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    count()
+end
+return {{1}}
+"""
+"""The job's id."""
+
+FINISH = f"""{_CHECK}
+if not repeated then
+    redis.call('HSET', job, 'end', ARGV[5], 'ended', ARGV[6], 'outcome', ARGV[7])
+    redis.call('XADD', log, '*', 'event', ARGV[8], 'data', '')
+    redis.call('EXPIRE', job, ARGV[4])
+    redis.call('EXPIRE', log, ARGV[4])
+    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    redis.call('PUBLISH', 'shangcai:ended', ARGV[3])
+    count()
+end
+local model, entry = unpack(redis.call('HMGET', job, 'model', 'entry'))
+return {{1, model, entry}}
+"""
+"""The job's id, seconds that it is kept, its end, the time, its outcome and the name of the last event. The answer has
+its model and its entry in the queue."""
+
+CLAIM = """
+local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))
+if created and not ended then
+    redis.call('HSET', KEYS[1], 'entry', ARGV[2])
+    if holder ~= ARGV[1] then
+        redis.call('HSET', KEYS[1], 'holder', ARGV[1])
+        redis.call('HINCRBY', KEYS[1], 'generation', 1)
+    end
+end
+return tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
+"""
+"""Of the hash alone: the name of the replica that has claimed the job, and the entry. The answer is the generation of
+the claim: the same as before where the replica holds the job still, as when its lease ran out in an outage."""
+
+RELEASE = """
+if tonumber(redis.call('HGET', KEYS[1], 'generation') or 0) > tonumber(ARGV[1]) then return -1 end
+if redis.call('HEXISTS', KEYS[1], 'holder') == 1 then redis.call('HDEL', KEYS[1], 'holder') end
+return 1
+"""
+"""Of the hash alone: the generation of the claim that is given up."""
+
+
+class RedisScripts:
+    """The scripts, each as a coroutine function of `keys` and `args`."""
+
+    def __init__(self, redis: Any) -> None:
+        self.append = redis.register_script(APPEND)
+        self.append_progress = redis.register_script(APPEND_PROGRESS)
+        self.start = redis.register_script(START)
+        self.reset = redis.register_script(RESET)
+        self.finish = redis.register_script(FINISH)
+        self.claim = redis.register_script(CLAIM)
+        self.release = redis.register_script(RELEASE)
