@@ -11,6 +11,7 @@ import sys
 import uvicorn
 
 from web.app import create_app
+from web.callers.key_file import KeyFileError
 from web.settings import Settings
 from wire.drain import LAST_SECONDS, Drain
 from wire.http_protocol import HttpProtocol
@@ -29,8 +30,9 @@ def main() -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, as we do
     try:
+        server = _Server(settings)
         listener = listen(settings.host, settings.port)
-    except OSError as error:
+    except (KeyFileError, OSError) as error:
         print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
     host, port = listener.getsockname()[:2]
@@ -38,7 +40,7 @@ def main() -> None:
     log.info("listening on %s port %d, serving %s", host, port, models)
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
-    _Server(settings).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

@@ -20,6 +20,7 @@ from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
+from web.callers.authentication import CallerAuthentication, identification
 from web.client.client import make_client
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 def create_app(
     settings: Settings, transport: httpx.AsyncBaseTransport | None = None, drain: Drain | None = None
 ) -> ASGIApp:
-    """`transport` takes the place of the network in tests; `drain` is the server's, if it has one."""
+    """`transport` takes the place of the network in tests; `drain` is the server's, if it has one. Raises a
+    KeyFileError when the file of the callers' keys is not good."""
     client = make_client(settings, transport)
     drain = drain or Drain()
     states_file = StatesFile(settings.states_file)
@@ -72,6 +74,8 @@ def create_app(
     jobs = JobService(settings, store, rest or EventBackend(client, settings, replies))
     job_endpoints = JobEndpoints(settings, jobs, readiness)
     generate = GenerateEndpoint(settings, job_endpoints, rest, readiness)
+    callers_known = settings.callers not in (None, "off")
+    description = describe(_version(), _kinds(settings), settings.limits, callers_known=callers_known)
     assets = Assets()
     page = Page(settings, assets, _discovery(settings), generate.generate)
     # Dead letters come back with the source of our own requests.
@@ -100,9 +104,7 @@ def create_app(
             Route("/status", status.show, methods=["GET"]),
             Route("/warm", status.warm, methods=["POST"]),
             Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
-            Route(
-                "/openapi.json", JSONResponse(describe(_version(), _kinds(settings), settings.limits)), methods=["GET"]
-            ),
+            Route("/openapi.json", JSONResponse(description), methods=["GET"]),
         ],
         exception_handlers={
             ProblemError: handle_problem,
@@ -113,7 +115,7 @@ def create_app(
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
-        routes,
+        CallerAuthentication(routes, identification(settings)),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         send_seconds=settings.send_seconds,

@@ -7,7 +7,16 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.limits import BODY_BYTES, BODY_SECONDS, MAX_TOKENS, PROMPT_CHARS, RequestLimits
@@ -50,6 +59,25 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+
+    callers: Annotated[Literal["off", "keys", "header"] | None, BeforeValidator(lower)] = Field(
+        default=None,
+        description="How callers are told apart: off (not at all), keys (of callers_file), or header (of a gateway). "
+        "Unset, it is off on one machine, and in a pod the start is refused.",
+    )
+    callers_file: Path | None = Field(
+        default=None,
+        description="The callers and the hashes of their keys, as python -m web.callers makes them; read again when "
+        "it changes.",
+    )
+    callers_header: str = Field(
+        default="X-Forwarded-User",
+        pattern="^[A-Za-z0-9-]+$",
+        description="Where a gateway names the caller; it counts from trusted_hops only.",
+    )
+    trusted_hops: list[IPvAnyNetwork] = Field(
+        default=[], description="Networks of the proxies in front of this server whose headers are believed."
+    )
 
     connect_seconds: PositiveFloat = Field(default=5, description="Longest wait for a connection to a model server.")
     read_seconds: PositiveFloat = Field(
@@ -152,6 +180,16 @@ class Settings(BaseSettings):
             missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
         if missing:
             raise ValueError(f"{missing}: is required where dispatch is {self.dispatch}")
+        return self
+
+    @model_validator(mode="after")
+    def _identified(self) -> Settings:
+        if self.callers is None and self.on_cluster:
+            choices = "keys, header, or off, where whoever reaches this server is to be served"
+            raise ValueError(f"callers: is required in a pod: {choices}")
+        needed = {"keys": ["callers_file"], "header": ["trusted_hops"]}.get(self.callers or "off", [])
+        if missing := next((name for name in needed if not getattr(self, name)), None):
+            raise ValueError(f"{missing}: is required where callers is {self.callers}")
         return self
 
     @property

@@ -66,6 +66,7 @@ def test_the_application_imports_nothing_heavy(run: Run) -> None:
         ({"MODELS": '{"painter": {"kind": "image"}}'}, [], "models.painter.url: is required where dispatch is rest"),
         ({"MODELS": MODELS, "DISPATCH": "EVENTS"}, [], "k_sink: is required where dispatch is events"),
         ({"MODELS": MODELS, "DISPATCH": "pigeon"}, [], "dispatch"),
+        ({"MODELS": MODELS, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, [], "callers: is required in a pod"),
         ({"MODELS": MODELS, "STORE_URL": "mysql://x"}, [], "redis://"),
         ({"MODELS": MODELS, "K_CE_OVERRIDES": "[]"}, [], "extensions"),
         ({"MODELS": '{"painter": {"url": "http://x", "sort": "image"}}'}, [], "models.painter.sort"),
@@ -103,6 +104,12 @@ def test_wrong_settings_end_the_process_with_that_line(run: Run) -> None:
     assert (process.returncode, out) == (2, "")
     assert err.startswith("python -m web: --read-seconds: ")
     assert len(err.splitlines()) == 1
+
+
+def test_a_bad_file_of_keys_is_one_clear_line(run: Run) -> None:
+    process = run("-m", "web", "--port", "0", MODELS=MODELS, CALLERS="keys", CALLERS_FILE="/no/such/file")
+    assert process.communicate(timeout=LIMIT) == ("", "web: /no/such/file: No such file or directory\n")
+    assert process.returncode == 1
 
 
 def test_a_port_in_use_is_one_clear_line(run: Run) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
 from web.api.generation_call import GenerationCall
 from web.api.job_stream import job_frames
+from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.last_event_id import last_event_id
 from web.http.responses import whole
@@ -100,7 +101,7 @@ class JobEndpoints:
     # /generations/{id}
 
     async def serve(self, http_request: Request) -> Response:
-        record = await self._jobs.find(http_request.path_params["id"])
+        record = await self._jobs.find(http_request.path_params["id"], caller_of(http_request.scope))
         if http_request.method == "DELETE":  # asked again it answers the same
             return await self._document(await self._jobs.cancel(record.id), 200)
         return await self._get(http_request, record)

@@ -79,7 +79,7 @@ class JobService:
         seed = secrets.randbits(32) if new.request.seed is None else new.request.seed
         request = new.request.model_copy(update={"seed": seed, "model": model})
         record = JobRecord(
-            id=uuid.uuid4().hex if key is None else hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32],
+            id=uuid.uuid4().hex if key is None else _keyed_id(new.caller, key),
             model=model,
             kind=self._settings.models[model].kind,
             request=request.model_dump_json(exclude={"stream"}, exclude_none=True),
@@ -103,10 +103,10 @@ class JobService:
             )
         return stored
 
-    async def find(self, job: str) -> JobRecord:
-        """A NOT_FOUND problem when it is unknown, or forgotten."""
+    async def find(self, job: str, caller: str | None = None) -> JobRecord:
+        """A NOT_FOUND problem when it is unknown, or forgotten, or another caller's where one is given."""
         record = await self._store.get(job)
-        if record is None:
+        if record is None or caller not in (None, record.caller):
             keep = self._settings.job_keep_seconds
             detail = f"There is no generation of this id; one is forgotten {keep:g} s after its end."
             raise ProblemError(problems.NOT_FOUND, detail)
@@ -158,3 +158,9 @@ class JobService:
         if await self.journal.end(job, problem):
             await self._backend.cancel(await self.find(job))
         return await self.find(job)
+
+
+def _keyed_id(caller: str, key: str) -> str:
+    """The id of the job that this caller's idempotency key makes."""
+    owner = "" if caller == DEFAULT_CALLER else f"{caller}\n"  # as older replicas have it; no key holds a line feed
+    return hashlib.sha256(f"shangcai:{owner}{key}".encode()).hexdigest()[:32]

@@ -16,7 +16,6 @@ from web.openapi.status import status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
     problems.MALFORMED_EVENT,
-    problems.UNAUTHORIZED,
     problems.FORBIDDEN,
     problems.NOT_FOUND,
     problems.METHOD_NOT_ALLOWED,
@@ -26,8 +25,11 @@ _NOT_OF_GENERATE = {
 _PICTURE_FORMS = (*IMAGES, MULTIPART)
 
 
-def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> dict[str, Any]:
-    """The document of this version of web; `models` are the served ones, the default first."""
+def describe(
+    version: str, models: dict[str, Kind], limits: RequestLimits, *, callers_known: bool = False
+) -> dict[str, Any]:
+    """The document of this version of web; `models` are the served ones, the default first. With `callers_known`,
+    operations need a caller's key or token."""
     served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
         "openapi": "3.1.0",
@@ -40,6 +42,7 @@ def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> di
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "security": [{"caller": []}] if callers_known else [],
         "tags": _TAGS,
         "paths": {
             "/generate": {"post": _generate()},
@@ -51,9 +54,22 @@ def describe(version: str, models: dict[str, Kind], limits: RequestLimits) -> di
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": {"get": _simple("discovery", "What is served here")},
         },
-        "components": {"schemas": schemas(limits), "headers": _headers()},
+        "components": {"schemas": schemas(limits), "headers": _headers(), "securitySchemes": _SECURITY_SCHEMES},
     }
 
+
+_SECURITY_SCHEMES = {
+    "caller": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A caller's key or token, where this server tells callers apart. A gateway may do this for it.",
+    },
+    "sender": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Of who delivers events: an OIDC token for this audience, or the secret.",
+    },
+}
 
 _TAGS = [
     {"name": "generation", "description": "Texts and pictures, at once or on the way."},
@@ -144,6 +160,7 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
         content["example"] = example
     return {
         "operationId": name,
+        "security": [],
         "tags": ["service"],
         "summary": summary,
         "responses": {"200": {"description": summary + ".", "content": {JSON: content}}},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from contract import problems
-from web.openapi.jobs import parameter
 from web.openapi.problems import refusals
 from web.openapi.schemas import ref
 from wire.cloudevents import BATCHED, STRUCTURED
@@ -19,7 +18,7 @@ def events_operation() -> dict[str, Any]:
         "summary": "Deliver CloudEvents about jobs",
         "description": "For the Triggers of a Broker. Binary mode is taken, too. Events about jobs that are unknown or "
         "have ended are taken and change nothing.",
-        "parameters": [parameter("Authorization", "Bearer with an OIDC token for this audience, or with the secret.")],
+        "security": [{"sender": []}, {}],
         "requestBody": {
             "required": True,
             "content": {STRUCTURED: {"schema": event}, BATCHED: {"schema": {"type": "array", "items": event}}},

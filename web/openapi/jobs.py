@@ -62,7 +62,7 @@ def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
 
 def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
     """`/generations/{id}`; `picture_forms` are those that only pictures have."""
-    of_a_job = refusals({problems.NOT_FOUND, problems.UNAVAILABLE, problems.INTERNAL})
+    of_a_job = refusals({problems.UNAUTHORIZED, problems.NOT_FOUND, problems.UNAVAILABLE, problems.INTERNAL})
     shown = job_response("The job; or what happens to it; or its pictures.")
     shown["content"] |= {
         SSE: {"schema": event_stream("What happens to it, as in the stream of a request.")},
@@ -71,7 +71,6 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
     failures = set(problems.PROBLEM_TYPES) - {
         problems.MALFORMED_BODY,
         problems.MALFORMED_EVENT,
-        problems.UNAUTHORIZED,
         problems.FORBIDDEN,
         problems.METHOD_NOT_ALLOWED,
         problems.BODY_TIMEOUT,

@@ -15,8 +15,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
     problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
     problems.MALFORMED_EVENT: "header ce-id: is required",
-    problems.UNAUTHORIZED: "Events need an Authorization header: Bearer with a token for this audience, or with the "
-    "secret.",
+    problems.UNAUTHORIZED: "Send the header Authorization: Bearer, with your key or token.",
     problems.FORBIDDEN: "Events from 'urn:somebody:else' are not taken here.",
     problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",
     problems.UNKNOWN_MODEL: "The models served here are: poet.",

@@ -32,7 +32,10 @@ def status_operation() -> dict[str, Any]:
         "tags": ["models"],
         "summary": "Whether the models are awake",
         "description": f"The state of each: {_STATES} Asking wakes nobody.",
-        "responses": {"200": _answer("The models, in the order in which they are served.", "Statuses", document)},
+        "responses": {
+            "200": _answer("The models, in the order in which they are served.", "Statuses", document),
+            **refusals({problems.UNAUTHORIZED, problems.UNAVAILABLE}),
+        },
     }
 
 
@@ -54,6 +57,7 @@ def warm_operation() -> dict[str, Any]:
             "202": waking,
             **refusals(
                 {
+                    problems.UNAUTHORIZED,
                     problems.MALFORMED_BODY,
                     problems.INVALID_FIELD,
                     problems.UNKNOWN_MODEL,

@@ -94,10 +94,10 @@ async def test_on_a_single_machine_everybody_may(web: Web) -> None:
 
 @pytest.mark.usefixtures("on_a_cluster")
 async def test_on_a_cluster_nobody_may_until_somebody_is_named(web: Web, slug: Slug) -> None:
-    answer = await deliver(web())
+    answer = await deliver(web(callers="off"))
     assert slug(answer) == "unauthorized"
     assert "events_audience" in answer.json()["detail"]
-    assert (await deliver(web(events_open=True))).status_code == 204
+    assert (await deliver(web(callers="off", events_open=True))).status_code == 204
 
 
 async def test_open_is_not_open_where_a_secret_is_set(web: Web) -> None:

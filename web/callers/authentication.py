@@ -1,0 +1,106 @@
+"""Who calls: the middleware in front of the routes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from contract import ProblemError, problems
+from web.callers.caller import DEFAULT_CALLER, is_caller_name
+from web.callers.key_file import KeyFile
+
+if TYPE_CHECKING:
+    from web.settings import Settings
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/openapi.json"})
+"""That everybody may GET, and so everything below STATIC. Whatever is not named here needs a caller."""
+
+STATIC = "/static/"
+
+EVENTS = "/events"
+"""Whose senders have proofs of their own: see web.events.authentication."""
+
+Identify = Callable[[Scope], Awaitable[str]]
+"""Finds the caller of a request. Raises UNAUTHORIZED where nothing proves it, UNAVAILABLE where it cannot be told."""
+
+
+class CallerAuthentication:
+    """Puts the caller's name into the request's state, and refuses requests without one."""
+
+    def __init__(self, app: ASGIApp, identify: Identify) -> None:
+        self.app = app
+        self._identify = identify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_open(scope):
+            scope["state"]["caller"] = await self._identify(scope)
+        await self.app(scope, receive, send)
+
+
+def identification(settings: Settings) -> Identify:
+    """What the settings ask for. Raises a KeyFileError."""
+    match settings.callers:
+        case "keys":
+            assert settings.callers_file is not None
+            return _by_key(KeyFile(settings.callers_file))
+        case "header":
+            return _by_header(settings.callers_header, settings.trusted_hops)
+        case _:
+            return _everybody
+
+
+async def _everybody(_scope: Scope) -> str:
+    return DEFAULT_CALLER
+
+
+def _by_key(keys: KeyFile) -> Identify:
+    async def identify(scope: Scope) -> str:
+        caller = keys.caller(bearer(scope))
+        if caller is None:
+            raise ProblemError(problems.UNAUTHORIZED, "The key is not one of those that are taken here.")
+        return caller
+
+    return identify
+
+
+def _by_header(header: str, hops: Sequence[IPv4Network | IPv6Network]) -> Identify:
+    async def identify(scope: Scope) -> str:
+        if not is_trusted(scope, hops):
+            raise ProblemError(problems.UNAUTHORIZED, "Only requests that come through the gateway are taken here.")
+        names = Headers(scope=scope).getlist(header)
+        if len(names) != 1 or not is_caller_name(names[0]):
+            raise ProblemError(problems.UNAUTHORIZED, f"The gateway has named no caller in {header}.")
+        return names[0]
+
+    return identify
+
+
+def bearer(scope: Scope) -> str:
+    """What stands behind Bearer in the one Authorization header; a problem where nothing does."""
+    values = Headers(scope=scope).getlist("authorization")
+    scheme, _, credential = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise ProblemError(problems.UNAUTHORIZED, "Send the header Authorization: Bearer, with your key or token.")
+    return credential.strip()
+
+
+def is_trusted(scope: Scope, hops: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Whether the other end of the connection is one of these."""
+    try:
+        peer = ipaddress.ip_address(scope["client"][0])
+    except (TypeError, ValueError):  # of a unix socket there is none
+        return False
+    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
+    return any((mapped or peer) in hop for hop in hops)
+
+
+def _is_open(scope: Scope) -> bool:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if scope["method"] in ("GET", "HEAD"):
+        return path in OPEN_PATHS or path.startswith(STATIC)
+    return path == EVENTS and scope["method"] == "POST"
