@@ -34,7 +34,13 @@ CAUSATION = "causationid"
 MODEL = "model"
 """Extension of a request: the served name of its model, for Triggers to filter by."""
 
-CARRIED = (*TRACE, "correlationid", "partitionkey")
+CALLER = "caller"
+"""Extension: whose request it is. It counts only where the event is signed, or its delivery proves who sent it."""
+
+SIGNATURE = "signature"
+"""Extension: proves that whoever has the predictors' token has sent the event, whichever brokers it has passed."""
+
+CARRIED = (*TRACE, "correlationid", "partitionkey", CALLER)
 """Extensions that events about a request take over from it."""
 
 EXPIRY = "expirytime"

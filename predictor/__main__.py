@@ -24,6 +24,7 @@ from wire.settings import read_settings
 
 if TYPE_CHECKING:
     from predictor.events.subscriber import EventSubscriber
+    from predictor.protocols.access import Access
     from predictor.protocols.generation_model import GenerationModel
 
 
@@ -54,6 +55,7 @@ def main() -> int:
     use_lean_imports(settings.lean_imports)
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
     with lean_server_imports():
+        from predictor.protocols.access import Access
         from predictor.server.drain import Lifetime
         from predictor.server.model_server import PredictorServer
 
@@ -64,8 +66,9 @@ def main() -> int:
         quiet_seconds=settings.quiet_seconds,
         idle_seconds=settings.idle_seconds,
     )
-    subscriber = _subscriber(settings, model)
-    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes).run()
+    access = Access(settings.token, events_open=settings.events_open)
+    subscriber = _subscriber(settings, model, access)
+    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
@@ -112,7 +115,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
     return TextModel(settings.served_name, texts, request_seconds=settings.request_seconds)
 
 
-def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:
+def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> EventSubscriber:
     from predictor.events.deduplication import Deduplicator
     from predictor.events.reply_builder import ReplyBuilder
     from predictor.events.subscriber import EventSubscriber
@@ -141,7 +144,7 @@ def _subscriber(settings: Settings, model: GenerationModel) -> EventSubscriber:
         reply_seconds=settings.reply_seconds,
     )
     replies = ReplyBuilder(settings.source, settings.event_bytes, artifacts)
-    return EventSubscriber(model, replies, deduplicator, publisher)
+    return EventSubscriber(model, replies, deduplicator, publisher, access)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     ByteSize,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -234,6 +235,16 @@ class Settings(PlanSettings):
         default=0,
         ge=0,
         description="leave once nothing has come for so long, where a supervisor listens meanwhile; never when 0",
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="secret without which nothing is generated: Authorization: Bearer, or the signature of an event; "
+        "everybody may ask when unset",
+    )
+    events_open: CliImplicitFlag[bool] = Field(
+        default=False,
+        description="take events without that secret, too, as those of the caller `events`",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 

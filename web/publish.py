@@ -16,9 +16,9 @@ import httpx
 from pydantic import ValidationError
 
 from contract import PictureResult, Problem, ProblemError, TextResult
-from contract.cloudevents import COMPLETED, DATAREF, FAILED, JSON, REQUESTED, CloudEvent, now
+from contract.cloudevents import CALLER, COMPLETED, DATAREF, FAILED, JSON, REQUESTED, CloudEvent, now
 from contract.result import RESULT
-from wire.cloudevents import is_event, read_events, write_event
+from wire.cloudevents import is_event, read_events, signed, write_event
 
 TIMEOUT = 600.0
 """Seconds: what Knative allows a request at most."""
@@ -53,13 +53,15 @@ def main(argv: Sequence[str] | None = None, transport: httpx.BaseTransport | Non
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m web.publish", description="Send a request for a text or a picture as a CloudEvent."
+        prog="python -m web.publish",
+        description="Send a request for a text or a picture as a CloudEvent, signed if PREDICTOR_TOKEN is set.",
     )
     parser.add_argument("prompt", help="what to write about, or what to paint")
     parser.add_argument("--to", default=os.environ.get("K_SINK"), help="URL of a predictor or broker (default: K_SINK)")
     parser.add_argument("--mode", choices=["binary", "structured"], default="binary", help="form of the event")
     parser.add_argument("--source", default="urn:shangcai:publish", help="source of the event (default: %(default)s)")
     parser.add_argument("--subject", help="subject of the event, and of all that is said about it")
+    parser.add_argument("--caller", help="whose request it is; it counts only with PREDICTOR_TOKEN")
     parser.add_argument("--model", help="name of the model")
     parser.add_argument(
         "--field",
@@ -106,15 +108,18 @@ def _field(text: str) -> tuple[str, Any]:
 def _event(arguments: argparse.Namespace) -> CloudEvent:
     # Not checked here: the predictor says what is wrong with it.
     request = {"prompt": arguments.prompt} | ({"model": arguments.model} if arguments.model else {})
-    return CloudEvent(
+    event = CloudEvent(
         id=uuid.uuid4().hex,
         source=arguments.source,
         type=REQUESTED,
         subject=arguments.subject,
         time=now(),
         datacontenttype=JSON,
+        extensions={CALLER: arguments.caller} if arguments.caller else {},
         data=json.dumps(request | dict(arguments.field), ensure_ascii=False).encode(),
     )
+    token = os.environ.get("PREDICTOR_TOKEN")  # no flag: other users of the machine could read it
+    return signed(event, token) if token else event
 
 
 def _send(arguments: argparse.Namespace, transport: httpx.BaseTransport | None) -> httpx.Response:

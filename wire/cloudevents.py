@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import hashlib
+import hmac
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +22,7 @@ from urllib.parse import quote, unquote_to_bytes
 from pydantic import BaseModel, Field, ValidationError
 
 from contract import problems
-from contract.cloudevents import ATTRIBUTES, JSON, CloudEvent
+from contract.cloudevents import ATTRIBUTES, CALLER, EXPIRY, JSON, MODEL, SIGNATURE, CloudEvent
 from contract.limits import INSTANCES
 from contract.problems import FieldError, ProblemError
 
@@ -95,6 +97,26 @@ def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str
 def write_batch(events: Iterable[CloudEvent]) -> tuple[dict[str, str], bytes]:
     """Headers and body of an HTTP message that holds all events."""
     return {"content-type": BATCHED}, b"[" + b",".join(map(_document, events)) + b"]"
+
+
+def signed(event: CloudEvent, token: str) -> CloudEvent:
+    """The event with a signature: the HMAC of what a predictor goes by. Brokers may add to the rest."""
+    return event.model_copy(update={"extensions": event.extensions | {SIGNATURE: _signature(event, token)}})
+
+
+def is_signed(event: CloudEvent, token: str) -> bool:
+    """Whether the event is as somebody with this token has signed it."""
+    return hmac.compare_digest(event.extensions.get(SIGNATURE, "").encode(), _signature(event, token).encode())
+
+
+def _signature(event: CloudEvent, token: str) -> str:
+    data: Any = (event.data or b"").hex()
+    with contextlib.suppress(ValueError, RecursionError):  # JSON may come in other words than it was sent in
+        data = json.loads(event.data or b"")
+    named = [event.id, event.source, event.type, event.subject]
+    extensions = [event.extensions.get(name) for name in (CALLER, MODEL, EXPIRY)]
+    document = json.dumps(["shangcai event", named, extensions, data], sort_keys=True)
+    return hmac.new(token.encode(), document.encode(), hashlib.sha256).hexdigest()
 
 
 class _Overrides(BaseModel):

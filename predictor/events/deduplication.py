@@ -27,9 +27,9 @@ class Deduplicator:
         reply_seconds: float = REPLY_SECONDS,
     ) -> None:
         self._store = store
-        self._replies: BoundedCache[tuple[str, str], CloudEvent] = BoundedCache(replies, reply_bytes, reply_seconds)
-        self._cancelled: BoundedCache[str, bool] = BoundedCache(replies, reply_bytes, reply_seconds)
-        self._running: dict[tuple[str, str], tuple[PendingReply, asyncio.Task[CloudEvent]]] = {}
+        self._replies: BoundedCache[tuple[str, ...], CloudEvent] = BoundedCache(replies, reply_bytes, reply_seconds)
+        self._cancelled: BoundedCache[tuple[str, str], bool] = BoundedCache(replies, reply_bytes, reply_seconds)
+        self._running: dict[tuple[str, ...], tuple[PendingReply, asyncio.Task[CloudEvent]]] = {}
 
     @property
     def busy(self) -> bool:
@@ -54,15 +54,15 @@ class Deduplicator:
         _, task = self._running[pending.key]
         return await asyncio.shield(task)
 
-    async def cancel(self, subject: str) -> None:
-        """Cancel what runs under this subject, here or in another replica, and what is requested under it later: the
-        event that cancels a request may overtake the request."""
-        self._cancelled.put(subject, True, len(subject))
+    async def cancel(self, caller: str, subject: str) -> None:
+        """Cancel what runs for this caller under this subject, here or in another replica, and what it requests under
+        it later: the event that cancels a request may overtake the request."""
+        self._cancelled.put((caller, subject), True, len(caller) + len(subject))
         for pending, _ in self._running.values():
-            if pending.subject == subject:
+            if (pending.caller, pending.subject) == (caller, subject):
                 pending.cancel()
         if self._store is not None:
-            await self._store.cancel(subject)
+            await self._store.cancel(caller, subject)
 
     async def close(self) -> None:
         """Cancel what still runs, and close the store."""
@@ -75,7 +75,7 @@ class Deduplicator:
             await self._store.close()
 
     async def _generate(self, pending: PendingReply) -> CloudEvent:
-        if self._cancelled.get(pending.subject):
+        if self._cancelled.get((pending.caller, pending.subject)):
             pending.cancel()
         if self._store is None:
             reply = await pending.reply()

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from contract import problems
-from contract.cloudevents import EXPIRY, CloudEvent
+from contract.callers import EVENTS_CALLER
+from contract.cloudevents import CALLER, EXPIRY, CloudEvent
 from contract.problems import ProblemError, invalid_field, invalid_fields
 from contract.request import GenerationRequest, check_fits
 from contract.result import PictureResult, TextResult
@@ -19,6 +20,7 @@ from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder, subject_of
 from predictor.protocols.generation_model import GenerationModel
 from wire.cloudevents import is_json
+from wire.request_context import CALLER_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +29,22 @@ RETRY_SECONDS = 1
 
 
 class EventGeneration:
-    """The generation that one event requests: a PendingReply. Progress is published when there is a `publisher`."""
+    """The generation that one event requests for a `caller`: a PendingReply. Progress is published when there is a
+    `publisher`."""
 
     def __init__(
-        self, event: CloudEvent, model: GenerationModel, replies: ReplyBuilder, publisher: ProgressPublisher | None
+        self,
+        event: CloudEvent,
+        caller: str,
+        model: GenerationModel,
+        replies: ReplyBuilder,
+        publisher: ProgressPublisher | None,
     ) -> None:
-        self.key = event.key
+        # What names no caller is known as before there were callers: older replicas share the store.
+        self.key: tuple[str, ...] = event.key if caller == EVENTS_CALLER else (*event.key, caller)
+        self.caller = caller
         self.subject = subject_of(event)
-        self._event = event
+        self._event = _named(event, caller)
         self._model = model
         self._replies = replies
         self._publisher = publisher
@@ -72,7 +82,7 @@ class EventGeneration:
             self._model.check_name(request.model)
         check_fits(request, self._model.name, self._model.kind)
         task = replace(self._model.task(request), seconds=_seconds_left(self._event))
-        self._generation = generation = await self._model.submit(task, {})
+        self._generation = generation = await self._model.submit(task, {CALLER_HEADER.lower(): self.caller})
         try:
             self._check_cancelled()
             listener = self._publisher.listener(self._event, request.n or 1) if self._publisher else None
@@ -83,6 +93,13 @@ class EventGeneration:
     def _check_cancelled(self) -> None:
         if self._cancelled:
             raise _cancelled()
+
+
+def _named(event: CloudEvent, caller: str) -> CloudEvent:
+    """The event as that of its caller: what is said about it names no other."""
+    extensions = {name: value for name, value in event.extensions.items() if name != CALLER}
+    named = {} if caller == EVENTS_CALLER else {CALLER: caller}
+    return event.model_copy(update={"extensions": extensions | named})
 
 
 def _cancelled() -> ProblemError:

@@ -19,6 +19,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import LockError, RedisError
 
 from contract import problems
+from contract.callers import EVENTS_CALLER
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
 from predictor import metrics
@@ -96,14 +97,15 @@ class RedisReplyStore:
             await asyncio.wait({renewing})
             await self._ask(lambda: _release(lock))
 
-    async def put(self, key: tuple[str, str], reply: CloudEvent) -> None:
+    async def put(self, key: tuple[str, ...], reply: CloudEvent) -> None:
         """See ReplyStore."""
         document = reply.model_dump_json()
         await self._ask(lambda: self._redis.set(self._name("reply", key), document, px=self._expiry_ms))
 
-    async def cancel(self, subject: str) -> None:
+    async def cancel(self, caller: str, subject: str) -> None:
         """See ReplyStore."""
-        await self._ask(lambda: self._redis.set(self._name("cancelled", subject), b"", px=self._expiry_ms))
+        name = self._name("cancelled", _subject(caller, subject))
+        await self._ask(lambda: self._redis.set(name, b"", px=self._expiry_ms))
 
     async def close(self) -> None:
         """See ReplyStore."""
@@ -111,7 +113,7 @@ class RedisReplyStore:
 
     async def _look_up(self, pending: PendingReply) -> tuple[CloudEvent | None, bool]:
         """The stored reply, and whether the request was cancelled."""
-        names = [self._name("reply", pending.key), self._name("cancelled", pending.subject)]
+        names = [self._name("reply", pending.key), self._name_of_cancellation(pending)]
         reply, cancelled = await self._ask(lambda: self._redis.mget(names)) or (None, None)
         return CloudEvent.model_validate_json(reply) if reply else None, cancelled is not None
 
@@ -123,7 +125,7 @@ class RedisReplyStore:
                 await self._ask(lock.reacquire)
             except LockError:  # the lease has expired while Redis could not be reached, or Redis was restarted
                 await self._ask(lambda: lock.acquire(blocking=False))
-            if await self._ask(lambda: self._redis.exists(self._name("cancelled", pending.subject))):
+            if await self._ask(lambda: self._redis.exists(self._name_of_cancellation(pending))):
                 pending.cancel()
 
     async def _ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer | None:
@@ -145,9 +147,17 @@ class RedisReplyStore:
         self._unreachable = False
         return answer
 
-    def _name(self, what: str, key: tuple[str, str] | str) -> str:
+    def _name_of_cancellation(self, pending: PendingReply) -> str:
+        return self._name("cancelled", _subject(pending.caller, pending.subject))
+
+    def _name(self, what: str, key: tuple[str, ...] | str) -> str:
         digest = hashlib.sha256(json.dumps([self._service, key]).encode()).hexdigest()
         return f"shangcai:{what}:{digest}"
+
+
+def _subject(caller: str, subject: str) -> tuple[str, ...] | str:
+    """Of events that name no caller as before there were callers: older replicas share the store."""
+    return subject if caller == EVENTS_CALLER else (caller, subject)
 
 
 async def _release(lock: Lock) -> None:

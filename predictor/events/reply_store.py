@@ -9,9 +9,11 @@ from contract.cloudevents import CloudEvent
 
 
 class PendingReply(Protocol):
-    """The work for one request. `key` (source and id) identifies the request; a cancellation names its `subject`."""
+    """The work for one request. `key` (source, id and perhaps caller) identifies it; a cancellation names its `subject`
+    and comes from the same `caller`."""
 
-    key: tuple[str, str]
+    key: tuple[str, ...]
+    caller: str
     subject: str
 
     async def reply(self) -> CloudEvent:
@@ -31,11 +33,11 @@ class ReplyStore(Protocol):
         replica holds the lease for too long.
         """
 
-    async def put(self, key: tuple[str, str], reply: CloudEvent) -> None:
+    async def put(self, key: tuple[str, ...], reply: CloudEvent) -> None:
         """Store a reply for all replicas."""
 
-    async def cancel(self, subject: str) -> None:
-        """Cancel what runs under this subject in any replica, and what is requested under it later."""
+    async def cancel(self, caller: str, subject: str) -> None:
+        """Cancel what runs for this caller under this subject in any replica, and what is requested so later."""
 
     async def close(self) -> None:
         """Close the connections."""

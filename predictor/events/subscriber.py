@@ -21,6 +21,7 @@ from predictor.events.deduplication import Deduplicator
 from predictor.events.event_generation import EventGeneration
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
+from predictor.protocols.access import Access
 from predictor.protocols.fan_out import all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.settings import default_source
@@ -36,15 +37,21 @@ class EventSubscriber:
         replies: ReplyBuilder | None = None,
         deduplicator: Deduplicator | None = None,
         publisher: ProgressPublisher | None = None,
+        access: Access | None = None,
     ) -> None:
         self._model = model
         self._replies = replies or ReplyBuilder(default_source(model.name))
         self._deduplicator = deduplicator or Deduplicator()
         self._publisher = publisher
+        self._access = access or Access()
         self.routes: list[BaseRoute] = [
             Route("/", self.receive, methods=["POST"]),
             _EventRoute("/v1/models/{name}:predict", self.receive, methods=["POST"]),
         ]
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request is one for `routes`."""
+        return any(route.matches(scope)[0] is Match.FULL for route in self.routes)
 
     def start(self) -> None:
         """Begin to publish progress. Call it on the server's event loop."""
@@ -65,19 +72,21 @@ class EventSubscriber:
     async def receive(self, http_request: Request) -> Response:
         """The replies, in the content mode of the delivery; 204 when there are none.
 
-        Raises a ProblemError for what is no event, is for another model, or should be delivered again.
+        Raises a ProblemError for what is no event, is for another model, may not ask, or should be delivered again.
         """
         if "name" in http_request.path_params:
             self._model.check_name(http_request.path_params["name"])
         delivery = read_events(http_request.headers, await http_request.body())
         for event in delivery.events:
             _check_type(event)
-        requests = [event for event in delivery.events if event.type == REQUESTED and self._is_for_model(event)]
-        metrics.EVENTS.labels("ignored").inc(len(delivery.events) - len(requests))
-        for event in delivery.events:
+        has_token = self._access.has_token(http_request.headers)
+        events = [(event, self._access.caller_of_event(event, has_token)) for event in delivery.events]
+        requests = [one for one in events if one[0].type == REQUESTED and self._is_for_model(one[0])]
+        metrics.EVENTS.labels("ignored").inc(len(events) - len(requests))
+        for event, caller in events:
             if event.type == CANCELLED and event.subject is not None:
-                await self._deduplicator.cancel(event.subject)
-        replies = await all_of([self._reply(request) for request in requests])
+                await self._deduplicator.cancel(caller, event.subject)
+        replies = await all_of([self._reply(request, caller) for request, caller in requests])
         if not replies:
             return Response(status_code=204)
         if delivery.mode == "batched":
@@ -90,8 +99,8 @@ class EventSubscriber:
         """A Trigger without a filter by model delivers the requests for other models, too."""
         return request.extensions.get(MODEL) in (None, self._model.name)
 
-    async def _reply(self, request: CloudEvent) -> CloudEvent:
-        generation = EventGeneration(request, self._model, self._replies, self._publisher)
+    async def _reply(self, request: CloudEvent, caller: str) -> CloudEvent:
+        generation = EventGeneration(request, caller, self._model, self._replies, self._publisher)
         try:
             reply = await self._deduplicator.reply(generation)
         except ProblemError:

@@ -13,6 +13,7 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from contract.problems import ProblemError
+from predictor.protocols.access import Access, without_caller
 from predictor.protocols.generation_model import GenerationModel
 
 
@@ -28,6 +29,21 @@ class ModelDataPlane(DataPlane):  # type: ignore[misc]  # kserve is not typed
 
     async def live(self) -> dict[str, str]:
         return {"status": "alive" if self.model.alive else "dead"}
+
+
+class GrpcDataPlane(ModelDataPlane):
+    """Over gRPC the one method that generates asks for the token; over HTTP a middleware does."""
+
+    def __init__(self, model: GenerationModel, registry: ModelRepository, access: Access) -> None:
+        super().__init__(model, registry)
+        self._access = access
+
+    async def infer(self, model_name: str, request: Any, headers: dict[str, str] | None = None, *args: Any) -> Any:
+        headers = headers or {}
+        self._access.check(headers)
+        if not self._access.has_token(headers):
+            headers = without_caller(headers)
+        return await super().infer(model_name, request, headers, *args)
 
 
 class RestDataPlane(ModelDataPlane):

@@ -15,8 +15,9 @@ from kserve.model_server import ModelServer
 
 from contract.limits import BODY_BYTES
 from predictor.events.subscriber import EventSubscriber
+from predictor.protocols.access import Access
 from predictor.protocols.generation_model import GenerationModel
-from predictor.server.data_plane import ModelDataPlane, RestDataPlane
+from predictor.server.data_plane import GrpcDataPlane, RestDataPlane
 from predictor.server.drain import Lifetime, ServerDrain
 from predictor.server.grpc_server import start_grpc_server
 from predictor.server.rest_server import PredictorRestServer
@@ -24,7 +25,7 @@ from predictor.server.rest_server import PredictorRestServer
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`. A body
-    and a message of gRPC have at most `body_bytes`."""
+    and a message of gRPC have at most `body_bytes`. `access` says who may ask; everybody by default."""
 
     def __init__(
         self,
@@ -34,13 +35,15 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         subscriber: EventSubscriber | None = None,
         grpc_port: int | None = None,
         body_bytes: int = BODY_BYTES,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._body_bytes = body_bytes
         self._host, port, *_ = listener.getsockname()
         super().__init__(http_port=port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1)
         self.model = model
         self.register_model(model)
-        self.subscriber = subscriber or EventSubscriber(model)
+        self.subscriber = subscriber or EventSubscriber(model, access=self._access)
         self.rest = PredictorRestServer(
             RestDataPlane(model, self.registered_models),
             self.subscriber,
@@ -48,6 +51,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             self.request_drain,
             lifetime.idle_seconds,
             body_bytes,
+            self._access,
         )
         self._drain = ServerDrain(model, self.rest, self.subscriber, lifetime)
 
@@ -69,7 +73,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         """`run` for a running event loop; handles signals only while the port is open."""
         grpc = None
         if self.enable_grpc:
-            data_plane = ModelDataPlane(self.model, self.registered_models)
+            data_plane = GrpcDataPlane(self.model, self.registered_models, self._access)
             grpc = await start_grpc_server(self._host, self.grpc_port, data_plane, self.max_threads, self._body_bytes)
         draining = asyncio.create_task(self._drain.run(grpc))
         self.subscriber.start()

@@ -15,9 +15,11 @@ from contract.limits import BODY_BYTES
 from contract.problems import ProblemError
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols import error_documents
+from predictor.protocols.access import Access
 from predictor.protocols.kserve_text import TextModel
 from predictor.protocols.openai.models import models_router
 from predictor.protocols.openai.text import text_router
+from predictor.server.access_middleware import AccessMiddleware
 from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
@@ -51,6 +53,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         request_drain: Callable[[], None],
         idle_seconds: float = 0.0,
         body_bytes: int = BODY_BYTES,
+        access: Access | None = None,
     ) -> None:
         super().__init__(
             "",
@@ -63,6 +66,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         self.config.http = partial(HttpProtocol, respond=error_documents.respond)
         self.config.ws = "none"
         self._body_bytes = body_bytes
+        self._access = access or Access()
         self._model = data_plane.model
         self._subscriber = subscriber
         self.requests = RequestTracker(idle_seconds or math.inf)
@@ -107,6 +111,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         for error in (ProblemError, *error_documents.KSERVE_ERRORS):
             app.add_exception_handler(error, error_documents.handle)
         app.add_exception_handler(HTTPException, error_documents.handle_http_exception)
+        app.add_middleware(AccessMiddleware, access=self._access, is_delivery=self._subscriber.takes)
         app.add_middleware(RequestGuard, respond=error_documents.respond, body_bytes=self._body_bytes)
         app.add_middleware(self.requests.middleware)
         app.add_middleware(RequestContextMiddleware, quiet_paths=PROBED_PATHS)

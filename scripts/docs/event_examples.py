@@ -19,6 +19,7 @@ from contract import (
 )
 from contract.cloudevents import (
     ACCEPTED,
+    CALLER,
     CANCELLED,
     CAUSATION,
     COMPLETED,
@@ -33,9 +34,10 @@ from contract.cloudevents import (
     CloudEvent,
     GenerationProgress,
 )
-from wire.cloudevents import Mode, write_batch, write_event
+from wire.cloudevents import Mode, signed, write_batch, write_event
 
 JOB = "1b4e28ba2fa14d2f883f0016d3cca427"
+SIGNED_WITH = "the predictor's token"
 WEB, POET, PAINTER = "urn:shangcai:web", "urn:shangcai:model:poet", "urn:shangcai:model:painter"
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -84,14 +86,15 @@ def about(source: str, number: int, kind: str, data: BaseModel, **extensions: st
         type=kind,
         subject=JOB,
         time=f"2026-01-31T08:00:0{number}.000Z",
-        extensions={**TRACE, CAUSATION: JOB, **extensions},
+        extensions={**TRACE, CALLER: "ann", CAUSATION: JOB, **extensions},
     ).with_data(data)
 
 
 def requested() -> CloudEvent:
     request = GenerationRequest(prompt="写一首关于春雨的诗", model="poet", seed=7)
-    extensions = {**TRACE, MODEL: "poet", EXPIRY: "2026-01-31T09:00:00.000Z"}
-    return about(WEB, 0, REQUESTED, request).model_copy(update={"id": JOB, "extensions": extensions})
+    extensions = {**TRACE, MODEL: "poet", CALLER: "ann", EXPIRY: "2026-01-31T09:00:00.000Z"}
+    event = about(WEB, 0, REQUESTED, request).model_copy(update={"id": JOB, "extensions": extensions})
+    return signed(event, SIGNED_WITH)
 
 
 def loading() -> CloudEvent:

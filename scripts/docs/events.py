@@ -13,6 +13,7 @@ from contract import INSTANCES, problems
 from contract.cloudevents import (
     ACCEPTED,
     ATTRIBUTES,
+    CALLER,
     CANCELLED,
     CARRIED,
     CAUSATION,
@@ -27,6 +28,7 @@ from contract.cloudevents import (
     MODEL,
     PROGRESS,
     REQUESTED,
+    SIGNATURE,
     EventType,
 )
 from scripts.docs.event_examples import EXAMPLES
@@ -62,6 +64,8 @@ MEANINGS = {
     CAUSATION: "The `id` of the request that it is about.",
     DATAREF: "Where the data are, if they are too large for an event.",
     MODEL: "The served name of the model that is asked.",
+    CALLER: "Whose request it is, where that is proven.",
+    SIGNATURE: "The proof of a request or a cancellation.",
     EXPIRY: "After this nobody waits for the result.",
     "traceparent": "The trace that the request belongs to, as W3C Trace Context has it.",
 }
@@ -80,6 +84,7 @@ def describe() -> str:
             "final": final(),
             "carried": listed(CARRIED),
             "accepted": short(ACCEPTED),
+            "caller": CALLER,
             "cancelled": short(CANCELLED),
             "progress": short(PROGRESS),
             "requested": short(REQUESTED),
@@ -92,6 +97,7 @@ def describe() -> str:
             "expiry": EXPIRY,
             "instances": str(INSTANCES),
             "model": MODEL,
+            "signature": SIGNATURE,
             "too_large": problems.RESULT_TOO_LARGE.slug,
             "too_late": problems.TOO_LATE.slug,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from predictor.settings import Settings
 from wire.settings import read_settings
@@ -50,6 +51,8 @@ def test_everything_has_a_default() -> None:
         "grace_seconds": 30,
         "quiet_seconds": 1,
         "idle_seconds": 0,
+        "token": None,
+        "events_open": False,
         "log_level": "info",
         "event_source": "",
         "event_bytes": 262144,
@@ -115,6 +118,7 @@ def test_flags_set_everything() -> None:
             "--log-level",
             "debug",
         ),
+        *("--token", "a-secret-of-the-predictors", "--events-open"),
         *("--event-source", "/poet", "--event-bytes", "9", "--artifacts-url", "file:///mnt/artifacts"),
         *("--store-url", "redis://redis:6379/1", "--max-replies", "4", "--reply-bytes", "5", "--reply-seconds", "6"),
         *("--k-sink", "http://broker/default", "--k-ce-overrides", '{"extensions": {"a": "b"}}', "--progress-events"),
@@ -149,6 +153,8 @@ def test_flags_set_everything() -> None:
         "grace_seconds": 0,
         "quiet_seconds": 0,
         "idle_seconds": 0,
+        "token": SecretStr("a-secret-of-the-predictors"),
+        "events_open": True,
         "log_level": "debug",
         "event_source": "/poet",
         "event_bytes": 9,

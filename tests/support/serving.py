@@ -16,16 +16,19 @@ with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it 
     from predictor.server.model_server import PredictorServer
 
 if TYPE_CHECKING:
+    from predictor.protocols.access import Access
     from predictor.protocols.generation_model import GenerationModel
 
 
 @asynccontextmanager
 async def serving(
-    model: GenerationModel, subscriber: Callable[[Any], Any] | None = None
+    model: GenerationModel, subscriber: Callable[[Any], Any] | None = None, access: Access | None = None
 ) -> AsyncIterator[tuple[PredictorServer, str]]:
-    """The server and its address. It loads once its event loop runs; `subscriber` makes one for the model."""
+    """The server and its address. It loads once its event loop runs; `subscriber` makes one for the model, and
+    `access` says who may ask."""
     listener = listen("127.0.0.1", 0)
-    server = PredictorServer(model, listener, Lifetime(grace_seconds=5), subscriber and subscriber(model))
+    lifetime = Lifetime(grace_seconds=5)
+    server = PredictorServer(model, listener, lifetime, subscriber and subscriber(model), access=access)
     task = asyncio.create_task(server.serve())
     try:
         yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -15,9 +15,19 @@ import pytest
 from pydantic import BaseModel
 
 from contract import Picture, PictureResult, PictureTiming, ProblemError, TextResult, Timing, Usage, problems
-from contract.cloudevents import ACCEPTED, CAUSATION, COMPLETED, DATAREF, FAILED, REQUESTED, Acceptance, CloudEvent
+from contract.cloudevents import (
+    ACCEPTED,
+    CALLER,
+    CAUSATION,
+    COMPLETED,
+    DATAREF,
+    FAILED,
+    REQUESTED,
+    Acceptance,
+    CloudEvent,
+)
 from web.publish import main
-from wire.cloudevents import read_events, write_event
+from wire.cloudevents import is_signed, read_events, write_event
 
 ROOT = Path(__file__).parents[2]
 TEXT = TextResult(
@@ -105,6 +115,19 @@ def test_everything_can_be_said(publish: Publish, seen: list[httpx.Request], mod
     data = {"prompt": "猫", "model": "painter", "seed": 7, "size": "64x48", "stop": ["a", "="]}
     assert json.loads(event.data or b"") == data
     assert ("ce-id" in seen[0].headers) is (mode == "binary")
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_with_the_predictors_token_a_request_is_signed(
+    publish: Publish, seen: list[httpx.Request], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("PREDICTOR_TOKEN", "a-token-of-the-predictors")
+    assert (
+        publish(replying(COMPLETED, TEXT), "--caller", "ann", "--mode", mode, "--field", "temperature=0.7", "春雨") == 0
+    )
+    event = sent(seen)
+    assert event.extensions[CALLER] == "ann"
+    assert is_signed(event, "a-token-of-the-predictors")
 
 
 def test_two_requests_are_two(publish: Publish, seen: list[httpx.Request]) -> None:

@@ -1,4 +1,4 @@
-"""The name of a caller, and where a request keeps it."""
+"""Where a request keeps the name of its caller."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 
 from starlette.types import Scope
 
-DEFAULT_CALLER = "default"
-"""Everybody, where callers are not told apart."""
+from contract.callers import DEFAULT_CALLER, EVENTS_CALLER
 
-EVENTS_CALLER = "events"
-"""Whom events belong to that come without proof of another caller."""
+__all__ = ["DEFAULT_CALLER", "EVENTS_CALLER", "caller_of"]
 
 NAME_TEXT = f"1 to 128 of A-Z a-z 0-9 . _ @ : -, and neither {DEFAULT_CALLER} nor {EVENTS_CALLER}"
 

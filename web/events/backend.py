@@ -12,6 +12,7 @@ import httpx
 
 from contract import ProblemError, problems
 from contract.cloudevents import (
+    CALLER,
     CANCELLED,
     EXPIRY,
     JSON,
@@ -25,7 +26,7 @@ from contract.cloudevents import (
 )
 from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
-from wire.cloudevents import is_event, overrides, read_events, write_event
+from wire.cloudevents import is_event, overrides, read_events, signed, write_event
 
 if TYPE_CHECKING:
     from web.events.replies import ReplyReceiver
@@ -52,6 +53,7 @@ class EventBackend:
         self._source = settings.event_source
         self._extensions = overrides(settings.k_ce_overrides)
         self._token = settings.k_token
+        self._predictor_token = settings.predictor_token
         self._replies = replies
 
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
@@ -87,7 +89,7 @@ class EventBackend:
             type=kind,
             subject=record.id,
             time=now(),
-            extensions={**self._extensions, **trace, MODEL: record.model, **extensions},
+            extensions={**self._extensions, **trace, MODEL: record.model, CALLER: record.caller, **extensions},
         )
 
     async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
@@ -96,6 +98,8 @@ class EventBackend:
         return await ScopedTask(self._exchange(event, seconds)).result()
 
     async def _exchange(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
+        if self._predictor_token:  # proves to the predictor whose request it is, whatever brokers are in between
+            event = signed(event, self._predictor_token.get_secret_value())
         headers, body = write_event(event)
         headers["Prefer"] = "reply"
         if self._token.exists():  # read each time: it is replaced before it expires

@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from contract import problems
+from contract.callers import EVENTS_CALLER
 from contract.cloudevents import CloudEvent
 from contract.problems import ProblemError
 from predictor.events.deduplication import Deduplicator
@@ -33,7 +34,8 @@ class FakeGeneration:
     """A PendingReply: waits for the gate, if there is one, and replies with `says` or raises it."""
 
     def __init__(self, number: str = "1", says: str | ProblemError = "x", gate: asyncio.Event | None = None) -> None:
-        self.key = ("/test", number)
+        self.key: tuple[str, ...] = ("/test", number)
+        self.caller = EVENTS_CALLER
         self.subject = f"job-{number}"
         self.says = says
         self.gate = gate
@@ -136,7 +138,7 @@ async def test_replies_are_forgotten_after_a_while() -> None:
 async def test_old_cancellations_are_forgotten_too() -> None:
     deduplicator = Deduplicator(replies=2)
     for number in "123":
-        await deduplicator.cancel(f"job-{number}")
+        await deduplicator.cancel(EVENTS_CALLER, f"job-{number}")
 
     replies = [said(await deduplicator.reply(FakeGeneration(number))) for number in "123"]
     assert replies == ["x", "cancelled", "cancelled"]
@@ -257,11 +259,31 @@ async def test_a_cancellation_reaches_the_running_generation_and_later_requests_
     running = asyncio.create_task(one.reply(first))
     await eventually(lambda: first.calls)
 
-    await other.cancel("job-1")
-    await other.cancel("job-2")
+    await other.cancel(EVENTS_CALLER, "job-1")
+    await other.cancel(EVENTS_CALLER, "job-2")
 
     assert said(await running) == "cancelled"
     assert said(await one.reply(later)) == "cancelled"
+
+
+async def test_a_cancellation_of_another_caller_reaches_neither_what_runs_nor_what_comes(
+    replica: Callable[..., Deduplicator],
+) -> None:
+    one, other = replica(lease_seconds=0.3), replica()
+    running, later = FakeGeneration("1", gate=asyncio.Event()), FakeGeneration("2")
+    running.caller = later.caller = "ann"
+    reply = asyncio.create_task(one.reply(running))
+    await eventually(lambda: running.calls)
+
+    for caller in ("bob", EVENTS_CALLER):
+        for replica_of_caller in (one, other):
+            await replica_of_caller.cancel(caller, "job-1")
+            await replica_of_caller.cancel(caller, "job-2")
+    assert said(await one.reply(later)) == "x"
+    assert not running.cancelled.is_set()
+
+    await other.cancel("ann", "job-1")
+    assert said(await reply) == "cancelled"
 
 
 OWNER = """
@@ -271,6 +293,7 @@ from predictor.events.redis_reply_store import RedisReplyStore, StoreTimes
 
 class Generation:
     key = ("/test", "1")
+    caller = "events"
     subject = "job-1"
     def cancel(self): ...
     async def reply(self):
@@ -326,7 +349,7 @@ async def test_without_redis_each_replica_uses_its_own_memory_and_logs_it_once(
     assert said(await running) == "x"
     assert said(await deduplicator.reply(FakeGeneration("1", "again"))) == "x"
     assert said(await deduplicator.reply(FakeGeneration("2"))) == "x"
-    await deduplicator.cancel("job-3")
+    await deduplicator.cancel(EVENTS_CALLER, "job-3")
     assert said(await deduplicator.reply(FakeGeneration("3"))) == "cancelled"
     outages = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(outages) == 1

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from contract.cloudevents import (
+    CALLER,
     CANCELLED,
     EXPIRY,
     MODEL,
@@ -35,8 +36,9 @@ from tests.support.events import (
 from tests.support.waiting import eventually
 from web.events import backend
 from web.jobs import worker
-from wire.cloudevents import Mode, write_event
+from wire.cloudevents import Mode, is_signed, write_event
 
+PREDICTOR_TOKEN = "a-token-of-the-predictors"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -46,12 +48,24 @@ async def test_the_attributes_and_data_of_a_request(front: Front, sink: Sink) ->
     [event] = await eventually(lambda: sink.events)
     assert (event.id, event.subject, event.source, event.type) == (job, job, "urn:me", REQUESTED)
     expiry = event.extensions.pop(EXPIRY)
-    assert event.extensions == {"team": "poetry", "traceparent": TRACE, MODEL: "poet"}
+    assert event.extensions == {"team": "poetry", "traceparent": TRACE, MODEL: "poet", CALLER: "default"}
     assert expiry == (await job_of(client, job))["deadline_at"]
     assert datetime.fromisoformat(expiry).tzinfo is not None
     request = json.loads(event.data or b"")
     assert request.pop("seed") >= 0
     assert request == {"prompt": "春", "max_tokens": 5, "model": "poet"}
+
+
+async def test_with_the_predictors_token_requests_and_cancellations_are_signed(front: Front, sink: Sink) -> None:
+    client = await front(predictor_token=PREDICTOR_TOKEN)
+    job = await submit(client)
+    [request] = await eventually(lambda: sink.of(REQUESTED))
+    assert is_signed(request, PREDICTOR_TOKEN)
+    assert (await client.delete(f"/generations/{job}")).status_code == 200
+    [cancellation] = await eventually(lambda: sink.of(CANCELLED))
+    assert is_signed(cancellation, PREDICTOR_TOKEN)
+    assert cancellation.extensions[CALLER] == request.extensions[CALLER] == "default"
+    assert not is_signed(cancellation, f"{PREDICTOR_TOKEN}x")
 
 
 async def test_a_mounted_token_is_sent_to_the_sink(front: Front, sink: Sink, tmp_path: Path) -> None:
