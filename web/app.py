@@ -115,7 +115,7 @@ def create_app(
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
-        CallerAuthentication(routes, identification(settings)),
+        CallerAuthentication(routes, identification(settings, transport)),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         send_seconds=settings.send_seconds,

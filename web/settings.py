@@ -60,9 +60,10 @@ class Settings(BaseSettings):
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
 
-    callers: Annotated[Literal["off", "keys", "header"] | None, BeforeValidator(lower)] = Field(
+    callers: Annotated[Literal["off", "keys", "jwt", "header"] | None, BeforeValidator(lower)] = Field(
         default=None,
-        description="How callers are told apart: off (not at all), keys (of callers_file), or header (of a gateway). "
+        description="How callers are told apart: off (not at all), keys (of callers_file), jwt (tokens of "
+        "callers_issuer), or header (of a gateway). "
         "Unset, it is off on one machine, and in a pod the start is refused.",
     )
     callers_file: Path | None = Field(
@@ -70,6 +71,13 @@ class Settings(BaseSettings):
         description="The callers and the hashes of their keys, as python -m web.callers makes them; read again when "
         "it changes.",
     )
+    callers_issuer: BaseUrl | None = Field(
+        default=None, description="Issuer of the callers' tokens; its OpenID Connect discovery document is read."
+    )
+    callers_audience: str | None = Field(
+        default=None, min_length=1, description="Audience that their tokens must have."
+    )
+    callers_claim: str = Field(default="sub", min_length=1, description="Their claim that is the caller's name.")
     callers_header: str = Field(
         default="X-Forwarded-User",
         pattern="^[A-Za-z0-9-]+$",
@@ -185,10 +193,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _identified(self) -> Settings:
         if self.callers is None and self.on_cluster:
-            choices = "keys, header, or off, where whoever reaches this server is to be served"
+            choices = "keys, jwt, header, or off, where whoever reaches this server is to be served"
             raise ValueError(f"callers: is required in a pod: {choices}")
-        needed = {"keys": ["callers_file"], "header": ["trusted_hops"]}.get(self.callers or "off", [])
-        if missing := next((name for name in needed if not getattr(self, name)), None):
+        needed = {
+            "keys": ["callers_file"],
+            "jwt": ["callers_issuer", "callers_audience"],
+            "header": ["trusted_hops"],
+        }
+        if missing := next((name for name in needed.get(self.callers or "off", []) if not getattr(self, name)), None):
             raise ValueError(f"{missing}: is required where callers is {self.callers}")
         return self
 

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
+import httpx
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contract import ProblemError, problems
-from web.callers.caller import DEFAULT_CALLER, is_caller_name
+from web.callers.caller import DEFAULT_CALLER, NAME_TEXT, is_caller_name
+from web.callers.issuer_keys import IssuerKeys
 from web.callers.key_file import KeyFile
 
 if TYPE_CHECKING:
@@ -42,12 +44,17 @@ class CallerAuthentication:
         await self.app(scope, receive, send)
 
 
-def identification(settings: Settings) -> Identify:
-    """What the settings ask for. Raises a KeyFileError."""
+def identification(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> Identify:
+    """What the settings ask for. `transport` takes the place of the network in tests. Raises a KeyFileError."""
     match settings.callers:
         case "keys":
             assert settings.callers_file is not None
             return _by_key(KeyFile(settings.callers_file))
+        case "jwt":
+            assert settings.callers_issuer is not None
+            assert settings.callers_audience is not None
+            keys = IssuerKeys(settings.callers_issuer, transport)
+            return _by_token(keys, settings.callers_audience, settings.callers_claim)
         case "header":
             return _by_header(settings.callers_header, settings.trusted_hops)
         case _:
@@ -64,6 +71,20 @@ def _by_key(keys: KeyFile) -> Identify:
         if caller is None:
             raise ProblemError(problems.UNAUTHORIZED, "The key is not one of those that are taken here.")
         return caller
+
+    return identify
+
+
+def _by_token(keys: IssuerKeys, audience: str, claim: str) -> Identify:
+    async def identify(scope: Scope) -> str:
+        claims = await keys.claims(bearer(scope), audience)
+        if claims is None:
+            raise ProblemError(problems.UNAUTHORIZED, "The token is not one that is taken here, or no more.")
+        caller = claims.get(claim)
+        if not is_caller_name(caller):
+            detail = f"The token's claim {claim} names no caller: a name is {NAME_TEXT}."
+            raise ProblemError(problems.UNAUTHORIZED, detail)
+        return str(caller)
 
     return identify
 

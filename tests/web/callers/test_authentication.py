@@ -174,6 +174,8 @@ async def test_a_gateways_header(web: Web, peer: str, headers: list[tuple[str, s
     ("settings", "named"),
     [
         ({"callers": "keys"}, "callers_file: is required where callers is keys"),
+        ({"callers": "jwt", "callers_audience": "web"}, "callers_issuer: is required where callers is jwt"),
+        ({"callers": "jwt", "callers_issuer": "https://x"}, "callers_audience: is required"),
         ({"callers": "header"}, "trusted_hops: is required where callers is header"),
         ({"callers": "everybody"}, "'off', 'keys'"),
         ({"callers": "header", "trusted_hops": ["10.0.0.0/8"], "callers_header": "X: y"}, "callers_header"),
@@ -186,6 +188,6 @@ def test_what_is_missing_is_named(settings: Any, named: str) -> None:
 
 def test_in_a_pod_somebody_must_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    with pytest.raises(ValidationError, match="callers: is required in a pod: keys, header, or off"):
+    with pytest.raises(ValidationError, match="callers: is required in a pod: keys, jwt, header, or off"):
         Settings(models=MODELS)
     Settings(models=MODELS, callers="off")

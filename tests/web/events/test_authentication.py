@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from contract.cloudevents import COMPLETED, CloudEvent
-from web.events import authentication
+from web.callers import issuer_keys
 from wire.cloudevents import write_event
 
 Web = Callable[..., httpx.AsyncClient]
@@ -199,7 +199,7 @@ async def test_a_new_key_is_looked_for_but_not_too_often(
     fresh = f"Bearer {token(OTHER, kid='second')}"
     assert (await deliver(checked, fresh)).status_code == 401, "it was asked a moment ago"
     assert issuer.asked == 1
-    monkeypatch.setattr(authentication, "REFETCH_SECONDS", 0.0)
+    monkeypatch.setattr(issuer_keys, "REFETCH_SECONDS", 0.0)
     assert (await deliver(checked, fresh)).status_code == 204
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 401, "the old key is no key any more"
 
@@ -211,7 +211,7 @@ async def test_without_the_issuer_it_is_to_be_tried_again(
     answer = await deliver(checked, f"Bearer {token()}")
     assert slug(answer) == "unavailable"
     issuer.down = False
-    monkeypatch.setattr(authentication, "REFETCH_SECONDS", 0.0)
+    monkeypatch.setattr(issuer_keys, "REFETCH_SECONDS", 0.0)
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204
     issuer.down = True
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204, "keys that are known go on being good"

@@ -1,0 +1,145 @@
+"""The public keys of an OpenID Connect issuer, and tokens that are checked with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from contract import ProblemError, problems
+
+log = logging.getLogger(__name__)
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds the credentials for its API server."""
+
+KEYS_SECONDS = 300.0
+"""How long fetched keys are used."""
+
+REFETCH_SECONDS = 10.0
+"""Least time between two fetches for a key that is not among them."""
+
+FETCH_SECONDS = 5.0
+"""Longest that each of the two requests of a fetch may take."""
+
+LEEWAY_SECONDS = 10.0
+"""How far the clocks of issuer and pod may be apart."""
+
+_ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+_DISCOVERY = "/.well-known/openid-configuration"
+
+_API_SERVER_KEYS = "/openid/v1/jwks"
+"""Where every Kubernetes API server publishes its keys. Its discovery document names another of its addresses, for
+which a pod's credentials are not made, or somebody else's."""
+
+_API_SERVER_NAMES = ("kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+
+
+class IssuerKeys:
+    """The keys by their id (`kid`), from OpenID Connect discovery at `address`.
+
+    The pod's token goes to its own API server, if that is the issuer, and to nobody else.
+    """
+
+    def __init__(self, address: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._address = address.rstrip("/")
+        self._transport = transport
+        self._issuer = ""
+        self._keys: dict[str, Any] = {}
+        self._fetched = -KEYS_SECONDS
+        self._failed = False
+        self._fetching = asyncio.Lock()
+
+    async def claims(self, token: str, audience: str) -> dict[str, Any] | None:
+        """What a token of this issuer for this audience says; None where it is not one, or no more.
+
+        Raises UNAVAILABLE when the issuer cannot be asked for its keys.
+        """
+        import jwt  # here, because it imports cryptography: half of the time that web takes to start
+
+        try:
+            key = await self._find(str(jwt.get_unverified_header(token).get("kid", "")))
+            if key is None:
+                return None
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=_ALGORITHMS,
+                audience=audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "aud", "iss"]},
+            )
+            return claims
+        except jwt.PyJWTError as error:
+            log.info("a token was refused: %s", error)
+            return None
+
+    async def _find(self, name: str) -> Any:
+        """None when the issuer has no such key."""
+        if not self._fresh(name):
+            async with self._fetching:
+                if not self._fresh(name):
+                    await self._fetch()
+        if self._failed and name not in self._keys:
+            detail = "The keys with which tokens are checked cannot be had at the moment."
+            raise ProblemError(problems.UNAVAILABLE, detail, retry_after=REFETCH_SECONDS)
+        return self._keys.get(name)
+
+    def _fresh(self, name: str) -> bool:
+        age = time.monotonic() - self._fetched
+        return age < KEYS_SECONDS and (name in self._keys or age < REFETCH_SECONDS)
+
+    async def _fetch(self) -> None:
+        import jwt
+
+        try:
+            own = _is_api_server(self._address)
+            async with httpx.AsyncClient(
+                verify=trusted_authorities(),
+                transport=self._transport,
+                timeout=FETCH_SECONDS,
+                headers=_credentials() if own else {},
+                trust_env=False,
+            ) as client:
+                document = (await client.get(self._address + _DISCOVERY)).raise_for_status().json()
+                address = self._address + _API_SERVER_KEYS if own else document["jwks_uri"]
+                keys = (await client.get(address)).raise_for_status()
+            found = jwt.PyJWKSet.from_dict(keys.json())
+            self._issuer = str(document["issuer"])
+            self._keys = {str(key.key_id or ""): key for key in found.keys}
+            self._failed = False
+        except Exception as error:  # an issuer may answer anything
+            log.error("the keys of %s cannot be had: %r", self._address, error)
+            self._failed = True
+        self._fetched = time.monotonic()
+
+
+def _is_api_server(address: str) -> bool:
+    """Whether this is an address of the pod's own API server."""
+    url = httpx.URL(address)
+    origins = {(name, 443) for name in _API_SERVER_NAMES}
+    service = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    origins.add((service.lower(), int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))))
+    return url.scheme == "https" and (url.host, url.port or 443) in origins
+
+
+def _credentials() -> dict[str, str]:
+    token = ACCOUNT / "token"
+    return {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
+
+
+def trusted_authorities() -> ssl.SSLContext:
+    """The public authorities and the cluster's own."""
+    context = httpx.create_ssl_context()
+    authority = ACCOUNT / "ca.crt"
+    if authority.exists():
+        context.load_verify_locations(cafile=str(authority))
+    return context
