@@ -35,6 +35,11 @@ class Engine(ABC):
         """Whether the engine still makes progress; False means that only a restart helps."""
 
     @property
+    def fingerprint(self) -> str | None:
+        """What decides an answer beside the request, as a name (predictor.loading.fingerprint); None if not known."""
+        return None
+
+    @property
     def max_scheduled(self) -> int | None:
         """Most tasks that can run and wait at once; None where there is no limit."""
         return None

@@ -8,6 +8,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from contract import problems
@@ -74,6 +75,11 @@ class EngineCore(ABC):
     async def warm_up(self) -> None:
         """Generate something short, so that no user waits for lazily built kernels and caches."""
 
+    @cached_property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """As Engine.fingerprint."""
+
     @property
     def max_scheduled(self) -> int:
         return self.admission.slots + self.admission.max_waiting
@@ -135,6 +141,7 @@ class BatchedEngine(Engine, Generic[Core]):
             report("warming up")
             self._core.scheduler.start()
             asyncio.run(self._core.warm_up())
+            log.info("system fingerprint %s", self._core.fingerprint)
         except ProblemError as error:
             if error.kind is not problems.OUT_OF_MEMORY:
                 raise ModelError(f"{self.settings.model} cannot generate: {error}") from error
@@ -156,6 +163,10 @@ class BatchedEngine(Engine, Generic[Core]):
 
     async def submit(self, task: Task) -> Generation:
         return await self.core.submit(task)
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.core.fingerprint
 
     @property
     def max_scheduled(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from predictor.engine.events import PictureFinished, Preview, Progress
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import PictureTask
+from predictor.loading.fingerprint import fingerprint
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.latent_preview import LatentPreview
 from predictor.pictures.parameters import DiffusionParameters
@@ -93,6 +95,19 @@ class PictureEngineCore(EngineCore):
                 generation.close()  # all or none: those that were admitted are removed from the queue
                 raise
         return generation
+
+    @cached_property
+    def fingerprint(self) -> str:
+        parts = self.pipeline.pipe.components
+        scheduler = parts.get("scheduler")
+        return fingerprint(
+            {"denoiser": self.pipeline.denoiser, **{n: m for n, m in parts.items() if isinstance(m, torch.nn.Module)}},
+            pipeline=self.pipeline.name,
+            scheduler=None if scheduler is None else [type(scheduler).__name__, dict(scheduler.config)],
+            size=self.pipeline.sizes.default,
+            steps=self.pipeline.steps,
+            guidance=self.pipeline.guidance,
+        )
 
     def make_row(self, task: ScheduledPicture) -> tuple[PictureRow, PictureOutput]:
         output = PictureOutput(task, self._preview, self.pipeline.understood(task.parameters.prompt))

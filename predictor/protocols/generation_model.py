@@ -82,6 +82,11 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         """False when only a restart helps. Loading counts as alive."""
         return self._engine.alive if self.startup.ready else self.startup.error is None
 
+    @property
+    def fingerprint(self) -> str | None:
+        """As Engine.fingerprint."""
+        return self._engine.fingerprint
+
     def drain(self) -> None:
         """Not ready any more, so that no more is sent; what comes all the same is still answered."""
         self._draining = True

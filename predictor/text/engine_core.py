@@ -8,6 +8,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from contract.problems import invalid_field
@@ -17,6 +18,7 @@ from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import TextTask
+from predictor.loading.fingerprint import fingerprint
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output import TextOutput
@@ -116,6 +118,20 @@ class TextEngineCore(EngineCore):
 
     def make_probe(self) -> TextRow:
         return TextRow([0], RowSampling.greedy(), lambda _token: True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            {"model": self.checkpoint.model},
+            batch=type(self.batch).__name__,
+            decodes=type(self.batch.decode_model).__name__,
+            length=self.length,
+            prefill_tokens=self.batch.prefill_tokens,
+            defaults=self._defaults.to_dict(),
+            template=self.checkpoint.tokenizer.chat_template,
+            vocabulary=len(self.checkpoint.tokenizer),
+            thinking=self._enable_thinking,
+        )
 
     @property
     def _defaults(self) -> Any:

@@ -203,6 +203,10 @@ class Lent(Engine):
         """It is loaded already."""
 
     @property
+    def fingerprint(self) -> str | None:
+        return self._engine.fingerprint
+
+    @property
     def max_scheduled(self) -> int | None:
         return self._engine.max_scheduled
 

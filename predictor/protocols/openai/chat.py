@@ -12,7 +12,7 @@ from contract.fields import TokenLimit
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
-from predictor.protocols.openai.fields import TextRequest, only, totals
+from predictor.protocols.openai.fields import TextRequest, fingerprint_member, only, totals
 from predictor.protocols.openai.messages import ChatMessage
 
 MESSAGES = 1_024
@@ -110,8 +110,9 @@ class ChatRequest(TextRequest):
 class ChatDocuments:
     """The answer to one chat completion: a whole document, or chunks."""
 
-    def __init__(self, id: str, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{id}", "created": int(time.time()), "model": model}
+    def __init__(self, id: str, model: str, fingerprint: str | None) -> None:
+        head = {"id": f"chatcmpl-{id}", "created": int(time.time()), "model": model}
+        self._head = {**head, **fingerprint_member(fingerprint)}
 
     def whole(self, completions: list[Completion]) -> dict[str, Any]:
         [completion] = completions

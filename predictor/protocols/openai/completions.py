@@ -12,7 +12,7 @@ from contract.limits import PROMPTS
 from predictor.engine.events import TextFinished
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask
-from predictor.protocols.openai.fields import TextRequest, only, totals
+from predictor.protocols.openai.fields import TextRequest, fingerprint_member, only, totals
 
 
 def _as_prompts(value: object) -> object:
@@ -40,8 +40,9 @@ class CompletionRequest(TextRequest):
 class CompletionDocuments:
     """The answer to plain completions: a whole document, or chunks of the same shape."""
 
-    def __init__(self, id: str, model: str) -> None:
-        self._head = {"id": f"cmpl-{id}", "object": "text_completion", "created": int(time.time()), "model": model}
+    def __init__(self, id: str, model: str, fingerprint: str | None) -> None:
+        head = {"id": f"cmpl-{id}", "object": "text_completion", "created": int(time.time()), "model": model}
+        self._head = {**head, **fingerprint_member(fingerprint)}
 
     def whole(self, completions: list[Completion]) -> dict[str, Any]:
         choices = [_choice(index, one.text, one.end.finish_reason) for index, one in enumerate(completions)]

@@ -50,6 +50,11 @@ class TextRequest(Sampling):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+def fingerprint_member(fingerprint: str | None) -> dict[str, str]:
+    """OpenAI's name of what decides the answer beside the request; left out where it is not known."""
+    return {} if fingerprint is None else {"system_fingerprint": fingerprint}
+
+
 def totals(ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
     """OpenAI's usage of all texts together, and an extension that OpenAI's clients ignore: the seconds that the request
     was queued."""

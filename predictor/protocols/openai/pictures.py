@@ -37,7 +37,7 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai.fields import only
+from predictor.protocols.openai.fields import fingerprint_member, only
 from predictor.protocols.picture_file import encode, encode_finished
 from wire.body import json_body
 from wire.sse import EventStream, frame
@@ -104,7 +104,7 @@ def images_router(model: GenerationModel) -> APIRouter:
         body = await json_body(http_request, ImagesRequest)
         model.check_name(body.model)
         generation = await model.submit(body.task, http_request.headers)
-        documents = _Documents(body)
+        documents = _Documents(body, model.fingerprint)
         if body.stream:
             frames = _frames(generation, documents, body.progress, http_request.url.path)
             return EventStream(frames, on_close=generation.close)
@@ -120,13 +120,13 @@ async def _frames(generation: Generation, documents: _Documents, progress: bool,
         async for event in generation:
             match event:
                 case Started() if progress:
-                    yield _frame("image_generation.started", {"queue_s": event.queue_s})
+                    yield _frame("image_generation.started", documents.named({"queue_s": event.queue_s}))
                 case Progress() if progress and progressed.note(event, documents.count):
-                    yield _frame("image_generation.progress", progressed.document)
+                    yield _frame("image_generation.progress", documents.named(progressed.document))
                 case Preview():
-                    yield _frame("image_generation.partial_image", await documents.preview(event))
+                    yield _frame("image_generation.partial_image", documents.named(await documents.preview(event)))
                 case PictureFinished():
-                    yield _frame("image_generation.completed", await documents.completed(event))
+                    yield _frame("image_generation.completed", documents.named(await documents.completed(event)))
     except ProblemError as error:  # too late for a status
         yield _frame("error", error_documents.document(path, error))
 
@@ -163,19 +163,24 @@ class _StreamProgress:
 class _Documents:
     """The answer to one request: a whole document, or events. Other threads encode the files: a large PNG is slow."""
 
-    def __init__(self, body: ImagesRequest) -> None:
+    def __init__(self, body: ImagesRequest, fingerprint: str | None) -> None:
+        self._fingerprint = fingerprint_member(fingerprint)
         self.count = body.n or 1
         self._model = body.model
         self._prompt = body.prompt
         self._format: PictureFormat = body.output_format or "png"
         self._previews: dict[int, int] = {}
 
+    def named(self, document: dict[str, Any]) -> dict[str, Any]:
+        """With the fingerprint, which OpenAI has for texts alone."""
+        return {**document, **self._fingerprint}
+
     async def whole(self, generation: Generation) -> dict[str, Any]:
         """All pictures in one document; cancelling the wait closes the generation."""
         pictures, queue_s = await generation.pictures()
         data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in pictures]
         first = pictures[0]
-        return {
+        document = {
             **self._head(first.image, self._format),
             "data": data,
             "steps": first.steps,
@@ -183,6 +188,7 @@ class _Documents:
             "usage": _USAGE,
             "timing": {"queue_s": queue_s},
         }
+        return self.named(document)
 
     async def preview(self, event: Preview) -> dict[str, Any]:
         number = self._previews.get(event.picture, 0)

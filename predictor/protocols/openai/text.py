@@ -45,7 +45,7 @@ def text_router(model: GenerationModel) -> APIRouter:
         model.check_name(body.model)
         tasks = body.tasks
         model.check_count("prompt", len(tasks))
-        documents = documents_of(uuid.uuid4().hex, body.model)
+        documents = documents_of(uuid.uuid4().hex, body.model, model.fingerprint)
         generations: list[Generation] = []
 
         def close() -> None:

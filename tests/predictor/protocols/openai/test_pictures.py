@@ -72,6 +72,13 @@ async def test_an_answer_is_what_openai_sends_and_the_seeds(client: httpx.AsyncC
     assert document["created"] > 1_700_000_000
 
 
+async def test_every_event_names_what_decided_the_picture(client: httpx.AsyncClient, painter: Any) -> None:
+    documents = await events(client, steps=3, partial_images=1, progress=True)
+    assert len(documents) > 4
+    assert {document["system_fingerprint"] for document in documents} == {painter.fingerprint}
+    assert (await client.post(ROUTE, json=BODY)).json()["system_fingerprint"] == painter.fingerprint
+
+
 async def test_a_png_says_what_it_was_made_from(client: httpx.AsyncClient) -> None:
     answer = await client.post(ROUTE, json=BODY)
 

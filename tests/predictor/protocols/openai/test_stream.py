@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -47,6 +48,18 @@ def chat_chunk(delta: dict[str, str], reason: str | None = None) -> dict[str, An
 def text_chunk(text: str, reason: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
     return {"object": "text_completion", "model": "poet", "choices": [choice]}
+
+
+@BOTH
+@pytest.mark.parametrize("live", [True, False], ids=["SSE", "JSON"])
+async def test_an_answer_names_what_decided_it(
+    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any], live: bool
+) -> None:
+    """As OpenAI does; an engine that does not know leaves it out, as in the other tests."""
+    engine.enqueue("a", "b")
+    with mock.patch.object(type(engine), "fingerprint", "fp_1"):
+        documents = await stream(client, path, body) if live else [(await client.post(path, json=body)).json()]
+    assert {document["system_fingerprint"] for document in documents if document != "[DONE]"} == {"fp_1"}
 
 
 async def test_a_chat_stream_is_role_pieces_reason_done(client: httpx.AsyncClient, engine: Any) -> None:

@@ -1,0 +1,69 @@
+"""What decides an answer beside the request, as one short name: OpenAI's `system_fingerprint`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+_PACKAGES = ("shangcai", "torch", "transformers", "tokenizers", "diffusers")
+
+SAMPLES = 8
+"""Numbers of each tensor that stand for all of its weights: training changes them all, and reading all takes long."""
+
+
+def fingerprint(models: Mapping[str, torch.nn.Module], **facts: object) -> str:
+    """The same for the same weights, types, kernels, libraries, device and `facts`, which are values of JSON.
+
+    Two servers of the same fingerprint give the same answer to the same seed, as far as docs/models.md says.
+    """
+    parts = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device": _device(next(model for model in models.values() if any(True for _ in model.parameters()))),
+        "models": {name: _model(model) for name, model in sorted(models.items())},
+        **facts,
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device(model: torch.nn.Module) -> list[object]:
+    """Its type, and what chooses the kernels there. How work is split among threads decides how a CPU rounds."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return ["cuda", name, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
+    return [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+
+
+def _model(model: torch.nn.Module) -> list[object]:
+    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    kinds = sorted({type(module).__qualname__ for module in model.modules()})
+    weights = [
+        (name, str(tensor.dtype), list(tensor.shape), _samples(tensor)) for name, tensor in model.named_parameters()
+    ]
+    return [attention, kinds, weights]
+
+
+def _samples(tensor: torch.Tensor) -> list[float] | None:
+    """The first numbers of the first row. None where a quantized type has no rows, or they lie elsewhere."""
+    row: Any = tensor.detach()
+    try:
+        while row.dim() > 1:
+            row = row[0]
+        values: list[float] = row.reshape(-1)[:SAMPLES].float().tolist()
+    except (RuntimeError, NotImplementedError, TypeError, IndexError):
+        return None
+    return values
