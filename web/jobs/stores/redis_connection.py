@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
@@ -27,11 +27,18 @@ MOST_BACKOFF_SECONDS = 1.0
 """Longest wait between two attempts to reach Redis."""
 
 
+MOST_CONNECTIONS = 64
+"""Most connections of this process. Commands that find none free wait for one: each claim that waits for a job holds
+one, and the subscription."""
+
+
 def connect(url: str, patience_seconds: float) -> Any:
     """A client whose commands are tried again for about `patience_seconds`."""
     retries = max(1, round(patience_seconds / MOST_BACKOFF_SECONDS))
-    return Redis.from_url(  # Any: its annotations name the answers of every protocol version
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=patience_seconds,
         decode_responses=True,
         protocol=2,  # version 3 has other forms of some answers
         retry=Retry(ExponentialBackoff(cap=MOST_BACKOFF_SECONDS, base=0.05), retries),
@@ -39,6 +46,7 @@ def connect(url: str, patience_seconds: float) -> Any:
         socket_timeout=BLOCK_SECONDS + CONNECT_SECONDS,
         health_check_interval=30,
     )
+    return Redis.from_pool(pool)  # Any: its annotations name the answers of every protocol version
 
 
 @contextmanager

@@ -13,7 +13,11 @@ both directions.
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
 claimed it; `writes`, the numbers of the last writes, see `redis_scripts`.
 
-Channels: `shangcai:changed` and `shangcai:ended` carry job ids, `shangcai:news` what replicas broadcast.
+Channels: `shangcai:changed:ID` says that a job has changed, `shangcai:ended` carries the ids of those that have ended,
+`shangcai:news` what replicas broadcast. Up to commit 31fe71b replicas listened to `shangcai:changed` for the ids of all
+jobs that change, and looked every 2 s besides. They still get it for what does not wait so long, the end of a job; a
+message for each token of every job would cost every replica what this channel was given up for. Changes that they make
+are seen by newer replicas in the same way: ends at once, all others within 2 s.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ from web.jobs.record import JobRecord
 
 OPEN_JOBS = "shangcai:open"
 
-CHANGED = "shangcai:changed"
 ENDED = "shangcai:ended"
 BROADCAST = "shangcai:news"
 
@@ -38,6 +41,11 @@ replicas that come and go leave no consumers behind."""
 
 def job_key(job: str) -> str:
     return f"shangcai:job:{job}"
+
+
+def changes_of(job: str) -> str:
+    """The channel of a job."""
+    return f"shangcai:changed:{job}"
 
 
 def log_key(job: str) -> str:

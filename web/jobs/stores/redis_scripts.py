@@ -1,9 +1,9 @@
 """Every write to a job that is stored already, as a Lua script: checking the claim and writing are one atomic step and
 one round trip.
 
-KEYS are the job's hash and its log. ARGV begins with the number of the write and the generation of the claim that
-writes ("" for who holds none, as a broker's events); what follows is each script's own. The answer is one of WRITTEN,
-UNCHANGED and LOST, and what a script adds to it.
+KEYS are the job's hash and its log. ARGV begins with the number of the write, the generation of the claim that writes
+("" for who holds none, as a broker's events), the job's id and its channel; what follows is each script's own. The
+answer is one of WRITTEN, UNCHANGED and LOST, and what a script adds to it.
 
 A write whose answer was lost is sent again: the hash keeps the last numbers, so that it is done once.
 """
@@ -41,23 +41,23 @@ local function append(most, first, keep)
         redis.call('XADD', log, 'MAXLEN', '~', most, '*', 'event', ARGV[index], 'data', ARGV[index + 1])
     end
     redis.call('EXPIREAT', log, math.floor(deadline + keep) + 1)
-    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    redis.call('PUBLISH', ARGV[4], '')
     count()
 end
 """
 
 APPEND = f"""{_CHECK}{_APPEND}
-if not repeated then append(ARGV[4], 6, ARGV[5]) end
+if not repeated then append(ARGV[5], 7, ARGV[6]) end
 return {{1}}
 """
-"""The job's id, the log's length, seconds that the job is kept, and for each entry its event and data."""
+"""The log's length, seconds that the job is kept, and for each entry its event and data."""
 
 APPEND_PROGRESS = f"""{_CHECK}{_APPEND}
 if not repeated then
     local told = redis.call('HGET', job, 'told') or '0'
-    if told ~= ARGV[6] then return {{-2, tonumber(told)}} end
-    redis.call('HSET', job, 'told', ARGV[7])
-    append(ARGV[4], 8, ARGV[5])
+    if told ~= ARGV[7] then return {{-2, tonumber(told)}} end
+    redis.call('HSET', job, 'told', ARGV[8])
+    append(ARGV[5], 9, ARGV[6])
 end
 return {{1}}
 """
@@ -66,31 +66,31 @@ return {{1}}
 START = f"""{_CHECK}
 if not repeated then
     if redis.call('HEXISTS', job, 'started') == 1 then return {{0}} end
-    redis.call('HSET', job, 'started', ARGV[4])
+    redis.call('HSET', job, 'started', ARGV[5])
     redis.call('HINCRBY', job, 'attempts', 1)
-    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    redis.call('PUBLISH', ARGV[4], '')
     count()
 end
 return {{1}}
 """
-"""The job's id and the time."""
+"""The time."""
 
 RESET = f"""{_CHECK}
 if not repeated then
     redis.call('HDEL', job, 'started', 'told')
-    redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
+    redis.call('PUBLISH', ARGV[4], '')
     count()
 end
 return {{1}}
 """
-"""The job's id."""
 
 FINISH = f"""{_CHECK}
 if not repeated then
-    redis.call('HSET', job, 'end', ARGV[5], 'ended', ARGV[6], 'outcome', ARGV[7])
-    redis.call('XADD', log, '*', 'event', ARGV[8], 'data', '')
-    redis.call('EXPIRE', job, ARGV[4])
-    redis.call('EXPIRE', log, ARGV[4])
+    redis.call('HSET', job, 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
+    redis.call('XADD', log, '*', 'event', ARGV[9], 'data', '')
+    redis.call('EXPIRE', job, ARGV[5])
+    redis.call('EXPIRE', log, ARGV[5])
+    redis.call('PUBLISH', ARGV[4], '')
     redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
     redis.call('PUBLISH', 'shangcai:ended', ARGV[3])
     count()
@@ -98,8 +98,8 @@ end
 local model, entry = unpack(redis.call('HMGET', job, 'model', 'entry'))
 return {{1, model, entry}}
 """
-"""The job's id, seconds that it is kept, its end, the time, its outcome and the name of the last event. The answer has
-its model and its entry in the queue."""
+"""Seconds that it is kept, its end, the time, its outcome and the name of the last event. The answer has its
+model and its entry in the queue."""
 
 CLAIM = """
 local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,22 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from web.jobs.stores.redis_connection import MOST_BACKOFF_SECONDS
-from web.jobs.stores.redis_keys import BROADCAST, CHANGED, ENDED
+from web.jobs.stores.redis_keys import BROADCAST, ENDED, changes_of
 
 log = logging.getLogger(__name__)
 
 
 class RedisSignals:
-    """One subscription for everybody in this process. `receive` gets what is broadcast."""
+    """One subscription for everybody in this process: to what is broadcast, which `receive` gets, to the ends of all
+    jobs, and to the changes of those jobs that somebody waits for."""
 
     def __init__(self, redis: Any, receive: Callable[[str], None]) -> None:
         self._redis = redis
         self._receive = receive
-        self._waiting: defaultdict[tuple[str, str], set[asyncio.Event]] = defaultdict(set)
+        self._changes: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by channel
+        self._ends: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by job
+        self._wanted = asyncio.Event()
+        """Set when `_changes` has other channels than before."""
         self._listening: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -36,37 +41,89 @@ class RedisSignals:
                 await asyncio.wait({self._listening}, timeout=0.1)
 
     @contextmanager
-    def subscribed(self, channel: str, job: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever a message about this job comes on this channel."""
+    def changes(self, job: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the job has changed, or may have."""
+        channel = changes_of(job)
+        with self._end_of(job) as signal:
+            self._changes[channel].add(signal)
+            self._wanted.set()
+            try:
+                yield signal
+            finally:
+                self._changes[channel].discard(signal)
+                if not self._changes[channel]:
+                    del self._changes[channel]
+                    self._wanted.set()
+
+    @contextmanager
+    def end(self, job: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the job has ended."""
+        with self._end_of(job) as signal:
+            yield signal
+
+    @contextmanager
+    def _end_of(self, job: str) -> Iterator[asyncio.Event]:
         signal = asyncio.Event()
-        waiting = self._waiting[channel, job]
-        waiting.add(signal)
+        self._ends[job].add(signal)
         try:
             yield signal
         finally:
-            waiting.discard(signal)
-            if not waiting:
-                self._waiting.pop((channel, job), None)
+            self._ends[job].discard(signal)
+            if not self._ends[job]:
+                del self._ends[job]
 
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as messages:
-                    await messages.subscribe(CHANGED, ENDED, BROADCAST)
-                    async for message in messages.listen():
-                        if message["channel"] == BROADCAST:
-                            self._receive(message["data"])
-                        for signal in self._waiting.get((message["channel"], message["data"]), ()):
-                            signal.set()
+                async with self._redis.pubsub() as messages:
+                    await messages.subscribe(ENDED, BROADCAST)
+                    await self._pass_on(messages)
             except RedisError as error:
                 log.warning("changes are not heard of: %s", error)
                 await asyncio.sleep(MOST_BACKOFF_SECONDS)
 
+    async def _pass_on(self, messages: Any) -> None:
+        """Whatever is subscribed to and read goes through this one task: redis-py's subscriptions are not safe for
+        several."""
+        subscribed: set[str] = set()
+        while True:
+            self._wanted.clear()
+            if new := self._changes.keys() - subscribed:
+                await messages.subscribe(*new)
+            if old := subscribed - self._changes.keys():
+                await messages.unsubscribe(*old)
+            subscribed = set(self._changes)
+            reading = asyncio.ensure_future(messages.get_message(timeout=None))
+            wanted = asyncio.ensure_future(self._wanted.wait())
+            try:
+                await asyncio.wait({reading, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (reading, wanted):
+                    task.cancel()
+                await asyncio.wait({reading, wanted})
+            if not reading.cancelled() and (message := reading.result()) is not None:
+                self._receive_message(message)
+
+    def _receive_message(self, message: dict[str, Any]) -> None:
+        channel = message["channel"]
+        if message["type"] == "subscribe":  # for the first time, or again: something may have been missed before
+            signals = self._changes.get(channel, ())
+        elif message["type"] != "message":
+            return
+        elif channel == BROADCAST:
+            self._receive(message["data"])
+            return
+        else:
+            signals = self._ends.get(message["data"], ()) if channel == ENDED else self._changes.get(channel, ())
+        for signal in signals:
+            signal.set()
+
 
 async def signalled(signal: asyncio.Event, seconds: float) -> None:
-    """Wait for the signal, or so many seconds."""
+    """Wait for the signal, or about so many seconds: not all who wait shall ask at once."""
+    jitter = 0.75 + secrets.randbelow(500) / 1_000
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * jitter):
             await signal.wait()
     except TimeoutError:
         pass

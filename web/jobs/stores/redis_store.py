@@ -14,23 +14,23 @@ from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_connection import connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
-    CHANGED,
-    ENDED,
     OPEN_JOBS,
+    changes_of,
     fields_of,
     job_key,
     log_key,
     record_of,
 )
+from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
 from web.jobs.stores.redis_scripts import BEHIND, LOST, WRITTEN, RedisScripts
 from web.jobs.stores.redis_signals import RedisSignals, signalled
 
-POLL_SECONDS = 2.0
-"""Longest that a change of a job goes unnoticed when its message was lost; twice as long for its end."""
+POLL_SECONDS = 4.0
+"""About the longest that the end of a job goes unnoticed when its message was lost."""
 
 PAGE = 256
-"""Most entries and jobs that are read at once."""
+"""Most jobs that are read at once."""
 
 
 class RedisStore(JobStore):
@@ -49,11 +49,13 @@ class RedisStore(JobStore):
         self._writes = itertools.count(1)
         self._queue = RedisQueue(self._redis)
         self._signals = RedisSignals(self._redis, self._deliver)
+        self._logs = RedisLogs(self._redis, self._signals)
 
     async def open(self) -> None:
         self._signals.open()  # does not wait for Redis: in an outage web still serves what needs no store
 
     async def close(self) -> None:
+        await self._logs.close()
         await self._signals.close()
         await self._redis.aclose()
 
@@ -119,26 +121,8 @@ class RedisStore(JobStore):
                 return
             [before] = told
 
-    async def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
-        with self._signals.subscribed(CHANGED, job) as signal:
-            while True:
-                signal.clear()
-                with outages():
-                    # The record first: if it has ended, the log read after it holds the last entry.
-                    record = await self._read(self._redis, job)
-                    found = await self._redis.xrange(log_key(job), min=f"({after}", count=PAGE)
-                for after, fields in found:
-                    entry = LogEntry(after, fields["event"], fields["data"])
-                    if entry.last:  # the record holds the outcome
-                        record = record if record and record.outcome else await self.get(job)
-                        outcome = record.outcome if record else None
-                        yield replace(entry, data=outcome or "")
-                        return
-                    yield entry
-                if not found and (record is None or record.ended is not None):
-                    return
-                if not found:
-                    await signalled(signal, POLL_SECONDS)
+    def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
+        return self._logs.watch(job, after)
 
     # From state to state
 
@@ -163,13 +147,14 @@ class RedisStore(JobStore):
         return bool(code == WRITTEN)
 
     async def wait_for_end(self, job: str) -> None:
-        with self._signals.subscribed(ENDED, job) as signal:
+        with self._signals.end(job) as signal:
             while True:
                 signal.clear()
-                record = await self.get(job)
-                if record is None or record.ended is not None:
+                with outages():
+                    created, ended = await self._redis.hmget(job_key(job), "created", "ended")
+                if created is None or ended is not None:
                     return
-                await signalled(signal, 2 * POLL_SECONDS)
+                await signalled(signal, POLL_SECONDS)
 
     # The queue
 
@@ -200,10 +185,11 @@ class RedisStore(JobStore):
 
     async def _write(self, script: Any, job: str, generation: int | None, *arguments: object) -> list[Any]:
         """What the script answers. Raises ClaimLost where the job was claimed again since this generation."""
-        number = f"{self._replica}-{next(self._writes)}"
-        keys = [job_key(job), log_key(job)]
+        number, holds = f"{self._replica}-{next(self._writes)}", "" if generation is None else generation
         with outages():
-            answer: list[Any] = await script(keys, [number, "" if generation is None else generation, job, *arguments])
+            answer: list[Any] = await script(
+                [job_key(job), log_key(job)], [number, holds, job, changes_of(job), *arguments]
+            )
         if answer[0] == LOST:
             raise ClaimLost(job)
         return answer

@@ -24,14 +24,15 @@ from tests.support.jobs import (
     pairs,
 )
 from tests.support.waiting import eventually
-from web.jobs.stores import redis_store
+from web.jobs.stores import redis_logs, redis_store
 from web.jobs.stores.redis_store import RedisStore
 
 
 async def test_a_lost_message_only_delays(
     shared: SharedStore, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "POLL_SECONDS", 0.3)
+    for module in (redis_store, redis_logs):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.3)
     store = await shared()
     await added(store, "a", "b")
     watching = asyncio.create_task(entries_of(store, "a"))

@@ -140,7 +140,8 @@ async def test_the_old_version_reads_what_is_stored(shared: SharedStore, raw: An
     assert not raw.exists("shangcai:open")
 
 
-async def test_the_old_version_receives_what_is_published(shared: SharedStore, raw: Any) -> None:
+async def test_the_old_version_hears_of_ends_and_looks_for_all_else(shared: SharedStore, raw: Any) -> None:
+    """Every 2 s; a message for each token of every job would cost every replica more than that."""
     store = await shared()
     with raw.pubsub(ignore_subscribe_messages=True) as messages:
         messages.subscribe("shangcai:changed", "shangcai:ended", "shangcai:news")
@@ -156,10 +157,10 @@ async def test_the_old_version_receives_what_is_published(shared: SharedStore, r
             message = messages.get_message()
             if message is not None:
                 found.append((message["channel"], message["data"]))
-            return len(found) == 5
+            return len(found) == 3
 
         await eventually(all_received)
-    assert found == [*[("shangcai:changed", "a")] * 3, ("shangcai:ended", "a"), ("shangcai:news", "春")]
+    assert found == [("shangcai:changed", "a"), ("shangcai:ended", "a"), ("shangcai:news", "春")]
 
 
 async def test_messages_of_the_old_version_are_received(shared: SharedStore, raw: Any) -> None:
