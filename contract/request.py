@@ -76,7 +76,7 @@ class GenerationRequest(TextPrompt, PicturePrompt):
     prompt: PromptText = Field(description="What to write about, or what to paint, in any language.")
     model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
     kind: Kind | None = Field(default=None, description="To write or to paint; the model says when left out.")
-    stream: bool = Field(default=False, description="Answer as server-sent events while the work is being done.")
+    stream: bool = Field(default=False, description="Answer as server-sent events; false when left out.")
     previews: PreviewCount | None = Field(
         default=None, description="Small pictures on the way, in a stream; 0 when left out."
     )

@@ -10,8 +10,9 @@ from web.http.responses import UNDERSTOOD_CHARS
 from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
 from web.openapi.jobs import PREFERENCES, generation_path, job_response, parameter
+from web.openapi.page import page_path
 from web.openapi.problems import refusals
-from web.openapi.schemas import event_stream, ref, schemas
+from web.openapi.schemas import FILE, event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
@@ -52,7 +53,7 @@ def describe(
             "/warm": {"post": warm_operation()},
             "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
             "/openapi.json": {"get": _simple("openapi", "This document")},
-            "/": {"get": _simple("discovery", "What is served here")},
+            "/": page_path(),
         },
         "components": {"schemas": schemas(limits), "headers": _headers(), "securitySchemes": _SECURITY_SCHEMES},
     }
@@ -114,14 +115,14 @@ def _generate() -> dict[str, Any]:
                         },
                     },
                     SSE: {
-                        "schema": event_stream(_EVENTS_TEXT),
+                        **event_stream(_EVENTS_TEXT),
                         "examples": {
                             "text": {"value": TEXT_STREAM},
                             "image": {"value": PICTURE_STREAM},
                         },
                     },
-                    **{form: {} for form in IMAGES},  # OpenAPI 3.1 describes what is binary by no schema
-                    MULTIPART: {"schema": {"type": "array", "description": _PARTS_TEXT}},
+                    **{form: {"schema": FILE} for form in IMAGES},
+                    MULTIPART: {"schema": FILE | {"description": _PARTS_TEXT}},
                 },
             },
             "202": job_response(

@@ -10,7 +10,7 @@ from web.http.accept import JSON, SSE
 from web.http.idempotency_key import KEY_CHARS
 from web.http.responses import JOB_HEADERS
 from web.openapi.problems import refusals
-from web.openapi.schemas import event_stream, ref
+from web.openapi.schemas import FILE, event_stream, ref
 
 _JOB = {
     "id": "961886f8a3ba4f0d8563985a1e55c980",
@@ -65,8 +65,8 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
     of_a_job = refusals({problems.UNAUTHORIZED, problems.NOT_FOUND, problems.UNAVAILABLE, problems.INTERNAL})
     shown = job_response("The job; or what happens to it; or its pictures.")
     shown["content"] |= {
-        SSE: {"schema": event_stream("What happens to it, as in the stream of a request.")},
-        **{form: {} for form in picture_forms},
+        SSE: event_stream("What happens to it, as in the stream of a request."),
+        **{form: {"schema": FILE} for form in picture_forms},
     }
     failures = set(problems.PROBLEM_TYPES) - {
         problems.MALFORMED_BODY,

@@ -8,6 +8,7 @@ from typing import Any
 from contract import BODY_BYTES, ProblemType, problems
 from contract.limits import HEADER_BYTES, HEADER_FIELDS
 from web.http.accept import JSON, SSE
+from web.openapi.schemas import ref
 
 # In the order of the statuses.
 _DETAILS: dict[ProblemType, str] = {
@@ -58,16 +59,11 @@ def _refusal(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
     if status == problems.OVERLOADED.status:
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return {
-        "description": "; or ".join(kind.title for kind in kinds) + ".",
+        "description": "; or ".join(f"{kind.title} ({kind.uri})" for kind in kinds) + ".",
         "headers": headers,
         "content": {
             problems.MEDIA_TYPE: {
-                "schema": {
-                    "allOf": [
-                        {"$ref": "#/components/schemas/Problem"},
-                        {"properties": {"type": {"enum": [kind.uri for kind in kinds]}}},
-                    ]
-                },
+                "schema": ref("Problem"),  # one class for all in generated clients; later versions may have more
                 "examples": {kind.slug: {"value": _example(kind)} for kind in kinds},
             }
         },

@@ -26,11 +26,14 @@ from contract import (
     TokenEvent,
 )
 from contract.cloudevents import ATTRIBUTE_CHARS, EVENT_TYPES, FAMILY
-from web.http.accept import JSON, SSE
+from web.http.accept import JSON
 
 _REQUESTS = (GenerationRequest, ModelChoice)
 _ANSWERS = (Problem, Job, ModelStatus, Statuses)
 _STREAM = (StatusEvent, ReasoningEvent, TokenEvent, ProgressEvent, PreviewEvent)
+
+
+_EVENT_ID = {"type": "string", "description": "Of a job's stream: what Last-Event-ID goes on after."}
 
 
 def ref(model: str) -> dict[str, str]:
@@ -38,13 +41,31 @@ def ref(model: str) -> dict[str, str]:
 
 
 def event_stream(description: str) -> dict[str, Any]:
-    """Of a body of server-sent events."""
-    return {
-        "type": "string",
-        "description": description,
-        "contentMediaType": SSE,
-        "contentSchema": {"type": "array", "items": ref("ServerSentEvent")},
+    """The content of an answer of server-sent events. Before version 3.2 OpenAPI has no words for a stream: the schema
+    is that of one event, as generators of clients have it."""
+    parsed = {"anyOf": [ref(model) for model in _event_data().values()]}
+    members = {
+        "event": {"enum": list(_event_data())},
+        "id": _EVENT_ID,
+        "data": {"type": "string", "contentMediaType": JSON, "contentSchema": parsed},
     }
+    return {
+        "schema": {
+            "type": "object",
+            "description": f"One of the events. {description}",
+            "required": ["event", "data"],
+            "properties": members,
+        }
+    }
+
+
+def _event_data() -> dict[str, str]:
+    """The model of each event's data."""
+    return {event.event: event.__name__ for event in _STREAM} | {"result": "Result", "error": "Problem"}
+
+
+FILE = {"type": "string", "format": "binary"}
+"""Of a body that is no text. JSON Schema has no words for it; this is what generators of clients know."""
 
 
 def schemas(limits: RequestLimits) -> dict[str, Any]:
@@ -68,7 +89,7 @@ def _schemas() -> dict[str, Any]:
     models: dict[str, Any] = document["$defs"]
     asked = {model.__name__ for model in _REQUESTS}
     return (
-        {name: schema if name in asked else _answered(schema) for name, schema in models.items()}
+        {name: _without_defaults(schema if name in asked else _answered(schema)) for name, schema in models.items()}
         | {"Result": _one_of("kind", {"text": TextResult, "image": PictureResult})}
         | {"ServerSentEvent": {"oneOf": _server_sent()}}
         | _cloud_events()
@@ -83,6 +104,16 @@ def _answered(schema: dict[str, Any]) -> dict[str, Any]:
     return opened | {"required": required} if required else opened
 
 
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """Descriptions tell what holds for a member that is left out. Generators take one with a default for one that is
+    always there."""
+    members = {
+        name: {key: value for key, value in member.items() if key != "default"}
+        for name, member in schema.get("properties", {}).items()
+    }
+    return schema | {"properties": members} if members else schema
+
+
 def _one_of(member: str, models: dict[str, type[BaseModel]]) -> dict[str, Any]:
     """One of the models, told apart by the value of a member."""
     mapping = {value: ref(model.__name__)["$ref"] for value, model in models.items()}
@@ -93,15 +124,14 @@ def _one_of(member: str, models: dict[str, type[BaseModel]]) -> dict[str, Any]:
 
 
 def _server_sent() -> list[dict[str, Any]]:
-    data = {event.event: event.__name__ for event in _STREAM} | {"result": "Result", "error": "Problem"}
-    number = {"type": "string", "description": "Of a job's stream: what Last-Event-ID goes on after."}
     return [
         {
             "type": "object",
+            "description": "A server-sent event with its data parsed.",
             "required": ["event", "data"],
-            "properties": {"event": {"const": event}, "id": number, "data": ref(model)},
+            "properties": {"event": {"const": event}, "id": _EVENT_ID, "data": ref(model)},
         }
-        for event, model in data.items()
+        for event, model in _event_data().items()
     ]
 
 

@@ -1,0 +1,51 @@
+"""The application in front of fake model servers, for programs of other people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from web.app import create_app
+from web.settings import Settings
+
+DEADLINE = 300
+
+
+@pytest.fixture
+async def address(
+    serve: Callable[[ASGIApp], Awaitable[str]],
+    stream: Callable[..., bytes],
+    sse_answer: Callable[..., httpx.Response],
+    painter: Callable[[httpx.Request], httpx.Response],
+) -> str:
+    """Of the application, in front of fake model servers."""
+
+    def served(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":  # is it awake?
+            return httpx.Response(200)
+        return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春", "天"))
+
+    models: dict[str, Any] = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
+    return await serve(create_app(Settings(models=models), httpx.MockTransport(served)))
+
+
+@pytest.fixture
+def run_program() -> Callable[..., Awaitable[str]]:
+    """Runs a command in a folder until it succeeds, while this loop serves; gives what it has printed."""
+
+    async def run(*command: str, cwd: Path) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(DEADLINE):
+            output, errors = await process.communicate()
+        assert process.returncode == 0, output.decode() + errors.decode()
+        return output.decode()
+
+    return run
