@@ -50,7 +50,7 @@ def responds(port: int, path: str) -> bool:
 class Process:
     """A server that can be killed and started again, on the same port and with the same arguments.
 
-    `ready` tells whether it serves; `output` is the file that takes all it prints.
+    `ready` tells whether it serves; `output` is the file that takes all it prints; `folder` is the checkout.
     """
 
     command: list[str]
@@ -58,6 +58,7 @@ class Process:
     output: Path
     ready: Callable[[], bool]
     environment: dict[str, str] = field(default_factory=dict)
+    folder: Path = ROOT
 
     def __post_init__(self) -> None:
         self.url = f"http://{HOST}:{self.port}"
@@ -68,7 +69,7 @@ class Process:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                self.command, stdout=output, stderr=output, cwd=ROOT, env=kept | self.environment
+                self.command, stdout=output, stderr=output, cwd=self.folder, env=kept | self.environment
             )
 
     def wait_until_ready(self, seconds: float = DEADLINE) -> None:
@@ -107,9 +108,11 @@ Launch = Callable[..., Process]
 def launching(folder: Path) -> Iterator[Launch]:
     launched: list[Process] = []
 
-    def start(command: list[str], port: int, ready: Callable[[], bool], **environment: str) -> Process:
+    def start(
+        command: list[str], port: int, ready: Callable[[], bool], checkout: Path = ROOT, **environment: str
+    ) -> Process:
         output = folder / f"process-{len(launched)}.log"
-        launched.append(Process(command, port, output, ready, environment))
+        launched.append(Process(command, port, output, ready, environment, checkout))
         return launched[-1]
 
     yield start
@@ -119,7 +122,7 @@ def launching(folder: Path) -> Iterator[Launch]:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Starts processes that do not outlive the test: `launch(command, port, ready, **environment)`."""
+    """Starts processes that do not outlive the test: `launch(command, port, ready, checkout, **environment)`."""
     with launching(tmp_path) as start:
         yield start
 
@@ -128,10 +131,12 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 def start_web(launch: Launch) -> Launch:
     """`start_web(models, *flags, wait=True, **environment)`: `python -m web` in front of these models."""
 
-    def start(models: dict[str, Any], *flags: str, wait: bool = True, **environment: str) -> Process:
+    def start(
+        models: dict[str, Any], *flags: str, wait: bool = True, folder: Path = ROOT, **environment: str
+    ) -> Process:
         port = free_port()
         command = [sys.executable, "-m", "web", "--host", HOST, "--port", str(port), "--models", json.dumps(models)]
-        process = launch([*command, *flags], port, lambda: responds(port, "/healthz"), **environment)
+        process = launch([*command, *flags], port, lambda: responds(port, "/healthz"), folder, **environment)
         if wait:
             process.wait_until_ready()
         return process
@@ -143,13 +148,13 @@ def start_web(launch: Launch) -> Launch:
 def start_predictor(launch: Launch) -> Launch:
     """`start_predictor(*flags, wait=True, **environment)`: `python -m predictor` with the poet, or with `--model`."""
 
-    def start(*flags: str, wait: bool = True, **environment: str) -> Process:
+    def start(*flags: str, wait: bool = True, folder: Path = ROOT, **environment: str) -> Process:
         port = free_port()
         command = [sys.executable, "-m", "predictor", "--host", HOST, "--port", str(port)]
         if "--model" not in flags:
             command += ["--model", str(ROOT / "models" / "poet")]
         environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
-        process = launch([*command, *flags], port, lambda: responds(port, "/v2/health/ready"), **environment)
+        process = launch([*command, *flags], port, lambda: responds(port, "/v2/health/ready"), folder, **environment)
         if wait:
             process.wait_until_ready()
         return process
