@@ -166,7 +166,7 @@ class BatchedEngine(Engine, Generic[Core]):
 
     @property
     def fingerprint(self) -> str | None:
-        return self.core.fingerprint
+        return None if self._core is None else self._core.fingerprint
 
     @property
     def max_scheduled(self) -> int | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from predictor.engine.base import Engine
+from predictor.engine.engine_settings import EngineSettings
 from predictor.loading.fingerprint import fingerprint
 from predictor.text.transformers_engine import TransformersEngine
 from tests.support.engine_cores import PictureHarness, TextHarness
@@ -70,6 +71,10 @@ def test_weights_that_cannot_be_looked_at_are_described_by_their_shape() -> None
 def test_slots_do_not_matter(loaded: TransformersEngine, text_harness: Callable[..., TextHarness]) -> None:
     assert loaded.fingerprint
     assert {text_harness(slots).core.fingerprint for slots in (1, 4)} == {loaded.fingerprint}
+
+
+def test_an_engine_that_loads_has_none_yet() -> None:
+    assert TransformersEngine(EngineSettings(model="poet")).fingerprint is None
 
 
 def test_pictures_have_one(picture_harness: Callable[..., PictureHarness]) -> None:
