@@ -38,6 +38,12 @@ BODY_CHUNKS = 2_048
 BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""
 
+SEND_SECONDS = 30.0
+"""Longest that a client may refuse to take what is sent to it."""
+
+SEND_BYTES_PER_SECOND = 16_384
+"""Slowest that a client may take a large answer, after SEND_SECONDS."""
+
 INSTANCES = 16
 """Most prompts in one KServe V1 or V2 request."""
 

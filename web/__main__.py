@@ -7,14 +7,16 @@ import logging
 import signal
 import socket
 import sys
+from functools import partial
 
 import uvicorn
 
 from web.app import create_app
 from web.callers.key_file import KeyFileError
 from web.settings import Settings
+from wire.connections.connection_limit import ConnectionLimit
+from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS, Drain
-from wire.http_protocol import HttpProtocol
 from wire.listener import listen
 from wire.settings import read_settings
 
@@ -52,13 +54,17 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(settings, drain=self._drain),
-                http=HttpProtocol,
+                http=partial(  # type: ignore[arg-type]  # uvicorn calls it like a class
+                    HttpProtocol,
+                    send_seconds=settings.send_seconds,
+                    send_bytes_per_second=settings.send_bytes_per_second,
+                    limit=ConnectionLimit(settings.max_clients, free_paths=("/healthz",)),
+                ),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=settings.max_clients,
                 timeout_graceful_shutdown=settings.grace_seconds,
             )
         )

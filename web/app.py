@@ -118,7 +118,6 @@ def create_app(
         CallerAuthentication(routes, identification(settings, transport)),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
-        send_seconds=settings.send_seconds,
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.

@@ -19,7 +19,15 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contract.limits import BODY_BYTES, BODY_SECONDS, MAX_TOKENS, PROMPT_CHARS, RequestLimits
+from contract.limits import (
+    BODY_BYTES,
+    BODY_SECONDS,
+    MAX_TOKENS,
+    PROMPT_CHARS,
+    SEND_BYTES_PER_SECOND,
+    SEND_SECONDS,
+    RequestLimits,
+)
 from web.setting_values import (
     Authorities,
     BaseUrl,
@@ -31,7 +39,6 @@ from web.setting_values import (
     lower,
     trust,
 )
-from wire.request_guard import SEND_SECONDS
 from wire.sse import HEARTBEAT_SECONDS
 
 
@@ -176,7 +183,15 @@ class Settings(BaseSettings):
     send_seconds: PositiveFloat = Field(
         default=SEND_SECONDS, description="Longest a client may refuse to take what is sent to it."
     )
-    max_clients: PositiveInt = Field(default=1000, description="Most open client connections; more get a 503.")
+    send_bytes_per_second: PositiveInt = Field(
+        default=SEND_BYTES_PER_SECOND,
+        description="Slowest that a client may take a large answer after SEND_SECONDS; else it is cut off.",
+    )
+    max_clients: PositiveInt = Field(
+        default=1000,
+        description="Most client connections with a request at a time; more get a 503, except on /healthz. Of those "
+        "without a request the longest idle are closed where there are too many.",
+    )
     cors_origins: list[str] = Field(
         default=[], description="Origins whose pages may call this server; none by default."
     )

@@ -8,6 +8,10 @@ import socket
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
+UNSENT_BYTES = 131_072
+"""Most that the kernel takes of a connection before it is sent. Without it, a client that reads nothing keeps megabytes
+of the kernel's memory, which counts as the container's."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket; an OSError whose message is one clear line."""
@@ -17,6 +21,8 @@ def listen(host: str, port: int) -> socket.socket:
         # Connections inherit it; asyncio sets it only on sockets that it makes itself. Without it, Nagle's algorithm
         # holds each piece of a stream back until the piece before is acknowledged.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

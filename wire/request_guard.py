@@ -28,9 +28,6 @@ from wire.sse import RESUMABLE, frame
 
 log = logging.getLogger(__name__)
 
-SEND_SECONDS = 30.0
-"""Longest that a client may refuse to take what is sent to it; then the request is cancelled."""
-
 REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
 
@@ -40,7 +37,7 @@ class BrokenAnswerError(Exception):
 
 
 class RequestGuard:
-    """See the module; the limits bound what a client may send, how slowly it may send, and how slowly it may read.
+    """See the module; the limits bound what a client may send, and how slowly.
 
     `respond` makes the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
     """
@@ -51,14 +48,12 @@ class RequestGuard:
         *,
         body_bytes: int = BODY_BYTES,
         body_seconds: float = BODY_SECONDS,
-        send_seconds: float = SEND_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
         drain: Drain | None = None,
     ) -> None:
         self.app = app
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
-        self.send_seconds = send_seconds
         self.respond = respond
         self.drain = drain or Drain()
 
@@ -74,7 +69,7 @@ class RequestGuard:
         if body is None:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
             return
-        request = _GuardedRequest(scope, body, receive, send, self.send_seconds)
+        request = _GuardedRequest(scope, body, receive, send)
         with self.drain.request(request.cut_off):
             problem = await request.run(self.app)
         if problem is None:
@@ -140,21 +135,19 @@ class _Answer(Enum):
 class _Interruption(Enum):
     """Why an application is cancelled before it has finished."""
 
-    CLIENT_LEFT = "left"
-    CLIENT_STALLED = "reads no more"
-    DRAIN_ENDED = "was cut off"
+    CLIENT_LEFT = auto()
+    DRAIN_ENDED = auto()
 
 
 class _GuardedRequest:
     """One request whose body has been read, until its answer is sent or it is interrupted."""
 
-    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send, send_seconds: float) -> None:
+    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         self.answer = _Answer.NOT_BEGUN
         self._scope = scope
         self._body: bytes | None = body
         self._client_receive = receive
         self._client_send = send
-        self._send_seconds = send_seconds
         self._interruption: asyncio.Future[_Interruption] = asyncio.get_running_loop().create_future()
 
     def cut_off(self) -> None:
@@ -181,7 +174,7 @@ class _GuardedRequest:
 
     async def _interrupted(self, interruption: _Interruption) -> ProblemError | None:
         if interruption is not _Interruption.DRAIN_ENDED:
-            log.info("499 %s %r: the client %s", self._scope["method"], self._scope["path"], interruption.value)
+            log.info("499 %s %r: the client left", self._scope["method"], self._scope["path"])
             return None
         problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         if self.answer is not _Answer.EVENTS:
@@ -203,12 +196,7 @@ class _GuardedRequest:
         if message["type"] == "http.response.start":
             content_type = Headers(raw=message["headers"]).get("content-type", "")
             self.answer = _Answer.EVENTS if content_type.startswith("text/event-stream") else _Answer.BEGUN
-        try:
-            async with asyncio.timeout(self._send_seconds):
-                await self._client_send(message)
-        except TimeoutError:
-            self._interrupt(_Interruption.CLIENT_STALLED)
-            await asyncio.Event().wait()  # until the application is cancelled
+        await self._client_send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.answer = _Answer.WHOLE
 

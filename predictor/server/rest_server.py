@@ -23,8 +23,8 @@ from predictor.server.access_middleware import AccessMiddleware
 from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
+from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS
-from wire.http_protocol import HttpProtocol
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from contract import Problem, problems
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
-from wire.http_protocol import HttpProtocol
+from wire.connections.http_protocol import HttpProtocol
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -217,13 +218,14 @@ def slug() -> Callable[[httpx.Response], str]:
 
 
 @pytest.fixture
-async def serve() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[str]]]:
-    """Runs an application under uvicorn, in this loop, and gives its URL."""
+async def serve() -> AsyncGenerator[Callable[..., Awaitable[str]]]:
+    """Runs an application under uvicorn, in this loop, and gives its URL; keywords are of the protocol."""
     running: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
-    async def start(app: ASGIApp) -> str:
+    async def start(app: ASGIApp, **options: Any) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(app, http=HttpProtocol, lifespan="on", log_config=None, server_header=False)
+        protocol: Any = partial(HttpProtocol, **options)
+        config = uvicorn.Config(app, http=protocol, lifespan="on", log_config=None, server_header=False)
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))

@@ -136,15 +136,6 @@ async def test_a_guard_that_is_cancelled_cancels_the_application(wire: Wire) -> 
     assert steps == ["cleaned up"]
 
 
-async def test_a_client_that_reads_no_more_is_given_up(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    wire.reads.clear()
-    wire.body(b"x")
-    await wire.run(RequestGuard(echo, send_seconds=0.02))
-    assert wire.sent == []
-    assert "reads no more" in caplog.text
-
-
 async def test_an_exception_is_a_problem_and_is_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError("secret")

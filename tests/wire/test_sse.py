@@ -10,7 +10,6 @@ import pytest
 from starlette.types import Message
 
 from tests.support.waiting import eventually
-from wire.request_guard import RequestGuard
 from wire.sse import EventStream, frame
 
 Wire = Any  # of conftest, which cannot be imported
@@ -95,20 +94,6 @@ async def test_a_stream_cancelled_while_sending_closes_its_frames(wire: Wire, at
     task = asyncio.create_task(wire.run(EventStream(frames(), heartbeat_seconds=0.01)))
     await asyncio.wait_for(sending.wait(), 10)
     await cancel(task)
-    assert frames.closed
-
-
-async def test_a_client_that_takes_no_heartbeat_ends_the_stream(wire: Wire) -> None:
-    """Between two frames nothing else would notice."""
-    frames = Frames(b"a", wait=True)
-
-    async def never(message: Message) -> None:
-        if message.get("body") == b": keep-alive\n\n":
-            await asyncio.Event().wait()
-
-    wire.send = never
-    wire.body(b"")
-    await wire.run(RequestGuard(EventStream(frames(), heartbeat_seconds=0.01), send_seconds=0.02))
     assert frames.closed
 
 

@@ -22,7 +22,7 @@ from predictor.server.drain import Lifetime
 from predictor.server.http_server import HttpServer
 from predictor.server.model_server import PredictorServer
 from tests.support.waiting import eventually
-from wire import http_protocol
+from wire.connections import http_protocol
 from wire.listener import listen
 
 CHAT = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from predictor.loading import systemd
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
-from wire.http_protocol import HttpProtocol
+from wire.connections.http_protocol import HttpProtocol
 from wire.listener import listen
 
 POLL_SECONDS = 0.01

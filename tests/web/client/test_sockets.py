@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from contract.limits import SEND_SECONDS
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
@@ -48,8 +49,8 @@ def post(body: bytes, *headers: bytes) -> bytes:
 def start(serve: Serve) -> Start:
     """The application on a socket, in front of the model server at this address."""
 
-    async def run(upstream: str, **settings: Any) -> str:
-        return await serve(create_app(Settings(models={"poet": upstream}, **settings)))
+    async def run(upstream: str, send_seconds: float = SEND_SECONDS, **settings: Any) -> str:
+        return await serve(create_app(Settings(models={"poet": upstream}, **settings)), send_seconds=send_seconds)
 
     return run
 

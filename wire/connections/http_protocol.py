@@ -6,6 +6,7 @@ token. Here
 
 - a header has a most of bytes, of fields and of time, and so has a connection on which nothing comes;
 - what cannot be read, or is not taken, is answered with a problem document, and the connection is closed;
+- of an answer not more is written than the client reads, and a client that does not read, or too slowly, is cut off;
 - a client that has shut down its side after its request gets its answer;
 - an offer to switch protocols is ignored (RFC 9110, 7.8), and a WebSocket is a problem.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -22,14 +23,16 @@ from typing import Any
 import h11
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from contract import problems
-from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS, HEADER_SECONDS
+from contract.limits import HEADER_BYTES, HEADER_SECONDS, SEND_BYTES_PER_SECOND, SEND_SECONDS
 from contract.problems import ProblemError
+from wire.connections.connection_limit import ConnectionLimit
+from wire.connections.request_parser import RequestParser
 from wire.problems import problem_response
 from wire.request_context import request_id
 from wire.request_guard import BrokenAnswerError
@@ -49,13 +52,16 @@ DISCARD_BYTES = 1_048_576
 FIRST_PROBE_SECONDS, PROBE_SECONDS = 0.01, 1.0
 """Between two probes whether a client that has shut down its side is still there: at first, and at most."""
 
-_DETAIL_CHARS = 200
-_BLANK_LINE = re.compile(rb"\n\r?\n")  # as h11 has it
-_AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+PIECE_BYTES = 65_536
+"""Most of an answer that is written at a time."""
 
 
 class HttpProtocol(H11Protocol):
-    """One connection; see the module. `respond` makes the response of a path, "" where none is known, and a problem."""
+    """One connection; see the module.
+
+    `respond` makes the response of a path, "" where none is known, and a problem. A client may read nothing for
+    `send_seconds`, and a large answer of n bytes not longer than `send_seconds` + n / `send_bytes_per_second`.
+    """
 
     def __init__(
         self,
@@ -65,13 +71,18 @@ class HttpProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
+        send_seconds: float = SEND_SECONDS,
+        send_bytes_per_second: float = SEND_BYTES_PER_SECOND,
+        limit: ConnectionLimit | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn: _Connection = _Connection(h11.SERVER, HEADER_BYTES)
+        self.conn: RequestParser = RequestParser()
         self.access_log = False  # RequestContextMiddleware says more
-        self.limit_concurrency = None  # uvicorn's own refusal is no problem document
         self._served_app, self.app = self.app, self._app_or_refusal
         self._respond = respond
+        self._limit = limit or ConnectionLimit(sys.maxsize)
+        self._send_seconds = send_seconds
+        self._send_bytes_per_second = send_bytes_per_second
         self._timers: dict[Callable[..., None], asyncio.TimerHandle] = {}
         self._half_closed = False
         self._refused = False
@@ -81,18 +92,19 @@ class HttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._start(SILENT_SECONDS, self.transport.close)
+        self._limit.opened(self)
+        self._start(SILENT_SECONDS, self._close)
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
-            self._stop(self.transport.close)
+            self._stop(self._close)
         for start in range(0, len(data), HEADER_BYTES):  # so that h11 finds out early that something has no end
             if self._refused:
                 self._discarded += HEADER_BYTES
             elif not self.transport.is_closing():
                 super().data_received(data[start : start + HEADER_BYTES])
         if self._discarded > DISCARD_BYTES:
-            self.transport.close()
+            self._close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps the connection
         """Keep it while a whole request waits for its answer.
@@ -108,12 +120,23 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        self._limit.closed(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start(self._send_seconds, self._give_up)
+
+    def resume_writing(self) -> None:
+        self._stop(self._give_up)
+        super().resume_writing()
 
     # uvicorn calls these.
 
     def handle_events(self) -> None:
         super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete and not self._refused:
+            self._limit.begun(self)
         if self._refused or self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:
             self._stop(self._time_out)
         elif self._time_out not in self._timers:
@@ -124,13 +147,15 @@ class HttpProtocol(H11Protocol):
         self._refuse(self.conn.problem or ProblemError(problems.MALFORMED_REQUEST, msg))
 
     def on_response_complete(self) -> None:
+        self._expect_all_read()
+        self._limit.ended(self)
         super().on_response_complete()
         if self._half_closed and not self._awaits_answer():
-            self.transport.close()
+            self._close()
 
     def shutdown(self) -> None:
         if self._refused:
-            self.transport.close()
+            self._close()
         else:
             super().shutdown()
 
@@ -144,26 +169,74 @@ class HttpProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_started
 
     async def _app_or_refusal(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = self.config.limit_concurrency
-        if most is None or (len(self.connections) < most and len(self.tasks) <= most):
+        if self._limit.takes(scope["path"].removeprefix(scope["root_path"])):
             await self._run(scope, receive, send)
-            return
-        problem = ProblemError(problems.OVERLOADED, "The server has all the clients that it takes.", retry_after=1)
-        await self._closing_response(problem, self.conn.request)(scope, receive, send)
+        else:
+            full = "The server has all the clients that it takes."
+            self._refuse(ProblemError(problems.OVERLOADED, full, retry_after=1))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.Lock()  # no heartbeat may come between the pieces of an event
+
+        async def send_in_turn(message: Message) -> None:
+            async with sending:
+                await self._send(message, send)
+
         try:
-            await self._served_app(scope, receive, send)
+            await self._served_app(scope, receive, send_in_turn)
         except (BrokenAnswerError, asyncio.CancelledError) as error:  # the latter at the end of a shutdown
             # Not raised: uvicorn would log a traceback.
             log.info("%s %r was broken off: %s", scope["method"], scope["path"], error)
             if not self.cycle.response_complete:
                 self._refuse(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
 
-    def _closing_response(self, problem: ProblemError, request: h11.Request | None) -> Response:
-        path, headers = "", Headers()
-        if request is not None:
-            path, headers = request.target.partition(b"?")[0].decode("ascii"), Headers(raw=list(request.headers))
+    async def _send(self, message: Message, send: Send) -> None:
+        """Pass a message on to uvicorn, in pieces; each waits until the client has read most of those before."""
+        if message["type"] == "http.response.start":
+            await self.flow.drain()
+            if not self.transport.is_closing():
+                self.transport.set_write_buffer_limits()
+        body = memoryview(message.get("body", b""))
+        if len(body) <= PIECE_BYTES:
+            await send(message)
+            return
+        try:
+            async with asyncio.timeout(self._send_seconds + len(body) / self._send_bytes_per_second):
+                for end in range(PIECE_BYTES, len(body) + PIECE_BYTES, PIECE_BYTES):
+                    more = end < len(body) or message.get("more_body", False)
+                    await send({**message, "body": body[end - PIECE_BYTES : end], "more_body": more})
+                    await asyncio.sleep(0)  # the turn of others
+        except TimeoutError:
+            self._give_up()
+
+    def _expect_all_read(self) -> None:
+        """Count what is still to be read as refused; uvicorn counts an answer as sent when it is buffered."""
+        self.transport.set_write_buffer_limits(high=0)  # calls `pause_writing` if there is anything
+
+    def abort(self) -> None:
+        """Close the connection at once, with what the client has not read yet."""
+        self._disconnect_cycle()
+        self.transport.abort()
+
+    def _give_up(self) -> None:
+        log.info("499 %r: the client does not read what is sent to it", self.conn.path)
+        self.abort()
+
+    def _close(self) -> None:
+        """Close the connection once the client has read what was written."""
+        if not self.transport.is_closing():
+            self._expect_all_read()
+            self.transport.close()
+
+    def _disconnect_cycle(self) -> None:
+        """End whatever the application would still receive or send."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _closing_response(self, problem: ProblemError) -> Response:
+        path = self.conn.path
+        headers = Headers() if self.conn.request is None else Headers(raw=list(self.conn.request.headers))
         response = self._respond(path, problem)
         response.headers["Connection"] = "close"
         response.headers["X-Request-Id"] = request_id(headers)
@@ -172,16 +245,15 @@ class HttpProtocol(H11Protocol):
 
     def _refuse(self, problem: ProblemError) -> None:
         """Answer with the problem, unless an answer has begun, and end the connection."""
-        if self.cycle is not None:  # whatever it would still receive or send
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._disconnect_cycle()
         self._unset_keepalive_if_required()
         if self._refused or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()
+            self._close()
             return
         self._refused = True
+        self._limit.ended(self)
         request = self.conn.request
-        response = self._closing_response(problem, request)
+        response = self._closing_response(problem)
         start = h11.Response(
             status_code=response.status_code,
             headers=[*self.server_state.default_headers, *response.raw_headers],
@@ -191,11 +263,11 @@ class HttpProtocol(H11Protocol):
         for event in (start, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
         if self._half_closed or not self.transport.can_write_eof():
-            self.transport.close()
+            self._close()
             return
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._start(DISCARD_SECONDS, self.transport.close)
+        self._start(DISCARD_SECONDS, self._close)
 
     def _time_out(self) -> None:
         late = f"The header did not arrive whole within {HEADER_SECONDS:g} s."
@@ -216,85 +288,3 @@ class HttpProtocol(H11Protocol):
     def _stop(self, callback: Callable[..., None]) -> None:
         if timer := self._timers.pop(callback, None):
             timer.cancel()
-
-
-class _Connection(h11.Connection):
-    """h11's, which also objects to headers that it can read. When `next_event` has raised, `problem` says why."""
-
-    problem: ProblemError | None = None
-    request: h11.Request | None = None
-    """That of the current or the latest body; None while a header is read."""
-    chunks = 0
-    """Those of that body."""
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.their_state is h11.IDLE:
-            self.request = None
-            header = self.trailing_data[0]
-            if header in (b"\r", b"\r\n"):  # an empty line before a request is ignored (RFC 9112, 2.2)
-                return h11.NEED_DATA
-            if header.startswith(b"\r\n"):
-                self._receive_buffer.maybe_extract_at_most(2)
-            if len(header) > HEADER_BYTES and not _BLANK_LINE.search(header, 0, HEADER_BYTES):
-                self._object(_too_large())
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            self.problem = _problem(error)
-            raise
-        if isinstance(event, h11.Request):
-            self.request = event = _in_origin_form(event)
-            self.chunks = 0
-            self._object(_objection(event))
-        elif isinstance(event, h11.Data):
-            self.chunks += 1
-            if self.chunks > BODY_CHUNKS:
-                self._object(ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {BODY_CHUNKS} chunks."))
-        return event
-
-    def _object(self, problem: ProblemError | None) -> None:
-        if problem is not None:
-            self.problem = problem
-            raise h11.RemoteProtocolError(str(problem))
-
-
-def _problem(error: h11.RemoteProtocolError) -> ProblemError:
-    match error.error_status_hint:
-        case HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-            return _too_large()
-        case HTTPStatus.NOT_IMPLEMENTED:
-            return ProblemError(problems.NOT_IMPLEMENTED, f"{error}.")
-    why = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))[:_DETAIL_CHARS]
-    return ProblemError(problems.MALFORMED_REQUEST, f"The request cannot be read: {why}.")
-
-
-def _objection(request: h11.Request) -> ProblemError | None:
-    headers = dict(request.headers)
-    if len(request.headers) > HEADER_FIELDS:
-        return _too_large()
-    if request.http_version not in (b"1.1", b"1.0"):
-        return ProblemError(problems.MALFORMED_REQUEST, "The request is not of HTTP/1.1.")
-    if b"content-length" in headers and b"transfer-encoding" in headers:  # some proxy may have read another request
-        return ProblemError(problems.MALFORMED_REQUEST, "The request has Content-Length and Transfer-Encoding.")
-    if headers.get(b"upgrade", b"").lower() == b"websocket":
-        return ProblemError(problems.NOT_IMPLEMENTED, "No WebSocket is served here; streams are server-sent events.")
-    return None
-
-
-def _in_origin_form(request: h11.Request) -> h11.Request:
-    """With a path as its target; it may come with the whole URL (RFC 9112, 3.2.2)."""
-    authority = _AUTHORITY.match(request.target)
-    if authority is None:
-        return request
-    target = request.target[authority.end() :]
-    return h11.Request(
-        method=request.method,
-        headers=list(request.headers),
-        target=target if target.startswith(b"/") else b"/" + target,
-        http_version=request.http_version,
-    )
-
-
-def _too_large() -> ProblemError:
-    most = f"The request line and the header may have at most {HEADER_BYTES} bytes and {HEADER_FIELDS} fields."
-    return ProblemError(problems.HEADER_TOO_LARGE, most)
