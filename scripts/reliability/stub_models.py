@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from scripts.loopback import HOST
-from wire.http_protocol import HttpProtocol
+from wire.connections.http_protocol import HttpProtocol
 
 generated: Counter[int] = Counter()
 """By seed, how often it was begun."""
