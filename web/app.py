@@ -80,7 +80,12 @@ def create_app(
     page = Page(settings, assets, _discovery(settings), generate.generate)
     # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
-    events = EventEndpoint(jobs.journal, replies, EventAuthenticator(settings, transport), sources)
+    authenticator = EventAuthenticator(settings, transport)
+    events = EventEndpoint(jobs.journal, replies, authenticator, sources)
+
+    async def warm_with_proof(http_request: Request) -> Response:
+        await authenticator.check(http_request.headers)
+        return await status.warm(http_request)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
@@ -94,18 +99,23 @@ def create_app(
                 await jobs.close(max(settings.grace_seconds - drain.seconds, 0))
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
 
+    shared = [
+        Route("/events", events.receive, methods=["POST"]),
+        Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
+    ]
+    inbox = [Route("/warm", warm_with_proof, methods=["POST"])]
+    public = [
+        Route("/", page.serve, methods=["GET", "POST"]),
+        Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
+        Route("/generate", generate, methods=["POST"]),
+        Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
+        Route("/status", status.show, methods=["GET"]),
+        Route("/warm", status.warm, methods=["POST"]),
+        Route("/openapi.json", JSONResponse(description), methods=["GET"]),
+    ]
+    is_inbox = settings.routes == "inbox"
     routes = Starlette(
-        routes=[
-            Route("/", page.serve, methods=["GET", "POST"]),
-            Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
-            Route("/generate", generate, methods=["POST"]),
-            Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
-            Route("/events", events.receive, methods=["POST"]),
-            Route("/status", status.show, methods=["GET"]),
-            Route("/warm", status.warm, methods=["POST"]),
-            Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
-            Route("/openapi.json", JSONResponse(description), methods=["GET"]),
-        ],
+        routes=[*shared, *(inbox if is_inbox else public)],
         exception_handlers={
             ProblemError: handle_problem,
             HTTPException: handle_http_exception,
@@ -115,7 +125,7 @@ def create_app(
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
-        CallerAuthentication(routes, identification(settings, transport)),
+        routes if is_inbox else CallerAuthentication(routes, identification(settings, transport)),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         drain=drain,

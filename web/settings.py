@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
 
+    routes: Annotated[Literal["all", "inbox"], BeforeValidator(lower)] = Field(
+        default="all",
+        description="What is served: all, or inbox: POST /events, POST /warm with the same proof, and health.",
+    )
+
     callers: Annotated[Literal["off", "keys", "jwt", "header"] | None, BeforeValidator(lower)] = Field(
         default=None,
         description="How callers are told apart: off (not at all), keys (of callers_file), jwt (tokens of "
@@ -207,7 +212,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _identified(self) -> Settings:
-        if self.callers is None and self.on_cluster:
+        if self.callers is None and self.on_cluster and self.routes == "all":
             choices = "keys, jwt, header, or off, where whoever reaches this server is to be served"
             raise ValueError(f"callers: is required in a pod: {choices}")
         needed = {

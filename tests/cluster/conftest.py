@@ -1,7 +1,8 @@
 """The cluster that KUBECONFIG points to, with an overlay deployed in it (SHANGCAI_OVERLAY, else deploy/laptop).
 
 The overlay must use Knative, and scripts/doctor must find nothing wrong with the cluster. SHANGCAI_URL is the address
-of its ingress, if the tests do not find it. A namespace that the tests made is removed afterwards.
+of its ingress, if the tests do not find it; SHANGCAI_KEY is a caller's key, if the overlay asks for one and is deployed
+already. A namespace that the tests made is removed afterwards.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import httpx
 import pytest
 import yaml
 
+from scripts.cluster import secrets
 from tests.cluster.cluster import Cluster, listens, wait_for
 
 ROOT = Path(__file__).parents[2]
+KEY = "SHANGCAI_KEY"
+"""Of a caller, where the overlay asks for one. The tests make one with the namespace."""
 GATEWAYS = {
     "kourier": ("kourier-system", "kourier"),
     "istio": ("istio-system", "istio-ingressgateway"),
@@ -46,6 +50,11 @@ def cluster(overlay: Path) -> Iterator[Cluster]:
     there = json.loads(found.run("get", "namespaces", "-o", "json"))["items"]
     made = namespace not in [item["metadata"]["name"] for item in there]
     try:
+        if made and "secretKeyRef" in rendered:  # of deploy/components/callers
+            key = secrets.make_key()
+            os.environ[KEY] = key
+            found.run("create", "namespace", namespace)
+            found.run("create", "-f", "-", stdin=json.dumps(secrets.documents({"tests": key})))
         found.apply(overlay)
         yield found
     finally:
@@ -83,7 +92,10 @@ def web(cluster: Cluster, ingress: str) -> Iterator[httpx.Client]:
     """A client of web through the ingress, whose timeout allows for a cold start."""
     host = urlsplit(cluster.get("services.serving.knative.dev", "web")["status"]["url"]).netloc
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    with httpx.Client(base_url=ingress, headers={"Host": host}, timeout=900, limits=limits, trust_env=False) as client:
+    headers = {"Host": host}
+    if key := os.environ.get(KEY):
+        headers["Authorization"] = f"Bearer {key}"
+    with httpx.Client(base_url=ingress, headers=headers, timeout=900, limits=limits, trust_env=False) as client:
         yield client
 
 

@@ -14,10 +14,13 @@ from tests.manifests.checks.kustomizations import FOLDERS
 ROOT = Path(__file__).parents[2]
 
 COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
-    "rabbitmq": (["kserve/overlays/cpu", "knative/overlays/rabbitmq", "knative/prewarm"], []),
+    "rabbitmq": (
+        ["kserve/overlays/cpu", "knative/overlays/rabbitmq", "knative/prewarm"],
+        ["deploy/components/callers"],
+    ),
     "oidc": (
-        ["kserve/overlays/gpu", "knative/overlays/kafka"],
-        ["knative/components/oidc", "knative/components/retry-after"],
+        ["kserve/overlays/gpu", "knative/overlays/kafka", "knative/prewarm"],
+        ["knative/components/oidc", "knative/components/retry-after", "deploy/components/callers"],
     ),
     "laptop-events": (
         ["kserve/overlays/cpu", "knative/overlays/laptop"],

@@ -118,6 +118,16 @@ def test_a_turbo_model_has_its_own_steps_and_no_guidance(root: Path) -> None:
         assert (image["PREDICTOR_STEPS"], image["PREDICTOR_GUIDANCE"]) == ("4", "0"), folder
 
 
+def test_only_a_laptop_serves_whoever_reaches_it(root: Path) -> None:
+    for folder in ("laptop", "gpu", "events", "standard"):
+        webs = [
+            environment(thing.containers[0])
+            for thing in render(root / "deploy" / folder)
+            if thing.name == "web" and thing.containers
+        ]
+        assert [values["CALLERS"] for values in webs] == ["off" if folder == "laptop" else "keys"]
+
+
 def test_our_images_are_those_that_are_built(root: Path) -> None:
     containers = [container for folder in all_of(root) for thing in render(folder) for container in thing.containers]
     built = runpy.run_path(str(root / "scripts" / "cluster" / "build_images.py"))["IMAGES"]

@@ -38,7 +38,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--overlay", default="deploy/gpu", help="what is to be deployed (default: %(default)s)")
     parser.add_argument("--context", help="of kubectl (default: its current one)")
-    parser.add_argument("--url", help="try this address in place of a cluster: a text, a stream, a picture, a mistake")
+    parser.add_argument(
+        "--url",
+        help="try this address in place of a cluster: a text, a stream, a picture, a mistake; "
+        "with the key in SHANGCAI_KEY, if it asks for one",
+    )
     parser.add_argument("--host", help="Host header for --url, for an ingress without DNS")
     parser.add_argument(
         "--timeout",

@@ -49,6 +49,7 @@ def checks(required: Requirements) -> Iterator[Check]:
         yield kserve_checks.kserve
     if required.uses_eventing:
         yield knative_checks.eventing
+    yield secrets
     yield hardware_checks.storage
     yield hardware_checks.runtime_classes
     yield hardware_checks.devices
@@ -84,6 +85,16 @@ def missing_kinds(served: ServedKinds) -> Iterator[Finding]:
     for version, kind in missing:
         fix = INSTALL.get(version.partition("/")[0], "install it, or a newer version of it")
         yield Finding("wrong", f"{kind} of {version} is not served", fix)
+
+
+def secrets(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    for name, owner in required.secrets.items():
+        try:
+            cluster.get("secret", name, "-n", required.namespace)
+            yield Finding("ok", f"the Secret {name} is there")
+        except NotFound as error:
+            fix = f"scripts/make-secrets NAME | kubectl create -n {required.namespace} -f -"
+            yield Finding("wrong", f"{owner} needs the Secret {name}: {error}", fix)
 
 
 def permissions(cluster: ClusterState, namespace: str, served: ServedKinds) -> Finding:

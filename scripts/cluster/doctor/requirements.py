@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from scripts.cluster.doctor.manifests import Document, annotations_of, group_of, mode_of, name_of
 from scripts.cluster.doctor.pods import Pod
@@ -95,6 +97,21 @@ class Requirements:
         return found
 
     @cached_property
+    def secrets(self) -> dict[str, str]:
+        """Secrets without which no pod starts, each with an object that needs it."""
+        return {name: name_of(item) for item in reversed(self.documents) for name in _secrets(item)}
+
+    @cached_property
     def runtime_classes(self) -> dict[str, str]:
         """RuntimeClasses, each with an object that needs it."""
         return {pod.spec["runtimeClassName"]: pod.owner for pod in self.pods if pod.spec.get("runtimeClassName")}
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    """The names of Secrets within a document that must be there."""
+    if isinstance(value, dict):
+        for key, name in (("secretKeyRef", "name"), ("secret", "secretName")):
+            if isinstance(found := value.get(key), dict) and name in found and not found.get("optional"):
+                yield str(found[name])
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _secrets(part)

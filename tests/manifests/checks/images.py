@@ -24,9 +24,9 @@ FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
     "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
 }
 """The images of others: container name, ports, mounts and environment variables."""
-SECRETS = {"hf-token"}
+SECRETS = {"hf-token", "web-callers", "predictor-token"}
 """Not part of the manifests: docs/deploy.md tells its reader to make them."""
-VOLUMES = {"name", "emptyDir", "persistentVolumeClaim"}
+VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "secret"}
 """The sorts that `references` checks."""
 
 
@@ -63,7 +63,7 @@ def _surroundings(container: dict[str, Any]) -> Iterator[str]:
     if home and home not in {mount["mountPath"] for mount in container["volumeMounts"]}:
         yield f"env.HOME: nothing is mounted at {home}"
     for source in container.get("envFrom") or []:
-        if source.get("secretRef", {}).get("name") not in SECRETS or not source["secretRef"].get("optional"):
+        if source.get("secretRef", {}).get("name") != "hf-token" or not source["secretRef"].get("optional"):
             yield f"envFrom: {source} is no Secret that may be missing"
 
 

@@ -117,7 +117,16 @@ def _selects(target: dict[str, str], thing: Object) -> bool:
     group = thing.kind.partition(".")[2]
     kind = thing.document["kind"]
     wanted = {"kind": kind, "group": group, "version": thing.version, "name": thing.name}
-    return all(re.fullmatch(target[key], value) for key, value in wanted.items() if key in target)
+    named = all(re.fullmatch(target[key], value) for key, value in wanted.items() if key in target)
+    return named and _has_labels(target.get("labelSelector", ""), thing.labels)
+
+
+def _has_labels(selector: str, labels: dict[str, str]) -> bool:
+    """Of the forms that are used here: NAME=VALUE and NAME in (VALUE, VALUE)."""
+    if not selector:
+        return True
+    name, values = re.fullmatch(r"([\w./-]+)(?:=| in )(.+)", selector).groups()  # type: ignore[union-attr]
+    return labels.get(name) in re.split(", *", values.strip("()"))
 
 
 def flags(root: Path) -> frozenset[str]:

@@ -95,10 +95,14 @@ def our_image(container: dict[str, Any]) -> str | None:
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    """Names and values, with $(NAME) replaced by an earlier variable, as kubelet does."""
+    """Names and values, with $(NAME) replaced by an earlier variable, as kubelet does. What comes from a Secret has a
+    value that is made up."""
     values: dict[str, str] = {}
     for variable in container.get("env") or []:
-        value = str(variable["value"])
+        if "value" in variable:
+            value = str(variable["value"])
+        else:
+            value = "from-the-secret-{name}-{key}".format(**variable["valueFrom"]["secretKeyRef"])
         for name, known in values.items():
             value = value.replace(f"$({name})", known)
         values[variable["name"]] = value

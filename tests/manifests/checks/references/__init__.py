@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.manifests.checks.objects import Object
-from tests.manifests.checks.references import deployment, events, models, network, web, workloads
+from tests.manifests.checks.references import deployment, events, models, network, secrets, web, workloads
 from tests.manifests.checks.references.object_set import ObjectSet
 
 
 def check(objects: list[Object], complete: bool) -> Iterator[str]:
     """`complete` says that nothing is left to other folders."""
     found = ObjectSet(objects)
-    checks = [workloads.check, network.check, events.check, models.check]
+    checks = [workloads.check, network.check, events.check, models.check, secrets.check]
     if complete:
         checks += [network.check_policies, events.check_routes, web.check]
     for thing in objects:
@@ -22,3 +22,4 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield "an object is there twice"
     if complete:
         yield from deployment.check(found)
+        yield from secrets.check_callers(found)

@@ -119,6 +119,8 @@ def _reference(objects: ObjectSet, thing: Object, path: str, reference: dict[str
         yield f"{path}: {uri} is no route of {name}"
     if uri == "/events" and name != "inbox":
         yield f"{path}: {name} takes no events"
+    if uri == "/warm" and name != "inbox":
+        yield f"{path}: {name} asks for the key of a caller"
     if uri == "/warm" and json.loads(thing.spec["data"]).get("model") not in objects.predictors:
         yield "data: there is no such model"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.manifests.checks.objects import Object, environment, our_image
 from tests.manifests.checks.references.object_set import ObjectSet
+from tests.manifests.checks.references.secrets import CALLERS_FOLDER
 
 PROBES = {"web": {"/healthz"}, "predictor": {"/v2/health/ready", "/v2/health/live"}}
 """Routes that answer probes."""
@@ -60,7 +61,7 @@ def _our_container(container: dict[str, Any], image: str) -> Iterator[str]:
     if not any(port["containerPort"] == PORT for port in container["ports"]):
         yield f"the image listens on {PORT}"
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    if mounts - {"/artifacts"} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
+    if mounts - {"/artifacts", CALLERS_FOLDER} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
         yield f"mounts {sorted(mounts)}"
     artifacts = environment(container).get("ARTIFACTS_URL")
     if ("/artifacts" in mounts) != (artifacts == "file:///artifacts"):

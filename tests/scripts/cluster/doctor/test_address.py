@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[4]
 LIMIT = 120.0
 
 Answer = tuple[int, str, bytes]
-Serve = Callable[[dict[str, Answer]], str]
+Serve = Callable[..., str]
 
 
 def doctor(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def serve() -> Iterator[Serve]:
     """Starts a server that answers by path, or by the kind of request to /generate, and gives its address."""
     servers: list[ThreadingHTTPServer] = []
 
-    def start(answers: dict[str, Answer]) -> str:
+    def start(answers: dict[str, Answer], wanted: str | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send(self.path)
@@ -75,6 +75,8 @@ def serve() -> Iterator[Serve]:
 
             def send(self, name: str) -> None:
                 status, media_type, body = answers[name]
+                if self.headers["Authorization"] != wanted and name not in ("/", "/healthz", "/openapi.json"):
+                    status, media_type, body = problem(401, title="no key")
                 if self.headers["Host"] == "nobody":
                     status, media_type, body = 404, "text/plain", b""
                 self.send_response(status)
@@ -109,6 +111,15 @@ def test_each_check_that_passes_is_one_line_with_its_time(serve: Serve) -> None:
     ]
     for line, pattern in zip(ended.stdout.splitlines(), patterns, strict=True):
         assert re.fullmatch(r"ok     " + pattern, line)
+
+
+def test_a_key_is_sent_where_there_is_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = serve(PASSING, "Bearer shangcai_x")
+    refused = doctor(url)
+    assert refused.returncode == 1
+    assert "no key" in refused.stdout
+    monkeypatch.setenv("SHANGCAI_KEY", "shangcai_x")
+    assert doctor(url).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ FAULTS: list[dict[str, Break]] = [
         ),
         "there is no default StorageClass, and StatefulSet redis names none": lambda cluster: None,
         "there is no RuntimeClass nvidia, which InferenceService text wants": take("runtimeclasses/nvidia"),
+        "Service web needs the Secret web-callers: ": take("shangcai/secrets/web-callers"),
         f"{IMAGE} does not tolerate the taints of the nodes with nvidia.com/gpu — tolerate team": taint,
         f"{TEXT} does not tolerate the taints of the nodes with nvidia.com/gpu — tolerate team": lambda cluster: None,
     },
