@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
+from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication, identification
@@ -108,6 +109,7 @@ def create_app(
         Route("/", page.serve, methods=["GET", "POST"]),
         Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
         Route("/generate", generate, methods=["POST"]),
+        Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
@@ -187,6 +189,7 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "default_model": next(iter(kinds)),
         "links": {
             "generate": "/generate",
+            "generations": "/generations",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
             "status": "/status",

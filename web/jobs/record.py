@@ -50,6 +50,11 @@ class JobRecord:
         return "queued" if self.started is None else "running"
 
     @property
+    def cursor(self) -> str:
+        """Its place among its caller's jobs. Texts sort as the jobs were made."""
+        return f"{round(1e6 * self.created):017d}-{self.id}"
+
+    @property
     def problem(self) -> Problem | None:
         """Why it failed or was cancelled."""
         if self.end is None or self.end == "completed":

@@ -60,6 +60,15 @@ class JobStore(ABC):
     async def get(self, job: str) -> JobRecord | None: ...
 
     @abstractmethod
+    async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
+        """The newest jobs of a caller, or the newest of those before this cursor, without request, headers and outcome.
+        Those of DEFAULT_CALLER are not listed."""
+
+    @abstractmethod
+    async def delete(self, record: JobRecord) -> None:
+        """Forget a job that has ended, now."""
+
+    @abstractmethod
     async def position(self, record: JobRecord) -> int | None:
         """How many jobs, running ones included, are before it in its queue; None when it is not there."""
 

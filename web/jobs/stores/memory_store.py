@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
+from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
 from web.jobs.store import ClaimLost, JobStore
 
@@ -39,6 +41,7 @@ class MemoryStore(JobStore):
         self._most_bytes = most_bytes
         self._log_entries = log_entries
         self._jobs: dict[str, _Job] = {}
+        self._listed: defaultdict[str, list[str]] = defaultdict(list)  # the cursors of each caller's jobs, sorted
         self._ended: OrderedDict[str, float] = OrderedDict()  # when to forget each job, in seconds since 1970
         self._ended_bytes = 0
         self._queues: defaultdict[str, dict[str, bool]] = defaultdict(dict)  # of each model: job -> whether claimed
@@ -55,6 +58,8 @@ class MemoryStore(JobStore):
         if existing is not None:
             return existing.record
         self._jobs[record.id] = _Job(record, len(record.request))
+        if record.caller != DEFAULT_CALLER:
+            insort(self._listed[record.caller], record.cursor)
         if queued:
             self._queues[record.model][record.id] = False
             self._claimable[record.model].set()
@@ -63,6 +68,16 @@ class MemoryStore(JobStore):
     async def get(self, job: str) -> JobRecord | None:
         stored = self._jobs.get(job)
         return None if stored is None else stored.record
+
+    async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
+        cursors = self._listed.get(caller, [])
+        end = len(cursors) if before is None else bisect_left(cursors, before)
+        ids = [cursor.partition("-")[2] for cursor in reversed(cursors[max(end - limit, 0) : end])]
+        return [replace(self._jobs[job].record, request="", headers={}, outcome=None) for job in ids]
+
+    async def delete(self, record: JobRecord) -> None:
+        if self._ended.pop(record.id, None) is not None:
+            self._drop(record.id)
 
     async def position(self, record: JobRecord) -> int | None:
         queue = list(self._queues[record.model])
@@ -183,9 +198,17 @@ class MemoryStore(JobStore):
             if at > now and (self._ended_bytes <= self._most_bytes or len(self._ended) == 1):
                 return
             del self._ended[job]
-            stored = self._jobs.pop(job)
-            self._ended_bytes -= stored.size
-            stored.notify()
+            self._drop(job)
+
+    def _drop(self, job: str) -> None:
+        stored = self._jobs.pop(job)
+        self._ended_bytes -= stored.size
+        cursors = self._listed.get(stored.record.caller, [])
+        place = bisect_left(cursors, stored.record.cursor)
+        del cursors[place : place + 1]
+        if not cursors:
+            self._listed.pop(stored.record.caller, None)
+        stored.notify()
 
 
 def _number(entry: str) -> int:
