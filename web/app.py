@@ -163,7 +163,10 @@ def _store(settings: Settings) -> JobStore:
     from web.jobs.stores.redis_store import RedisStore  # only several replicas need it
 
     return RedisStore(
-        settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds
+        settings.store_url.get_secret_value(),
+        settings.job_keep_seconds,
+        settings.log_entries,
+        settings.store_patience_seconds,
     )
 
 
