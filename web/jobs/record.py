@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
@@ -85,6 +86,13 @@ class Claim:
     """Its id in the queue, where the store has one."""
     generation: int = 0
     """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
+
+
+def ended_request(request: str) -> str:
+    """What is left of a job's request once it has ended: what its answers are made by, and a prompt of one character,
+    without which no version reads it."""
+    whole = json.loads(request)
+    return json.dumps({"prompt": "-", **{name: whole[name] for name in ("n", "format") if name in whole}})
 
 
 def last_event(end: JobState) -> str:
