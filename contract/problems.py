@@ -61,7 +61,6 @@ HEADER_TOO_LARGE = ProblemType("header-too-large", 431, "The request header is t
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
 BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
-DIVERGED = ProblemType("diverged", 502, "The generation was broken off, and asking again gave another one")
 UNDELIVERED = ProblemType("undelivered", 502, "The request did not reach a model server")
 LOADING = ProblemType("loading", 503, "The model is still loading")
 OVERLOADED = ProblemType("overloaded", 503, "The server is full")
@@ -92,7 +91,6 @@ PROBLEM_TYPES = (
     INTERNAL,
     NOT_IMPLEMENTED,
     BAD_UPSTREAM,
-    DIVERGED,
     UNDELIVERED,
     LOADING,
     OVERLOADED,

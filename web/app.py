@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
-from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication, identification
@@ -109,7 +108,6 @@ def create_app(
         Route("/", page.serve, methods=["GET", "POST"]),
         Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
         Route("/generate", generate, methods=["POST"]),
-        Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
@@ -133,17 +131,19 @@ def create_app(
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.
-    return RequestContextMiddleware(_with_cors(guarded, settings.cors_origins), quiet_paths=("/healthz",))
+    return RequestContextMiddleware(_with_cors(guarded, settings), ("/healthz",), settings.trusted_hops)
 
 
-def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    if not origins:
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    if not settings.cors_origins:
         return app
     return CORSMiddleware(
         app,
-        allow_origins=origins,
+        allow_origins=settings.cors_origins,
+        allow_credentials=settings.cors_credentials,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=[
+            "Authorization",
             "Content-Type",
             "Idempotency-Key",
             "Last-Event-ID",
@@ -163,10 +163,7 @@ def _store(settings: Settings) -> JobStore:
     from web.jobs.stores.redis_store import RedisStore  # only several replicas need it
 
     return RedisStore(
-        settings.store_url.get_secret_value(),
-        settings.job_keep_seconds,
-        settings.log_entries,
-        settings.store_patience_seconds,
+        settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds
     )
 
 
@@ -192,7 +189,6 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "default_model": next(iter(kinds)),
         "links": {
             "generate": "/generate",
-            "generations": "/generations",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
             "status": "/status",

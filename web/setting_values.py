@@ -20,7 +20,6 @@ from pydantic import (
 
 from contract import Kind
 from wire.cloudevents import overrides
-from wire.shared_store.address import parse_address
 
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
 
@@ -102,13 +101,14 @@ def trust(authorities: str) -> ssl.SSLContext:
     return context
 
 
-def _store_url(url: SecretStr) -> SecretStr:
-    parse_address(url.get_secret_value())
-    return url
+def _store_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://")):
+        raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
+    return text
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ModelAddress = Annotated[ServedModel, BeforeValidator(_served_model)]
 Overrides = Annotated[str, AfterValidator(_checked_overrides)]
 Authorities = Annotated[str, AfterValidator(_authorities)]
-StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]

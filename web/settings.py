@@ -39,7 +39,6 @@ from web.setting_values import (
     lower,
     trust,
 )
-from wire.shared_store.address import FORMS
 from wire.sse import HEARTBEAT_SECONDS
 
 
@@ -161,14 +160,10 @@ class Settings(BaseSettings):
     )
 
     store_url: StoreUrl | None = Field(
-        default=None,
-        description=f"Where jobs are kept for more than one replica: {FORMS}. In memory when unset.",
+        default=None, description="redis:// or rediss://, for more than one replica; in memory when unset."
     )
     store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
-    store_bytes: PositiveInt = Field(
-        default=268_435_456,
-        description="Most bytes that are kept of jobs; a quarter is for the requests of those that are open.",
-    )
+    store_bytes: PositiveInt = Field(default=268_435_456, description="Most that is kept in memory of ended jobs.")
     log_entries: PositiveInt = Field(default=10_000, description="Most events of one job that can be replayed.")
     max_jobs: PositiveInt = Field(default=10_000, description="Most jobs that are queued or running.")
     max_job_runs: PositiveInt = Field(default=16, description="Most jobs of a model on their way from one replica.")
@@ -205,6 +200,15 @@ class Settings(BaseSettings):
     cors_origins: list[str] = Field(
         default=[], description="Origins whose pages may call this server; none by default."
     )
+    cors_credentials: bool = Field(
+        default=False,
+        description="Let those pages send cookies and other credentials of the browser, as a gateway may want them.",
+    )
+    keep_alive_seconds: PositiveInt = Field(
+        default=75,
+        description="How long a client's connection is kept for its next request; more than a load balancer in front "
+        "keeps it (often 60), else both ends race, and its clients get a 502 now and then.",
+    )
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
@@ -213,6 +217,8 @@ class Settings(BaseSettings):
             missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
         if missing:
             raise ValueError(f"{missing}: is required where dispatch is {self.dispatch}")
+        if self.cors_credentials and (not self.cors_origins or "*" in self.cors_origins):
+            raise ValueError("cors_credentials: needs cors_origins, each by its name")
         return self
 
     @model_validator(mode="after")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
+
+Hops = Sequence[IPv4Network | IPv6Network]
+"""The networks of proxies whose headers are believed."""
 
 REQUEST_ID_CHARS = 128
 """Longest X-Request-Id that is taken from a client; anything else is replaced."""
@@ -21,7 +25,7 @@ TRACE_CHARS = 512
 
 
 CALLER_HEADER = "X-Shangcai-Caller"
-"""From web to its model servers: who asks."""
+"""From web to its model servers: who asks, percent-encoded where the name is no visible ASCII."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class RequestContext:
 class RequestContextMiddleware:
     """Gives every request its RequestContext, and every response the request's id.
 
-    Requests to `quiet_paths`, which are probed every few seconds, are logged at debug.
+    Requests to `quiet_paths`, which are probed every few seconds, are logged at debug. The log names the client, whom
+    proxies tell that are `trusted_hops`.
     """
 
-    def __init__(self, app: ASGIApp, quiet_paths: Container[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, quiet_paths: Container[str] = (), trusted_hops: Hops = ()) -> None:
         self.app = app
         self.quiet_paths = quiet_paths
+        self.trusted_hops = trusted_hops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,17 +73,33 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-Id"] = context.request_id
+                answer["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
         try:
             await self.app(scope, receive, named_send)
         finally:
-            level = logging.DEBUG if scope["path"] in self.quiet_paths else logging.INFO
-            seconds = time.perf_counter() - context.arrived
-            # %r: a path may hold any character, a line feed that would fake a log line too.
-            line = "%s %r -> %s in %.3f s, request %s"
-            log.log(level, line, scope["method"], scope["path"], status or "no answer", seconds, context.request_id)
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            self._log(scope, path in self.quiet_paths, status, context)
+
+    def _log(self, scope: Scope, quiet: bool, status: int, context: RequestContext) -> None:
+        level = logging.DEBUG if quiet else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        caller = scope["state"].get("caller")
+        log.log(
+            level,
+            "%s %r -> %s in %.3f s, client %s%s, request %s",
+            scope["method"],
+            scope["path"],  # %r: it may hold any character, a line feed that would fake a log line too
+            status or "no answer",
+            time.perf_counter() - context.arrived,
+            client_address(scope, self.trusted_hops),
+            f", caller {caller}" if caller else "",
+            context.request_id,
+        )
 
 
 def request_id(headers: Mapping[str, str]) -> str:
@@ -96,3 +118,43 @@ def _trace(headers: Headers) -> dict[str, str]:
         if 1 <= len(value) <= TRACE_CHARS and all(" " <= char <= "~" for char in value):
             trace[name] = value
     return trace
+
+
+def from_trusted_hop(scope: Scope, hops: Hops) -> bool:
+    """Whether the other end of the connection is one of these."""
+    return _is_trusted(_peer(scope), hops)
+
+
+def client_address(scope: Scope, hops: Hops) -> str:
+    """The last address on the way here that is no trusted hop; "-" where there is none, as of a unix socket.
+
+    Each proxy adds to X-Forwarded-For whom it was asked by, so what a client has put there itself comes first.
+    """
+    address = _peer(scope)
+    for given in reversed(",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")):
+        if not _is_trusted(address, hops) or (before := _parsed(given)) is None:
+            break
+        address = before
+    return "-" if address is None else str(address)
+
+
+def _peer(scope: Scope) -> IPv4Address | IPv6Address | None:
+    client = scope.get("client")
+    return None if client is None else _parsed(client[0])
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, with or without a port; None where it is none."""
+    text = text.strip()
+    bare = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+    for candidate in (text, bare):
+        try:
+            address = ip_address(candidate)
+        except ValueError:
+            continue
+        return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+    return None
+
+
+def _is_trusted(address: IPv4Address | IPv6Address | None, hops: Hops) -> bool:
+    return address is not None and any(address in hop for hop in hops)

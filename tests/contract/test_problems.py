@@ -32,7 +32,6 @@ TABLE = {
     "internal": 500,
     "not-implemented": 501,
     "bad-upstream": 502,
-    "diverged": 502,
     "undelivered": 502,
     "loading": 503,
     "overloaded": 503,

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from pydantic import ValidationError
+
+from web.settings import Settings
 
 Web = Callable[..., httpx.AsyncClient]
 
@@ -24,7 +27,6 @@ async def test_discovery(web: Web) -> None:
         "default_model": "poet",
         "links": {
             "generate": "/generate",
-            "generations": "/generations",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
             "status": "/status",
@@ -89,6 +91,66 @@ async def test_a_configured_origin_may_send_json(web: Web) -> None:
     assert response.headers["access-control-allow-origin"] == "https://page.test"
 
 
+@pytest.mark.parametrize("header", ["authorization", "idempotency-key", "last-event-id", "prefer", "x-request-timeout"])
+async def test_a_configured_origin_may_send_every_header_that_is_read(web: Web, header: str) -> None:
+    headers = {**ORIGIN, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": header}
+    client = web(cors_origins=["https://page.test"])
+    response = await client.options("/generate", headers=headers)
+    assert response.status_code == 200
+    assert header in response.headers["access-control-allow-headers"].lower().split(", ")
+    assert "access-control-allow-credentials" not in response.headers
+    assert (await client.options("/generate", headers={**headers, "Origin": "https://evil.test"})).status_code == 400
+
+
+async def test_a_configured_origin_may_send_credentials_where_that_is_set(web: Web) -> None:
+    client = web(cors_origins=["https://page.test"], cors_credentials=True)
+    preflight = {**ORIGIN, "Access-Control-Request-Method": "DELETE"}
+    for response in (
+        await client.options("/generations/x", headers=preflight),
+        await client.post("/generate", json={"prompt": "x"}, headers=ORIGIN),
+    ):
+        assert response.headers["access-control-allow-credentials"] == "true"
+        assert response.headers["access-control-allow-origin"] == "https://page.test"
+
+
+@pytest.mark.parametrize("origins", [[], ["*"]])
+def test_credentials_are_for_named_origins_only(origins: list[str]) -> None:
+    with pytest.raises(ValidationError, match="cors_credentials: needs cors_origins, each by its name"):
+        Settings(models={"poet": "http://poet.test"}, cors_origins=origins, cors_credentials=True)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/nowhere", "/generate", "/openapi.json", "/status"])
+async def test_no_answer_is_taken_for_another_type(web: Web, path: str) -> None:
+    assert (await web().get(path)).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "logged"),
+    [
+        ("192.0.2.1", None, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", "192.0.2.1"),  # anybody may say so
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "10.9.9.9, 203.0.113.9, 10.0.0.2", "203.0.113.9"),  # the first is the client's own
+        ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+        ("10.0.0.1", "evil\nline", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+    ],
+)
+async def test_the_log_names_the_client(
+    web: Web, caplog: pytest.LogCaptureFixture, peer: str, forwarded: str | None, logged: str
+) -> None:
+    caplog.set_level(logging.INFO, "wire.request_context")
+    client = web(trusted_hops=["10.0.0.0/8"])
+    transport = client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    transport.client = (peer, 1)
+    await client.get("/status", headers={} if forwarded is None else {"X-Forwarded-For": forwarded})
+    assert f", client {logged}, caller default, request " in caplog.text
+
+
 async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "wire.request_context")
     client = web()
@@ -97,6 +159,6 @@ async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFi
     await client.get("/healthz")
     first, second = (record.getMessage() for record in caplog.records if record.name == "wire.request_context")
     assert first.startswith("POST '/generate' -> 200 in ")
-    assert first.endswith("request order-66")
+    assert first.endswith(" s, client 127.0.0.1, caller default, request order-66")
     assert second.startswith("GET '/no\\nwhere' -> 404 in ")
     assert "secret" not in caplog.text

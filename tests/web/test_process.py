@@ -183,6 +183,36 @@ def test_what_is_not_finished_in_the_grace_is_told_so(run: Run) -> None:
     assert "Traceback" not in err
 
 
+def test_a_connection_is_kept_for_as_long_as_is_set(run: Run) -> None:
+    url = httpx.URL(
+        listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, KEEP_ALIVE_SECONDS="1"))
+    )
+    with socket.create_connection((url.host, url.port or 0), timeout=LIMIT) as client:
+        for _ in range(2):
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"status":"ok"}'):
+                answer += client.recv(65536)
+        assert client.recv(65536) == b""
+    assert Settings(models=json.loads(MODELS)).keep_alive_seconds == 75
+
+
+def test_a_full_web_is_alive(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(LIMIT)
+        models = json.dumps({"poet": f"http://127.0.0.1:{upstream.getsockname()[1]}"})
+        url = listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models, MAX_CLIENTS="1"))
+        with ThreadPoolExecutor() as pool, httpx.Client(trust_env=False, timeout=LIMIT) as client:
+            asked = pool.submit(httpx.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
+            connection, _ = upstream.accept()
+            assert client.get(f"{url}/healthz").status_code == 200
+            refused = client.get(f"{url}/status")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["type"] == "urn:shangcai:problem:overloaded"
+            connection.close()
+            assert asked.result(LIMIT).status_code == 502
+
+
 def test_help_names_every_setting(run: Run) -> None:
     out, _ = run("-m", "web", "--help").communicate(timeout=LIMIT)
     for name in Settings.model_fields:

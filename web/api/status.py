@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from contract import ModelChoice, ProblemError, Statuses, problems
 from web.api.model_choice import named_model
+from web.http.origin import check_origin
 from web.readiness.probe import ReadinessProbe
 from wire.body import json_body
 
@@ -40,6 +41,7 @@ class StatusEndpoints:
         One probe goes to the model server, however many clients ask; also where the model counts as ready, because it
         may have fallen asleep since it last answered.
         """
+        check_origin(http_request.headers, self._settings.cors_origins)  # without a body there is no preflight
         choice = await json_body(http_request, ModelChoice) if await http_request.body() else ModelChoice()
         model = named_model(self._settings.models, choice.model, choice.kind)
         probe = self._probes[model]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,6 +13,7 @@ from contract import ProblemError, problems
 from web.callers.caller import DEFAULT_CALLER, NAME_TEXT, is_caller_name
 from web.callers.issuer_keys import IssuerKeys
 from web.callers.key_file import KeyFile
+from wire.request_context import Hops, from_trusted_hop
 
 if TYPE_CHECKING:
     from web.settings import Settings
@@ -89,9 +88,9 @@ def _by_token(keys: IssuerKeys, audience: str, claim: str) -> Identify:
     return identify
 
 
-def _by_header(header: str, hops: Sequence[IPv4Network | IPv6Network]) -> Identify:
+def _by_header(header: str, hops: Hops) -> Identify:
     async def identify(scope: Scope) -> str:
-        if not is_trusted(scope, hops):
+        if not from_trusted_hop(scope, hops):
             raise ProblemError(problems.UNAUTHORIZED, "Only requests that come through the gateway are taken here.")
         names = Headers(scope=scope).getlist(header)
         if len(names) != 1 or not is_caller_name(names[0]):
@@ -108,16 +107,6 @@ def bearer(scope: Scope) -> str:
     if scheme.lower() != "bearer" or not credential.strip():
         raise ProblemError(problems.UNAUTHORIZED, "Send the header Authorization: Bearer, with your key or token.")
     return credential.strip()
-
-
-def is_trusted(scope: Scope, hops: Sequence[IPv4Network | IPv6Network]) -> bool:
-    """Whether the other end of the connection is one of these."""
-    try:
-        peer = ipaddress.ip_address(scope["client"][0])
-    except (TypeError, ValueError):  # of a unix socket there is none
-        return False
-    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
-    return any((mapped or peer) in hop for hop in hops)
 
 
 def _is_open(scope: Scope) -> bool:

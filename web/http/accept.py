@@ -48,7 +48,7 @@ def prefers_picture(headers: Headers) -> bool:
     these, but some other type of image."""
     form = heaviest(headers, PICTURE_FORMS)
     if form is None:
-        return any(name.startswith("image/") and weight > 0 for name, weight in weighted(headers, "accept"))
+        return any(name.startswith("image/") and weight > 0 for name, weight in weighted(headers, "accept").items())
     return form not in TEXT_FORMS
 
 
@@ -58,7 +58,7 @@ def _fits(form: str, request: GenerationRequest) -> bool:
 
 def heaviest(headers: Headers, offers: Collection[str]) -> str | None:
     """The offer that the Accept header weighs most, the first of several; None when it accepts none."""
-    ranges = weighted(headers, "accept") or [("*/*", 1)]
+    ranges = weighted(headers, "accept") or {"*/*": 1.0}
     weights = {offer: _weight(offer, ranges) for offer in offers}
     best = max(weights, key=lambda offer: weights[offer])
     return best if weights[best] > 0 else None
@@ -69,10 +69,7 @@ def _either(names: Collection[str]) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def _weight(offer: str, ranges: list[tuple[str, float]]) -> float:
+def _weight(offer: str, ranges: dict[str, float]) -> float:
     """The weight of the most specific range that covers the offer."""
-    for covering in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
-        weights = [weight for name, weight in ranges if name == covering]
-        if weights:
-            return max(weights)
-    return 0
+    covering = (offer, f"{offer.partition('/')[0]}/*", "*/*")
+    return next((ranges[name] for name in covering if name in ranges), 0)

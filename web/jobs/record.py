@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
@@ -51,11 +50,6 @@ class JobRecord:
         return "queued" if self.started is None else "running"
 
     @property
-    def cursor(self) -> str:
-        """Its place among its caller's jobs. Texts sort as the jobs were made."""
-        return f"{round(1e6 * self.created):017d}-{self.id}"
-
-    @property
     def problem(self) -> Problem | None:
         """Why it failed or was cancelled."""
         if self.end is None or self.end == "completed":
@@ -86,13 +80,6 @@ class Claim:
     """Its id in the queue, where the store has one."""
     generation: int = 0
     """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
-
-
-def ended_request(request: str) -> str:
-    """What is left of a job's request once it has ended: what its answers are made by, and a prompt of one character,
-    without which no version reads it."""
-    whole = json.loads(request)
-    return json.dumps({"prompt": "-", **{name: whole[name] for name in ("n", "format") if name in whole}})
 
 
 def last_event(end: JobState) -> str:

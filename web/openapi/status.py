@@ -47,7 +47,7 @@ def warm_operation() -> dict[str, Any]:
         "tags": ["models"],
         "summary": "Wake a model, and generate nothing",
         "description": "For somebody who is about to ask for something. However many ask, a model is woken once. "
-        "Without a body it is the default model.",
+        "Without a body it is the default model. Pages of other sites may not do that.",
         "requestBody": {
             "required": False,
             "content": {JSON: {"schema": ref("ModelChoice"), "examples": {"picture": {"value": {"kind": "image"}}}}},
@@ -58,6 +58,7 @@ def warm_operation() -> dict[str, Any]:
             **refusals(
                 {
                     problems.UNAUTHORIZED,
+                    problems.FORBIDDEN,
                     problems.MALFORMED_BODY,
                     problems.INVALID_FIELD,
                     problems.UNKNOWN_MODEL,

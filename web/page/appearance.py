@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
 
 from starlette.requests import Request
 
@@ -23,23 +22,17 @@ class Appearance:
     @classmethod
     def of(cls, http_request: Request) -> Appearance:
         """What was chosen on the page (the address, a cookie), or else what the browser prefers."""
-        theme = _cookie(http_request, "theme")
+        theme = http_request.cookies.get("theme")
         return cls(_language(http_request), theme if theme in THEMES else "auto")
 
 
 def _language(http_request: Request) -> str:
-    for chosen in (http_request.query_params.get("lang"), _cookie(http_request, "lang")):
+    for chosen in (http_request.query_params.get("lang"), http_request.cookies.get("lang")):
         if chosen in LANGUAGES:
             return chosen
     weights = dict.fromkeys(LANGUAGES, 0.0)
-    for name, weight in weighted(http_request.headers, "accept-language"):
+    for name, weight in weighted(http_request.headers, "accept-language").items():
         language = name.partition("-")[0]
         if language in weights:
             weights[language] = max(weights[language], weight)
     return max(weights, key=lambda language: weights[language])
-
-
-def _cookie(http_request: Request, name: str) -> str:
-    cookie: SimpleCookie = SimpleCookie()
-    cookie.load(http_request.headers.get("cookie", ""))
-    return cookie[name].value if name in cookie else ""

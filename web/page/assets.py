@@ -50,7 +50,6 @@ class Assets:
         headers = {
             "Cache-Control": _FOREVER if known else "no-store",
             "Vary": "Accept-Encoding",
-            "X-Content-Type-Options": "nosniff",
         }
         content = self._files[name]
         if takes_gzip(http_request.headers):
@@ -63,4 +62,4 @@ def packed(content: bytes) -> bytes:
 
 
 def takes_gzip(headers: Headers) -> bool:
-    return ("gzip", 1) in weighted(headers, "accept-encoding")
+    return weighted(headers, "accept-encoding").get("gzip") == 1

@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from contract import GenerationRequest, PictureResult, ProblemError, TextResult
 from web.http.accept import JSON, heaviest
+from web.http.origin import check_origin
 from web.page.appearance import Appearance
 from web.page.assets import Assets, packed, takes_gzip
-from web.page.form import check_same_origin, form_request, read_form
+from web.page.form import form_request, read_form
 from web.page.template import PageTemplate
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -29,7 +30,6 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Referrer-Policy": "same-origin",  # with less, browsers send our own form with the origin null
     "Vary": "Accept, Accept-Encoding, Accept-Language, Cookie",
-    "X-Content-Type-Options": "nosniff",
 }
 
 Generate = Callable[[GenerationRequest, Request], Awaitable[TextResult | PictureResult]]
@@ -43,6 +43,7 @@ class Page:
         self._discovery = JSONResponse(discovery, headers={"Vary": _HEADERS["Vary"]})
         self._generate = generate
         self._limits = settings.limits
+        self._origins = settings.cors_origins
         self._template = PageTemplate(assets, settings.models, settings.limits.max_tokens)
         self._rendered: dict[Appearance, _Rendered] = {}
 
@@ -79,7 +80,7 @@ class Page:
         status = 200
         headers = {**_HEADERS, "Cache-Control": "no-store", "Content-Language": language}
         try:
-            check_same_origin(http_request.headers)
+            check_origin(http_request.headers, self._origins)
             form = read_form(http_request.headers, await http_request.body())
             answer = self._template.result(
                 await self._generate(form_request(form, self._limits), http_request), language

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 from starlette.datastructures import Headers
@@ -20,15 +20,6 @@ MOST_FIELDS = 32
 """Most fields that are read."""
 
 _NUMBERS = {"seed", "max_tokens", "temperature", "steps"}
-
-
-def check_same_origin(headers: Headers) -> None:
-    """Raise FORBIDDEN where another site's page sends the form: generating costs, and its reader did not ask for it."""
-    site = headers.get("sec-fetch-site")
-    origin = headers.get("origin")
-    own = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == headers.get("host")
-    if not own:
-        raise ProblemError(problems.FORBIDDEN, "This form is taken from its own page only.")
 
 
 def read_form(headers: Headers, body: bytes) -> dict[str, str]:

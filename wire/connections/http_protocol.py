@@ -239,6 +239,7 @@ class HttpProtocol(H11Protocol):
         headers = Headers() if self.conn.request is None else Headers(raw=list(self.conn.request.headers))
         response = self._respond(path, problem)
         response.headers["Connection"] = "close"
+        response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Request-Id"] = request_id(headers)
         log.info("%r -> %d: %s, request %s", path, response.status_code, problem, response.headers["X-Request-Id"])
         return response

@@ -13,6 +13,7 @@ def problem(answer: bytes) -> tuple[int, str]:
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     assert headers["content-type"] == "application/problem+json"
     assert headers["connection"] == "close"
+    assert headers["x-content-type-options"] == "nosniff"
     assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
     assert int(headers["content-length"]) == len(body)
     document = json.loads(body)

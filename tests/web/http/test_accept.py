@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 
 from contract import GenerationRequest, ProblemError
 from web.http.accept import JSON, MULTIPART, SSE, picture_form, prefers_picture, text_form
+from web.http.quality_values import MOST_ITEMS
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,14 @@ def test_the_heavier_form_is_chosen(accept: str, form: str) -> None:
 def test_several_headers_are_one_list() -> None:
     raw = [(b"accept", b"application/json;q=0.1"), (b"accept", b"text/event-stream")]
     assert text_form(Headers(raw=raw)) == SSE
+
+
+def test_more_ranges_than_anybody_needs_are_not_read() -> None:
+    """Reading all that a header may hold, for each form, held up everybody else."""
+    rest = [b"text/html"] * MOST_ITEMS
+    assert text_form(Headers(raw=[(b"accept", b",".join([b"text/event-stream", *rest]))])) == SSE
+    with pytest.raises(ProblemError):
+        text_form(Headers(raw=[(b"accept", b",".join([*rest, b"text/event-stream"]))]))
 
 
 def test_no_header_is_json() -> None:

@@ -63,6 +63,13 @@ async def test_the_page_may_load_and_be_loaded_by_nobody_else(web: Web) -> None:
     assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=|//\w", answer.text)
 
 
+@pytest.mark.parametrize("foreign", ["AMCV_1@AdobeOrg=1", "a b=c", "=", "nothing", 'x="', "lang=fr"])
+async def test_cookies_of_others_do_not_matter(web: Web, foreign: str) -> None:
+    answer = await web().get("/", headers={**BROWSER, "Cookie": f"{foreign}; lang=zh; theme=dark"})
+    assert answer.status_code == 200
+    assert 'data-lang="zh" data-theme="dark"' in answer.text
+
+
 async def test_the_page_is_asked_for_again_and_its_files_never(web: Web) -> None:
     client = web()
     page = await client.get("/", headers=BROWSER)

@@ -31,6 +31,8 @@ from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
 from web.settings import Settings
 
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
+
 
 async def test_warming_wakes_and_generates_nothing(front: Front, model: Model) -> None:
     client = await front()
@@ -45,6 +47,37 @@ async def test_warming_wakes_and_generates_nothing(front: Front, model: Model) -
     assert (answer.status_code, answer.json()["state"]) == (200, "ready")
     assert "retry-after" not in answer.headers
     assert model.posts == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "settings", "taken"),
+    [
+        ({}, {}, True),  # curl
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://web.test"}, {}, True),
+        ({"Origin": "http://web.test"}, {}, True),
+        ({**CROSS_SITE, "Origin": "https://page.test"}, {}, False),
+        (CROSS_SITE, {}, False),
+        ({"Origin": "https://page.test"}, {}, False),
+        (
+            {**CROSS_SITE, "Origin": "https://page.test"},
+            {"cors_origins": ["https://page.test"]},
+            True,
+        ),
+        ({**CROSS_SITE, "Origin": "https://page.test"}, {"cors_origins": ["*"]}, True),
+        (
+            {**CROSS_SITE, "Origin": "https://evil.test"},
+            {"cors_origins": ["https://page.test"]},
+            False,
+        ),
+    ],
+)
+async def test_other_sites_pages_wake_nobody(
+    front: Front, model: Model, headers: dict[str, str], settings: dict[str, Any], taken: bool
+) -> None:
+    """Without a body browsers send it at once, and ask nobody before."""
+    client = await front(**settings)
+    answer = await client.post("/warm", headers=headers)
+    assert (answer.status_code, model.questions > 0) == ((202, True) if taken else (403, False))
 
 
 async def test_warming_through_an_activator_is_answered_before_the_model_is_awake(front: Front, model: Model) -> None:

@@ -8,7 +8,6 @@ both directions.
 | `shangcai:job:ID` | hash | the record without its id, and what is listed below |
 | `shangcai:log:ID` | stream | one entry per event: `event`, `data`; of the last one `data` is empty, see `outcome` |
 | `shangcai:queue:MODEL` | stream | one entry per queued or running job: `job`; claimed by the consumer group `web` |
-| `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
@@ -51,10 +50,6 @@ def changes_of(job: str) -> str:
 
 def log_key(job: str) -> str:
     return f"shangcai:log:{job}"
-
-
-def caller_key(caller: str) -> str:
-    return f"shangcai:caller:{caller}"
 
 
 def queue_key(model: str) -> str:

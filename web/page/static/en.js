@@ -88,7 +88,6 @@ export default {
 "problem.internal": "The server made a mistake.",
 "problem.not-implemented": "This server does not do that. {detail}",
 "problem.bad-upstream": "The model broke off in the middle. Try again.",
-"problem.diverged": "It broke off in the middle and could not be continued. Try again.",
 "problem.undelivered": "The order did not reach the model. Try again.",
 "problem.loading": "The model is still waking up.",
 "problem.overloaded": "Every table is taken just now.",
