@@ -21,6 +21,10 @@ class StatusEvent(StrictModel):
     seconds: Omittable[float] = Field(default=None, description="Since waking has begun.")
     expected_seconds: Omittable[float] = Field(default=None, description="How long waking has taken before.")
     position: Omittable[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
+    problem: Omittable[str] = Field(
+        default=None, description="Type of the problem that its last attempt ended with, where a job waits for another."
+    )
+    reason: Omittable[str] = Field(default=None, description="The same in words.")
 
 
 class ReasoningEvent(StrictModel):

@@ -35,8 +35,9 @@ class ProblemType:
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may succeed later."""
-        return (self.status in (408, 429) or self.status >= 500) and self.slug not in ("not-implemented", "too-late")
+        """Whether the same attempt may succeed later, without anybody changing anything."""
+        lasting = ("not-implemented", "refused-upstream", "too-late")
+        return (self.status in (408, 429) or self.status >= 500) and self.slug not in lasting
 
 
 MALFORMED_REQUEST = ProblemType("malformed-request", 400, "The request cannot be read as HTTP")
@@ -57,14 +58,17 @@ OUT_OF_MEMORY = ProblemType("out-of-memory", 413, "The request does not fit into
 RESULT_TOO_LARGE = ProblemType("result-too-large", 413, "The result is too large for an event")
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is of a type that is not taken")
 KEY_REUSED = ProblemType("key-reused", 422, "The Idempotency-Key belongs to another request")
+CONTENT_FILTERED = ProblemType("content-filtered", 422, "The model server keeps back what was generated")
 HEADER_TOO_LARGE = ProblemType("header-too-large", 431, "The request header is too large")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
 BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
+REFUSED_UPSTREAM = ProblemType("refused-upstream", 502, "The model server does not serve this server")
 UNDELIVERED = ProblemType("undelivered", 502, "The request did not reach a model server")
 LOADING = ProblemType("loading", 503, "The model is still loading")
 OVERLOADED = ProblemType("overloaded", 503, "The server is full")
 UNAVAILABLE = ProblemType("unavailable", 503, "A server that is needed for this cannot be reached")
+STALLED = ProblemType("stalled", 503, "A part of the server has stopped")
 UPSTREAM_TIMEOUT = ProblemType("upstream-timeout", 504, "The model server did not answer in time")
 TOO_LATE = ProblemType("too-late", 504, "The time that the request was given is over")
 
@@ -87,14 +91,17 @@ PROBLEM_TYPES = (
     RESULT_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     KEY_REUSED,
+    CONTENT_FILTERED,
     HEADER_TOO_LARGE,
     INTERNAL,
     NOT_IMPLEMENTED,
     BAD_UPSTREAM,
+    REFUSED_UPSTREAM,
     UNDELIVERED,
     LOADING,
     OVERLOADED,
     UNAVAILABLE,
+    STALLED,
     UPSTREAM_TIMEOUT,
     TOO_LATE,
 )

@@ -13,6 +13,7 @@ import uvicorn
 
 from web.app import create_app
 from web.callers.key_file import KeyFileError
+from web.jobs.background_loops import STALLED_SECONDS, BackgroundLoops
 from web.settings import Settings
 from wire.connections.connection_limit import ConnectionLimit
 from wire.connections.http_protocol import HttpProtocol
@@ -43,17 +44,20 @@ def main() -> None:
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
     server.run(sockets=[listener])
+    if server.failed:
+        sys.exit(1)
 
 
 class _Server(uvicorn.Server):
     """At the end of its grace period it answers open requests with a problem; uvicorn itself would with a bare 500."""
 
     def __init__(self, settings: Settings) -> None:
+        self.failed = False
         self._drain = Drain()
         self._finish_seconds = max(settings.grace_seconds - LAST_SECONDS, 0)
         super().__init__(
             uvicorn.Config(
-                create_app(settings, drain=self._drain),
+                create_app(settings, drain=self._drain, background=self._background(settings)),
                 http=partial(  # type: ignore[arg-type]  # uvicorn calls it like a class
                     HttpProtocol,
                     send_seconds=settings.send_seconds,
@@ -69,6 +73,13 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=settings.grace_seconds,
             )
         )
+
+    def _background(self, settings: Settings) -> BackgroundLoops:
+        return BackgroundLoops(self._give_up, max(STALLED_SECONDS, 20 * settings.store_patience_seconds))
+
+    def _give_up(self) -> None:
+        """Stop as after SIGTERM, but as a failure."""
+        self.failed = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain.begin()

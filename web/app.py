@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
+from web.api.health import HealthEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication, identification
@@ -27,6 +28,7 @@ from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
 from web.http.responses import JOB_HEADERS, PICTURE_HEADERS
+from web.jobs.background_loops import BackgroundLoops
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
 from web.openapi.document import describe
@@ -38,7 +40,7 @@ from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
-from wire.drain import Drain
+from wire.drain import LAST_SECONDS, Drain
 from wire.problems import handle_http_exception, handle_problem
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
@@ -52,12 +54,16 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, drain: Drain | None = None
+    settings: Settings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    drain: Drain | None = None,
+    background: BackgroundLoops | None = None,
 ) -> ASGIApp:
-    """`transport` takes the place of the network in tests; `drain` is the server's, if it has one. Raises a
+    """`transport` takes the place of the network in tests; `drain` and `background` are the server's, if any. Raises a
     KeyFileError when the file of the callers' keys is not good."""
     client = make_client(settings, transport)
     drain = drain or Drain()
+    background = background or BackgroundLoops()
     states_file = StatesFile(settings.states_file)
     readiness = {
         name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, states_file)
@@ -70,8 +76,9 @@ def create_app(
     replies = ReplyReceiver(_artifacts(settings), readiness)
     rest = RestBackend(settings.models, Upstream(client, probes, settings)) if settings.dispatch == "rest" else None
     store = _store(settings)
-    broadcast = ReadinessBroadcast(store, readiness)
-    jobs = JobService(settings, store, rest or EventBackend(client, settings, replies))
+    broadcast = ReadinessBroadcast(store, readiness, background)
+    jobs = JobService(settings, store, rest or EventBackend(client, settings, replies), background)
+    drain.subscribe(jobs.drain)
     job_endpoints = JobEndpoints(settings, jobs, readiness)
     generate = GenerateEndpoint(settings, job_endpoints, rest, readiness)
     callers_known = settings.callers not in (None, "off")
@@ -96,12 +103,12 @@ def create_app(
                 yield
             finally:
                 await broadcast.close()
-                await jobs.close(max(settings.grace_seconds - drain.seconds, 0))
+                await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
 
     shared = [
         Route("/events", events.receive, methods=["POST"]),
-        Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"]),
+        Route("/healthz", HealthEndpoint(background).serve, methods=["GET"]),
     ]
     inbox = [Route("/warm", warm_with_proof, methods=["POST"])]
     public = [

@@ -15,6 +15,7 @@ class Drain:
 
     def __init__(self) -> None:
         self._cut_offs: set[Callable[[], None]] = set()
+        self._subscribers: list[Callable[[], None]] = []
         self._begun: float | None = None
 
     @property
@@ -29,6 +30,12 @@ class Drain:
 
     def begin(self) -> None:
         self._begun = time.monotonic()
+        for notify in self._subscribers:
+            notify()
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call `notify` when it begins."""
+        self._subscribers.append(notify)
 
     def end(self) -> None:
         for cut_off in list(self._cut_offs):

@@ -45,6 +45,8 @@ NO_REPLY = {
     problems.NOT_ACCEPTABLE,
     problems.BODY_TOO_LARGE,
     problems.KEY_REUSED,
+    problems.CONTENT_FILTERED,
+    problems.REFUSED_UPSTREAM,
 }
 """Problems of a delivery that is no request: they have no reply."""
 

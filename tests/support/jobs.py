@@ -185,4 +185,6 @@ def pairs(entries: list[LogEntry]) -> list[tuple[str, str]]:
 
 async def claimed(store: JobStore, model: str = "poet") -> Claim:
     async with asyncio.timeout(LIMIT):
-        return await store.claim(model)
+        while (claim := await store.claim(model)) is None:
+            pass
+        return claim

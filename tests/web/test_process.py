@@ -213,6 +213,26 @@ def test_a_full_web_is_alive(run: Run) -> None:
             assert asked.result(LIMIT).status_code == 502
 
 
+def test_a_loop_that_cannot_go_on_ends_the_process_as_a_failure(run: Run) -> None:
+    program = """
+from web import __main__
+from web.jobs import background_loops
+from web.jobs.stores.memory_store import MemoryStore
+
+async def overdue(self, now):
+    raise RuntimeError("the handler is closed")
+
+MemoryStore.overdue = overdue
+background_loops.MOST_PAUSE_SECONDS = 0.01
+__main__.main()
+"""
+    process = run("-c", program, "--host", "127.0.0.1", "--port", "0", MODELS=MODELS)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert "CRITICAL web.jobs.background_loops: the search for late jobs has failed 20 times in a row" in err
+    assert err.count("Traceback") == 1
+
+
 def test_help_names_every_setting(run: Run) -> None:
     out, _ = run("-m", "web", "--help").communicate(timeout=LIMIT)
     for name in Settings.model_fields:

@@ -78,6 +78,17 @@ def bad_answer(url: str, why: str) -> ProblemError:
     return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.")
 
 
+def kept_back(url: str) -> ProblemError:
+    """CONTENT_FILTERED."""
+    detail = "The model server's filter keeps the text back."
+    return _failure(url, "content_filter", problems.CONTENT_FILTERED, detail, level=logging.INFO)
+
+
+def refused(url: str, why: str) -> ProblemError:
+    """REFUSED_UPSTREAM: it would refuse the same again. `why` goes to the log."""
+    return _failure(url, why, problems.REFUSED_UPSTREAM, "The model server does not take requests from this server.")
+
+
 def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ProblemError:
     """The problem of an answer whose status is not 200: the server's own, or one that fits the status."""
     ours = our_problem(url, body, _retry_after(headers))
@@ -94,8 +105,10 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
             return _failure(url, seen, problems.OVERLOADED, "The model server is full or not ready.", wait)
         case HTTPStatus.GATEWAY_TIMEOUT:
             return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.")
-        case _:
+        case _ if 300 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
             # 404 too: web itself serves the model's name, so the mistake is the operator's and not the client's.
+            return refused(url, seen)
+        case _:
             return bad_answer(url, seen)
 
 
@@ -126,7 +139,7 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     kind = raised(problem).kind
     seen = f"{slug}: {problem.detail}"
     if kind in _OWN_MISTAKES:
-        return bad_answer(url, seen)
+        return refused(url, seen)
     errors = [
         FieldError(field=_CLIENT_NAMES.get(error.field, error.field), detail=error.detail)
         for error in problem.errors or ()

@@ -13,6 +13,8 @@ from web.jobs.record import Claim, JobRecord
 from web.jobs.service_time import ServiceTime
 from web.jobs.store import JobStore
 
+QUEUED = StatusEvent(state="queued")
+
 
 class JobJournal:
     """All methods raise an UNAVAILABLE problem when the store cannot be reached."""
@@ -37,10 +39,11 @@ class JobJournal:
         """The job is running now. False when it was running before, has ended, or is unknown."""
         return await self._store.start(job, time.time(), self._generation)
 
-    async def reset(self, job: str) -> None:
-        """The job is queued again: what the log holds of the last attempt does not count."""
-        await self._store.reset(job, self._generation)
-        await self.append(job, [StatusEvent(state="queued")])
+    async def reset(self, job: str, status: StatusEvent = QUEUED, *, attempts: int = 0) -> None:
+        """The job is queued again: what the log holds of the last attempt does not count. `status` says so in the log;
+        so many `attempts` are added to those that the job has had."""
+        await self._store.reset(job, self._generation, attempts)
+        await self.append(job, [status])
 
     async def append(self, job: str, events: list[LiveEvent]) -> None:
         await self._store.append(job, [_entry(event) for event in events], self._generation)

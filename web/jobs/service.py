@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from contract import GenerationRequest, Job, ProblemError, problems
 from contract.cloudevents import written
 from web.callers.caller import DEFAULT_CALLER
+from web.jobs.background_loops import BackgroundLoops
 from web.jobs.cost import cost
 from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, result_of
@@ -48,21 +49,26 @@ class NewJob:
 class JobService:
     """The jobs of this replica and, where the store is shared, of all others."""
 
-    def __init__(self, settings: Settings, store: JobStore, backend: Backend) -> None:
+    def __init__(
+        self, settings: Settings, store: JobStore, backend: Backend, background: BackgroundLoops | None = None
+    ) -> None:
         self._settings = settings
         self._store = store
         self._backend = backend
         self.journal = JobJournal(store)
-        self._worker = JobWorker(settings, store, self.journal, backend)
+        self._worker = JobWorker(settings, store, self.journal, backend, background or BackgroundLoops())
 
     async def open(self) -> None:
         """Begin to work on queued jobs. An UNAVAILABLE problem when the store cannot be reached."""
         await self._store.open()
         self._worker.open()
 
+    def drain(self) -> None:
+        """Begin no more jobs here."""
+        self._worker.drain()
+
     async def close(self, seconds: float) -> None:
-        """Leave open jobs to the other replicas; where the store is not shared, running ones get so many seconds to
-        end."""
+        """Running jobs get so many seconds to end; what is open then is left to the other replicas."""
         await self._worker.close(seconds)
         await self._store.close()
 

@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 
+CLAIM_SECONDS = 5.0
+"""Longest that a claim waits for a job; then there is none."""
+
 
 class ClaimLost(Exception):
     """The job was claimed again since: nothing more of this run is written."""
@@ -95,8 +98,8 @@ class JobStore(ABC):
         """The job is running, which is one more attempt; False when it was running before, has ended or is unknown."""
 
     @abstractmethod
-    async def reset(self, job: str, generation: int | None = None) -> None:
-        """The job is queued again and its progress counts from 0; its attempts still count."""
+    async def reset(self, job: str, generation: int | None = None, attempts: int = 0) -> None:
+        """The job is queued again and its progress counts from 0; so many `attempts` are added to those it has had."""
 
     @abstractmethod
     async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
@@ -109,8 +112,8 @@ class JobStore(ABC):
     # The queue
 
     @abstractmethod
-    async def claim(self, model: str) -> Claim:
-        """Wait for the next job of a model. Jobs whose lease has run out come first."""
+    async def claim(self, model: str) -> Claim | None:
+        """Wait for the next job of a model, for CLAIM_SECONDS or so. Jobs whose lease has run out come first."""
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from contract import ProblemError, problems
+from contract import ProblemError, StatusEvent, problems
+from web.jobs.background_loops import IDLE_SECONDS, RETRY_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import ClaimLost
 from wire.first_of_two import finishes_first
 
@@ -29,74 +31,115 @@ REAP_SECONDS = 1.0
 RENEW_SECONDS = 5.0
 """Between two renewals of claims: a third of the lease."""
 
-MOST_ATTEMPTS = 4
-"""Of a job whose predictor, or whose replica of web, broke off in the middle."""
+MOST_ATTEMPTS = 8
+"""Of one job, over about a minute and a half where none of them takes long: a predictor may be started again in it."""
 
-RETRY_SECONDS = 1.0
-"""Before another attempt where the predictor does not say when, and before the store is asked again."""
+UNCOUNTED = (problems.LOADING, problems.OVERLOADED)
+"""What an attempt may end with that says nothing of the job: the model is waking, or others have come first."""
 
-MOST_RETRY_SECONDS = 30.0
-"""Longest wait before another attempt, whatever the predictor says."""
+FIRST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 30.0
+"""Before the second attempt, and at most before any other. It doubles with each failure; a predictor may ask for
+more."""
+
+MOST_WAITING = 256
+"""Most jobs of a model that wait here for another attempt. With so many no new ones are claimed."""
 
 
 class JobWorker:
-    """Runs up to `max_job_runs` jobs of each model at a time."""
+    """Runs up to `max_job_runs` jobs of each model at a time. A job that waits for another attempt is none of them."""
 
-    def __init__(self, settings: Settings, store: JobStore, journal: JobJournal, backend: Backend) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, store: JobStore, journal: JobJournal, backend: Backend, background: BackgroundLoops
+    ) -> None:
+        self._models = list(settings.models)
         self._store = store
         self._journal = journal
         self._backend = backend
-        self._claims: dict[Claim, asyncio.Task[None]] = {}
-        self._runs: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
+        self._background = background
+        self._places = {model: asyncio.Semaphore(settings.max_job_runs) for model in settings.models}
+        self._runs: dict[Claim, asyncio.Task[None]] = {}
+        self._waiting: set[Claim] = set()
+        self._draining = False
+        self._claiming: list[BackgroundLoop] = []
+        self._others: list[BackgroundLoop] = []
 
     def open(self) -> None:
-        loops = [self._claim_jobs(model) for model in self._settings.models]
-        self._loops = [asyncio.create_task(loop) for loop in (*loops, self._reap(), self._renew_claims())]
+        start = self._background.start
+        self._claiming = [
+            start(f"the claiming of jobs for {name}", partial(self._claim, name)) for name in self._models
+        ]
+        self._others = [
+            start("the renewal of claims", self._renew_claims),
+            start("the search for late jobs", self._reap),
+        ]
+
+    def drain(self) -> None:
+        """Claim no more jobs, and leave those that wait for another attempt to other replicas, if there are any."""
+        self._draining = True
+        if self._store.shared:
+            for claim in self._waiting:
+                self._runs[claim].cancel()
 
     async def close(self, seconds: float) -> None:
-        """Claim no more jobs. Running ones are released to other replicas; where the store is not shared there are
-        none, so that they get so many seconds to end first."""
-        for loop in self._loops:
-            loop.cancel()
-        if self._runs and not self._store.shared:
-            await asyncio.wait(self._runs, timeout=seconds)
-        for run in self._runs:
+        """Drain: running jobs get so many seconds to end, and are then released to other replicas."""
+        self.drain()
+        await self._background.close(*self._claiming)
+        if self._runs:
+            await asyncio.wait(self._runs.values(), timeout=seconds)
+        runs = set(self._runs.values())
+        for run in runs:
             run.cancel()
-        if self._loops:
-            await asyncio.wait({*self._loops, *self._runs})
+        if runs:
+            await asyncio.wait(runs)
+        await self._background.close(*self._others)  # until now claims had to be renewed
 
-    async def _claim_jobs(self, model: str) -> None:
-        free = asyncio.Semaphore(self._settings.max_job_runs)
+    # Loops
 
-        def discard(run: asyncio.Task[None]) -> None:
-            self._runs.discard(run)
-            free.release()
+    async def _claim(self, model: str) -> None:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS), self._places[model]:
+                pass  # there is room for one more
+        except TimeoutError:
+            return
+        if self._draining or sum(claim.model == model for claim in self._waiting) >= MOST_WAITING:
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        claim = await self._store.claim(model)
+        if (
+            claim is None or claim in self._runs
+        ):  # its lease ran out, in an outage perhaps, but it is running here still
+            return
+        if self._draining:
+            await self._store.release(claim)
+            return
+        self._runs[claim] = asyncio.create_task(self._run(claim))
+        await asyncio.sleep(0)  # now it has asked for its place
 
-        while True:
-            await free.acquire()
-            try:
-                claim = await self._store.claim(model)
-            except ProblemError:  # the store cannot be reached, which it has logged
-                free.release()
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if claim in self._claims:  # the lease ran out, in an outage perhaps, but the job is still running here
-                free.release()
-                continue
-            run = asyncio.create_task(self._run(claim))
-            self._claims[claim] = run
-            self._runs.add(run)
-            run.add_done_callback(discard)
+    async def _renew_claims(self) -> None:
+        await asyncio.sleep(RENEW_SECONDS)
+        if self._runs:
+            for lost in await self._store.renew(list(self._runs)):
+                if (run := self._runs.get(lost)) is not None:
+                    run.cancel()
+
+    async def _reap(self) -> None:
+        """End jobs whose deadline has passed, whichever replica they were queued or running on."""
+        for job in await self._store.overdue(time.time()):
+            await self._journal.expire(job)
+        await asyncio.sleep(REAP_SECONDS)
+
+    # One claim
 
     async def _run(self, claim: Claim) -> None:
+        journal = self._journal.of_claim(claim)
         try:
-            await self._try_until_done(claim)
-            await self._store.acknowledge(claim)
+            if await self._try_until_done(claim, journal):
+                await self._store.acknowledge(claim)
+            else:
+                await self._release(claim, journal)
         except asyncio.CancelledError:
-            with suppress(ProblemError):
-                await self._store.release(claim)
+            with suppress(ProblemError, ClaimLost):
+                await self._release(claim, journal)
             raise
         except ClaimLost:  # this replica was away for longer than its lease
             log.warning("job %s is given up: it was claimed again", claim.job)
@@ -106,33 +149,62 @@ class JobWorker:
             log.exception("job %s failed", claim.job)
             with suppress(ProblemError, ClaimLost):
                 problem = ProblemError(problems.INTERNAL, "Something went wrong on the server.")
-                await self._journal.of_claim(claim).end(claim.job, problem)
+                await journal.end(claim.job, problem)
                 await self._store.acknowledge(claim)
         finally:
-            self._claims.pop(claim, None)
+            self._runs.pop(claim, None)
 
-    async def _try_until_done(self, claim: Claim) -> None:
-        """Return once the job has ended, or the predictor has taken it and will send its end."""
-        job, journal = claim.job, self._journal.of_claim(claim)
-        while (record := await self._store.get(job)) is not None and record.ended is None:
-            if record.attempts >= MOST_ATTEMPTS:
-                detail = f"It was begun {record.attempts} times and broken off each time."
-                await journal.end(job, ProblemError(problems.UNDELIVERED, detail))
-                return
-            if record.deadline <= time.time():
-                await journal.expire(job)
-                return
-            if record.started is not None:  # by a replica that died
-                await journal.reset(job)
+    async def _release(self, claim: Claim, journal: JobJournal) -> None:
+        """Let another replica run it from its beginning. That it was not run to its end here costs no attempt."""
+        record = await self._store.get(claim.job)
+        if record is not None and record.started is not None:
+            await journal.reset(claim.job, attempts=-1)
+        await self._store.release(claim)
+
+    async def _try_until_done(self, claim: Claim, journal: JobJournal) -> bool:
+        """True once the job has ended, or the predictor has taken it and will send its end; False where another replica
+        is to go on."""
+        failures = 0
+        while True:
+            async with self._places[claim.model]:
+                error = await self._attempt(claim.job, journal)
+            if error is None:
+                return True
+            failures += 1
+            record = await self._store.get(claim.job)
+            if record is None or record.ended is not None:
+                return True
+            seconds = await self._seconds_to_wait(record, journal, error, failures)
+            if seconds is None:
+                return True
+            if self._draining and self._store.shared:
+                return False
+            self._waiting.add(claim)
             try:
-                await self._unless_ended(job, self._backend.run(record, journal))
-                return
-            except ProblemError as error:
-                if not error.kind.transient:
-                    await journal.end(job, error)
-                    return
-                log.info("job %s waits: %s", job, error)
-                await self._wait_for_next_attempt(record, journal, error)
+                await self._unless_ended(claim.job, asyncio.sleep(seconds))
+            finally:
+                self._waiting.discard(claim)
+
+    async def _attempt(self, job: str, journal: JobJournal) -> ProblemError | None:
+        """Run it. The transient problem where it is to be tried again."""
+        record = await self._store.get(job)
+        if record is None or record.ended is not None:
+            return None
+        if record.attempts >= MOST_ATTEMPTS:
+            await journal.end(job, _too_many(record.attempts, "the last was broken off."))
+            return None
+        if record.deadline <= time.time():
+            await journal.expire(job)
+            return None
+        if record.started is not None:  # by a replica that died
+            await journal.reset(job)
+        try:
+            await self._unless_ended(job, self._backend.run(record, journal))
+        except ProblemError as error:
+            if error.kind.transient:
+                return error
+            await journal.end(job, error)
+        return None
 
     async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> None:
         """Do the work, but give it up when the job ends elsewhere, as after a DELETE."""
@@ -144,31 +216,31 @@ class JobWorker:
             ended.cancel()
             await asyncio.wait({ended})
 
-    async def _wait_for_next_attempt(self, record: JobRecord, journal: JobJournal, error: ProblemError) -> None:
-        current = await self._store.get(record.id)
-        if current is not None and current.started is not None:
-            await journal.reset(record.id)
-        wait = min(error.problem.retry_after or RETRY_SECONDS, MOST_RETRY_SECONDS)
+    async def _seconds_to_wait(
+        self, record: JobRecord, journal: JobJournal, error: ProblemError, failures: int
+    ) -> float | None:
+        """Queue the job again, and say why and for how long; or end it, where it has had its attempts or its time."""
+        counted = error.kind not in UNCOUNTED
+        begun = record.started is not None  # which counts already
+        attempts = record.attempts + (counted and not begun)
+        if counted and attempts >= MOST_ATTEMPTS:
+            await journal.end(record.id, _too_many(attempts, f"the last one ended so: {error}"))
+            return None
+        growing = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16), MOST_RETRY_SECONDS)
+        asked = min(error.problem.retry_after or 0, MOST_RETRY_SECONDS)
+        wait = max(asked, growing) if counted else asked or growing
         if wait >= record.deadline - time.time():
-            error = ProblemError(problems.TOO_LATE, f"The time was over; the last attempt ended so: {error}")
-            await journal.end(record.id, error)
-            return
-        jitter = 0.5 + secrets.randbelow(1_000) / 1_000  # or all jobs of a model that was away would come back at once
-        await self._unless_ended(record.id, asyncio.sleep(wait * jitter))
+            problem = ProblemError(problems.TOO_LATE, f"The time was over; the last attempt ended so: {error}")
+            await journal.end(record.id, problem)
+            return None
+        log.info("job %s waits %.1f s: %s", record.id, wait, error)
+        await journal.reset(
+            record.id,
+            StatusEvent(state="queued", problem=error.kind.uri, reason=str(error)),
+            attempts=counted - begun,
+        )
+        return wait * random.uniform(0.5, 1.5)  # or all jobs of a model that was away would come back at once
 
-    async def _renew_claims(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            if self._claims:
-                with suppress(ProblemError):
-                    for lost in await self._store.renew(list(self._claims)):
-                        if (run := self._claims.get(lost)) is not None:
-                            run.cancel()
 
-    async def _reap(self) -> None:
-        """End jobs whose deadline has passed, whichever replica they were queued or running on."""
-        while True:
-            with suppress(ProblemError):
-                for job in await self._store.overdue(time.time()):
-                    await self._journal.expire(job)
-            await asyncio.sleep(REAP_SECONDS)
+def _too_many(attempts: int, how: str) -> ProblemError:
+    return ProblemError(problems.UNDELIVERED, f"It was tried {attempts} times, and {how}")

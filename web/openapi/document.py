@@ -51,7 +51,9 @@ def describe(
             "/events": {"post": events_operation()},
             "/status": {"get": status_operation()},
             "/warm": {"post": warm_operation()},
-            "/healthz": {"get": _simple("health", "Whether this server runs", {"status": "ok"})},
+            "/healthz": {
+                "get": _simple("health", "Whether this server runs", {"status": "ok"}, refusals({problems.STALLED}))
+            },
             "/openapi.json": {"get": _simple("openapi", "This document")},
             "/": page_path(),
         },
@@ -155,7 +157,9 @@ _PARTS_TEXT = (
 )
 
 
-def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
+def _simple(
+    name: str, summary: str, example: dict[str, Any] | None = None, failures: dict[str, Any] | None = None
+) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"type": "object"}}
     if example is not None:
         content["example"] = example
@@ -164,7 +168,7 @@ def _simple(name: str, summary: str, example: dict[str, Any] | None = None) -> d
         "security": [],
         "tags": ["service"],
         "summary": summary,
-        "responses": {"200": {"description": summary + ".", "content": {JSON: content}}},
+        "responses": {"200": {"description": summary + ".", "content": {JSON: content}}, **(failures or {})},
     }
 
 

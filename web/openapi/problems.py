@@ -30,16 +30,19 @@ _DETAILS: dict[ProblemType, str] = {
     problems.UNSUPPORTED_MEDIA_TYPE: "The body came as text/plain; send JSON in UTF-8 with the header Content-Type: "
     "application/json.",
     problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
+    problems.CONTENT_FILTERED: "The model server's filter keeps the text back.",
     problems.HEADER_TOO_LARGE: f"The request line and the header may have at most {HEADER_BYTES} bytes and "
     f"{HEADER_FIELDS} fields.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
     problems.NOT_IMPLEMENTED: "Where poet is served is not known here: only a request wakes it.",
     problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
+    problems.REFUSED_UPSTREAM: "The model server does not take requests from this server.",
     problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",
     problems.LOADING: "Model poet has been waking up for 2.1 s, loading the weights, which takes longer than this "
     "request can wait.",
     problems.OVERLOADED: "The model server is full or not ready.",
     problems.UNAVAILABLE: "The model server does not take connections.",
+    problems.STALLED: "The claiming of jobs for poet has not gone round for 612 s.",
     problems.UPSTREAM_TIMEOUT: "The model server took too long.",
     problems.TOO_LATE: "The time that the request was given is over.",
 }

@@ -7,11 +7,11 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 
 from pydantic import ValidationError
 
-from contract import ModelStatus, ProblemError
+from contract import ModelStatus
+from web.jobs.background_loops import IDLE_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import JobStore
 from web.readiness.model_readiness import Origin, Readiness
 
@@ -24,12 +24,15 @@ MOST_UNSENT = 64
 class ReadinessBroadcast:
     """Between the replicas that share a store. Does nothing where the store is not shared."""
 
-    def __init__(self, store: JobStore, readiness: Mapping[str, Readiness]) -> None:
+    def __init__(
+        self, store: JobStore, readiness: Mapping[str, Readiness], background: BackgroundLoops | None = None
+    ) -> None:
+        self._background = background or BackgroundLoops()
         self._store = store
         self._readiness = readiness
         self._replica = uuid.uuid4().hex
         self._unsent: asyncio.Queue[ModelStatus] = asyncio.Queue(MOST_UNSENT)
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: list[BackgroundLoop] = []
 
     def open(self) -> None:
         if not self._store.shared:
@@ -37,13 +40,11 @@ class ReadinessBroadcast:
         self._store.subscribe(self._receive)
         for readiness in self._readiness.values():
             readiness.subscribe(self._enqueue)
-        self._sending = asyncio.create_task(self._send())
+        self._sending = [self._background.start("the broadcast of the models' readiness", self._send)]
 
     async def close(self) -> None:
         """What is unsent is dropped."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait({self._sending})
+        await self._background.close(*self._sending)
 
     def _enqueue(self, status: ModelStatus, origin: Origin) -> None:
         if origin == "received":  # every replica has received it
@@ -53,10 +54,12 @@ class ReadinessBroadcast:
         self._unsent.put_nowait(status)
 
     async def _send(self) -> None:
-        while True:
-            status = await self._unsent.get()
-            with suppress(ProblemError):  # the store has logged it
-                await self._store.broadcast(f"{self._replica} {status.model_dump_json(exclude_none=True)}")
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                status = await self._unsent.get()
+        except TimeoutError:
+            return
+        await self._store.broadcast(f"{self._replica} {status.model_dump_json(exclude_none=True)}")
 
     def _receive(self, message: str) -> None:
         replica, _, document = message.partition(" ")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from contract import FinishReason, ReasoningEvent, ResultEvent, Timing, TokenEvent, Usage
-from web.client.failures import bad_answer
+from web.client.failures import bad_answer, kept_back
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
 from web.rest.text_stream import Chunk, ChunkUsage
 
-# With any other (content_filter, tool_calls, abort) the text is not whole, as a result promises.
+# With any other (tool_calls, abort) the text is not whole, as a result promises.
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -53,6 +53,8 @@ class TextResultBuilder(ResultBuilder[Chunk]):
     def result(self) -> ResultEvent:
         if self._finish_reason is None:
             raise bad_answer(self._url, "it ends before the text does")
+        if self._finish_reason == "content_filter":
+            raise kept_back(self._url)
         if self._finish_reason not in _FINISH_REASONS:
             raise bad_answer(self._url, f"finish_reason {self._finish_reason!r}")
         if self._usage is None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.jobs import KEEP_SECONDS, LIMIT, MakeStore, NewStore, Replica, ScriptedBackend, SharedStore
-from web.jobs import worker
+from web.jobs import background_loops, worker
 from web.jobs.service import JobService
 from web.jobs.store import JobStore
 from web.jobs.stores.memory_store import MemoryStore
@@ -19,7 +19,8 @@ from web.settings import Settings
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(background_loops, "RETRY_SECONDS", 0.02)
     monkeypatch.setattr(worker, "REAP_SECONDS", 0.05)
 
 

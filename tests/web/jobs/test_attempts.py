@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 
 import pytest
 
-from contract import GenerationRequest, problems
+from contract import GenerationRequest, ProblemType, problems
 from tests.support.jobs import (
     LIMIT,
     NewStore,
@@ -25,6 +26,8 @@ from tests.support.jobs import (
     submitted,
 )
 from web.jobs import worker
+from web.jobs.journal import JobJournal
+from web.jobs.record import JobRecord
 from web.jobs.worker import MOST_ATTEMPTS
 
 
@@ -32,11 +35,12 @@ async def test_a_transient_problem_is_tried_again_with_the_same_seed(replica: Re
     backend = ScriptedBackend(refuse(problems.LOADING), refuse(problems.UNAVAILABLE), break_off(), complete)
     jobs = await replica(backend)
     record = await ended(jobs, await submitted(jobs))
-    assert (record.state, record.attempts) == ("completed", 2)
+    assert (record.state, record.attempts) == ("completed", 3)  # but for LOADING
     assert len(backend.runs) == 4
     assert len({run.request for run in backend.runs}) == 1
     assert "seed" in json.loads(record.request)
-    assert await log_of(jobs, record) == ["running", "春", "queued", "running", "春", "result"]
+    waits = ["queued", "queued"]
+    assert await log_of(jobs, record) == [*waits, "running", "春", "queued", "running", "春", "result"]
 
 
 async def test_a_seed_that_was_given_stays(replica: Replica) -> None:
@@ -78,15 +82,99 @@ async def test_a_job_that_breaks_off_at_every_attempt_fails(replica: Replica) ->
     assert (record.state, len(backend.runs)) == ("failed", MOST_ATTEMPTS)
     slug, detail = await problem_of(jobs, record)
     assert slug == "undelivered"
-    assert f"begun {MOST_ATTEMPTS} times" in detail
+    assert f"tried {MOST_ATTEMPTS} times" in detail
 
 
-async def test_a_job_that_never_starts_is_tried_until_its_deadline(replica: Replica) -> None:
+async def test_a_job_whose_model_cannot_be_reached_is_given_up(replica: Replica, new_store: NewStore) -> None:
+    """Though it never began: a wrong address would be asked for as long as the job may take."""
     backend = ScriptedBackend(refuse(problems.UNAVAILABLE))
-    jobs = await replica(backend)
-    record = await ended(jobs, await submitted(jobs, seconds=0.3))
-    assert len(backend.runs) > MOST_ATTEMPTS
+    jobs = await replica(backend, new_store())
+    record = await ended(jobs, await submitted(jobs))
+    assert (record.state, len(backend.runs)) == ("failed", MOST_ATTEMPTS)
+    assert await problem_of(jobs, record) == (
+        "undelivered",
+        f"It was tried {MOST_ATTEMPTS} times, and the last one ended so: Because.",
+    )
+
+
+@pytest.mark.parametrize("kind", [problems.LOADING, problems.OVERLOADED])
+async def test_a_job_that_only_waits_for_its_turn_is_tried_until_its_deadline(
+    replica: Replica, new_store: NewStore, kind: ProblemType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.001)
+    backend = ScriptedBackend(refuse(kind))
+    jobs = await replica(backend, new_store())
+    waiting = await submitted(jobs, seconds=LIMIT)
+    await backend.begun(MOST_ATTEMPTS + 5)
+    record = await jobs.find(waiting.id)
+    assert (record.state, record.attempts) == ("queued", 0)
+    record = await ended(jobs, await submitted(jobs, seconds=0.05))
     assert (record.state, (await problem_of(jobs, record))[0]) == ("failed", "too-late")
+
+
+@pytest.mark.parametrize("kind", [problems.CONTENT_FILTERED, problems.REFUSED_UPSTREAM, problems.INVALID_FIELD])
+async def test_what_would_fail_again_is_tried_once(replica: Replica, kind: ProblemType) -> None:
+    backend = ScriptedBackend(break_off(kind))
+    jobs = await replica(backend)
+    record = await ended(jobs, await submitted(jobs))
+    assert (await problem_of(jobs, record))[0] == kind.slug
+    assert len(backend.runs) == 1
+
+
+async def test_watchers_are_told_why_a_job_waits(replica: Replica) -> None:
+    backend = ScriptedBackend(refuse(problems.UNAVAILABLE), complete)
+    jobs = await replica(backend)
+    record = await ended(jobs, await submitted(jobs))
+    [first, *_] = [json.loads(entry.data) async for entry in jobs.watch(record.id)]
+    assert first == {"state": "queued", "problem": problems.UNAVAILABLE.uri, "reason": "Because."}
+
+
+async def test_jobs_that_wait_for_another_attempt_take_no_place(
+    replica: Replica, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are places stopped a replica."""
+    monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 30)
+    backend = ScriptedBackend(refuse(problems.UNAVAILABLE), refuse(problems.UNAVAILABLE), complete)
+    jobs = await replica(backend, new_store(), max_job_runs=2)
+    waiting = [await submitted(jobs) for _ in range(2)]
+    await backend.begun(2)
+    assert (await ended(jobs, await submitted(jobs))).state == "completed"
+    assert [(await jobs.find(record.id)).state for record in waiting] == ["queued", "queued"]
+
+
+async def test_where_many_wait_no_more_are_claimed(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MOST_WAITING", 3)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 30)
+
+    async def step(record: JobRecord, journal: JobJournal) -> None:
+        await (complete if record.model == "novelist" else refuse(problems.UNAVAILABLE))(record, journal)
+
+    backend = ScriptedBackend(step)
+    models = {"poet": "http://poet.test", "novelist": "http://novelist.test"}
+    jobs = await replica(backend, models=models, max_job_runs=2)
+    for _ in range(9):
+        await submitted(jobs)
+    await backend.begun(3)
+    for _ in range(5):
+        await ended(jobs, await submitted(jobs, model="novelist"))
+    waiting = [run.id for run in backend.runs if run.model == "poet"]
+    assert 3 <= len(waiting) <= 3 + 2
+    for job in waiting:
+        await jobs.cancel(job)
+    await backend.begun(len(backend.runs) + 3)
+
+
+async def test_waits_grow(replica: Replica, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", worker.log.name)
+    monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 4)
+    monkeypatch.setattr(random, "uniform", lambda _least, _most: 0.0)
+    backend = ScriptedBackend(refuse(problems.UNAVAILABLE), refuse(problems.UNAVAILABLE, retry_after=20), break_off())
+    jobs = await replica(backend)
+    await ended(jobs, await submitted(jobs, seconds=3_600))
+    waits = [line.partition(" waits ")[2].partition(" s")[0] for line in caplog.messages if " waits " in line]
+    assert waits[:5] == ["4.0", "20.0", "16.0", "30.0", "30.0"]
 
 
 # Deadlines

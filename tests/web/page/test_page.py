@@ -182,6 +182,7 @@ def test_every_problem_that_a_client_can_meet_is_a_sentence() -> None:
             "method-not-allowed",
             "not-acceptable",
             "key-reused",
+            "stalled",
         }
 
 

@@ -74,7 +74,7 @@ async def test_a_key_is_shown_to_nobody(web: Web, caplog: pytest.LogCaptureFixtu
     response = await web(lambda _: httpx.Response(401, text="no"), models=models).post(
         "/generate", json={"prompt": "x"}
     )
-    assert response.json()["type"] == "urn:shangcai:problem:bad-upstream"
+    assert response.json()["type"] == "urn:shangcai:problem:refused-upstream"
     for text in (response.text, caplog.text, repr(Settings(models=models))):
         assert SECRET not in text
 

@@ -71,13 +71,14 @@ async def test_a_transient_failure_has_a_retry_after(web: Web, error: Exception)
     ("status", "problem_status", "name"),
     [
         (204, 502, "bad-upstream"),
-        (302, 502, "bad-upstream"),
+        (302, 502, "refused-upstream"),
         (400, 400, "invalid-field"),
-        (401, 502, "bad-upstream"),
-        (404, 502, "bad-upstream"),
-        (405, 502, "bad-upstream"),
+        (401, 502, "refused-upstream"),
+        (404, 502, "refused-upstream"),
+        (408, 502, "bad-upstream"),
+        (405, 502, "refused-upstream"),
         (413, 400, "invalid-field"),
-        (415, 502, "bad-upstream"),
+        (415, 502, "refused-upstream"),
         (422, 400, "invalid-field"),
         (429, 503, "overloaded"),
         (500, 502, "bad-upstream"),
@@ -198,7 +199,7 @@ async def test_a_problem_type_that_is_newer_than_this_server_is_passed_on(web: W
 )
 async def test_a_problem_about_our_own_request_is_not_the_clients(ask: Ask, kind: problems.ProblemType) -> None:
     body = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": "poet.test"}
-    assert (await ask(lambda _: httpx.Response(kind.status, json=body)))[:2] == (502, "bad-upstream")
+    assert (await ask(lambda _: httpx.Response(kind.status, json=body)))[:2] == (502, "refused-upstream")
 
 
 @pytest.mark.parametrize("status", [200, 700, -1])
@@ -234,7 +235,6 @@ async def test_events_that_are_no_chunks(ask: Ask, sse_answer: Answer, stream: S
     [
         {"finish_reason": None},
         {"usage": None},
-        {"finish_reason": "content_filter"},
         {"finish_reason": "tool_calls"},
         {"finish_reason": None, "usage": None, "done": False},
     ],
@@ -243,6 +243,15 @@ async def test_a_text_that_is_not_whole_is_no_result(
     ask: Ask, sse_answer: Answer, stream: Stream, left_out: dict[str, Any]
 ) -> None:
     assert (await ask(lambda _: sse_answer(stream("x", **left_out))))[:2] == (502, "bad-upstream")
+
+
+async def test_a_text_that_a_filter_keeps_back(
+    ask: Ask, sse_answer: Answer, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same request would end so again: 4xx, so that nobody tries."""
+    caplog.set_level("INFO")
+    found = await ask(lambda _: sse_answer(stream("x", finish_reason="content_filter")))
+    assert found[:2] == (422, "content-filtered")
 
 
 async def test_an_empty_stream(ask: Ask, sse_answer: Answer) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from contract import JobState
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
-from web.jobs.store import ClaimLost, JobStore
+from web.jobs.store import CLAIM_SECONDS, ClaimLost, JobStore
 
 
 @dataclass(slots=True)
@@ -117,10 +117,11 @@ class MemoryStore(JobStore):
         stored.notify()
         return True
 
-    async def reset(self, job: str, generation: int | None = None) -> None:
+    async def reset(self, job: str, generation: int | None = None, attempts: int = 0) -> None:
         stored = self._open(job, generation)
         if stored is not None:
-            stored.record, stored.reached = replace(stored.record, started=None), 0
+            stored.record = replace(stored.record, started=None, attempts=stored.record.attempts + attempts)
+            stored.reached = 0
             stored.notify()
 
     async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
@@ -140,11 +141,15 @@ class MemoryStore(JobStore):
         while (stored := self._open(job)) is not None:
             await stored.changed.wait()
 
-    async def claim(self, model: str) -> Claim:
+    async def claim(self, model: str) -> Claim | None:
         queue, claimable = self._queues[model], self._claimable[model]
-        while (job := next((job for job, claimed in queue.items() if not claimed), None)) is None:
-            claimable.clear()
-            await claimable.wait()
+        try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                while (job := next((job for job, claimed in queue.items() if not claimed), None)) is None:
+                    claimable.clear()
+                    await claimable.wait()
+        except TimeoutError:
+            return None
         queue[job] = True
         stored = self._jobs[job]
         stored.record = replace(stored.record, generation=stored.record.generation + 1)

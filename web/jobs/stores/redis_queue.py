@@ -57,7 +57,7 @@ class RedisQueue:
             return MOST_POSITION
         return len(queue) - 1 if queue and queue[-1][0] == entry else None
 
-    async def claim(self, model: str) -> Claim:
+    async def claim(self, model: str) -> Claim | None:
         while True:
             with outages():
                 await self.create_group(model)
@@ -68,8 +68,7 @@ class RedisQueue:
                         raise
                     self._groups.discard(model)  # Redis has lost the stream, and everything else
                     continue
-            if claim is not None:
-                return claim
+            return claim
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         with outages():

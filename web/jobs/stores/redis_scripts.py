@@ -78,11 +78,13 @@ return {{1}}
 RESET = f"""{_CHECK}
 if not repeated then
     redis.call('HDEL', job, 'started', 'told')
+    if ARGV[5] ~= '0' then redis.call('HINCRBY', job, 'attempts', ARGV[5]) end
     redis.call('PUBLISH', ARGV[4], '')
     count()
 end
 return {{1}}
 """
+"""What is added to its attempts."""
 
 FINISH = f"""{_CHECK}
 if not repeated then

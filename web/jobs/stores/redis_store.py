@@ -130,8 +130,8 @@ class RedisStore(JobStore):
         code, *_ = await self._write(self._scripts.start, job, generation, now)
         return bool(code == WRITTEN)
 
-    async def reset(self, job: str, generation: int | None = None) -> None:
-        await self._write(self._scripts.reset, job, generation)
+    async def reset(self, job: str, generation: int | None = None, attempts: int = 0) -> None:
+        await self._write(self._scripts.reset, job, generation, attempts)
 
     async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
         keep = round(self._keep_seconds) + 1
@@ -158,8 +158,10 @@ class RedisStore(JobStore):
 
     # The queue
 
-    async def claim(self, model: str) -> Claim:
+    async def claim(self, model: str) -> Claim | None:
         claim = await self._queue.claim(model)
+        if claim is None:
+            return None
         with outages():
             generation = await self._scripts.claim([job_key(claim.job)], [self._replica, claim.entry])
         return replace(claim, generation=generation)

@@ -88,6 +88,8 @@ export default {
 "problem.internal": "The server made a mistake.",
 "problem.not-implemented": "This server does not do that. {detail}",
 "problem.bad-upstream": "The model broke off in the middle. Try again.",
+"problem.content-filtered": "The model keeps back what it made of this.",
+"problem.refused-upstream": "The model does not serve this server.",
 "problem.undelivered": "The order did not reach the model. Try again.",
 "problem.loading": "The model is still waking up.",
 "problem.overloaded": "Every table is taken just now.",

@@ -107,7 +107,7 @@ async def test_an_outage_of_redis_loses_nothing(
     claim = await claimed(store)
     await store.append("a", [("token", "before")])
     watching, waiting = asyncio.create_task(entries_of(store, "a")), asyncio.create_task(store.wait_for_end("a"))
-    claiming = asyncio.create_task(store.claim("painter"))
+    claiming = asyncio.create_task(claimed(store, "painter"))
     await asyncio.sleep(0.05)
     process.kill()
     process.wait()

@@ -1,0 +1,180 @@
+"""No loop in the background ends silently: what it cannot foresee is logged, and it goes on or ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from contract import ProblemError, problems
+from tests.support.jobs import ScriptedBackend, complete, ended, hang, submitted
+from tests.support.waiting import eventually
+from web.app import create_app
+from web.jobs import background_loops, worker
+from web.jobs.background_loops import BackgroundLoops
+from web.jobs.record import Claim
+from web.jobs.service import JobService
+from web.jobs.stores.memory_store import MemoryStore
+from web.readiness.broadcast import ReadinessBroadcast
+from web.readiness.model_readiness import Readiness
+from web.readiness.states_file import StatesFile
+from web.settings import Settings
+
+FOR_EVER = 1_000_000
+LOOPS = {
+    "claim": "the claiming of jobs for poet",
+    "renew": "the renewal of claims",
+    "overdue": "the search for late jobs",
+    "broadcast": "the broadcast of the models' readiness",
+}
+
+
+class ClosedTransports(MemoryStore):
+    """Fails as uvloop does over a transport that Redis has closed, which redis-py does not foresee: so many calls of
+    each method."""
+
+    shared = True
+
+    def __init__(self, **left: int) -> None:
+        super().__init__(60, 1_000_000, 1_000)
+        self.left = left
+        self.error: Callable[[], BaseException] = lambda: RuntimeError("unable to perform operation on <TCPTransport>")
+
+    def _call(self, name: str) -> None:
+        if self.left.get(name, 0) > 0:
+            self.left[name] -= 1
+            raise self.error()
+
+    async def claim(self, model: str) -> Claim | None:
+        self._call("claim")
+        return await super().claim(model)
+
+    async def overdue(self, now: float) -> list[str]:
+        self._call("overdue")
+        return await super().overdue(now)
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        self._call("renew")
+        return await super().renew(claims)
+
+    async def broadcast(self, message: str) -> None:
+        self._call("broadcast")
+        await super().broadcast(message)
+
+
+class Process:
+    """A replica with all its loops, which notes when it would end."""
+
+    def __init__(self, store: ClosedTransports) -> None:
+        self.ended = asyncio.Event()
+        self.loops = BackgroundLoops(self.ended.set)
+        self.received: list[str] = []
+        settings = Settings(models={"poet": "http://poet.test"})
+        self.jobs = JobService(settings, store, ScriptedBackend(complete, hang), self.loops)
+        self.readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
+        self.broadcast = ReadinessBroadcast(store, {"poet": self.readiness}, self.loops)
+        store.subscribe(self.received.append)
+
+    def change(self) -> None:
+        """Have something broadcast."""
+        self.readiness.answered()
+        self.readiness.lost()
+
+    async def __aenter__(self) -> Process:
+        await self.jobs.open()
+        self.broadcast.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.broadcast.close()
+        await self.jobs.close(0)
+
+
+@pytest.fixture(autouse=True)
+def quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(background_loops, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(background_loops, "MOST_PAUSE_SECONDS", 0.002)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, asyncio.CancelledError])
+@pytest.mark.parametrize("name", LOOPS)
+async def test_a_loop_goes_on_after_an_unforeseen_failure(
+    name: str, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ClosedTransports(**{name: 3})
+    store.error = error
+    async with Process(store) as process:
+        assert (await ended(process.jobs, await submitted(process.jobs))).state == "completed"
+        assert (await ended(process.jobs, await submitted(process.jobs, seconds=0.1))).state == "failed"
+
+        def heard_again() -> bool:
+            process.change()
+            return bool(process.received) and not store.left[name]
+
+        await eventually(heard_again)
+        assert not process.ended.is_set()
+    failures = [record for record in caplog.records if record.exc_info]
+    assert [record.getMessage() for record in failures] == [f"{LOOPS[name]} has failed and is tried again"]  # once
+
+
+@pytest.mark.parametrize("name", LOOPS)
+async def test_a_loop_that_fails_for_ever_ends_the_process_which_says_so(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ClosedTransports(**{name: FOR_EVER})
+    async with Process(store) as process:
+        await submitted(process.jobs)
+        await submitted(process.jobs)  # which hangs, so that claims are renewed
+
+        def has_ended() -> bool:
+            process.change()
+            return process.ended.is_set()
+
+        await eventually(has_ended)
+        assert [loop.name for loop in process.loops.stalled] == [LOOPS[name]]
+    [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert line == f"{LOOPS[name]} has failed {background_loops.MOST_FAILURES} times in a row: the process ends"
+
+
+async def test_an_outage_of_the_store_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_loops, "RETRY_SECONDS", 0.001)
+    store = ClosedTransports(claim=FOR_EVER, overdue=FOR_EVER)
+    store.error = lambda: ProblemError(problems.UNAVAILABLE, "The store cannot be reached.")
+    async with Process(store) as process:
+        outages = FOR_EVER - 3 * background_loops.MOST_FAILURES
+        await eventually(lambda: store.left["claim"] < outages and store.left["overdue"] < outages)
+        assert process.loops.stalled == []
+        assert not process.ended.is_set()
+
+
+async def test_a_loop_goes_round_also_where_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("web.jobs.worker", "web.readiness.broadcast"):
+        monkeypatch.setattr(f"{module}.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("web.jobs.stores.memory_store.CLAIM_SECONDS", 0.01)
+    async with Process(ClosedTransports()) as process:
+        begun = asyncio.get_running_loop().time()
+        loops = list(process.loops)
+
+        def gone_round() -> bool:
+            passed = asyncio.get_running_loop().time() - begun
+            return all(loop.seconds < passed / 2 for loop in loops)
+
+        await eventually(gone_round)
+
+
+async def test_health_names_the_loop_that_is_stuck(
+    opened: Callable[..., Any], slug: Callable[[httpx.Response], str]
+) -> None:
+    background = BackgroundLoops()
+    client = await opened(create_app(Settings(models={"poet": "http://poet.test"}), background=background))
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    background.stalled_seconds = -1
+    answer = await client.get("/healthz")
+    assert (answer.status_code, slug(answer)) == (503, "stalled")
+    assert "the claiming of jobs for poet has not gone round for 0 s" in answer.json()["detail"]
