@@ -6,6 +6,7 @@ from typing import Any
 
 from contract import problems
 from web.http.accept import JSON
+from web.openapi.problems import refusals
 
 _HTML = {"text/html": {"schema": {"type": "string"}}}
 _STATUSES = sorted({kind.status for kind in problems.PROBLEM_TYPES})
@@ -48,6 +49,7 @@ def page_path() -> dict[str, Any]:
                     str(status): {"description": "The page with the problem in it.", "content": _HTML}
                     for status in _STATUSES
                 },
+                **refusals({problems.UNAUTHORIZED}),
             },
         },
     }

@@ -1,5 +1,6 @@
 // The server's addresses: see /openapi.json.
 import { events } from "./eventstream.js";
+import { credentials, renew } from "./key.js";
 
 /** A problem document. Any other error of a call is a broken connection. */
 export class ProblemError extends Error {
@@ -13,9 +14,12 @@ export class ProblemError extends Error {
 	}
 }
 
-async function call(path, options = {}) {
-	const response = await fetch(path, { cache: "no-store", ...options });
+/** `begun`: whether the user has just done what this is for, and so may be asked for a key. */
+async function call(path, { begun = false, headers, ...options } = {}) {
+	const sent = credentials();
+	const response = await fetch(path, { cache: "no-store", ...options, headers: { ...headers, ...sent } });
 	if (response.ok) return response;
+	if (response.status === 401 && (await renew(sent.Authorization, begun))) return call(path, { begun, headers, ...options });
 	if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
 		throw new ProblemError(await response.json());
 	}
@@ -32,7 +36,7 @@ const json = (body) => ({
 export async function submit(order, key, signal) {
 	const request = json(order);
 	Object.assign(request.headers, { Prefer: "respond-async", "Idempotency-Key": key });
-	const response = await call("/generate", { ...request, signal });
+	const response = await call("/generate", { ...request, begun: true, signal });
 	return response.headers.get("Location").split("/").pop();
 }
 

@@ -1,4 +1,6 @@
-// The last request, as curl and fetch make it.
+// The last request, as curl and fetch make it; never with the key itself.
+import { credentials } from "./key.js";
+
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Without previews: a program waits for the picture. */
@@ -8,14 +10,16 @@ function body({ previews, ...order }) {
 
 export function curl(order, kind) {
   const file = kind === "image" ? " \\\n  -H 'Accept: image/png' -o picture.png" : "";
-  return `curl ${location.origin}/generate \\\n  -H 'Content-Type: application/json'${file} \\\n  -d ${quoted(body(order))}`;
+  const key = credentials().Authorization ? ' \\\n  -H "Authorization: Bearer $KEY"' : "";
+  return `curl ${location.origin}/generate \\\n  -H 'Content-Type: application/json'${key}${file} \\\n  -d ${quoted(body(order))}`;
 }
 
 export function fetchCall(order, kind) {
   const accept = kind === "image" ? ', "Accept": "image/png"' : "";
+  const key = credentials().Authorization ? ', "Authorization": `Bearer ${key}`' : "";
   return `const answer = await fetch(${JSON.stringify(`${location.origin}/generate`)}, {
   method: "POST",
-  headers: {"Content-Type": "application/json"${accept}},
+  headers: {"Content-Type": "application/json"${key}${accept}},
   body: JSON.stringify(${body(order)}),
 });
 const ${kind === "image" ? "picture = await answer.blob()" : "{text} = await answer.json()"};`;

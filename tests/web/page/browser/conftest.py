@@ -183,12 +183,18 @@ async def painter() -> AsyncGenerator[FakeModel]:
     yield FakeModel()
 
 
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Those of the application that a module wants otherwise."""
+    return {}
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def application(poet: FakeModel, painter: FakeModel) -> AsyncGenerator[ASGIApp]:
+async def application(poet: FakeModel, painter: FakeModel, settings: dict[str, Any]) -> AsyncGenerator[ASGIApp]:
     """The application in front of both, not yet listening."""
     async with listening(poet.app) as writes, listening(painter.app) as paints:
         models = {"poet": writes, "painter": {"url": paints, "kind": "image"}}
-        yield create_app(Settings.model_validate({"models": models, "max_job_runs": 1, "grace_seconds": 1}))
+        yield create_app(Settings.model_validate({"models": models, "max_job_runs": 1, "grace_seconds": 1, **settings}))
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -1,0 +1,139 @@
+"""Where the server wants a key, the page asks for it once, keeps it, sends it, and forgets it when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from web.callers import key_file
+from web.callers.key_file import entry
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+Open = Callable[..., Awaitable[Page]]
+Shoot = Callable[..., Awaitable[Path]]
+FakeModel = Any  # of conftest.py
+
+KEY = "shangcai_a-key-of-the-tests"
+REFUSED = "401 (Unauthorized)"  # what the console says of each
+
+
+@pytest.fixture
+def callers_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(key_file, "CHECK_SECONDS", 0.0)
+    path = tmp_path / "callers"
+    path.write_text(entry("alice", KEY))
+    return path
+
+
+@pytest.fixture
+def settings(callers_file: Path) -> dict[str, Any]:
+    return {"callers": "keys", "callers_file": callers_file}
+
+
+def door(page: Page) -> Locator:
+    return page.locator("#door")
+
+
+async def order(page: Page, prompt: str) -> None:
+    await page.locator("#prompt").fill(prompt)
+    await page.locator("#serve").click()
+
+
+async def give(page: Page, key: str) -> None:
+    await page.locator("#key").fill(key)
+    await page.locator("#key").press("Enter")
+
+
+async def test_the_key_is_asked_for_once_and_kept(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url, REFUSED)
+    await expect(door(page)).to_be_visible()
+    await give(page, KEY)
+    await expect(door(page)).to_be_hidden()
+    poet.send("春天", None)
+    await order(page, "春")
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    await expect(page.locator("#text")).to_have_text("春天")
+    await expect(page.locator("#curl")).to_contain_text("Bearer $KEY")
+    assert KEY not in await page.content()
+    await page.reload()
+    poet.send("夏天", None)
+    await order(page, "夏")
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    await expect(door(page)).to_be_hidden()
+
+
+async def test_a_wrong_key_is_told_and_forgotten_when_asked(url: str, visit: Open) -> None:
+    page = await visit(url, REFUSED)
+    await give(page, "wrong")
+    await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
+    await give(page, KEY)
+    await expect(door(page)).to_be_hidden()
+    assert await page.evaluate("localStorage.getItem('key')") == KEY
+    await page.locator("#forget").click()
+    await expect(page.locator("#forget")).to_be_hidden()
+    assert await page.evaluate("localStorage.length") == 0
+    await page.reload()
+    await expect(door(page)).to_be_visible()
+
+
+async def test_a_key_that_is_taken_away_is_asked_for_anew(
+    url: str, poet: FakeModel, visit: Open, callers_file: Path
+) -> None:
+    page = await visit(url, REFUSED)
+    await give(page, KEY)
+    await expect(door(page)).to_be_hidden()
+    await asyncio.to_thread(callers_file.write_text, entry("alice", "another key"))
+    poet.send("秋天", None)
+    await page.locator("#prompt").fill("秋")  # which wakes the model
+    await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
+    await give(page, "another key")
+    await page.locator("#serve").click()
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+async def test_who_has_no_key_is_asked_again_only_when_ordering(url: str, visit: Open) -> None:
+    page = await visit(url, REFUSED)
+    await page.keyboard.press("Escape")
+    await expect(door(page)).to_be_hidden()
+    async with page.expect_response("**/warm"):
+        await page.locator("#prompt").fill("春")  # which wakes the model
+    await expect(door(page)).to_be_hidden()
+    await page.locator("#serve").click()
+    await expect(door(page)).to_be_visible()
+    await page.locator("#door-no").click()
+    await expect(page.locator("#problem")).to_contain_text("wants a key")
+
+
+async def test_a_browser_that_keeps_nothing_has_the_key_until_it_leaves(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url, REFUSED)
+    await page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})")
+    await page.reload()
+    await give(page, KEY)
+    poet.send("冬天", None)
+    await order(page, "冬")
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+async def test_how_it_looks(url: str, visit: Open, shoot: Shoot, axe: str, locale: str, theme: str) -> None:
+    for name, size in {"wide": (1280, 900), "phone": (390, 844)}.items():
+        viewport = {"width": size[0], "height": size[1]}
+        page = await visit(url, REFUSED, locale=locale, color_scheme=theme, viewport=viewport)
+        await expect(page.locator("#door-title")).to_have_text(
+            {"en-GB": "Your key, please", "zh-CN": "请出示密钥"}[locale]
+        )
+        await expect(page.locator("#key")).to_be_focused()
+        await page.evaluate(axe)
+        found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        assert [each["id"] for each in found["violations"] if each["impact"] not in (None, "minor")] == []
+        await shoot(page, f"key-{locale}-{name}-{theme}", full_page=False)
+        await give(page, KEY)
+        await expect(page.locator("#forget")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
