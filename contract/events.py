@@ -19,8 +19,13 @@ class StatusEvent(StrictModel):
     state: Literal["asleep", "waking", "queued", "running"]
     phase: Omittable[str] = Field(default=None, description="What waking is busy with.")
     seconds: Omittable[float] = Field(default=None, description="Since waking has begun.")
-    expected_seconds: Omittable[float] = Field(default=None, description="How long waking has taken before.")
-    position: Omittable[int] = Field(default=None, description="How many are before it, where it is queued as a job.")
+    expected_seconds: Omittable[float] = Field(
+        default=None,
+        description="Of waking, how long it has taken before; of a job that is queued, until it has probably ended.",
+    )
+    position: Omittable[int] = Field(
+        default=None, description="How many are due before it, where it is queued as a job."
+    )
     problem: Omittable[str] = Field(
         default=None, description="Type of the problem that its last attempt ended with, where a job waits for another."
     )

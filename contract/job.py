@@ -25,7 +25,12 @@ class Job(StrictModel):
     state: JobState
     model: str
     kind: Kind
-    position: int | None = Field(default=None, description="How many are before it, while it is queued.")
+    position: int | None = Field(
+        default=None, description="How many are due before it, those that run included, while it is queued."
+    )
+    expected_seconds: float | None = Field(
+        default=None, description="Until it has probably ended, while it is queued; absent where that is not known."
+    )
     waking: Waking | None = Field(default=None, description="How far its model is, while it is queued for that.")
     created_at: str
     started_at: str | None = None

@@ -59,7 +59,10 @@ class FairQueue(Generic[Key, Item]):
         items.move_to_end(item, last=False)
 
     def next_key(self) -> Key | None:
-        """Whose turn it is; None where nothing waits. Of several, who has waited longer."""
+        """Whose turn it is; None where nothing waits. Of several, who has waited longer. Where somebody could have been
+        served and nothing waits, all debts are over."""
+        if not self._waiting:
+            self._due.clear()
         return min(self._waiting, key=self._due.__getitem__, default=None)
 
     def items(self, key: Key) -> list[Item]:
@@ -92,8 +95,7 @@ class FairQueue(Generic[Key, Item]):
         del items[item]
         if not items:
             del self._waiting[key]
-            debts = {key: due for key, due in self._due.items() if key in self._waiting or due > self._round}
-            self._due = debts if self._waiting else {}
+            self._due = {key: due for key, due in self._due.items() if key in self._waiting or due > self._round}
         return True
 
     def _join(self, key: Key) -> None:

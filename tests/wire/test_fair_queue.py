@@ -157,6 +157,7 @@ def test_nothing_is_kept_of_keys_that_have_gone() -> None:
         queue.put(key, -key - 1, 5)
         queue.remove(key, -key - 1)
         queue.pop()
+    assert queue.pop() is None
     assert not vars(queue)["_due"]
     for key in range(1_000):
         queue.put(0, -key - 1)  # one that always waits

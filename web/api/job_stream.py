@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from contract import ProblemError, StatusEvent
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event
 from web.jobs.service import JobService
+from web.jobs.store import PLACE_SECONDS
 from web.readiness.waiting_statuses import WaitingStatuses
 from wire.sse import frame
 
@@ -35,9 +36,10 @@ async def job_frames(
     """
     ended = False
     try:
-        if after is None:
-            yield _status_frame(StatusEvent(state="queued", position=await jobs.position(record) or None))
-        async with aclosing(_entries(jobs, readiness, record, after or BEGINNING)) as entries:
+        told = await jobs.queued(record) if after is None else None
+        if told is not None:
+            yield _status_frame(told)
+        async with aclosing(_entries(jobs, readiness, record, after or BEGINNING, told)) as entries:
             async for entry in entries:
                 if isinstance(entry, StatusEvent):
                     yield _status_frame(entry)
@@ -56,15 +58,16 @@ async def job_frames(
 
 
 async def _entries(
-    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: str
+    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: str, told: StatusEvent | None
 ) -> AsyncGenerator[LogEntry | StatusEvent]:
-    """The entries of the log, and while the job is queued the statuses of its model."""
+    """The entries of the log, and while the job is queued the statuses of its model and of its place, of which the
+    client was `told`."""
     entries = jobs.watch(record.id, after)
     queued = record.state == "queued"
     while True:
-        if queued and readiness is not None:
+        if queued:
             upcoming = asyncio.ensure_future(anext(entries, None))
-            async with aclosing(WaitingStatuses(readiness, "queued").until(upcoming)) as statuses:
+            async with aclosing(_waiting(jobs, readiness, record, upcoming, told)) as statuses:
                 async for status in statuses:
                     yield status
             entry = upcoming.result()
@@ -74,6 +77,44 @@ async def _entries(
             return
         queued = entry.event == StatusEvent.event and json.loads(entry.data)["state"] == "queued"
         yield entry
+
+
+async def _waiting(
+    jobs: JobService,
+    readiness: Readiness | None,
+    record: JobRecord,
+    upcoming: asyncio.Future[LogEntry | None],
+    told: StatusEvent | None,
+) -> AsyncGenerator[StatusEvent]:
+    """Status events until `upcoming` is done: of the model, and of the job's place where that has changed. Closing the
+    generator cancels `upcoming`."""
+    statuses = WaitingStatuses(readiness, "queued").until(upcoming) if readiness else _none_until(upcoming)
+    async with aclosing(statuses):
+        status = asyncio.ensure_future(anext(statuses, None))
+        try:
+            while True:
+                await asyncio.wait({status}, timeout=PLACE_SECONDS)
+                if status.done():
+                    if (of_model := status.result()) is None:
+                        return
+                    yield of_model
+                    status = asyncio.ensure_future(anext(statuses, None))
+                elif readiness is None or readiness.waking is None:
+                    before, told = told, await jobs.queued(record)
+                    if told != before and not upcoming.done():
+                        yield told
+        finally:
+            status.cancel()
+            await asyncio.wait({status})
+
+
+async def _none_until(upcoming: asyncio.Future[LogEntry | None]) -> AsyncGenerator[StatusEvent]:
+    try:
+        await asyncio.wait({upcoming})
+    finally:
+        upcoming.cancel()
+    return
+    yield  # which makes it a generator
 
 
 def _status_frame(status: StatusEvent) -> bytes:

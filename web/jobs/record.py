@@ -82,6 +82,16 @@ class Claim:
     """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a job is in the queue of its model, at this moment: more may come that is due before it."""
+
+    position: int
+    """How many jobs are before it, claimed ones included."""
+    claimed: int
+    """How many jobs of the model are claimed, by any replica."""
+
+
 def last_event(end: JobState) -> str:
     """The name of the log's last event."""
     assert end in ENDS

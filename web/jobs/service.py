@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contract import GenerationRequest, Job, ProblemError, problems
+from contract import GenerationRequest, Job, ProblemError, StatusEvent, problems
 from contract.cloudevents import written
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.cost import cost
 from web.jobs.journal import JobJournal
-from web.jobs.record import BEGINNING, JobRecord, LogEntry, result_of
+from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace, result_of
 from web.jobs.worker import JobWorker
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -100,7 +100,7 @@ class JobService:
             raise ProblemError(
                 problems.OVERLOADED,
                 f"{self._settings.max_jobs} generations are queued or running; no more are taken.",
-                retry_after=self.journal.service_seconds(model),
+                retry_after=self.journal.service_time(model).seconds,
             )
         stored = await self._store.add(record)
         if stored.digest != record.digest:
@@ -123,12 +123,14 @@ class JobService:
 
     async def document(self, record: JobRecord) -> Job:
         """The job as clients see it."""
+        place = await self._store.place(record)
         return Job(
             id=record.id,
             state=record.state,
             model=record.model,
             kind=record.kind,
-            position=await self.position(record),
+            position=None if place is None else place.position,
+            expected_seconds=None if place is None else self._expected_seconds(record.model, place),
             created_at=written(record.created),
             started_at=None if record.started is None else written(record.started),
             ended_at=None if record.ended is None else written(record.ended),
@@ -137,15 +139,32 @@ class JobService:
             error=record.problem,
         )
 
-    async def position(self, record: JobRecord) -> int | None:
-        """How many jobs are before it in the queue; None once it is running or has ended."""
-        return await self._store.position(record) if record.state == "queued" else None
+    async def queued(self, record: JobRecord) -> StatusEvent:
+        """How a job waits, by what is known of it. The position of one that is next is left out."""
+        place = await self._store.place(record)
+        if place is None:
+            return StatusEvent(state="queued")
+        expected = self._expected_seconds(record.model, place)
+        return StatusEvent(state="queued", position=place.position or None, expected_seconds=expected)
 
     async def retry_after(self, record: JobRecord) -> int:
         """Seconds until it is worth asking for the job again: those before it, and its own service time."""
-        before = await self._store.position(record) or 0
-        rounds = 1 + before // self._settings.max_job_runs
-        return max(1, math.ceil(rounds * self.journal.service_seconds(record.model)))
+        place = await self._store.place(record)
+        seconds = self.journal.service_time(record.model).seconds
+        return max(1, math.ceil(seconds if place is None else self._until_end(record.model, place)))
+
+    def _expected_seconds(self, model: str, place: QueuePlace) -> float | None:
+        """As `_until_end`; None before the first has ended, and where that rounds to nothing."""
+        known = self.journal.service_time(model).known
+        return round(self._until_end(model, place), 1) or None if known else None
+
+    def _until_end(self, model: str, place: QueuePlace) -> float:
+        """Seconds until a queued job has probably ended. Each replica with claims runs as many as this one; before the
+        first has ended, all that are claimed are taken to run."""
+        service_time = self.journal.service_time(model)
+        replicas = max(1.0, place.claimed / self._settings.max_job_runs)
+        parallel = service_time.parallel * replicas if service_time.known else max(1, place.claimed)
+        return service_time.until_end(place.position, parallel)
 
     def watch(self, job: str, after: str = BEGINNING) -> AsyncIterator[LogEntry]:
         """The entries of its log after this one, until the job has ended."""

@@ -10,7 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from contract import JobState
-from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace
+
+PLACE_SECONDS = 2.0
+"""How old what is said of a job's place in its queue may be: any number may ask for it all the time."""
 
 CLAIM_SECONDS = 5.0
 """Longest that a claim waits for a job; then there is none."""
@@ -63,8 +66,8 @@ class JobStore(ABC):
     async def get(self, job: str) -> JobRecord | None: ...
 
     @abstractmethod
-    async def position(self, record: JobRecord) -> int | None:
-        """How many jobs, running ones included, are before it in its queue; None when it is not there."""
+    async def place(self, record: JobRecord) -> QueuePlace | None:
+        """Where a queued job is, or was up to PLACE_SECONDS ago; None when it is not in the queue."""
 
     @abstractmethod
     async def open_jobs(self) -> int:
@@ -113,7 +116,8 @@ class JobStore(ABC):
 
     @abstractmethod
     async def claim(self, model: str) -> Claim | None:
-        """Wait for the next job of a model, for CLAIM_SECONDS or so. Jobs whose lease has run out come first."""
+        """Wait for the next job of a model, for CLAIM_SECONDS or so: the callers' jobs in turn, by their cost. Jobs
+        whose lease has run out come first."""
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:

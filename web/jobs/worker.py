@@ -153,6 +153,7 @@ class JobWorker:
                 await self._store.acknowledge(claim)
         finally:
             self._runs.pop(claim, None)
+            self._journal.leave(claim)
 
     async def _release(self, claim: Claim, journal: JobJournal) -> None:
         """Let another replica run it from its beginning. That it was not run to its end here costs no attempt."""

@@ -87,7 +87,7 @@ _TEXT_EVENTS: list[LiveEvent] = [
 ]
 
 _PICTURE_EVENTS: list[LiveEvent] = [
-    StatusEvent(state="queued"),
+    StatusEvent(state="queued", position=3, expected_seconds=7.5),
     StatusEvent(state="running"),
     ProgressEvent(step=10, of=20, eta_s=0.4),
     PreviewEvent(image=0, step=10, data=_PIXEL, media_type="image/png"),

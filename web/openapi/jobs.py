@@ -18,6 +18,7 @@ _JOB = {
     "model": "poet",
     "kind": "text",
     "position": 3,
+    "expected_seconds": 7.5,
     "created_at": "2026-01-31T08:00:00.000Z",
     "deadline_at": "2026-01-31T09:00:00.000Z",
 }

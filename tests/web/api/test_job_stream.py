@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import httpx
@@ -18,12 +19,15 @@ from tests.support.web.job_requests import (
     Front,
     Poet,
     ended,
+    in_state,
     read,
     submit,
     watched,
 )
 from web import app as web_app
+from web.api import job_stream
 from web.jobs.record import BEGINNING, LogEntry
+from web.jobs.stores import memory_queue
 from web.jobs.stores.memory_store import MemoryStore
 
 Slug = Callable[[httpx.Response], str]
@@ -178,3 +182,24 @@ async def test_head_of_a_stream_is_answered_at_once(front: Front) -> None:
     answer = await client.head(location, headers=LIVE)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert (await client.get(location)).status_code == 200  # on the same connection: that answer has ended
+
+
+async def test_a_stream_tells_how_the_place_of_a_job_changes(
+    front: Front, poet: Poet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_stream, "PLACE_SECONDS", 0.02)
+    monkeypatch.setattr(memory_queue, "PLACE_SECONDS", 0)
+    client = await front(sockets=True, max_job_runs=1)
+    first, second, third = [await submit(client) for _ in range(3)]
+    await in_state(client, first, "running")
+    found: list[object] = []
+    async with asyncio.timeout(LIMIT), client.stream("GET", third, headers=LIVE) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                found.append(json.loads(line.removeprefix("data: ")))
+                if len(found) == 1:
+                    await client.delete(second)
+                if len(found) == 2:
+                    break
+    assert found == [{"state": "queued", "position": 2}, {"state": "queued", "position": 1}]
+    poet.finish.set()

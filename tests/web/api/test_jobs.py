@@ -26,6 +26,7 @@ from tests.support.web.job_requests import (
     watched,
 )
 from web.app import create_app
+from web.jobs.stores import memory_queue
 from web.settings import Settings
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -37,7 +38,8 @@ Stream = Callable[..., bytes]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def test_a_job_in_every_state(front: Front, poet: Poet) -> None:
+async def test_a_job_in_every_state(front: Front, poet: Poet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_queue, "PLACE_SECONDS", 0)
     client = await front(max_job_runs=1)
     first, second, third = [await submit(client) for _ in range(3)]
     await eventually(lambda: poet.asked)

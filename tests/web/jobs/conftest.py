@@ -12,6 +12,7 @@ from tests.support.jobs import KEEP_SECONDS, LIMIT, MakeStore, NewStore, Replica
 from web.jobs import background_loops, worker
 from web.jobs.service import JobService
 from web.jobs.store import JobStore
+from web.jobs.stores import memory_queue, redis_queue
 from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
 from web.settings import Settings
@@ -22,6 +23,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "FIRST_RETRY_SECONDS", 0.005)
     monkeypatch.setattr(background_loops, "RETRY_SECONDS", 0.02)
     monkeypatch.setattr(worker, "REAP_SECONDS", 0.05)
+    for queue in (memory_queue, redis_queue):
+        monkeypatch.setattr(queue, "PLACE_SECONDS", 0)
 
 
 @pytest.fixture

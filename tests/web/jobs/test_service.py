@@ -233,3 +233,43 @@ async def test_the_same_key_at_once_is_one_job(replica: Replica, new_store: NewS
     for jobs in replicas:
         assert (await ended(jobs, records[0])).state == "completed"
     assert len(backend.runs) == 1
+
+
+async def test_how_long_a_job_waits_is_told_once_it_is_known(replica: Replica, new_store: NewStore) -> None:
+    """One runs at a time, for two seconds; a caller's jobs are due in turn with those of others."""
+    backend = ScriptedBackend(hang)
+    jobs = await replica(backend, new_store(), max_job_runs=1)
+    running = await submitted(jobs, caller="a")
+    await backend.begun(1)
+    waiting = [await submitted(jobs, caller=caller) for caller in "aab"]
+    assert [(await jobs.document(record)).expected_seconds for record in waiting] == [None] * 3
+    assert [(await jobs.queued(record)).position for record in waiting] == [2, 3, 1]
+
+    jobs.journal.service_time("poet").seconds = 2.0
+    jobs.journal.service_time("poet").known = True
+    documents = [await jobs.document(record) for record in waiting]
+    assert [document.expected_seconds for document in documents] == [6, 8, 4]
+    assert [await jobs.retry_after(record) for record in waiting] == [6, 8, 4]
+    assert (await jobs.document(await jobs.find(running.id))).expected_seconds is None
+
+
+async def test_how_many_run_at_a_time_is_learned(replica: Replica) -> None:
+    gate = asyncio.Event()
+
+    async def wait_then_complete(record: JobRecord, journal: JobJournal) -> None:
+        await begin(record, journal)
+        await gate.wait()
+        await journal.end(record.id, result(record))
+
+    backend = ScriptedBackend(wait_then_complete)
+    jobs = await replica(backend, max_job_runs=3)
+    records = [await submitted(jobs) for _ in range(3)]
+    await backend.begun(3)
+    gate.set()
+    for record in records:
+        assert (await ended(jobs, record)).state == "completed"
+    assert jobs.journal.service_time("poet").known
+    assert jobs.journal.service_time("poet").parallel > 1
+    before = jobs.journal.service_time("poet").parallel
+    assert (await ended(jobs, await submitted(jobs))).state == "completed"
+    assert jobs.journal.service_time("poet").parallel < before  # nothing is left of those that have ended

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
-from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import CLAIM_SECONDS, ClaimLost, JobStore
+from web.jobs.stores.memory_queue import MemoryQueue
 
 
 @dataclass(slots=True)
@@ -41,8 +42,7 @@ class MemoryStore(JobStore):
         self._jobs: dict[str, _Job] = {}
         self._ended: OrderedDict[str, float] = OrderedDict()  # when to forget each job, in seconds since 1970
         self._ended_bytes = 0
-        self._queues: defaultdict[str, dict[str, bool]] = defaultdict(dict)  # of each model: job -> whether claimed
-        self._claimable: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._queues: defaultdict[str, MemoryQueue] = defaultdict(MemoryQueue)
 
     async def open(self) -> None:
         pass
@@ -56,17 +56,15 @@ class MemoryStore(JobStore):
             return existing.record
         self._jobs[record.id] = _Job(record, len(record.request))
         if queued:
-            self._queues[record.model][record.id] = False
-            self._claimable[record.model].set()
+            self._queues[record.model].add(record)
         return record
 
     async def get(self, job: str) -> JobRecord | None:
         stored = self._jobs.get(job)
         return None if stored is None else stored.record
 
-    async def position(self, record: JobRecord) -> int | None:
-        queue = list(self._queues[record.model])
-        return queue.index(record.id) if record.state == "queued" and record.id in queue else None
+    async def place(self, record: JobRecord) -> QueuePlace | None:
+        return self._queues[record.model].place(record.id) if record.state == "queued" else None
 
     async def open_jobs(self) -> int:
         return len(self._jobs) - len(self._ended)
@@ -130,7 +128,7 @@ class MemoryStore(JobStore):
             return False
         stored.record = replace(stored.record, end=end, ended=now, outcome=outcome)
         self._log(stored, last_event(end), outcome)
-        self._queues[stored.record.model].pop(job, None)
+        self._queues[stored.record.model].remove(job)
         self._ended[job] = now + self._keep_seconds
         self._ended_bytes += stored.size
         stored.notify()
@@ -142,15 +140,11 @@ class MemoryStore(JobStore):
             await stored.changed.wait()
 
     async def claim(self, model: str) -> Claim | None:
-        queue, claimable = self._queues[model], self._claimable[model]
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
-                while (job := next((job for job, claimed in queue.items() if not claimed), None)) is None:
-                    claimable.clear()
-                    await claimable.wait()
+                job = await self._queues[model].claim()
         except TimeoutError:
             return None
-        queue[job] = True
         stored = self._jobs[job]
         stored.record = replace(stored.record, generation=stored.record.generation + 1)
         return Claim(model, job, generation=stored.record.generation)
@@ -159,12 +153,12 @@ class MemoryStore(JobStore):
         return ()  # leases do not run out where there is one replica
 
     async def acknowledge(self, claim: Claim) -> None:
-        self._queues[claim.model].pop(claim.job, None)
+        self._queues[claim.model].remove(claim.job)
 
     async def release(self, claim: Claim) -> None:
-        if claim.job in self._queues[claim.model] and self._jobs[claim.job].record.generation == claim.generation:
-            self._queues[claim.model][claim.job] = False
-            self._claimable[claim.model].set()
+        stored = self._open(claim.job)
+        if stored is not None and stored.record.generation == claim.generation:
+            self._queues[claim.model].release(claim.job)
 
     def _open(self, job: str, generation: int | None = None) -> _Job | None:
         """The job, unless it is unknown or has ended. Raises ClaimLost where it was claimed after this generation."""

@@ -7,7 +7,10 @@ both directions.
 |---|---|---|
 | `shangcai:job:ID` | hash | the record without its id, and what is listed below |
 | `shangcai:log:ID` | stream | one entry per event: `event`, `data`; of the last one `data` is empty, see `outcome` |
-| `shangcai:queue:MODEL` | stream | one entry per queued or running job: `job`; claimed by the consumer group `web` |
+| `shangcai:queue:MODEL` | stream | one entry per queued or running job: `job`, `caller`, `cost`; see `redis_queue` |
+| `shangcai:waiting:MODEL` | sorted set | entries that wait, each after its caller's name; in the order of these |
+| `shangcai:turns:MODEL` | sorted set | callers that wait or are in debt, by the round in which each is next |
+| `shangcai:rounds:MODEL` | hash | `round`, the present one, and `cost:CALLER`, what waits of each |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
@@ -35,8 +38,8 @@ BROADCAST = "shangcai:news"
 
 GROUP = "web"
 CONSUMER = "replica"
-"""The only one of the group. Leases, not names, tell claims of replicas that live from those of dead ones, and
-replicas that come and go leave no consumers behind."""
+"""Who holds the claims of all replicas. Leases, not names, tell claims of replicas that live from those of dead ones,
+and replicas that come and go leave no consumers behind. What nobody has claimed is held by `waiting`."""
 
 
 def job_key(job: str) -> str:
@@ -54,6 +57,11 @@ def log_key(job: str) -> str:
 
 def queue_key(model: str) -> str:
     return f"shangcai:queue:{model}"
+
+
+def fair_keys(model: str) -> list[str]:
+    """The queue of a model, and the keys beside it that hold the fair order of those who wait."""
+    return [queue_key(model), f"shangcai:waiting:{model}", f"shangcai:turns:{model}", f"shangcai:rounds:{model}"]
 
 
 def fields_of(record: JobRecord) -> dict[str, str]:

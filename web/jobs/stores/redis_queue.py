@@ -1,25 +1,28 @@
-"""Each model's queue in Redis: a stream with a consumer group.
+"""Each model's queue in Redis: a stream with a consumer group, and beside it the fair order of what waits.
 
-A claim is a pending entry of the group. Its lease is the time since it was delivered: renewing delivers it once more,
-and whoever finds an entry idle for longer than the lease claims it.
+An entry that somebody works on is a pending one of the group, of the consumer `replica`. Its lease is the time since it
+was delivered: renewing delivers it once more, and whoever finds an entry idle for longer than the lease claims it. An
+entry that waits is pending, too, of the consumer `waiting`: with its lease over, so that replicas which know of no
+order (up to commit 31fe71b) claim it, the oldest first, while they run beside others or take their place.
 """
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from web.jobs.record import Claim
+from web.jobs.record import Claim, JobRecord, QueuePlace
+from web.jobs.store import PLACE_SECONDS
 from web.jobs.stores.redis_connection import BLOCK_SECONDS, outages
-from web.jobs.stores.redis_keys import CONSUMER, GROUP, job_key, queue_key
+from web.jobs.stores.redis_keys import CONSUMER, GROUP, fair_keys, job_key, queue_key
+from web.jobs.stores.redis_queue_scripts import REMOVE, RedisQueueScripts
 
 LEASE_SECONDS = 15.0
 """A claim that was not renewed for so long is anybody's."""
-
-MOST_POSITION = 1_000
-"""Positions behind this one are not counted."""
 
 
 class RedisQueue:
@@ -27,48 +30,39 @@ class RedisQueue:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
-        self._groups: set[str] = set()
+        self._scripts = RedisQueueScripts(redis)
+        self._places: OrderedDict[str, tuple[float, asyncio.Task[QueuePlace | None]]] = (
+            OrderedDict()
+        )  # the oldest first
 
-    async def create_group(self, model: str) -> None:
-        """Make sure that the model's queue has its consumer group. Raises what Redis raises."""
-        if model in self._groups:
-            return
-        try:
-            await self._redis.xgroup_create(queue_key(model), GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        self._groups.add(model)
-
-    def enqueue(self, pipe: Any, model: str, job: str) -> None:
-        pipe.xadd(queue_key(model), {"job": job})
+    def enqueue(self, pipe: Any, record: JobRecord) -> None:
+        pipe.xadd(queue_key(record.model), {"job": record.id, "caller": record.caller, "cost": str(record.cost)})
 
     def dequeue(self, pipe: Any, model: str, entry: str) -> None:
-        pipe.xack(queue_key(model), GROUP, entry)
-        pipe.xdel(queue_key(model), entry)
+        keys = fair_keys(model)
+        pipe.eval(REMOVE, len(keys), *keys, entry)
 
-    async def position(self, model: str, job: str) -> int | None:
-        with outages():
-            entry = await self._redis.hget(job_key(job), "entry")
-            if entry is None:
-                return None
-            queue = await self._redis.xrange(queue_key(model), max=entry, count=MOST_POSITION + 1)
-        if len(queue) > MOST_POSITION:
-            return MOST_POSITION
-        return len(queue) - 1 if queue and queue[-1][0] == entry else None
+    async def place(self, record: JobRecord) -> QueuePlace | None:
+        """As JobStore.place: all who ask for one job within PLACE_SECONDS get one answer of Redis."""
+        now = time.monotonic()
+        while self._places and now - next(iter(self._places.values()))[0] >= PLACE_SECONDS:
+            self._places.popitem(last=False)
+        if record.id not in self._places:
+            asking = asyncio.create_task(self._place(record))
+            asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # all may have left by then
+            self._places[record.id] = now, asking
+        return await asyncio.shield(self._places[record.id][1])
 
     async def claim(self, model: str) -> Claim | None:
-        while True:
-            with outages():
-                await self.create_group(model)
-                try:
-                    claim = await self._claim_expired(model) or await self._claim_next(model)
-                except ResponseError as error:
-                    if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
-                        raise
-                    self._groups.discard(model)  # Redis has lost the stream, and everything else
-                    continue
-            return claim
+        keys = fair_keys(model)
+        with outages():
+            entry, *job = await self._scripts.claim(keys, [_lease()])
+            if not job:
+                # A lease that runs out is found when this ends: not at the same time by all replicas.
+                block = round(BLOCK_SECONDS * (750 + secrets.randbelow(250)))
+                await self._redis.xread({queue_key(model): entry}, count=1, block=block)
+                entry, *job = await self._scripts.claim(keys, [_lease()])
+        return Claim(model, job[0], entry) if job else None
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         with outages():
@@ -84,26 +78,20 @@ class RedisQueue:
                 await pipe.execute()
 
     async def release(self, claim: Claim) -> None:
-        idle = round(1e3 * LEASE_SECONDS)
         with outages():
-            await self._redis.xclaim(queue_key(claim.model), GROUP, CONSUMER, 0, [claim.entry], idle=idle, justid=True)
+            await self._redis.xclaim(
+                queue_key(claim.model), GROUP, CONSUMER, 0, [claim.entry], idle=_lease(), justid=True
+            )
 
-    async def _claim_expired(self, model: str) -> Claim | None:
-        lease = round(1e3 * LEASE_SECONDS)
-        queue = queue_key(model)
-        # XAUTOCLAIM does this in one command, but looks at ten entries only, and all ten may have been renewed.
-        idle = await self._redis.xpending_range(queue, GROUP, min="-", max="+", count=1, idle=lease)
-        entries = [entry["message_id"] for entry in idle]
-        return _claim(model, await self._redis.xclaim(queue, GROUP, CONSUMER, lease, entries)) if entries else None
-
-    async def _claim_next(self, model: str) -> Claim | None:
-        block = round(1e3 * BLOCK_SECONDS)
-        found = await self._redis.xreadgroup(GROUP, CONSUMER, {queue_key(model): ">"}, count=1, block=block)
-        return _claim(model, found[0][1]) if found else None
+    async def _place(self, record: JobRecord) -> QueuePlace | None:
+        with outages():
+            entry = await self._redis.hget(job_key(record.id), "entry")
+            if entry is None:
+                return None
+            found = await self._scripts.place(fair_keys(record.model), [_lease(), entry, record.caller])
+        return QueuePlace(*found) if found else None
 
 
-def _claim(model: str, found: Any) -> Claim | None:
-    for entry, fields in found or ():
-        if fields:
-            return Claim(model, fields["job"], entry)
-    return None
+def _lease() -> int:
+    """In milliseconds."""
+    return round(1e3 * LEASE_SECONDS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from contract import JobState
-from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, last_event
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_connection import connect, outages
 from web.jobs.stores.redis_keys import (
@@ -78,10 +78,9 @@ class RedisStore(JobStore):
             pipe.expireat(job_key(record.id), self._latest_expiry(record.deadline))
             pipe.zadd(OPEN_JOBS, {record.id: record.deadline})
             if queued:
-                self._queue.enqueue(pipe, record.model, record.id)
+                self._queue.enqueue(pipe, record)
 
         with outages():
-            await self._queue.create_group(record.model)
             answers = await self._redis.transaction(store, job_key(record.id))
             if existing is None and queued:
                 await self._redis.hset(job_key(record.id), "entry", answers[-1])
@@ -91,8 +90,8 @@ class RedisStore(JobStore):
         with outages():
             return await self._read(self._redis, job)
 
-    async def position(self, record: JobRecord) -> int | None:
-        return await self._queue.position(record.model, record.id) if record.state == "queued" else None
+    async def place(self, record: JobRecord) -> QueuePlace | None:
+        return await self._queue.place(record) if record.state == "queued" else None
 
     async def open_jobs(self) -> int:
         with outages():

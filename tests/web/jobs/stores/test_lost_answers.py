@@ -81,5 +81,5 @@ async def test_a_job_whose_answer_is_lost_is_added_once(
 
 async def test_a_claim_whose_answer_is_lost_is_counted_once(store: RedisStore, lossy: Lossy) -> None:
     await added(store, "a")
-    lossy.command, lossy.lose = b"EVALSHA", 1
+    lossy.command, lossy.lose = b"shangcai:job:a", 1
     assert (await claimed(store)).generation == 1

@@ -63,7 +63,7 @@ async def test_a_store_that_is_full_is_an_outage_that_passes(shared: SharedStore
     await added(store, "a")
     redis_client.config_set("maxmemory", "1")
     try:
-        for refused in (store.add(new_record("b")), store.finish("a", "failed", "{}", 7), store.claim("painter")):
+        for refused in (store.add(new_record("b")), store.finish("a", "failed", "{}", 7)):
             with pytest.raises(ProblemError) as problem:
                 await refused
             assert problem.value.kind.slug == "unavailable"

@@ -95,8 +95,9 @@ async def test_replicas_that_come_and_go_leave_nothing_behind(shared: SharedStor
         await store.finish(str(number), "failed", "{}", 7)
         await store.close()
     [group] = redis_client.xinfo_groups("shangcai:queue:poet")
-    assert (group["consumers"], group["pending"]) == (1, 0)
+    assert (group["consumers"], group["pending"]) == (2, 0)
     assert redis_client.xlen("shangcai:queue:poet") == 0
+    assert not redis_client.exists("shangcai:waiting:poet")
 
 
 async def test_everything_that_is_stored_of_a_job_expires(shared: SharedStore, redis_client: redis.Redis) -> None:

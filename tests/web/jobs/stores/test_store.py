@@ -17,6 +17,7 @@ from tests.support.jobs import (
     pairs,
 )
 from tests.support.waiting import eventually
+from web.jobs.record import JobRecord
 from web.jobs.store import JobStore
 from web.jobs.stores import redis_queue
 
@@ -34,6 +35,11 @@ async def test_every_replica_receives_a_broadcast(store: JobStore, make: MakeSto
     await eventually(all_received)
 
 
+async def place(store: JobStore, record: JobRecord) -> int | None:
+    found = await store.place(record)
+    return None if found is None else found.position
+
+
 # Jobs
 
 
@@ -46,7 +52,7 @@ async def test_a_job_is_stored_as_it_was_added(store: JobStore) -> None:
 
 async def test_an_unknown_job_is_none(store: JobStore) -> None:
     assert await store.get("a") is None
-    assert await store.position(new_record()) is None
+    assert await place(store, new_record()) is None
     assert await store.finish("a", "failed", "{}", 1) is False
     assert await store.start("a", 1) is False
     await store.reset("a")
@@ -74,7 +80,7 @@ async def test_a_job_that_is_not_queued_cannot_be_claimed(store: JobStore) -> No
     await store.add(new_record("a"), queued=False)
     await added(store, "b")
     assert (await claimed(store)).job == "b"
-    assert await store.position(new_record("a")) is None
+    assert await place(store, new_record("a")) is None
 
 
 async def test_an_ended_job_is_forgotten_after_a_time(make: MakeStore) -> None:
@@ -204,10 +210,10 @@ async def test_claiming_waits_for_the_next_job(store: JobStore) -> None:
 
 async def test_a_position_is_the_number_of_jobs_before(store: JobStore) -> None:
     jobs = [await store.add(new_record(job)) for job in "abcd"]
-    assert [await store.position(job) for job in jobs] == [0, 1, 2, 3]
+    assert [await place(store, job) for job in jobs] == [0, 1, 2, 3]
     await claimed(store)
     await store.start("a", 5)
-    assert [await store.position(job) for job in jobs[1:]] == [1, 2, 3]
+    assert [await place(store, job) for job in jobs[1:]] == [1, 2, 3]
 
 
 async def test_a_running_job_has_no_position(store: JobStore) -> None:
@@ -216,20 +222,20 @@ async def test_a_running_job_has_no_position(store: JobStore) -> None:
     await store.start("a", 5)
     stored = await store.get("a")
     assert stored is not None
-    assert await store.position(stored) is None
+    assert await place(store, stored) is None
 
 
 async def test_an_acknowledged_job_has_no_position_and_counts_for_no_other(store: JobStore) -> None:
     """A job that went to a broker is queued until a predictor begins with it, but not here."""
     a, b = [await store.add(new_record(job)) for job in "ab"]
     await store.acknowledge(await claimed(store))
-    assert (await store.position(a), await store.position(b)) == (None, 0)
+    assert (await place(store, a), await place(store, b)) == (None, 0)
 
 
 async def test_a_job_cancelled_while_queued_counts_for_no_other_position(store: JobStore) -> None:
     _, b, c = [await store.add(new_record(job)) for job in "abc"]
     await store.finish("b", "cancelled", "{}", 7)
-    assert (await store.position(b), await store.position(c)) == (None, 1)
+    assert (await place(store, b), await place(store, c)) == (None, 1)
     assert [(await claimed(store)).job, (await claimed(store)).job] == ["a", "c"]
 
 

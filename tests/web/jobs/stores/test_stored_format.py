@@ -110,7 +110,7 @@ async def test_the_old_version_reads_what_is_stored(shared: SharedStore, raw: An
     store = await shared()
     await store.add(RECORD)
     [(entry, queued)] = raw.xrange("shangcai:queue:poet")
-    assert queued == {"job": "a"}
+    assert queued == {"job": "a", "caller": "default", "cost": "1.0"}  # the last two it ignores
     assert hash_of(raw) == {**HASH, "entry": entry}
     assert raw.zrange("shangcai:open", 0, -1, withscores=True) == [("a", DEADLINE)]
     assert (await claimed(store)).entry == entry
