@@ -22,7 +22,7 @@ from web.api.health import HealthEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication, identification
-from web.client.client import make_client
+from web.client.client import ModelConnections
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
@@ -61,7 +61,8 @@ def create_app(
 ) -> ASGIApp:
     """`transport` takes the place of the network in tests; `drain` and `background` are the server's, if any. Raises a
     KeyFileError when the file of the callers' keys is not good."""
-    client = make_client(settings, transport)
+    connections = ModelConnections(settings, transport)
+    client = connections.client
     drain = drain or Drain()
     background = background or BackgroundLoops()
     states_file = StatesFile(settings.states_file)
@@ -99,12 +100,14 @@ def create_app(
         async with client:
             await jobs.open()
             broadcast.open()
+            reaping = background.start("the closing of idle connections", connections.reap)
             try:
                 yield
             finally:
                 await broadcast.close()
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
+                await background.close(reaping)
 
     shared = [
         Route("/events", events.receive, methods=["POST"]),

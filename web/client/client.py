@@ -12,6 +12,9 @@ import httpx
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
 
+REAP_SECONDS = 1.0
+"""Between two searches for connections that nobody will use any more."""
+
 
 class _LimitedTransport(httpx.AsyncBaseTransport):
     """Lets no more requests at a time to a transport than its pool has connections; further ones wait here.
@@ -62,27 +65,41 @@ class _ReleasingStream(httpx.AsyncByteStream):
                 release()
 
 
-def make_client(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    """`transport` takes the place of the network in tests."""
-    limits = httpx.Limits(
-        max_connections=settings.max_connections,
-        max_keepalive_connections=settings.max_connections,
-        keepalive_expiry=settings.keepalive_seconds,
-    )
-    return httpx.AsyncClient(
-        transport=_LimitedTransport(
-            # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
-            transport or httpx.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False),
-            settings.max_connections,
-        ),
-        timeout=httpx.Timeout(
-            connect=settings.connect_seconds,
-            read=None,  # each request bounds its own silence
-            write=settings.read_seconds,
-            pool=settings.pool_seconds,
-        ),
-        # Compression would hold tokens back until a block is full (identity).
-        headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "User-Agent": "shangcai-web"},
-        follow_redirects=False,
-        trust_env=False,
-    )
+class ModelConnections:
+    """All connections of this process to the model servers and the sink; `client` is for requests over them.
+    `transport` takes the place of the network in tests.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
+        limits = httpx.Limits(
+            max_connections=settings.max_connections,
+            max_keepalive_connections=settings.max_connections,
+            keepalive_expiry=settings.keepalive_seconds,
+        )
+        # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
+        self._network = transport or httpx.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False)
+        self.client = httpx.AsyncClient(
+            transport=_LimitedTransport(self._network, settings.max_connections),
+            timeout=httpx.Timeout(
+                connect=settings.connect_seconds,
+                read=None,  # each request bounds its own silence
+                write=settings.read_seconds,
+                pool=settings.pool_seconds,
+            ),
+            # Compression would hold tokens back until a block is full (identity).
+            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "User-Agent": "shangcai-web"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def reap(self) -> None:
+        """After a moment, close the connections that have been idle for too long, or that their server has closed.
+
+        httpcore (1.0.9) does so only when the next request comes: after a burst each would be left in CLOSE-WAIT. A
+        connection that is closed just when a request is to take it is passed over for another one.
+        """
+        await asyncio.sleep(REAP_SECONDS)
+        if isinstance(self._network, httpx.AsyncHTTPTransport):
+            for connection in self._network._pool.connections:
+                if connection.has_expired():
+                    await connection.aclose()

@@ -318,3 +318,35 @@ async def test_many_clients_of_which_half_leave(
     await eventually(lambda: running == 10, "ten requests run")
     release.set()
     assert {(await task).status_code for task in again} == {200}
+
+
+@pytest.mark.parametrize("closes", ["the model server", "web"])
+async def test_idle_connections_are_closed_without_a_further_request(
+    start: Start,
+    raw_server: RawServer,
+    client: httpx.AsyncClient,
+    stream: Stream,
+    monkeypatch: pytest.MonkeyPatch,
+    closes: str,
+) -> None:
+    """Else each would stay in CLOSE-WAIT, or open, until the next burst."""
+    monkeypatch.setattr("web.client.client.REAP_SECONDS", 0.01)
+    ended, busy, release = 0, 0, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ended, busy
+        busy += 1
+        await release.wait()
+        writer.write(HEAD + chunked(stream("x")) + chunked(b""))
+        if closes == "the model server":
+            writer.write_eof()
+        assert await reader.read() == b""
+        ended += 1
+
+    keepalive = 0.1 if closes == "web" else 600
+    url = await start(await raw_server(answer), keepalive_seconds=keepalive)
+    burst = [asyncio.create_task(client.post(f"{url}/generate", json={"prompt": "x"})) for _ in range(10)]
+    await eventually(lambda: busy == 10, "ten requests run")
+    release.set()
+    assert {(await one).status_code for one in burst} == {200}
+    await eventually(lambda: ended == 10, "all ten are closed")
