@@ -15,7 +15,7 @@ from contract.events import (
     StatusEvent,
     TokenEvent,
 )
-from contract.job import ENDS, Job, JobState
+from contract.job import ENDS, Job, JobList, JobState
 from contract.limits import (
     BODY_BYTES,
     BODY_SECONDS,
@@ -69,6 +69,7 @@ __all__ = [
     "FinishReason",
     "GenerationRequest",
     "Job",
+    "JobList",
     "JobState",
     "Kind",
     "LiveEvent",

@@ -38,3 +38,12 @@ class Job(StrictModel):
     deadline_at: str = Field(description="When it ends as failed, if it has not ended before.")
     result: Result | None = Field(default=None, description="Of a completed one.")
     error: Problem | None = Field(default=None, description="Of a failed or cancelled one.")
+
+
+class JobList(StrictModel):
+    """A page of the document at `/generations`."""
+
+    generations: list[Job] = Field(
+        description="A caller's own, the newest first, without position, waking, result and error."
+    )
+    next: str | None = Field(default=None, description="What `after` is for the next page; absent on the last one.")

@@ -63,6 +63,7 @@ HEADER_TOO_LARGE = ProblemType("header-too-large", 431, "The request header is t
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
 BAD_UPSTREAM = ProblemType("bad-upstream", 502, "The model server gave no usable answer")
+DIVERGED = ProblemType("diverged", 502, "The generation was broken off, and asking again gave another one")
 REFUSED_UPSTREAM = ProblemType("refused-upstream", 502, "The model server does not serve this server")
 UNDELIVERED = ProblemType("undelivered", 502, "The request did not reach a model server")
 LOADING = ProblemType("loading", 503, "The model is still loading")
@@ -96,6 +97,7 @@ PROBLEM_TYPES = (
     INTERNAL,
     NOT_IMPLEMENTED,
     BAD_UPSTREAM,
+    DIVERGED,
     REFUSED_UPSTREAM,
     UNDELIVERED,
     LOADING,

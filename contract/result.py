@@ -10,6 +10,11 @@ from contract.fields import Omittable, StrictModel
 
 FinishReason = Literal["stop", "length"]
 
+Fingerprint = Annotated[
+    Omittable[str],
+    Field(description="What decided the result beside the request: where it is equal, so is what a seed gives."),
+]
+
 
 class Usage(StrictModel):
     """Tokens read and written."""
@@ -39,6 +44,7 @@ class TextResult(StrictModel):
     finish_reason: FinishReason = Field(description="`stop`: the text is complete; `length`: max_tokens cut it.")
     usage: Usage
     timing: Timing
+    system_fingerprint: Fingerprint = None
 
 
 class Picture(StrictModel):
@@ -72,6 +78,7 @@ class PictureResult(StrictModel):
         default=None, description="The words of the prompt that the model knows; null when it reads any text."
     )
     timing: PictureTiming
+    system_fingerprint: Fingerprint = None
 
 
 Result = Annotated[TextResult | PictureResult, Field(discriminator="kind")]

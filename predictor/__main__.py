@@ -129,7 +129,7 @@ def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> E
         from predictor.events.redis_reply_store import RedisReplyStore, StoreTimes
 
         times = StoreTimes(reply_seconds=settings.reply_seconds, request_seconds=settings.request_seconds)
-        store = RedisReplyStore(settings.store_url, settings.source, times)
+        store = RedisReplyStore(settings.store_url.get_secret_value(), settings.source, times)
     if settings.progress_events:
         from predictor.events.event_sink import EventSink
         from predictor.events.progress import ProgressPublisher

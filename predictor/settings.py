@@ -34,6 +34,7 @@ from predictor.limits import (
 )
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
+from wire.shared_store.address import parse_address
 
 MOUNT_POINT = "/mnt/models"
 """Where KServe's storage initializer puts the model."""
@@ -86,10 +87,8 @@ def _artifacts(url: str) -> str:
     return url
 
 
-def _store(url: str) -> str:
-    from redis.asyncio.connection import parse_url
-
-    parse_url(url)
+def _store(url: SecretStr) -> SecretStr:
+    parse_address(url.get_secret_value())
     return url
 
 
@@ -259,8 +258,8 @@ class Settings(PlanSettings):
         default_factory=_variable("ARTIFACTS_URL"),
         description="where larger results go: file://, s3:// or gs:// (default: ARTIFACTS_URL)",
     )
-    store_url: Annotated[str, AfterValidator(_store)] | None = Field(
-        default_factory=_variable("STORE_URL"),
+    store_url: Annotated[SecretStr, AfterValidator(_store)] | None = Field(
+        default_factory=lambda: SecretStr(url) if (url := os.environ.get("STORE_URL")) else None,
         description="Redis or Valkey through which replicas know each other's replies to events (default: STORE_URL)",
     )
     max_replies: int = Field(default=REPLIES, ge=1, description="most replies to events that are remembered")

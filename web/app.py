@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from contract import Kind, ProblemError
 from web.api.generate import GenerateEndpoint
 from web.api.health import HealthEndpoint
+from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication, identification
@@ -118,6 +119,7 @@ def create_app(
         Route("/", page.serve, methods=["GET", "POST"]),
         Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
         Route("/generate", generate, methods=["POST"]),
+        Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
@@ -173,7 +175,10 @@ def _store(settings: Settings) -> JobStore:
     from web.jobs.stores.redis_store import RedisStore  # only several replicas need it
 
     return RedisStore(
-        settings.store_url, settings.job_keep_seconds, settings.log_entries, settings.store_patience_seconds
+        settings.store_url.get_secret_value(),
+        settings.job_keep_seconds,
+        settings.log_entries,
+        settings.store_patience_seconds,
     )
 
 
@@ -199,6 +204,7 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "default_model": next(iter(kinds)),
         "links": {
             "generate": "/generate",
+            "generations": "/generations",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
             "status": "/status",

@@ -20,6 +20,7 @@ from pydantic import (
 
 from contract import Kind
 from wire.cloudevents import overrides
+from wire.shared_store.address import parse_address
 
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
 
@@ -101,14 +102,13 @@ def trust(authorities: str) -> ssl.SSLContext:
     return context
 
 
-def _store_url(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://")):
-        raise ValueError("must be the address of a Redis or Valkey: redis://host:port/0, or rediss:// with TLS")
-    return text
+def _store_url(url: SecretStr) -> SecretStr:
+    parse_address(url.get_secret_value())
+    return url
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ModelAddress = Annotated[ServedModel, BeforeValidator(_served_model)]
 Overrides = Annotated[str, AfterValidator(_checked_overrides)]
 Authorities = Annotated[str, AfterValidator(_authorities)]
-StoreUrl = Annotated[str, AfterValidator(_store_url)]
+StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]

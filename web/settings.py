@@ -39,6 +39,7 @@ from web.setting_values import (
     lower,
     trust,
 )
+from wire.shared_store.address import FORMS
 from wire.sse import HEARTBEAT_SECONDS
 
 
@@ -160,10 +161,14 @@ class Settings(BaseSettings):
     )
 
     store_url: StoreUrl | None = Field(
-        default=None, description="redis:// or rediss://, for more than one replica; in memory when unset."
+        default=None,
+        description=f"Where jobs are kept for more than one replica: {FORMS}. In memory when unset.",
     )
     store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
-    store_bytes: PositiveInt = Field(default=268_435_456, description="Most that is kept in memory of ended jobs.")
+    store_bytes: PositiveInt = Field(
+        default=268_435_456,
+        description="Most bytes that are kept of jobs; a quarter is for the requests of those that are open.",
+    )
     log_entries: PositiveInt = Field(default=10_000, description="Most events of one job that can be replayed.")
     max_jobs: PositiveInt = Field(default=10_000, description="Most jobs that are queued or running.")
     max_job_runs: PositiveInt = Field(default=16, description="Most jobs of a model on their way from one replica.")

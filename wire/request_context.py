@@ -25,7 +25,7 @@ TRACE_CHARS = 512
 
 
 CALLER_HEADER = "X-Shangcai-Caller"
-"""From web to its model servers: who asks, percent-encoded where the name is no visible ASCII."""
+"""From web to its model servers: who asks."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import LockError, RedisError
+from redis.exceptions import LockError
 
 from contract import problems
 from contract.callers import EVENTS_CALLER
@@ -26,6 +25,7 @@ from predictor import metrics
 from predictor.events.reply_store import PendingReply
 from predictor.limits import REPLY_SECONDS
 from wire.deadline import REQUEST_SECONDS
+from wire.shared_store.client import OUTAGES, connect
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ LEASE_SECONDS = 15.0
 
 POLL_SECONDS = 0.1
 """Between two looks whether another replica has released its lease."""
+
+MOST_CONNECTIONS = 64
+"""Most connections of this process. Commands that find none free wait for one."""
 
 RETRIES = 3
 MAX_BACKOFF_SECONDS = 0.2
@@ -65,8 +68,10 @@ class RedisReplyStore:
         self._expiry_ms = round(1e3 * self._times.reply_seconds)
         self._unreachable = False
         self._retry_at = 0.0
-        self._redis: Redis = Redis.from_url(
+        self._redis = connect(
             url,
+            most_connections=MOST_CONNECTIONS,
+            wait_seconds=COMMAND_SECONDS,
             retry=Retry(ExponentialBackoff(cap=MAX_BACKOFF_SECONDS, base=0.05), RETRIES),
             socket_connect_timeout=COMMAND_SECONDS,
             socket_timeout=COMMAND_SECONDS,
@@ -113,9 +118,11 @@ class RedisReplyStore:
 
     async def _look_up(self, pending: PendingReply) -> tuple[CloudEvent | None, bool]:
         """The stored reply, and whether the request was cancelled."""
-        names = [self._name("reply", pending.key), self._name_of_cancellation(pending)]
-        reply, cancelled = await self._ask(lambda: self._redis.mget(names)) or (None, None)
-        return CloudEvent.model_validate_json(reply) if reply else None, cancelled is not None
+        async with self._redis.pipeline(transaction=False) as pipe:  # MGET takes no keys of two nodes of a cluster
+            pipe.get(self._name("reply", pending.key))
+            pipe.exists(self._name_of_cancellation(pending))
+            reply, cancelled = await self._ask(pipe.execute) or (None, 0)
+        return CloudEvent.model_validate_json(reply) if reply else None, bool(cancelled)
 
     async def _renew(self, lock: Lock, pending: PendingReply) -> None:
         """Renew the lease until this is cancelled, and pass on a cancellation of the request."""
@@ -136,7 +143,7 @@ class RedisReplyStore:
             answer = await command()
         except LockError:
             raise
-        except (RedisError, OSError) as error:
+        except OUTAGES as error:
             if not self._unreachable:
                 log.warning("the store cannot be reached, each replica goes by its own memory: %s", error)
             self._unreachable = True

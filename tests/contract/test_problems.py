@@ -33,6 +33,7 @@ TABLE = {
     "internal": 500,
     "not-implemented": 501,
     "bad-upstream": 502,
+    "diverged": 502,
     "refused-upstream": 502,
     "undelivered": 502,
     "loading": 503,

@@ -159,7 +159,7 @@ def test_flags_set_everything() -> None:
         "event_source": "/poet",
         "event_bytes": 9,
         "artifacts_url": "file:///mnt/artifacts",
-        "store_url": "redis://redis:6379/1",
+        "store_url": SecretStr("redis://redis:6379/1"),
         "max_replies": 4,
         "reply_bytes": 5,
         "reply_seconds": 6,
@@ -191,7 +191,7 @@ def test_what_others_set_is_the_default_under_their_names(monkeypatch: pytest.Mo
 
     assert (chosen.artifacts_url, chosen.store_url, chosen.k_sink) == (
         "memory://artifacts",
-        "redis://mine",
+        SecretStr("redis://mine"),
         "http://broker",
     )
     assert chosen.sink_extensions == {"a": "b"}

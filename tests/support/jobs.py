@@ -168,6 +168,10 @@ def new_record(job: str = "a", **changes: Any) -> JobRecord:
     return replace(record, **changes)
 
 
+def request_of(characters: int, **fields: Any) -> str:
+    return GenerationRequest(prompt="x" * characters, **fields).model_dump_json(exclude_none=True)
+
+
 async def added(store: JobStore, *jobs: str) -> None:
     for job in jobs:
         await store.add(new_record(job))

@@ -42,6 +42,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests whose model server is gone are made again at once."""
+    monkeypatch.setattr("web.rest.resumption.PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def stream() -> Callable[..., bytes]:
     """An OpenAI-style stream as our predictor sends it; keywords leave parts out or change them."""
@@ -52,8 +58,14 @@ def stream() -> Callable[..., bytes]:
         usage: dict[str, Any] | None = {"prompt_tokens": 7, "completion_tokens": 3},  # noqa: B006
         timing: dict[str, Any] | None = None,
         done: bool = True,
+        reasoning: tuple[str, ...] = (),
+        fingerprint: str | None = None,
     ) -> bytes:
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
+        deltas: list[dict[str, Any]] = [
+            {"role": "assistant", "content": ""},
+            *({"reasoning_content": piece} for piece in reasoning),
+            *({"content": piece} for piece in pieces),
+        ]
         chunks: list[dict[str, Any]] = [
             {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
         ]
@@ -62,7 +74,8 @@ def stream() -> Callable[..., bytes]:
         if usage is not None:
             last: dict[str, Any] = {"choices": [], "usage": usage}
             chunks.append(last if timing is None else {**last, "timing": timing})
-        data = [json.dumps(chunk, ensure_ascii=False) for chunk in chunks] + (["[DONE]"] if done else [])
+        named = {} if fingerprint is None else {"system_fingerprint": fingerprint}
+        data = [json.dumps(chunk | named, ensure_ascii=False) for chunk in chunks] + (["[DONE]"] if done else [])
         return "".join(f"data: {item}\n\n" for item in data).encode()
 
     return make

@@ -27,6 +27,7 @@ async def test_discovery(web: Web) -> None:
         "default_model": "poet",
         "links": {
             "generate": "/generate",
+            "generations": "/generations",
             "generation": "/generations/{id}",
             "openapi": "/openapi.json",
             "status": "/status",

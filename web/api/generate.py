@@ -89,7 +89,7 @@ class GenerateEndpoint:
             seconds=call.seconds,
             headers=call.context.headers,
             caller=call.caller,
-            previews=call.form == SSE,
+            live=call.form == SSE,
         )
         with self._limits[call.model].acquire():
             async with aclosing(rest.events(rest_request)) as events:

@@ -102,8 +102,11 @@ class JobEndpoints:
 
     async def serve(self, http_request: Request) -> Response:
         record = await self._jobs.find(http_request.path_params["id"], caller_of(http_request.scope))
-        if http_request.method == "DELETE":  # asked again it answers the same
-            return await self._document(await self._jobs.cancel(record.id), 200)
+        if http_request.method == "DELETE":
+            if record.state not in ENDS:
+                return await self._document(await self._jobs.cancel(record.id), 200)
+            await self._jobs.delete(record)
+            return Response(status_code=204)
         return await self._get(http_request, record)
 
     async def _get(self, http_request: Request, record: JobRecord) -> Response:

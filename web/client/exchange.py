@@ -61,6 +61,8 @@ class Exchange(Generic[Event]):
         self._call = call
         self._request = client.build_request("POST", url + call.path, json=call.body, headers=headers)
         self._limits = limits
+        self.done = False
+        """Whether the model server has said that its answer is whole, which not all say."""
         self._silence = anyio.CancelScope(deadline=math.inf if limits.may_wake else self._silent_until())
         self._items: asyncio.Queue[_Accepted | Event | Exception | None] = asyncio.Queue()
         self._task = ScopedTask(self._run())
@@ -133,6 +135,7 @@ class Exchange(Generic[Event]):
                 raise bad_answer(self._url, "an event of it is too long") from None
             for data in events:
                 if data == _DONE:
+                    self.done = True
                     await _drain(parts)
                     return
                 self._items.put_nowait(self._call.parse(self._url, data))

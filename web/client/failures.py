@@ -19,6 +19,12 @@ from contract.problems import field_problem, raised
 
 log = logging.getLogger(__name__)
 
+
+class ServerGoneError(ProblemError):
+    """The model server, or the way to it, is gone or has broken. The request was not the reason, as far as is known:
+    made again it may be answered."""
+
+
 RETRY_SECONDS = 5
 """Retry-After where the model server gives none."""
 
@@ -34,6 +40,8 @@ _OUR_TYPE = problems.MALFORMED_BODY.uri.removesuffix(problems.MALFORMED_BODY.slu
 _OWN_MISTAKES = {
     problems.MALFORMED_REQUEST,
     problems.MALFORMED_BODY,
+    problems.UNAUTHORIZED,
+    problems.FORBIDDEN,
     problems.NOT_FOUND,
     problems.METHOD_NOT_ALLOWED,
     problems.NOT_ACCEPTABLE,
@@ -62,20 +70,25 @@ def transport_failures(url: str) -> Iterator[None]:
             url, error, problems.OVERLOADED, "All connections to the model servers are taken.", RETRY_SECONDS
         ) from None
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise _failure(
-            url, error, problems.UNAVAILABLE, "The model server does not take connections.", RETRY_SECONDS
-        ) from None
+        detail = "The model server does not take connections."
+        raise _failure(url, error, problems.UNAVAILABLE, detail, RETRY_SECONDS, gone=True) from None
     except httpx.TimeoutException as error:
         raise _failure(url, error, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
+    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        detail = "The connection to the model server broke before its answer was whole."
+        raise _failure(url, error, problems.BAD_UPSTREAM, detail, gone=True) from None
     except httpx.HTTPError as error:
-        raise _failure(
-            url, error, problems.BAD_UPSTREAM, "The connection to the model server broke before its answer was whole."
-        ) from None
+        raise bad_answer(url, repr(error)) from None
 
 
 def bad_answer(url: str, why: str) -> ProblemError:
     """BAD_UPSTREAM; `why` goes to the log."""
     return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.")
+
+
+def cut_off(url: str, why: str) -> ProblemError:
+    """The same of an answer that ends too early, because its server is gone."""
+    return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.", gone=True)
 
 
 def kept_back(url: str) -> ProblemError:
@@ -100,9 +113,14 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
         case HTTPStatus.BAD_REQUEST | HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
             detail = f"The model server refused the request: {message or 'it does not say why'}"
             return _failure(url, seen, problems.INVALID_FIELD, detail)
+        case HTTPStatus.BAD_GATEWAY:
+            return cut_off(url, seen)
         case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
-            wait = _retry_after(headers) or RETRY_SECONDS
-            return _failure(url, seen, problems.OVERLOADED, "The model server is full or not ready.", wait)
+            wait = _retry_after(headers)
+            # A gateway that has lost the server does not say when to come again; a server that is full may.
+            gone = status == HTTPStatus.SERVICE_UNAVAILABLE and wait is None
+            detail = "The model server is full or not ready."
+            return _failure(url, seen, problems.OVERLOADED, detail, wait or RETRY_SECONDS, gone=gone)
         case HTTPStatus.GATEWAY_TIMEOUT:
             return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.")
         case _ if 300 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
@@ -124,7 +142,7 @@ def too_late(url: str) -> ProblemError:
 
 def unusable_event(url: str, data: bytes) -> ProblemError:
     """The problem of an event that cannot be parsed: a problem document of our predictor, or BAD_UPSTREAM."""
-    return our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {data[:MESSAGE_CHARS]!r}")
+    return our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {_message(data) or len(data)}")
 
 
 def our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
@@ -149,7 +167,8 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     # second.
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
     level = logging.DEBUG if kind is problems.LOADING else level
-    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level)
+    gone = kind is problems.UNAVAILABLE  # it shuts down, or only a restart helps
+    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level, gone=gone)
     # `error` repeats the problem for OpenAI clients of the predictor.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
     passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
@@ -189,6 +208,7 @@ def _failure(
     retry_after: float | None = None,
     *,
     level: int = logging.WARNING,
+    gone: bool = False,
 ) -> ProblemError:
     log.log(level, "%s at %s: %r", kind.slug, url, seen)
-    return ProblemError(kind, detail, retry_after=retry_after)
+    return (ServerGoneError if gone else ProblemError)(kind, detail, retry_after=retry_after)

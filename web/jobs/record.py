@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
@@ -50,6 +51,11 @@ class JobRecord:
         return "queued" if self.started is None else "running"
 
     @property
+    def cursor(self) -> str:
+        """Its place among its caller's jobs. Texts sort as the jobs were made."""
+        return f"{round(1e6 * self.created):017d}-{self.id}"
+
+    @property
     def problem(self) -> Problem | None:
         """Why it failed or was cancelled."""
         if self.end is None or self.end == "completed":
@@ -90,6 +96,13 @@ class QueuePlace:
     """How many jobs are before it, claimed ones included."""
     claimed: int
     """How many jobs of the model are claimed, by any replica."""
+
+
+def ended_request(request: str) -> str:
+    """What is left of a job's request once it has ended: what its answers are made by, and a prompt of one character,
+    without which no version reads it."""
+    whole = json.loads(request)
+    return json.dumps({"prompt": "-", **{name: whole[name] for name in ("n", "format") if name in whole}})
 
 
 def last_event(end: JobState) -> str:

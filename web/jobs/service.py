@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contract import GenerationRequest, Job, ProblemError, StatusEvent, problems
+from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, problems
 from contract.cloudevents import written
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.background_loops import BackgroundLoops
@@ -124,20 +124,27 @@ class JobService:
     async def document(self, record: JobRecord) -> Job:
         """The job as clients see it."""
         place = await self._store.place(record)
-        return Job(
-            id=record.id,
-            state=record.state,
-            model=record.model,
-            kind=record.kind,
-            position=None if place is None else place.position,
-            expected_seconds=None if place is None else self._expected_seconds(record.model, place),
-            created_at=written(record.created),
-            started_at=None if record.started is None else written(record.started),
-            ended_at=None if record.ended is None else written(record.ended),
-            deadline_at=written(record.deadline),
-            result=result_of(record) if record.state == "completed" else None,
-            error=record.problem,
+        return _summary(record).model_copy(
+            update={
+                "position": None if place is None else place.position,
+                "expected_seconds": None if place is None else self._expected_seconds(record.model, place),
+                "result": result_of(record) if record.state == "completed" else None,
+                "error": record.problem,
+            }
         )
+
+    async def jobs_of(self, caller: str, limit: int, before: str | None) -> JobList:
+        """A page of the caller's jobs; `before` is the cursor at which the page before it ended."""
+        records = await self._store.jobs_of(caller, limit + 1, before)
+        page = records[:limit]
+        return JobList(
+            generations=[_summary(record) for record in page],
+            next=page[-1].cursor if len(records) > limit else None,
+        )
+
+    async def delete(self, record: JobRecord) -> None:
+        """Forget a job that has ended, and its result."""
+        await self._store.delete(record)
 
     async def queued(self, record: JobRecord) -> StatusEvent:
         """How a job waits, by what is known of it. The position of one that is next is left out."""
@@ -183,6 +190,20 @@ class JobService:
         if await self.journal.end(job, problem):
             await self._backend.cancel(await self.find(job))
         return await self.find(job)
+
+
+def _summary(record: JobRecord) -> Job:
+    """What is known of a job without its request and outcome."""
+    return Job(
+        id=record.id,
+        state=record.state,
+        model=record.model,
+        kind=record.kind,
+        created_at=written(record.created),
+        started_at=None if record.started is None else written(record.started),
+        ended_at=None if record.ended is None else written(record.ended),
+        deadline_at=written(record.deadline),
+    )
 
 
 def _keyed_id(caller: str, key: str) -> str:

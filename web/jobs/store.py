@@ -9,11 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from contract import JobState
+from contract import JobState, ProblemError, problems
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace
 
 PLACE_SECONDS = 2.0
 """How old what is said of a job's place in its queue may be: any number may ask for it all the time."""
+
+REQUESTS_SHARE = 0.25
+"""Of a store's bytes: most that the requests of jobs which have not ended may take."""
+
+FULL_SECONDS = 5
+"""Retry-After of a store that is full."""
 
 CLAIM_SECONDS = 5.0
 """Longest that a claim waits for a job; then there is none."""
@@ -60,10 +66,22 @@ class JobStore(ABC):
 
     @abstractmethod
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
-        """Store and queue a new job, and return it; or return the job that has this id already."""
+        """Store and queue a new job, and return it; or return the job that has this id already.
+
+        OVERLOADED when the requests of jobs that have not ended would take more than their share of the store.
+        """
 
     @abstractmethod
     async def get(self, job: str) -> JobRecord | None: ...
+
+    @abstractmethod
+    async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
+        """The newest jobs of a caller, or the newest of those before this cursor, without request, headers and outcome.
+        Those of DEFAULT_CALLER are not listed."""
+
+    @abstractmethod
+    async def delete(self, record: JobRecord) -> None:
+        """Forget a job that has ended, now."""
 
     @abstractmethod
     async def place(self, record: JobRecord) -> QueuePlace | None:
@@ -130,3 +148,13 @@ class JobStore(ABC):
     @abstractmethod
     async def release(self, claim: Claim) -> None:
         """Let any replica claim the job at once. One that was claimed again since is left alone."""
+
+
+def requests_full(most_bytes: float) -> ProblemError:
+    """OVERLOADED: the requests of the jobs that have not ended take so many bytes already."""
+    return ProblemError(
+        problems.OVERLOADED,
+        f"The requests of queued and running generations take all of the {most_bytes / 2**20:.3g} MiB for them; no "
+        "more are taken.",
+        retry_after=FULL_SECONDS,
+    )

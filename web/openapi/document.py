@@ -9,7 +9,7 @@ from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
 from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
-from web.openapi.jobs import PREFERENCES, generation_path, job_response, parameter
+from web.openapi.jobs import PREFERENCES, generation_path, generations_operation, job_response, parameter
 from web.openapi.page import page_path
 from web.openapi.problems import refusals
 from web.openapi.schemas import FILE, event_stream, ref, schemas
@@ -47,6 +47,7 @@ def describe(
         "tags": _TAGS,
         "paths": {
             "/generate": {"post": _generate()},
+            "/generations": {"get": generations_operation()},
             "/generations/{id}": generation_path(_PICTURE_FORMS),
             "/events": {"post": events_operation()},
             "/status": {"get": status_operation()},

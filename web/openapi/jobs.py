@@ -8,6 +8,7 @@ from typing import Any
 from contract import problems
 from web.http.accept import JSON, SSE
 from web.http.idempotency_key import KEY_CHARS
+from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.http.responses import JOB_HEADERS
 from web.openapi.problems import refusals
 from web.openapi.schemas import FILE, event_stream, ref
@@ -100,8 +101,45 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
         "delete": {
             "operationId": "cancel",
             "tags": ["jobs"],
-            "summary": "Cancel a job",
-            "description": "Nothing is computed for it from the next token or step on. An ended job stays as it is.",
-            "responses": {"200": job_response("The job, which has ended."), **of_a_job},
+            "summary": "Cancel a job, or delete an ended one",
+            "description": "Of one that has not ended, nothing is computed from the next token or step on. One that "
+            "has ended is deleted with its result and its events.",
+            "responses": {
+                "200": job_response("The job, which has ended."),
+                "204": {"description": "The job had ended, and is deleted."},
+                **of_a_job,
+            },
+        },
+    }
+
+
+def generations_operation() -> dict[str, Any]:
+    """`GET /generations`."""
+    whole = {"type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": DEFAULT_LIMIT}
+    document = {"generations": [{name: value for name, value in _JOB.items() if name != "position"}]}
+    return {
+        "operationId": "generations",
+        "tags": ["jobs"],
+        "summary": "One's own jobs, the newest first",
+        "description": "Of callers that are told apart. What each job has come to is at its own address.",
+        "parameters": [
+            parameter("limit", "Most jobs of a page.", location="query", **whole),
+            parameter("after", "`next` of the page before this one.", location="query"),
+        ],
+        "responses": {
+            "200": {
+                "description": "A page of jobs.",
+                "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+                "content": {JSON: {"schema": ref("JobList"), "examples": {"one": {"value": document}}}},
+            },
+            **refusals(
+                {
+                    problems.INVALID_FIELD,
+                    problems.UNAUTHORIZED,
+                    problems.FORBIDDEN,
+                    problems.UNAVAILABLE,
+                    problems.INTERNAL,
+                }
+            ),
         },
     }

@@ -16,6 +16,7 @@ def page_path() -> dict[str, Any]:
     return {
         "get": {
             "operationId": "discovery",
+            "security": [],
             "tags": ["service"],
             "summary": "What is served here",
             "description": "Browsers get a page to ask on, programs a document.",

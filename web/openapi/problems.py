@@ -36,6 +36,8 @@ _DETAILS: dict[ProblemType, str] = {
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
     problems.NOT_IMPLEMENTED: "Where poet is served is not known here: only a request wakes it.",
     problems.BAD_UPSTREAM: "The model server's answer cannot be used.",
+    problems.DIVERGED: "The model server died in the middle, and another answer to the same request does not begin as "
+    "this one did.",
     problems.REFUSED_UPSTREAM: "The model server does not take requests from this server.",
     problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",
     problems.LOADING: "Model poet has been waking up for 2.1 s, loading the weights, which takes longer than this "

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from contract import (
     GenerationRequest,
     Job,
+    JobList,
     ModelChoice,
     ModelStatus,
     PictureResult,
@@ -29,7 +30,7 @@ from contract.cloudevents import ATTRIBUTE_CHARS, EVENT_TYPES, FAMILY
 from web.http.accept import JSON
 
 _REQUESTS = (GenerationRequest, ModelChoice)
-_ANSWERS = (Problem, Job, ModelStatus, Statuses)
+_ANSWERS = (Problem, Job, JobList, ModelStatus, Statuses)
 _STREAM = (StatusEvent, ReasoningEvent, TokenEvent, ProgressEvent, PreviewEvent)
 
 

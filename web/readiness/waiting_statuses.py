@@ -20,12 +20,13 @@ REPEAT_SECONDS = 5.0
 class WaitingStatuses:
     """Yields each status once; that the model is waking, for each phase and every REPEAT_SECONDS.
 
-    `last` is the state of the last status that the client has seen, if there was one.
+    `last` is the state of the last status that the client has seen, if there was one. A model that `ran` a moment ago
+    has not slept.
     """
 
-    def __init__(self, readiness: Readiness, last: str | None = None) -> None:
+    def __init__(self, readiness: Readiness, last: str | None = None, *, ran: bool = False) -> None:
         self._readiness = readiness
-        self._slept = readiness.state in ("asleep", "unknown")
+        self._slept = readiness.state in ("asleep", "unknown") and not ran
         self._last = last
         self._phase: str | None = None
         self._waking_at = 0.0
@@ -66,9 +67,12 @@ class WaitingStatuses:
             yield StatusEvent(state="queued")
 
 
-async def with_waiting_statuses(readiness: Readiness, events: AsyncGenerator[LiveEvent]) -> AsyncGenerator[LiveEvent]:
-    """The events of a generation, and before them those of its waiting. The caller closes `events`."""
-    waiting = WaitingStatuses(readiness)
+async def with_waiting_statuses(
+    readiness: Readiness, events: AsyncGenerator[LiveEvent], *, ran: bool = False
+) -> AsyncGenerator[LiveEvent]:
+    """The events of a generation, and before them those of its waiting. The caller closes `events`. `ran` is as in
+    WaitingStatuses."""
+    waiting = WaitingStatuses(readiness, ran=ran)
     first = asyncio.ensure_future(anext(events))
     async with aclosing(waiting.until(first)) as statuses:
         async for status in statuses:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from contract import GenerationRequest, PictureResultEvent, ResultEvent, StatusEvent
+from contract import GenerationRequest, PictureResultEvent, ProblemError, ResultEvent, StatusEvent
 from contract.events import LiveEvent
 from web.client.call import Call, Event
+from web.client.failures import ServerGoneError
+from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.picture_call import picture_call
 from web.rest.picture_result import PictureResultBuilder
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
+from web.rest.resumption import Attempts, Delivered
 from web.rest.text_call import text_call
 from web.rest.text_result import TextResultBuilder
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.rest.upstream import Upstream
     from web.setting_values import ServedModel
 
+log = logging.getLogger(__name__)
+
 
 class RestBackend:
     """See the module."""
@@ -34,17 +42,31 @@ class RestBackend:
         self._models = models
         self._upstream = upstream
 
-    def events(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
+    async def events(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
         """Statuses, tokens or progress and previews, and the result. Closing the generator cancels the generation.
 
-        Whatever goes wrong is raised as a ProblemError.
+        Where the model server dies, another answer to the same request goes on where this one was: see
+        web.rest.resumption. Whatever else goes wrong is raised as a ProblemError.
         """
-        request, served = rest_request.request, self._models[rest_request.model]
-        model = served.upstream_model or rest_request.model
-        if served.kind == "image":
-            call = picture_call(model, request, previews=rest_request.previews)
-            return self._events(rest_request, call, PictureResultBuilder(served.address, rest_request))
-        return self._events(rest_request, text_call(model, request), TextResultBuilder(served.address, rest_request))
+        attempts = Attempts(rest_request.seconds)
+        delivered = Delivered(live=rest_request.live)
+        readiness = self._upstream.readiness(rest_request.model)
+        builder, call = self._asked(rest_request)
+        answer = self._answer(rest_request, call, builder, attempts, delivered)
+        events = answer
+        while True:
+            try:
+                async with aclosing(answer), aclosing(events):
+                    async for event in events:
+                        yield event
+                return
+            except ServerGoneError as error:
+                delivered.again(error)
+                pause = attempts.pause(error)
+                log.info("%s is asked again in %.1f s, request %s", rest_request.model, pause, rest_request.id)
+                builder.again()
+                answer = self._answer(rest_request, call, builder, attempts, delivered, pause)
+                events = with_waiting_statuses(readiness, answer, ran=True)
 
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Generate a job to its end; a ProblemError when there is no result."""
@@ -56,39 +78,72 @@ class RestBackend:
             seconds=max(record.deadline - time.time(), 0),
             headers=record.headers,
             caller=record.caller,
-            previews=True,
+            live=True,
             waits_for_waking=True,
         )
         events = self.events(rest_request)
+        running = False
         async with aclosing(events), aclosing(_JobLogWriter(record.id, journal)) as writer:
             async for event in events:
                 match event:
-                    case StatusEvent(state="queued"):
+                    case StatusEvent(state="queued") if not running:
                         pass  # which it has been since it was submitted
                     case ResultEvent() | PictureResultEvent():
                         await writer.flush()
-                        await journal.end(record.id, event)
+                        # Replicas of commit 73ec94b read stored results strictly, and do not know it.
+                        await journal.end(record.id, event.model_copy(update={"system_fingerprint": None}))
                     case _:
-                        if event == StatusEvent(state="running"):
+                        if event == StatusEvent(state="running") and not running:
+                            running = True
                             await journal.start(record.id)
                         writer.append(event)
 
     async def cancel(self, record: JobRecord) -> None:
         """Nothing is left to do: closing the connection has cancelled it."""
 
-    async def _events(
-        self, rest_request: RestRequest, call: Call[Event], builder: ResultBuilder[Event]
+    async def _answer(
+        self,
+        rest_request: RestRequest,
+        call: Call[Event],
+        builder: ResultBuilder[Event],
+        attempts: Attempts,
+        delivered: Delivered,
+        pause: float = 0.0,
     ) -> AsyncGenerator[LiveEvent]:
-        async with self._upstream.open(rest_request, call) as exchange:
+        """The events of one attempt, after a pause."""
+        if pause:
+            await asyncio.sleep(pause)
+        async with self._upstream.open(replace(rest_request, seconds=attempts.seconds), call) as exchange:
             yield StatusEvent(state="queued")
             running = False
             async for event in exchange.events():
                 if not running:
                     running = True
+                    attempts.runs()
                     yield StatusEvent(state="running")
                 for live_event in builder.add(event):
-                    yield live_event
-        yield builder.result()
+                    new = delivered.new(live_event, builder.fingerprint)
+                    if new is not None:
+                        yield new
+        try:
+            result = builder.result()
+        except ServerGoneError as error:
+            if exchange.done:  # it was not cut off: its server has nothing more to say
+                raise ProblemError(error.kind, str(error)) from None
+            raise
+        if delivered.new(result, builder.fingerprint):
+            yield result
+
+    def _asked(self, rest_request: RestRequest) -> tuple[ResultBuilder[Any], Call[Any]]:
+        """What the model server is asked, with a seed in any case, and who makes a result of its answer."""
+        served, request = self._models[rest_request.model], rest_request.request
+        if request.seed is None:
+            request = request.model_copy(update={"seed": secrets.randbits(32)})
+        model = served.upstream_model or rest_request.model
+        if served.kind == "image":
+            call = picture_call(model, request, previews=rest_request.live)
+            return PictureResultBuilder(served.address, rest_request), call
+        return TextResultBuilder(served.address, rest_request), text_call(model, request)
 
 
 class _JobLogWriter:

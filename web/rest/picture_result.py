@@ -12,7 +12,7 @@ from contract import (
     ProgressEvent,
 )
 from contract.events import LiveEvent
-from web.client.failures import bad_answer
+from web.client.failures import bad_answer, cut_off
 from web.rest.picture_stream import Completed, PartialImage, PictureStreamEvent, Progress, Started
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
@@ -29,7 +29,12 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
         self._understood: list[str] | None = None
         self._total_s = 0.0
 
+    def again(self) -> None:
+        super().again()
+        self._pictures = {}
+
     def add(self, event: PictureStreamEvent) -> Iterable[LiveEvent]:
+        self.fingerprint = event.system_fingerprint or self.fingerprint
         match event:
             case Started():
                 if event.queue_s is not None:  # pictures may start one by one; the longest wait counts
@@ -51,7 +56,7 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
 
     def result(self) -> PictureResultEvent:
         if len(self._pictures) < self._count:
-            raise bad_answer(self._url, f"it ends with {len(self._pictures)} of {self._count} pictures")
+            raise cut_off(self._url, f"it ends with {len(self._pictures)} of {self._count} pictures")
         return PictureResultEvent(
             id=self._id,
             model=self._model,
@@ -59,6 +64,7 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
             steps=self._steps,
             understood=self._understood,
             timing=PictureTiming(queue_s=self._rounded_queue_s, total_s=self._total_s),
+            system_fingerprint=self.fingerprint,
         )
 
     def _complete(self, event: Completed) -> None:

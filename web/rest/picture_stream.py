@@ -1,7 +1,7 @@
 """The events of an OpenAI-style image stream: the members that web reads.
 
-`started`, `progress` and the members `seed`, `steps`, `step`, `image_index` and `understood` are our own predictor's
-extensions: other runtimes leave them out.
+`started`, `progress` and the members `seed`, `steps`, `step`, `image_index`, `understood` and `system_fingerprint` are
+our own predictor's extensions: other runtimes leave them out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class _StreamEvent(BaseModel):
     """Other members are ignored."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    system_fingerprint: str | None = None
 
 
 class Started(_StreamEvent):

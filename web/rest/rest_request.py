@@ -23,7 +23,7 @@ class RestRequest:
     """Passed on to the predictor: the request's id and trace."""
     caller: str
     """Who asks."""
-    previews: bool
-    """Whether somebody is going to see them."""
+    live: bool
+    """Whether the client sees events before the end."""
     waits_for_waking: bool = False
     """Wait for a model that is waking even where it is expected to take longer than `seconds`."""

@@ -22,14 +22,21 @@ class ResultBuilder(ABC, Generic[Event]):
         self._id = rest_request.id
         self._arrived = rest_request.arrived
         self._queue_s: float | None = None
+        self.fingerprint: str | None = None
+        """What has decided this answer beside the request, where its server says so."""
 
     @abstractmethod
     def add(self, event: Event) -> Iterable[LiveEvent]:
         """The live events that the client gets for it, often none; a BAD_UPSTREAM problem when it cannot be right."""
 
+    def again(self) -> None:
+        """Another answer to the same request begins: of the last one counts only when its first token came."""
+        self._queue_s = self.fingerprint = None
+
     @abstractmethod
     def result(self) -> ResultEvent | PictureResultEvent:
-        """The whole result; a BAD_UPSTREAM problem if the stream has ended without making one."""
+        """The whole result; a BAD_UPSTREAM problem if the stream has ended without making one, as of a server that is
+        gone where it was cut off."""
 
     @property
     def _rounded_queue_s(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from contract import FinishReason, ReasoningEvent, ResultEvent, Timing, TokenEvent, Usage
-from web.client.failures import bad_answer, kept_back
+from web.client.failures import bad_answer, cut_off, kept_back
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
 from web.rest.text_stream import Chunk, ChunkUsage
@@ -26,7 +26,13 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         self._total_s = 0.0
         self._usage: ChunkUsage | None = None
 
+    def again(self) -> None:
+        super().again()
+        self._pieces, self._reasoning = [], []
+        self._finish_reason = self._usage = None
+
     def add(self, event: Chunk) -> Iterable[ReasoningEvent | TokenEvent]:
+        self.fingerprint = event.system_fingerprint or self.fingerprint
         if event.usage is not None:
             self._usage = event.usage
         if event.timing is not None:
@@ -52,13 +58,13 @@ class TextResultBuilder(ResultBuilder[Chunk]):
 
     def result(self) -> ResultEvent:
         if self._finish_reason is None:
-            raise bad_answer(self._url, "it ends before the text does")
+            raise cut_off(self._url, "it ends before the text does")
         if self._finish_reason == "content_filter":
             raise kept_back(self._url)
         if self._finish_reason not in _FINISH_REASONS:
             raise bad_answer(self._url, f"finish_reason {self._finish_reason!r}")
         if self._usage is None:
-            raise bad_answer(self._url, "it ends without the usage that was asked for")
+            raise cut_off(self._url, "it ends without the usage that was asked for")
         return ResultEvent(
             id=self._id,
             model=self._model,
@@ -75,4 +81,5 @@ class TextResultBuilder(ResultBuilder[Chunk]):
                 first_token_s=self._total_s if self._first_token_s is None else self._first_token_s,
                 total_s=self._total_s,
             ),
+            system_fingerprint=self.fingerprint,
         )

@@ -42,6 +42,7 @@ class Chunk(BaseModel):
     choices: list[Choice]
     usage: ChunkUsage | None = None
     timing: ChunkTiming | None = None
+    system_fingerprint: str | None = None
 
 
 def parse_chunk(url: str, data: bytes) -> Chunk:

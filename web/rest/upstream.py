@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import httpx
 
@@ -15,7 +14,7 @@ from contract import ProblemError, problems
 from web.client.call import Call, Event
 from web.client.exchange import Exchange, TimeLimits
 from web.client.failures import too_late
-from web.readiness.model_readiness import SILENCE_SECONDS
+from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
 from web.readiness.probe import POLL_SECONDS, ReadinessProbe
 from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
@@ -28,9 +27,6 @@ if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest 
 LEAST_SECONDS = 0.01
 """Smallest deadline that is sent upstream: model servers refuse 0 as malformed."""
 
-_PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
-"""What a caller's name may hold as it is."""
-
 _WAKING = (problems.LOADING, problems.UPSTREAM_TIMEOUT, problems.TOO_LATE)
 """What a request to a waking model ends with: LOADING from its server, the others from a gateway or from the client."""
 
@@ -42,6 +38,9 @@ class Upstream:
         self._client = client
         self._probes = probes
         self._settings = settings
+
+    def readiness(self, model: str) -> Readiness:
+        return self._probes[model].readiness
 
     @asynccontextmanager
     async def open(self, rest_request: RestRequest, call: Call[Event]) -> AsyncIterator[Exchange[Event]]:
@@ -85,7 +84,7 @@ class _Attempts:
         self._headers = {
             **rest_request.headers,
             **settings.authorization(rest_request.model),
-            CALLER_HEADER: quote(rest_request.caller, safe=_PLAIN),
+            CALLER_HEADER: rest_request.caller,
         }
         self._waits_for_waking = rest_request.waits_for_waking
         self._read_seconds = settings.read_seconds

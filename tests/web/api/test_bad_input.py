@@ -150,7 +150,7 @@ async def test_a_body_of_unknown_length_over_the_limit_is_refused(web: Web, slug
 
 
 async def test_an_unknown_path_is_a_problem(web: Web, slug: Slug) -> None:
-    response = await web().get("/generations")
+    response = await web().get("/nowhere")
     assert (response.status_code, slug(response)) == (404, "not-found")
 
 

@@ -48,7 +48,9 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
     await web().post("/generate", json={"prompt": "春天的雨"})
     [request] = seen
     assert (request.method, str(request.url)) == ("POST", "http://poet.test/base/openai/v1/chat/completions")
-    assert json.loads(request.content) == {
+    body = json.loads(request.content)
+    assert 0 <= body.pop("seed") < 2**32  # drawn here: see web.rest.resumption
+    assert body == {
         "model": "poet",
         "messages": [{"role": "user", "content": "春天的雨"}],
         "stream": True,
@@ -65,7 +67,6 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
         ({"seed": 0}, {"seed": 0}),
         ({"stop": "END"}, {"stop": ["END"]}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
-        ({"seed": None}, {}),
     ],
 )
 async def test_sampling_is_forwarded(
@@ -74,8 +75,16 @@ async def test_sampling_is_forwarded(
     response = await web().post("/generate", json={"prompt": "x", **given})
     assert response.status_code == 200
     body = json.loads(seen[0].content)
-    fixed = ("model", "messages", "stream", "stream_options")
+    fixed = {"model", "messages", "stream", "stream_options"} | {"seed"} - given.keys()
     assert {name: value for name, value in body.items() if name not in fixed} == forwarded
+
+
+async def test_each_request_has_a_seed_of_its_own(web: Web, seen: list[httpx.Request]) -> None:
+    client = web()
+    for _ in range(2):
+        await client.post("/generate", json={"prompt": "x", "seed": None})
+    one, other = (json.loads(request.content)["seed"] for request in seen)
+    assert one != other
 
 
 async def test_a_named_model_is_asked_at_its_own_server(web: Web, seen: list[httpx.Request]) -> None:

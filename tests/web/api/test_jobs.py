@@ -16,6 +16,7 @@ from tests.support.waiting import eventually
 from tests.support.web.job_requests import (
     CAT,
     LIMIT,
+    LIVE,
     PNG,
     REQUEST,
     Front,
@@ -182,16 +183,19 @@ async def test_deleting_a_job_stops_it_upstream(serve: Serve, raw_server: RawSer
         await asyncio.wait_for(left.wait(), 2)
 
 
-async def test_deleting_again_changes_nothing(front: Front, poet: Poet) -> None:
+async def test_deleting_an_ended_job_forgets_it(front: Front, poet: Poet, slug: Slug) -> None:
     client = await front()
-    location = await submit(client)
-    answers = [await client.delete(location) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [200] * 3
-    assert answers[0].json() == answers[2].json()
+    cancelled, completed = await submit(client), await submit(client, key="k")
+    await eventually(lambda: len(poet.asked) == 2)
+    assert (await client.delete(cancelled)).json()["state"] == "cancelled"
     poet.finish.set()
-    other = await submit(client)
-    completed = await ended(client, other)
-    assert (await client.delete(other)).json() == completed
+    await ended(client, completed)
+    for location in (cancelled, completed):
+        deleted = await client.delete(location)
+        assert (deleted.status_code, deleted.content) == (204, b"")
+        for method, headers in (("GET", {}), ("GET", LIVE), ("DELETE", {})):
+            assert slug(await client.request(method, location, headers=headers)) == "not-found"
+    assert await submit(client, {"prompt": "another"}, key="k") == completed, "the key is free again"
 
 
 async def test_every_replica_serves_a_job(front: Front, poet: Poet, redis_url: str) -> None:

@@ -23,6 +23,7 @@ PictureStream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
 
 PICTURE = {"prompt": "画一只猫", "kind": "image"}
+SEEDED = {**PICTURE, "seed": 7}
 FOREIGN = {"seed": None, "steps": None, "understood": None, "image_index": None}  # what other runtimes leave out
 
 
@@ -31,7 +32,7 @@ def encoded(content: bytes) -> str:
 
 
 async def test_a_prompt_becomes_a_picture(web: Web) -> None:
-    response = await web().post("/generate", json=PICTURE)
+    response = await web().post("/generate", json=SEEDED)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
@@ -54,7 +55,9 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
     await web().post("/generate", json=PICTURE)
     [request] = seen
     assert (request.method, str(request.url)) == ("POST", "http://painter.test/openai/v1/images/generations")
-    assert json.loads(request.content) == {"model": "painter", "prompt": "画一只猫", "stream": True, "progress": True}
+    body = json.loads(request.content)
+    assert 0 <= body.pop("seed") < 2**32  # drawn here: see web.rest.resumption
+    assert body == {"model": "painter", "prompt": "画一只猫", "stream": True, "progress": True}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ async def test_picture_fields_are_forwarded(
     response = await web().post("/generate", json={**PICTURE, **given}, headers={"Accept": accept})
     assert response.status_code == 200
     body = json.loads(seen[0].content)
-    fixed = ("model", "prompt", "stream", "progress")
+    fixed = {"model", "prompt", "stream", "progress"} | {"seed"} - given.keys()
     assert {name: value for name, value in body.items() if name not in fixed} == forwarded
 
 
@@ -110,7 +113,7 @@ async def test_events_come_in_order_and_end_with_the_result(web: Web, events: Ev
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
 async def test_a_picture_may_be_answered_as_its_file(web: Web, form: str) -> None:
-    response = await web().post("/generate", json=PICTURE, headers={"Accept": f"image/{form}"})
+    response = await web().post("/generate", json=SEEDED, headers={"Accept": f"image/{form}"})
     assert response.content == b"picture 0"
     del response.headers["x-request-id"]
     assert dict(response.headers) == {
@@ -127,7 +130,7 @@ async def test_a_picture_may_be_answered_as_its_file(web: Web, form: str) -> Non
 
 
 async def test_several_files_are_one_multipart_answer(web: Web) -> None:
-    request = {**PICTURE, "n": 2, "format": "webp"}
+    request = {**SEEDED, "n": 2, "format": "webp"}
     response = await web().post("/generate", json=request, headers={"Accept": "multipart/mixed"})
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["content-length"] == str(len(response.content))

@@ -38,7 +38,7 @@ async def test_a_transient_problem_is_tried_again_with_the_same_seed(replica: Re
     assert (record.state, record.attempts) == ("completed", 3)  # but for LOADING
     assert len(backend.runs) == 4
     assert len({run.request for run in backend.runs}) == 1
-    assert "seed" in json.loads(record.request)
+    assert "seed" in json.loads(backend.runs[0].request)
     waits = ["queued", "queued"]
     assert await log_of(jobs, record) == [*waits, "running", "春", "queued", "running", "春", "result"]
 

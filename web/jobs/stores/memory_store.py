@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
-from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
-from web.jobs.store import CLAIM_SECONDS, ClaimLost, JobStore
+from web.callers.caller import DEFAULT_CALLER
+from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, ended_request, last_event
+from web.jobs.store import CLAIM_SECONDS, REQUESTS_SHARE, ClaimLost, JobStore, requests_full
+from web.jobs.stores.freed_memory import FreedMemory
 from web.jobs.stores.memory_queue import MemoryQueue
+
+JOB_BYTES = 2_048
+"""What the objects around a job take: its record, its log, its places in the dictionaries and in the queue."""
+
+ENTRY_BYTES = 128
+"""What the objects around an entry of a log take."""
+
+TEXT_BYTES = 64
+"""What a text takes beside its characters."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """A job and its log. `size` is in bytes, roughly."""
+    """A job and its log. `size` are the bytes of both."""
 
     record: JobRecord
     size: int
@@ -31,17 +43,22 @@ class _Job:
 
 
 class MemoryStore(JobStore):
-    """Forgets a job `keep_seconds` after its end, or earlier where ended jobs take more than `most_bytes`; but never
-    the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries` events."""
+    """Keeps up to `most_bytes`. Forgets a job `keep_seconds` after its end, or earlier where memory is full; but never
+    the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries` events, or fewer
+    where memory is full of jobs that have not ended."""
 
     def __init__(self, keep_seconds: float, most_bytes: int, log_entries: int) -> None:
         super().__init__()
         self._keep_seconds = keep_seconds
         self._most_bytes = most_bytes
+        self._most_request_bytes = most_bytes * REQUESTS_SHARE
         self._log_entries = log_entries
         self._jobs: dict[str, _Job] = {}
+        self._listed: defaultdict[str, list[str]] = defaultdict(list)  # the cursors of each caller's jobs, sorted
         self._ended: OrderedDict[str, float] = OrderedDict()  # when to forget each job, in seconds since 1970
-        self._ended_bytes = 0
+        self._bytes = 0
+        self._request_bytes = 0  # of jobs that have not ended
+        self._freed = FreedMemory()
         self._queues: defaultdict[str, MemoryQueue] = defaultdict(MemoryQueue)
 
     async def open(self) -> None:
@@ -54,7 +71,14 @@ class MemoryStore(JobStore):
         existing = self._jobs.get(record.id)
         if existing is not None:
             return existing.record
-        self._jobs[record.id] = _Job(record, len(record.request))
+        request_bytes = _size(record.request)
+        if self._request_bytes and self._request_bytes + request_bytes > self._most_request_bytes:
+            raise requests_full(self._most_request_bytes)
+        self._request_bytes += request_bytes
+        self._jobs[record.id] = stored = _Job(record, 0)
+        self._resize(stored, JOB_BYTES + request_bytes + _record_bytes(record))
+        if record.caller != DEFAULT_CALLER:
+            insort(self._listed[record.caller], record.cursor)
         if queued:
             self._queues[record.model].add(record)
         return record
@@ -62,6 +86,16 @@ class MemoryStore(JobStore):
     async def get(self, job: str) -> JobRecord | None:
         stored = self._jobs.get(job)
         return None if stored is None else stored.record
+
+    async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
+        cursors = self._listed.get(caller, [])
+        end = len(cursors) if before is None else bisect_left(cursors, before)
+        ids = [cursor.partition("-")[2] for cursor in reversed(cursors[max(end - limit, 0) : end])]
+        return [replace(self._jobs[job].record, request="", headers={}, outcome=None) for job in ids]
+
+    async def delete(self, record: JobRecord) -> None:
+        if self._ended.pop(record.id, None) is not None:
+            self._drop(record.id)
 
     async def place(self, record: JobRecord) -> QueuePlace | None:
         return self._queues[record.model].place(record.id) if record.state == "queued" else None
@@ -97,13 +131,15 @@ class MemoryStore(JobStore):
             changed = stored.changed
             # The log may have dropped its oldest entries, so that ids and not indexes tell what is new.
             dropped = _number(stored.log[0].id) - 1 if stored.log else 0
-            new = stored.log[max(0, seen - dropped) :]
-            for entry in new:
+            if len(stored.log) + dropped > seen:
+                entry = stored.log[max(0, seen - dropped)]
+                del stored  # or a watcher that reads slowly would keep a job that has been forgotten
                 yield entry
                 seen = _number(entry.id)
                 if entry.last:
                     return
-            if stored.record.ended is not None and not new:
+                continue
+            if stored.record.ended is not None:
                 return
             await changed.wait()
 
@@ -126,11 +162,13 @@ class MemoryStore(JobStore):
         stored = self._open(job, generation)
         if stored is None:
             return False
-        stored.record = replace(stored.record, end=end, ended=now, outcome=outcome)
+        request, left = stored.record.request, ended_request(stored.record.request)
+        self._request_bytes -= _size(request)
+        self._resize(stored, _size(left) - _size(request))
+        stored.record = replace(stored.record, request=left, end=end, ended=now, outcome=outcome)
+        self._ended[job] = now + self._keep_seconds
         self._log(stored, last_event(end), outcome)
         self._queues[stored.record.model].remove(job)
-        self._ended[job] = now + self._keep_seconds
-        self._ended_bytes += stored.size
         stored.notify()
         self._forget(now)
         return True
@@ -172,19 +210,46 @@ class MemoryStore(JobStore):
     def _log(self, stored: _Job, event: str, data: str) -> None:
         number = _number(stored.log[-1].id) + 1 if stored.log else 1
         stored.log.append(LogEntry(f"0-{number}", event, data))
-        stored.size += len(data)
-        if len(stored.log) > self._log_entries:
-            stored.size -= len(stored.log.pop(0).data)
+        self._resize(stored, ENTRY_BYTES + _size(data))
+        self._forget(0)
+        while len(stored.log) > self._log_entries or (len(stored.log) > 1 and self._bytes > self._most_bytes):
+            self._resize(stored, -ENTRY_BYTES - _size(stored.log.pop(0).data))
 
     def _forget(self, now: float) -> None:
         while self._ended:
             job, at = next(iter(self._ended.items()))
-            if at > now and (self._ended_bytes <= self._most_bytes or len(self._ended) == 1):
+            if at > now and (self._bytes <= self._most_bytes or len(self._ended) == 1):
                 return
             del self._ended[job]
-            stored = self._jobs.pop(job)
-            self._ended_bytes -= stored.size
-            stored.notify()
+            self._drop(job)
+
+    def _drop(self, job: str) -> None:
+        stored = self._jobs.pop(job)
+        self._resize(stored, -stored.size)
+        cursors = self._listed.get(stored.record.caller, [])
+        place = bisect_left(cursors, stored.record.cursor)
+        del cursors[place : place + 1]
+        if not cursors:
+            self._listed.pop(stored.record.caller, None)
+        stored.notify()
+
+    def _resize(self, stored: _Job, change: int) -> None:
+        stored.size += change
+        self._bytes += change
+        if change < 0:
+            self._freed.add(-change)
+
+
+def _record_bytes(record: JobRecord) -> int:
+    """Of the texts of a record beside its request."""
+    headers = [text for header in record.headers.items() for text in header]
+    return sum(map(_size, (record.id, record.model, record.digest, record.caller, *headers)))
+
+
+def _size(text: str) -> int:
+    """Bytes that it takes at most. One character beyond ASCII, and Python gives each up to four; and it keeps the UTF-8
+    of what was parsed, with up to four more."""
+    return TEXT_BYTES + len(text) * (1 if text.isascii() else 8)
 
 
 def _number(entry: str) -> int:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
 
 from contract import ProblemError, problems
+from wire.shared_store import client as shared_store
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +34,16 @@ one, and the subscription."""
 def connect(url: str, patience_seconds: float) -> Any:
     """A client whose commands are tried again for about `patience_seconds`."""
     retries = max(1, round(patience_seconds / MOST_BACKOFF_SECONDS))
-    pool = BlockingConnectionPool.from_url(
+    return shared_store.connect(
         url,
-        max_connections=MOST_CONNECTIONS,
-        timeout=patience_seconds,
-        decode_responses=True,
-        protocol=2,  # version 3 has other forms of some answers
+        most_connections=MOST_CONNECTIONS,
+        wait_seconds=patience_seconds,
         retry=Retry(ExponentialBackoff(cap=MOST_BACKOFF_SECONDS, base=0.05), retries),
+        decode_responses=True,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=BLOCK_SECONDS + CONNECT_SECONDS,
         health_check_interval=30,
     )
-    return Redis.from_pool(pool)  # Any: its annotations name the answers of every protocol version
 
 
 @contextmanager
@@ -63,7 +60,7 @@ def outages() -> Iterator[None]:
         yield
         if task.cancelling() > cancelled:
             raise asyncio.CancelledError
-    except (RedisError, OSError) as error:
+    except shared_store.OUTAGES as error:
         log.warning("the store: %s", error)
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
         raise problem from error

@@ -11,6 +11,7 @@ both directions.
 | `shangcai:waiting:MODEL` | sorted set | entries that wait, each after its caller's name; in the order of these |
 | `shangcai:turns:MODEL` | sorted set | callers that wait or are in debt, by the round in which each is next |
 | `shangcai:rounds:MODEL` | hash | `round`, the present one, and `cost:CALLER`, what waits of each |
+| `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
@@ -53,6 +54,10 @@ def changes_of(job: str) -> str:
 
 def log_key(job: str) -> str:
     return f"shangcai:log:{job}"
+
+
+def caller_key(caller: str) -> str:
+    return f"shangcai:caller:{caller}"
 
 
 def queue_key(model: str) -> str:

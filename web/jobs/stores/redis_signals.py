@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from web.jobs.stores.redis_connection import MOST_BACKOFF_SECONDS
 from web.jobs.stores.redis_keys import BROADCAST, ENDED, changes_of
+from wire.shared_store.client import OUTAGES
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class RedisSignals:
                 async with self._redis.pubsub() as messages:
                     await messages.subscribe(ENDED, BROADCAST)
                     await self._pass_on(messages)
-            except RedisError as error:
+            except OUTAGES as error:
                 log.warning("changes are not heard of: %s", error)
                 await asyncio.sleep(MOST_BACKOFF_SECONDS)
 

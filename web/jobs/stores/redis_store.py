@@ -21,6 +21,7 @@ from web.jobs.stores.redis_keys import (
     log_key,
     record_of,
 )
+from web.jobs.stores.redis_listing import RedisListing
 from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
 from web.jobs.stores.redis_scripts import BEHIND, LOST, WRITTEN, RedisScripts
@@ -48,6 +49,7 @@ class RedisStore(JobStore):
         self._replica = secrets.token_hex(4)
         self._writes = itertools.count(1)
         self._queue = RedisQueue(self._redis)
+        self._listing = RedisListing(self._redis)
         self._signals = RedisSignals(self._redis, self._deliver)
         self._logs = RedisLogs(self._redis, self._signals)
 
@@ -77,6 +79,7 @@ class RedisStore(JobStore):
             pipe.hset(job_key(record.id), mapping=fields_of(record))
             pipe.expireat(job_key(record.id), self._latest_expiry(record.deadline))
             pipe.zadd(OPEN_JOBS, {record.id: record.deadline})
+            self._listing.add(pipe, record, self._keep_seconds)
             if queued:
                 self._queue.enqueue(pipe, record)
 
@@ -89,6 +92,16 @@ class RedisStore(JobStore):
     async def get(self, job: str) -> JobRecord | None:
         with outages():
             return await self._read(self._redis, job)
+
+    async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
+        return await self._listing.jobs_of(caller, limit, before)
+
+    async def delete(self, record: JobRecord) -> None:
+        with outages():
+            async with self._redis.pipeline() as pipe:
+                pipe.delete(job_key(record.id), log_key(record.id))
+                self._listing.remove(pipe, record)
+                await pipe.execute()
 
     async def place(self, record: JobRecord) -> QueuePlace | None:
         return await self._queue.place(record) if record.state == "queued" else None

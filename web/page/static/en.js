@@ -96,6 +96,7 @@ export default {
 "problem.internal": "The server made a mistake.",
 "problem.not-implemented": "This server does not do that. {detail}",
 "problem.bad-upstream": "The model broke off in the middle. Try again.",
+"problem.diverged": "It broke off in the middle and could not be continued. Try again.",
 "problem.content-filtered": "The model keeps back what it made of this.",
 "problem.refused-upstream": "The model does not serve this server.",
 "problem.undelivered": "The order did not reach the model. Try again.",

@@ -47,6 +47,7 @@ export class Job {
 					}
 				} catch (error) {
 					if (this.#leave.signal.aborted) return;
+					if (this.#stop && error.slug === "not-found") return; // stopped twice, it was deleted
 					if (error instanceof ProblemError && (this.id === null || error.problem.status < 500)) throw error;
 				}
 				listener.lost();

@@ -104,6 +104,7 @@ export default {
 "problem.internal": "服务器出错了。",
 "problem.not-implemented": "此服务器不提供这项功能。{detail}",
 "problem.bad-upstream": "模型中途断开，请再试一次。",
+"problem.diverged": "中途断开，无法接着写完，请再试一次。",
 "problem.content-filtered": "模型没有给出这一单的内容。",
 "problem.refused-upstream": "模型不接受此服务器的请求。",
 "problem.undelivered": "订单没能送到模型，请再试一次。",

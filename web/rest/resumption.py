@@ -1,0 +1,156 @@
+"""A generation whose model server died is asked for again, with the same seed, and goes on where the client is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+from contract import (
+    LiveEvent,
+    PictureResultEvent,
+    PreviewEvent,
+    ProblemError,
+    ProgressEvent,
+    ReasoningEvent,
+    ResultEvent,
+    TokenEvent,
+    problems,
+)
+from web.client.failures import ServerGoneError
+
+log = logging.getLogger(__name__)
+
+MOST_BREAKS = 4
+"""Most answers to one request that may break off once they run: what kills its server each time is the request."""
+
+MOST_REFUSALS = 9
+"""Most attempts in a row that may end before the generation runs."""
+
+PAUSE_SECONDS = 0.25
+"""Before the request is made again; twice as long after each refusal."""
+
+MOST_PAUSE_SECONDS = 4.0
+
+
+class Attempts:
+    """How often one request was made, and whether it may be made again; `seconds` from now on it may not."""
+
+    def __init__(self, seconds: float) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._deadline = self._now() + seconds
+        self._breaks = 0
+        self._refusals = 0
+        self._runs = False
+
+    @property
+    def seconds(self) -> float:
+        """That are left; negative after the deadline."""
+        return self._deadline - self._now()
+
+    def runs(self) -> None:
+        """The generation of this attempt has begun to run."""
+        self._runs, self._refusals = True, 0
+
+    def pause(self, error: ServerGoneError) -> float:
+        """Seconds to wait before the next attempt; raises `error`, which has ended this one, where there is none."""
+        if self._runs:
+            self._breaks += 1
+        self._refusals += 1
+        self._runs = False
+        longest: float = min(PAUSE_SECONDS * 2 ** (self._refusals - 1), MOST_PAUSE_SECONDS)
+        # Or all requests to a server that has died would come back at once.
+        pause = longest * (0.5 + secrets.randbelow(1_000) / 2_000)
+        if self._breaks > MOST_BREAKS or self._refusals >= MOST_REFUSALS or pause >= self.seconds:
+            raise error
+        return pause
+
+
+class Delivered:
+    """What the client has of one generation: a further answer must repeat it, and only the rest is passed on.
+
+    A text is compared, however its pieces are cut. Pictures are all of the last answer: steps and previews that were
+    told are not told again. `live` is false where the client gets nothing before the end, so that nothing binds.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._texts: dict[type[LiveEvent], str] = {ReasoningEvent: "", TokenEvent: ""}
+        self._fresh: dict[type[LiveEvent], list[str]] = {ReasoningEvent: [], TokenEvent: []}  # of this answer
+        self._repeated: dict[type[LiveEvent], int] = {ReasoningEvent: 0, TokenEvent: 0}  # characters of _texts
+        self._step = 0
+        self._previews: set[tuple[int, int]] = set()
+        self._fingerprint: str | None = None
+        self._any = False
+
+    def again(self, error: ServerGoneError) -> None:
+        """A further answer comes. Raises `error`, which has ended the last one, where none can go on from here."""
+        if self._any and self._fingerprint is None:
+            raise error
+        for kind, pieces in self._fresh.items():
+            self._texts[kind] += "".join(pieces)
+            self._fresh[kind] = []
+            self._repeated[kind] = 0
+
+    def new(self, event: LiveEvent, fingerprint: str | None) -> LiveEvent | None:
+        """What the client does not have of the event of an answer that this has decided. Raises DIVERGED where the
+        answer is another one than that which the client has the beginning of."""
+        if not self._live:
+            return event
+        match event:
+            case ReasoningEvent() | TokenEvent():
+                self._bind(fingerprint)
+                return self._new_text(event)
+            case ProgressEvent():
+                self._bind(fingerprint)
+                new = event.step > self._step
+                self._step = max(self._step, event.step)
+                return event if new else None
+            case PreviewEvent():
+                self._bind(fingerprint)
+                return self._new_preview(event)
+            case ResultEvent() if any(len(self._texts[kind]) > self._repeated[kind] for kind in self._texts):
+                raise _diverged()
+            case ResultEvent() | PictureResultEvent():
+                pass
+        return event
+
+    def _bind(self, fingerprint: str | None) -> None:
+        if self._any and fingerprint != self._fingerprint:
+            log.warning("system_fingerprint was %s and is %s", self._fingerprint, fingerprint)
+            raise _diverged()
+        self._any, self._fingerprint = True, fingerprint
+
+    def _new_text(self, event: ReasoningEvent | TokenEvent) -> LiveEvent | None:
+        kind = type(event)
+        begin = self._repeated[kind]
+        known = self._texts[kind][begin : begin + len(event.text)]
+        new = event.text[len(known) :]
+        if event.text[: len(known)] != known or (new and self._out_of_order(kind)):
+            raise _diverged()
+        self._repeated[kind] += len(known)
+        if not new:
+            return None
+        self._fresh[kind].append(new)
+        return kind(text=new) if known else event
+
+    def _out_of_order(self, kind: type[LiveEvent]) -> bool:
+        """All of the reasoning comes before the text."""
+        if kind is TokenEvent:
+            return self._repeated[ReasoningEvent] < len(self._texts[ReasoningEvent])
+        return bool(self._texts[TokenEvent])
+
+    def _new_preview(self, event: PreviewEvent) -> LiveEvent | None:
+        if event.step is None:
+            return event
+        key = (event.image, event.step)
+        new = key not in self._previews
+        self._previews.add(key)
+        return event if new else None
+
+
+def _diverged() -> ProblemError:
+    return ProblemError(
+        problems.DIVERGED,
+        "The model server died in the middle, and another answer to the same request does not begin as this one did.",
+    )
