@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -28,7 +28,7 @@ from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
-from web.http.responses import JOB_HEADERS, PICTURE_HEADERS
+from web.http.responses import JOB_HEADERS, PICTURE_HEADERS, StaticDocument
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
@@ -84,8 +84,10 @@ def create_app(
     job_endpoints = JobEndpoints(settings, jobs, readiness)
     generate = GenerateEndpoint(settings, job_endpoints, rest, readiness)
     callers_known = settings.callers not in (None, "off")
-    description = describe(_version(), _kinds(settings), settings.limits, callers_known=callers_known)
-    assets = Assets()
+    description = describe(
+        _version(), _kinds(settings), settings.limits, callers_known=callers_known, root_path=settings.root_path
+    )
+    assets = Assets(settings.root_path)
     page = Page(settings, assets, _discovery(settings), generate.generate)
     # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
@@ -123,7 +125,7 @@ def create_app(
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
-        Route("/openapi.json", JSONResponse(description), methods=["GET"]),
+        Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),
     ]
     is_inbox = settings.routes == "inbox"
     routes = Starlette(
@@ -195,6 +197,17 @@ async def _raise_to_guard(_request: Request, error: Exception) -> Response:
     raise error
 
 
+_LINKS = {
+    "generate": "/generate",
+    "generations": "/generations",
+    "generation": "/generations/{id}",
+    "openapi": "/openapi.json",
+    "status": "/status",
+    "warm": "/warm",
+    "health": "/healthz",
+}
+
+
 def _discovery(settings: Settings) -> dict[str, Any]:
     kinds = _kinds(settings)
     return {
@@ -202,15 +215,7 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "version": _version(),
         "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
         "default_model": next(iter(kinds)),
-        "links": {
-            "generate": "/generate",
-            "generations": "/generations",
-            "generation": "/generations/{id}",
-            "openapi": "/openapi.json",
-            "status": "/status",
-            "warm": "/warm",
-            "health": "/healthz",
-        },
+        "links": {name: settings.root_path + path for name, path in _LINKS.items()},
     }
 
 

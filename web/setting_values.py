@@ -107,6 +107,7 @@ def _store_url(url: SecretStr) -> SecretStr:
     return url
 
 
+RootPath = Annotated[str, Field(pattern="^(/[A-Za-z0-9._~-]+)*$")]
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ModelAddress = Annotated[ServedModel, BeforeValidator(_served_model)]
 Overrides = Annotated[str, AfterValidator(_checked_overrides)]

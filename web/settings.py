@@ -35,6 +35,7 @@ from web.setting_values import (
     ModelAddress,
     ModelName,
     Overrides,
+    RootPath,
     StoreUrl,
     lower,
     trust,
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    root_path: RootPath = Field(
+        default="", description="Prefix under which a proxy serves this, and which it takes off: /shangcai."
+    )
 
     routes: Annotated[Literal["all", "inbox"], BeforeValidator(lower)] = Field(
         default="all",

@@ -235,10 +235,10 @@ async def serve() -> AsyncGenerator[Callable[..., Awaitable[str]]]:
     """Runs an application under uvicorn, in this loop, and gives its URL; keywords are of the protocol."""
     running: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
-    async def start(app: ASGIApp, **options: Any) -> str:
+    async def start(app: ASGIApp, root_path: str = "", **options: Any) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
         protocol: Any = partial(HttpProtocol, **options)
-        config = uvicorn.Config(app, http=protocol, lifespan="on", log_config=None, server_header=False)
+        config = uvicorn.Config(app, http=protocol, lifespan="on", log_config=None, root_path=root_path)
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -42,6 +43,44 @@ async def test_every_link_of_the_discovery_leads_somewhere(web: Web) -> None:
     for link in (await client.get("/")).json()["links"].values():
         response = await client.get(link)
         assert response.status_code != 404 or "no generation of this id" in response.text
+
+
+@pytest.mark.parametrize("path", ["/", "/openapi.json"])
+async def test_what_a_client_has_already_is_not_sent_again(web: Web, path: str) -> None:
+    client = web()
+    first = await client.get(path)
+    tag = first.headers["etag"]
+    for known in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
+        again = await client.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert "content-type" not in again.headers
+    assert (await client.get(path, headers={"If-None-Match": '"other"'})).content == first.content
+
+
+async def test_behind_a_proxy_that_takes_a_prefix_off(web: Web, serve: Callable[..., Awaitable[str]]) -> None:
+    """Every address that a client is told has it; the requests come without."""
+    app = web(root_path="/kitchen")._transport
+    assert isinstance(app, httpx.ASGITransport)
+    async with httpx.AsyncClient(base_url=await serve(app.app, root_path="/kitchen"), trust_env=False) as client:
+        discovery = (await client.get("/")).json()
+        assert all(link.startswith("/kitchen/") for link in discovery["links"].values())
+        assert (await client.get("/openapi.json")).json()["servers"] == [{"url": "/kitchen"}]
+        job = await client.post("/generate", json={"prompt": "x"}, headers={"Prefer": "respond-async"})
+        assert job.headers["location"] == f"/kitchen/generations/{job.json()['id']}"
+        assert (await client.get(job.headers["location"].removeprefix("/kitchen"))).status_code == 200
+        page = (await client.get("/", headers={"Accept": "text/html"})).text
+        addresses = re.findall(r'(?:src|href|action)="([^"?]+)', page)
+        assert [address for address in addresses if not address.startswith("/kitchen/")] == []
+        assert 'data-root="/kitchen"' in page
+        for address in addresses:
+            assert (await client.get(address.removeprefix("/kitchen"))).status_code == 200
+        assert (await client.get("/nowhere")).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["/", "kitchen", "/kitchen/", '/"x', "/a?b"])
+def test_a_prefix_is_a_path(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="root_path"):
+        Settings(models={"poet": "http://poet.test"}, root_path=prefix)
 
 
 async def test_health_asks_no_model_server(web: Web, seen: list[httpx.Request]) -> None:

@@ -15,6 +15,7 @@ from web.api.generation_call import GenerationCall
 from web.api.job_stream import job_frames
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
+from web.http.entity_tag import unless_known
 from web.http.last_event_id import last_event_id
 from web.http.responses import whole
 from web.jobs.record import JobRecord, result_of
@@ -46,7 +47,7 @@ class JobEndpoints:
         not want to wait any longer. Leaving the context early cancels a job that nobody else can find."""
         after = last_event_id(call.headers)
         record = await self._submit(call)
-        headers = {"Location": f"/generations/{record.id}"}
+        headers = {"Location": f"{self._settings.root_path}/generations/{record.id}"}
         if call.preferences.applied:
             headers["Preference-Applied"] = call.preferences.applied
         if call.form == SSE:
@@ -119,7 +120,10 @@ class JobEndpoints:
             return await self._events(record, last_event_id(http_request.headers))
         if form == JSON:
             return await self._document(record, 200)
-        return whole(result_of(record), form) if record.state in ENDS else await self._document(record, 202)
+        if record.state not in ENDS:
+            return await self._document(record, 202)
+        response = whole(result_of(record), form)
+        return unless_known(http_request.headers, response) if "ETag" in response.headers else response
 
     async def _document(self, record: JobRecord, status: int, headers: dict[str, str] | None = None) -> Response:
         headers = {**_UNCACHED, **(headers or {})}

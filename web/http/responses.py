@@ -7,13 +7,16 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator
+from typing import Any
 from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from contract import ErrorEvent, Picture, PictureResult, ProblemError, TextResult, problems
 from contract.events import LiveEvent
 from web.http.accept import JSON, MULTIPART
+from web.http.entity_tag import entity_tag, unless_known
 from wire.sse import EventStream, frame
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,17 @@ UNDERSTOOD_CHARS = 2_048
 
 _UNCACHED = {"Cache-Control": "no-store"}
 _LINE_END = b"\r\n"
+
+
+class StaticDocument:
+    """A JSON document that stays the same while the server runs."""
+
+    def __init__(self, document: dict[str, Any], **headers: str) -> None:
+        self._response = JSONResponse(document, headers={"Cache-Control": "no-cache", **headers})
+        self._response.headers["ETag"] = entity_tag(bytes(self._response.body))
+
+    async def serve(self, http_request: Request) -> Response:
+        return unless_known(http_request.headers, self._response)
 
 
 async def live(events: AsyncGenerator[LiveEvent], heartbeat_seconds: float) -> Response:

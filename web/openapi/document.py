@@ -12,7 +12,7 @@ from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_
 from web.openapi.jobs import PREFERENCES, generation_path, generations_operation, job_response, parameter
 from web.openapi.page import page_path
 from web.openapi.problems import refusals
-from web.openapi.schemas import FILE, event_stream, ref, schemas
+from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
@@ -27,10 +27,15 @@ _PICTURE_FORMS = (*IMAGES, MULTIPART)
 
 
 def describe(
-    version: str, models: dict[str, Kind], limits: RequestLimits, *, callers_known: bool = False
+    version: str,
+    models: dict[str, Kind],
+    limits: RequestLimits,
+    *,
+    callers_known: bool = False,
+    root_path: str = "",
 ) -> dict[str, Any]:
     """The document of this version of web; `models` are the served ones, the default first. With `callers_known`,
-    operations need a caller's key or token."""
+    operations need a caller's key or token. `root_path` is the prefix of all paths, without a slash at its end."""
     served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
         "openapi": "3.1.0",
@@ -42,7 +47,7 @@ def describe(
             "kind's.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root_path or "/"}],
         "security": [{"caller": []}] if callers_known else [],
         "tags": _TAGS,
         "paths": {
@@ -55,7 +60,7 @@ def describe(
             "/healthz": {
                 "get": _simple("health", "Whether this server runs", {"status": "ok"}, refusals({problems.STALLED}))
             },
-            "/openapi.json": {"get": _simple("openapi", "This document")},
+            "/openapi.json": {"get": _openapi()},
             "/": page_path(),
         },
         "components": {"schemas": schemas(limits), "headers": _headers(), "securitySchemes": _SECURITY_SCHEMES},
@@ -171,6 +176,11 @@ def _simple(
         "summary": summary,
         "responses": {"200": {"description": summary + ".", "content": {JSON: content}}, **(failures or {})},
     }
+
+
+def _openapi() -> dict[str, Any]:
+    operation = _simple("openapi", "This document")
+    return operation | {"parameters": [IF_NONE_MATCH], "responses": operation["responses"] | NOT_MODIFIED}
 
 
 def _headers() -> dict[str, Any]:

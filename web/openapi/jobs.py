@@ -8,10 +8,11 @@ from typing import Any
 from contract import problems
 from web.http.accept import JSON, SSE
 from web.http.idempotency_key import KEY_CHARS
+from web.http.last_event_id import ENTRY_ID
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.http.responses import JOB_HEADERS
 from web.openapi.problems import refusals
-from web.openapi.schemas import FILE, event_stream, ref
+from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref
 
 _JOB = {
     "id": "961886f8a3ba4f0d8563985a1e55c980",
@@ -44,11 +45,17 @@ PREFERENCES = (
         "Idempotency-Key",
         "Makes a job that is made once only: the same key and body find it again, running or ended.",
         maxLength=KEY_CHARS,
+        pattern="^[!-~]*[!#-~][!-~]*$",  # visible ASCII, and not quotes alone
     ),
-    parameter("X-Request-Timeout", "Seconds after which the result is of no use any more."),
+    parameter(
+        "X-Request-Timeout",
+        "Seconds after which the result is of no use any more.",
+        type="number",
+        exclusiveMinimum=0,
+    ),
 )
 
-_LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.")
+_LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.", pattern=ENTRY_ID.pattern)
 
 
 def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
@@ -90,11 +97,12 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
             "description": f"The Accept header chooses: {JSON} (default) is the job with its result or its error, "
             f"{SSE} what was told and is being told of it, and {', '.join(picture_forms)} the pictures themselves, "
             "which are a 202 with the job before there are any, and the problem where there will be none.",
-            "parameters": [_LAST_EVENT],
+            "parameters": [_LAST_EVENT, IF_NONE_MATCH],
             "responses": {
                 "200": shown,
                 "202": job_response("The job, because there are no pictures yet."),
                 "204": {"description": "There is nothing after Last-Event-ID: it was the end. Do not connect again."},
+                **NOT_MODIFIED,
                 **refusals(failures),
             },
         },

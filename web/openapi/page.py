@@ -7,6 +7,7 @@ from typing import Any
 from contract import problems
 from web.http.accept import JSON
 from web.openapi.problems import refusals
+from web.openapi.schemas import IF_NONE_MATCH, NOT_MODIFIED
 
 _HTML = {"text/html": {"schema": {"type": "string"}}}
 _STATUSES = sorted({kind.status for kind in problems.PROBLEM_TYPES})
@@ -20,11 +21,13 @@ def page_path() -> dict[str, Any]:
             "tags": ["service"],
             "summary": "What is served here",
             "description": "Browsers get a page to ask on, programs a document.",
+            "parameters": [IF_NONE_MATCH],
             "responses": {
                 "200": {
                     "description": "What is served here.",
                     "content": {JSON: {"schema": {"type": "object"}}, **_HTML},
-                }
+                },
+                **NOT_MODIFIED,
             },
         },
         "post": {

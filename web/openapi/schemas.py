@@ -136,6 +136,15 @@ def _server_sent() -> list[dict[str, Any]]:
     ]
 
 
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "ETags of what the client has already.",
+    "schema": {"type": "string"},
+}
+NOT_MODIFIED = {"304": {"description": "The client has it already: If-None-Match names its ETag."}}
+
+
 def _cloud_events() -> dict[str, Any]:
     """`GenerationEvent`: a CloudEvent of any of our types, in its structured form; and one schema for each type."""
     attribute = {"type": "string", "minLength": 1, "maxLength": ATTRIBUTE_CHARS}

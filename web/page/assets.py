@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
+from web.http.entity_tag import entity_tag, unless_known
 from web.http.quality_values import weighted
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -21,9 +22,11 @@ _FOREVER = "public, max-age=31536000, immutable"
 class Assets:
     """The files, read once: they do not change while the container runs."""
 
-    def __init__(self, folder: Path = _FOLDER) -> None:
+    def __init__(self, root_path: str, folder: Path = _FOLDER) -> None:
+        self._root_path = root_path
         self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
         self._packed = {name: packed(content) for name, content in self._files.items()}
+        self._tags = {name: entity_tag(content) for name, content in self._files.items()}
         everything = hashlib.sha256()
         for name, content in self._files.items():
             everything.update(f"{name} {len(content)} ".encode() + content)
@@ -31,7 +34,7 @@ class Assets:
 
     @property
     def address(self) -> str:
-        return f"/static/{self.digest}"
+        return f"{self._root_path}/static/{self.digest}"
 
     @property
     def modules(self) -> list[str]:
@@ -49,12 +52,13 @@ class Assets:
         known = http_request.path_params["digest"] == self.digest
         headers = {
             "Cache-Control": _FOREVER if known else "no-store",
+            "ETag": self._tags[name],
             "Vary": "Accept-Encoding",
         }
         content = self._files[name]
         if takes_gzip(http_request.headers):
             content, headers["Content-Encoding"] = self._packed[name], "gzip"
-        return Response(content, headers=headers, media_type=media_type)
+        return unless_known(http_request.headers, Response(content, headers=headers, media_type=media_type))
 
 
 def packed(content: bytes) -> bytes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from contract import GenerationRequest, PictureResult, ProblemError, TextResult
 from web.http.accept import JSON, heaviest
+from web.http.entity_tag import entity_tag, unless_known
 from web.http.origin import check_origin
+from web.http.responses import StaticDocument
 from web.page.appearance import Appearance
 from web.page.assets import Assets, packed, takes_gzip
 from web.page.form import form_request, read_form
@@ -40,20 +41,22 @@ class Page:
     """The empty page is rendered once for each appearance. Programs get the `discovery` document in its place."""
 
     def __init__(self, settings: Settings, assets: Assets, discovery: dict[str, Any], generate: Generate) -> None:
-        self._discovery = JSONResponse(discovery, headers={"Vary": _HEADERS["Vary"]})
+        self._discovery = StaticDocument(discovery, Vary=_HEADERS["Vary"])
         self._generate = generate
         self._limits = settings.limits
         self._origins = settings.cors_origins
-        self._template = PageTemplate(assets, settings.models, settings.limits.max_tokens)
+        self._template = PageTemplate(assets, settings.models, settings.limits.max_tokens, settings.root_path)
         self._rendered: dict[Appearance, _Rendered] = {}
 
     async def serve(self, http_request: Request) -> Response:
-        return await self._answer_form(http_request) if http_request.method == "POST" else self._show(http_request)
+        if http_request.method == "POST":
+            return await self._answer_form(http_request)
+        return await self._show(http_request)
 
-    def _show(self, http_request: Request) -> Response:
+    async def _show(self, http_request: Request) -> Response:
         """The page where HTML is preferred, and else the discovery document."""
         if heaviest(http_request.headers, (JSON, HTML)) != HTML:
-            return self._discovery
+            return await self._discovery.serve(http_request)
         appearance = Appearance.of(http_request)
         if appearance not in self._rendered:
             self._rendered[appearance] = _Rendered(self._template.render(appearance))
@@ -64,13 +67,10 @@ class Page:
             "ETag": page.tag,
             "Content-Language": appearance.language,
         }
-        known = [each.strip().removeprefix("W/") for each in http_request.headers.get("if-none-match", "").split(",")]
-        if page.tag in known:
-            return Response(status_code=304, headers=headers)
         body = page.body
         if takes_gzip(http_request.headers):
             body, headers["Content-Encoding"] = page.packed, "gzip"
-        return Response(body, headers=headers, media_type=HTML)
+        return unless_known(http_request.headers, Response(body, headers=headers, media_type=HTML))
 
     async def _answer_form(self, http_request: Request) -> Response:
         """The page with the result in it, or with the problem."""
@@ -96,4 +96,4 @@ class _Rendered:
     def __init__(self, body: bytes) -> None:
         self.body = body
         self.packed = packed(body)
-        self.tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        self.tag = entity_tag(body)

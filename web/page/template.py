@@ -24,10 +24,11 @@ _ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')
 class PageTemplate:
     """`page.html`, whose elements name their texts (`data-t`), which the scripts share (`en.js`, `zh.js`)."""
 
-    def __init__(self, assets: Assets, models: Mapping[str, ServedModel], most_tokens: int) -> None:
+    def __init__(self, assets: Assets, models: Mapping[str, ServedModel], most_tokens: int, root_path: str) -> None:
         self._assets = assets
         self._models = models
         self._most_tokens = most_tokens
+        self._root_path = root_path
         self._texts = {language: _texts(assets.text(f"{language}.js")) for language in LANGUAGES}
 
     def render(self, appearance: Appearance, form: Mapping[str, str] | None = None, answer: str = "") -> bytes:
@@ -38,6 +39,7 @@ class PageTemplate:
         static = self._assets.address
         page = Template(self._translated(self._assets.text("page.html"), language))
         return page.safe_substitute(
+            root_path=self._root_path,
             static=static,
             preloads="\n".join(f'<link rel="modulepreload" href="{static}/{name}">' for name in self._assets.modules),
             models=self._model_rows(language, form.get("model")),

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from http import HTTPStatus
 
 import h11
 
 from contract import problems
 from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
-from contract.problems import ProblemError
+from contract.problems import ProblemError, invalid_field
+
+SINGLE = {
+    name.lower().encode(): name
+    for name in (
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "Last-Event-ID",
+        "X-Request-Timeout",
+        "X-Shangcai-Caller",
+    )
+}
+"""Headers that have one value. Given twice, each reader on the way may believe another one. The attributes of a
+CloudEvent, `ce-…`, are such headers, too."""
 
 _DETAIL_CHARS = 200
 _BLANK_LINE = re.compile(rb"\n\r?\n")  # as h11 has it
@@ -82,6 +97,9 @@ def _objection(request: h11.Request) -> ProblemError | None:
         return ProblemError(problems.MALFORMED_REQUEST, "The request is not of HTTP/1.1.")
     if b"content-length" in headers and b"transfer-encoding" in headers:  # some proxy may have read another request
         return ProblemError(problems.MALFORMED_REQUEST, "The request has Content-Length and Transfer-Encoding.")
+    for name, count in Counter(name for name, _ in request.headers).items():
+        if count > 1 and (name in SINGLE or name.startswith(b"ce-")):
+            return invalid_field(SINGLE.get(name, name.decode()), f"may be given once, not {count} times")
     if headers.get(b"upgrade", b"").lower() == b"websocket":
         return ProblemError(problems.NOT_IMPLEMENTED, "No WebSocket is served here; streams are server-sent events.")
     return None

@@ -70,6 +70,8 @@ async def test_pictures_in_every_form(front: Front) -> None:
     picture = await client.get(one, headers=PNG)
     assert (picture.status_code, picture.headers["content-type"], picture.content) == (200, "image/png", b"picture 0")
     assert picture.headers["x-seed"]
+    again = await client.get(one, headers={**PNG, "If-None-Match": picture.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
     parts = await client.get(two, headers={"Accept": "multipart/mixed, */*;q=0.1"})
     assert (parts.status_code, parts.headers["content-type"].partition(";")[0]) == (200, "multipart/mixed")
     assert parts.content.index(b"picture 0") < parts.content.index(b"picture 1")

@@ -119,6 +119,7 @@ async def test_a_picture_may_be_answered_as_its_file(web: Web, form: str) -> Non
     assert dict(response.headers) == {
         "content-type": f"image/{form}",
         "content-length": "9",
+        "x-content-type-options": "nosniff",
         "cache-control": "no-store",
         "etag": f'"{hashlib.sha256(b"picture 0").hexdigest()[:32]}"',
         "content-disposition": f'inline; filename="painter-7.{form}"',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -118,6 +119,23 @@ def test_an_event_that_is_refused_does_not_fit_the_schema(event: dict[str, Any])
         validate(event, {"$ref": "#/components/schemas/GenerationEvent"})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("X-Request-Timeout", value) for value in ("", "0", "-1", "soon", "0.5", "10", "1e3")),
+        *(("Idempotency-Key", value) for value in ("", '""', '"', "a b", "order-1", '"order-1"', "x" * 255, "x" * 256)),
+    ],
+)
+async def test_a_header_is_taken_where_it_fits_its_schema(web: Web, name: str, value: str) -> None:
+    [schema] = [each["schema"] for each in GENERATE["parameters"] if each["name"] == name]
+    sent: object = value
+    if schema["type"] == "number":
+        with suppress(ValueError):
+            sent = float(value)
+    answer = await web().post("/generate", json={"prompt": "x"}, headers={name: value, "Prefer": "respond-async"})
+    assert (answer.status_code != 400) == Draft202012Validator(schema).is_valid(sent) or value == '"', answer.text
+
+
 @pytest.mark.parametrize("example", REQUESTS["examples"].values(), ids=REQUESTS["examples"].keys())
 async def test_request_examples_work(web: Web, events: Events, example: dict[str, Any]) -> None:
     GenerationRequest.model_validate(example["value"])
@@ -155,7 +173,8 @@ async def test_the_other_forms_are_what_is_answered(web: Web, form: str) -> None
     documented = GENERATE["responses"]["200"]
     assert response.headers["content-type"].partition(";")[0] == form
     assert form in documented["content"]
-    expected = {"content-type", "content-length", "cache-control", *map(str.lower, documented["headers"])}
+    always = {"content-type", "content-length", "cache-control", "x-content-type-options"}
+    expected = {*always, *map(str.lower, documented["headers"])}
     of_a_part = {"etag", "content-disposition", "x-seed"} if form == "multipart/mixed" else set()
     assert set(response.headers) == expected - of_a_part
 

@@ -83,6 +83,8 @@ async def test_the_page_is_asked_for_again_and_its_files_never(web: Web) -> None
     }
     for address in addresses:
         file = await client.get(address)
+        again = await client.get(address, headers={"If-None-Match": file.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
         assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert file.headers["x-content-type-options"] == "nosniff"
         assert file.content == (STATIC / Path(address).name).read_bytes()

@@ -14,6 +14,7 @@ from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
 from tests.support.waiting import SECONDS, eventually
 from tests.support.wire.raw_answers import problem, split
 from wire.connections import http_protocol, request_parser
+from wire.connections.request_parser import SINGLE
 
 JAVA = (
     b"POST /echo HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 4\r\nHost: 127.0.0.1:8080\r\n"
@@ -190,6 +191,21 @@ async def test_what_cannot_be_read(served: Served, sent: bytes) -> None:
         assert answer.startswith(b"HTTP/1.1 400 ")
     else:
         assert problem(answer) == (400, "malformed-request")
+
+
+@pytest.mark.parametrize("name", [*SINGLE.values(), "ce-id"])
+async def test_a_header_that_is_given_twice(served: Served, name: str) -> None:
+    field = name.lower().encode()
+    answer = await served.exchange(GET.replace(b"Host", b"%s: 1\r\n%s: 1\r\nHost" % (field, field.upper())))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    document = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert document["errors"] == [{"field": name, "detail": "may be given once, not 2 times"}]
+
+
+@pytest.mark.parametrize("name", [b"Accept", b"Prefer", b"X-Forwarded-For"])
+async def test_a_header_that_is_a_list(served: Served, name: bytes) -> None:
+    answer = await served.exchange(GET.replace(b"Host", b"Connection: close\r\n%s: 1\r\n%s: 1\r\nHost" % (name, name)))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_what_cannot_be_read_is_named_without_pythons_types(served: Served) -> None:

@@ -17,7 +17,7 @@ export class ProblemError extends Error {
 /** `begun`: whether the user has just done what this is for, and so may be asked for a key. */
 async function call(path, { begun = false, headers, ...options } = {}) {
 	const sent = credentials();
-	const response = await fetch(path, { cache: "no-store", ...options, headers: { ...headers, ...sent } });
+	const response = await fetch(document.documentElement.dataset.root + path, { cache: "no-store", ...options, headers: { ...headers, ...sent } });
 	if (response.ok) return response;
 	if (response.status === 401 && (await renew(sent.Authorization, begun))) return call(path, { begun, headers, ...options });
 	if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {

@@ -3,6 +3,8 @@ import { credentials } from "./key.js";
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
+const address = `${location.origin}${document.documentElement.dataset.root}/generate`;
+
 /** Without previews: a program waits for the picture. */
 function body({ previews, ...order }) {
   return JSON.stringify(order);
@@ -11,13 +13,13 @@ function body({ previews, ...order }) {
 export function curl(order, kind) {
   const file = kind === "image" ? " \\\n  -H 'Accept: image/png' -o picture.png" : "";
   const key = credentials().Authorization ? ' \\\n  -H "Authorization: Bearer $KEY"' : "";
-  return `curl ${location.origin}/generate \\\n  -H 'Content-Type: application/json'${key}${file} \\\n  -d ${quoted(body(order))}`;
+  return `curl ${address} \\\n  -H 'Content-Type: application/json'${key}${file} \\\n  -d ${quoted(body(order))}`;
 }
 
 export function fetchCall(order, kind) {
   const accept = kind === "image" ? ', "Accept": "image/png"' : "";
   const key = credentials().Authorization ? ', "Authorization": `Bearer ${key}`' : "";
-  return `const answer = await fetch(${JSON.stringify(`${location.origin}/generate`)}, {
+  return `const answer = await fetch(${JSON.stringify(address)}, {
   method: "POST",
   headers: {"Content-Type": "application/json"${key}${accept}},
   body: JSON.stringify(${body(order)}),
