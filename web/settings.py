@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         default=None, min_length=1, description="Audience that their tokens must have."
     )
     callers_claim: str = Field(default="sub", min_length=1, description="Their claim that is the caller's name.")
+    callers_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret that the ids of jobs with an Idempotency-Key are made with, so that nobody finds a job by "
+        "guessing its key; the same on all replicas.",
+    )
     callers_header: str = Field(
         default="X-Forwarded-User",
         pattern="^[A-Za-z0-9-]+$",
@@ -240,7 +246,10 @@ class Settings(BaseSettings):
             "jwt": ["callers_issuer", "callers_audience"],
             "header": ["trusted_hops"],
         }
-        if missing := next((name for name in needed.get(self.callers or "off", []) if not getattr(self, name)), None):
+        names = needed.get(self.callers or "off", [])
+        if names and self.routes == "all":  # inbox takes no keys
+            names = [*names, "callers_secret"]
+        if missing := next((name for name in names if not getattr(self, name)), None):
             raise ValueError(f"{missing}: is required where callers is {self.callers}")
         return self
 

@@ -107,7 +107,16 @@ def test_wrong_settings_end_the_process_with_that_line(run: Run) -> None:
 
 
 def test_a_bad_file_of_keys_is_one_clear_line(run: Run) -> None:
-    process = run("-m", "web", "--port", "0", MODELS=MODELS, CALLERS="keys", CALLERS_FILE="/no/such/file")
+    process = run(
+        "-m",
+        "web",
+        "--port",
+        "0",
+        MODELS=MODELS,
+        CALLERS="keys",
+        CALLERS_FILE="/no/such/file",
+        CALLERS_SECRET="a secret of the tests",
+    )
     assert process.communicate(timeout=LIMIT) == ("", "web: /no/such/file: No such file or directory\n")
     assert process.returncode == 1
 

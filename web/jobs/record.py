@@ -17,6 +17,10 @@ LAST_EVENTS = frozenset({"result", "error"})
 """Names of the events that end a log."""
 
 
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses of problems that may have passed."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """Times are in seconds since 1970; `request` and `outcome` are JSON."""
@@ -61,6 +65,14 @@ class JobRecord:
         if self.end is None or self.end == "completed":
             return None
         return Problem.model_validate_json(self.outcome or "")
+
+    def replaces(self, older: JobRecord) -> bool:
+        """Whether this new job takes the place of an older one with the same id: the same request, which has failed for
+        a reason that may have passed."""
+        if older.end != "failed" or older.digest != self.digest:
+            return False
+        problem = older.problem
+        return problem is not None and problem.status in RETRIED
 
 
 @dataclass(frozen=True, slots=True)

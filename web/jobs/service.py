@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import math
 import secrets
 import time
@@ -73,7 +74,8 @@ class JobService:
         await self._store.close()
 
     async def submit(self, new: NewJob) -> JobRecord:
-        """A new job, or the one that its idempotency key has made.
+        """A new job, or the one that its idempotency key has made; a new one again where that has failed for a reason
+        that may have passed.
 
         Raises KEY_REUSED when another body came with the key before, OVERLOADED when `max_jobs` are open.
         """
@@ -85,7 +87,7 @@ class JobService:
         seed = secrets.randbits(32) if new.request.seed is None else new.request.seed
         request = new.request.model_copy(update={"seed": seed, "model": model})
         record = JobRecord(
-            id=uuid.uuid4().hex if key is None else _keyed_id(new.caller, key),
+            id=uuid.uuid4().hex if key is None else self._keyed_id(new.caller, key),
             model=model,
             kind=self._settings.models[model].kind,
             request=request.model_dump_json(exclude={"stream"}, exclude_none=True),
@@ -96,7 +98,7 @@ class JobService:
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),
         )
-        if await self._store.open_jobs() >= self._settings.max_jobs and await self._store.get(record.id) is None:
+        if await self._store.open_jobs() >= self._settings.max_jobs and await self._is_new(record):
             raise ProblemError(
                 problems.OVERLOADED,
                 f"{self._settings.max_jobs} generations are queued or running; no more are taken.",
@@ -108,6 +110,19 @@ class JobService:
                 problems.KEY_REUSED, "The first request with this Idempotency-Key asked for something else."
             )
         return stored
+
+    async def _is_new(self, record: JobRecord) -> bool:
+        existing = await self._store.get(record.id)
+        return existing is None or record.replaces(existing)
+
+    def _keyed_id(self, caller: str, key: str) -> str:
+        """The id of the job that this caller's idempotency key makes. Nobody without the secret can tell it from the
+        key; without a secret, everybody is one caller, and the ids are those of older versions."""
+        if self._settings.callers_secret is None:
+            return hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32]
+        secret = self._settings.callers_secret.get_secret_value().encode()
+        # No key holds a line feed.
+        return hmac.new(secret, f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
 
     async def find(self, job: str, caller: str | None = None) -> JobRecord:
         """A NOT_FOUND problem when it is unknown, or forgotten, or another caller's where one is given."""
@@ -204,9 +219,3 @@ def _summary(record: JobRecord) -> Job:
         ended_at=None if record.ended is None else written(record.ended),
         deadline_at=written(record.deadline),
     )
-
-
-def _keyed_id(caller: str, key: str) -> str:
-    """The id of the job that this caller's idempotency key makes."""
-    owner = "" if caller == DEFAULT_CALLER else f"{caller}\n"  # as older replicas have it; no key holds a line feed
-    return hashlib.sha256(f"shangcai:{owner}{key}".encode()).hexdigest()[:32]

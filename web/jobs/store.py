@@ -66,7 +66,8 @@ class JobStore(ABC):
 
     @abstractmethod
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
-        """Store and queue a new job, and return it; or return the job that has this id already.
+        """Store and queue a new job, and return it; or return the job that has this id already, unless the new one
+        replaces it (see JobRecord). In one step, so that of several new ones one is stored.
 
         OVERLOADED when the requests of jobs that have not ended would take more than their share of the store.
         """

@@ -84,6 +84,21 @@ async def test_a_failure_is_the_same_with_the_same_key(front: Front, poet: Poet,
     assert len(poet.asked) == 1
 
 
+async def test_a_failure_that_may_have_passed_is_tried_again_with_the_same_key(
+    front: Front, poet: Poet, slug: Slug
+) -> None:
+    poet.refusal = httpx.Response(401)
+    client = await front()
+    keyed = {"Idempotency-Key": "k"}
+    answer = await client.post("/generate", json=REQUEST, headers=keyed)
+    assert (answer.status_code, slug(answer)) == (502, "refused-upstream")
+    poet.refusal = None
+    poet.finish.set()
+    answer = await client.post("/generate", json=REQUEST, headers=keyed)
+    assert (answer.status_code, answer.json()["text"]) == (200, "春天")
+    assert (await client.get(answer.headers["location"])).json()["state"] == "completed"
+
+
 async def test_a_picture_can_be_fetched_in_its_own_format_only(front: Front, slug: Slug) -> None:
     client = await front()
     headers = {"Idempotency-Key": "k"}

@@ -32,6 +32,6 @@ def keyed(web: Callable[..., httpx.AsyncClient], key_file: Path) -> Callable[...
     """A client, without a key, of an application that wants one."""
 
     def make(**settings: Any) -> httpx.AsyncClient:
-        return web(callers="keys", callers_file=key_file, **settings)
+        return web(callers="keys", callers_file=key_file, callers_secret="a secret of the tests", **settings)
 
     return make

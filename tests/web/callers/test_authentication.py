@@ -33,7 +33,9 @@ GATEWAY = "203.0.113.7"
 
 def routes(path: Path) -> set[tuple[str, str]]:
     """Every method and path of the application."""
-    app: Any = create_app(Settings(models=MODELS, callers="keys", callers_file=path))
+    app: Any = create_app(
+        Settings(models=MODELS, callers="keys", callers_file=path, callers_secret="a secret of the tests")
+    )
     while not isinstance(app, Starlette):
         app = app.app
     return {
@@ -163,7 +165,9 @@ def through(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
     ],
 )
 async def test_a_gateways_header(web: Web, peer: str, headers: list[tuple[str, str]], status: int) -> None:
-    client = web(callers="header", trusted_hops=["203.0.113.0/24", "2001:db8::/32"])
+    client = web(
+        callers="header", trusted_hops=["203.0.113.0/24", "2001:db8::/32"], callers_secret="a secret of the tests"
+    )
     assert (await through(client, peer).get("/status", headers=headers)).status_code == status
 
 
@@ -177,6 +181,7 @@ async def test_a_gateways_header(web: Web, peer: str, headers: list[tuple[str, s
         ({"callers": "jwt", "callers_audience": "web"}, "callers_issuer: is required where callers is jwt"),
         ({"callers": "jwt", "callers_issuer": "https://x"}, "callers_audience: is required"),
         ({"callers": "header"}, "trusted_hops: is required where callers is header"),
+        ({"callers": "header", "trusted_hops": ["10.0.0.0/8"]}, "callers_secret: is required where callers is header"),
         ({"callers": "everybody"}, "'off', 'keys'"),
         ({"callers": "header", "trusted_hops": ["10.0.0.0/8"], "callers_header": "X: y"}, "callers_header"),
     ],

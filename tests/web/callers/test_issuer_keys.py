@@ -124,7 +124,14 @@ def tokened(web: Web) -> Callable[..., httpx.AsyncClient]:
 
     def make(**settings: Any) -> httpx.AsyncClient:
         issuer = Issuer("https://issuer.test", "https://issuer.test/keys")
-        return web(issuer, callers="jwt", callers_issuer=issuer.address, callers_audience=AUDIENCE, **settings)
+        return web(
+            issuer,
+            callers="jwt",
+            callers_secret="a secret of the tests",
+            callers_issuer=issuer.address,
+            callers_audience=AUDIENCE,
+            **settings,
+        )
 
     return make
 
@@ -169,5 +176,7 @@ async def test_another_claim_may_be_the_name(tokened: Web, email: Any, code: int
 
 async def test_without_the_issuer_it_is_to_be_tried_again(web: Web, slug: Slug) -> None:
     settings = {"callers_issuer": "https://issuer.test", "callers_audience": AUDIENCE}
-    answer = await status(web(lambda _: httpx.Response(500), callers="jwt", **settings))
+    answer = await status(
+        web(lambda _: httpx.Response(500), callers="jwt", callers_secret="a secret of the tests", **settings)
+    )
     assert slug(answer) == "unavailable"

@@ -32,6 +32,8 @@ class _Job:
     record: JobRecord
     size: int
     log: list[LogEntry] = field(default_factory=list)
+    first: int = 1
+    """The number of its first entry: larger than all of the job that it replaces."""
     reached: int = 0
     """How far its progress is."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,13 +71,19 @@ class MemoryStore(JobStore):
 
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
         existing = self._jobs.get(record.id)
-        if existing is not None:
+        if existing is not None and not record.replaces(existing.record):
             return existing.record
         request_bytes = _size(record.request)
         if self._request_bytes and self._request_bytes + request_bytes > self._most_request_bytes:
             raise requests_full(self._most_request_bytes)
+        first = 1
+        if existing is not None:
+            first = _number(existing.log[-1].id) + 1
+            record = replace(record, generation=existing.record.generation + 1)
+            del self._ended[record.id]
+            self._drop(record.id)
         self._request_bytes += request_bytes
-        self._jobs[record.id] = stored = _Job(record, 0)
+        self._jobs[record.id] = stored = _Job(record, 0, first=first)
         self._resize(stored, JOB_BYTES + request_bytes + _record_bytes(record))
         if record.caller != DEFAULT_CALLER:
             insort(self._listed[record.caller], record.cursor)
@@ -208,7 +216,7 @@ class MemoryStore(JobStore):
         return stored
 
     def _log(self, stored: _Job, event: str, data: str) -> None:
-        number = _number(stored.log[-1].id) + 1 if stored.log else 1
+        number = _number(stored.log[-1].id) + 1 if stored.log else stored.first
         stored.log.append(LogEntry(f"0-{number}", event, data))
         self._resize(stored, ENTRY_BYTES + _size(data))
         self._forget(0)

@@ -15,6 +15,7 @@ from web.jobs.stores.redis_connection import connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
     OPEN_JOBS,
+    RUN_FIELDS,
     changes_of,
     fields_of,
     job_key,
@@ -74,6 +75,12 @@ class RedisStore(JobStore):
             nonlocal existing
             existing = await self._read(pipe, record.id)
             pipe.multi()
+            if existing is not None and record.replaces(existing):
+                self._listing.remove(pipe, existing)
+                existing = None
+                pipe.hdel(job_key(record.id), *RUN_FIELDS)
+                pipe.hincrby(job_key(record.id), "generation", 1)
+                pipe.delete(log_key(record.id))
             if existing is not None:
                 return
             pipe.hset(job_key(record.id), mapping=fields_of(record))

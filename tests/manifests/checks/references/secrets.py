@@ -15,7 +15,8 @@ CALLERS_VOLUME = {
 }
 CALLERS_MOUNT = {"name": "callers", "mountPath": CALLERS_FOLDER, "readOnly": True}
 TOKEN = {"name": "predictor-token", "key": "token", "optional": False}
-READ = {"PREDICTOR_TOKEN": TOKEN}
+SECRET = {"name": "web-callers", "key": "secret", "optional": False}
+READ = {"PREDICTOR_TOKEN": TOKEN, "CALLERS_SECRET": SECRET}
 """Variables that come from Secrets."""
 
 
@@ -58,6 +59,8 @@ def _web(thing: Object, container: dict[str, Any], has_token: bool) -> Iterator[
     if values.get("CALLERS") == "keys":
         if values.get("CALLERS_FILE") != f"{CALLERS_FOLDER}/callers":
             yield "does not know its callers"
+        if "CALLERS_SECRET" not in values:
+            yield "has no secret for the ids of their jobs"
         if CALLERS_VOLUME not in thing.pod["volumes"]:
             yield "has no volume of its callers"
     elif "CALLERS_FILE" in values:
