@@ -181,6 +181,7 @@ def _store(settings: Settings) -> JobStore:
         settings.job_keep_seconds,
         settings.log_entries,
         settings.store_patience_seconds,
+        settings.store_bytes,
     )
 
 

@@ -69,7 +69,7 @@ class EventBackend:
             for reply in read_events(headers, content).events:
                 await self._replies.receive(reply, journal)
         except ProblemError as error:
-            if error.kind is problems.UNAVAILABLE:  # of the store or the artifacts: worth another attempt
+            if error.kind in (problems.UNAVAILABLE, problems.OVERLOADED):  # of the store or the artifacts
                 raise
             await journal.end(record.id, bad_answer(self._sink, str(error)))  # another attempt would get the same
 

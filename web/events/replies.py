@@ -114,7 +114,8 @@ class ReplyReceiver:
                 return
             result = await self._result(event, record)
         except ProblemError as error:
-            if error.kind is problems.UNAVAILABLE:  # the artifacts, or the store, may be back by the next delivery
+            # The artifacts or the store may be back, or have room, by the next delivery.
+            if error.kind in (problems.UNAVAILABLE, problems.OVERLOADED):
                 raise
             # No other reply will come, and the client is not to blame for this one.
             await journal.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))

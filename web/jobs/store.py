@@ -30,7 +30,8 @@ class ClaimLost(Exception):
 
 
 class JobStore(ABC):
-    """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long.
+    """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long, and those that write an
+    OVERLOADED problem when it is full.
 
     What is written by a run carries the `generation` of its claim, and raises ClaimLost where the job was claimed again
     since. None is for what holds no claim: events of a broker, and those who end a job.
@@ -159,3 +160,9 @@ def requests_full(most_bytes: float) -> ProblemError:
         "more are taken.",
         retry_after=FULL_SECONDS,
     )
+
+
+def store_full() -> ProblemError:
+    """OVERLOADED: the server that keeps the jobs takes no more."""
+    detail = "The store of the generations has no memory left; it takes more once some of them are forgotten."
+    return ProblemError(problems.OVERLOADED, detail, retry_after=FULL_SECONDS)

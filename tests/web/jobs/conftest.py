@@ -33,9 +33,13 @@ async def shared(redis_url: str) -> AsyncGenerator[SharedStore]:
     stores: list[RedisStore] = []
 
     async def make(
-        url: str = redis_url, keep_seconds: float = KEEP_SECONDS, log_entries: int = 1_000, patience_seconds: float = 5
+        url: str = redis_url,
+        keep_seconds: float = KEEP_SECONDS,
+        log_entries: int = 1_000,
+        patience_seconds: float = 5,
+        most_bytes: int = 1_000_000,
     ) -> RedisStore:
-        store = RedisStore(url, keep_seconds, log_entries, patience_seconds)
+        store = RedisStore(url, keep_seconds, log_entries, patience_seconds, most_bytes)
         stores.append(store)
         await store.open()
         return store

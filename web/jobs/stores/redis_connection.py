@@ -10,8 +10,10 @@ from typing import Any
 
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import OutOfMemoryError
 
 from contract import ProblemError, problems
+from web.jobs.store import store_full
 from wire.shared_store import client as shared_store
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,8 @@ def connect(url: str, patience_seconds: float) -> Any:
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns errors of Redis into an UNAVAILABLE problem once the client has given up: a full or read-only one's, too.
+    """Turns errors of Redis into an UNAVAILABLE problem once the client has given up, those of a read-only one too; and
+    those of a full one into OVERLOADED.
 
     redis-py sends with `asyncio.wait_for`. On Python 3.11 that loses a cancellation which comes just when the sending
     has finished (python/cpython#86296, fixed in 3.12), and a task that was cancelled would go on for ever.
@@ -62,5 +65,7 @@ def outages() -> Iterator[None]:
             raise asyncio.CancelledError
     except shared_store.OUTAGES as error:
         log.warning("the store: %s", error)
+        if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):  # the latter by a script
+            raise store_full() from error
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
         raise problem from error

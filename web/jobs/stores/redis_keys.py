@@ -13,6 +13,9 @@ both directions.
 | `shangcai:rounds:MODEL` | hash | `round`, the present one, and `cost:CALLER`, what waits of each |
 | `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
+| `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
+| `shangcai:ended` | sorted set | ended jobs, by when they ended |
+| `shangcai:ended-bytes` | hash | the bytes of each, and `total` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
 claimed it; `writes`, the numbers of the last writes, see `redis_scripts`.
@@ -33,6 +36,9 @@ from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
 
 OPEN_JOBS = "shangcai:open"
+OPEN_BYTES = "shangcai:open-bytes"
+ENDED_JOBS = "shangcai:ended"
+ENDED_BYTES = "shangcai:ended-bytes"
 
 ENDED = "shangcai:ended"
 BROADCAST = "shangcai:news"

@@ -20,6 +20,9 @@ LOST = -1
 BEHIND = -2
 """The progress of the job is another one by now: the second part of the answer."""
 
+SHORT_END = 16_384
+"""An outcome of fewer bytes is stored even where Redis has no memory left: each problem is one."""
+
 _CHECK = """
 local job, log, number, generation = KEYS[1], KEYS[2], ARGV[1] .. ';', ARGV[2]
 local created, ended, deadline, claimed, writes =
@@ -88,7 +91,12 @@ return {{1}}
 
 FINISH = f"""{_CHECK}
 if not repeated then
-    redis.call('HSET', job, 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
+    local read, request = pcall(cjson.decode, redis.call('HGET', job, 'order'))
+    if not read then request = {{}} end
+    local left = {{prompt = '-', n = request.n, format = request.format}}
+    -- Redis refuses writes in want of memory, but not those after one that frees some: short ends are always stored.
+    if #ARGV[8] < tonumber(ARGV[10]) then redis.call('HDEL', job, 'order') end
+    redis.call('HSET', job, 'order', cjson.encode(left), 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
     redis.call('XADD', log, '*', 'event', ARGV[9], 'data', '')
     redis.call('EXPIRE', job, ARGV[5])
     redis.call('EXPIRE', log, ARGV[5])
@@ -98,10 +106,12 @@ if not repeated then
     count()
 end
 local model, entry = unpack(redis.call('HMGET', job, 'model', 'entry'))
-return {{1, model, entry}}
+local bytes = redis.call('MEMORY', 'USAGE', job, 'SAMPLES', 0) + redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
+return {{1, bytes, model, entry}}
 """
-"""Seconds that it is kept, its end, the time, its outcome and the name of the last event. The answer has its
-model and its entry in the queue."""
+"""Seconds that it is kept, its end, the time, its outcome, the name of the last event, and SHORT_END. Of the request
+stays what answers are made by, as in `ended_request`. The answer has the bytes that the job takes, its model and its
+entry in the queue."""
 
 CLAIM = """
 local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))

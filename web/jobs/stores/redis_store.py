@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from contract import JobState
+from contract import JobState, ProblemError, problems
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
+from web.jobs.stores.redis_budget import RedisBudget
 from web.jobs.stores.redis_connection import connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
@@ -25,7 +27,7 @@ from web.jobs.stores.redis_keys import (
 from web.jobs.stores.redis_listing import RedisListing
 from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
-from web.jobs.stores.redis_scripts import BEHIND, LOST, WRITTEN, RedisScripts
+from web.jobs.stores.redis_scripts import BEHIND, LOST, SHORT_END, WRITTEN, RedisScripts
 from web.jobs.stores.redis_signals import RedisSignals, signalled
 
 POLL_SECONDS = 4.0
@@ -36,12 +38,20 @@ PAGE = 256
 
 
 class RedisStore(JobStore):
-    """Forgets a job `keep_seconds` after its end. A log holds about the newest `log_entries` events. An outage of up to
+    """Keeps up to about `most_bytes`. Forgets a job `keep_seconds` after its end, or earlier where there is more; but
+    never the job that ended last. A log holds about the newest `log_entries` events. An outage of up to
     `patience_seconds` is waited out."""
 
     shared = True
 
-    def __init__(self, url: str, keep_seconds: float, log_entries: int, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        keep_seconds: float,
+        log_entries: int,
+        patience_seconds: float,
+        most_bytes: int = 268_435_456,
+    ) -> None:
         super().__init__()
         self._keep_seconds = keep_seconds
         self._log_entries = log_entries
@@ -51,6 +61,7 @@ class RedisStore(JobStore):
         self._writes = itertools.count(1)
         self._queue = RedisQueue(self._redis)
         self._listing = RedisListing(self._redis)
+        self._budget = RedisBudget(self._redis, keep_seconds, most_bytes)
         self._signals = RedisSignals(self._redis, self._deliver)
         self._logs = RedisLogs(self._redis, self._signals)
 
@@ -69,7 +80,10 @@ class RedisStore(JobStore):
     # Jobs
 
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
-        existing: JobRecord | None = None
+        existing = await self.get(record.id)
+        if existing is not None:
+            return existing
+        await self._budget.open(record)
 
         async def store(pipe: Any) -> None:
             nonlocal existing
@@ -85,7 +99,6 @@ class RedisStore(JobStore):
                 return
             pipe.hset(job_key(record.id), mapping=fields_of(record))
             pipe.expireat(job_key(record.id), self._latest_expiry(record.deadline))
-            pipe.zadd(OPEN_JOBS, {record.id: record.deadline})
             self._listing.add(pipe, record, self._keep_seconds)
             if queued:
                 self._queue.enqueue(pipe, record)
@@ -108,6 +121,7 @@ class RedisStore(JobStore):
             async with self._redis.pipeline() as pipe:
                 pipe.delete(job_key(record.id), log_key(record.id))
                 self._listing.remove(pipe, record)
+                self._budget.forget(pipe, record.id)
                 await pipe.execute()
 
     async def place(self, record: JobRecord) -> QueuePlace | None:
@@ -154,15 +168,23 @@ class RedisStore(JobStore):
 
     async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
         keep = round(self._keep_seconds) + 1
-        code, *queued = await self._write(
-            self._scripts.finish, job, generation, keep, end, now, outcome, last_event(end)
-        )
+        arguments = keep, end, now, outcome, last_event(end), SHORT_END
+        try:
+            code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
+        except ProblemError as error:
+            if error.kind is not problems.OVERLOADED:
+                raise
+            await self._budget.free(2 * len(outcome.encode()))
+            code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
         with outages():
-            async with self._redis.pipeline() as pipe:
-                pipe.zrem(OPEN_JOBS, job)  # not finished, it may have expired while no replica was there to end it
-                if code == WRITTEN and queued[1] is not None:
-                    self._queue.dequeue(pipe, *queued)
+            async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
+                self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
+                if code == WRITTEN and rest[2] is not None:
+                    self._queue.dequeue(pipe, *rest[1:])
                 await pipe.execute()
+        if code == WRITTEN:
+            with suppress(ProblemError):  # it has ended; uncounted it is forgotten when its time is over
+                await self._budget.keep(job, rest[0])
         return bool(code == WRITTEN)
 
     async def wait_for_end(self, job: str) -> None:

@@ -58,21 +58,6 @@ async def _listens(client: redis.Redis) -> bool:
     return bool(client.client_list(_type="pubsub"))
 
 
-async def test_a_store_that_is_full_is_an_outage_that_passes(shared: SharedStore, redis_client: redis.Redis) -> None:
-    store = await shared(patience_seconds=1)
-    await added(store, "a")
-    redis_client.config_set("maxmemory", "1")
-    try:
-        for refused in (store.add(new_record("b")), store.finish("a", "failed", "{}", 7)):
-            with pytest.raises(ProblemError) as problem:
-                await refused
-            assert problem.value.kind.slug == "unavailable"
-    finally:
-        redis_client.config_set("maxmemory", "0")
-    assert await store.add(new_record("b")) == await store.get("b")
-    assert (await claimed(store)).job == "a"
-
-
 async def test_a_server_that_is_not_there_is_an_outage(closed_port: int) -> None:
     store = RedisStore(f"redis://127.0.0.1:{closed_port}", KEEP_SECONDS, 1_000, patience_seconds=1)
     await store.open()  # what needs no store is served without it

@@ -126,6 +126,7 @@ async def test_the_old_version_reads_what_is_stored(shared: SharedStore, raw: An
     await store.finish("a", "cancelled", '{"type":"x"}', 1700000002.0)
     assert hash_of(raw) == {
         **HASH,
+        "order": '{"prompt":"-"}',  # which it reads, too
         "entry": entry,
         "attempts": "1",
         "end": "cancelled",
