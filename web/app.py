@@ -22,7 +22,7 @@ from web.api.health import HealthEndpoint
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
-from web.callers.authentication import CallerAuthentication, identification
+from web.callers.authentication import CallerAuthentication
 from web.client.client import ModelConnections
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
@@ -139,7 +139,8 @@ def create_app(
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
-        routes if is_inbox else CallerAuthentication(routes, identification(settings, transport)),
+        routes,
+        admit=None if is_inbox else CallerAuthentication(settings, transport),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         drain=drain,

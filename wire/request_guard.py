@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 
 from starlette.datastructures import Headers
@@ -39,19 +39,22 @@ class BrokenAnswerError(Exception):
 class RequestGuard:
     """See the module; the limits bound what a client may send, and how slowly.
 
-    `respond` makes the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
+    `admit` may refuse a request by its header with a ProblemError, before anything of its body is kept. `respond` makes
+    the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
+        admit: Callable[[Scope], Awaitable[None]] | None = None,
         body_bytes: int = BODY_BYTES,
         body_seconds: float = BODY_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
         drain: Drain | None = None,
     ) -> None:
         self.app = app
+        self.admit = admit
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
         self.respond = respond
@@ -62,6 +65,8 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         try:
+            if self.admit is not None:
+                await self.admit(scope)
             body = await self._read_body(Headers(scope=scope), receive)
         except ProblemError as error:
             await self._refuse(error, scope, receive, send)

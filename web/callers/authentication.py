@@ -1,4 +1,4 @@
-"""Who calls: the middleware in front of the routes."""
+"""Who calls: told of each request before its body is read and any route is reached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from contract import ProblemError, problems
 from web.callers.caller import DEFAULT_CALLER, NAME_TEXT, is_caller_name
@@ -31,20 +31,19 @@ Identify = Callable[[Scope], Awaitable[str]]
 
 
 class CallerAuthentication:
-    """Puts the caller's name into the request's state, and refuses requests without one."""
+    """Puts the caller's name into the request's state, or raises what an Identify raises. `transport` takes the place
+    of the network in tests. Raises a KeyFileError at the start."""
 
-    def __init__(self, app: ASGIApp, identify: Identify) -> None:
-        self.app = app
-        self._identify = identify
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._identify = _identification(settings, transport)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope):
+    async def __call__(self, scope: Scope) -> None:
+        if not _is_open(scope):
             scope["state"]["caller"] = await self._identify(scope)
-        await self.app(scope, receive, send)
 
 
-def identification(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> Identify:
-    """What the settings ask for. `transport` takes the place of the network in tests. Raises a KeyFileError."""
+def _identification(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> Identify:
+    """What the settings ask for."""
     match settings.callers:
         case "keys":
             assert settings.callers_file is not None

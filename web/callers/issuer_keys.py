@@ -78,7 +78,7 @@ class IssuerKeys:
                 options={"require": ["exp", "aud", "iss"]},
             )
             return claims
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, RecursionError) as error:  # the latter of a header that is nested too deep
             log.info("a token was refused: %s", error)
             return None
 

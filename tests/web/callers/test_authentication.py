@@ -100,6 +100,26 @@ async def test_anything_but_a_key_is_refused(keyed: Web, slug: Slug, authorizati
     assert slug(answer) == "unauthorized"
 
 
+async def test_nothing_is_read_of_the_body_of_somebody_unknown(key_file: Path) -> None:
+    """Or whoever reaches the port could fill the memory with bodies."""
+    app = create_app(Settings(models=MODELS, callers="keys", callers_file=key_file))
+    read: list[str] = []
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        read.append("body" if sent else "body before the answer")
+        return {"type": "http.request", "body": b"x" * 1_000, "more_body": len(read) < 10}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/generate", "headers": [], "client": ("127.0.0.1", 1)}
+    await app({**scope, "query_string": b"", "scheme": "http", "server": ("web.test", 80)}, receive, send)
+    assert sent[0]["status"] == 401
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert read == ["body"] * 10, "it is thrown away after the answer"
+
+
 async def test_two_keys_are_none(keyed: Web, bearer: Bearer) -> None:
     headers = [*bearer("alice").items(), *bearer("bob").items()]
     assert (await keyed().get("/status", headers=headers)).status_code == 401

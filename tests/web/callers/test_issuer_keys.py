@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import time
 from collections.abc import Callable
@@ -134,6 +135,22 @@ def tokened(web: Web) -> Callable[..., httpx.AsyncClient]:
         )
 
     return make
+
+
+def nested() -> str:
+    """A token whose header is as deep as a header of HTTP has room for."""
+    header = base64.urlsafe_b64encode(b"[" * 9_000).decode().rstrip("=")
+    return f"{header}.e30.AAAA"
+
+
+@pytest.mark.parametrize("forged", [nested(), "a.b.c", "..", ".", "é.é.é", '{"alg":"ES256"}..'])
+async def test_what_is_no_token_is_refused(
+    tokened: Web, slug: Slug, caplog: pytest.LogCaptureFixture, forged: str
+) -> None:
+    headers = {"Authorization": f"Bearer {forged}".encode()}
+    answer = await tokened().get("/status", headers=headers)  # type: ignore[arg-type]
+    assert slug(answer) == "unauthorized"
+    assert "Traceback" not in caplog.text
 
 
 async def status(client: httpx.AsyncClient, **changes: Any) -> httpx.Response:
