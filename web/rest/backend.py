@@ -61,7 +61,7 @@ class RestBackend:
                         yield event
                 return
             except ServerGoneError as error:
-                delivered.again(error)
+                delivered.again(error, builder.fingerprint)
                 pause = attempts.pause(error)
                 log.info("%s is asked again in %.1f s, request %s", rest_request.model, pause, rest_request.id)
                 builder.again()

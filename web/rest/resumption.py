@@ -8,7 +8,6 @@ import secrets
 
 from contract import (
     LiveEvent,
-    PictureResultEvent,
     PreviewEvent,
     ProblemError,
     ProgressEvent,
@@ -80,13 +79,17 @@ class Delivered:
         self._repeated: dict[type[LiveEvent], int] = {ReasoningEvent: 0, TokenEvent: 0}  # characters of _texts
         self._step = 0
         self._previews: set[tuple[int, int]] = set()
-        self._fingerprint: str | None = None
         self._any = False
+        self._bound_to: str | None = None
+        """What must have decided each further answer."""
 
-    def again(self, error: ServerGoneError) -> None:
-        """A further answer comes. Raises `error`, which has ended the last one, where none can go on from here."""
-        if self._any and self._fingerprint is None:
-            raise error
+    def again(self, error: ServerGoneError, fingerprint: str | None) -> None:
+        """A further answer comes. Raises `error`, which has ended the last one, where none can go on from here.
+        `fingerprint`: what has decided the last one, if it has said so. vLLM says it at the end."""
+        if self._any:
+            self._bound_to = self._bound_to or fingerprint
+            if self._bound_to is None:
+                raise error
         for kind, pieces in self._fresh.items():
             self._texts[kind] += "".join(pieces)
             self._fresh[kind] = []
@@ -97,29 +100,23 @@ class Delivered:
         answer is another one than that which the client has the beginning of."""
         if not self._live:
             return event
+        new: LiveEvent | None = event
         match event:
             case ReasoningEvent() | TokenEvent():
-                self._bind(fingerprint)
-                return self._new_text(event)
+                new = self._new_text(event)
             case ProgressEvent():
-                self._bind(fingerprint)
-                new = event.step > self._step
+                new = event if event.step > self._step else None
                 self._step = max(self._step, event.step)
-                return event if new else None
             case PreviewEvent():
-                self._bind(fingerprint)
-                return self._new_preview(event)
+                new = self._new_preview(event)
             case ResultEvent() if any(len(self._texts[kind]) > self._repeated[kind] for kind in self._texts):
                 raise _diverged()
-            case ResultEvent() | PictureResultEvent():
-                pass
-        return event
-
-    def _bind(self, fingerprint: str | None) -> None:
-        if self._any and fingerprint != self._fingerprint:
-            log.warning("system_fingerprint was %s and is %s", self._fingerprint, fingerprint)
+        unknown = fingerprint is None and new is None  # as long as it repeats, it may say so later
+        if self._bound_to is not None and fingerprint != self._bound_to and not unknown:
+            log.warning("system_fingerprint was %s and is %s", self._bound_to, fingerprint)
             raise _diverged()
-        self._any, self._fingerprint = True, fingerprint
+        self._any = True
+        return new
 
     def _new_text(self, event: ReasoningEvent | TokenEvent) -> LiveEvent | None:
         kind = type(event)
