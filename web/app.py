@@ -77,7 +77,7 @@ def create_app(
     status = StatusEndpoints(settings, probes)
     replies = ReplyReceiver(_artifacts(settings), readiness)
     rest = RestBackend(settings.models, Upstream(client, probes, settings)) if settings.dispatch == "rest" else None
-    store = _store(settings)
+    store = _store(settings, background)
     broadcast = ReadinessBroadcast(store, readiness, background)
     jobs = JobService(settings, store, rest or EventBackend(client, settings, replies), background)
     drain.subscribe(jobs.drain)
@@ -172,7 +172,7 @@ def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
     )
 
 
-def _store(settings: Settings) -> JobStore:
+def _store(settings: Settings, background: BackgroundLoops) -> JobStore:
     if settings.store_url is None:
         return MemoryStore(settings.job_keep_seconds, settings.store_bytes, settings.log_entries)
     from web.jobs.stores.redis_store import RedisStore  # only several replicas need it
@@ -183,6 +183,7 @@ def _store(settings: Settings) -> JobStore:
         settings.log_entries,
         settings.store_patience_seconds,
         settings.store_bytes,
+        background,
     )
 
 

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 """Between two questions to a model server that is not ready yet."""
 
+FAILED_SECONDS = 5.0
+"""Before the next question after one that has failed for an unforeseen reason."""
+
 READY_PATH = "/v2/health/ready"
 """Of KServe's protocol. Any request wakes a model; this one generates nothing. A server that answers 404 is awake: one
 that has other health routes, as vLLM."""
@@ -83,11 +86,17 @@ class ReadinessProbe:
 
     async def _ask(self, pause: float) -> None:
         with anyio.move_on_after(self._seconds):
-            await anyio.sleep(pause)
             while True:
-                if await self._ready():
-                    return
-                await anyio.sleep(POLL_SECONDS)
+                await anyio.sleep(pause)
+                try:
+                    if await self._ready():
+                        return
+                    pause = POLL_SECONDS
+                except ProblemError:
+                    raise
+                except Exception:  # one that is not foreseen: a model that wakes is asked on, but not as often
+                    log.exception("asking %s has failed and is tried again", self.readiness.model)
+                    pause = FAILED_SECONDS
         log.warning("%s did not wake up in %g s", self.readiness.model, self._seconds)
         self.readiness.lost()
 

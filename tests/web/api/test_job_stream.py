@@ -160,7 +160,7 @@ class LostStore(MemoryStore):
 
 @pytest.fixture
 def lost_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_app, "_store", lambda settings: LostStore(60, 1_000_000, 1_000))
+    monkeypatch.setattr(web_app, "_store", lambda *_: LostStore(60, 1_000_000, 1_000))
 
 
 async def test_an_outage_of_the_store_closes_a_stream_that_can_be_resumed(

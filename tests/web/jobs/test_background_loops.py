@@ -11,14 +11,16 @@ import httpx
 import pytest
 
 from contract import ProblemError, problems
-from tests.support.jobs import ScriptedBackend, complete, ended, hang, submitted
+from tests.support.jobs import LIMIT, ScriptedBackend, complete, ended, hang, submitted
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.jobs import background_loops, worker
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import Claim
 from web.jobs.service import JobService
+from web.jobs.stores import redis_signals
 from web.jobs.stores.memory_store import MemoryStore
+from web.jobs.stores.redis_store import RedisStore
 from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
 from web.readiness.states_file import StatesFile
@@ -139,6 +141,57 @@ async def test_a_loop_that_fails_for_ever_ends_the_process_which_says_so(
         assert [loop.name for loop in process.loops.stalled] == [LOOPS[name]]
     [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
     assert line == f"{LOOPS[name]} has failed {background_loops.MOST_FAILURES} times in a row: the process ends"
+
+
+@pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError])
+async def test_changes_are_heard_of_again_after_an_unforeseen_failure(
+    redis_url: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loops = BackgroundLoops()
+    store = RedisStore(redis_url, 60, 1_000, 5, background=loops)
+    subscribe, left = store._redis.pubsub, [error] * 3
+
+    def pubsub() -> Any:
+        if left:
+            raise left.pop()
+        return subscribe()
+
+    monkeypatch.setattr(store._redis, "pubsub", pubsub)
+    received: list[str] = []
+    store.subscribe(received.append)
+    await store.open()
+
+    async def heard() -> bool:
+        await store.broadcast("news")
+        return bool(received)
+
+    await eventually(heard)
+    await store.close()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "the subscription to changes of jobs has failed and is tried again"
+    ]
+
+
+async def test_a_subscription_that_fails_for_ever_ends_the_process(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+    store = RedisStore(redis_url, 60, 1_000, 5, background=BackgroundLoops(ended.set))
+    monkeypatch.setattr(store._redis, "pubsub", lambda: int("a mistake"))
+    await store.open()
+    await asyncio.wait_for(ended.wait(), LIMIT)
+    await store.close()
+
+
+async def test_a_silent_subscription_goes_round(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_signals, "IDLE_SECONDS", 0.01)
+    loops = BackgroundLoops()
+    store = RedisStore(redis_url, 60, 1_000, 5, background=loops)
+    await store.open()
+    [loop] = loops
+    begun = asyncio.get_running_loop().time()
+    await eventually(lambda: loop.seconds < (asyncio.get_running_loop().time() - begun) / 2)
+    await store.close()
 
 
 async def test_an_outage_of_the_store_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from tests.support.waking import (
     until_status,
     wake_up,
 )
+from web.readiness import probe as probe_module
 from web.readiness.model_readiness import Readiness
 from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
@@ -144,6 +145,27 @@ async def test_a_wake_up_is_given_up_after_wake_seconds(model: Model, caplog: py
         await probe.settled(LIMIT)
     assert readiness.state == "unknown"
     assert "poet did not wake up in 0.1 s" in caplog.text
+
+
+async def test_a_waking_model_is_asked_on_after_an_unforeseen_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(probe_module, "FAILED_SECONDS", 0.001)
+    failures = [KeyError("a mistake"), RuntimeError("the handler is closed")]
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        if failures:
+            raise failures.pop()
+        return httpx.Response(200)
+
+    readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
+    settings = Settings.model_validate({"models": {"poet": "http://poet.test"}})
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        probe = ReadinessProbe(client, "http://poet.test", readiness, settings)
+        probe.start()
+        await probe.settled(LIMIT)
+    assert readiness.state == "ready"
+    assert caplog.text.count("asking poet has failed and is tried again") == 2
 
 
 # GET /status

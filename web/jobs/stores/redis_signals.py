@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from web.jobs.stores.redis_connection import MOST_BACKOFF_SECONDS
+from web.jobs.background_loops import IDLE_SECONDS, BackgroundLoop, BackgroundLoops
+from web.jobs.stores.redis_connection import outages
 from web.jobs.stores.redis_keys import BROADCAST, ENDED, changes_of
-from wire.shared_store.client import OUTAGES
-
-log = logging.getLogger(__name__)
 
 
 class RedisSignals:
     """One subscription for everybody in this process: to what is broadcast, which `receive` gets, to the ends of all
     jobs, and to the changes of those jobs that somebody waits for."""
 
-    def __init__(self, redis: Any, receive: Callable[[str], None]) -> None:
+    def __init__(self, redis: Any, receive: Callable[[str], None], background: BackgroundLoops) -> None:
         self._redis = redis
+        self._background = background
         self._receive = receive
         self._changes: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by channel
         self._ends: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by job
         self._wanted = asyncio.Event()
         """Set when `_changes` has other channels than before."""
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: BackgroundLoop | None = None
 
     def open(self) -> None:
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = self._background.start("the subscription to changes of jobs", self._listen)
 
     async def close(self) -> None:
         if self._listening is not None:
-            while not self._listening.done():  # a cancellation may be lost: see outages
-                self._listening.cancel()
-                await asyncio.wait({self._listening}, timeout=0.1)
+            await self._background.close(self._listening)
 
     @contextmanager
     def changes(self, job: str) -> Iterator[asyncio.Event]:
@@ -72,18 +68,16 @@ class RedisSignals:
                 del self._ends[job]
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub() as messages:
-                    await messages.subscribe(ENDED, BROADCAST)
-                    await self._pass_on(messages)
-            except OUTAGES as error:
-                log.warning("changes are not heard of: %s", error)
-                await asyncio.sleep(MOST_BACKOFF_SECONDS)
+        """For as long as one connection lasts."""
+        with outages():
+            async with self._redis.pubsub() as messages:
+                await messages.subscribe(ENDED, BROADCAST)
+                await self._pass_on(messages)
 
     async def _pass_on(self, messages: Any) -> None:
         """Whatever is subscribed to and read goes through this one task: redis-py's subscriptions are not safe for
         several."""
+        assert self._listening is not None
         subscribed: set[str] = set()
         while True:
             self._wanted.clear()
@@ -95,7 +89,9 @@ class RedisSignals:
             reading = asyncio.ensure_future(messages.get_message(timeout=None))
             wanted = asyncio.ensure_future(self._wanted.wait())
             try:
-                await asyncio.wait({reading, wanted}, return_when=asyncio.FIRST_COMPLETED)
+                while not (reading.done() or wanted.done()):
+                    await asyncio.wait({reading, wanted}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    self._listening.went_round()
             finally:
                 for task in (reading, wanted):
                     task.cancel()

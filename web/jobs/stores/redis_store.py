@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from contract import JobState, ProblemError, problems
+from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_budget import RedisBudget
@@ -51,6 +52,7 @@ class RedisStore(JobStore):
         log_entries: int,
         patience_seconds: float,
         most_bytes: int = 268_435_456,
+        background: BackgroundLoops | None = None,
     ) -> None:
         super().__init__()
         self._keep_seconds = keep_seconds
@@ -62,7 +64,7 @@ class RedisStore(JobStore):
         self._queue = RedisQueue(self._redis)
         self._listing = RedisListing(self._redis)
         self._budget = RedisBudget(self._redis, keep_seconds, most_bytes)
-        self._signals = RedisSignals(self._redis, self._deliver)
+        self._signals = RedisSignals(self._redis, self._deliver, background or BackgroundLoops())
         self._logs = RedisLogs(self._redis, self._signals)
 
     async def open(self) -> None:
