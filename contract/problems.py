@@ -59,6 +59,7 @@ RESULT_TOO_LARGE = ProblemType("result-too-large", 413, "The result is too large
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", 415, "The request body is of a type that is not taken")
 KEY_REUSED = ProblemType("key-reused", 422, "The Idempotency-Key belongs to another request")
 CONTENT_FILTERED = ProblemType("content-filtered", 422, "The model server keeps back what was generated")
+QUOTA_EXCEEDED = ProblemType("quota-exceeded", 429, "The caller's share is used up for now")
 HEADER_TOO_LARGE = ProblemType("header-too-large", 431, "The request header is too large")
 INTERNAL = ProblemType("internal", 500, "The server made a mistake")
 NOT_IMPLEMENTED = ProblemType("not-implemented", 501, "This server does not do that")
@@ -93,6 +94,7 @@ PROBLEM_TYPES = (
     UNSUPPORTED_MEDIA_TYPE,
     KEY_REUSED,
     CONTENT_FILTERED,
+    QUOTA_EXCEEDED,
     HEADER_TOO_LARGE,
     INTERNAL,
     NOT_IMPLEMENTED,

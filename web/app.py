@@ -23,6 +23,10 @@ from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication
+from web.callers.counters import MemoryCounters
+from web.callers.key_file import KeyFile
+from web.callers.share import Share
+from web.callers.shares import Shares
 from web.client.client import ModelConnections
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
@@ -82,7 +86,9 @@ def create_app(
     jobs = JobService(settings, store, rest or EventBackend(client, settings, replies), background)
     drain.subscribe(jobs.drain)
     job_endpoints = JobEndpoints(settings, jobs, readiness)
-    generate = GenerateEndpoint(settings, job_endpoints, rest, readiness)
+    key_file = KeyFile(settings.callers_file) if settings.callers_file else None
+    shares = _shares(settings, key_file)
+    generate = GenerateEndpoint(settings, job_endpoints, rest, readiness, shares)
     callers_known = settings.callers not in (None, "off")
     description = describe(
         _version(), _kinds(settings), settings.limits, callers_known=callers_known, root_path=settings.root_path
@@ -109,6 +115,7 @@ def create_app(
             finally:
                 await broadcast.close()
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
+                await shares.close()
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
                 await background.close(reaping)
 
@@ -140,7 +147,7 @@ def create_app(
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     guarded = RequestGuard(
         routes,
-        admit=None if is_inbox else CallerAuthentication(settings, transport),
+        admit=None if is_inbox else CallerAuthentication(settings, key_file, transport),
         body_bytes=settings.body_bytes or settings.limits.body_bytes,
         body_seconds=settings.body_seconds,
         drain=drain,
@@ -168,7 +175,7 @@ def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
             "traceparent",
             "tracestate",
         ],
-        expose_headers=["X-Request-Id", "Retry-After", *JOB_HEADERS, *PICTURE_HEADERS],
+        expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", *JOB_HEADERS, *PICTURE_HEADERS],
     )
 
 
@@ -185,6 +192,19 @@ def _store(settings: Settings, background: BackgroundLoops) -> JobStore:
         settings.store_bytes,
         background,
     )
+
+
+def _shares(settings: Settings, key_file: KeyFile | None) -> Shares:
+    of_all = Share.of_all(settings)
+
+    def share_of(caller: str) -> Share:
+        return key_file.share(caller, of_all) if key_file else of_all
+
+    if settings.store_url is None:
+        return Shares(share_of, MemoryCounters())
+    from web.callers.redis_counters import RedisCounters  # as above
+
+    return Shares(share_of, RedisCounters(settings.store_url.get_secret_value()))
 
 
 def _artifacts(settings: Settings) -> Artifacts | None:

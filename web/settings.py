@@ -110,6 +110,26 @@ class Settings(BaseSettings):
         default=[], description="Networks of the proxies in front of this server whose headers are believed."
     )
 
+    caller_concurrency: PositiveInt | None = Field(
+        default=None, description="Most requests of one caller that may be under way; any number when unset."
+    )
+    caller_requests_per_minute: PositiveFloat | None = Field(
+        default=None, description="Most generations that one caller may ask for; any number when unset."
+    )
+    caller_requests_burst: PositiveFloat | None = Field(
+        default=None, description="Most of them at once; a minute's worth when unset."
+    )
+    caller_cost_per_minute: PositiveFloat | None = Field(
+        default=None,
+        description="Most tokens that one caller may ask for, where a denoising step of 512x512 pixels is one, too; "
+        "any number when unset.",
+    )
+    caller_cost_burst: PositiveFloat | None = Field(
+        default=None,
+        description="Most of them at once; a minute's worth when unset. One larger request passes, too, "
+        "when all are left, and the next ones wait longer.",
+    )
+
     connect_seconds: PositiveFloat = Field(default=5, description="Longest wait for a connection to a model server.")
     read_seconds: PositiveFloat = Field(
         default=60, description="Longest silence of a model server; its heartbeats, if it sends any, break the silence."

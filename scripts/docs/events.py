@@ -47,6 +47,7 @@ NO_REPLY = {
     problems.KEY_REUSED,
     problems.CONTENT_FILTERED,
     problems.REFUSED_UPSTREAM,
+    problems.QUOTA_EXCEEDED,
 }
 """Problems of a delivery that is no request: they have no reply."""
 
@@ -116,7 +117,7 @@ def types() -> Iterator[str]:
 def transient() -> str:
     """The problems that another try can mend, by their status."""
     rows = ["| status | problems |", "|---|---|"]
-    kinds = [kind for kind in problems.PROBLEM_TYPES if kind.transient]
+    kinds = [kind for kind in problems.PROBLEM_TYPES if kind.transient and kind not in NO_REPLY]
     for status in dict.fromkeys(kind.status for kind in kinds):
         names = listed(kind.slug for kind in kinds if kind.status == status)
         rows.append(f"| {status} {HTTPStatus(status).phrase} | {names} |")

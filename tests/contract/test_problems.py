@@ -29,6 +29,7 @@ TABLE = {
     "unsupported-media-type": 415,
     "key-reused": 422,
     "content-filtered": 422,
+    "quota-exceeded": 429,
     "header-too-large": 431,
     "internal": 500,
     "not-implemented": 501,

@@ -18,6 +18,7 @@ from web.api.generation_call import GenerationCall, plain_call, read_call
 from web.api.jobs import JobEndpoints
 from web.http.accept import SSE
 from web.http.responses import live, whole
+from web.jobs.cost import cost
 from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.rest_request import RestRequest
 from wire.body import json_body
@@ -25,6 +26,7 @@ from wire.body import json_body
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
+    from web.callers.shares import Shares
     from web.readiness.model_readiness import Readiness
     from web.rest.backend import RestBackend
     from web.settings import Settings
@@ -42,7 +44,9 @@ class GenerateEndpoint:
         jobs: JobEndpoints,
         rest: RestBackend | None,
         readiness: Mapping[str, Readiness],
+        shares: Shares,
     ) -> None:
+        self._shares = shares
         self._settings = settings
         self._readiness = readiness
         self._jobs = jobs
@@ -53,16 +57,28 @@ class GenerateEndpoint:
         http_request = Request(scope, receive)
         sent = await json_body(http_request, GenerationRequest, self._settings.limits)
         call = read_call(self._settings, sent, http_request)
-        async with self._response(call) as response:
+        async with self._place(call) as fields, self._response(call) as response:
+            response.headers.update(fields)
             await response(scope, receive, send)
 
     async def generate(self, request: GenerationRequest, http_request: Request) -> TextResult | PictureResult:
         """The whole result, for the page's form; a problem when there is none. Cancelled with its caller."""
         call = plain_call(self._settings, request, http_request)
-        if self._rest is None:
-            return await self._jobs.result(call)
-        async with self._events(self._rest, call) as events:
-            return await _result(events)
+        async with self._place(call):
+            if self._rest is None:
+                return await self._jobs.result(call)
+            async with self._events(self._rest, call) as events:
+                return await _result(events)
+
+    @asynccontextmanager
+    async def _place(self, call: GenerationCall) -> AsyncGenerator[dict[str, str]]:
+        """A place in the share of the caller, which a job that is there already does not take; yields header fields."""
+        if self._shares.limits(call.caller) and not await self._jobs.is_replay(call):
+            amount = cost(call.request, self._settings.models[call.model].kind)
+            async with self._shares.place(call.caller, amount) as fields:
+                yield fields
+        else:
+            yield {}
 
     @asynccontextmanager
     async def _response(self, call: GenerationCall) -> AsyncGenerator[Response]:

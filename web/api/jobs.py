@@ -64,6 +64,11 @@ class JobEndpoints:
         response.headers.update(headers)
         yield response
 
+    async def is_replay(self, call: GenerationCall) -> bool:
+        """Whether the call's idempotency key has made its job already."""
+        key = call.preferences.idempotency_key
+        return key is not None and await self._jobs.replays(call.caller, key)
+
     async def result(self, call: GenerationCall) -> TextResult | PictureResult:
         """The result of a call, by way of a job; the problem when it has none."""
         return result_of(await self._wait(call, await self._submit(call)))

@@ -32,22 +32,26 @@ Identify = Callable[[Scope], Awaitable[str]]
 
 class CallerAuthentication:
     """Puts the caller's name into the request's state, or raises what an Identify raises. `transport` takes the place
-    of the network in tests. Raises a KeyFileError at the start."""
+    of the network in tests."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._identify = _identification(settings, transport)
+    def __init__(
+        self, settings: Settings, key_file: KeyFile | None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._identify = _identification(settings, key_file, transport)
 
     async def __call__(self, scope: Scope) -> None:
         if not _is_open(scope):
             scope["state"]["caller"] = await self._identify(scope)
 
 
-def _identification(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> Identify:
+def _identification(
+    settings: Settings, key_file: KeyFile | None, transport: httpx.AsyncBaseTransport | None
+) -> Identify:
     """What the settings ask for."""
     match settings.callers:
         case "keys":
-            assert settings.callers_file is not None
-            return _by_key(KeyFile(settings.callers_file))
+            assert key_file is not None
+            return _by_key(key_file)
         case "jwt":
             assert settings.callers_issuer is not None
             assert settings.callers_audience is not None

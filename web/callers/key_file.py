@@ -1,8 +1,9 @@
-"""The file of the callers' keys.
+"""The file of the callers' keys and shares.
 
-One line a caller: its name and the hash of its key, `NAME sha256:HEX`. Empty lines and those that begin with # count
-for nothing. A caller may have several keys, which is how one key takes the place of another. A deployment keeps the
-file in a Secret, which is mounted as a folder: an update swaps a link there.
+One line a caller: its name, the hash of its key, and what it may take where that is another share than everybody's:
+`NAME sha256:HEX concurrency=2 cost_per_minute=600`. The hash or the share may be missing. Empty lines and those that
+begin with # count for nothing. A caller may have several keys, which is how one key takes the place of another. A
+deployment keeps the file in a Secret, which is mounted as a folder: an update swaps a link there.
 
 The hash is a single SHA-256 and none that is slow on purpose. Slow hashes protect passwords, which can be guessed; a
 key has 256 random bits, and a slow hash of each request's key would let anybody keep the server busy.
@@ -15,9 +16,11 @@ import logging
 import re
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from web.callers.caller import NAME_TEXT, is_caller_name
+from web.callers.share import Share, parse_share
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ FILE_BYTES = 1_048_576
 KEY_PREFIX = "shangcai_"
 """So that scanners for leaked secrets know a key when they see one."""
 
-_ENTRY = re.compile(r"(\S+)[ \t]+sha256:([0-9a-f]{64})")
+_ENTRY = re.compile(r"(\S+)(?:[ \t]+sha256:([0-9a-f]{64}))?((?:[ \t]+[a-z_]+=\S+)*)")
 
 
 class KeyFileError(Exception):
@@ -44,7 +47,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._version = self._stat()
-        self._callers = self._read()
+        self._callers, self._shares = self._read()
         self._checked = time.monotonic()
 
     def caller(self, key: str) -> str | None:
@@ -52,6 +55,12 @@ class KeyFile:
         self._reload()
         # Found by its hash: the time of that depends on hashes, from which no key follows, and not on keys.
         return self._callers.get(key_hash(key))
+
+    def share(self, caller: str, of_all: Share) -> Share:
+        """What this caller may take: of what is not said of it, as much as all others."""
+        self._reload()
+        found = self._shares.get(caller)
+        return replace(of_all, **found) if found else of_all
 
     def _reload(self) -> None:
         now = time.monotonic()
@@ -63,7 +72,7 @@ class KeyFile:
             return
         self._version = version
         try:
-            self._callers = self._read()
+            self._callers, self._shares = self._read()
         except KeyFileError as error:
             log.error("the keys of before stay good: %s", error)
         else:
@@ -77,8 +86,8 @@ class KeyFile:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    def _read(self) -> dict[str, str]:
-        """The caller of each hash."""
+    def _read(self) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+        """The caller of each hash, and what is said of each caller's share."""
         try:
             with self._path.open("rb") as file:
                 content = file.read(FILE_BYTES + 1)
@@ -87,18 +96,25 @@ class KeyFile:
         if len(content) > FILE_BYTES:
             raise KeyFileError(f"{self._path}: has more than {FILE_BYTES} bytes")
         callers: dict[str, str] = {}
+        shares: dict[str, dict[str, float]] = {}
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             entry = _ENTRY.fullmatch(line.strip())  # never shown: somebody may have put the key itself there
-            if entry is None:
-                raise KeyFileError(f"{self._path}: line {number}: must be a name and sha256: with 64 hex digits")
-            name, digest = entry.groups()
+            if entry is None or not (entry[2] or entry[3]):
+                form = "a name, sha256: with 64 hex digits, and perhaps a share such as concurrency=2"
+                raise KeyFileError(f"{self._path}: line {number}: must be {form}")
+            name, digest, share = entry.groups()
             if not is_caller_name(name):
                 raise KeyFileError(f"{self._path}: line {number}: a name must be {NAME_TEXT}")
-            if callers.setdefault(digest, name) != name:
+            if digest and callers.setdefault(digest, name) != name:
                 raise KeyFileError(f"{self._path}: line {number}: {callers[digest]} has the same key")
-        return callers
+            try:
+                if share and shares.setdefault(name, parse_share(share.split())) != parse_share(share.split()):
+                    raise ValueError("the caller has another share in a line before")
+            except ValueError as error:
+                raise KeyFileError(f"{self._path}: line {number}: {error}") from None
+        return callers, shares
 
 
 def key_hash(key: str) -> str:

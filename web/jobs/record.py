@@ -67,11 +67,14 @@ class JobRecord:
         return Problem.model_validate_json(self.outcome or "")
 
     def replaces(self, older: JobRecord) -> bool:
-        """Whether this new job takes the place of an older one with the same id: the same request, which has failed for
-        a reason that may have passed."""
-        if older.end != "failed" or older.digest != self.digest:
-            return False
-        problem = older.problem
+        """Whether this new job takes the place of an older one with the same id: the same request, which may be
+        retried."""
+        return older.may_be_retried and older.digest == self.digest
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether it has failed for a reason that may have passed."""
+        problem = self.problem if self.end == "failed" else None
         return problem is not None and problem.status in RETRIED
 
 

@@ -124,6 +124,11 @@ class JobService:
         # No key holds a line feed.
         return hmac.new(secret, f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
 
+    async def replays(self, caller: str, key: str) -> bool:
+        """Whether a request with this idempotency key gets a job that there is already."""
+        existing = await self._store.get(self._keyed_id(caller, key))
+        return existing is not None and not existing.may_be_retried
+
     async def find(self, job: str, caller: str | None = None) -> JobRecord:
         """A NOT_FOUND problem when it is unknown, or forgotten, or another caller's where one is given."""
         record = await self._store.get(job)

@@ -11,7 +11,7 @@ from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
 from web.openapi.jobs import PREFERENCES, generation_path, generations_operation, job_response, parameter
 from web.openapi.page import page_path
-from web.openapi.problems import refusals
+from web.openapi.problems import RATE_LIMIT, refusals
 from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
 
@@ -113,7 +113,10 @@ def _generate() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The text or the pictures, whole or on the way.",
-                "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *_OF_PICTURES)},
+                "headers": {
+                    name: {"$ref": f"#/components/headers/{name}"}
+                    for name in ("X-Request-Id", *RATE_LIMIT, *_OF_PICTURES)
+                },
                 "content": {
                     JSON: {
                         "schema": ref("Result"),
@@ -188,6 +191,12 @@ def _headers() -> dict[str, Any]:
         "X-Request-Id": {"description": "The name of this request.", "schema": {"type": "string"}},
         "Location": {"description": "Where the job is found.", "schema": {"type": "string"}},
         "Preference-Applied": {"description": "What of Prefer was heeded.", "schema": {"type": "string"}},
+        "RateLimit": {
+            "description": "Where callers have shares: what is left of this caller's, and in how many seconds all of "
+            "it is back, as draft-ietf-httpapi-ratelimit-headers-11 has it.",
+            "schema": {"type": "string"},
+        },
+        "RateLimit-Policy": {"description": "This caller's share, in the same draft.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
         **{
             name: {"description": f"Of a picture's file: {text}", "schema": {"type": "string"}}

@@ -10,6 +10,9 @@ from contract.limits import HEADER_BYTES, HEADER_FIELDS
 from web.http.accept import JSON, SSE
 from web.openapi.schemas import ref
 
+RATE_LIMIT = ("RateLimit", "RateLimit-Policy")
+"""Fields of what takes from a caller's share."""
+
 # In the order of the statuses.
 _DETAILS: dict[ProblemType, str] = {
     problems.MALFORMED_REQUEST: "The request cannot be read: Missing mandatory Host: header.",
@@ -31,6 +34,7 @@ _DETAILS: dict[ProblemType, str] = {
     "application/json.",
     problems.KEY_REUSED: "The first request with this Idempotency-Key asked for something else.",
     problems.CONTENT_FILTERED: "The model server's filter keeps the text back.",
+    problems.QUOTA_EXCEEDED: "This caller has sent as many requests as it may for now.",
     problems.HEADER_TOO_LARGE: f"The request line and the header may have at most {HEADER_BYTES} bytes and "
     f"{HEADER_FIELDS} fields.",
     problems.INTERNAL: "Something went wrong on the server; its log says what.",
@@ -61,8 +65,10 @@ def refusals(kinds: Iterable[ProblemType]) -> dict[str, Any]:
 
 def _refusal(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
     headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if status == problems.OVERLOADED.status:
+    if status in (problems.OVERLOADED.status, problems.QUOTA_EXCEEDED.status):
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    if status == problems.QUOTA_EXCEEDED.status:
+        headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_LIMIT}
     return {
         "description": "; or ".join(f"{kind.title} ({kind.uri})" for kind in kinds) + ".",
         "headers": headers,
@@ -81,8 +87,10 @@ def _example(kind: ProblemType) -> dict[str, Any]:
     if kind in (problems.INVALID_FIELD, problems.MALFORMED_EVENT):
         field, _, reason = detail.partition(": ")
         example["errors"] = [{"field": field, "detail": reason}]
-    if kind.status == problems.OVERLOADED.status:
+    if kind.status in (problems.OVERLOADED.status, problems.QUOTA_EXCEEDED.status):
         example["retry_after"] = 5
+    if kind is problems.QUOTA_EXCEEDED:
+        example["violated-policies"] = ["requests"]
     if kind is problems.LOADING:
         example |= {"phase": "loading the weights", "seconds": 2.1, "expected_seconds": 6.1, "retry_after": 4}
     return example

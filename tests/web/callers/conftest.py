@@ -31,7 +31,8 @@ def key_file(tmp_path: Path) -> Path:
 def keyed(web: Callable[..., httpx.AsyncClient], key_file: Path) -> Callable[..., httpx.AsyncClient]:
     """A client, without a key, of an application that wants one."""
 
-    def make(**settings: Any) -> httpx.AsyncClient:
-        return web(callers="keys", callers_file=key_file, callers_secret="a secret of the tests", **settings)
+    def make(*handlers: Any, **settings: Any) -> httpx.AsyncClient:
+        known = {"callers": "keys", "callers_file": key_file, "callers_secret": "a secret of the tests"}
+        return web(*handlers, **known, **settings)
 
     return make

@@ -22,7 +22,7 @@ def checked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("alice\n", "line 1: must be a name and sha256:"),
+        ("alice\n", "line 1: must be a name, sha256: with"),
         ("# fine\n\nalice sha256:12\n", "line 3: must be a name"),
         (f"alice {key_hash('x')}\n", "line 1"),
         (f"al/ice sha256:{key_hash('x')}\n", "line 1: a name must be 1 to 128 of"),

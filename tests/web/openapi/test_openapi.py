@@ -169,7 +169,8 @@ def test_the_answer_examples_are_true(events: Events, kind: str) -> None:
 
 @pytest.mark.parametrize("form", ["image/png", "image/jpeg", "image/webp", "multipart/mixed"])
 async def test_the_other_forms_are_what_is_answered(web: Web, form: str) -> None:
-    response = await web().post("/generate", json={"prompt": "x"}, headers={"Accept": form})
+    client = web(caller_requests_per_minute=60)
+    response = await client.post("/generate", json={"prompt": "x"}, headers={"Accept": form})
     documented = GENERATE["responses"]["200"]
     assert response.headers["content-type"].partition(";")[0] == form
     assert form in documented["content"]

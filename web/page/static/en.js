@@ -101,6 +101,7 @@ export default {
 "problem.refused-upstream": "The model does not serve this server.",
 "problem.undelivered": "The order did not reach the model. Try again.",
 "problem.loading": "The model is still waking up.",
+"problem.quota-exceeded": "You have had your share for now.",
 "problem.overloaded": "Every table is taken just now.",
 "problem.unavailable": "The model cannot be reached just now.",
 "problem.upstream-timeout": "The model took too long to answer. Try again.",

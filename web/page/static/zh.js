@@ -109,6 +109,7 @@ export default {
 "problem.refused-upstream": "模型不接受此服务器的请求。",
 "problem.undelivered": "订单没能送到模型，请再试一次。",
 "problem.loading": "模型还在醒来。",
+"problem.quota-exceeded": "您的份额暂时用完了。",
 "problem.overloaded": "此刻座无虚席。",
 "problem.unavailable": "此刻连不上模型。",
 "problem.upstream-timeout": "模型太久没有回应，请再试一次。",
