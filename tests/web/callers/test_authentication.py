@@ -31,11 +31,13 @@ OPEN = {
 GATEWAY = "203.0.113.7"
 
 
+def keyed_settings(path: Path) -> Settings:
+    return Settings(models=MODELS, callers="keys", callers_file=path, callers_secret="a secret of the tests")
+
+
 def routes(path: Path) -> set[tuple[str, str]]:
     """Every method and path of the application."""
-    app: Any = create_app(
-        Settings(models=MODELS, callers="keys", callers_file=path, callers_secret="a secret of the tests")
-    )
+    app: Any = create_app(keyed_settings(path))
     while not isinstance(app, Starlette):
         app = app.app
     return {
@@ -102,7 +104,7 @@ async def test_anything_but_a_key_is_refused(keyed: Web, slug: Slug, authorizati
 
 async def test_nothing_is_read_of_the_body_of_somebody_unknown(key_file: Path) -> None:
     """Or whoever reaches the port could fill the memory with bodies."""
-    app = create_app(Settings(models=MODELS, callers="keys", callers_file=key_file))
+    app = create_app(keyed_settings(key_file))
     read: list[str] = []
     sent: list[Any] = []
 

@@ -51,7 +51,7 @@ async def test_it_is_served(web: Web) -> None:
     "path", [path for path, item in DOCUMENT["paths"].items() if "get" in item and "{" not in path]
 )
 async def test_every_documented_path_answers(web: Web, path: str) -> None:
-    gateway = {"callers": "header", "trusted_hops": ["127.0.0.0/8"]}
+    gateway = {"callers": "header", "trusted_hops": ["127.0.0.0/8"], "callers_secret": "a secret of the tests"}
     response = await web(**gateway).get(path, headers={"X-Forwarded-User": "alice"})
     assert response.status_code == 200
     content = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]

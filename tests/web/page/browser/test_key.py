@@ -33,7 +33,7 @@ def callers_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def settings(callers_file: Path) -> dict[str, Any]:
-    return {"callers": "keys", "callers_file": callers_file}
+    return {"callers": "keys", "callers_file": callers_file, "callers_secret": "a secret of the tests"}
 
 
 def door(page: Page) -> Locator:
