@@ -32,6 +32,8 @@ def main() -> None:
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, as we do
+    if settings.store_url is not None:
+        _check_schema(settings.store_url.get_secret_value())
     try:
         server = _Server(settings)
         listener = listen(settings.host, settings.port)
@@ -45,6 +47,16 @@ def main() -> None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
     server.run(sockets=[listener])
     if server.failed:
+        sys.exit(1)
+
+
+def _check_schema(url: str) -> None:
+    from web.jobs.stores.redis_connection import UnknownSchema, check_schema  # only several replicas need it
+
+    try:
+        asyncio.run(check_schema(url))
+    except UnknownSchema as error:
+        print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import redis
 
 from tests.support.processes import ROOT
 from web.settings import Settings
@@ -53,6 +54,15 @@ def test_the_application_imports_nothing_heavy(run: Run) -> None:
     heavy = {"torch", "kserve", "fastapi", "transformers", "predictor", "numpy"}
     out, err = run("-c", f"import sys, web.app, web.__main__; print({heavy} & sys.modules.keys())").communicate()
     assert (out.strip(), err) == ("set()", "")
+
+
+def test_a_newer_store_ends_the_start_with_one_line(run: Run, redis_client: redis.Redis, redis_url: str) -> None:
+    redis_client.set("shangcai:schema", "2")
+    process = run("-m", "web", "--port", "0", MODELS=MODELS, STORE_URL=redis_url)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    [line] = err.splitlines()
+    assert line.startswith("web: store_url: what is stored there has the version '2'")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""The connection to Redis or Valkey, and what becomes of its outages."""
+"""The connection to Redis or Valkey, what becomes of its outages, and whether what is stored there is known here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.asyncio.retry import Retry
@@ -14,6 +14,7 @@ from redis.exceptions import OutOfMemoryError
 
 from contract import ProblemError, problems
 from web.jobs.store import store_full
+from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY
 from wire.shared_store import client as shared_store
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ MOST_BACKOFF_SECONDS = 1.0
 MOST_CONNECTIONS = 64
 """Most connections of this process. Commands that find none free wait for one: each claim that waits for a job holds
 one, and the subscription."""
+
+CHECK_SECONDS = 3.0
+"""Longest that the start waits for it. Where Redis cannot be reached, web starts all the same."""
 
 
 def connect(url: str, patience_seconds: float) -> Any:
@@ -69,3 +73,23 @@ def outages() -> Iterator[None]:
             raise store_full() from error
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
         raise problem from error
+
+
+class UnknownSchema(Exception):
+    """The jobs were stored by a version of web that this one does not know."""
+
+
+async def check_schema(url: str) -> None:
+    """Raises UnknownSchema."""
+    redis = connect(url, patience_seconds=1)
+    try:
+        stored = None
+        with suppress(ProblemError, TimeoutError), outages():
+            stored = await asyncio.wait_for(redis.get(SCHEMA_KEY), CHECK_SECONDS)
+    finally:
+        await redis.aclose()
+    if stored is not None and not (stored.isdecimal() and int(stored) <= SCHEMA):
+        raise UnknownSchema(
+            f"store_url: what is stored there has the version {stored[:32]!r} ({SCHEMA_KEY}), and this version of web "
+            f"knows {SCHEMA} at most; run the version that stored it, or name another store"
+        )

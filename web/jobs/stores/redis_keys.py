@@ -12,6 +12,7 @@ both directions.
 | `shangcai:turns:MODEL` | sorted set | callers that wait or are in debt, by the round in which each is next |
 | `shangcai:rounds:MODEL` | hash | `round`, the present one, and `cost:CALLER`, what waits of each |
 | `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
+| `shangcai:schema` | string | the version of all this; absent, it is 1 |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
 | `shangcai:ended` | sorted set | ended jobs, by when they ended |
@@ -34,6 +35,10 @@ from typing import Any
 
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
+
+SCHEMA_KEY = "shangcai:schema"
+SCHEMA = 1
+"""The newest version that is known here. A version that older replicas cannot work with writes a larger one."""
 
 OPEN_JOBS = "shangcai:open"
 OPEN_BYTES = "shangcai:open-bytes"

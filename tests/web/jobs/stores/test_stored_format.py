@@ -18,6 +18,7 @@ from tests.support.jobs import SharedStore, claimed, entries_of, new_record, pai
 from tests.support.waiting import eventually
 from web.jobs.record import JobRecord
 from web.jobs.stores import redis_queue
+from web.jobs.stores.redis_connection import UnknownSchema, check_schema
 
 DEADLINE = round(time.time()) + 3_600.5
 HASH: dict[Any, Any] = {
@@ -184,3 +185,21 @@ async def test_messages_of_the_old_version_are_received(shared: SharedStore, raw
     async with asyncio.timeout(1.5):  # by the messages: polling takes longer
         assert pairs(await watching) == [("result", json.dumps("春"))]
         await waiting
+
+
+@pytest.mark.parametrize("version", [None, "1"])
+async def test_the_version_of_today_is_taken(redis_url: str, raw: Any, version: str | None) -> None:
+    if version is not None:
+        raw.set("shangcai:schema", version)
+    await check_schema(redis_url)
+
+
+@pytest.mark.parametrize("version", ["2", "1.1", "春"])
+async def test_a_newer_version_is_left_alone(redis_url: str, raw: Any, version: str) -> None:
+    raw.set("shangcai:schema", version)
+    with pytest.raises(UnknownSchema, match=f"store_url: what is stored there has the version '{version}'"):
+        await check_schema(redis_url)
+
+
+async def test_the_version_is_not_waited_for(closed_port: int) -> None:
+    await check_schema(f"redis://127.0.0.1:{closed_port}")
