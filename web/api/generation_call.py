@@ -45,7 +45,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
     model = chosen_model(settings.models, sent, headers)
     form = _form(settings, model, sent, headers)
     request = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
-    preferences = RequestPreferences.of(headers)
+    preferences = RequestPreferences.of(headers, settings.generate_seconds)
     limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
     return GenerationCall(
         sent=sent,

@@ -93,7 +93,9 @@ class JobEndpoints:
         if call.preferences.wait_seconds == 0:
             return record
         try:
-            return await self._jobs.wait(record.id, call.preferences.wait_seconds)
+            # A job that an earlier request with this key has made may take longer than a connection lasts.
+            seconds = call.preferences.wait_seconds or self._settings.generate_seconds
+            return await self._jobs.wait(record.id, seconds)
         except BaseException:
             await self._abandon(call, record)
             raise

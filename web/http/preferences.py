@@ -9,9 +9,6 @@ from starlette.datastructures import Headers
 
 from web.http.idempotency_key import idempotency_key
 
-MOST_WAIT_SECONDS = 3_600.0
-"""Longest `wait` that is applied; a larger one is cut to it."""
-
 _PART = re.compile('(?:[^,"]|"[^"]*"?)+')
 """Commas separate, but not within quotes."""
 
@@ -28,8 +25,8 @@ class RequestPreferences:
     idempotency_key: str | None = None
 
     @classmethod
-    def of(cls, headers: Headers) -> RequestPreferences:
-        """Raises INVALID_FIELD where the Idempotency-Key cannot be one."""
+    def of(cls, headers: Headers, most_wait_seconds: float) -> RequestPreferences:
+        """A `wait` is cut to `most_wait_seconds`. Raises INVALID_FIELD where the Idempotency-Key cannot be one."""
         preferences: dict[str, str] = {}
         for part in _PART.findall(",".join(headers.getlist("prefer"))):
             name, _, value = part.partition(";")[0].partition("=")
@@ -37,7 +34,7 @@ class RequestPreferences:
         wait = preferences.get("wait", "")
         return cls(
             respond_async="respond-async" in preferences,
-            wait=min(float(wait), MOST_WAIT_SECONDS) if wait.isascii() and wait.isdecimal() else None,
+            wait=min(float(wait), most_wait_seconds) if wait.isascii() and wait.isdecimal() else None,
             idempotency_key=idempotency_key(headers),
         )
 

@@ -39,7 +39,8 @@ PREFERENCES = (
     parameter(
         "Prefer",
         "RFC 7240: `respond-async` makes a job and answers 202 at once, with `wait=n` after n seconds at the latest; "
-        "`wait=n` alone does the same.",
+        "`wait=n` alone does the same. A longer wait than any request may take (GENERATE_SECONDS) is cut to that, as "
+        "Preference-Applied says.",
     ),
     parameter(
         "Idempotency-Key",

@@ -55,6 +55,16 @@ async def test_a_result_within_the_time_to_wait_is_the_answer(front: Front, poet
     assert (await client.get(answer.headers["location"])).json()["result"] == answer.json()
 
 
+async def test_a_wait_ends_with_what_a_request_may_take(front: Front) -> None:
+    """Whatever is in front of web would cut a longer one off."""
+    client = await front(generate_seconds=1)
+    keyed = {"Idempotency-Key": "k"}
+    answer = await client.post("/generate", json=REQUEST, headers={"Prefer": "respond-async, wait=3600", **keyed})
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async, wait=1")
+    joined = await client.post("/generate", json=REQUEST, headers=keyed)
+    assert (joined.status_code, joined.json()["id"]) == (202, answer.json()["id"])
+
+
 async def test_a_picture_within_the_time_to_wait_is_the_answer(front: Front) -> None:
     answer = await (await front()).post("/generate", json=CAT, headers={"Prefer": "wait=10", **PNG})
     assert (answer.status_code, answer.content) == (200, b"picture 0")
