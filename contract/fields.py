@@ -28,7 +28,13 @@ Omittable = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 class StrictModel(BaseModel):
     """Unknown fields, wrong types, NaN and infinities are errors; instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # a traceback in the log would show the prompt
+    )
 
 
 def _not_blank(text: str) -> str:

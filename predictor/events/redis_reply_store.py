@@ -25,7 +25,7 @@ from predictor import metrics
 from predictor.events.reply_store import PendingReply
 from predictor.limits import REPLY_SECONDS
 from wire.deadline import REQUEST_SECONDS
-from wire.shared_store.client import OUTAGES, connect
+from wire.shared_store.client import OUTAGES, connect, reason
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class RedisReplyStore:
             raise
         except OUTAGES as error:
             if not self._unreachable:
-                log.warning("the store cannot be reached, each replica goes by its own memory: %s", error)
+                log.warning("the store cannot be reached, each replica goes by its own memory: %s", reason(error))
             self._unreachable = True
             self._retry_at = time.monotonic() + self._times.outage_seconds
             return None

@@ -68,7 +68,8 @@ class StatusInterceptor(aio.ServerInterceptor):  # type: ignore[misc]  # grpc is
                 return await handler.unary_unary(handler.request_deserializer(message), context)
             except Exception as error:
                 status = _status(error, details.method)
-                log.info("%s -> %s: %s", details.method, status.status_code.name, status.details)
+                log.info("%s -> %s", details.method, status.status_code.name)
+                log.debug("%s: %s", details.method, status.details)  # may quote what was sent
                 await context.abort(status.status_code, status.details)
 
         return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)

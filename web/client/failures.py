@@ -1,6 +1,7 @@
 """The failures of model servers, as problems for the client.
 
-Addresses and details of the server go to the log; the client gets what it can act on.
+Addresses, kinds and sizes go to the log; the client gets what it can act on. What a server has said may hold the prompt
+or the answer: it is logged at debug only.
 """
 
 from __future__ import annotations
@@ -73,22 +74,25 @@ def transport_failures(url: str) -> Iterator[None]:
         detail = "The model server does not take connections."
         raise _failure(url, error, problems.UNAVAILABLE, detail, RETRY_SECONDS, gone=True) from None
     except httpx.TimeoutException as error:
-        raise _failure(url, error, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
+        kind = type(error).__name__
+        raise _failure(url, kind, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
         detail = "The connection to the model server broke before its answer was whole."
-        raise _failure(url, error, problems.BAD_UPSTREAM, detail, gone=True) from None
+        kind = type(error).__name__
+        raise _failure(url, kind, problems.BAD_UPSTREAM, detail, said=str(error), gone=True) from None
     except httpx.HTTPError as error:
-        raise bad_answer(url, repr(error)) from None
+        raise bad_answer(url, type(error).__name__, str(error)) from None
 
 
-def bad_answer(url: str, why: str) -> ProblemError:
-    """BAD_UPSTREAM; `why` goes to the log."""
-    return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.")
+def bad_answer(url: str, why: str, said: str = "") -> ProblemError:
+    """BAD_UPSTREAM; `why` goes to the log, and at debug `said`, too."""
+    return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.", said=said)
 
 
-def cut_off(url: str, why: str) -> ProblemError:
+def cut_off(url: str, why: str, said: str = "") -> ProblemError:
     """The same of an answer that ends too early, because its server is gone."""
-    return _failure(url, why, problems.BAD_UPSTREAM, "The model server's answer cannot be used.", gone=True)
+    detail = "The model server's answer cannot be used."
+    return _failure(url, why, problems.BAD_UPSTREAM, detail, said=said, gone=True)
 
 
 def kept_back(url: str) -> ProblemError:
@@ -97,9 +101,10 @@ def kept_back(url: str) -> ProblemError:
     return _failure(url, "content_filter", problems.CONTENT_FILTERED, detail, level=logging.INFO)
 
 
-def refused(url: str, why: str) -> ProblemError:
-    """REFUSED_UPSTREAM: it would refuse the same again. `why` goes to the log."""
-    return _failure(url, why, problems.REFUSED_UPSTREAM, "The model server does not take requests from this server.")
+def refused(url: str, why: str, said: str = "") -> ProblemError:
+    """REFUSED_UPSTREAM: it would refuse the same again. `why` goes to the log, and at debug `said`, too."""
+    detail = "The model server does not take requests from this server."
+    return _failure(url, why, problems.REFUSED_UPSTREAM, detail, said=said)
 
 
 def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ProblemError:
@@ -108,26 +113,26 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> P
     if ours is not None:
         return ours
     message = _message(body)
-    seen = f"status {status}: {message}"
+    seen = f"status {status} and {len(body)} bytes"
     match status:
         case HTTPStatus.BAD_REQUEST | HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
             detail = f"The model server refused the request: {message or 'it does not say why'}"
-            return _failure(url, seen, problems.INVALID_FIELD, detail)
+            return _failure(url, seen, problems.INVALID_FIELD, detail, said=message)
         case HTTPStatus.BAD_GATEWAY:
-            return cut_off(url, seen)
+            return cut_off(url, seen, message)
         case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
             wait = _retry_after(headers)
             # A gateway that has lost the server does not say when to come again; a server that is full may.
             gone = status == HTTPStatus.SERVICE_UNAVAILABLE and wait is None
             detail = "The model server is full or not ready."
-            return _failure(url, seen, problems.OVERLOADED, detail, wait or RETRY_SECONDS, gone=gone)
+            return _failure(url, seen, problems.OVERLOADED, detail, wait or RETRY_SECONDS, said=message, gone=gone)
         case HTTPStatus.GATEWAY_TIMEOUT:
-            return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.")
+            return _failure(url, seen, problems.UPSTREAM_TIMEOUT, "The model server took too long.", said=message)
         case _ if 300 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
             # 404 too: web itself serves the model's name, so the mistake is the operator's and not the client's.
-            return refused(url, seen)
+            return refused(url, seen, message)
         case _:
-            return bad_answer(url, seen)
+            return bad_answer(url, seen, message)
 
 
 def too_slow(url: str, seconds: float) -> ProblemError:
@@ -142,7 +147,7 @@ def too_late(url: str) -> ProblemError:
 
 def unusable_event(url: str, data: bytes) -> ProblemError:
     """The problem of an event that cannot be parsed: a problem document of our predictor, or BAD_UPSTREAM."""
-    return our_problem(url, data) or bad_answer(url, f"an event of it is unusable: {_message(data) or len(data)}")
+    return our_problem(url, data) or bad_answer(url, f"an event of {len(data)} bytes is unusable", _message(data))
 
 
 def our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
@@ -155,9 +160,8 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
         return None
     slug = problem.type.removeprefix(_OUR_TYPE)
     kind = raised(problem).kind
-    seen = f"{slug}: {problem.detail}"
     if kind in _OWN_MISTAKES:
-        return refused(url, seen)
+        return refused(url, f"it has found {slug}", problem.detail)
     errors = [
         FieldError(field=_CLIENT_NAMES.get(error.field, error.field), detail=error.detail)
         for error in problem.errors or ()
@@ -168,7 +172,8 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
     level = logging.DEBUG if kind is problems.LOADING else level
     gone = kind is problems.UNAVAILABLE  # it shuts down, or only a restart helps
-    passed_on = _failure(url, seen, kind, detail, problem.retry_after or retry_after, level=level, gone=gone)
+    wait = problem.retry_after or retry_after
+    passed_on = _failure(url, "its own problem", kind, detail, wait, said=problem.detail, level=level, gone=gone)
     # `error` repeats the problem for OpenAI clients of the predictor.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
     passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
@@ -207,8 +212,11 @@ def _failure(
     detail: str,
     retry_after: float | None = None,
     *,
+    said: str = "",
     level: int = logging.WARNING,
     gone: bool = False,
 ) -> ProblemError:
-    log.log(level, "%s at %s: %r", kind.slug, url, seen)
+    log.log(level, "%s at %s: %s", kind.slug, url, seen)
+    if said:
+        log.debug("%s has said %r", url, said)
     return (ServerGoneError if gone else ProblemError)(kind, detail, retry_after=retry_after)

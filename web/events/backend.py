@@ -71,7 +71,9 @@ class EventBackend:
         except ProblemError as error:
             if error.kind in (problems.UNAVAILABLE, problems.OVERLOADED):  # of the store or the artifacts
                 raise
-            await journal.end(record.id, bad_answer(self._sink, str(error)))  # another attempt would get the same
+            await journal.end(
+                record.id, bad_answer(self._sink, error.kind.slug, str(error))
+            )  # another attempt would get the same
 
     async def cancel(self, record: JobRecord) -> None:
         """Tell the predictor to stop. If it does not get to know, the result is discarded when it comes."""
@@ -79,7 +81,7 @@ class EventBackend:
         try:
             await self._send(event.with_data(Cancellation(reason="nobody waits for it any more")), RETRY_SECONDS)
         except ProblemError as error:
-            log.info("the cancellation of %s was not sent: %s", record.id, error)
+            log.info("the cancellation of %s was not sent: %s", record.id, error.kind.slug)
 
     def _event(self, kind: str, record: JobRecord, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
         trace = {name: record.headers[name] for name in TRACE if name in record.headers}

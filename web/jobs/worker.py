@@ -234,7 +234,7 @@ class JobWorker:
             problem = ProblemError(problems.TOO_LATE, f"The time was over; the last attempt ended so: {error}")
             await journal.end(record.id, problem)
             return None
-        log.info("job %s waits %.1f s: %s", record.id, wait, error)
+        log.info("job %s waits %.1f s: %s", record.id, wait, error.kind.slug)
         await journal.reset(
             record.id,
             StatusEvent(state="queued", problem=error.kind.uri, reason=str(error)),

@@ -72,7 +72,7 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
         if index in self._pictures:
             raise bad_answer(self._url, f"picture {index} of it comes twice")
         if self._request.format not in (None, event.output_format):
-            raise bad_answer(self._url, f"a picture of it is {event.output_format} and not {self._request.format}")
+            raise bad_answer(self._url, f"a picture of it is not {self._request.format}", str(event.output_format))
         width, height = map(int, event.size.split("x"))
         self._pictures[index] = Picture(
             data=event.b64_json,

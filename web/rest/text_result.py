@@ -62,7 +62,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         if self._finish_reason == "content_filter":
             raise kept_back(self._url)
         if self._finish_reason not in _FINISH_REASONS:
-            raise bad_answer(self._url, f"finish_reason {self._finish_reason!r}")
+            raise bad_answer(self._url, "its finish_reason is unknown", str(self._finish_reason))
         if self._usage is None:
             raise cut_off(self._url, "it ends without the usage that was asked for")
         return ResultEvent(

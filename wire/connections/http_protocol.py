@@ -241,7 +241,9 @@ class HttpProtocol(H11Protocol):
         response.headers["Connection"] = "close"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Request-Id"] = request_id(headers)
-        log.info("%r -> %d: %s, request %s", path, response.status_code, problem, response.headers["X-Request-Id"])
+        name = response.headers["X-Request-Id"]
+        log.info("%r -> %d %s, request %s", path, response.status_code, problem.kind.slug, name)
+        log.debug("%s, request %s", problem, name)  # may quote what was sent
         return response
 
     def _refuse(self, problem: ProblemError) -> None:

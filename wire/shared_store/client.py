@@ -31,6 +31,11 @@ OUTAGES = (RedisError, OSError, RuntimeError)
 """What an operation raises that Redis cannot do just now: see `_closed_transports` for the last one."""
 
 
+def reason(error: Exception) -> str:
+    """What an error says, for the log: without the command, which redis-py quotes and which may hold a prompt."""
+    return str(error).rpartition("of pipeline caused error: ")[2] or type(error).__name__
+
+
 def connect(url: str, *, most_connections: int, wait_seconds: float, retry: Any, **options: Any) -> Any:
     """A client; `options` are those of redis-py's connections. Commands that find none of `most_connections` free wait
     for one, `wait_seconds` at most; to a cluster there are so many for each node, and they are not waited for.

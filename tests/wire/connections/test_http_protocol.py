@@ -333,3 +333,13 @@ async def test_a_client_that_closes_its_connection_has_left(served: Served, path
     await eventually(lambda: served.application.running)
     writer.close()
     await eventually(lambda: not served.application.running)
+
+
+async def test_what_cannot_be_read_is_not_logged(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """What comes after a body that is longer than announced is read as the next request: the rest of a prompt."""
+    caplog.set_level("DEBUG")
+    sent = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na persimmon\r\n\r\n"
+    assert problem(split(await served.exchange(sent))[-1]) == (400, "malformed-request")
+    lines = [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"]
+    assert any("malformed-request" in line for line in lines)
+    assert not any("persimmon" in line for line in lines)

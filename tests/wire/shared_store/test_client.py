@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.support.waiting import wait_until
-from wire.shared_store.client import connect
+from wire.shared_store.client import OUTAGES, connect, reason
 
 
 def client(url: str, retries: int = 0) -> Any:
@@ -112,3 +112,16 @@ def test_a_server_that_refuses_and_closes_is_an_outage_with_uvloop_too() -> None
 
     assert len(uvloop.run(ask())) == 20
     gc.collect()  # now: such a transport warns that it was not closed
+
+
+async def test_what_is_stored_is_not_in_the_reason(start: Callable[..., int]) -> None:
+    """redis-py quotes the command of a pipeline that has failed, and the log shows the reason."""
+    redis_client = client(f"redis://127.0.0.1:{start('--maxmemory', '1')}/0")
+    with pytest.raises(OUTAGES) as caught:
+        await redis_client.pipeline().set("prompt", "persimmon").execute()
+    assert "persimmon" in str(caught.value)
+    assert "persimmon" not in reason(caught.value)
+    assert "maxmemory" in reason(caught.value)
+    assert reason(OSError("connection refused")) == "connection refused"
+    assert reason(TimeoutError()) == "TimeoutError"
+    await redis_client.aclose()

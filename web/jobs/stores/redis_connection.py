@@ -68,7 +68,7 @@ def outages() -> Iterator[None]:
         if task.cancelling() > cancelled:
             raise asyncio.CancelledError
     except shared_store.OUTAGES as error:
-        log.warning("the store: %s", error)
+        log.warning("the store: %s", shared_store.reason(error))
         if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):  # the latter by a script
             raise store_full() from error
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
