@@ -32,7 +32,7 @@ class ModelDataPlane(DataPlane):  # type: ignore[misc]  # kserve is not typed
 
 
 class GrpcDataPlane(ModelDataPlane):
-    """Over gRPC the one method that generates asks for the token; over HTTP a middleware does."""
+    """Over gRPC the one method that generates asks for the token; over HTTP the guard of all requests does."""
 
     def __init__(self, model: GenerationModel, registry: ModelRepository, access: Access) -> None:
         super().__init__(model, registry)

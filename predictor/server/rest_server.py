@@ -19,7 +19,7 @@ from predictor.protocols.access import Access
 from predictor.protocols.kserve_text import TextModel
 from predictor.protocols.openai.models import models_router
 from predictor.protocols.openai.text import text_router
-from predictor.server.access_middleware import AccessMiddleware
+from predictor.server.access_check import AccessCheck
 from predictor.server.data_plane import FixedModelRepository, RestDataPlane
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
@@ -111,8 +111,12 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         for error in (ProblemError, *error_documents.KSERVE_ERRORS):
             app.add_exception_handler(error, error_documents.handle)
         app.add_exception_handler(HTTPException, error_documents.handle_http_exception)
-        app.add_middleware(AccessMiddleware, access=self._access, is_delivery=self._subscriber.takes)
-        app.add_middleware(RequestGuard, respond=error_documents.respond, body_bytes=self._body_bytes)
+        app.add_middleware(
+            RequestGuard,
+            admit=AccessCheck(self._access, self._subscriber.takes),
+            respond=error_documents.respond,
+            body_bytes=self._body_bytes,
+        )
         app.add_middleware(self.requests.middleware)
         app.add_middleware(RequestContextMiddleware, quiet_paths=PROBED_PATHS)
         self.config.app = app

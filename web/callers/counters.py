@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from typing import Protocol
@@ -16,7 +17,7 @@ SWEEP = 10_000
 
 
 class ShareCounters(Protocol):
-    """Counts requests, their costs, and those that are under way, each in a `place`."""
+    """Counts requests, their costs, and where that is limited those that are under way, each in a `place`."""
 
     async def take(self, caller: str, share: Share, cost: float, place: str) -> Usage:
         """Count one request, unless the share has no room for it; all in one step."""
@@ -66,7 +67,8 @@ class MemoryCounters:
             for name, (rate, amount) in amounts(share, cost).items():
                 full_at[name] += amount * rate.unit_s
                 self._full_at[caller, name] = full_at[name]
-            self._places[caller].add(place)
+            if share.concurrency < math.inf:
+                self._places[caller].add(place)
             under_way += 1
             self._sweep(now)
         rates = {name: available(rate, full_at[name] - now) for name, rate in share.rates.items()}

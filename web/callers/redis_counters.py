@@ -1,4 +1,4 @@
-"""Counters that all replicas share, in Redis or Valkey: one round trip for each request.
+"""Counters that all replicas share, in Redis or Valkey: one round trip for each request, and one to give a place back.
 
 The library `limits` (5.8) does not fit: it has neither GCRA nor bursts, asks once for each of a request's limits, keeps
 an entry for each unit of cost in its moving window, and knows no leases.
@@ -54,8 +54,10 @@ if refused == '' then
     redis.call('HSET', KEYS[1], name, string.format('%.6f', full_at[i]))
   end
   if #names > 0 then redis.call('PEXPIRE', KEYS[1], math.ceil((last - now) * 1000) + 1000) end
-  redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), ARGV[1])
-  redis.call('PEXPIRE', KEYS[2], math.ceil(tonumber(ARGV[2]) * 1000))
+  if most >= 0 then
+    redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), ARGV[1])
+    redis.call('PEXPIRE', KEYS[2], math.ceil(tonumber(ARGV[2]) * 1000))
+  end
   under_way = under_way + 1
 end
 local answer = {refused, string.format('%.6f', wait), under_way}
@@ -103,7 +105,7 @@ class RedisCounters:
         answer = await self._ask(lambda: self._take(keys=_keys(caller), args=arguments))
         if answer is None:
             usage = await self._own.take(caller, share, cost, place)
-            if usage.refused is None:
+            if usage.refused is None and most >= 0:
                 self._own_places.add(place)
             return usage
         refused, wait_s, under_way, *full_in = answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -66,10 +67,14 @@ class Shares:
         if usage.refused is not None:
             wait_s = self._request_s / share.concurrency if usage.refused == CONCURRENCY else usage.wait_s
             raise QuotaExceededError(share, usage, wait_s)
+        fields = rate_limit_fields(share, usage)
+        if share.concurrency == math.inf:
+            yield fields
+            return
         begun = time.monotonic()
         renewing = asyncio.create_task(self._renew(caller, place))
         try:
-            yield rate_limit_fields(share, usage)
+            yield fields
         finally:
             self._request_s += _WEIGHT * (time.monotonic() - begun - self._request_s)
             renewing.cancel()

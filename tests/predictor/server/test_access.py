@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from contract.callers import DEFAULT_CALLER, EVENTS_CALLER
 from contract.cloudevents import CALLER, CANCELLED, COMPLETED, FAILED, REQUESTED, SIGNATURE, CloudEvent
+from contract.limits import BODY_BYTES
 from predictor.protocols.access import Access, caller_of
 from predictor.protocols.kserve_text import TextModel
 from predictor.server.data_plane import GrpcDataPlane
@@ -124,6 +125,13 @@ async def test_work_is_done_with_the_token(start: Start, engine: ScriptedEngine,
     _, client = await start(locked())
     engine.enqueue("moon")
     assert (await client.post(path, json=WORK[path], headers=BEARER)).status_code == 200
+
+
+async def test_nothing_is_read_of_the_body_of_somebody_without_the_token(start: Start) -> None:
+    _, client = await start(locked())
+    too_large = b" " * (BODY_BYTES + 1)
+    assert (await client.post("/v1/models/poet:predict", content=too_large)).status_code == 401
+    assert (await client.post("/v1/models/poet:predict", content=too_large, headers=BEARER)).status_code == 413
 
 
 async def test_the_head_of_an_event_opens_no_other_route(start: Start, engine: ScriptedEngine) -> None:

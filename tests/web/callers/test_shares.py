@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from starlette.types import ASGIApp
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.callers.key_file import KeyFile, KeyFileError, entry
+from web.callers.redis_counters import RedisCounters
 from web.callers.share import Share
+from web.callers.shares import Shares
 from web.settings import Settings
 
 Web = Callable[..., httpx.AsyncClient]
@@ -201,6 +204,26 @@ async def test_replicas_share_the_shares(opened: Opened, redis_url: str) -> None
     ]
     statuses = [(await generate(replica, ASYNC)).status_code for replica in replicas]
     assert statuses == [202, 202, 429]
+
+
+@pytest.mark.parametrize(("concurrency", "given_back"), [(math.inf, 0), (5, 1)])
+async def test_a_request_is_one_command_and_one_more_gives_its_place_back(
+    redis_url: str, concurrency: float, given_back: int
+) -> None:
+    counters = RedisCounters(redis_url)
+    shares = Shares(lambda _: Share(concurrency=concurrency, requests_per_minute=600), counters)
+
+    async def calls() -> list[int]:
+        statistics = await counters._client.info("commandstats")
+        return [int(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("evalsha", "zrem")]
+
+    async with shares.place("ann", 1):
+        pass  # now the script is loaded
+    before = await calls()
+    async with shares.place("ann", 1):
+        pass
+    assert [after - earlier for after, earlier in zip(await calls(), before, strict=True)] == [1, given_back]
+    await shares.close()
 
 
 # What can be said
