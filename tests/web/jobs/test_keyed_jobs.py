@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
+import time
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.support.jobs import (
     NewStore,
     Replica,
     ScriptedBackend,
+    SharedStore,
     added,
     claimed,
     complete,
@@ -117,3 +120,17 @@ async def test_what_a_run_of_the_failed_job_still_writes_is_refused(make: MakeSt
     await store.finish("a", "completed", "{}", 8, second.generation)
     for after in ("0-0", last.id):  # who has seen the failure sees all that follows
         assert pairs(await entries_of(store, "a", after)) == [("token", "new"), ("result", "{}")]
+
+
+async def test_one_that_replaces_a_failed_one_is_not_forgotten_as_an_ended_one(shared: SharedStore) -> None:
+    """The oldest ended jobs are forgotten where there are too many bytes."""
+    store = await shared(most_bytes=2_000)
+    failure = ProblemError(problems.UNDELIVERED, "Because.").problem.model_dump_json(exclude_none=True)
+    await added(store, "a")
+    await store.finish("a", "failed", failure, 7)
+    await store.add(new_record("a"))
+    for number in range(3):
+        await added(store, f"other {number}")
+        await store.finish(f"other {number}", "completed", json.dumps("x" * 1_000), time.time())
+    assert await store.get("other 0") is None
+    assert await store.get("a") is not None

@@ -83,7 +83,7 @@ class RedisStore(JobStore):
 
     async def add(self, record: JobRecord, *, queued: bool = True) -> JobRecord:
         existing = await self.get(record.id)
-        if existing is not None:
+        if existing is not None and not record.replaces(existing):
             return existing
         await self._budget.open(record)
 
@@ -93,6 +93,7 @@ class RedisStore(JobStore):
             pipe.multi()
             if existing is not None and record.replaces(existing):
                 self._listing.remove(pipe, existing)
+                self._budget.forget(pipe, record.id)  # or it could be deleted, as one that has ended, while it runs
                 existing = None
                 pipe.hdel(job_key(record.id), *RUN_FIELDS)
                 pipe.hincrby(job_key(record.id), "generation", 1)
