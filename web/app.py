@@ -34,6 +34,7 @@ from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
 from web.http.responses import JOB_HEADERS, PICTURE_HEADERS, StaticDocument
 from web.jobs.background_loops import BackgroundLoops
+from web.jobs.results import Results
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
 from web.openapi.document import describe
@@ -79,11 +80,13 @@ def create_app(
         name: ReadinessProbe(client, model.url, readiness[name], settings) for name, model in settings.models.items()
     }
     status = StatusEndpoints(settings, probes)
-    replies = ReplyReceiver(_artifacts(settings), readiness)
+    artifacts = _artifacts(settings)
+    replies = ReplyReceiver(artifacts, readiness)
     rest = RestBackend(settings.models, Upstream(client, probes, settings)) if settings.dispatch == "rest" else None
     store = _store(settings, background)
     broadcast = ReadinessBroadcast(store, readiness, background)
-    jobs = JobService(settings, store, rest or EventBackend(client, settings, replies), background)
+    backend = rest or EventBackend(client, settings, replies)
+    jobs = JobService(settings, store, backend, background, Results(artifacts))
     drain.subscribe(jobs.drain)
     job_endpoints = JobEndpoints(settings, jobs, readiness)
     key_file = KeyFile(settings.callers_file) if settings.callers_file else None

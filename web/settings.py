@@ -187,7 +187,8 @@ class Settings(BaseSettings):
     )
     events_sources: list[str] = Field(default=[], description="Sources of events that are taken; all when empty.")
     artifacts_url: str | None = Field(
-        default=None, description="Where results lie that are too large for an event: file://, s3:// or gs://."
+        default=None,
+        description="Where results lie that are too large for an event or the store: file://, s3:// or gs://.",
     )
 
     store_url: StoreUrl | None = Field(

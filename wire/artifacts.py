@@ -42,6 +42,10 @@ class Artifacts:
             raise ProblemError(problems.RESULT_TOO_LARGE, f"A result may have at most {limit} bytes.")
         return data
 
+    async def delete(self, address: str) -> None:
+        """Remove a file; FORBIDDEN outside of our address, UNAVAILABLE when that fails."""
+        await self._on_thread("removed", self._files.rm_file, self._checked(address))
+
     def _checked(self, address: str) -> str:
         """The address, if it lies below ours; FORBIDDEN if not. Addresses come with events, which anyone may send."""
         if not address.startswith(self.url + "/") or ".." in address.split("/") or "::" in address:

@@ -45,12 +45,12 @@ async def job_frames(
                     yield _status_frame(entry)
                 else:
                     ended = entry.last
-                    yield frame(entry.data, entry.event, entry.id)
+                    data = entry.data or await jobs.results.document(await jobs.find(record.id))
+                    yield frame(data, entry.event, entry.id)
         if not ended:  # the client has seen the whole log already, or only the outcome is left of it
             record = await jobs.find(record.id)
-            assert record.outcome is not None
             assert record.end is not None
-            yield frame(record.outcome, last_event(record.end))
+            yield frame(await jobs.results.document(record), last_event(record.end))
     except ProblemError as error:
         log.info("a stream of job %s ends early: %s", record.id, error)
         if not resumable:

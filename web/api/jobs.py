@@ -18,7 +18,7 @@ from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.entity_tag import unless_known
 from web.http.last_event_id import last_event_id
 from web.http.responses import whole
-from web.jobs.record import JobRecord, result_of
+from web.jobs.record import JobRecord
 from web.jobs.service import JobService, NewJob
 from wire.sse import EventStream
 
@@ -60,7 +60,7 @@ class JobEndpoints:
         if record.state not in ENDS:
             yield await self._document(record, 202, headers)
             return
-        response = whole(result_of(record), call.form)
+        response = whole(await self._jobs.results.result(record), call.form)
         response.headers.update(headers)
         yield response
 
@@ -71,7 +71,7 @@ class JobEndpoints:
 
     async def result(self, call: GenerationCall) -> TextResult | PictureResult:
         """The result of a call, by way of a job; the problem when it has none."""
-        return result_of(await self._wait(call, await self._submit(call)))
+        return await self._jobs.results.result(await self._wait(call, await self._submit(call)))
 
     async def _submit(self, call: GenerationCall) -> JobRecord:
         new = NewJob(
@@ -129,7 +129,7 @@ class JobEndpoints:
             return await self._document(record, 200)
         if record.state not in ENDS:
             return await self._document(record, 202)
-        response = whole(result_of(record), form)
+        response = whole(await self._jobs.results.result(record), form)
         return unless_known(http_request.headers, response) if "ETag" in response.headers else response
 
     async def _document(self, record: JobRecord, status: int, headers: dict[str, str] | None = None) -> Response:

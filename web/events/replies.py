@@ -39,6 +39,7 @@ from contract.cloudevents import (
 )
 from contract.problems import invalid_fields, raised
 from contract.result import RESULT
+from web.jobs.results import RESULT_BYTES
 from wire.cloudevents import is_json
 
 if TYPE_CHECKING:  # only few deployments need it
@@ -50,9 +51,6 @@ if TYPE_CHECKING:  # only few deployments need it
     from wire.artifacts import Artifacts
 
 log = logging.getLogger(__name__)
-
-RESULT_BYTES = 268_435_456
-"""Largest result that is fetched for an event: eight pictures of 2048 x 2048 pixels, in base64, fit."""
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -122,7 +120,8 @@ class ReplyReceiver:
             raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
         if isinstance(result, TextResult):  # whose last tokens no progress event may have brought
             await _append_text(result.reasoning_content or "", result.text, record, journal)
-        await journal.end(record.id, result.model_copy(update={"id": record.id}))
+        artifact = event.extensions.get(DATAREF)
+        await journal.end(record.id, result.model_copy(update={"id": record.id}), artifact=artifact)
 
     async def _result(self, event: CloudEvent, record: JobRecord) -> TextResult | PictureResult:
         if not is_json(event.datacontenttype):

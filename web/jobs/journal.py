@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import logging
+import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from contract import JobState, PictureResult, ProblemError, StatusEvent, TextResult, problems
 from contract.events import LiveEvent
 from web.jobs.record import Claim, JobRecord
+from web.jobs.results import Results, for_older_replicas
 from web.jobs.service_time import ServiceTime
 from web.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+"""Before a result is written again; doubled each time."""
+
+MOST_RETRY_SECONDS = 15.0
+
+KEEP_TRYING_SECONDS = 60.0
+"""How long the write of a result is tried before the job may end with the problem that keeps it from being stored."""
 
 QUEUED = StatusEvent(state="queued")
 
@@ -22,8 +37,9 @@ class JobJournal:
     _claim: Claim | None = None
     _generation: int | None = None
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, results: Results | None = None) -> None:
         self._store = store
+        self.results = results or Results(None)
         # Not only of the models served here: a shared store has jobs of other replicas' models, too.
         self._service_times: defaultdict[str, ServiceTime] = defaultdict(ServiceTime)
         self._running: dict[str, str] = {}  # claimed jobs that have started, and the model of each
@@ -64,16 +80,64 @@ class JobJournal:
         """
         await self._store.append_progress(job, reached, lambda before: _entry(event(before)), self._generation)
 
-    async def end(self, job: str, outcome: TextResult | PictureResult | ProblemError) -> bool:
-        """The job has ended so. False when it is unknown or had ended before: only the first end counts."""
-        now = time.time()
+    async def end(
+        self, job: str, outcome: TextResult | PictureResult | ProblemError, *, artifact: str | None = None
+    ) -> bool:
+        """The job has ended so. False when it is unknown or had ended before: only the first end counts. `artifact` is
+        where the result is already."""
         if isinstance(outcome, ProblemError):
             end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
             document = outcome.problem.model_dump_json(exclude_none=True)
-        else:
-            end, document = "completed", outcome.model_dump_json()
-        ended = await self._store.finish(job, end, document, now, self._generation)
-        if ended and end == "completed":
+            return await self._store.finish(job, end, document, time.time(), self._generation)
+        document = outcome.model_dump_json()
+        return await self._end_with_result(job, document, artifact or await self.results.put(job, document))
+
+    async def complete(self, record: JobRecord, result: TextResult | PictureResult) -> None:
+        """End the job with its result, as `until_stored` does."""
+        document = result.model_dump_json()
+        artifact: str | None = None
+
+        async def write() -> None:
+            nonlocal artifact
+            artifact = artifact or await self.results.put(record.id, document)
+            if not await self._end_with_result(record.id, document, artifact):
+                stored = await self._store.get(record.id)
+                if stored is None or stored.artifact != artifact:  # or an earlier write was done, and its answer lost
+                    await self.results.delete(artifact)
+
+        await self.until_stored(record, write)
+
+    async def until_stored(self, record: JobRecord, write: Callable[[], Awaitable[None]]) -> None:
+        """Try the write again and again until the job's deadline: what was generated is not generated again because it
+        could not be stored.
+
+        Where it cannot be stored for a while but a problem can, because the store is full, or the artifacts are full or
+        away, the job ends with that. Raises the last problem at the deadline.
+        """
+        begun, wait = time.time(), RETRY_SECONDS
+        while True:
+            try:
+                await write()
+                return
+            except ProblemError as error:
+                log.warning("job %s: what it has made is not stored yet: %s", record.id, error)
+                now = time.time()
+                if now - begun >= KEEP_TRYING_SECONDS:
+                    detail = f"What was generated could not be stored: {error}"
+                    with suppress(ProblemError):
+                        await self.end(record.id, ProblemError(error.kind, detail, retry_after=wait))
+                        return
+                if now + wait >= record.deadline:
+                    raise
+            await asyncio.sleep(wait * (0.5 + secrets.randbelow(1_000) / 1_000))
+            wait = min(2 * wait, MOST_RETRY_SECONDS)
+
+    async def _end_with_result(self, job: str, document: str, artifact: str | None) -> bool:
+        now = time.time()
+        if artifact:
+            document = for_older_replicas().problem.model_dump_json(exclude_none=True)
+        ended = await self._store.finish(job, "completed", document, now, self._generation, artifact)
+        if ended:
             record = await self._store.get(job)
             if record is not None and record.started is not None:
                 parallel = sum(model == record.model for model in self._running.values())

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from contract import ENDS, JobState, Kind, PictureResult, Problem, TextResult
-from contract.problems import raised
-from contract.result import RESULT
+from contract import ENDS, JobState, Kind, Problem
 from web.callers.caller import DEFAULT_CALLER
 
 BEGINNING = "0-0"
@@ -39,7 +37,9 @@ class JobRecord:
     ended: float | None = None
     end: JobState | None = None
     outcome: str | None = field(default=None, repr=False)
-    """The result, or the problem document."""
+    """The result, or the problem document; None where there is an artifact."""
+    artifact: str | None = field(default=None, repr=False)
+    """Where the result is that is too large for the store: see web.jobs.results."""
     attempts: int = 0
     caller: str = DEFAULT_CALLER
     """Whose it is; nobody else sees it."""
@@ -124,12 +124,3 @@ def last_event(end: JobState) -> str:
     """The name of the log's last event."""
     assert end in ENDS
     return "result" if end == "completed" else "error"
-
-
-def result_of(record: JobRecord) -> TextResult | PictureResult:
-    """The result of a completed job. Raises the ProblemError that any other job ended with."""
-    assert record.state in ENDS
-    problem = record.problem
-    if problem is not None:
-        raise raised(problem)
-    return RESULT.validate_json(record.outcome or "", extra="ignore")  # a newer replica may have stored more

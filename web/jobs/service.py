@@ -20,7 +20,8 @@ from web.callers.caller import DEFAULT_CALLER
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.cost import cost
 from web.jobs.journal import JobJournal
-from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace, result_of
+from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace
+from web.jobs.results import Results
 from web.jobs.worker import JobWorker
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -51,12 +52,18 @@ class JobService:
     """The jobs of this replica and, where the store is shared, of all others."""
 
     def __init__(
-        self, settings: Settings, store: JobStore, backend: Backend, background: BackgroundLoops | None = None
+        self,
+        settings: Settings,
+        store: JobStore,
+        backend: Backend,
+        background: BackgroundLoops | None = None,
+        results: Results | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._backend = backend
-        self.journal = JobJournal(store)
+        self.journal = JobJournal(store, results)
+        self.results = self.journal.results
         self._worker = JobWorker(settings, store, self.journal, backend, background or BackgroundLoops())
 
     async def open(self) -> None:
@@ -148,7 +155,7 @@ class JobService:
             update={
                 "position": None if place is None else place.position,
                 "expected_seconds": None if place is None else self._expected_seconds(record.model, place),
-                "result": result_of(record) if record.state == "completed" else None,
+                "result": await self.results.result(record) if record.state == "completed" else None,
                 "error": record.problem,
             }
         )
@@ -165,6 +172,7 @@ class JobService:
     async def delete(self, record: JobRecord) -> None:
         """Forget a job that has ended, and its result."""
         await self._store.delete(record)
+        await self.results.delete(record.artifact)
 
     async def queued(self, record: JobRecord) -> StatusEvent:
         """How a job waits, by what is known of it. The position of one that is next is left out."""

@@ -125,8 +125,20 @@ class JobStore(ABC):
         """The job is queued again and its progress counts from 0; so many `attempts` are added to those it has had."""
 
     @abstractmethod
-    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
-        """The job has ended so; False when it had ended before or is unknown. Only the first end counts."""
+    async def finish(
+        self,
+        job: str,
+        end: JobState,
+        outcome: str,
+        now: float,
+        generation: int | None = None,
+        artifact: str | None = None,
+    ) -> bool:
+        """The job has ended so; False when it had ended before or is unknown. Only the first end counts.
+
+        Where a completed one has its result in an `artifact`, `outcome` is the problem that replicas see which know
+        no artifacts.
+        """
 
     @abstractmethod
     async def wait_for_end(self, job: str) -> None:

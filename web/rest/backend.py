@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from contract import GenerationRequest, PictureResultEvent, ProblemError, ResultEvent, StatusEvent
+from contract import GenerationRequest, PictureResultEvent, PreviewEvent, ProblemError, ResultEvent, StatusEvent
 from contract.events import LiveEvent
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
@@ -83,7 +84,7 @@ class RestBackend:
         )
         events = self.events(rest_request)
         running = False
-        async with aclosing(events), aclosing(_JobLogWriter(record.id, journal)) as writer:
+        async with aclosing(events), aclosing(_JobLogWriter(record, journal)) as writer:
             async for event in events:
                 match event:
                     case StatusEvent(state="queued") if not running:
@@ -91,7 +92,7 @@ class RestBackend:
                     case ResultEvent() | PictureResultEvent():
                         await writer.flush()
                         # Replicas of commit 73ec94b read stored results strictly, and do not know it.
-                        await journal.end(record.id, event.model_copy(update={"system_fingerprint": None}))
+                        await journal.complete(record, event.model_copy(update={"system_fingerprint": None}))
                     case _:
                         if event == StatusEvent(state="running") and not running:
                             running = True
@@ -149,8 +150,8 @@ class RestBackend:
 class _JobLogWriter:
     """Writes events into a job's log. Those that come during a write go together with the next one."""
 
-    def __init__(self, job: str, journal: JobJournal) -> None:
-        self._job = job
+    def __init__(self, record: JobRecord, journal: JobJournal) -> None:
+        self._record = record
         self._journal = journal
         self._events: list[LiveEvent] = []
         self._writing: asyncio.Task[None] | None = None
@@ -177,4 +178,12 @@ class _JobLogWriter:
     async def _write(self) -> None:
         while self._events:
             events, self._events = self._events, []
-            await self._journal.append(self._job, events)
+            await self._journal.until_stored(self._record, partial(self._append, events))
+
+    async def _append(self, events: list[LiveEvent]) -> None:
+        try:
+            await self._journal.append(self._record.id, events)
+        except ProblemError:
+            # The store may be full, and a preview is worth little once it is late.
+            events[:] = [event for event in events if not isinstance(event, PreviewEvent)]
+            raise

@@ -166,16 +166,26 @@ class MemoryStore(JobStore):
             stored.reached = 0
             stored.notify()
 
-    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
+    async def finish(
+        self,
+        job: str,
+        end: JobState,
+        outcome: str,
+        now: float,
+        generation: int | None = None,
+        artifact: str | None = None,
+    ) -> bool:
         stored = self._open(job, generation)
         if stored is None:
             return False
         request, left = stored.record.request, ended_request(stored.record.request)
         self._request_bytes -= _size(request)
         self._resize(stored, _size(left) - _size(request))
-        stored.record = replace(stored.record, request=left, end=end, ended=now, outcome=outcome)
+        stored.record = replace(
+            stored.record, request=left, end=end, ended=now, outcome=None if artifact else outcome, artifact=artifact
+        )
         self._ended[job] = now + self._keep_seconds
-        self._log(stored, last_event(end), outcome)
+        self._log(stored, last_event(end), "" if artifact else outcome)
         self._queues[stored.record.model].remove(job)
         stored.notify()
         self._forget(now)

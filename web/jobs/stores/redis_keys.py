@@ -19,7 +19,9 @@ both directions.
 | `shangcai:ended-bytes` | hash | the bytes of each, and `total` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
-claimed it; `writes`, the numbers of the last writes, see `redis_scripts`.
+claimed it; `writes`, the numbers of the last writes, see `redis_scripts`; `artifact`, where the result is that is too
+large for Redis. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
+those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
 
 Channels: `shangcai:changed:ID` says that a job has changed, `shangcai:ended` carries the ids of those that have ended,
 `shangcai:news` what replicas broadcast. Up to commit 31fe71b replicas listened to `shangcai:changed` for the ids of all
@@ -104,6 +106,7 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
     """The job of a hash; None where there is no such job."""
     if not fields.get("created"):
         return None
+    artifact = fields.get("artifact")
     return JobRecord(
         id=job,
         model=fields["model"],
@@ -115,8 +118,9 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         headers=json.loads(fields["headers"]),
         started=float(fields["started"]) if "started" in fields else None,
         ended=float(fields["ended"]) if "ended" in fields else None,
-        end=fields.get("end"),
-        outcome=fields.get("outcome"),
+        end="completed" if artifact else fields.get("end"),
+        outcome=None if artifact else fields.get("outcome"),
+        artifact=artifact,
         attempts=int(fields.get("attempts", 0)),
         caller=fields.get("caller", DEFAULT_CALLER),
         cost=float(fields.get("cost", 1.0)),

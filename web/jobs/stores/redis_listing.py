@@ -16,7 +16,7 @@ from web.jobs.stores.redis_keys import caller_key, job_key, record_of
 MOST_LISTED = 10_000
 """A caller's oldest jobs beyond so many are no longer listed."""
 
-_FIELDS = ("model", "kind", "created", "deadline", "started", "ended", "end", "attempts")
+_FIELDS = ("model", "kind", "created", "deadline", "started", "ended", "end", "artifact", "attempts")
 """What is read of each job: all that is short."""
 
 _ADD = """

@@ -163,9 +163,10 @@ async def _entries(redis: Any, job: str, after: str, count: int) -> list[LogEntr
 
 
 async def _with_outcome(redis: Any, job: str, entry: LogEntry) -> LogEntry:
-    """The last entry of a log: its data is in the job's hash."""
+    """The last entry of a log: its data is in the job's hash, or nowhere in Redis where there is an artifact."""
     with outages():
-        return replace(entry, data=await redis.hget(job_key(job), "outcome") or "")
+        outcome, artifact = await redis.hmget(job_key(job), "outcome", "artifact")
+    return replace(entry, event="result", data="") if artifact else replace(entry, data=outcome or "")
 
 
 def _parsed(found: Any) -> list[LogEntry]:

@@ -97,6 +97,7 @@ if not repeated then
     -- Redis refuses writes in want of memory, but not those after one that frees some: short ends are always stored.
     if #ARGV[8] < tonumber(ARGV[10]) then redis.call('HDEL', job, 'order') end
     redis.call('HSET', job, 'order', cjson.encode(left), 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
+    if ARGV[11] ~= '' then redis.call('HSET', job, 'artifact', ARGV[11]) end
     redis.call('XADD', log, '*', 'event', ARGV[9], 'data', '')
     redis.call('EXPIRE', job, ARGV[5])
     redis.call('EXPIRE', log, ARGV[5])
@@ -109,9 +110,9 @@ local model, entry = unpack(redis.call('HMGET', job, 'model', 'entry'))
 local bytes = redis.call('MEMORY', 'USAGE', job, 'SAMPLES', 0) + redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
 return {{1, bytes, model, entry}}
 """
-"""Seconds that it is kept, its end, the time, its outcome, the name of the last event, and SHORT_END. Of the request
-stays what answers are made by, as in `ended_request`. The answer has the bytes that the job takes, its model and its
-entry in the queue."""
+"""Seconds that it is kept, its end, the time, its outcome, the name of the last event, SHORT_END, and its artifact. Of
+the request stays what answers are made by, as in `ended_request`. The answer has the bytes that the job takes, its
+model and its entry in the queue."""
 
 CLAIM = """
 local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))

@@ -169,9 +169,18 @@ class RedisStore(JobStore):
     async def reset(self, job: str, generation: int | None = None, attempts: int = 0) -> None:
         await self._write(self._scripts.reset, job, generation, attempts)
 
-    async def finish(self, job: str, end: JobState, outcome: str, now: float, generation: int | None = None) -> bool:
+    async def finish(
+        self,
+        job: str,
+        end: JobState,
+        outcome: str,
+        now: float,
+        generation: int | None = None,
+        artifact: str | None = None,
+    ) -> bool:
+        end = "failed" if artifact else end  # see redis_keys
         keep = round(self._keep_seconds) + 1
-        arguments = keep, end, now, outcome, last_event(end), SHORT_END
+        arguments = keep, end, now, outcome, last_event(end), SHORT_END, artifact or ""
         try:
             code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
         except ProblemError as error:
