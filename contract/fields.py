@@ -4,7 +4,7 @@ come as the context of a validation: contract.limits.RequestLimits."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticKnownError
@@ -35,6 +35,12 @@ class StrictModel(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,  # a traceback in the log would show the prompt
     )
+
+    @classmethod
+    def of_any_version(cls, document: str | bytes) -> Self:
+        """From JSON that is stored, is an event, or is another version's answer: fields that are unknown here are
+        ignored, on every level. Clients get to know of theirs by `model_validate_json`."""
+        return cls.model_validate_json(document, extra="ignore")
 
 
 def _not_blank(text: str) -> str:

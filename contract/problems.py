@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -129,6 +129,10 @@ class Problem(StrictModel):
     detail: str
     errors: list[FieldError] | None = None
     retry_after: int | None = None
+
+    @classmethod
+    def of_any_version(cls, document: str | bytes) -> Self:
+        return cls.model_validate_json(document, extra="allow")  # what is unknown here may tell the client something
 
 
 class ProblemError(Exception):

@@ -85,3 +85,8 @@ Result = Annotated[TextResult | PictureResult, Field(discriminator="kind")]
 
 RESULT: TypeAdapter[TextResult | PictureResult] = TypeAdapter(Result)
 """Validates the document of either kind."""
+
+
+def result_of_any_version(document: str | bytes) -> TextResult | PictureResult:
+    """See StrictModel.of_any_version."""
+    return RESULT.validate_json(document, extra="ignore")

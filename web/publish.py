@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from contract import PictureResult, Problem, ProblemError, TextResult
 from contract.cloudevents import CALLER, COMPLETED, DATAREF, FAILED, JSON, REQUESTED, CloudEvent, now
-from contract.result import RESULT
+from contract.result import result_of_any_version
 from wire.cloudevents import is_event, read_events, signed, write_event
 
 TIMEOUT = 600.0
@@ -137,7 +137,7 @@ def _send(arguments: argparse.Namespace, transport: httpx.BaseTransport | None) 
 
 def _refusal(answer: httpx.Response) -> str:
     try:
-        reason = _sentence(Problem.model_validate_json(answer.content))
+        reason = _sentence(Problem.of_any_version(answer.content))
     except ValidationError:
         reason = answer.text[:_SHOWN] or answer.reason_phrase
     retry_after = answer.headers.get("retry-after")
@@ -156,13 +156,13 @@ def _print_reply(reply: CloudEvent, out: Path | None) -> None:
     data = reply.data or b""
     try:
         if reply.type == FAILED:
-            raise _Failure(_sentence(Problem.model_validate_json(data)))
+            raise _Failure(_sentence(Problem.of_any_version(data)))
         if reply.type != COMPLETED:
             raise _Failure(f"{reply.type} is no result: {data.decode(errors='replace')[:_SHOWN]}")
         if DATAREF in reply.extensions:
             print(f"The result is too large for an event and lies at {reply.extensions[DATAREF]}")
         else:
-            _print_result(RESULT.validate_json(data), out)
+            _print_result(result_of_any_version(data), out)
     except ValidationError:
         raise _Failure(f"its data are none of {reply.type}: {data.decode(errors='replace')[:_SHOWN]}") from None
 

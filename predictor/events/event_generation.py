@@ -116,7 +116,7 @@ def _read_request(event: CloudEvent) -> GenerationRequest:
     if event.data is None:
         raise invalid_field("data", "is required: what the body of POST /generate is")
     try:
-        return GenerationRequest.model_validate_json(event.data)
+        return GenerationRequest.of_any_version(event.data)
     except ValidationError as error:
         raise invalid_fields(error, GenerationRequest) from None
 

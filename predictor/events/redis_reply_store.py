@@ -122,7 +122,7 @@ class RedisReplyStore:
             pipe.get(self._name("reply", pending.key))
             pipe.exists(self._name_of_cancellation(pending))
             reply, cancelled = await self._ask(pipe.execute) or (None, 0)
-        return CloudEvent.model_validate_json(reply) if reply else None, bool(cancelled)
+        return CloudEvent.of_any_version(reply) if reply else None, bool(cancelled)
 
     async def _renew(self, lock: Lock, pending: PendingReply) -> None:
         """Renew the lease until this is cancelled, and pass on a cancellation of the request."""

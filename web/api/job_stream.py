@@ -75,7 +75,7 @@ async def _entries(
             entry = await anext(entries, None)
         if entry is None:
             return
-        queued = entry.event == StatusEvent.event and json.loads(entry.data)["state"] == "queued"
+        queued = entry.event == StatusEvent.event and json.loads(entry.data).get("state") == "queued"
         yield entry
 
 

@@ -171,6 +171,6 @@ def _files(record: JobRecord) -> list[str]:
     """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []
-    request = GenerationRequest.model_validate_json(record.request)
+    request = GenerationRequest.of_any_version(record.request)
     single = [form for form, name in IMAGES.items() if name == (request.format or "png") and request.n in (None, 1)]
     return [*single, MULTIPART]

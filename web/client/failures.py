@@ -153,7 +153,7 @@ def unusable_event(url: str, data: bytes) -> ProblemError:
 def our_problem(url: str, data: bytes, retry_after: int | None = None) -> ProblemError | None:
     """The problem to pass on where `data` is a problem document of our predictor, or else None."""
     try:
-        problem = Problem.model_validate_json(data)
+        problem = Problem.of_any_version(data)
     except ValidationError:
         return None
     if not problem.type.startswith(_OUR_TYPE) or not 400 <= problem.status <= 599:

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from contract import (
     GenerationRequest,
@@ -37,8 +37,9 @@ from contract.cloudevents import (
     CloudEvent,
     GenerationProgress,
 )
+from contract.fields import StrictModel
 from contract.problems import invalid_fields, raised
-from contract.result import RESULT
+from contract.result import result_of_any_version
 from web.jobs.results import RESULT_BYTES
 from wire.cloudevents import is_json
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # only few deployments need it
 
 log = logging.getLogger(__name__)
 
-Data = TypeVar("Data", bound=BaseModel)
+Data = TypeVar("Data", bound=StrictModel)
 
 
 class ReplyReceiver:
@@ -130,7 +131,7 @@ class ReplyReceiver:
             )
         data = await self._fetch_data(event)
         try:
-            result = RESULT.validate_json(data or b"", extra="ignore")  # a newer predictor may say more
+            result = result_of_any_version(data or b"")
         except ValidationError:
             raise ProblemError(problems.BAD_UPSTREAM, "The model server's answer is no result.") from None
         if result.kind != record.kind:
@@ -158,7 +159,7 @@ def check_type(event: CloudEvent, where: str = "") -> None:
 def _check_pictures(result: PictureResult, record: JobRecord) -> None:
     """Raise BAD_UPSTREAM unless these are the pictures that were requested. Clients get them as files, and their media
     types in headers."""
-    request = GenerationRequest.model_validate_json(record.request)
+    request = GenerationRequest.of_any_version(record.request)
     wanted = f"image/{request.format or 'png'}"
     if len(result.images) != (request.n or 1) or any(picture.media_type != wanted for picture in result.images):
         detail = f"The model server's answer is not what was asked for: {request.n or 1} of {wanted}."
@@ -205,7 +206,7 @@ def _data(event: CloudEvent, shape: type[Data]) -> Data:
     if not is_json(event.datacontenttype):
         raise ProblemError(problems.MALFORMED_EVENT, f"datacontenttype: must be JSON, not {event.datacontenttype!r}")
     try:
-        return shape.model_validate_json(event.data or b"")
+        return shape.of_any_version(event.data or b"")
     except ValidationError as error:
         raise invalid_fields(error, shape) from None
 
@@ -215,7 +216,7 @@ def _undelivered(event: CloudEvent) -> ProblemError:
     status = event.extensions.get(ERROR_CODE, "none")
     try:
         answer = base64.b64decode(event.extensions.get(ERROR_DATA, ""), validate=True)
-        reason = Problem.model_validate_json(answer).detail
+        reason = Problem.of_any_version(answer).detail
     except (binascii.Error, ValidationError, ValueError):
         reason = "it does not say why"
     log.warning("%s gave up on %s: status %s", event.extensions.get(ERROR_DESTINATION), event.id, status)

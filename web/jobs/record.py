@@ -64,7 +64,7 @@ class JobRecord:
         """Why it failed or was cancelled."""
         if self.end is None or self.end == "completed":
             return None
-        return Problem.model_validate_json(self.outcome or "")
+        return Problem.of_any_version(self.outcome or "")
 
     def replaces(self, older: JobRecord) -> bool:
         """Whether this new job takes the place of an older one with the same id: the same request, which may be

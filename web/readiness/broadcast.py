@@ -66,7 +66,7 @@ class ReadinessBroadcast:
         if replica == self._replica:
             return
         try:
-            status = ModelStatus.model_validate_json(document)
+            status = ModelStatus.of_any_version(document)
         except ValidationError:
             log.debug("a message of another version: %r", message)
             return

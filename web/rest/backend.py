@@ -72,7 +72,7 @@ class RestBackend:
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Generate a job to its end; a ProblemError when there is no result."""
         rest_request = RestRequest(
-            request=GenerationRequest.model_validate_json(record.request),
+            request=GenerationRequest.of_any_version(record.request),
             model=record.model,
             id=record.id,
             arrived=time.perf_counter() - (time.time() - record.created),
