@@ -115,7 +115,7 @@ async def test_events_of_a_newer_predictor(opened: Opened, result: Any) -> None:
     sink = Sink()
     settings = Settings(
         models={"poet": {"kind": "text"}, "painter": {"kind": "image"}}, dispatch="events", k_sink="http://sink"
-    )  # type: ignore[dict-item]
+    )
     client = await opened(create_app(settings, httpx.MockTransport(sink)))
     job = await submit_event(client, kind=result.kind)
     await eventually(lambda: sink.events)

@@ -52,7 +52,7 @@ async def test_a_stored_reply(start_server: Callable[..., Any], engine: Any, red
         first = await send(client, REQUEST)
     async with Redis.from_url(redis_server.url) as redis:
         [name] = await redis.keys("shangcai:reply:*")
-        stored = json.loads(await redis.get(name))
+        stored = json.loads(await redis.get(name) or b"")
         await redis.set(name, json.dumps(stored | {"mood": "glad"}))
 
     again = await start_server(engine, subscriber)

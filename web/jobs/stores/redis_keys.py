@@ -56,7 +56,7 @@ CONSUMER = "replica"
 and replicas that come and go leave no consumers behind. What nobody has claimed is held by `waiting`."""
 
 
-RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", "outcome")
+RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", "outcome", "artifact")
 """What a job's hash holds of its runs. One that replaces a failed one has none of it, but its `generation` grows on, so
 that what runs of the older one still write is refused."""
 
