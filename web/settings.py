@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -144,8 +145,9 @@ class Settings(BaseSettings):
     wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
     max_in_flight: PositiveInt = Field(
-        default=80, description="Most requests on their way to one model; more are told when to come again."
+        default=80, description="Most requests on their way to one model; more wait here, those of the callers in turn."
     )
+    max_waiting: NonNegativeInt = Field(default=160, description="Most that wait so; more are told when to come again.")
     max_connections: PositiveInt = Field(default=100, description="Most connections to the model servers together.")
     pool_seconds: PositiveFloat = Field(default=5, description="Longest wait for one of these connections.")
     keepalive_seconds: PositiveFloat = Field(
@@ -233,9 +235,7 @@ class Settings(BaseSettings):
         description="Most client connections with a request at a time; more get a 503, except on /healthz. Of those "
         "without a request the longest idle are closed where there are too many.",
     )
-    cors_origins: list[str] = Field(
-        default=[], description="Origins whose pages may call this server; none by default."
-    )
+    cors_origins: list[str] = Field(default=[], description="Origins whose pages may call this server; else none.")
     cors_credentials: bool = Field(
         default=False,
         description="Let those pages send cookies and other credentials of the browser, as a gateway may want them.",

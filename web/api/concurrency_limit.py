@@ -1,40 +1,103 @@
-"""How many requests may be on their way to one model.
+"""How many requests may be on their way to one model, and whose is next.
 
-Knative's activator queues without a bound in practice: requests beyond what the model can do in time wait for the whole
-time-out and end as 504. So web has a bound, and a request beyond it is refused at once, with a Retry-After.
+Knative's activator queues without a bound in practice, and first come first served: requests beyond what the model can
+do in time wait for the whole time-out and end as 504, and one caller's many keep all others waiting. So web has a
+bound. Requests beyond it wait here, those of the callers in turn; and where too many wait, one of the caller with most
+of them is refused, with a Retry-After.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from contract import ProblemError, problems
 from web.jobs.service_time import ServiceTime
+from wire.fair_queue import FairQueue
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Of one request, in flight or among those that wait."""
+
+    let_through: asyncio.Future[bool]
+    """False for one that is refused after all."""
+    begun: float | None = None
+    """When it was let through."""
 
 
 class ConcurrencyLimit:
-    """Lets up to `limit` requests through at a time."""
+    """Lets up to `limit` requests through at a time; up to `most_waiting` wait for that."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, most_waiting: int) -> None:
         self.limit = limit
         self.in_flight = 0
+        self._most_waiting = most_waiting
+        self._waiting = FairQueue[str, Place]()
         self._service_time = ServiceTime()  # with the time in the activator's queue
 
     @contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Around one request; OVERLOADED at the limit, to be tried again when a request is likely to have ended."""
-        if self.in_flight >= self.limit:
-            raise ProblemError(
-                problems.OVERLOADED,
-                f"{self.in_flight} requests for this model are under way; no more are taken.",
-                retry_after=self._service_time.seconds,
-            )
-        self.in_flight += 1
-        begun = time.monotonic()
+    def acquire(self, caller: str, cost: float) -> Iterator[Place]:
+        """Around one request of a caller, which goes on once `wait` has let it through. OVERLOADED where too many
+        wait."""
+        place = Place(asyncio.get_running_loop().create_future())
+        free = self.in_flight < self.limit
+        if not free and len(self._waiting) >= self._most_waiting:
+            self._refuse_one(caller)
+        self._waiting.put(caller, place, cost)
+        if free:
+            self.in_flight += 1
+            self._let_through(self._waiting.take(caller))  # which counts: the next place is somebody else's
         try:
-            yield
-            self._service_time.learn(time.monotonic() - begun)
+            yield place
+            if place.begun is not None:
+                self._service_time.learn(time.monotonic() - place.begun)
         finally:
-            self.in_flight -= 1
+            self._waiting.remove(caller, place)
+            if place.begun is not None:
+                self._leave()
+
+    async def wait(self, place: Place, seconds: float) -> None:
+        """Return once this request is let through. OVERLOADED where it is not within so many seconds, or another one
+        needs its place more."""
+        try:
+            async with asyncio.timeout(seconds):
+                let_through = await place.let_through
+        except TimeoutError:
+            raise self._overloaded(f"None has ended within the {seconds:g} s that this one had.") from None
+        if not let_through:
+            raise self._overloaded("Others have fewer waiting.")
+
+    def _let_through(self, place: Place) -> None:
+        place.begun = time.monotonic()
+        place.let_through.set_result(True)
+
+    def _leave(self) -> None:
+        """Give the place in flight to the next one."""
+        while (place := self._waiting.pop()) is not None:
+            if not place.let_through.done():  # or it has been cancelled, and is just leaving
+                self._let_through(place)
+                return
+        self.in_flight -= 1
+
+    def _refuse_one(self, caller: str) -> None:
+        """Of the caller with most that wait, the one that came last: which may be the one that is coming."""
+        greedy = self._waiting.longest()
+        if greedy is None or len(self._waiting.items(caller)) + 1 >= len(self._waiting.items(greedy)):
+            raise self._overloaded("No more are taken.")
+        last = self._waiting.items(greedy)[-1]
+        self._waiting.remove(greedy, last)
+        if not last.let_through.done():
+            last.let_through.set_result(False)
+
+    def _overloaded(self, why: str) -> ProblemError:
+        """To be tried again when those that wait now have probably ended."""
+        waiting = len(self._waiting)
+        return ProblemError(
+            problems.OVERLOADED,
+            f"{self.in_flight} requests for this model are under way and {waiting} wait. {why}",
+            retry_after=self._service_time.seconds * (1 + waiting / self.limit),
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -13,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from contract import GenerationRequest, PictureResult, PictureResultEvent, ResultEvent, TextResult
 from contract.events import LiveEvent
-from web.api.concurrency_limit import ConcurrencyLimit
+from web.api.concurrency_limit import ConcurrencyLimit, Place
 from web.api.generation_call import GenerationCall, plain_call, read_call
 from web.api.jobs import JobEndpoints
 from web.http.accept import SSE
@@ -51,7 +53,9 @@ class GenerateEndpoint:
         self._readiness = readiness
         self._jobs = jobs
         self._rest = rest
-        self._limits = {model: ConcurrencyLimit(settings.max_in_flight) for model in settings.models}
+        self._limits = {
+            model: ConcurrencyLimit(settings.max_in_flight, settings.max_waiting) for model in settings.models
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http_request = Request(scope, receive)
@@ -107,9 +111,22 @@ class GenerateEndpoint:
             caller=call.caller,
             live=call.form == SSE,
         )
-        with self._limits[call.model].acquire():
-            async with aclosing(rest.events(rest_request)) as events:
+        limit = self._limits[call.model]
+        with limit.acquire(call.caller, cost(call.request, self._settings.models[call.model].kind)) as place:
+            async with aclosing(_let_through(limit, place, rest, rest_request)) as events:
                 yield events
+
+
+async def _let_through(
+    limit: ConcurrencyLimit, place: Place, rest: RestBackend, rest_request: RestRequest
+) -> AsyncGenerator[LiveEvent]:
+    """The events of a request that first waits for its turn."""
+    begun = time.monotonic()
+    await limit.wait(place, rest_request.seconds)
+    left = rest_request.seconds - (time.monotonic() - begun)
+    async with aclosing(rest.events(replace(rest_request, seconds=max(0, left)))) as events:
+        async for event in events:
+            yield event
 
 
 async def _result(events: AsyncGenerator[LiveEvent]) -> TextResult | PictureResult:

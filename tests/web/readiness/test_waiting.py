@@ -90,7 +90,7 @@ async def test_one_question_at_a_time_goes_to_a_model_however_many_wait(front: F
 
 
 async def test_those_who_wait_are_bounded(front: Front, model: Model, slug: Slug) -> None:
-    client = await front(max_in_flight=1)
+    client = await front(max_in_flight=1, max_waiting=0)
     waiting = asyncio.create_task(client.post("/generate", json=REQUEST))
     await until_status(client, state="waking")
     assert slug(await client.post("/generate", json=REQUEST)) == "overloaded"

@@ -145,7 +145,7 @@ async def test_each_model_has_its_own_concurrency_limit(web: Web, slug: Slug) ->
             await held.wait()
         return httpx.Response(500)
 
-    client = web(hold, max_in_flight=1)
+    client = web(hold, max_in_flight=1, max_waiting=0)
     first = asyncio.create_task(client.post("/generate", json=PICTURE))
     await arrived.wait()
     assert slug(await client.post("/generate", json=PICTURE)) == "overloaded"
