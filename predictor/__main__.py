@@ -135,7 +135,7 @@ def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> E
         from predictor.events.progress import ProgressPublisher
 
         assert settings.k_sink is not None
-        sink = EventSink(settings.k_sink, settings.sink_extensions)
+        sink = EventSink(settings.k_sink, settings.sink_extensions, token=settings.token)
         publisher = ProgressPublisher(sink, settings.source, model.name, model.kind)
     deduplicator = Deduplicator(
         store,
@@ -143,7 +143,7 @@ def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> E
         reply_bytes=settings.reply_bytes,
         reply_seconds=settings.reply_seconds,
     )
-    replies = ReplyBuilder(settings.source, settings.event_bytes, artifacts)
+    replies = ReplyBuilder(settings.source, settings.event_bytes, artifacts, settings.token)
     return EventSubscriber(model, replies, deduplicator, publisher, access)
 
 

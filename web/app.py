@@ -101,7 +101,7 @@ def create_app(
     # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
     authenticator = EventAuthenticator(settings, transport)
-    events = EventEndpoint(jobs.journal, replies, authenticator, sources)
+    events = EventEndpoint(jobs.journal, replies, authenticator, sources, settings.predictor_token)
 
     async def warm_with_proof(http_request: Request) -> Response:
         await authenticator.check(http_request.headers)

@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote_to_bytes
 from pydantic import BaseModel, Field, ValidationError
 
 from contract import problems
-from contract.cloudevents import ATTRIBUTES, CALLER, EXPIRY, JSON, MODEL, SIGNATURE, CloudEvent
+from contract.cloudevents import ATTRIBUTES, CALLER, DATAREF, EXPIRY, JSON, MODEL, SIGNATURE, CloudEvent
 from contract.limits import INSTANCES
 from contract.problems import FieldError, ProblemError
 
@@ -100,7 +100,7 @@ def write_batch(events: Iterable[CloudEvent]) -> tuple[dict[str, str], bytes]:
 
 
 def signed(event: CloudEvent, token: str) -> CloudEvent:
-    """The event with a signature: the HMAC of what a predictor goes by. Brokers may add to the rest."""
+    """The event with a signature: the HMAC of what its reader goes by. Brokers may add to the rest."""
     return event.model_copy(update={"extensions": event.extensions | {SIGNATURE: _signature(event, token)}})
 
 
@@ -114,7 +114,7 @@ def _signature(event: CloudEvent, token: str) -> str:
     with contextlib.suppress(ValueError, RecursionError):  # JSON may come in other words than it was sent in
         data = json.loads(event.data or b"")
     named = [event.id, event.source, event.type, event.subject]
-    extensions = [event.extensions.get(name) for name in (CALLER, MODEL, EXPIRY)]
+    extensions = [event.extensions.get(name) for name in (CALLER, MODEL, EXPIRY, DATAREF)]
     document = json.dumps(["shangcai event", named, extensions, data], sort_keys=True)
     return hmac.new(token.encode(), document.encode(), hashlib.sha256).hexdigest()
 

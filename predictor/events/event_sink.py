@@ -7,8 +7,10 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from contract.cloudevents import CloudEvent
-from wire.cloudevents import write_event
+from wire.cloudevents import signed, write_event
 
 if TYPE_CHECKING:  # imported only where a sink is configured
     import httpx
@@ -23,7 +25,7 @@ SEND_SECONDS = 2.0
 
 
 class EventSink:
-    """Sends events to `url` in the background, with `extensions` added to each."""
+    """Sends events to `url` in the background, with `extensions` added to each; signed, if there is a `token`."""
 
     def __init__(
         self,
@@ -32,7 +34,9 @@ class EventSink:
         *,
         queue: int = QUEUE,
         send_seconds: float = SEND_SECONDS,
+        token: SecretStr | None = None,
     ) -> None:
+        self._token = token
         self._url = url
         self._extensions = dict(extensions or {})
         self._send_seconds = send_seconds
@@ -43,7 +47,8 @@ class EventSink:
         """Send an event soon; never waits and never fails."""
         if self._queue.full():
             self._queue.get_nowait()
-        self._queue.put_nowait(event.model_copy(update={"extensions": event.extensions | self._extensions}))
+        event = event.model_copy(update={"extensions": event.extensions | self._extensions})
+        self._queue.put_nowait(signed(event, self._token.get_secret_value()) if self._token else event)
 
     async def send(self) -> None:
         """Send what is put, until this is cancelled. Logs the first of several failures in a row."""

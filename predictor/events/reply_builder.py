@@ -7,13 +7,13 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from contract import problems
 from contract.cloudevents import CARRIED, CAUSATION, COMPLETED, DATAREF, EVENT_BYTES, FAILED, CloudEvent, now
 from contract.problems import Problem, ProblemError
 from contract.result import PictureResult, TextResult
-from wire.cloudevents import write_event
+from wire.cloudevents import signed, write_event
 
 if TYPE_CHECKING:  # fsspec is imported only where artifacts are configured
     from wire.artifacts import Artifacts
@@ -39,9 +39,16 @@ def event_about(request: CloudEvent, source: str, event_id: str, event_type: str
 
 class ReplyBuilder:
     """Builds replies with this `source`. A result that makes an event of more than `event_bytes` becomes an artifact,
-    and the reply refers to it."""
+    and the reply refers to it. With a `token` replies are signed."""
 
-    def __init__(self, source: str, event_bytes: int = EVENT_BYTES, artifacts: Artifacts | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        event_bytes: int = EVENT_BYTES,
+        artifacts: Artifacts | None = None,
+        token: SecretStr | None = None,
+    ) -> None:
+        self._token = token
         self._source = source
         self._event_bytes = event_bytes
         self._artifacts = artifacts
@@ -61,7 +68,9 @@ class ReplyBuilder:
             )
         name = hashlib.sha256(json.dumps(reply.key).encode()).hexdigest()
         address = await self._artifacts.put(f"{name}.json", reply.data)
-        return reply.model_copy(update={"data": None, "extensions": reply.extensions | {DATAREF: address}})
+        return self._signed(
+            reply.model_copy(update={"data": None, "extensions": reply.extensions | {DATAREF: address}})
+        )
 
     def failed(self, request: CloudEvent, problem: Problem) -> CloudEvent:
         """The reply with a problem that no retry helps against."""
@@ -70,4 +79,8 @@ class ReplyBuilder:
     def _reply(self, request: CloudEvent, event_type: str, data: BaseModel) -> CloudEvent:
         """Its id is a function of the request, so that brokers and readers recognise a duplicate."""
         identity = json.dumps([request.source, request.id, request.type])
-        return event_about(request, self._source, str(uuid.uuid5(uuid.NAMESPACE_URL, identity)), event_type, data)
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, identity))
+        return self._signed(event_about(request, self._source, event_id, event_type, data))
+
+    def _signed(self, reply: CloudEvent) -> CloudEvent:
+        return signed(reply, self._token.get_secret_value()) if self._token else reply

@@ -83,7 +83,7 @@ async def ended(client: httpx.AsyncClient, job: str) -> dict[str, Any]:
         found: dict[str, Any] = (await client.get(job)).json()
         return found if found["state"] not in ("queued", "running") else None
 
-    found = await eventually(document)
+    found: dict[str, Any] | None = await eventually(document)
     assert found is not None
     return found
 

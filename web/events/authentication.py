@@ -32,17 +32,18 @@ class EventAuthenticator:
         self._open = not (self._audience or self._secret) and (settings.events_open or not settings.on_cluster)
         self._keys = IssuerKeys(settings.events_issuer, transport) if self._audience else None
 
-    async def check(self, headers: Headers) -> None:
-        """Raise UNAUTHORIZED without a valid token or the secret, UNAVAILABLE without the issuer's keys."""
+    async def check(self, headers: Headers) -> bool:
+        """Whether the delivery proves its sender; not where everybody may deliver. Raises UNAUTHORIZED without a valid
+        token or the secret, UNAVAILABLE without the issuer's keys."""
         if self._open:
-            return
+            return False
         scheme, _, credential = headers.get("authorization", "").partition(" ")
         credential = credential.strip()
         if scheme.lower() == "bearer":
             if self._is_secret(credential) or (self._keys and await self._is_token(credential)):
-                return
+                return True
         elif scheme.lower() == "basic" and self._is_secret(_password(credential)):
-            return
+            return True
         if not (self._audience or self._secret):
             detail = "Events are taken once events_audience, events_secret or events_open is set."
         else:

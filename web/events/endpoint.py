@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
 from web.events.replies import ReplyReceiver, check_type
-from wire.cloudevents import is_event, read_events
+from wire.cloudevents import is_event, is_signed, read_events
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 class EventEndpoint:
-    """Events of other `sources` are refused, unless `sources` is empty."""
+    """Events of other `sources` are refused, unless `sources` is empty. With the predictors' `token`, so are events
+    that neither their delivery proves nor a signature: results of somebody else, and dead letters of others' requests.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,9 @@ class EventEndpoint:
         replies: ReplyReceiver,
         authenticator: EventAuthenticator,
         sources: Collection[str],
+        token: SecretStr | None = None,
     ) -> None:
+        self._token = token
         self._journal = journal
         self._replies = replies
         self._authenticator = authenticator
@@ -38,7 +43,7 @@ class EventEndpoint:
 
         A ProblemError: what is wrong with an event, or UNAVAILABLE when it should be delivered again.
         """
-        await self._authenticator.check(http_request.headers)
+        proven = await self._authenticator.check(http_request.headers)
         if not is_event(http_request.headers):
             raise ProblemError(problems.MALFORMED_EVENT, "There is no CloudEvent in this request.")
         delivery = read_events(http_request.headers, await http_request.body())
@@ -46,6 +51,8 @@ class EventEndpoint:
             check_type(event, f"{number}." if delivery.mode == "batched" else "")
             if self._sources and event.source not in self._sources:
                 raise ProblemError(problems.FORBIDDEN, f"Events from {event.source!r} are not taken here.")
+            if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
+                raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
         for event in delivery.events:
             await self._replies.receive(event, self._journal)
         return Response(status_code=204)

@@ -244,7 +244,7 @@ async def test_a_signed_event_is_its_callers_whatever_a_broker_adds(
     assert answered.type == COMPLETED
     assert model.callers == ["ann"]
     assert answered.extensions[CALLER] == "ann"
-    assert SIGNATURE not in answered.extensions
+    assert SIGNATURE not in answered.extensions  # its builder has no token here
 
 
 @pytest.mark.parametrize(
