@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ class EventBackend:
         """Send the request. The reply is in the sink's answer, or comes later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
         event = event.model_copy(update={"datacontenttype": JSON, "data": record.request.encode()})
-        headers, content = await self._send(event, record.deadline - time.time())
+        headers, content = await self._send(event, record.deadline - await journal.now())
         if not is_event(headers):
             return
         try:

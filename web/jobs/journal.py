@@ -6,7 +6,6 @@ import asyncio
 import copy
 import logging
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -54,6 +53,10 @@ class JobJournal:
         """The run of a claim is over, however it ended."""
         self._running.pop(claim.job, None)
 
+    async def now(self) -> float:
+        """See JobStore."""
+        return await self._store.now()
+
     async def find(self, job: str) -> JobRecord | None:
         return await self._store.get(job)
 
@@ -61,7 +64,7 @@ class JobJournal:
         """The job is running now. False when it was running before, has ended, or is unknown."""
         if self._claim is not None:
             self._running[job] = self._claim.model
-        return await self._store.start(job, time.time(), self._generation)
+        return await self._store.start(job, await self.now(), self._generation)
 
     async def reset(self, job: str, status: StatusEvent = QUEUED, *, attempts: int = 0) -> None:
         """The job is queued again: what the log holds of the last attempt does not count. `status` says so in the log;
@@ -88,7 +91,7 @@ class JobJournal:
         if isinstance(outcome, ProblemError):
             end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
             document = outcome.problem.model_dump_json(exclude_none=True)
-            return await self._store.finish(job, end, document, time.time(), self._generation)
+            return await self._store.finish(job, end, document, await self.now(), self._generation)
         document = outcome.model_dump_json()
         return await self._end_with_result(job, document, artifact or await self.results.put(job, document))
 
@@ -114,14 +117,14 @@ class JobJournal:
         Where it cannot be stored for a while but a problem can, because the store is full, or the artifacts are full or
         away, the job ends with that. Raises the last problem at the deadline.
         """
-        begun, wait = time.time(), RETRY_SECONDS
+        begun, wait = await self.now(), RETRY_SECONDS
         while True:
             try:
                 await write()
                 return
             except ProblemError as error:
                 log.warning("job %s: what it has made is not stored yet: %s", record.id, error)
-                now = time.time()
+                now = await self.now()
                 if now - begun >= KEEP_TRYING_SECONDS:
                     detail = f"What was generated could not be stored: {error}"
                     with suppress(ProblemError):
@@ -133,7 +136,7 @@ class JobJournal:
             wait = min(2 * wait, MOST_RETRY_SECONDS)
 
     async def _end_with_result(self, job: str, document: str, artifact: str | None) -> bool:
-        now = time.time()
+        now = await self.now()
         if artifact:
             document = for_older_replicas().problem.model_dump_json(exclude_none=True)
         ended = await self._store.finish(job, "completed", document, now, self._generation, artifact)

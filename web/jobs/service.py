@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import math
 import secrets
-import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -88,7 +87,7 @@ class JobService:
         """
         model, key = new.model, new.key
         body = new.sent.model_dump_json(exclude={"stream"}, exclude_none=True)
-        now = time.time()
+        now = await self._store.now()
         # A further attempt and a redelivered event must have the same result, and a predictor that serves several
         # models must know the chosen one.
         seed = secrets.randbits(32) if new.request.seed is None else new.request.seed
@@ -143,7 +142,7 @@ class JobService:
             keep = self._settings.job_keep_seconds
             detail = f"There is no generation of this id; one is forgotten {keep:g} s after its end."
             raise ProblemError(problems.NOT_FOUND, detail)
-        if record.ended is None and record.deadline <= time.time():
+        if record.ended is None and record.deadline <= await self._store.now():
             await self.journal.expire(record.id)
             return await self.find(job)
         return record

@@ -6,6 +6,7 @@ One replica keeps them in memory (`web.jobs.stores.memory_store`); several repli
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -48,6 +49,10 @@ class JobStore(ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+    async def now(self) -> float:
+        """Seconds since 1970, by the clock of the store: those of the replicas may differ."""
+        return time.time()
 
     # Between replicas
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
@@ -124,7 +123,7 @@ class JobWorker:
 
     async def _reap(self) -> None:
         """End jobs whose deadline has passed, whichever replica they were queued or running on."""
-        for job in await self._store.overdue(time.time()):
+        for job in await self._store.overdue(await self._store.now()):
             await self._journal.expire(job)
         await asyncio.sleep(REAP_SECONDS)
 
@@ -194,7 +193,7 @@ class JobWorker:
         if record.attempts >= MOST_ATTEMPTS:
             await journal.end(job, _too_many(record.attempts, "the last was broken off."))
             return None
-        if record.deadline <= time.time():
+        if record.deadline <= await journal.now():
             await journal.expire(job)
             return None
         if record.started is not None:  # by a replica that died
@@ -230,7 +229,7 @@ class JobWorker:
         growing = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16), MOST_RETRY_SECONDS)
         asked = min(error.problem.retry_after or 0, MOST_RETRY_SECONDS)
         wait = max(asked, growing) if counted else asked or growing
-        if wait >= record.deadline - time.time():
+        if wait >= record.deadline - await journal.now():
             problem = ProblemError(problems.TOO_LATE, f"The time was over; the last attempt ended so: {error}")
             await journal.end(record.id, problem)
             return None

@@ -71,12 +71,13 @@ class RestBackend:
 
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Generate a job to its end; a ProblemError when there is no result."""
+        now = await journal.now()
         rest_request = RestRequest(
             request=GenerationRequest.of_any_version(record.request),
             model=record.model,
             id=record.id,
-            arrived=time.perf_counter() - (time.time() - record.created),
-            seconds=max(record.deadline - time.time(), 0),
+            arrived=time.perf_counter() - (now - record.created),
+            seconds=max(record.deadline - now, 0),
             headers=record.headers,
             caller=record.caller,
             live=True,

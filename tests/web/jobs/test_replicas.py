@@ -183,3 +183,18 @@ async def test_an_outage_while_a_job_is_running_does_not_lose_it(replica: Replic
     record = await submitted(jobs)
     await backend.begun(2)
     assert (await ended(jobs, record)).state == "completed"
+
+
+async def test_one_fast_clock_expires_nobodys_job(
+    replica: Replica, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deadlines go by the clock of Redis."""
+    sane = await replica(ScriptedBackend(hang), RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    kept = await submitted(sane)
+    fast_time = time.time
+    monkeypatch.setattr(time, "time", lambda: fast_time() + 7_200)
+    fast = await replica(ScriptedBackend(hang), RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
+    late = await submitted(fast, seconds=0.3)
+    assert abs(late.created - kept.created) < 3_600
+    assert (await ended(fast, late)).state == "failed"  # the search for late jobs has gone round
+    assert (await fast.find(kept.id)).ended is None

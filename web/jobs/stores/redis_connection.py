@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -32,6 +33,9 @@ MOST_BACKOFF_SECONDS = 1.0
 MOST_CONNECTIONS = 64
 """Most connections of this process. Commands that find none free wait for one: each claim that waits for a job holds
 one, and the subscription."""
+
+CLOCK_SECONDS = 30.0
+"""How long one answer of Redis about its time is gone by."""
 
 CHECK_SECONDS = 3.0
 """Longest that the start waits for it. Where Redis cannot be reached, web starts all the same."""
@@ -73,6 +77,30 @@ def outages() -> Iterator[None]:
             raise store_full() from error
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
         raise problem from error
+
+
+class RedisClock:
+    """The time of Redis. It is asked for now and then; between, this machine's clock measures what has passed, in which
+    two machines hardly differ."""
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+        self._asked: float | None = None  # by the monotonic clock
+        self._ahead = 0.0  # of the monotonic clock
+
+    async def now(self) -> float:
+        """Seconds since 1970. Raises UNAVAILABLE in an outage, if Redis was never asked before."""
+        before = time.monotonic()
+        if self._asked is None or before - self._asked >= CLOCK_SECONDS:
+            try:
+                with outages():
+                    seconds, microseconds = await self._redis.time()
+                self._ahead = seconds + microseconds / 1e6 - (before + time.monotonic()) / 2
+            except ProblemError:
+                if self._asked is None:
+                    raise
+            self._asked = time.monotonic()
+        return time.monotonic() + self._ahead
 
 
 class UnknownSchema(Exception):

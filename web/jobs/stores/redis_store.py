@@ -14,7 +14,7 @@ from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_budget import RedisBudget
-from web.jobs.stores.redis_connection import connect, outages
+from web.jobs.stores.redis_connection import RedisClock, connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
     OPEN_JOBS,
@@ -64,6 +64,7 @@ class RedisStore(JobStore):
         self._queue = RedisQueue(self._redis)
         self._listing = RedisListing(self._redis)
         self._budget = RedisBudget(self._redis, keep_seconds, most_bytes)
+        self._clock = RedisClock(self._redis)
         self._signals = RedisSignals(self._redis, self._deliver, background or BackgroundLoops())
         self._logs = RedisLogs(self._redis, self._signals)
 
@@ -74,6 +75,9 @@ class RedisStore(JobStore):
         await self._logs.close()
         await self._signals.close()
         await self._redis.aclose()
+
+    async def now(self) -> float:
+        return await self._clock.now()
 
     async def broadcast(self, message: str) -> None:
         with outages():
