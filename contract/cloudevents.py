@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from contract.fields import StrictModel
+from contract.limits import INSTANCES
 from contract.problems import Problem
 from contract.request import GenerationRequest, Kind
 from contract.result import PictureResult, TextResult
@@ -54,6 +55,9 @@ ERROR_CODE, ERROR_DESTINATION, ERROR_DATA = "knativeerrorcode", "knativeerrordes
 
 EVENT_BYTES = 262_144
 """Largest event that is sent with its data inside. Kafka's brokers take a megabyte, and may keep it for days."""
+
+BATCH_BYTES = INSTANCES * (EVENT_BYTES + 1) + 1
+"""Largest batch: as many of these as it may hold, with what stands between them."""
 
 
 ATTRIBUTE_CHARS = 2_048

@@ -32,8 +32,8 @@ HEADER_SECONDS = 10.0
 BODY_BYTES = 1_048_576
 """Largest request body, where nothing else is set and RequestLimits do not need more."""
 
-BODY_CHUNKS = 2_048
-"""Most chunks, or packets, that a request body may come in."""
+BODY_CHUNKS, BODY_CHUNK_BYTES = 2_048, 1_024
+"""Most chunks, or packets, that a request body may come in which have fewer bytes than the second number."""
 
 BODY_SECONDS = 10.0
 """Longest a client may take to send its body."""

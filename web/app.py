@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from contract import Kind, ProblemError
+from contract.cloudevents import BATCH_BYTES
 from web.api.generate import GenerateEndpoint
 from web.api.health import HealthEndpoint
 from web.api.job_list import JobListEndpoint
@@ -148,10 +149,12 @@ def create_app(
         lifespan=lifespan,
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
+    body_bytes = settings.body_bytes or settings.limits.body_bytes
     guarded = RequestGuard(
         routes,
         admit=None if is_inbox else CallerAuthentication(settings, key_file, transport),
-        body_bytes=settings.body_bytes or settings.limits.body_bytes,
+        body_bytes=body_bytes,
+        path_bytes={"/events": max(body_bytes, BATCH_BYTES)},
         body_seconds=settings.body_seconds,
         drain=drain,
     )

@@ -61,9 +61,20 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
 
     Source: CloudEvents 1.0.2, HTTP protocol binding and JSON event format.
     """
+    mode, found = read_each(headers, body)
+    events = []
+    for event in found:
+        if isinstance(event, ProblemError):
+            raise event
+        events.append(event)
+    return Delivery(mode, events)
+
+
+def read_each(headers: Mapping[str, str], body: bytes) -> tuple[Mode, list[CloudEvent | ProblemError]]:
+    """As read_events, but in the place of an event of a batch that cannot be read stands what is wrong with it."""
     media_type = _media_type(headers.get("content-type", ""))
     if not media_type.startswith("application/cloudevents"):
-        return Delivery("binary", [_binary(headers, body)])
+        return "binary", [_binary(headers, body)]
     if media_type not in (STRUCTURED, BATCHED):
         raise ProblemError(
             problems.UNSUPPORTED_MEDIA_TYPE,
@@ -74,10 +85,17 @@ def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
     except (ValueError, RecursionError) as error:
         raise ProblemError(problems.MALFORMED_EVENT, f"The body is not valid JSON: {error}.") from None
     if media_type == STRUCTURED:
-        return Delivery("structured", [_structured(document)])
+        return "structured", [_structured(document)]
     if not isinstance(document, list) or len(document) > INSTANCES:
         raise ProblemError(problems.MALFORMED_EVENT, f"A batch is a list of at most {INSTANCES} events.")
-    return Delivery("batched", [_structured(item, f"{index}.") for index, item in enumerate(document)])
+    return "batched", [_one_of_batch(item, f"{index}.") for index, item in enumerate(document)]
+
+
+def _one_of_batch(document: Any, where: str) -> CloudEvent | ProblemError:
+    try:
+        return _structured(document, where)
+    except ProblemError as error:
+        return error
 
 
 def write_event(event: CloudEvent, mode: Mode = "binary") -> tuple[dict[str, str], bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 
 from starlette.datastructures import Headers
@@ -37,7 +37,8 @@ class BrokenAnswerError(Exception):
 
 
 class RequestGuard:
-    """See the module; the limits bound what a client may send, and how slowly.
+    """See the module; the limits bound what a client may send, and how slowly. `path_bytes` are paths whose bodies
+    have another limit than `body_bytes`.
 
     `admit` may refuse a request by its header with a ProblemError, before anything of its body is kept. `respond` makes
     the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
@@ -49,6 +50,7 @@ class RequestGuard:
         *,
         admit: Callable[[Scope], Awaitable[None]] | None = None,
         body_bytes: int = BODY_BYTES,
+        path_bytes: Mapping[str, int] | None = None,
         body_seconds: float = BODY_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
         drain: Drain | None = None,
@@ -56,6 +58,7 @@ class RequestGuard:
         self.app = app
         self.admit = admit
         self.body_bytes = body_bytes
+        self.path_bytes = path_bytes or {}
         self.body_seconds = body_seconds
         self.respond = respond
         self.drain = drain or Drain()
@@ -67,7 +70,9 @@ class RequestGuard:
         try:
             if self.admit is not None:
                 await self.admit(scope)
-            body = await self._read_body(Headers(scope=scope), receive)
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            most = self.path_bytes.get(path, self.body_bytes)
+            body = await self._read_body(Headers(scope=scope), receive, most)
         except ProblemError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -100,11 +105,11 @@ class RequestGuard:
                     left -= len(message.get("body", b""))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body, or None when the client left while sending it."""
+    async def _read_body(self, headers: Headers, receive: Receive, most: int) -> bytes | None:
+        """The whole body, of `most` bytes at most; or None when the client left while sending it."""
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.body_bytes:
-            raise self._too_large()
+        if announced.isdecimal() and int(announced) > most:
+            raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -115,8 +120,8 @@ class RequestGuard:
                         return None
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
-                    if size > self.body_bytes:
-                        raise self._too_large()
+                    if size > most:
+                        raise _too_large(most)
                     if not message.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError:
@@ -124,8 +129,9 @@ class RequestGuard:
                 problems.BODY_TIMEOUT, f"The body did not arrive whole within {self.body_seconds:g} s."
             ) from None
 
-    def _too_large(self) -> ProblemError:
-        return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {self.body_bytes} bytes.")
+
+def _too_large(most: int) -> ProblemError:
+    return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {most} bytes.")
 
 
 class _Answer(Enum):

@@ -58,6 +58,12 @@ async def test_a_body_over_the_limit_is_refused_as_soon_as_it_is(wire: Wire) -> 
     assert (wire.status, slug(wire), wire.headers["connection"]) == (413, "body-too-large", "close")
 
 
+async def test_a_path_may_have_a_limit_of_its_own(wire: Wire) -> None:
+    wire.body(b"x" * 11)
+    await wire.run(RequestGuard(echo, body_bytes=10, path_bytes={"/x": 11}))
+    assert wire.answer == b"x" * 11
+
+
 @pytest.mark.parametrize("announced", ["11", "9" * 20])
 async def test_an_announced_body_over_the_limit_is_not_even_read(wire: Wire, announced: str) -> None:
     await wire.run(RequestGuard(never_called, body_bytes=10, body_seconds=0.02), {"Content-Length": announced})

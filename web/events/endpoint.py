@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -10,13 +11,16 @@ from starlette.responses import Response
 
 from contract import ProblemError, problems
 from web.events.replies import ReplyReceiver, check_type
-from wire.cloudevents import is_event, is_signed, read_events
+from wire.cloudevents import is_event, is_signed, read_each
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from contract.cloudevents import CloudEvent
     from web.events.authentication import EventAuthenticator
     from web.jobs.journal import JobJournal
+
+log = logging.getLogger(__name__)
 
 
 class EventEndpoint:
@@ -41,18 +45,47 @@ class EventEndpoint:
     async def receive(self, http_request: Request) -> Response:
         """204 once all events of the request are written to their jobs. A broker publishes nothing of an empty answer.
 
-        A ProblemError: what is wrong with an event, or UNAVAILABLE when it should be delivered again.
+        A ProblemError: what is wrong with an event, or a transient one when it should be delivered again. Of a batch
+        each event is taken that can be. Where some should come again, the whole batch comes again, and what was taken
+        of it changes nothing; what can never be taken is named in a 4xx, after which nobody sends the others again.
         """
         proven = await self._authenticator.check(http_request.headers)
         if not is_event(http_request.headers):
             raise ProblemError(problems.MALFORMED_EVENT, "There is no CloudEvent in this request.")
-        delivery = read_events(http_request.headers, await http_request.body())
-        for number, event in enumerate(delivery.events):
-            check_type(event, f"{number}." if delivery.mode == "batched" else "")
-            if self._sources and event.source not in self._sources:
-                raise ProblemError(problems.FORBIDDEN, f"Events from {event.source!r} are not taken here.")
-            if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
-                raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
-        for event in delivery.events:
-            await self._replies.receive(event, self._journal)
+        mode, events = read_each(http_request.headers, await http_request.body())
+        failures = []
+        for number, event in enumerate(events):
+            try:
+                await self._take(event, f"{number}." if mode == "batched" else "", proven)
+            except ProblemError as error:
+                failures.append(error)
+            except Exception:  # as RequestGuard has it; but the others are none the worse for it
+                log.exception("an event failed")
+                failures.append(ProblemError(problems.INTERNAL, "Something went wrong on the server."))
+        if failures:
+            raise _of_batch(failures, len(events)) if mode == "batched" else failures[0]
         return Response(status_code=204)
+
+    async def _take(self, event: CloudEvent | ProblemError, where: str, proven: bool) -> None:
+        """`where` stands before the names of attributes in problems; `proven`: the delivery proves who sent it."""
+        if isinstance(event, ProblemError):
+            raise event
+        check_type(event, where)
+        if self._sources and event.source not in self._sources:
+            raise ProblemError(problems.FORBIDDEN, f"{where}source: events from {event.source!r} are not taken here.")
+        if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
+            raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
+        await self._replies.receive(event, self._journal)
+
+
+def _of_batch(failures: list[ProblemError], events: int) -> ProblemError:
+    """The problem of a batch of which so many events were not taken: one that has it sent again, if there is one."""
+    for error in failures:
+        log.info("an event of a batch is not taken: %s", error.kind.slug)
+    again = next((error for error in failures if error.kind.transient), None)
+    if again is not None:
+        return again
+    refused = "; ".join(dict.fromkeys(str(error) for error in failures))
+    detail = f"{len(failures)} of {events} events were refused, and the others taken: {refused}"
+    errors = [item for error in failures for item in error.problem.errors or ()]
+    return ProblemError(failures[0].kind, detail, errors=errors or None)

@@ -20,7 +20,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
     problems.MALFORMED_EVENT: "header ce-id: is required",
     problems.UNAUTHORIZED: "Send the header Authorization: Bearer, with your key or token.",
-    problems.FORBIDDEN: "Events from 'urn:somebody:else' are not taken here.",
+    problems.FORBIDDEN: "source: events from 'urn:somebody:else' are not taken here.",
     problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",
     problems.UNKNOWN_MODEL: "The models served here are: poet.",
     problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",

@@ -9,7 +9,7 @@ from http import HTTPStatus
 import h11
 
 from contract import problems
-from contract.limits import BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
+from contract.limits import BODY_CHUNK_BYTES, BODY_CHUNKS, HEADER_BYTES, HEADER_FIELDS
 from contract.problems import ProblemError, invalid_field
 
 SINGLE = {
@@ -68,9 +68,11 @@ class RequestParser(h11.Connection):
             self.chunks = 0
             self._object(_objection(event))
         elif isinstance(event, h11.Data):
-            self.chunks += 1
+            self.chunks += len(event.data) < BODY_CHUNK_BYTES
             if self.chunks > BODY_CHUNKS:
-                self._object(ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {BODY_CHUNKS} chunks."))
+                self._object(
+                    ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {BODY_CHUNKS} small chunks.")
+                )
         return event
 
     def _object(self, problem: ProblemError | None) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from contract import INSTANCES, ProblemError, problems
 from contract.cloudevents import (
     ACCEPTED,
+    BATCH_BYTES,
     CANCELLED,
     COMPLETED,
     ERROR_CODE,
+    EVENT_BYTES,
     FAILED,
     PROGRESS,
     REQUESTED,
+    CloudEvent,
 )
 from tests.support.events import (
     Front,
@@ -24,7 +33,15 @@ from tests.support.events import (
     submit,
 )
 from tests.support.waiting import eventually
-from wire.cloudevents import write_batch, write_event
+from web.events.replies import ReplyReceiver
+from web.jobs.stores.memory_store import MemoryStore
+from wire.cloudevents import BATCHED, write_batch, write_event
+
+
+class Word(BaseModel):
+    """Some data."""
+
+    text: str
 
 
 @pytest.mark.parametrize("kind", [COMPLETED, FAILED, PROGRESS, ACCEPTED, CANCELLED, REQUESTED])
@@ -79,10 +96,85 @@ async def test_a_forged_reply_is_refused_and_the_job_goes_on(front: Front, sink:
     assert (await job_of(client, job))["state"] == "queued"
 
 
-async def test_of_a_batch_the_wrong_one_is_named(front: Front) -> None:
-    headers, body = write_batch([about("x", COMPLETED), about("x", "com.example.other")])
-    answer = await (await front()).post("/events", headers=headers, content=body)
-    assert answer.json()["detail"].startswith("1.type: ")
+async def running(client: httpx.AsyncClient, sink: Sink, jobs: int) -> list[CloudEvent]:
+    """The requests of so many new jobs."""
+    for _ in range(jobs):
+        await submit(client)
+    return await eventually(lambda: sink.events if len(sink.events) == jobs else None) or []
+
+
+async def states(client: httpx.AsyncClient, requests: list[CloudEvent]) -> list[str]:
+    return [(await job_of(client, request.subject or ""))["state"] for request in requests]
+
+
+async def test_of_a_batch_all_are_taken_but_the_bad_ones_which_are_named(front: Front, sink: Sink, slug: Slug) -> None:
+    client = await front()
+    requests = await running(client, sink, 3)
+    good = [json.loads(write_event(completed(request), "structured")[1]) for request in requests]
+    strange = json.loads(write_event(about("x", "com.example.other"), "structured")[1])
+    batch = [strange, good[0], {"id": "no event"}, good[1], 7, good[2]]
+    answer = await client.post("/events", headers={"Content-Type": BATCHED}, json=batch)
+    assert (answer.status_code, slug(answer)) == (400, "malformed-event")  # which Knative does not send again
+    detail = answer.json()["detail"]
+    assert detail.startswith("3 of 6 events were refused, and the others taken: 0.type: must be one of ")
+    assert "; 2.specversion: is required; " in detail
+    assert "4: must be a JSON object" in detail
+    assert await states(client, requests) == ["completed"] * 3
+
+
+async def test_a_batch_comes_again_where_one_of_it_could_not_be_written(
+    front: Front, sink: Sink, slug: Slug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await front()
+    requests = await running(client, sink, 3)
+    finish, outages = MemoryStore.finish, [requests[1].subject]
+
+    async def lose(self: MemoryStore, job: str, *arguments: Any) -> bool:
+        if job in outages:
+            outages.remove(job)
+            raise ProblemError(problems.UNAVAILABLE, "The store cannot be reached.", retry_after=5)
+        return await finish(self, job, *arguments)
+
+    monkeypatch.setattr(MemoryStore, "finish", lose)
+    headers, body = write_batch([about("x", "com.example.other"), *map(completed, requests)])
+    answer = await client.post("/events", headers=headers, content=body)
+    assert (answer.status_code, slug(answer)) == (503, "unavailable")  # though another one is bad for ever
+    assert await states(client, requests) == ["completed", "queued", "completed"]
+    assert (await client.post("/events", headers=headers, content=body)).status_code == 400
+    assert await states(client, requests) == ["completed"] * 3
+
+
+async def test_a_mistake_with_one_event_costs_the_others_nothing(
+    front: Front, sink: Sink, slug: Slug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await front()
+    requests = await running(client, sink, 2)
+    receive = ReplyReceiver.receive
+
+    async def fail(self: ReplyReceiver, event: CloudEvent, journal: Any) -> None:
+        if event.subject == requests[0].subject:
+            raise KeyError("a mistake")
+        await receive(self, event, journal)
+
+    monkeypatch.setattr(ReplyReceiver, "receive", fail)
+    headers, body = write_batch(map(completed, requests))
+    answer = await client.post("/events", headers=headers, content=body)
+    assert (answer.status_code, slug(answer)) == (500, "internal")
+    assert (await job_of(client, requests[1].subject or ""))["state"] == "completed"
+
+
+async def test_the_largest_batch_is_taken(front: Front, slug: Slug) -> None:
+    client = await front()
+
+    def batch(size: int) -> tuple[dict[str, str], bytes]:
+        empty = len(write_event(about(str(0), COMPLETED).with_data(Word(text="")), "structured")[1])
+        return write_batch([about("0", COMPLETED).with_data(Word(text="x" * (size - empty)))] * INSTANCES)
+
+    headers, body = batch(EVENT_BYTES)
+    assert len(body) == BATCH_BYTES
+    assert (await client.post("/events", headers=headers, content=body)).status_code == 204
+    headers, body = batch(EVENT_BYTES + 1)
+    assert slug(await client.post("/events", headers=headers, content=body)) == "body-too-large"
 
 
 async def test_no_address_is_made_up_from_the_host(front: Front) -> None:
