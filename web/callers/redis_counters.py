@@ -6,6 +6,7 @@ an entry for each unit of cost in its moving window, and knows no leases.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -135,8 +136,13 @@ class RedisCounters:
         """What Redis answers; None when it cannot be reached, and for OUTAGE_SECONDS after."""
         if time.monotonic() < self._retry_at:
             return None
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
         try:
             answer = await command()
+            if task.cancelling() > cancelled:  # redis-py may lose it on Python 3.11 (python/cpython#86296)
+                raise asyncio.CancelledError
         except OUTAGES as error:
             if not self._unreachable:
                 log.warning(

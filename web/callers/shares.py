@@ -63,7 +63,12 @@ class Shares:
             yield {}
             return
         place = uuid.uuid4().hex
-        usage = await self._counters.take(caller, share, cost, place)
+        try:
+            usage = await self._counters.take(caller, share, cost, place)
+        except BaseException:  # it may have been counted already
+            with anyio.CancelScope(shield=True):
+                await self._counters.release(caller, place)
+            raise
         if usage.refused is not None:
             wait_s = self._request_s / share.concurrency if usage.refused == CONCURRENCY else usage.wait_s
             raise QuotaExceededError(share, usage, wait_s)

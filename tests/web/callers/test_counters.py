@@ -16,6 +16,7 @@ from web.callers import redis_counters
 from web.callers.counters import MemoryCounters, ShareCounters
 from web.callers.redis_counters import RedisCounters
 from web.callers.share import Share, Usage
+from web.callers.shares import Shares
 
 Counters = Callable[[], ShareCounters]
 
@@ -193,6 +194,43 @@ async def test_after_an_outage_redis_is_left_alone_for_a_while(monkeypatch: pyte
         assert (await take(broken, HOURLY)).rates
     assert asked == [1]
     await broken.close()
+
+
+async def test_a_cancellation_that_redis_py_loses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, asked = RedisCounters("redis://127.0.0.1:1/0"), asyncio.Event()
+
+    async def lose(**_: Any) -> Any:
+        try:
+            asked.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return 1
+
+    monkeypatch.setattr(counter, "_renew", lose)
+    renewing = asyncio.create_task(counter.renew("ann", "place"))
+    await asked.wait()
+    renewing.cancel()
+    await asyncio.wait({renewing})
+    assert renewing.cancelled()
+    await counter.close()
+
+
+async def test_a_request_that_is_cancelled_while_it_is_counted_keeps_no_place(redis_url: str) -> None:
+    counter = RedisCounters(redis_url)
+    shares, take_one = Shares(lambda _: Share(concurrency=1), counter), counter.take
+
+    async def counted_and_cancelled(*arguments: Any) -> Usage:
+        await take_one(*arguments)
+        raise asyncio.CancelledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counter, "take", counted_and_cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            async with shares.place("ann", 1):
+                pass
+    async with shares.place("ann", 1):
+        pass
+    await shares.close()
 
 
 async def test_counts_are_forgotten_once_they_say_nothing(redis_url: str) -> None:
