@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import ssl
@@ -25,8 +26,11 @@ KEYS_SECONDS = 300.0
 REFETCH_SECONDS = 10.0
 """Least time between two fetches for a key that is not among them."""
 
-FETCH_SECONDS = 5.0
-"""Longest that each of the two requests of a fetch may take."""
+FETCH_SECONDS = 10.0
+"""Longest that a fetch, which takes two requests, may take."""
+
+DOCUMENT_BYTES = 1_048_576
+"""Longest answer of an issuer that is read."""
 
 LEEWAY_SECONDS = 10.0
 """How far the clocks of issuer and pod may be apart."""
@@ -102,17 +106,19 @@ class IssuerKeys:
 
         try:
             own = _is_api_server(self._address)
-            async with httpx.AsyncClient(
-                verify=trusted_authorities(),
-                transport=self._transport,
-                timeout=FETCH_SECONDS,
-                headers=_credentials() if own else {},
-                trust_env=False,
-            ) as client:
-                document = (await client.get(self._address + _DISCOVERY)).raise_for_status().json()
-                address = self._address + _API_SERVER_KEYS if own else document["jwks_uri"]
-                keys = (await client.get(address)).raise_for_status()
-            found = jwt.PyJWKSet.from_dict(keys.json())
+            async with (
+                asyncio.timeout(FETCH_SECONDS),
+                httpx.AsyncClient(
+                    verify=trusted_authorities(),
+                    transport=self._transport,
+                    timeout=FETCH_SECONDS,
+                    headers=_credentials() if own else {},
+                    trust_env=False,
+                ) as client,
+            ):
+                document = await _read(client, self._address + _DISCOVERY)
+                keys = await _read(client, self._address + _API_SERVER_KEYS if own else document["jwks_uri"])
+            found = jwt.PyJWKSet.from_dict(keys)
             self._issuer = str(document["issuer"])
             self._keys = {str(key.key_id or ""): key for key in found.keys}
             self._failed = False
@@ -120,6 +126,17 @@ class IssuerKeys:
             log.error("the keys of %s cannot be had: %r", self._address, error)
             self._failed = True
         self._fetched = time.monotonic()
+
+
+async def _read(client: httpx.AsyncClient, address: str) -> Any:
+    content = bytearray()
+    async with client.stream("GET", address) as answer:
+        answer.raise_for_status()
+        async for part in answer.aiter_bytes():
+            content += part
+            if len(content) > DOCUMENT_BYTES:
+                raise ValueError(f"{address} answers with more than {DOCUMENT_BYTES} bytes")
+    return json.loads(content)
 
 
 def _is_api_server(address: str) -> bool:

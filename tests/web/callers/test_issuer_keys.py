@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ Web = Callable[..., httpx.AsyncClient]
 Slug = Callable[[httpx.Response], str]
 
 AUDIENCE = "web in the tests"
+SECRET = "a secret of the tests"
+LIMIT = 10.0  # seconds after which a test that waits has failed
 KEY = generate_private_key(SECP256R1())
 POD_TOKEN = "the token of the pod"
 API_SERVER = "https://kubernetes.default.svc"
@@ -135,6 +138,23 @@ def tokened(web: Web) -> Callable[..., httpx.AsyncClient]:
         )
 
     return make
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["without an end", "a byte at a time"])
+async def test_an_issuer_that_never_stops_is_given_up(
+    web: Web, slug: Slug, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    monkeypatch.setattr(issuer_keys, "FETCH_SECONDS", 0.3 if pause else LIMIT)
+
+    async def drip() -> AsyncGenerator[bytes]:
+        while True:
+            yield b" " * (1 if pause else 65_536)
+            await asyncio.sleep(pause)
+
+    settings = {"callers_issuer": "https://issuer.test", "callers_audience": AUDIENCE, "callers_secret": SECRET}
+    client = web(lambda _: httpx.Response(200, content=drip()), callers="jwt", **settings)
+    async with asyncio.timeout(LIMIT):
+        assert slug(await status(client)) == "unavailable"
 
 
 def nested() -> str:
