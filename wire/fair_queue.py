@@ -29,9 +29,11 @@ class FairQueue(Generic[Key, Item]):
         self._waiting: dict[Key, OrderedDict[Item, float]] = {}  # of each key: item -> cost
         self._due: dict[Key, float] = {}  # the round in which each key that waits or is in debt is next
         self._round = 0.0
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(len(items) for items in self._waiting.values())
+        """From any thread."""
+        return self._count
 
     def __iter__(self) -> Iterator[Item]:
         """All items in the order in which they would be taken if no more came."""
@@ -49,6 +51,7 @@ class FairQueue(Generic[Key, Item]):
     def put(self, key: Key, item: Item, cost: float = 1.0) -> None:
         self._join(key)
         self._waiting.setdefault(key, OrderedDict())[item] = cost
+        self._count += 1
 
     def put_back(self, key: Key, item: Item, cost: float = 1.0) -> None:
         """Put in an item that was taken in vain: it is the key's first, and the key is not charged for it twice."""
@@ -57,6 +60,7 @@ class FairQueue(Generic[Key, Item]):
         items = self._waiting.setdefault(key, OrderedDict())
         items[item] = cost
         items.move_to_end(item, last=False)
+        self._count += 1
 
     def next_key(self) -> Key | None:
         """Whose turn it is; None where nothing waits. Of several, who has waited longer. Where somebody could have been
@@ -69,9 +73,15 @@ class FairQueue(Generic[Key, Item]):
         """What waits of a key."""
         return list(self._waiting.get(key, ()))
 
-    def longest(self) -> Key | None:
-        """Who has most items waiting, and of several the one that came last; None where nothing waits."""
-        return max(reversed(self._waiting), key=lambda key: len(self._waiting[key]), default=None)
+    def make_room(self, key: Key) -> Item | None:
+        """For one more item of `key`, take out the last one of the key that has most of them. None where that one would
+        not be left with more than `key`."""
+        most = max(self._waiting, key=lambda each: len(self._waiting[each]), default=key)
+        if len(self.items(key)) + 1 >= len(self.items(most)):
+            return None
+        last = next(reversed(self._waiting[most]))
+        self.remove(most, last)
+        return last
 
     def take(self, key: Key, item: Item | None = None) -> Item:
         """Take out an item of the key whose turn it is, the first one unless another is given, and charge the key."""
@@ -93,6 +103,7 @@ class FairQueue(Generic[Key, Item]):
         if item not in items:
             return False
         del items[item]
+        self._count -= 1
         if not items:
             del self._waiting[key]
             self._due = {key: due for key, due in self._due.items() if key in self._waiting or due > self._round}

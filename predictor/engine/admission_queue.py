@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -10,14 +11,15 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.scheduled_task import ScheduledTask, too_late
+from wire.fair_queue import FairQueue
 
 _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
     lambda task: task.work,
     lambda task: -task.work,
     lambda task: task.accepted_at,
 )
-"""Free slots go in turn to the shortest task, so that it does not wait behind long ones; to the longest, so that it
-does not run alone at the end; and to the oldest, so that none waits for ever."""
+"""Free slots go in turn to the callers, and those of each in turn to its shortest task, so that it does not wait behind
+long ones; to the longest, so that it does not run alone at the end; and to the oldest, so that none waits for ever."""
 
 
 class ServiceTime:
@@ -51,10 +53,10 @@ class Admission:
         self.slots = slots
         self.max_waiting = max_waiting
         self.service_time = ServiceTime()
-        self._waiting: list[ScheduledTask] = []
+        self._waiting = FairQueue[str, ScheduledTask]()
         self._running = 0
         self._running_cost = 0.0
-        self._turn = 0
+        self._turns: dict[str, int] = {}  # of callers that wait
         self._changed = threading.Condition()
         self._closed: ProblemError | None = None
 
@@ -71,7 +73,7 @@ class Admission:
     @property
     def retry_after(self) -> float:
         """Seconds until a slot is free for a new task, by the service time."""
-        return self._wait_s(len(self._waiting) + self._running)
+        return self._wait_s(list(self._waiting))
 
     def admit(self, task: ScheduledTask) -> None:
         """Queue a task. Raises the ProblemError that refuses it: full, its deadline is too near, or closed."""
@@ -86,34 +88,50 @@ class Admission:
             if self._closed:
                 raise self._closed.with_traceback(None)  # a traceback keeps the frames of all who raised it before
             self._purge()
-            ahead = len(self._waiting) + self._running
-            if ahead >= self.slots + self.max_waiting:
-                raise ProblemError(
-                    problems.OVERLOADED,
-                    f"{self._running} requests are running and {len(self._waiting)} are waiting; no more are taken.",
-                    retry_after=self.retry_after,
-                )
-            if task.deadline is not None:
-                expected = self._wait_s(ahead) + self.service_time.generation_s * task.cost
-                left = task.deadline - time.monotonic()
-                if ahead >= self.slots and expected > left:
-                    raise ProblemError(
-                        problems.OVERLOADED,
-                        f"This would take about {expected:.1f} s; the request gives it {max(0.0, left):.1f} s.",
-                        retry_after=self.retry_after,
-                    )
-            self._waiting.append(task)
+            self._check_time(task)
+            if len(self._waiting) + self._running >= self.slots + self.max_waiting:
+                self._make_room(task.caller)
+            self._waiting.put(task.caller, task, task.work)
             self._changed.notify()
+
+    def _check_time(self, task: ScheduledTask) -> None:
+        if task.deadline is None or len(self._waiting) + self._running < self.slots:
+            return
+        self._waiting.put(task.caller, task, task.work)
+        ahead = list(itertools.takewhile(lambda other: other is not task, self._waiting))
+        self._waiting.remove(task.caller, task)
+        expected = self._wait_s(ahead) + self.service_time.generation_s * task.cost
+        left = task.deadline - time.monotonic()
+        if expected > left:
+            raise ProblemError(
+                problems.OVERLOADED,
+                f"This would take about {expected:.1f} s; the request gives it {max(0.0, left):.1f} s.",
+                retry_after=self._wait_s(ahead),
+            )
+
+    def _make_room(self, caller: str) -> None:
+        """Of the caller with most tasks that wait, the one that came last is refused: which may be the one to come."""
+        refusal = ProblemError(
+            problems.OVERLOADED,
+            f"{self._running} requests are running and {len(self._waiting)} are waiting; no more are taken.",
+            retry_after=self.retry_after,
+        )
+        last = self._waiting.make_room(caller)
+        if last is None:
+            raise refusal
+        metrics.REJECTED.labels(problems.OVERLOADED.slug).inc()
+        last.generation.publish(refusal)
 
     def next_task(self, *, block: bool) -> ScheduledTask | None:
         """Give the next task a slot. None when no task waits; with `block` that is only after `close`."""
         with self._changed:
             while True:
                 self._purge()
-                if self._waiting:
-                    task = min(self._waiting, key=_TURNS[self._turn])
-                    self._waiting.remove(task)
-                    self._turn = (self._turn + 1) % len(_TURNS) if self._waiting else 0
+                if (caller := self._waiting.next_key()) is not None:
+                    turn = self._turns.pop(caller, 0)
+                    task = self._waiting.take(caller, min(self._waiting.items(caller), key=_TURNS[turn]))
+                    if self._waiting.items(caller):
+                        self._turns[caller] = (turn + 1) % len(_TURNS)
                     self._running += 1
                     self._running_cost += task.cost
                     task.started_at = time.monotonic()
@@ -139,23 +157,25 @@ class Admission:
         """Refuse every further task with `problem`; the tasks that still wait are returned."""
         with self._changed:
             self._closed = problem
-            left, self._waiting = self._waiting, []
+            left, self._waiting = list(self._waiting), FairQueue()
             self._changed.notify_all()
             return left
 
-    def _wait_s(self, ahead: int) -> float:
-        """Seconds until a slot is free when `ahead` tasks run or wait, weighted by what they cost."""
-        cost = self._running_cost + sum(task.cost for task in self._waiting)
-        return self.service_time.wait_s(ahead, self.slots) * (cost / ahead if ahead else 1.0)
+    def _wait_s(self, ahead: list[ScheduledTask]) -> float:
+        """Seconds until a slot is free when these wait before, weighted by what they and the running ones cost."""
+        count = len(ahead) + self._running
+        cost = self._running_cost + sum(task.cost for task in ahead)
+        return self.service_time.wait_s(count, self.slots) * (cost / count if count else 1.0)
 
     def _purge(self) -> None:
-        kept = []
-        for task in self._waiting:
+        for task in list(self._waiting):
+            if not (task.generation.closed or task.expired):
+                continue
+            self._waiting.remove(task.caller, task)
+            if not self._waiting.items(task.caller):
+                self._turns.pop(task.caller, None)
             if task.generation.closed:
                 metrics.CANCELLED.labels("waiting").inc()
-            elif task.expired:
+            else:
                 metrics.REJECTED.labels(problems.TOO_LATE.slug).inc()
                 task.generation.publish(too_late(task))
-            else:
-                kept.append(task)
-        self._waiting = kept

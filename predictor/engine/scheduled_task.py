@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from contract import problems
+from contract.callers import DEFAULT_CALLER
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.events import End, PictureFinished
@@ -16,12 +17,14 @@ from predictor.engine.generation import Generation
 class ScheduledTask:
     """Times are on the clock of time.monotonic.
 
-    `work` is an upper bound that orders the queue: tokens of a text, pixels times steps of a picture.
+    `work` is an upper bound that orders the queue: tokens of a text, pixels times steps of a picture. Those of each
+    `caller` come in turn.
     """
 
     generation: Generation
     work: float
     deadline: float | None = None
+    caller: str = DEFAULT_CALLER
     accepted_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     first_step_at: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
+from contract.callers import DEFAULT_CALLER
 from contract.request import Painting, Sampling
 
 
@@ -36,7 +37,7 @@ class TextTask:
 
     `seconds` is how long the client waits for the end; None is without a limit. `thinking` asks for reasoning before
     the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
-    `field` is what the client calls a conversation: its member of the request.
+    `field` is what the client calls a conversation: its member of the request. `caller` is who asks.
     """
 
     prompt: str | tuple[Message, ...]
@@ -45,16 +46,18 @@ class TextTask:
     thinking: bool | None = None
     template: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     field: str = "messages"
+    caller: str = DEFAULT_CALLER
 
 
 @dataclass(frozen=True, slots=True)
 class PictureTask:
-    """Pictures to paint, with so many `previews` of each on the way. `seconds` as for a text."""
+    """Pictures to paint, with so many `previews` of each on the way. `seconds` and `caller` as for a text."""
 
     prompt: str
     painting: Painting
     previews: int = 0
     seconds: float | None = None
+    caller: str = DEFAULT_CALLER
 
 
 Task = TextTask | PictureTask

@@ -87,7 +87,7 @@ class PictureEngineCore(EngineCore):
         for number, parameters in enumerate(pictures):
             work = parameters.width * parameters.height * parameters.steps
             picture = ScheduledPicture(
-                generation, work, deadline, parameters=parameters, number=number, previews=task.previews
+                generation, work, deadline, task.caller, parameters=parameters, number=number, previews=task.previews
             )
             try:
                 self.admission.admit(picture)

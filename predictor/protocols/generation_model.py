@@ -21,6 +21,7 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task
 from predictor.errors import ModelError
 from predictor.loading.startup import Startup
+from predictor.protocols.access import caller_of
 from predictor.protocols.grpc_status import grpc_error
 from wire.deadline import REQUEST_SECONDS, request_seconds
 
@@ -115,11 +116,14 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         """Accept a task. Raises a ProblemError when the model is not loaded or alive, or the engine refuses the task.
 
         Its time is bounded by `headers` (names in lower case; X-Request-Timeout), its own `seconds` and the settings.
+        `headers` name its caller, too.
         """
         if not (self.ready and self._engine.alive):
             raise self.not_ready()
         limit = self._request_seconds if task.seconds is None else min(task.seconds, self._request_seconds)
-        return await self._engine.submit(replace(task, seconds=request_seconds(headers, limit)))
+        return await self._engine.submit(
+            replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
+        )
 
     @abstractmethod
     def task(self, request: GenerationRequest) -> Task:

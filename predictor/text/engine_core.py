@@ -81,7 +81,9 @@ class TextEngineCore(EngineCore):
         max_tokens = min(task.sampling.max_tokens or default, self.length - len(prompt.ids))
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
-        self.admission.admit(ScheduledText(generation, max_tokens, deadline, prompt=prompt, sampling=task.sampling))
+        self.admission.admit(
+            ScheduledText(generation, max_tokens, deadline, task.caller, prompt=prompt, sampling=task.sampling)
+        )
         return generation
 
     def _thinking(self, task: TextTask) -> bool:

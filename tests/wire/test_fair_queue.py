@@ -141,13 +141,16 @@ def test_any_item_of_the_next_key_can_be_taken() -> None:
     assert (queue.next_key(), queue.items("a"), queue.items("c")) == ("b", ["a1"], [])
 
 
-def test_who_waits_with_most_is_known() -> None:
+def test_room_is_made_by_who_has_most() -> None:
     queue = FairQueue[str, str]()
-    assert queue.longest() is None
-    put(queue, "a1", "b1", "b2", "c1", "c2")
-    assert queue.longest() == "c"
-    queue.remove("c", "c1")
-    assert queue.longest() == "b"
+    assert queue.make_room("a") is None
+    put(queue, "a1", "b1", "b2", "b3", "c1")
+    assert queue.make_room("b") is None
+    assert queue.make_room("a") == "b3"
+    assert queue.make_room("a") is None  # it would have as many
+    assert queue.make_room("d") == "b2"
+    assert queue.make_room("d") is None
+    assert popped(queue) == ["a1", "b1", "c1"]
 
 
 def test_nothing_is_kept_of_keys_that_have_gone() -> None:

@@ -85,11 +85,9 @@ class ConcurrencyLimit:
 
     def _refuse_one(self, caller: str) -> None:
         """Of the caller with most that wait, the one that came last: which may be the one that is coming."""
-        greedy = self._waiting.longest()
-        if greedy is None or len(self._waiting.items(caller)) + 1 >= len(self._waiting.items(greedy)):
+        last = self._waiting.make_room(caller)
+        if last is None:
             raise self._overloaded("No more are taken.")
-        last = self._waiting.items(greedy)[-1]
-        self._waiting.remove(greedy, last)
         if not last.let_through.done():
             last.let_through.set_result(False)
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from contract.callers import DEFAULT_CALLER, EVENTS_CALLER
 from contract.cloudevents import CALLER, CANCELLED, COMPLETED, FAILED, REQUESTED, SIGNATURE, CloudEvent
 from contract.limits import BODY_BYTES
-from predictor.protocols.access import Access, caller_of
+from predictor.protocols.access import Access
 from predictor.protocols.kserve_text import TextModel
 from predictor.server.data_plane import GrpcDataPlane
 from predictor.server.grpc_server import start_grpc_server
@@ -49,11 +49,11 @@ class Recorder(TextModel):
 
     def __init__(self, engine: ScriptedEngine) -> None:
         super().__init__("poet", engine)
-        self.callers: list[str] = []
+        self._tasks = engine.tasks
 
-    async def submit(self, task: Any, headers: Any) -> Any:
-        self.callers.append(caller_of(headers))
-        return await super().submit(task, headers)
+    @property
+    def callers(self) -> list[str]:
+        return [task.caller for task in self._tasks]
 
 
 @pytest.fixture
