@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,3 +31,12 @@ def is_running(pid: int) -> bool:
 def wait_until_gone(pid: int, seconds: float = SECONDS) -> None:
     """Wait until a process no longer runs, which need not be a child; fails after `seconds`."""
     wait_until(lambda: not is_running(pid), f"process {pid} has ended", seconds)
+
+
+def listening(process: subprocess.Popen[str]) -> str:
+    """The address of a `python -m web` that writes its log to a pipe, once it listens."""
+    assert process.stderr
+    for line in process.stderr:
+        if match := re.search(r"listening on (\S+) port (\d+), serving poet at ", line):
+            return f"http://{match[1]}:{match[2]}"
+    raise AssertionError("it ended before it listened")

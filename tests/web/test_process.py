@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import httpx
 import pytest
 import redis
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, listening
 from web.settings import Settings
 from wire.settings import read_settings
 
@@ -138,14 +137,6 @@ def test_a_port_in_use_is_one_clear_line(run: Run) -> None:
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
     assert err == f"web: port {port} on 127.0.0.1 is in use\n"
-
-
-def listening(process: subprocess.Popen[str]) -> str:
-    assert process.stderr
-    for line in process.stderr:
-        if match := re.search(r"listening on (\S+) port (\d+), serving poet at ", line):
-            return f"http://{match[1]}:{match[2]}"
-    pytest.fail("it ended before it listened")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
