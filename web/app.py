@@ -35,6 +35,7 @@ from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
 from web.http.responses import JOB_HEADERS, PICTURE_HEADERS, StaticDocument
 from web.jobs.background_loops import BackgroundLoops
+from web.jobs.picture_memory import PictureMemory
 from web.jobs.results import Results
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
@@ -82,12 +83,15 @@ def create_app(
     }
     status = StatusEndpoints(settings, probes)
     artifacts = _artifacts(settings)
-    replies = ReplyReceiver(artifacts, readiness)
-    rest = RestBackend(settings.models, Upstream(client, probes, settings)) if settings.dispatch == "rest" else None
+    memory = PictureMemory(settings.picture_bytes)
+    replies = ReplyReceiver(artifacts, readiness, memory)
+    rest = None
+    if settings.dispatch == "rest":
+        rest = RestBackend(settings.models, Upstream(client, probes, settings), memory)
     store = _store(settings, background)
     broadcast = ReadinessBroadcast(store, readiness, background)
     backend = rest or EventBackend(client, settings, replies)
-    jobs = JobService(settings, store, backend, background, Results(artifacts))
+    jobs = JobService(settings, store, backend, background, Results(artifacts, memory))
     drain.subscribe(jobs.drain)
     job_endpoints = JobEndpoints(settings, jobs, readiness)
     key_file = KeyFile(settings.callers_file) if settings.callers_file else None

@@ -199,9 +199,9 @@ class Settings(BaseSettings):
     )
     store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
     store_bytes: PositiveInt = Field(
-        default=268_435_456,
-        description="Most bytes that are kept of jobs; a quarter is for the requests of those that are open.",
+        default=268_435_456, description="Most bytes of jobs; a quarter for open requests."
     )
+    picture_bytes: PositiveInt = Field(default=100_663_296, description="Most bytes of pictures at a time, in base64.")
     log_entries: PositiveInt = Field(default=10_000, description="Most events of one job that can be replayed.")
     max_jobs: PositiveInt = Field(default=10_000, description="Most jobs that are queued or running.")
     max_job_runs: PositiveInt = Field(default=16, description="Most jobs of a model on their way from one replica.")

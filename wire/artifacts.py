@@ -42,6 +42,10 @@ class Artifacts:
             raise ProblemError(problems.RESULT_TOO_LARGE, f"A result may have at most {limit} bytes.")
         return data
 
+    async def size(self, address: str) -> int:
+        """Of a file, in bytes; FORBIDDEN outside of our address, UNAVAILABLE when that fails."""
+        return int(await self._on_thread("read", self._files.size, self._checked(address)) or 0)
+
     async def delete(self, address: str) -> None:
         """Remove a file; FORBIDDEN outside of our address, UNAVAILABLE when that fails."""
         await self._on_thread("removed", self._files.rm_file, self._checked(address))

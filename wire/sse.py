@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from io import BytesIO
 
 import anyio
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+from contract.base64_parts import PART_CHARS, text_parts
 
 HEARTBEAT_SECONDS = 10.0
 """Silence after which a comment is sent, so that no proxy closes the stream as idle."""
@@ -18,10 +21,19 @@ RESUMABLE = "resumable"
 _HEARTBEAT = b": keep-alive\n\n"
 
 
-def frame(data: str, event: str | None = None, entry: str | None = None) -> bytes:
-    """One event; `event` is its name, `entry` its id. `data` must be a single line, as JSON is."""
-    head = (f"id: {entry}\n" if entry else "") + (f"event: {event}\n" if event else "")
-    return f"{head}data: {data}\n\n".encode()
+def frame(data: str | Iterable[bytes], event: str | None = None, entry: str | None = None) -> bytes:
+    """One event; `event` is its name, `entry` its id. `data`, perhaps in parts, must be a single line, as JSON is."""
+    head = (f"id: {entry}\n" if entry else "") + (f"event: {event}\n" if event else "") + "data: "
+    if isinstance(data, str):
+        if len(data) <= PART_CHARS:
+            return f"{head}{data}\n\n".encode()
+        data = text_parts(data)
+    whole = BytesIO()  # joining or formatting would hold megabytes of a picture once more
+    whole.write(head.encode())
+    for part in data:
+        whole.write(part)
+    whole.write(b"\n\n")
+    return whole.getvalue()
 
 
 class EventStream(StreamingResponse):

@@ -45,12 +45,17 @@ async def job_frames(
                     yield _status_frame(entry)
                 else:
                     ended = entry.last
-                    data = entry.data or await jobs.results.document(await jobs.find(record.id))
-                    yield frame(data, entry.event, entry.id)
+                    if ended:
+                        record = await jobs.find(record.id)
+                        async with jobs.results.held(record):
+                            yield frame(entry.data or await jobs.results.document(record), entry.event, entry.id)
+                    else:
+                        yield frame(entry.data, entry.event, entry.id)
         if not ended:  # the client has seen the whole log already, or only the outcome is left of it
             record = await jobs.find(record.id)
             assert record.end is not None
-            yield frame(await jobs.results.document(record), last_event(record.end))
+            async with jobs.results.held(record):
+                yield frame(await jobs.results.document(record), last_event(record.end))
     except ProblemError as error:
         log.info("a stream of job %s ends early: %s", record.id, error)
         if not resumable:

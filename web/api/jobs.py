@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
 from web.api.generation_call import GenerationCall
@@ -17,6 +18,7 @@ from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.entity_tag import unless_known
 from web.http.last_event_id import last_event_id
+from web.http.parted_response import HeldResponse, PartedResponse, json_parts, without_files
 from web.http.responses import whole
 from web.jobs.record import JobRecord
 from web.jobs.service import JobService, NewJob
@@ -60,9 +62,10 @@ class JobEndpoints:
         if record.state not in ENDS:
             yield await self._document(record, 202, headers)
             return
-        response = whole(await self._jobs.results.result(record), call.form)
-        response.headers.update(headers)
-        yield response
+        async with self._jobs.results.held(record):
+            response = whole(await self._jobs.results.result(record), call.form)
+            response.headers.update(headers)
+            yield response
 
     async def is_replay(self, call: GenerationCall) -> bool:
         """Whether the call's idempotency key has made its job already."""
@@ -71,7 +74,9 @@ class JobEndpoints:
 
     async def result(self, call: GenerationCall) -> TextResult | PictureResult:
         """The result of a call, by way of a job; the problem when it has none."""
-        return await self._jobs.results.result(await self._wait(call, await self._submit(call)))
+        record = await self._wait(call, await self._submit(call))
+        async with self._jobs.results.held(record):
+            return await self._jobs.results.result(record)
 
     async def _submit(self, call: GenerationCall) -> JobRecord:
         new = NewJob(
@@ -125,10 +130,13 @@ class JobEndpoints:
             raise _not_acceptable(record)
         if form == SSE:
             return await self._events(record, last_event_id(http_request.headers))
-        if form == JSON:
-            return await self._document(record, 200)
         if record.state not in ENDS:
-            return await self._document(record, 202)
+            return await self._document(record, 200 if form == JSON else 202)
+        if form == JSON:
+            return HeldResponse(self._jobs.results.held(record), partial(self._document, record, 200))
+        return HeldResponse(self._jobs.results.held(record), partial(self._file, http_request, record, form))
+
+    async def _file(self, http_request: Request, record: JobRecord, form: str) -> Response:
         response = whole(await self._jobs.results.result(record), form)
         return unless_known(http_request.headers, response) if "ETag" in response.headers else response
 
@@ -141,10 +149,16 @@ class JobEndpoints:
             headers["Retry-After"] = str(readiness.retry_after)
         elif record.state not in ENDS:
             headers["Retry-After"] = str(await self._jobs.retry_after(record))
-        document = job.model_dump(mode="json", exclude={"result"}, exclude_none=True)
+        document = job.model_dump_json(exclude={"result"}, exclude_none=True)
+        files: list[str] = []
         if job.result is not None:  # a result says null where something is not known
-            document["result"] = job.result.model_dump(mode="json")
-        return JSONResponse(document, status, headers)
+            result = job.result
+            if isinstance(result, PictureResult):
+                files = [picture.data for picture in result.images]
+                result = without_files(result)
+            document = f'{document[:-1]},"result":{result.model_dump_json()}}}'
+        parts, size = json_parts(document, files)
+        return PartedResponse(parts, size, status, headers={**headers, "Content-Type": JSON})
 
     async def _events(
         self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None, *, resumable: bool = True

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
 
 class EventTooLongError(Exception):
     """An event is longer than its limit."""
@@ -19,34 +23,35 @@ class DataFields:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that this chunk completes."""
-        self._partial += chunk
+        # The second half of a CRLF, whose first half has ended the line already.
+        new = chunk[1:] if self._after_cr and chunk[:1] == b"\n" else chunk
+        self._after_cr = chunk[-1:] == b"\r" if chunk else self._after_cr
+        start = len(self._partial)
+        self._partial += new
         found = []
-        # A picture is one line in hundreds of chunks: earlier chunks are searched again only when a line ends.
-        if self._after_cr or b"\n" in chunk or b"\r" in chunk:
-            found = [data for line in self._lines() if (data := self._take(line)) is not None]
+        # A picture is one line of megabytes in hundreds of chunks: it is searched, and copied, once.
+        done = 0
+        for end in _LINE_END.finditer(new):
+            data = self._take(done, start + end.start())
+            done = start + end.end()
+            if data is not None:
+                found.append(data)
+        del self._partial[:done]
         if len(self._partial) + self._size > self._event_bytes:
             raise EventTooLongError
         return found
 
-    def _lines(self) -> list[bytes]:
-        """Take the complete lines out of what has come."""
-        text = bytes(self._partial)
-        lines = text.splitlines()
-        self._after_cr = text.endswith(b"\r")
-        if text.endswith(b"\n") or not lines:
-            self._partial = bytearray()
-        else:
-            # A CR at the end may be the first half of a CRLF, which ends one line and not two.
-            self._partial = bytearray(lines.pop() + (b"\r" if self._after_cr else b""))
-        return lines
-
-    def _take(self, line: bytes) -> bytes | None:
-        if not line:
+    def _take(self, start: int, end: int) -> bytes | None:
+        """Take one line; the event's data where it is empty, and so the event's end."""
+        if start == end:
             data = b"\n".join(self._data)
             self._data, self._size = [], 0
             return data or None
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-            self._size += len(line)
+        named = self._partial.startswith(b"data:", start, end)
+        if named or (end - start == len(b"data") and self._partial.startswith(b"data", start)):
+            value = min(start + len(b"data:"), end)
+            value += self._partial.startswith(b" ", value, end)
+            with memoryview(self._partial) as line:
+                self._data.append(bytes(line[value:end]))
+            self._size += end - start
         return None

@@ -40,7 +40,8 @@ from contract.cloudevents import (
 from contract.fields import StrictModel
 from contract.problems import invalid_fields, raised
 from contract.result import result_of_any_version
-from web.jobs.results import RESULT_BYTES
+from web.jobs.picture_memory import PictureMemory, result_bytes
+from web.jobs.results import PICTURES_BYTES
 from wire.cloudevents import is_json
 
 if TYPE_CHECKING:  # only few deployments need it
@@ -59,8 +60,11 @@ Data = TypeVar("Data", bound=StrictModel)
 class ReplyReceiver:
     """Without `artifacts`, a reply that refers to its result (`dataref`) ends its job as failed."""
 
-    def __init__(self, artifacts: Artifacts | None, readiness: Mapping[str, Readiness]) -> None:
+    def __init__(
+        self, artifacts: Artifacts | None, readiness: Mapping[str, Readiness], memory: PictureMemory | None = None
+    ) -> None:
         self._artifacts = artifacts
+        self._memory = memory or PictureMemory(PICTURES_BYTES)
         self._readiness = readiness
 
     async def receive(self, event: CloudEvent, journal: JobJournal) -> None:
@@ -77,7 +81,9 @@ class ReplyReceiver:
             # The broker also carries answers to other producers, and may deliver every event more than once.
             log.debug("%s of %r is nothing new", event.type, job)
         elif event.type in (COMPLETED, FAILED):
-            await self._end(event, record, journal)
+            # A result inside the event is no larger than a body may be.
+            async with self._memory.held(_most_bytes(record) if DATAREF in event.extensions else 0):
+                await self._end(event, record, journal)
             self._note_answer(record)
         elif event.type == CANCELLED:
             await journal.end(
@@ -129,7 +135,7 @@ class ReplyReceiver:
             raise ProblemError(
                 problems.BAD_UPSTREAM, f"The model server's answer is {event.datacontenttype}, not JSON."
             )
-        data = await self._fetch_data(event)
+        data = await self._fetch_data(event, _most_bytes(record))
         try:
             result = result_of_any_version(data or b"")
         except ValidationError:
@@ -140,12 +146,12 @@ class ReplyReceiver:
             _check_pictures(result, record)
         return result
 
-    async def _fetch_data(self, event: CloudEvent) -> bytes | None:
+    async def _fetch_data(self, event: CloudEvent, most_bytes: int) -> bytes | None:
         if DATAREF not in event.extensions:
             return event.data
         if self._artifacts is None:
             raise ProblemError(problems.BAD_UPSTREAM, "The result lies in artifacts that are not known here.")
-        return await self._artifacts.get(event.extensions[DATAREF], RESULT_BYTES)
+        return await self._artifacts.get(event.extensions[DATAREF], most_bytes)
 
 
 def check_type(event: CloudEvent, where: str = "") -> None:
@@ -154,6 +160,10 @@ def check_type(event: CloudEvent, where: str = "") -> None:
     if event.type not in known:
         detail = f"{where}type: must be one of {', '.join(known)}, not {event.type!r}"
         raise ProblemError(problems.MALFORMED_EVENT, detail)
+
+
+def _most_bytes(record: JobRecord) -> int:
+    return result_bytes(GenerationRequest.of_any_version(record.request), record.kind)
 
 
 def _check_pictures(result: PictureResult, record: JobRecord) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract import ErrorEvent, Picture, PictureResult, ProblemError, TextResult, problems
+from contract import ErrorEvent, Picture, PictureResult, PictureResultEvent, ProblemError, TextResult, problems
+from contract.base64_parts import decoded, decoded_size
 from contract.events import LiveEvent
 from web.http.accept import JSON, MULTIPART
 from web.http.entity_tag import entity_tag, unless_known
+from web.http.parted_response import PartedResponse, json_parts, without_files
 from wire.sse import EventStream, frame
 
 log = logging.getLogger(__name__)
@@ -53,39 +54,53 @@ async def live(events: AsyncGenerator[LiveEvent], heartbeat_seconds: float) -> R
 
 def whole(result: TextResult | PictureResult, form: str) -> Response:
     """The whole result as JSON, as the file of its picture, or as the files of several in one multipart body."""
-    if form == JSON:
+    if isinstance(result, TextResult):
         return Response(result.model_dump_json(), media_type=JSON, headers=_UNCACHED)
-    assert isinstance(result, PictureResult)
-    return _parts(result) if form == MULTIPART else _file(result)
+    if form == JSON:
+        parts, size = json_parts(without_files(result).model_dump_json(), [picture.data for picture in result.images])
+        return PartedResponse(parts, size, headers={**_UNCACHED, "Content-Type": JSON})
+    return _multipart(result) if form == MULTIPART else _file(result)
 
 
 def _file(result: PictureResult) -> Response:
     [picture] = result.images
-    content = base64.b64decode(picture.data)
+    digest = hashlib.sha256()
+    for part in decoded(picture.data):
+        digest.update(part)
     headers = {
         **_UNCACHED,
         **_result_headers(result),
         **_picture_headers(result, picture),
-        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        "ETag": f'"{digest.hexdigest()[:32]}"',
+        "Content-Type": picture.media_type,
     }
-    return Response(content, media_type=picture.media_type, headers=headers)
+    return PartedResponse(decoded(picture.data), decoded_size(picture.data), headers=headers)
 
 
-def _parts(result: PictureResult) -> Response:
+def _multipart(result: PictureResult) -> Response:
     """RFC 2046. The boundary is the result's random id, which no picture holds."""
-    boundary = result.id.encode()
-    lines = []
+    boundary = b"--" + result.id.encode()
+    heads = []
     for index, picture in enumerate(result.images):
-        content = base64.b64decode(picture.data)
         headers = {
             "Content-Type": picture.media_type,
-            "Content-Length": str(len(content)),
+            "Content-Length": str(decoded_size(picture.data)),
             **_picture_headers(result, picture, index),
         }
-        lines += [b"--" + boundary, *(f"{name}: {value}".encode() for name, value in headers.items()), b"", content]
-    lines += [b"--" + boundary + b"--", b""]
+        lines = [boundary, *(f"{name}: {value}".encode() for name, value in headers.items()), b"", b""]
+        heads.append(_LINE_END.join(lines))
+    last = boundary + b"--" + _LINE_END
+
+    def parts() -> Iterator[bytes]:
+        for head, picture in zip(heads, result.images, strict=True):
+            yield head
+            yield from decoded(picture.data)
+            yield _LINE_END
+        yield last
+
+    files = sum(decoded_size(picture.data) + len(_LINE_END) for picture in result.images)
     headers = {**_UNCACHED, **_result_headers(result), "Content-Type": f"{MULTIPART}; boundary={result.id}"}
-    return Response(_LINE_END.join(lines), headers=headers)
+    return PartedResponse(parts(), sum(map(len, heads)) + files + len(last), headers=headers)
 
 
 def _result_headers(result: PictureResult) -> dict[str, str]:
@@ -125,6 +140,9 @@ async def _frames(first: LiveEvent, events: AsyncGenerator[LiveEvent]) -> AsyncG
 
 
 def _frame(event: LiveEvent) -> bytes:
+    if isinstance(event, PictureResultEvent):
+        parts, _ = json_parts(without_files(event).model_dump_json(), [picture.data for picture in event.images])
+        return frame(parts, event.event)
     return frame(event.model_dump_json(), event.event)
 
 

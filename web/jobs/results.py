@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from contract import ENDS, PictureResult, ProblemError, TextResult, problems
+from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
 from contract.cloudevents import EVENT_BYTES
 from contract.problems import raised
 from contract.result import result_of_any_version
+from web.jobs.picture_memory import PictureMemory, result_bytes
 
 if TYPE_CHECKING:  # only few deployments need it
     from web.jobs.record import JobRecord
@@ -23,15 +25,18 @@ if TYPE_CHECKING:  # only few deployments need it
 
 log = logging.getLogger(__name__)
 
-RESULT_BYTES = 268_435_456
-"""Largest result that is fetched: eight pictures of 2048 x 2048 pixels, in base64, fit."""
+Read = TypeVar("Read")
+
+PICTURES_BYTES = 134_217_728
+"""Most bytes of pictures that are read at a time, where nothing else is set."""
 
 
 class Results:
     """Without `artifacts` everything is kept in the store."""
 
-    def __init__(self, artifacts: Artifacts | None) -> None:
+    def __init__(self, artifacts: Artifacts | None, memory: PictureMemory | None = None) -> None:
         self._artifacts = artifacts
+        self._memory = memory or PictureMemory(PICTURES_BYTES)
         self._fetches: dict[str, asyncio.Task[bytes]] = {}
 
     async def put(self, job: str, document: str) -> str | None:
@@ -39,6 +44,18 @@ class Results:
         if self._artifacts is None or len(document) <= EVENT_BYTES:
             return None
         return await self._artifacts.put(f"{job}-{secrets.token_hex(8)}.json", document.encode())
+
+    @asynccontextmanager
+    async def held(self, record: JobRecord) -> AsyncGenerator[None]:
+        """Around reading and sending pictures that a job has ended with. OVERLOADED where there is no room for them,
+        and what `document` raises of artifacts."""
+        size = 0
+        if record.kind == "image" and record.artifact is not None:
+            size = await self._read(self._known.size(record.artifact))
+        elif record.kind == "image" and record.state == "completed":
+            size = len(record.outcome or "")
+        async with self._memory.held(size):
+            yield
 
     async def document(self, record: JobRecord) -> str:
         """The JSON of what an ended job has ended with: its result, or its problem.
@@ -56,7 +73,7 @@ class Results:
         assert record.state in ENDS
         if (problem := record.problem) is not None:
             raise raised(problem)
-        document = record.outcome or "" if record.artifact is None else await self._fetch(record.artifact)
+        document = record.outcome or "" if record.artifact is None else await self._fetch(record, record.artifact)
         result = result_of_any_version(document)
         return result if result.id == record.id else result.model_copy(update={"id": record.id})
 
@@ -66,18 +83,25 @@ class Results:
             with suppress(ProblemError):
                 await self._artifacts.delete(artifact)
 
-    async def _fetch(self, artifact: str) -> bytes:
+    async def _fetch(self, record: JobRecord, artifact: str) -> bytes:
         """All who want it at the same time get what one of them reads."""
-        if self._artifacts is None:
-            raise ProblemError(
-                problems.UNAVAILABLE, "The result lies in artifacts that are not known here.", retry_after=30
-            )
         fetch = self._fetches.get(artifact)
         if fetch is None:
-            fetch = self._fetches[artifact] = asyncio.create_task(self._artifacts.get(artifact, RESULT_BYTES))
+            limit = result_bytes(GenerationRequest.of_any_version(record.request), record.kind)
+            fetch = self._fetches[artifact] = asyncio.create_task(self._known.get(artifact, limit))
             fetch.add_done_callback(lambda _: self._fetches.pop(artifact, None))
+        return await self._read(asyncio.shield(fetch))
+
+    @property
+    def _known(self) -> Artifacts:
+        if self._artifacts is None:
+            detail = "The result lies in artifacts that are not known here."
+            raise ProblemError(problems.UNAVAILABLE, detail, retry_after=30)
+        return self._artifacts
+
+    async def _read(self, reading: Awaitable[Read]) -> Read:
         try:
-            return await asyncio.shield(fetch)
+            return await reading
         except ProblemError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise ProblemError(problems.NOT_FOUND, "The result of this generation is gone.") from None

@@ -16,6 +16,7 @@ from contract import GenerationRequest, PictureResultEvent, PreviewEvent, Proble
 from contract.events import LiveEvent
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
+from web.jobs.picture_memory import DEFAULT_PIXELS, picture_bytes
 from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.picture_call import picture_call
 from web.rest.picture_result import PictureResultBuilder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
     from web.jobs.journal import JobJournal
+    from web.jobs.picture_memory import PictureMemory
     from web.jobs.record import JobRecord
     from web.rest.upstream import Upstream
     from web.setting_values import ServedModel
@@ -39,16 +41,31 @@ log = logging.getLogger(__name__)
 class RestBackend:
     """See the module."""
 
-    def __init__(self, models: Mapping[str, ServedModel], upstream: Upstream) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], upstream: Upstream, memory: PictureMemory) -> None:
         self._models = models
         self._upstream = upstream
+        self._memory = memory
+        self._default_pixels = dict.fromkeys(models, DEFAULT_PIXELS)
 
     async def events(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
-        """Statuses, tokens or progress and previews, and the result. Closing the generator cancels the generation.
+        """Statuses, tokens or progress and previews, and the result. Closing the generator cancels the generation, and
+        says that its pictures are no longer in memory.
 
-        Where the model server dies, another answer to the same request goes on where this one was: see
-        web.rest.resumption. Whatever else goes wrong is raised as a ProblemError.
+        OVERLOADED where there is no room for them; the model server is not asked then. Where the model server dies,
+        another answer to the same request goes on where this one was: see web.rest.resumption. Whatever else goes wrong
+        is raised as a ProblemError.
         """
+        model, request = rest_request.model, rest_request.request
+        pictures = request.n or 1 if self._models[model].kind == "image" else 0
+        size = pictures * picture_bytes(request, self._default_pixels[model])
+        async with self._memory.held(size), aclosing(self._attempts(rest_request)) as events:
+            async for event in events:
+                if isinstance(event, PictureResultEvent) and request.size is None:
+                    self._default_pixels[model] = max(picture.width * picture.height for picture in event.images)
+                yield event
+
+    async def _attempts(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
+        """The events, over all answers."""
         attempts = Attempts(rest_request.seconds)
         delivered = Delivered(live=rest_request.live)
         readiness = self._upstream.readiness(rest_request.model)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from contract import GenerationRequest
 from web.client.call import Call
+from web.jobs.picture_memory import picture_bytes
 from web.rest.picture_stream import PictureStreamEvent, parse_picture_event
 
-PICTURE_BYTES = 33_554_432
-"""Longest event. A picture of 2048 x 2048 pixels that does not compress at all has 22 million bytes in base64."""
+EVENT_BYTES = 65_536
+"""Most bytes of an event beside its picture."""
 
-OTHER_BYTES = 16_777_216
-"""Most bytes of the stream beside the pictures, for each picture; most of them are previews."""
+OTHER_BYTES = 1_048_576
+"""Most bytes of the stream beside pictures and previews, for each picture."""
+
+PREVIEW_BYTES = 1_048_576
+"""Most bytes of each preview, on average."""
 
 _FIELDS = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
 
@@ -18,7 +22,8 @@ _FIELDS = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
 def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> Call[PictureStreamEvent]:
     """Always a stream: closing the connection then cancels the generation. Without `previews` none are asked for."""
     renamed = {"output_format": request.format, "partial_images": request.previews if previews else None}
-    count = request.n or 1
+    count, picture = request.n or 1, picture_bytes(request) + EVENT_BYTES
+    beside = OTHER_BYTES + PREVIEW_BYTES * (request.previews or 0 if previews else 0)
     return Call(
         path="/images/generations",
         body={
@@ -30,6 +35,6 @@ def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> C
             **{name: value for name, value in renamed.items() if value is not None},
         },
         parse=parse_picture_event,
-        event_bytes=PICTURE_BYTES,
-        answer_bytes=count * (PICTURE_BYTES + OTHER_BYTES),
+        event_bytes=picture,
+        answer_bytes=count * (picture + beside),
     )

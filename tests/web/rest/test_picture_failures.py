@@ -113,7 +113,8 @@ async def test_pictures_have_a_limit(
     monkeypatch: pytest.MonkeyPatch,
     limit: str,
 ) -> None:
-    monkeypatch.setattr("web.rest.picture_call.PICTURE_BYTES", 1_000)
+    monkeypatch.setattr("web.rest.picture_call.picture_bytes", lambda _: 500)
+    monkeypatch.setattr("web.rest.picture_call.EVENT_BYTES", 500)
     monkeypatch.setattr("web.rest.picture_call.OTHER_BYTES", 1_000)
     size = {"PICTURE_BYTES": 1_200, "ANSWER_BYTES": 100}[limit]
     preview = {**picture(b"x" * size), "type": "image_generation.partial_image"}
