@@ -11,42 +11,42 @@ from typing import Any
 from web.jobs.record import JobRecord
 from web.jobs.store import REQUESTS_SHARE, requests_full
 from web.jobs.stores.redis_connection import outages
-from web.jobs.stores.redis_keys import ENDED_BYTES, ENDED_JOBS, OPEN_BYTES, OPEN_JOBS, job_key, log_key
+from web.jobs.stores.redis_keys import RedisKeys
 
 RECOUNT_SECONDS = 5
 """Between two counts of the requests: a replica that knows of no budget ends jobs without taking them off."""
 
 _RESERVE = """
 local id, deadline, bytes, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local function taken() return tonumber(redis.call('HGET', KEYS[1], 'total') or 0) end
-if redis.call('HEXISTS', KEYS[1], id) == 1 then return 1 end
+local function taken() return tonumber(redis.call('HGET', KEYS[2], 'total') or 0) end
+if redis.call('HEXISTS', KEYS[2], id) == 1 then return 1 end
 if taken() > 0 and taken() + bytes > most then
     local now = tonumber(redis.call('TIME')[1])
-    if now < tonumber(redis.call('HGET', KEYS[1], 'recount') or 0) then return 0 end
+    if now < tonumber(redis.call('HGET', KEYS[2], 'recount') or 0) then return 0 end
     local total = 0
-    local sizes = redis.call('HGETALL', KEYS[1])
+    local sizes = redis.call('HGETALL', KEYS[2])
     for index = 1, #sizes, 2 do
-        if redis.call('ZSCORE', KEYS[2], sizes[index]) then
+        if redis.call('ZSCORE', KEYS[1], sizes[index]) then
             total = total + sizes[index + 1]
         else
-            redis.call('HDEL', KEYS[1], sizes[index])
+            redis.call('HDEL', KEYS[2], sizes[index])
         end
     end
-    redis.call('HSET', KEYS[1], 'total', total, 'recount', now + ARGV[5])
+    redis.call('HSET', KEYS[2], 'total', total, 'recount', now + ARGV[5])
     if total > 0 and total + bytes > most then return 0 end
 end
-redis.call('ZADD', KEYS[2], deadline, id)
-redis.call('HSET', KEYS[1], id, bytes)
-redis.call('HINCRBY', KEYS[1], 'total', bytes)
+redis.call('ZADD', KEYS[1], deadline, id)
+redis.call('HSET', KEYS[2], id, bytes)
+redis.call('HINCRBY', KEYS[2], 'total', bytes)
 return 1
 """
-"""KEYS: OPEN_BYTES and OPEN_JOBS. ARGV: the job, its deadline, the bytes of its request, the most for all requests, and
+"""KEYS: `RedisKeys.open`. ARGV: the job, its deadline, the bytes of its request, the most for all requests, and
 RECOUNT_SECONDS. The answer is 0 where there is no room."""
 
 _CLOSE = """
-redis.call('ZREM', KEYS[2], ARGV[1])
-local bytes = redis.call('HGET', KEYS[1], ARGV[1])
-if bytes and redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'total', 0 - bytes) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+local bytes = redis.call('HGET', KEYS[2], ARGV[1])
+if bytes and redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[2], 'total', 0 - bytes) end
 """
 """KEYS as above; ARGV: the job."""
 
@@ -77,8 +77,8 @@ while total > most do
 end
 return forgotten
 """
-"""KEYS: ENDED_JOBS, ENDED_BYTES, OPEN_BYTES. ARGV: the job, its bytes, seconds that it is kept, and the most bytes of
-all jobs. The answer is the jobs that are to be forgotten."""
+"""KEYS: `RedisKeys.ended`, and the bytes of open jobs. ARGV: the job, its bytes, seconds that it is kept,
+and the most bytes of all jobs. The answer is the jobs that are to be forgotten."""
 
 _FREE = f"""{_FORGET}
 local left, forgotten = tonumber(ARGV[1]), {{}}
@@ -91,14 +91,15 @@ while left > 0 do
 end
 return forgotten
 """
-"""KEYS: ENDED_JOBS and ENDED_BYTES. ARGV: so many bytes are wanted. The answer as above."""
+"""KEYS: `RedisKeys.ended`. ARGV: so many bytes are wanted. The answer as above."""
 
 
 class RedisBudget:
     """All methods raise an UNAVAILABLE problem in an outage; those with a `pipe` only add commands to it."""
 
-    def __init__(self, redis: Any, keep_seconds: float, most_bytes: int) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys, keep_seconds: float, most_bytes: int) -> None:
         self._redis = redis
+        self._keys = keys
         self._keep_seconds = round(keep_seconds)
         self._most_bytes = most_bytes
         self._most_request_bytes = most_bytes * REQUESTS_SHARE
@@ -110,32 +111,31 @@ class RedisBudget:
         """Count a new job's request. Raises OVERLOADED where there is no room for it."""
         arguments = [record.id, record.deadline, len(record.request.encode()), self._most_request_bytes]
         with outages():
-            room = await self._reserve([OPEN_BYTES, OPEN_JOBS], [*arguments, RECOUNT_SECONDS])
+            room = await self._reserve(self._keys.open, [*arguments, RECOUNT_SECONDS])
         if not room:
             raise requests_full(self._most_request_bytes)
 
     def close(self, pipe: Any, job: str) -> None:
         """The job has ended, or is not there any more."""
-        pipe.eval(_CLOSE, 2, OPEN_BYTES, OPEN_JOBS, job)
+        pipe.eval(_CLOSE, 2, *self._keys.open, job)
 
     async def keep(self, job: str, job_bytes: int) -> None:
         """Count an ended job, and forget the oldest ones where it is too much."""
         arguments = [job, job_bytes, self._keep_seconds, self._most_bytes]
         with outages():
-            await self._delete(await self._keep([ENDED_JOBS, ENDED_BYTES, OPEN_BYTES], arguments))
+            await self._delete(await self._keep([*self._keys.ended, self._keys.open[1]], arguments))
 
     async def free(self, wanted_bytes: int) -> None:
         """Forget ended jobs of so many bytes, the oldest first: Redis itself is full."""
         with outages():
-            await self._delete(await self._free([ENDED_JOBS, ENDED_BYTES], [wanted_bytes]))
+            await self._delete(await self._free(self._keys.ended, [wanted_bytes]))
 
     def forget(self, pipe: Any, job: str) -> None:
         """An ended job is not there any more."""
         pipe.eval(
             _FORGET + "if redis.call('ZSCORE', KEYS[1], ARGV[1]) then forget(ARGV[1]) end",
             2,
-            ENDED_JOBS,
-            ENDED_BYTES,
+            *self._keys.ended,
             job,
         )
 
@@ -144,5 +144,5 @@ class RedisBudget:
             return
         async with self._redis.pipeline(transaction=False) as pipe:
             for job in jobs:
-                pipe.delete(job_key(job), log_key(job))
+                pipe.delete(self._keys.job(job), self._keys.log(job))
             await pipe.execute()

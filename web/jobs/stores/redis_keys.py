@@ -15,13 +15,16 @@ both directions.
 | `shangcai:schema` | string | the version of all this; absent, it is 1 |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
-| `shangcai:ended` | sorted set | ended jobs, by when they ended |
+| `shangcai:ended-jobs` | sorted set | ended jobs, by when they ended |
 | `shangcai:ended-bytes` | hash | the bytes of each, and `total` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
 claimed it; `writes`, the numbers of the last writes, see `redis_scripts`; `artifact`, where the result is that is too
 large for Redis. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
 those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
+
+In a Redis Cluster, where no version up to 31fe71b has ever run, ID, MODEL and NAME stand in braces, and the last four
+names begin with `{jobs}:`: hash tags, so that what is used together is on one node. Messages go through all nodes.
 
 Channels: `shangcai:changed:ID` says that a job has changed, `shangcai:ended` carries the ids of those that have ended,
 `shangcai:news` what replicas broadcast. Up to commit 31fe71b replicas listened to `shangcai:changed` for the ids of all
@@ -33,6 +36,7 @@ are seen by newer replicas in the same way: ends at once, all others within 2 s.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from web.callers.caller import DEFAULT_CALLER
@@ -41,11 +45,6 @@ from web.jobs.record import JobRecord
 SCHEMA_KEY = "shangcai:schema"
 SCHEMA = 1
 """The newest version that is known here. A version that older replicas cannot work with writes a larger one."""
-
-OPEN_JOBS = "shangcai:open"
-OPEN_BYTES = "shangcai:open-bytes"
-ENDED_JOBS = "shangcai:ended"
-ENDED_BYTES = "shangcai:ended-bytes"
 
 ENDED = "shangcai:ended"
 BROADCAST = "shangcai:news"
@@ -61,30 +60,47 @@ RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", 
 that what runs of the older one still write is refused."""
 
 
-def job_key(job: str) -> str:
-    return f"shangcai:job:{job}"
+@dataclass(frozen=True)
+class RedisKeys:
+    """The names of keys and channels: with hash tags in a Redis Cluster, without them elsewhere."""
 
+    cluster: bool = False
 
-def changes_of(job: str) -> str:
-    """The channel of a job."""
-    return f"shangcai:changed:{job}"
+    def job(self, job: str) -> str:
+        return self._name("job", job)
 
+    def log(self, job: str) -> str:
+        return self._name("log", job)
 
-def log_key(job: str) -> str:
-    return f"shangcai:log:{job}"
+    def changes(self, job: str) -> str:
+        """The channel of a job."""
+        return self._name("changed", job)
 
+    def caller(self, caller: str) -> str:
+        return self._name("caller", caller)
 
-def caller_key(caller: str) -> str:
-    return f"shangcai:caller:{caller}"
+    def queue(self, model: str) -> str:
+        return self._name("queue", model)
 
+    def fair(self, model: str) -> list[str]:
+        """The queue of a model, and the keys beside it that hold the fair order of those who wait."""
+        return [self._name(kind, model) for kind in ("queue", "waiting", "turns", "rounds")]
 
-def queue_key(model: str) -> str:
-    return f"shangcai:queue:{model}"
+    @property
+    def open(self) -> list[str]:
+        """Jobs that have not ended, and the bytes of their requests."""
+        return self._sets("open", "open-bytes")
 
+    @property
+    def ended(self) -> list[str]:
+        """Jobs that have ended, and their bytes."""
+        return self._sets("ended-jobs", "ended-bytes")
 
-def fair_keys(model: str) -> list[str]:
-    """The queue of a model, and the keys beside it that hold the fair order of those who wait."""
-    return [queue_key(model), f"shangcai:waiting:{model}", f"shangcai:turns:{model}", f"shangcai:rounds:{model}"]
+    def _sets(self, *names: str) -> list[str]:
+        return [f"shangcai:{{jobs}}:{name}" if self.cluster else f"shangcai:{name}" for name in names]
+
+    def _name(self, kind: str, of: str) -> str:
+        return f"shangcai:{kind}:{{{of}}}" if self.cluster else f"shangcai:{kind}:{of}"
 
 
 def fields_of(record: JobRecord) -> dict[str, str]:

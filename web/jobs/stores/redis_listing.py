@@ -11,7 +11,7 @@ from typing import Any
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
 from web.jobs.stores.redis_connection import outages
-from web.jobs.stores.redis_keys import caller_key, job_key, record_of
+from web.jobs.stores.redis_keys import RedisKeys, record_of
 
 MOST_LISTED = 10_000
 """A caller's oldest jobs beyond so many are no longer listed."""
@@ -29,24 +29,27 @@ if redis.call('TTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('EXPIRE', KEYS
 class RedisListing:
     """Methods with a `pipe` only add commands to it; the others raise an UNAVAILABLE problem in an outage."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys) -> None:
         self._redis = redis
+        self._keys = keys
 
     def add(self, pipe: Any, record: JobRecord, keep_seconds: float) -> None:
         """`keep_seconds`: how long the job is kept after its deadline."""
         if record.caller != DEFAULT_CALLER:
             seconds = round(record.deadline - record.created + keep_seconds) + 1
-            pipe.eval(_ADD, 1, caller_key(record.caller), record.cursor, MOST_LISTED, seconds)
+            pipe.eval(_ADD, 1, self._keys.caller(record.caller), record.cursor, MOST_LISTED, seconds)
 
     def remove(self, pipe: Any, record: JobRecord) -> None:
-        pipe.zrem(caller_key(record.caller), record.cursor)
+        pipe.zrem(self._keys.caller(record.caller), record.cursor)
 
     async def jobs_of(self, caller: str, limit: int, before: str | None) -> list[JobRecord]:
         jobs: list[JobRecord] = []
         highest = "+" if before is None else f"({before}"
         with outages():
             while len(jobs) < limit:
-                cursors = await self._redis.zrevrangebylex(caller_key(caller), highest, "-", 0, limit - len(jobs))
+                cursors = await self._redis.zrevrangebylex(
+                    self._keys.caller(caller), highest, "-", 0, limit - len(jobs)
+                )
                 if not cursors:
                     break
                 highest = f"({cursors[-1]}"
@@ -54,13 +57,13 @@ class RedisListing:
                 jobs.extend(filter(None, found))
                 gone = [cursor for cursor, job in zip(cursors, found, strict=True) if job is None]
                 if gone:
-                    await self._redis.zrem(caller_key(caller), *gone)
+                    await self._redis.zrem(self._keys.caller(caller), *gone)
         return jobs
 
     async def _read(self, caller: str, ids: list[str]) -> list[JobRecord | None]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for job in ids:
-                pipe.hmget(job_key(job), _FIELDS)
+                pipe.hmget(self._keys.job(job), _FIELDS)
             answers = await pipe.execute()
         unread = {"order": "", "digest": "", "headers": "{}", "caller": caller}
         return [

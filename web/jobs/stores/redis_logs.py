@@ -10,7 +10,7 @@ from typing import Any
 
 from web.jobs.record import BEGINNING, LogEntry
 from web.jobs.stores.redis_connection import outages
-from web.jobs.stores.redis_keys import job_key, log_key
+from web.jobs.stores.redis_keys import RedisKeys
 from web.jobs.stores.redis_signals import RedisSignals, signalled
 
 POLL_SECONDS = 2.0
@@ -29,8 +29,9 @@ WINDOW_BYTES = 1_048_576
 class RedisLogs:
     """All methods raise an UNAVAILABLE problem in an outage."""
 
-    def __init__(self, redis: Any, signals: RedisSignals) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys, signals: RedisSignals) -> None:
         self._redis = redis
+        self._keys = keys
         self._signals = signals
         self._readers: dict[str, _Reader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,7 +48,7 @@ class RedisLogs:
         seen, index = min(_number(after), _number(tip)), None  # whatever a client says that it has
         reader = self._readers.get(job)
         if reader is None or reader.task.done():
-            reader = self._readers[job] = _Reader(self._redis, self._signals, job, _id(seen))
+            reader = self._readers[job] = _Reader(self._redis, self._keys, self._signals, job, _id(seen))
             self._tasks.add(reader.task)
             reader.task.add_done_callback(self._tasks.discard)
         reader.watchers += 1
@@ -56,11 +57,11 @@ class RedisLogs:
                 changed = reader.changed
                 index = reader.index_after(seen) if index is None or index < reader.dropped else index
                 if index is None:
-                    behind = await _entries(self._redis, job, _id(seen), CATCH_UP_PAGE)
+                    behind = await _entries(self._redis, self._keys.log(job), _id(seen), CATCH_UP_PAGE)
                     # Nothing there: the log has dropped these entries, too.
                     seen = _number(behind[-1].id) if behind else reader.start
                     for entry in behind:
-                        yield entry if not entry.last else await _with_outcome(self._redis, job, entry)
+                        yield entry if not entry.last else await _with_outcome(self._redis, self._keys.job(job), entry)
                         if entry.last:
                             return
                 elif index < reader.dropped + len(reader.entries):
@@ -85,15 +86,16 @@ class RedisLogs:
     async def _tip(self, job: str) -> str:
         """The id of the last entry."""
         with outages():
-            found = await self._redis.xrevrange(log_key(job), count=1)
+            found = await self._redis.xrevrange(self._keys.log(job), count=1)
         return found[0][0] if found else BEGINNING
 
 
 class _Reader:
     """The newest entries of a log. The task ends with the job, or raises what keeps it from reading on."""
 
-    def __init__(self, redis: Any, signals: RedisSignals, job: str, after: str) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys, signals: RedisSignals, job: str, after: str) -> None:
         self._redis = redis
+        self._keys = keys
         self._signals = signals
         self._job = job
         self._bytes = 0
@@ -122,11 +124,13 @@ class _Reader:
                 with outages():
                     async with self._redis.pipeline(transaction=False) as pipe:
                         # The end first: if it is there, the log read after it holds the last entry.
-                        pipe.hmget(job_key(self._job), "created", "ended")
-                        pipe.xrange(log_key(self._job), min=f"({self._last}", count=PAGE)
+                        pipe.hmget(self._keys.job(self._job), "created", "ended")
+                        pipe.xrange(self._keys.log(self._job), min=f"({self._last}", count=PAGE)
                         (created, ended), found = await pipe.execute()
                 for entry in _parsed(found):
-                    self._add(await _with_outcome(self._redis, self._job, entry) if entry.last else entry)
+                    self._add(
+                        await _with_outcome(self._redis, self._keys.job(self._job), entry) if entry.last else entry
+                    )
                     if entry.last:
                         return
                 if found:
@@ -157,15 +161,15 @@ class _Reader:
         self.changed = asyncio.Event()
 
 
-async def _entries(redis: Any, job: str, after: str, count: int) -> list[LogEntry]:
+async def _entries(redis: Any, log: str, after: str, count: int) -> list[LogEntry]:
     with outages():
-        return _parsed(await redis.xrange(log_key(job), min=f"({after}", count=count))
+        return _parsed(await redis.xrange(log, min=f"({after}", count=count))
 
 
-async def _with_outcome(redis: Any, job: str, entry: LogEntry) -> LogEntry:
+async def _with_outcome(redis: Any, job_key: str, entry: LogEntry) -> LogEntry:
     """The last entry of a log: its data is in the job's hash, or nowhere in Redis where there is an artifact."""
     with outages():
-        outcome, artifact = await redis.hmget(job_key(job), "outcome", "artifact")
+        outcome, artifact = await redis.hmget(job_key, "outcome", "artifact")
     return replace(entry, event="result", data="") if artifact else replace(entry, data=outcome or "")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from web.jobs.record import Claim, JobRecord, QueuePlace
 from web.jobs.store import PLACE_SECONDS
 from web.jobs.stores.redis_connection import BLOCK_SECONDS, outages
-from web.jobs.stores.redis_keys import CONSUMER, GROUP, fair_keys, job_key, queue_key
+from web.jobs.stores.redis_keys import CONSUMER, GROUP, RedisKeys
 from web.jobs.stores.redis_queue_scripts import REMOVE, RedisQueueScripts
 
 LEASE_SECONDS = 15.0
@@ -28,18 +28,19 @@ LEASE_SECONDS = 15.0
 class RedisQueue:
     """All methods raise an UNAVAILABLE problem in an outage; those with a `pipe` only add commands to it."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: Any, keys: RedisKeys) -> None:
         self._redis = redis
+        self._keys = keys
         self._scripts = RedisQueueScripts(redis)
         self._places: OrderedDict[str, tuple[float, asyncio.Task[QueuePlace | None]]] = (
             OrderedDict()
         )  # the oldest first
 
     def enqueue(self, pipe: Any, record: JobRecord) -> None:
-        pipe.xadd(queue_key(record.model), {"job": record.id, "caller": record.caller, "cost": str(record.cost)})
+        pipe.xadd(self._keys.queue(record.model), {"job": record.id, "caller": record.caller, "cost": str(record.cost)})
 
     def dequeue(self, pipe: Any, model: str, entry: str) -> None:
-        keys = fair_keys(model)
+        keys = self._keys.fair(model)
         pipe.eval(REMOVE, len(keys), *keys, entry)
 
     async def place(self, record: JobRecord) -> QueuePlace | None:
@@ -54,13 +55,13 @@ class RedisQueue:
         return await asyncio.shield(self._places[record.id][1])
 
     async def claim(self, model: str) -> Claim | None:
-        keys = fair_keys(model)
+        keys = self._keys.fair(model)
         with outages():
             entry, *job = await self._scripts.claim(keys, [_lease()])
             if not job:
                 # A lease that runs out is found when this ends: not at the same time by all replicas.
                 block = round(BLOCK_SECONDS * (750 + secrets.randbelow(250)))
-                await self._redis.xread({queue_key(model): entry}, count=1, block=block)
+                await self._redis.xread({self._keys.queue(model): entry}, count=1, block=block)
                 entry, *job = await self._scripts.claim(keys, [_lease()])
         return Claim(model, job[0], entry) if job else None
 
@@ -68,27 +69,27 @@ class RedisQueue:
         with outages():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for claim in claims:
-                    pipe.xclaim(queue_key(claim.model), GROUP, CONSUMER, 0, [claim.entry], justid=True)
+                    pipe.xclaim(self._keys.queue(claim.model), GROUP, CONSUMER, 0, [claim.entry], justid=True)
                 await pipe.execute(raise_on_error=False)
 
     async def acknowledge(self, claim: Claim) -> None:
         with outages():
-            async with self._redis.pipeline() as pipe:
+            async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
                 self.dequeue(pipe, claim.model, claim.entry)
                 await pipe.execute()
 
     async def release(self, claim: Claim) -> None:
         with outages():
             await self._redis.xclaim(
-                queue_key(claim.model), GROUP, CONSUMER, 0, [claim.entry], idle=_lease(), justid=True
+                self._keys.queue(claim.model), GROUP, CONSUMER, 0, [claim.entry], idle=_lease(), justid=True
             )
 
     async def _place(self, record: JobRecord) -> QueuePlace | None:
         with outages():
-            entry = await self._redis.hget(job_key(record.id), "entry")
+            entry = await self._redis.hget(self._keys.job(record.id), "entry")
             if entry is None:
                 return None
-            found = await self._scripts.place(fair_keys(record.model), [_lease(), entry, record.caller])
+            found = await self._scripts.place(self._keys.fair(record.model), [_lease(), entry, record.caller])
         return QueuePlace(*found) if found else None
 
 

@@ -11,15 +11,18 @@ from typing import Any
 
 from web.jobs.background_loops import IDLE_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.stores.redis_connection import outages
-from web.jobs.stores.redis_keys import BROADCAST, ENDED, changes_of
+from web.jobs.stores.redis_keys import BROADCAST, ENDED, RedisKeys
 
 
 class RedisSignals:
     """One subscription for everybody in this process: to what is broadcast, which `receive` gets, to the ends of all
     jobs, and to the changes of those jobs that somebody waits for."""
 
-    def __init__(self, redis: Any, receive: Callable[[str], None], background: BackgroundLoops) -> None:
+    def __init__(
+        self, redis: Any, keys: RedisKeys, receive: Callable[[str], None], background: BackgroundLoops
+    ) -> None:
         self._redis = redis
+        self._keys = keys
         self._background = background
         self._receive = receive
         self._changes: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by channel
@@ -38,7 +41,7 @@ class RedisSignals:
     @contextmanager
     def changes(self, job: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever the job has changed, or may have."""
-        channel = changes_of(job)
+        channel = self._keys.changes(job)
         with self._end_of(job) as signal:
             self._changes[channel].add(signal)
             self._wanted.set()
@@ -70,6 +73,7 @@ class RedisSignals:
     async def _listen(self) -> None:
         """For as long as one connection lasts."""
         with outages():
+            await self._redis.initialize()  # a cluster's client does not know the nodes before
             async with self._redis.pubsub() as messages:
                 await messages.subscribe(ENDED, BROADCAST)
                 await self._pass_on(messages)

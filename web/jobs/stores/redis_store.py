@@ -17,12 +17,9 @@ from web.jobs.stores.redis_budget import RedisBudget
 from web.jobs.stores.redis_connection import RedisClock, connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
-    OPEN_JOBS,
     RUN_FIELDS,
-    changes_of,
+    RedisKeys,
     fields_of,
-    job_key,
-    log_key,
     record_of,
 )
 from web.jobs.stores.redis_listing import RedisListing
@@ -30,6 +27,7 @@ from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
 from web.jobs.stores.redis_scripts import BEHIND, LOST, SHORT_END, WRITTEN, RedisScripts
 from web.jobs.stores.redis_signals import RedisSignals, signalled
+from wire.shared_store.address import parse_address
 
 POLL_SECONDS = 4.0
 """About the longest that the end of a job goes unnoticed when its message was lost."""
@@ -58,15 +56,16 @@ class RedisStore(JobStore):
         self._keep_seconds = keep_seconds
         self._log_entries = log_entries
         self._redis = connect(url, patience_seconds)
+        self._keys = RedisKeys(cluster=parse_address(url).kind == "cluster")
         self._scripts = RedisScripts(self._redis)
         self._replica = secrets.token_hex(4)
         self._writes = itertools.count(1)
-        self._queue = RedisQueue(self._redis)
-        self._listing = RedisListing(self._redis)
-        self._budget = RedisBudget(self._redis, keep_seconds, most_bytes)
+        self._queue = RedisQueue(self._redis, self._keys)
+        self._listing = RedisListing(self._redis, self._keys)
+        self._budget = RedisBudget(self._redis, self._keys, keep_seconds, most_bytes)
         self._clock = RedisClock(self._redis)
-        self._signals = RedisSignals(self._redis, self._deliver, background or BackgroundLoops())
-        self._logs = RedisLogs(self._redis, self._signals)
+        self._signals = RedisSignals(self._redis, self._keys, self._deliver, background or BackgroundLoops())
+        self._logs = RedisLogs(self._redis, self._keys, self._signals)
 
     async def open(self) -> None:
         self._signals.open()  # does not wait for Redis: in an outage web still serves what needs no store
@@ -91,29 +90,39 @@ class RedisStore(JobStore):
             return existing
         await self._budget.open(record)
 
+        elsewhere: Any = None
+
         async def store(pipe: Any) -> None:
-            nonlocal existing
+            nonlocal existing, elsewhere
             existing = await self._read(pipe, record.id)
             pipe.multi()
+            # A cluster has the rest on other nodes: it follows, and MULTI is for the job alone.
+            elsewhere = self._redis.pipeline(transaction=False) if self._keys.cluster else pipe
+            if self._keys.cluster and existing is not None and existing.created == record.created:
+                existing = None  # this one, whose answer was lost
             if existing is not None and record.replaces(existing):
-                self._listing.remove(pipe, existing)
-                self._budget.forget(pipe, record.id)  # or it could be deleted, as one that has ended, while it runs
+                self._listing.remove(elsewhere, existing)
+                self._budget.forget(
+                    elsewhere, record.id
+                )  # or it could be deleted, as one that has ended, while it runs
                 existing = None
-                pipe.hdel(job_key(record.id), *RUN_FIELDS)
-                pipe.hincrby(job_key(record.id), "generation", 1)
-                pipe.delete(log_key(record.id))
+                pipe.hdel(self._keys.job(record.id), *RUN_FIELDS)
+                pipe.hincrby(self._keys.job(record.id), "generation", 1)
+                pipe.delete(self._keys.log(record.id))
             if existing is not None:
                 return
-            pipe.hset(job_key(record.id), mapping=fields_of(record))
-            pipe.expireat(job_key(record.id), self._latest_expiry(record.deadline))
-            self._listing.add(pipe, record, self._keep_seconds)
+            pipe.hset(self._keys.job(record.id), mapping=fields_of(record))
+            pipe.expireat(self._keys.job(record.id), self._latest_expiry(record.deadline))
+            self._listing.add(elsewhere, record, self._keep_seconds)
             if queued:
-                self._queue.enqueue(pipe, record)
+                self._queue.enqueue(elsewhere, record)
 
         with outages():
-            answers = await self._redis.transaction(store, job_key(record.id))
+            answers = await self._redis.transaction(store, self._keys.job(record.id))
+            if existing is None and self._keys.cluster:
+                answers = await elsewhere.execute()
             if existing is None and queued:
-                await self._redis.hset(job_key(record.id), "entry", answers[-1])
+                await self._redis.hset(self._keys.job(record.id), "entry", answers[-1])
         return existing or record
 
     async def get(self, job: str) -> JobRecord | None:
@@ -125,8 +134,8 @@ class RedisStore(JobStore):
 
     async def delete(self, record: JobRecord) -> None:
         with outages():
-            async with self._redis.pipeline() as pipe:
-                pipe.delete(job_key(record.id), log_key(record.id))
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.delete(self._keys.job(record.id), self._keys.log(record.id))
                 self._listing.remove(pipe, record)
                 self._budget.forget(pipe, record.id)
                 await pipe.execute()
@@ -136,11 +145,11 @@ class RedisStore(JobStore):
 
     async def open_jobs(self) -> int:
         with outages():
-            return int(await self._redis.zcard(OPEN_JOBS))
+            return int(await self._redis.zcard(self._keys.open[0]))
 
     async def overdue(self, now: float) -> list[str]:
         with outages():
-            jobs: list[str] = await self._redis.zrangebyscore(OPEN_JOBS, "-inf", now, start=0, num=PAGE)
+            jobs: list[str] = await self._redis.zrangebyscore(self._keys.open[0], "-inf", now, start=0, num=PAGE)
             return jobs
 
     # The log
@@ -152,7 +161,7 @@ class RedisStore(JobStore):
         self, job: str, reached: int, entry: Callable[[int], tuple[str, str]], generation: int | None = None
     ) -> None:
         with outages():
-            before = int(await self._redis.hget(job_key(job), "told") or 0)
+            before = int(await self._redis.hget(self._keys.job(job), "told") or 0)
         while before < reached:
             code, *told = await self._write(
                 self._scripts.append_progress, job, generation, *self._bounds, before, reached, *entry(before)
@@ -208,7 +217,7 @@ class RedisStore(JobStore):
             while True:
                 signal.clear()
                 with outages():
-                    created, ended = await self._redis.hmget(job_key(job), "created", "ended")
+                    created, ended = await self._redis.hmget(self._keys.job(job), "created", "ended")
                 if created is None or ended is not None:
                     return
                 await signalled(signal, POLL_SECONDS)
@@ -220,14 +229,14 @@ class RedisStore(JobStore):
         if claim is None:
             return None
         with outages():
-            generation = await self._scripts.claim([job_key(claim.job)], [self._replica, claim.entry])
+            generation = await self._scripts.claim([self._keys.job(claim.job)], [self._replica, claim.entry])
         return replace(claim, generation=generation)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         with outages():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for claim in claims:
-                    pipe.hget(job_key(claim.job), "generation")
+                    pipe.hget(self._keys.job(claim.job), "generation")
                 generations = await pipe.execute()
         lost = [claim for claim, now in zip(claims, generations, strict=True) if int(now or 0) > claim.generation]
         await self._queue.renew([claim for claim in claims if claim not in lost])
@@ -238,7 +247,7 @@ class RedisStore(JobStore):
 
     async def release(self, claim: Claim) -> None:
         with outages():
-            held = await self._scripts.release([job_key(claim.job)], [claim.generation])
+            held = await self._scripts.release([self._keys.job(claim.job)], [claim.generation])
         if held != LOST:
             await self._queue.release(claim)
 
@@ -247,7 +256,7 @@ class RedisStore(JobStore):
         number, holds = f"{self._replica}-{next(self._writes)}", "" if generation is None else generation
         with outages():
             answer: list[Any] = await script(
-                [job_key(job), log_key(job)], [number, holds, job, changes_of(job), *arguments]
+                [self._keys.job(job), self._keys.log(job)], [number, holds, job, self._keys.changes(job), *arguments]
             )
         if answer[0] == LOST:
             raise ClaimLost(job)
@@ -263,4 +272,4 @@ class RedisStore(JobStore):
         return round(deadline + self._keep_seconds) + 1
 
     async def _read(self, client: Any, job: str) -> JobRecord | None:
-        return record_of(job, await client.hgetall(job_key(job)))
+        return record_of(job, await client.hgetall(self._keys.job(job)))

@@ -66,7 +66,7 @@ async def test_previews_and_tokens_of_ended_jobs_count(shared: SharedStore) -> N
 async def test_jobs_that_have_expired_no_longer_count(shared: SharedStore, redis_client: redis.Redis) -> None:
     store = await shared(most_bytes=200_000)
     await ended(store, "a", "b")
-    redis_client.zadd("shangcai:ended", {"a": 1, "b": 1})  # long ago
+    redis_client.zadd("shangcai:ended-jobs", {"a": 1, "b": 1})  # long ago
     await ended(store, *"cdef")
     assert await kept(store, "cdef") == "cdef"
 
