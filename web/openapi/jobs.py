@@ -11,7 +11,7 @@ from web.http.idempotency_key import KEY_CHARS
 from web.http.last_event_id import ENTRY_ID
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.http.responses import JOB_HEADERS
-from web.openapi.problems import refusals
+from web.openapi.problems import RATE_LIMIT, refusals
 from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref
 
 _JOB = {
@@ -61,7 +61,7 @@ _LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.",
 
 def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
     """A response that is a job; `created`: by this request, so that it has the headers of a new job."""
-    names = ["X-Request-Id", *(JOB_HEADERS if created else ()), "Retry-After"]
+    names = ["X-Request-Id", *((*JOB_HEADERS, *RATE_LIMIT) if created else ()), "Retry-After"]
     response = {
         "description": description,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
@@ -87,6 +87,7 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
         problems.BODY_TOO_LARGE,
         problems.UNSUPPORTED_MEDIA_TYPE,
         problems.KEY_REUSED,
+        problems.QUOTA_EXCEEDED,
         problems.NOT_IMPLEMENTED,
     }
     return {
