@@ -48,7 +48,7 @@ export class Job {
 				} catch (error) {
 					if (this.#leave.signal.aborted) return;
 					if (this.#stop && error.slug === "not-found") return; // stopped twice, it was deleted
-					if (error instanceof ProblemError && (this.id === null || error.problem.status < 500)) throw error;
+					if (error instanceof ProblemError && (this.id === null || !passes(error.problem.status))) throw error;
 				}
 				listener.lost();
 				await online(pause, this.#leave.signal);
@@ -70,6 +70,11 @@ export class Job {
 	#keep() {
 		sessionStorage.setItem(KEPT, JSON.stringify({ order: this.order, key: this.key, id: this.id }));
 	}
+}
+
+/** Whether a refusal says nothing of the job itself: it goes on, and so do we. */
+function passes(status) {
+	return status >= 500 || status === 408 || status === 429;
 }
 
 /** Unlike crypto.randomUUID, this works without TLS. */
