@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
-from predictor.protocols.access import Access
+from predictor.protocols.access import Access, caller_of
 from wire.request_context import CALLER_HEADER
 
 
@@ -29,3 +29,5 @@ class AccessCheck:
             self._access.check(headers)
         if not self._access.has_token(headers):
             del MutableHeaders(scope=scope)[CALLER_HEADER]
+        elif CALLER_HEADER in headers:
+            scope["state"]["caller"] = caller_of(headers)  # for the log

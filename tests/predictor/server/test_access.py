@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -168,6 +169,20 @@ async def test_a_caller_is_believed_with_the_token_only(
     engine.enqueue("moon")
     assert (await client.post(path, json=WORK[path], headers=headers)).status_code == 200
     assert model.callers == [caller]
+
+
+async def test_the_log_names_a_caller_that_is_believed(
+    start: Start, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    _, client = await start(locked())
+    path = "/v1/models/poet:predict"
+    for headers in ({CALLER_HEADER: "ann", **BEARER}, {CALLER_HEADER: "bob"}, {CALLER_HEADER: "e v e", **BEARER}):
+        engine.enqueue("moon")
+        await client.post(path, json=WORK[path], headers=headers)
+    lines = [record.getMessage() for record in caplog.records if record.name == "wire.request_context"]
+    assert ["caller ann" in line for line in lines] == [True, False, False]
+    assert not [line for line in lines if TOKEN in line or "bob" in line or "e v e" in line]
 
 
 # gRPC
