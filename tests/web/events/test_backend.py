@@ -98,6 +98,14 @@ async def test_a_reply_that_comes_later(front: Front, sink: Sink) -> None:
     assert (await waiting).json()["text"] == "春眠不觉晓"
 
 
+async def test_events_name_their_caller(front: Front, sink: Sink) -> None:
+    client = await front(callers="header", trusted_hops=["127.0.0.0/8"], callers_secret="a secret of the tests")
+    client.headers["X-Forwarded-User"] = "alice"
+    await submit(client)
+    [event] = await eventually(lambda: sink.of(REQUESTED))
+    assert event.extensions[CALLER] == "alice"
+
+
 async def test_a_reply_that_comes_before_the_broker_has_answered(front: Front, sink: Sink) -> None:
     delivered = asyncio.Event()
 
