@@ -15,6 +15,7 @@ from web.app import create_app
 from web.callers.key_file import KeyFileError
 from web.jobs.background_loops import STALLED_SECONDS, BackgroundLoops
 from web.settings import Settings
+from wire.connections.answer_sender import AnswerBudget
 from wire.connections.connection_limit import ConnectionLimit
 from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS, Drain
@@ -72,9 +73,10 @@ class _Server(uvicorn.Server):
                 create_app(settings, drain=self._drain, background=self._background(settings)),
                 http=partial(  # type: ignore[arg-type]  # uvicorn calls it like a class
                     HttpProtocol,
-                    send_seconds=settings.send_seconds,
-                    send_bytes_per_second=settings.send_bytes_per_second,
                     limit=ConnectionLimit(settings.max_clients, free_paths=("/healthz",)),
+                    budget=AnswerBudget(
+                        settings.picture_bytes / 2, settings.send_seconds, settings.send_bytes_per_second
+                    ),
                 ),
                 ws="none",
                 lifespan="on",

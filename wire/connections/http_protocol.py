@@ -15,22 +15,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import h11
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from contract import problems
-from contract.limits import HEADER_BYTES, HEADER_SECONDS, SEND_BYTES_PER_SECOND, SEND_SECONDS
+from contract.limits import HEADER_BYTES, HEADER_SECONDS
 from contract.problems import ProblemError
+from wire.connections.answer_sender import AnswerBudget, AnswerSender
 from wire.connections.connection_limit import ConnectionLimit
 from wire.connections.request_parser import RequestParser
 from wire.problems import problem_response
@@ -52,15 +56,18 @@ DISCARD_BYTES = 1_048_576
 FIRST_PROBE_SECONDS, PROBE_SECONDS = 0.01, 1.0
 """Between two probes whether a client that has shut down its side is still there: at first, and at most."""
 
-PIECE_BYTES = 65_536
-"""Most of an answer that is written at a time."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets the connection, and throws away what is not sent."""
+
+_BUDGET = AnswerBudget()
+"""Of servers without one of their own."""
 
 
 class HttpProtocol(H11Protocol):
     """One connection; see the module.
 
-    `respond` makes the response of a path, "" where none is known, and a problem. A client may read nothing for
-    `send_seconds`, and a large answer of n bytes not longer than `send_seconds` + n / `send_bytes_per_second`.
+    `respond` makes the response of a path, "" where none is known, and a problem.
+    The `limit` and the `budget` are the server's.
     """
 
     def __init__(
@@ -71,9 +78,8 @@ class HttpProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
-        send_seconds: float = SEND_SECONDS,
-        send_bytes_per_second: float = SEND_BYTES_PER_SECOND,
         limit: ConnectionLimit | None = None,
+        budget: AnswerBudget | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn: RequestParser = RequestParser()
@@ -81,8 +87,7 @@ class HttpProtocol(H11Protocol):
         self._served_app, self.app = self.app, self._app_or_refusal
         self._respond = respond
         self._limit = limit or ConnectionLimit(sys.maxsize)
-        self._send_seconds = send_seconds
-        self._send_bytes_per_second = send_bytes_per_second
+        self._budget = budget or _BUDGET
         self._timers: dict[Callable[..., None], asyncio.TimerHandle] = {}
         self._half_closed = False
         self._refused = False
@@ -125,10 +130,10 @@ class HttpProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start(self._send_seconds, self._give_up)
+        self._start(self._budget.seconds, self.give_up)
 
     def resume_writing(self) -> None:
-        self._stop(self._give_up)
+        self._stop(self.give_up)
         super().resume_writing()
 
     # uvicorn calls these.
@@ -144,7 +149,7 @@ class HttpProtocol(H11Protocol):
             self._start(HEADER_SECONDS, self._time_out)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self.conn.problem or ProblemError(problems.MALFORMED_REQUEST, msg))
+        self.refuse(self.conn.problem or ProblemError(problems.MALFORMED_REQUEST, msg))
 
     def on_response_complete(self) -> None:
         self._expect_all_read()
@@ -173,41 +178,24 @@ class HttpProtocol(H11Protocol):
             await self._run(scope, receive, send)
         else:
             full = "The server has all the clients that it takes."
-            self._refuse(ProblemError(problems.OVERLOADED, full, retry_after=1))
+            self.refuse(ProblemError(problems.OVERLOADED, full, retry_after=1))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.Lock()  # no heartbeat may come between the pieces of an event
-
-        async def send_in_turn(message: Message) -> None:
-            async with sending:
-                await self._send(message, send)
-
+        sender = AnswerSender(self, send, self._budget)
         try:
-            await self._served_app(scope, receive, send_in_turn)
+            await self._served_app(scope, receive, sender)
         except (BrokenAnswerError, asyncio.CancelledError) as error:  # the latter at the end of a shutdown
             # Not raised: uvicorn would log a traceback.
             log.info("%s %r was broken off: %s", scope["method"], scope["path"], error)
             if not self.cycle.response_complete:
-                self._refuse(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
+                self.refuse(ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1))
+        finally:
+            sender.close()
 
-    async def _send(self, message: Message, send: Send) -> None:
-        """Pass a message on to uvicorn, in pieces; each waits until the client has read most of those before."""
-        if message["type"] == "http.response.start":
-            await self.flow.drain()
-            if not self.transport.is_closing():
-                self.transport.set_write_buffer_limits()
-        body = memoryview(message.get("body", b""))
-        if len(body) <= PIECE_BYTES:
-            await send(message)
-            return
-        try:
-            async with asyncio.timeout(self._send_seconds + len(body) / self._send_bytes_per_second):
-                for end in range(PIECE_BYTES, len(body) + PIECE_BYTES, PIECE_BYTES):
-                    more = end < len(body) or message.get("more_body", False)
-                    await send({**message, "body": body[end - PIECE_BYTES : end], "more_body": more})
-                    await asyncio.sleep(0)  # the turn of others
-        except TimeoutError:
-            self._give_up()
+    async def all_read(self) -> None:
+        await self.flow.drain()
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits()
 
     def _expect_all_read(self) -> None:
         """Count what is still to be read as refused; uvicorn counts an answer as sent when it is buffered."""
@@ -218,8 +206,10 @@ class HttpProtocol(H11Protocol):
         self._disconnect_cycle()
         self.transport.abort()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         log.info("499 %r: the client does not read what is sent to it", self.conn.path)
+        with suppress(OSError):  # else the kernel would keep, for minutes, what it has still to send
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.abort()
 
     def _close(self) -> None:
@@ -246,7 +236,7 @@ class HttpProtocol(H11Protocol):
         log.debug("%s, request %s", problem, name)  # may quote what was sent
         return response
 
-    def _refuse(self, problem: ProblemError) -> None:
+    def refuse(self, problem: ProblemError) -> None:
         """Answer with the problem, unless an answer has begun, and end the connection."""
         self._disconnect_cycle()
         self._unset_keepalive_if_required()
@@ -274,7 +264,7 @@ class HttpProtocol(H11Protocol):
 
     def _time_out(self) -> None:
         late = f"The header did not arrive whole within {HEADER_SECONDS:g} s."
-        self._refuse(ProblemError(problems.HEADER_TIMEOUT, late))
+        self.refuse(ProblemError(problems.HEADER_TIMEOUT, late))
 
     def _probe(self, seconds: float) -> None:
         """Send an interim response, again and again. A client that has left resets the connection."""

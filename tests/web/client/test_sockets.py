@@ -21,6 +21,7 @@ from contract.limits import SEND_SECONDS
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
+from wire.connections.answer_sender import AnswerBudget
 from wire.request_guard import RequestGuard
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -50,7 +51,8 @@ def start(serve: Serve) -> Start:
     """The application on a socket, in front of the model server at this address."""
 
     async def run(upstream: str, send_seconds: float = SEND_SECONDS, **settings: Any) -> str:
-        return await serve(create_app(Settings(models={"poet": upstream}, **settings)), send_seconds=send_seconds)
+        budget = AnswerBudget(seconds=send_seconds)
+        return await serve(create_app(Settings(models={"poet": upstream}, **settings)), budget=budget)
 
     return run
 

@@ -62,6 +62,9 @@ class Application:
                 return StreamingResponse(self._broken())
             case "/large":
                 return Response(self.large)
+            case "/parts":
+                parts = (self.large[start : start + 50_000] for start in range(0, len(self.large), 50_000))
+                return StreamingResponse(parts, headers={"Content-Length": str(len(self.large))})
             case "/events":
                 return EventStream(self._events(), heartbeat_seconds=0.001)
         return JSONResponse({"path": request.scope["path"]})

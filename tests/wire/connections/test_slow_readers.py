@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.waiting import SECONDS, eventually
-from wire.connections.http_protocol import PIECE_BYTES
+from wire.connections import answer_sender
+from wire.connections.answer_sender import PIECE_BYTES, AnswerBudget
 
 Served = Any  # of conftest, which cannot be imported
 
@@ -48,7 +49,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
     serve: Callable[..., Awaitable[Served]], caplog: pytest.LogCaptureFixture, request_: bytes
 ) -> None:
     caplog.set_level("INFO")
-    served = await serve(send_seconds=0.2)
+    served = await serve(budget=AnswerBudget(seconds=0.2))
     with served.client() as client:
         sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, request_))
         await eventually(lambda: "does not read" in caplog.text)
@@ -59,7 +60,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
 
 async def test_what_is_left_of_a_whole_answer_is_not_kept_for_ever(serve: Callable[..., Awaitable[Served]]) -> None:
     """The server itself counts an answer as sent when its last piece is in its buffer."""
-    served = await serve(send_seconds=0.5)
+    served = await serve(budget=AnswerBudget(seconds=0.5))
     served.application.large = b"x" * PIECE_BYTES
     served.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with served.client() as client:
@@ -74,7 +75,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(
 ) -> None:
     """It reads all the time, but would be at it for hours."""
     caplog.set_level("INFO")
-    served = await serve(send_seconds=1, send_bytes_per_second=100_000_000)
+    served = await serve(budget=AnswerBudget(seconds=1, bytes_per_second=100_000_000))
     loop = asyncio.get_running_loop()
     with served.client() as client:
         client.send(LARGE)
@@ -89,7 +90,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(
 
 
 async def test_a_client_that_reads_a_byte_at_a_time(serve: Callable[..., Awaitable[Served]]) -> None:
-    served = await serve(send_seconds=0.2)
+    served = await serve(budget=AnswerBudget(seconds=0.2))
     loop = asyncio.get_running_loop()
     with served.client() as client:
         client.send(EVENTS)
@@ -133,4 +134,45 @@ async def test_others_are_answered_meanwhile(serve: Callable[..., Awaitable[Serv
     assert unsent(served) <= 2 * PIECE_BYTES * len(clients)
     for client in clients:
         client.close()
+    await ended(served)
+
+
+async def test_who_reads_nothing_makes_room_for_others(
+    serve: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_sender, "STALLED_SECONDS", 0.2)
+    served = await serve(budget=AnswerBudget(20_000_000))
+    with served.client() as stalled, served.client() as second:
+        stalled.send(LARGE)
+        await eventually(lambda: served.application.running == 1)
+        await eventually(lambda: unsent(served))
+        second.send(LARGE)  # nobody else comes to whom the first would have to make room
+        await eventually(lambda: len(served.server.server_state.connections) == 2)
+        await eventually(lambda: served.application.running == 1)
+        answer = await served.exchange(LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert answer.partition(b"\r\n\r\n")[2] == served.application.large
+    await ended(served)
+
+
+async def test_a_single_answer_may_have_any_size(
+    serve: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_sender, "STALLED_SECONDS", 0)
+    served = await serve(budget=AnswerBudget(1))
+    answer = await served.exchange(LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert answer.partition(b"\r\n\r\n")[2] == served.application.large
+
+
+async def test_an_answer_that_comes_in_parts_has_the_same_time(
+    serve: Callable[..., Awaitable[Served]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    served = await serve(budget=AnswerBudget(seconds=1, bytes_per_second=100_000_000))
+    loop = asyncio.get_running_loop()
+    with served.client() as client:
+        client.send(LARGE.replace(b"large", b"parts"))
+        with suppress(ConnectionError):
+            while await asyncio.wait_for(loop.sock_recv(client, 16_384), SECONDS):
+                await asyncio.sleep(0.005)
+    assert "does not read" in caplog.text
     await ended(served)
