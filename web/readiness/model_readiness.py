@@ -20,9 +20,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from contract import Kind, ModelState, ModelStatus, ProblemError, StatusEvent, Waking, problems
 from contract.cloudevents import written
@@ -65,9 +65,9 @@ class Readiness:
         """Call `notify` at every change."""
         self._subscribers.append(notify)
 
-    async def changed(self) -> None:
-        """Wait for the next change."""
-        await self._changed.wait()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Wait for the next change: from this call on, not from when the waiting begins."""
+        return self._changed.wait()
 
     # What is known
 

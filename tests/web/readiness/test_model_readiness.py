@@ -28,6 +28,12 @@ def test_a_retry_after_is_what_is_left_of_the_wake_up(readiness: Readiness) -> N
     assert readiness.retry_after == 1
 
 
+async def test_a_change_before_the_waiting_begins_is_not_missed(readiness: Readiness) -> None:
+    changed = readiness.changed()
+    readiness.wakes(time.monotonic(), "reading")
+    await asyncio.wait_for(changed, 10)
+
+
 def test_subscribers_see_every_change_and_where_it_comes_from(readiness: Readiness) -> None:
     seen: list[tuple[str, str | None, Origin]] = []
     readiness.subscribe(lambda status, origin: seen.append((status.state, status.phase, origin)))
