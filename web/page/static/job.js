@@ -9,6 +9,7 @@ export class Job {
 	#leave = new AbortController();
 	#after = null;
 	#stop = false;
+	#refused = false;
 
 	constructor(order, key = randomKey(), id = null) {
 		this.order = order;
@@ -48,6 +49,7 @@ export class Job {
 				} catch (error) {
 					if (this.#leave.signal.aborted) return;
 					if (this.#stop && error.slug === "not-found") return; // stopped twice, it was deleted
+					this.#refused = this.id !== null && error.slug === "unauthorized"; // it goes on, and is found again with a key
 					if (error instanceof ProblemError && (this.id === null || !passes(error.problem.status))) throw error;
 				}
 				listener.lost();
@@ -56,7 +58,7 @@ export class Job {
 				pause = Math.min(pause * 2, LONGEST_PAUSE);
 			}
 		} finally {
-			sessionStorage.removeItem(KEPT);
+			if (!this.#refused) sessionStorage.removeItem(KEPT);
 		}
 	}
 

@@ -97,6 +97,27 @@ async def test_a_key_that_is_taken_away_is_asked_for_anew(
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
 
 
+async def test_an_order_goes_on_without_a_key_and_is_found_with_one(
+    url: str, poet: FakeModel, visit: Open, callers_file: Path
+) -> None:
+    page = await visit(url, REFUSED)
+    await give(page, KEY)
+    await expect(door(page)).to_be_hidden()
+    poet.send("东风")
+    await order(page, "东风")
+    await expect(page.locator("#text")).to_have_text("东风")
+    await asyncio.to_thread(callers_file.write_text, entry("bob", "a key of bob"))
+    await page.reload()
+    await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#problem")).to_contain_text("wants a key")
+    await asyncio.to_thread(callers_file.write_text, entry("alice", KEY))
+    await page.reload()
+    poet.send("已绿", None)
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    await expect(page.locator("#text")).to_have_text("东风已绿")
+
+
 async def test_who_has_no_key_is_asked_again_only_when_ordering(url: str, visit: Open) -> None:
     page = await visit(url, REFUSED)
     await page.keyboard.press("Escape")
