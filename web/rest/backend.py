@@ -66,7 +66,7 @@ class RestBackend:
 
     async def _attempts(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
         """The events, over all answers."""
-        attempts = Attempts(rest_request.seconds)
+        attempts = Attempts(rest_request.seconds, of_job=rest_request.of_job)
         delivered = Delivered(live=rest_request.live)
         readiness = self._upstream.readiness(rest_request.model)
         builder, call = self._asked(rest_request)
@@ -98,7 +98,7 @@ class RestBackend:
             headers=record.headers,
             caller=record.caller,
             live=True,
-            waits_for_waking=True,
+            of_job=True,
         )
         events = self.events(rest_request)
         running = False

@@ -25,5 +25,6 @@ class RestRequest:
     """Who asks."""
     live: bool
     """Whether the client sees events before the end."""
-    waits_for_waking: bool = False
-    """Wait for a model that is waking even where it is expected to take longer than `seconds`."""
+    of_job: bool = False
+    """It waits for a model that is waking even where that is expected to take longer than `seconds`, and is tried again
+    by the worker of jobs."""

@@ -26,6 +26,9 @@ MOST_BREAKS = 4
 MOST_REFUSALS = 9
 """Most attempts in a row that may end before the generation runs."""
 
+JOB_BREAKS, JOB_REFUSALS = 1, 3
+"""The same of a job: its worker tries it again, too, counts, and keeps no place for it between two attempts."""
+
 PAUSE_SECONDS = 0.25
 """Before the request is made again; twice as long after each refusal."""
 
@@ -35,7 +38,9 @@ MOST_PAUSE_SECONDS = 4.0
 class Attempts:
     """How often one request was made, and whether it may be made again; `seconds` from now on it may not."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, of_job: bool = False) -> None:
+        self._most_breaks = JOB_BREAKS if of_job else MOST_BREAKS
+        self._most_refusals = JOB_REFUSALS if of_job else MOST_REFUSALS
         self._now = asyncio.get_running_loop().time
         self._deadline = self._now() + seconds
         self._breaks = 0
@@ -60,7 +65,7 @@ class Attempts:
         longest: float = min(PAUSE_SECONDS * 2 ** (self._refusals - 1), MOST_PAUSE_SECONDS)
         # Or all requests to a server that has died would come back at once.
         pause = longest * (0.5 + secrets.randbelow(1_000) / 2_000)
-        if self._breaks > MOST_BREAKS or self._refusals >= MOST_REFUSALS or pause >= self.seconds:
+        if self._breaks > self._most_breaks or self._refusals >= self._most_refusals or pause >= self.seconds:
             raise error
         return pause
 

@@ -49,7 +49,7 @@ class Upstream:
 
         While the model is waking, the call is made again whenever the model may be ready. Where it is expected to wake
         later than the request can wait, that is a LOADING problem at once: the client learns a Retry-After instead of
-        waiting for nothing, and the model goes on waking. `waits_for_waking` switches that off.
+        waiting for nothing, and the model goes on waking. A job waits all the same.
 
         Whatever goes wrong is a ProblemError.
         """
@@ -86,7 +86,7 @@ class _Attempts:
             **settings.authorization(rest_request.model),
             CALLER_HEADER: rest_request.caller,
         }
-        self._waits_for_waking = rest_request.waits_for_waking
+        self._waits_for_waking = rest_request.of_job
         self._read_seconds = settings.read_seconds
         self._now = asyncio.get_running_loop().time
         self._deadline = self._now() + rest_request.seconds
