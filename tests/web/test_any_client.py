@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.support.wire.raw_answers import JAVA, exchange
 from web.app import create_app
 from web.settings import Settings
 
@@ -19,7 +19,6 @@ Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 
 LIMIT = 10.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA\r\n"
 
 
 def post(version: bytes = b"1.1", fields: bytes = b"", **body: Any) -> bytes:
@@ -42,18 +41,6 @@ async def url(
         writer.close()
 
     return await serve(create_app(Settings(models={"poet": await raw_server(answer)})))
-
-
-async def exchange(url: str, sent: bytes, *, half_close: bool = False) -> tuple[str, bytes]:
-    """The status line and header, and the body, of the last answer on a connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-    writer.write(sent)
-    if half_close:
-        writer.write_eof()
-    received = await asyncio.wait_for(reader.read(), LIMIT)
-    writer.close()
-    head, _, body = received.rpartition(b"HTTP/1.1 ")[2].partition(b"\r\n\r\n")
-    return head.decode(), body
 
 
 async def test_an_offer_of_http2_keeps_its_body(url: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from contract.cloudevents import REQUESTED
 from tests.support.waiting import SECONDS, eventually
+from tests.support.wire.raw_answers import JAVA, exchange
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 ROUTES = {
@@ -30,7 +31,6 @@ ROUTES = {
     "event": ("/", {"prompt": "moon"}),
 }
 EVERY_ROUTE = pytest.mark.parametrize(("path", "body"), ROUTES.values(), ids=ROUTES)
-JAVA = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA\r\n"
 EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/test", "ce-type": REQUESTED}
 EVENT_FIELDS = "".join(f"{name}: {value}\r\n" for name, value in EVENT.items())
 
@@ -40,18 +40,6 @@ def post(path: str, body: Any, fields: str = "", version: str = "1.1") -> bytes:
     head = f"POST {path} HTTP/{version}\r\n{fields}{EVENT_FIELDS if path == '/' else ''}Host: x\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
-
-
-async def exchange(port: int, sent: bytes, *, half_close: bool = True) -> tuple[str, bytes]:
-    """The status line and header, and the body, of the last answer on a connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(sent)
-    if half_close:
-        writer.write_eof()
-    received = await asyncio.wait_for(reader.read(), SECONDS)
-    writer.close()
-    head, _, body = received.rpartition(b"HTTP/1.1 ")[2].partition(b"\r\n\r\n")
-    return head.decode(), body
 
 
 def needed(program: str) -> str:
@@ -74,7 +62,7 @@ async def output(*command: str | Path) -> str:
 @EVERY_ROUTE
 async def test_an_offer_of_http2_keeps_its_body(server: Any, path: str, body: Any) -> None:
     server.engine.enqueue("spring rain")
-    head, answer = await exchange(server.port, post(path, body, JAVA + "Connection: close\r\n"), half_close=False)
+    head, answer = await exchange(server.url, post(path, body, JAVA.decode() + "Connection: close\r\n"))
     assert head.startswith("200 OK\r\n")
     assert b"spring rain" in answer
 
@@ -110,7 +98,7 @@ async def test_the_client_of_javas_standard_library(server: Any, tmp_path: Path)
 async def test_a_client_that_has_shut_down_its_side(server: Any, path: str, body: Any) -> None:
     gate = asyncio.Event()
     server.engine.enqueue(gate, "spring rain")
-    asking = asyncio.create_task(exchange(server.port, post(path, body)))
+    asking = asyncio.create_task(exchange(server.url, post(path, body), half_close=True))
     await eventually(lambda: server.engine.generations)
     gate.set()
     head, answer = await asking
@@ -121,7 +109,7 @@ async def test_a_client_that_has_shut_down_its_side(server: Any, path: str, body
 async def test_a_stream_in_http10(server: Any) -> None:
     server.engine.enqueue("spring rain")
     path, body = ROUTES["chat stream"]
-    head, answer = await exchange(server.port, post(path, body, version="1.0"), half_close=False)
+    head, answer = await exchange(server.url, post(path, body, version="1.0"))
     assert "transfer-encoding" not in head.lower()
     assert answer.startswith(b"data: {")
     assert answer.endswith(b"data: [DONE]\n\n")
@@ -144,7 +132,7 @@ async def test_a_stream_in_http10(server: Any) -> None:
 async def test_every_error_is_a_problem_document(
     server: Any, caplog: pytest.LogCaptureFixture, sent: bytes, status: int, slug: str
 ) -> None:
-    head, answer = await exchange(server.port, sent, half_close=False)
+    head, answer = await exchange(server.url, sent)
     assert head.startswith(f"{status} ")
     assert "\r\ncontent-type: application/problem+json\r\n" in head.lower()
     assert "\r\nx-request-id: " in head.lower()
@@ -163,7 +151,7 @@ async def test_every_answer_names_its_request(
     for path, body in (CHAT, ("/openai/v1/chat/completions", {}), ("/nowhere", {})):
         answer = await client.post(path, json=body, headers=given)
         assert answer.headers["x-request-id"] == "mine-1"
-        line = re.compile(f"POST '{path}' -> {answer.status_code} in .* s, request mine-1")
+        line = re.compile(f"POST '{path}' -> {answer.status_code} in .* s, client 127.0.0.1, request mine-1")
         await eventually(lambda: any(map(line.fullmatch, caplog.messages)))  # noqa: B023  awaited in its turn
     made = set()
     for bad in ("two words", "x" * 200):

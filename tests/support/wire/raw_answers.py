@@ -1,9 +1,29 @@
-"""Answers as they come from a socket."""
+"""Requests made of bytes, and answers as they come from a socket."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+
+import httpx
+
+from tests.support.waiting import SECONDS
+
+JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA\r\n"
+"""The offer of HTTP/2 that the client of Java's standard library makes."""
+
+
+async def exchange(url: str, sent: bytes, *, half_close: bool = False) -> tuple[str, bytes]:
+    """The status line and header, and the body, of the last answer on a connection, which the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+    writer.write(sent)
+    if half_close:
+        writer.write_eof()
+    received = await asyncio.wait_for(reader.read(), SECONDS)
+    writer.close()
+    head, _, body = received.rpartition(b"HTTP/1.1 ")[2].partition(b"\r\n\r\n")
+    return head.decode(), body
 
 
 def problem(answer: bytes) -> tuple[int, str]:

@@ -209,20 +209,30 @@ async def test_a_client_that_leaves_cancels_upstream(
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_a_client_that_reads_no_more_cancels_upstream(start: Start, raw_server: RawServer) -> None:
+async def test_a_client_that_reads_no_more_cancels_upstream(
+    start: Start, client: httpx.AsyncClient, raw_server: RawServer, stream: Stream
+) -> None:
     left = asyncio.Event()
     piece = b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % (b"x" * 60_000)
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if left.is_set():
+            writer.write(HEAD + chunked(stream("spring")) + chunked(b""))
+            return
         writer.write(HEAD + chunked(piece) * 200)  # more than the sockets between hold, less than ANSWER_BYTES
         with contextlib.suppress(ConnectionResetError):  # closed over what it has not read
             assert await reader.read() == b""
         left.set()
 
-    url = await start(await raw_server(flood), send_seconds=0.2)
-    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as client:
-        client.sendall(post(LIVE))
+    url = await start(await raw_server(flood), send_seconds=0.2, max_in_flight=1)
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as reader:
+        reader.sendall(post(LIVE))
         await asyncio.wait_for(left.wait(), LIMIT)
+
+        async def place_is_free() -> bool:
+            return (await client.post(f"{url}/generate", json={"prompt": "x"})).status_code == 200
+
+        await eventually(place_is_free, "the slow reader's place is free, though its connection is still there")
 
 
 async def test_a_body_that_comes_slowly(start: Start, closed_port: int) -> None:
