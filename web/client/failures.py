@@ -171,7 +171,8 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     # second.
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
     level = logging.DEBUG if kind is problems.LOADING else level
-    gone = kind is problems.UNAVAILABLE  # it shuts down, or only a restart helps
+    # It shuts down, or only a restart helps. A model that could not be started, whose phase is told, fails again.
+    gone = kind is problems.UNAVAILABLE and "phase" not in (problem.model_extra or {})
     wait = problem.retry_after or retry_after
     passed_on = _failure(url, "its own problem", kind, detail, wait, said=problem.detail, level=level, gone=gone)
     # `error` repeats the problem for OpenAI clients of the predictor.

@@ -214,6 +214,7 @@ async def test_another_text_is_a_problem_of_its_own(
         httpx.Response(503, headers={"Retry-After": "1"}),
         *map(document, (problems.INTERNAL, problems.INVALID_FIELD, problems.OUT_OF_MEMORY, problems.TOO_LATE)),
         httpx.Response(503, json=FULL.document),
+        httpx.Response(503, json=ProblemError(problems.UNAVAILABLE, "It cannot be started.", phase="failed").document),
         httpx.ReadTimeout(""),
         httpx.PoolTimeout(""),
         httpx.DecodingError(""),
