@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
@@ -89,8 +90,13 @@ class Results:
         if fetch is None:
             limit = result_bytes(GenerationRequest.of_any_version(record.request), record.kind)
             fetch = self._fetches[artifact] = asyncio.create_task(self._known.get(artifact, limit))
-            fetch.add_done_callback(lambda _: self._fetches.pop(artifact, None))
+            fetch.add_done_callback(partial(self._fetched, artifact))
         return await self._read(asyncio.shield(fetch))
+
+    def _fetched(self, artifact: str, fetch: asyncio.Task[bytes]) -> None:
+        self._fetches.pop(artifact, None)
+        if not fetch.cancelled():
+            fetch.exception()  # has been looked at, even if nobody waits any more
 
     @property
     def _known(self) -> Artifacts:
