@@ -179,7 +179,9 @@ def requests_full(most_bytes: float) -> ProblemError:
     )
 
 
-def store_full() -> ProblemError:
+class StoreFullError(ProblemError):
     """OVERLOADED: the server that keeps the jobs takes no more."""
-    detail = "The store of the generations has no memory left; it takes more once some of them are forgotten."
-    return ProblemError(problems.OVERLOADED, detail, retry_after=FULL_SECONDS)
+
+    def __init__(self) -> None:
+        detail = "The store of the generations has no memory left; it takes more once some of them are forgotten."
+        super().__init__(problems.OVERLOADED, detail, retry_after=FULL_SECONDS)

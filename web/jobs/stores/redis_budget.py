@@ -6,12 +6,18 @@ What replicas of commit 31fe71b and before add and end is not counted; it expire
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from web.jobs.record import JobRecord
-from web.jobs.store import REQUESTS_SHARE, requests_full
+from web.jobs.store import REQUESTS_SHARE, StoreFullError, requests_full
 from web.jobs.stores.redis_connection import outages
 from web.jobs.stores.redis_keys import RedisKeys
+
+FREED_BYTES = 1_048_576
+"""At least so much is freed at a time where Redis is full."""
+
+Answer = TypeVar("Answer")
 
 RECOUNT_SECONDS = 5
 """Between two counts of the requests: a replica that knows of no budget ends jobs without taking them off."""
@@ -83,8 +89,8 @@ and the most bytes of all jobs. The answer is the jobs that are to be forgotten.
 _FREE = f"""{_FORGET}
 local left, forgotten = tonumber(ARGV[1]), {{}}
 while left > 0 do
-    local oldest = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
-    if not oldest then break end
+    local oldest, newer = unpack(redis.call('ZRANGE', KEYS[1], 0, 1))
+    if not newer then break end
     left = left - (redis.call('HGET', KEYS[2], oldest) or 0)
     forget(oldest)
     table.insert(forgotten, oldest)
@@ -125,10 +131,18 @@ class RedisBudget:
         with outages():
             await self._delete(await self._keep([*self._keys.ended, self._keys.open[1]], arguments))
 
-    async def free(self, wanted_bytes: int) -> None:
-        """Forget ended jobs of so many bytes, the oldest first: Redis itself is full."""
-        with outages():
-            await self._delete(await self._free(self._keys.ended, [wanted_bytes]))
+    async def with_room(self, write: Callable[[], Awaitable[Answer]], size: int) -> Answer:
+        """What `write` of so many bytes answers. Where Redis itself is full, ended jobs are forgotten for it, the
+        oldest first, but not the last one. Raises StoreFullError where that is not enough."""
+        while True:
+            try:
+                return await write()
+            except StoreFullError:
+                with outages():
+                    forgotten = await self._free(self._keys.ended, [size + FREED_BYTES])
+                    await self._delete(forgotten)
+                if not forgotten:
+                    raise
 
     def forget(self, pipe: Any, job: str) -> None:
         """An ended job is not there any more."""

@@ -14,7 +14,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import OutOfMemoryError
 
 from contract import ProblemError, problems
-from web.jobs.store import store_full
+from web.jobs.store import StoreFullError
 from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY
 from wire.shared_store import client as shared_store
 
@@ -74,7 +74,7 @@ def outages() -> Iterator[None]:
     except shared_store.OUTAGES as error:
         log.warning("the store: %s", shared_store.reason(error))
         if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):  # the latter by a script
-            raise store_full() from error
+            raise StoreFullError from error
         problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
         raise problem from error
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from contract import JobState, ProblemError, problems
+from contract import JobState, ProblemError
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
@@ -88,7 +88,8 @@ class RedisStore(JobStore):
         existing = await self.get(record.id)
         if existing is not None and not record.replaces(existing):
             return existing
-        await self._budget.open(record)
+        size = len(record.request.encode())
+        await self._budget.with_room(lambda: self._budget.open(record), size)
 
         elsewhere: Any = None
 
@@ -117,12 +118,15 @@ class RedisStore(JobStore):
             if queued:
                 self._queue.enqueue(elsewhere, record)
 
-        with outages():
-            answers = await self._redis.transaction(store, self._keys.job(record.id))
-            if existing is None and self._keys.cluster:
-                answers = await elsewhere.execute()
-            if existing is None and queued:
-                await self._redis.hset(self._keys.job(record.id), "entry", answers[-1])
+        async def write() -> None:
+            with outages():
+                answers = await self._redis.transaction(store, self._keys.job(record.id))
+                if existing is None and self._keys.cluster:
+                    answers = await elsewhere.execute()
+                if existing is None and queued:
+                    await self._redis.hset(self._keys.job(record.id), "entry", answers[-1])
+
+        await self._budget.with_room(write, size)
         return existing or record
 
     async def get(self, job: str) -> JobRecord | None:
@@ -194,13 +198,7 @@ class RedisStore(JobStore):
         end = "failed" if artifact else end  # see redis_keys
         keep = round(self._keep_seconds) + 1
         arguments = keep, end, now, outcome, last_event(end), SHORT_END, artifact or ""
-        try:
-            code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
-        except ProblemError as error:
-            if error.kind is not problems.OVERLOADED:
-                raise
-            await self._budget.free(2 * len(outcome.encode()))
-            code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
+        code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
         with outages():
             async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
                 self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
@@ -254,10 +252,14 @@ class RedisStore(JobStore):
     async def _write(self, script: Any, job: str, generation: int | None, *arguments: object) -> list[Any]:
         """What the script answers. Raises ClaimLost where the job was claimed again since this generation."""
         number, holds = f"{self._replica}-{next(self._writes)}", "" if generation is None else generation
-        with outages():
-            answer: list[Any] = await script(
-                [self._keys.job(job), self._keys.log(job)], [number, holds, job, self._keys.changes(job), *arguments]
-            )
+        keys = [self._keys.job(job), self._keys.log(job)]
+
+        async def write() -> list[Any]:
+            with outages():
+                answer: list[Any] = await script(keys, [number, holds, job, self._keys.changes(job), *arguments])
+            return answer
+
+        answer = await self._budget.with_room(write, sum(len(str(argument)) for argument in arguments))
         if answer[0] == LOST:
             raise ClaimLost(job)
         return answer

@@ -127,13 +127,20 @@ async def test_a_redis_without_memory_takes_no_job_and_says_so(shared: SharedSto
     assert await store.open_jobs() == 0
 
 
-async def test_a_redis_without_memory_forgets_ended_jobs_for_the_end_of_another(
+async def test_a_redis_without_memory_forgets_ended_jobs_for_what_comes(
     shared: SharedStore, full_redis: redis.Redis
 ) -> None:
     store = await shared(most_bytes=100_000_000)
     await added(store, "open")
     await ended(store, *"abcdef", outcome="x" * 1_000_000)
-    full_redis.config_set("maxmemory", str(int(full_redis.info("memory")["used_memory"]) - 100_000))
-    assert (await refused(store, "g"))[0] == "overloaded"
+    used: int = full_redis.info("memory")["used_memory"]
+    full_redis.config_set("maxmemory", str(used - 100_000))
     assert await store.finish("open", "completed", "y" * 1_000_000, 7)
-    assert await kept(store, "abcdef") == "cdef"
+    assert (await kept(store, "abcdef")).endswith("def")  # the oldest made way
+    full_redis.config_set("maxmemory", str(used - 3_000_000))
+    await store.add(new_record("g"))
+    await store.append("g", [("token", "x")])
+    full_redis.config_set("maxmemory", "1")
+    assert (await refused(store, "h"))[0] == "overloaded"
+    assert await kept(store, "abcdef") == ""  # but of the last one that ended
+    assert await store.get("open") is not None
