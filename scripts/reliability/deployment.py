@@ -33,10 +33,11 @@ def redis_server(**options: str) -> Iterator[str]:
 
 
 @contextmanager
-def stub_models() -> Iterator[str]:
+def stub_models(slots: int | None = None) -> Iterator[str]:
     """The model server of scripts.reliability.stub_models; its address."""
     port = free_port()
-    with running([sys.executable, "-m", "scripts.reliability.stub_models", str(port)]):
+    limited = [] if slots is None else [str(slots)]
+    with running([sys.executable, "-m", "scripts.reliability.stub_models", str(port), *limited]):
         url = f"http://{HOST}:{port}"
         wait_until_it_answers(url + "/counts")
         yield url
