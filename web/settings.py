@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
     max_in_flight: PositiveInt = Field(
-        default=80, description="Most requests on their way to one model; more wait here, those of the callers in turn."
+        default=80, description="Most requests on their way to one model; 1/20 more of callers with none. Others wait."
     )
     max_waiting: NonNegativeInt = Field(default=160, description="Most that wait so; more are told when to come again.")
     max_connections: PositiveInt = Field(default=100, description="Most connections to the model servers together.")

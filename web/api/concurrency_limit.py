@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ from contract import ProblemError, problems
 from web.jobs.service_time import ServiceTime
 from wire.fair_queue import FairQueue
 
+SPARE = 20
+"""One more place for so many, for callers with nothing in flight: where all others end at the same moment, a caller
+that waits for one of their places would be just too late for a slot of the model, and wait once more."""
+
 
 @dataclass(slots=True, eq=False)
 class Place:
     """Of one request, in flight or among those that wait."""
 
+    caller: str
     let_through: asyncio.Future[bool]
     """False for one that is refused after all."""
     begun: float | None = None
@@ -30,26 +36,31 @@ class Place:
 
 
 class ConcurrencyLimit:
-    """Lets up to `limit` requests through at a time; up to `most_waiting` wait for that."""
+    """Lets up to `limit` requests through at a time, and a few of callers that have none in flight; up to
+    `most_waiting` wait for that."""
 
     def __init__(self, limit: int, most_waiting: int) -> None:
         self.limit = limit
-        self.in_flight = 0
+        self._in_flight: Counter[str] = Counter()  # of each caller
         self._most_waiting = most_waiting
         self._waiting = FairQueue[str, Place]()
         self._service_time = ServiceTime()  # with the time in the activator's queue
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight.total()
 
     @contextmanager
     def acquire(self, caller: str, cost: float) -> Iterator[Place]:
         """Around one request of a caller, which goes on once `wait` has let it through. OVERLOADED where too many
         wait."""
-        place = Place(asyncio.get_running_loop().create_future())
-        free = self.in_flight < self.limit
+        place = Place(caller, asyncio.get_running_loop().create_future())
+        spare = 0 if self._in_flight[caller] else self.limit // SPARE
+        free = self.in_flight < self.limit + spare and not self._waiting.items(caller)
         if not free and len(self._waiting) >= self._most_waiting:
             self._refuse_one(caller)
         self._waiting.put(caller, place, cost)
         if free:
-            self.in_flight += 1
             self._let_through(self._waiting.take(caller))  # which counts: the next place is somebody else's
         try:
             yield place
@@ -58,7 +69,8 @@ class ConcurrencyLimit:
         finally:
             self._waiting.remove(caller, place)
             if place.begun is not None:
-                self._leave()
+                self._in_flight -= Counter([caller])
+                self._let_next_through()
 
     async def wait(self, place: Place, seconds: float) -> None:
         """Return once this request is let through. OVERLOADED where it is not within so many seconds, or another one
@@ -72,16 +84,14 @@ class ConcurrencyLimit:
             raise self._overloaded("Others have fewer waiting.")
 
     def _let_through(self, place: Place) -> None:
+        self._in_flight[place.caller] += 1
         place.begun = time.monotonic()
         place.let_through.set_result(True)
 
-    def _leave(self) -> None:
-        """Give the place in flight to the next one."""
-        while (place := self._waiting.pop()) is not None:
+    def _let_next_through(self) -> None:
+        while self.in_flight < self.limit and (place := self._waiting.pop()) is not None:
             if not place.let_through.done():  # or it has been cancelled, and is just leaving
                 self._let_through(place)
-                return
-        self.in_flight -= 1
 
     def _refuse_one(self, caller: str) -> None:
         """Of the caller with most that wait, the one that came last: which may be the one that is coming."""

@@ -113,6 +113,19 @@ async def test_one_whose_time_is_over_is_refused_and_gives_up_its_place() -> Non
     assert requests.let_through == ["a0", "a2"]
 
 
+async def test_a_caller_with_nothing_in_flight_does_not_wait_for_others_to_end() -> None:
+    requests = Requests(ConcurrencyLimit(40, 100))
+    await requests.come(*(f"a{number}" for number in range(45)))
+    assert requests.limit.in_flight == 40
+    await requests.come("b0", "b1", "c0", "d0")  # there are two such places
+    assert requests.let_through[40:] == ["b0", "c0"]
+    await requests.end("a0", "a1", "a2")
+    assert requests.let_through[42:] == ["d0"]  # the others' places were beyond the limit
+    await requests.end("b0", "c0")
+    assert requests.limit.in_flight == 40
+    assert set(requests.let_through[43:]) == {"b1", "a40"}
+
+
 @pytest.mark.parametrize("steps", range(8))
 async def test_no_place_is_lost_whenever_a_request_is_cancelled(steps: int) -> None:
     """At each await: before it has come, while it waits, as it is let through or refused, and under way."""
