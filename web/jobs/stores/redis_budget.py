@@ -68,8 +68,8 @@ end
 
 _KEEP = f"""{_FORGET}
 local id, bytes, keep, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+forget(id) -- it may be counted already; and after it Redis refuses nothing for want of memory
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - keep)) do forget(expired) end
-if redis.call('ZSCORE', KEYS[1], id) then forget(id) end
 redis.call('ZADD', KEYS[1], now, id)
 redis.call('HSET', KEYS[2], id, bytes)
 local open = redis.call('HGET', KEYS[3], 'total') or 0

@@ -125,6 +125,7 @@ async def test_a_redis_without_memory_takes_no_job_and_says_so(shared: SharedSto
     assert await store.finish("a", "failed", "{}", 7, claim.generation)  # every job ends
     assert pairs(await entries_of(store, "a")) == [("error", "{}")]
     assert await store.open_jobs() == 0
+    assert full_redis.zrange("shangcai:ended-jobs", 0, -1) == ["a"]  # so that it can make room
 
 
 async def test_a_redis_without_memory_forgets_ended_jobs_for_what_comes(
