@@ -80,7 +80,7 @@ async def _small(webs: list[str], headers: dict[str, str], count: int, greedy: i
             times = [await ask("small") for _ in range(count)]
             for other in others:
                 other.cancel()
-    return statistics.quantiles(times, n=20)[-1]
+    return statistics.quantiles(times, n=20, method="inclusive")[-1]
 
 
 if __name__ == "__main__":
