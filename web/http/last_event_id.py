@@ -8,12 +8,12 @@ from starlette.datastructures import Headers
 
 from contract import invalid_field
 
-ENTRY_ID = re.compile("^[0-9]{1,18}-[0-9]{1,18}$")  # as in a stream of Redis: milliseconds and a number
+_ENTRY_ID = re.compile("[0-9]{1,18}-[0-9]{1,18}")  # as in a stream of Redis: milliseconds and a number
 
 
 def last_event_id(headers: Headers) -> str | None:
     """The id of the last entry that the client has seen; INVALID_FIELD when it cannot be one."""
     given = headers.get("last-event-id")
-    if given is not None and not ENTRY_ID.fullmatch(given):
+    if given is not None and not _ENTRY_ID.fullmatch(given):
         raise invalid_field("Last-Event-ID", "must be the id of an event of this stream")
     return given

@@ -8,7 +8,6 @@ from typing import Any
 from contract import problems
 from web.http.accept import JSON, SSE
 from web.http.idempotency_key import KEY_CHARS
-from web.http.last_event_id import ENTRY_ID
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.http.responses import JOB_HEADERS
 from web.openapi.problems import RATE_LIMIT, refusals
@@ -51,12 +50,11 @@ PREFERENCES = (
     parameter(
         "X-Request-Timeout",
         "Seconds after which the result is of no use any more.",
-        type="number",
-        exclusiveMinimum=0,
+        pattern="^([1-9][0-9]{0,5}([.][0-9]{1,3})?|0[.][1-9][0-9]{0,2})$",  # in less than 0.1 nothing can be done
     ),
 )
 
-_LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.", pattern=ENTRY_ID.pattern)
+_LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.")
 
 
 def job_response(description: str, *, created: bool = False) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -122,18 +121,14 @@ def test_an_event_that_is_refused_does_not_fit_the_schema(event: dict[str, Any])
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("X-Request-Timeout", value) for value in ("", "0", "-1", "soon", "0.5", "10", "1e3")),
+        *(("X-Request-Timeout", value) for value in ("", "0", "-1", "soon", "0.5", "10", "2.5")),
         *(("Idempotency-Key", value) for value in ("", '""', '"', "a b", "order-1", '"order-1"', "x" * 255, "x" * 256)),
     ],
 )
 async def test_a_header_is_taken_where_it_fits_its_schema(web: Web, name: str, value: str) -> None:
     [schema] = [each["schema"] for each in GENERATE["parameters"] if each["name"] == name]
-    sent: object = value
-    if schema["type"] == "number":
-        with suppress(ValueError):
-            sent = float(value)
     answer = await web().post("/generate", json={"prompt": "x"}, headers={name: value, "Prefer": "respond-async"})
-    assert (answer.status_code != 400) == Draft202012Validator(schema).is_valid(sent) or value == '"', answer.text
+    assert (answer.status_code != 400) == Draft202012Validator(schema).is_valid(value) or value == '"', answer.text
 
 
 @pytest.mark.parametrize("example", REQUESTS["examples"].values(), ids=REQUESTS["examples"].keys())
