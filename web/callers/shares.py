@@ -11,8 +11,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
-
 from contract import ProblemError, problems
 from web.callers.counters import LEASE_SECONDS, ShareCounters
 from web.callers.share import CONCURRENCY, Share, Usage, rate_limit_fields
@@ -49,6 +47,7 @@ class Shares:
         self._share_of = share_of
         self._counters = counters
         self._request_s = 1.0  # smoothed
+        self._giving_back: set[asyncio.Task[None]] = set()
 
     def limits(self, caller: str) -> bool:
         """Whether there is anything that this caller cannot take."""
@@ -66,8 +65,7 @@ class Shares:
         try:
             usage = await self._counters.take(caller, share, cost, place)
         except BaseException:  # it may have been counted already
-            with anyio.CancelScope(shield=True):
-                await self._counters.release(caller, place)
+            await self._give_back(caller, place)
             raise
         if usage.refused is not None:
             wait_s = self._request_s / share.concurrency if usage.refused == CONCURRENCY else usage.wait_s
@@ -83,12 +81,24 @@ class Shares:
         finally:
             self._request_s += _WEIGHT * (time.monotonic() - begun - self._request_s)
             renewing.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({renewing})
-                await self._counters.release(caller, place)
+            await self._give_back(caller, place, renewing)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._giving_back, return_exceptions=True)
         await self._counters.close()
+
+    async def _give_back(self, caller: str, place: str, *before: asyncio.Task[None]) -> None:
+        """In a task of its own, because RequestGuard cancels a request whose answer is whole, and so within this."""
+
+        async def give_back() -> None:
+            if before:
+                await asyncio.wait(before)
+            await self._counters.release(caller, place)
+
+        task = asyncio.create_task(give_back())
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
+        await asyncio.shield(task)
 
     async def _renew(self, caller: str, place: str) -> None:
         while True:

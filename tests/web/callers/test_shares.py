@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from tests.support.waiting import eventually
 from web.app import create_app
+from web.callers.counters import MemoryCounters
 from web.callers.key_file import KeyFile, KeyFileError, entry
 from web.callers.redis_counters import RedisCounters
 from web.callers.share import Share
@@ -189,6 +190,24 @@ async def test_a_client_that_leaves_gives_its_place_back(web: Web) -> None:
         await asyncio.wait({leaving})
     held.finish.set()
     assert (await generate(client)).status_code != 429
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_place_is_given_back_whenever_its_request_is_cancelled(steps: int) -> None:
+    """Also while it is given back: a request is cancelled when its answer is whole."""
+    shares = Shares(lambda _: Share(concurrency=1), MemoryCounters())
+
+    async def request() -> None:
+        async with shares.place("ann", 1):
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(request())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    await shares.close()
+    await request()
 
 
 # Replicas
