@@ -125,11 +125,12 @@ class JobEndpoints:
     async def _get(self, http_request: Request, record: JobRecord) -> Response:
         """In the form that is accepted most: the job as JSON, its events from the first or the Last-Event-ID, or the
         result itself, which is a 202 with the job while there is none."""
+        after = last_event_id(http_request.headers)
         form = heaviest(http_request.headers, _forms(record))
         if form is None:
             raise _not_acceptable(record)
         if form == SSE:
-            return await self._events(record, last_event_id(http_request.headers))
+            return await self._events(record, after)
         if record.state not in ENDS:
             return await self._document(record, 200 if form == JSON else 202)
         if form == JSON:

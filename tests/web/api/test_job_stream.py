@@ -94,6 +94,7 @@ async def test_an_invalid_last_event_id_is_refused(front: Front, slug: Slug, giv
     headers = {**LIVE, "Last-Event-ID": given}
     for answer in (
         await client.get(await submit(client), headers=headers),
+        await client.get(await submit(client), headers={"Last-Event-ID": given}),
         await client.post("/generate", json=REQUEST, headers={**ASYNC, **headers}),
     ):
         assert (answer.status_code, slug(answer)) == (400, "invalid-field")

@@ -17,22 +17,28 @@ from web.settings import Settings
 DEADLINE = 300
 
 
+Start = Callable[..., Awaitable[str]]
+
+
 @pytest.fixture
-async def address(
+def start(
     serve: Callable[[ASGIApp], Awaitable[str]],
     stream: Callable[..., bytes],
     sse_answer: Callable[..., httpx.Response],
     painter: Callable[[httpx.Request], httpx.Response],
-) -> str:
-    """Of the application, in front of fake model servers."""
+) -> Start:
+    """Serves the application with these settings, in front of fake model servers; its address."""
 
     def served(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":  # is it awake?
             return httpx.Response(200)
         return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春", "天"))
 
-    models: dict[str, Any] = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
-    return await serve(create_app(Settings(models=models), httpx.MockTransport(served)))
+    async def start(**settings: Any) -> str:
+        models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
+        return await serve(create_app(Settings(**{"models": models, **settings}), httpx.MockTransport(served)))
+
+    return start
 
 
 @pytest.fixture

