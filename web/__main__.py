@@ -83,6 +83,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # uvicorn's believes whatever comes from 127.0.0.1; trusted_hops says whom we do
                 root_path=settings.root_path,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=settings.grace_seconds,

@@ -65,6 +65,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         )
         self.config.http = partial(HttpProtocol, respond=error_documents.respond)
         self.config.ws = "none"
+        self.config.proxy_headers = False  # uvicorn's would log whom a client names, where a proxy is on this machine
         self._body_bytes = body_bytes
         self._access = access or Access()
         self._model = data_plane.model
