@@ -129,6 +129,7 @@ async def test_an_order_goes_on_without_a_key_and_is_found_with_one(
 
 async def test_who_has_no_key_is_asked_again_only_when_ordering(url: str, visit: Open) -> None:
     page = await visit(url, REFUSED)
+    await expect(door(page)).to_be_visible()
     await page.keyboard.press("Escape")
     await expect(door(page)).to_be_hidden()
     async with page.expect_response("**/warm"):
