@@ -202,7 +202,7 @@ class JobWorker:
             await self._unless_ended(job, self._backend.run(record, journal))
         except ProblemError as error:
             if error.kind.transient:
-                return error
+                return _without_frames(error)
             await journal.end(job, error)
         return None
 
@@ -240,6 +240,12 @@ class JobWorker:
             attempts=counted - begun,
         )
         return wait * random.uniform(0.5, 1.5)  # or all jobs of a model that was away would come back at once
+
+
+def _without_frames(error: ProblemError) -> ProblemError:
+    """The frames hold what had come of the answer, a picture perhaps, and a job may wait long for its next attempt."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _too_many(attempts: int, how: str) -> ProblemError:

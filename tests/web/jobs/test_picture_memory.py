@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import httpx
 import pytest
 
 from contract import GenerationRequest, ProblemError, problems
+from tests.support.jobs import Replica, ScriptedBackend, hang, submitted
 from tests.support.waiting import eventually
 from tests.support.web.job_requests import CAT, LIVE, PNG, ended, submit
 from web.app import create_app
 from web.jobs import picture_memory, results
+from web.jobs.journal import JobJournal
 from web.jobs.picture_memory import PictureMemory, picture_bytes, result_bytes
+from web.jobs.record import JobRecord
 from web.rest.picture_call import picture_call
 from web.settings import Settings
 
@@ -151,3 +155,24 @@ async def test_pictures_give_their_room_back_in_every_form(
             assert (await client.get(location, headers=headers)).status_code == 200
         request = {"prompt": "x", "kind": "image", "n": 3}
         assert len((await client.post("/generate", json=request)).json()["images"]) == 3
+
+
+async def test_a_job_that_waits_for_its_next_attempt_keeps_nothing_of_the_last_answer(replica: Replica) -> None:
+    class Answer(bytearray):
+        """What had come of it."""
+
+    answers = list[weakref.ref[Answer]]()
+
+    async def break_off_within_a_picture(_record: JobRecord, _journal: JobJournal) -> None:
+        answer = Answer(b"iVBOR")
+        answers.append(weakref.ref(answer))
+        try:
+            raise ConnectionError("It is gone.")
+        except ConnectionError as error:
+            raise ProblemError(problems.BAD_UPSTREAM, f"{len(answer)} bytes came.", retry_after=30) from error
+
+    backend = ScriptedBackend(break_off_within_a_picture, hang)
+    jobs = await replica(backend)
+    await submitted(jobs)
+    await eventually(lambda: bool(answers) and answers[0]() is None)
+    assert len(backend.runs) == 1
