@@ -204,7 +204,9 @@ class Settings(BaseSettings):
     picture_bytes: PositiveInt = Field(default=100_663_296, description="Most bytes of pictures at a time, in base64.")
     log_entries: PositiveInt = Field(default=10_000, description="Most events of one job that can be replayed.")
     max_jobs: PositiveInt = Field(default=10_000, description="Most jobs that are queued or running.")
-    max_job_runs: PositiveInt = Field(default=16, description="Most jobs of a model on their way from one replica.")
+    max_job_runs: PositiveInt = Field(
+        default=16, description="Most jobs of a model at once; one more of another caller."
+    )
     job_seconds: PositiveFloat = Field(default=3_600, description="Longest that a job may take.")
     job_keep_seconds: PositiveFloat = Field(default=3_600, description="How long an ended job is remembered.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -62,12 +62,12 @@ class FairQueue(Generic[Key, Item]):
         items.move_to_end(item, last=False)
         self._count += 1
 
-    def next_key(self) -> Key | None:
-        """Whose turn it is; None where nothing waits. Of several, who has waited longer. Where somebody could have been
-        served and nothing waits, all debts are over."""
+    def next_key(self, but_not: Container[Key] = ()) -> Key | None:
+        """Whose turn it is, of other keys than these; None where nothing waits. Of several, who has waited longer.
+        Where somebody could have been served and nothing waits, all debts are over."""
         if not self._waiting:
             self._due.clear()
-        return min(self._waiting, key=self._due.__getitem__, default=None)
+        return min((key for key in self._waiting if key not in but_not), key=self._due.__getitem__, default=None)
 
     def items(self, key: Key) -> list[Item]:
         """What waits of a key."""
@@ -92,9 +92,9 @@ class FairQueue(Generic[Key, Item]):
         self.remove(key, item)
         return item
 
-    def pop(self) -> Item | None:
-        """Take out the next item; None where nothing waits."""
-        key = self.next_key()
+    def pop(self, but_not: Container[Key] = ()) -> Item | None:
+        """Take out the next item of other keys than these; None where nothing waits."""
+        key = self.next_key(but_not)
         return None if key is None else self.take(key)
 
     def remove(self, key: Key, item: Item) -> bool:

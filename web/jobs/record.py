@@ -101,6 +101,8 @@ class Claim:
     """Its id in the queue, where the store has one."""
     generation: int = 0
     """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
+    caller: str = field(default=DEFAULT_CALLER, compare=False)
+    """Whose job it is."""
 
 
 @dataclass(frozen=True, slots=True)

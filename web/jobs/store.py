@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from contract import JobState, ProblemError, problems
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace
@@ -152,9 +152,9 @@ class JobStore(ABC):
     # The queue
 
     @abstractmethod
-    async def claim(self, model: str) -> Claim | None:
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
         """Wait for the next job of a model, for CLAIM_SECONDS or so: the callers' jobs in turn, by their cost. Jobs
-        whose lease has run out come first."""
+        whose lease has run out come first. With `but_not`, the next job that waits of any other caller."""
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:

@@ -45,7 +45,8 @@ MOST_WAITING = 256
 
 
 class JobWorker:
-    """Runs up to `max_job_runs` jobs of each model at a time. A job that waits for another attempt is none of them."""
+    """Runs up to `max_job_runs` jobs of each model at a time, and one more of a caller that has none here. A job that
+    waits for another attempt is none of them."""
 
     def __init__(
         self, settings: Settings, store: JobStore, journal: JobJournal, backend: Backend, background: BackgroundLoops
@@ -56,6 +57,8 @@ class JobWorker:
         self._backend = backend
         self._background = background
         self._places = {model: asyncio.Semaphore(settings.max_job_runs) for model in settings.models}
+        self._spare_places = {model: asyncio.Semaphore(1) for model in settings.models}
+        self._full = {model: asyncio.Event() for model in settings.models}
         self._runs: dict[Claim, asyncio.Task[None]] = {}
         self._waiting: set[Claim] = set()
         self._draining = False
@@ -65,7 +68,8 @@ class JobWorker:
     def open(self) -> None:
         start = self._background.start
         self._claiming = [
-            start(f"the claiming of jobs for {name}", partial(self._claim, name)) for name in self._models
+            *(start(f"the claiming of jobs for {name}", partial(self._claim, name)) for name in self._models),
+            *(start(f"the spare place for {name}", partial(self._claim_spare, name)) for name in self._models),
         ]
         self._others = [
             start("the renewal of claims", self._renew_claims),
@@ -95,15 +99,40 @@ class JobWorker:
     # Loops
 
     async def _claim(self, model: str) -> None:
+        places = self._places[model]
+        if places.locked():
+            self._full[model].set()
         try:
-            async with asyncio.timeout(IDLE_SECONDS), self._places[model]:
+            async with asyncio.timeout(IDLE_SECONDS), places:
                 pass  # there is room for one more
         except TimeoutError:
             return
+        finally:
+            self._full[model].clear()
         if self._draining or sum(claim.model == model for claim in self._waiting) >= MOST_WAITING:
             await asyncio.sleep(RETRY_SECONDS)
             return
-        claim = await self._store.claim(model)
+        await self._begin(await self._store.claim(model), places)
+
+    async def _claim_spare(self, model: str) -> None:
+        """Where all places are taken, one more job: of a caller that has none of them. It would wait for one of them
+        to end, and then once more for a slot of the model."""
+        spare = self._spare_places[model]
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._full[model].wait()
+                async with spare:
+                    pass
+        except TimeoutError:
+            return
+        if self._draining:
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        callers = {claim.caller for claim in self._runs if claim.model == model}
+        await self._begin(await self._store.claim(model, but_not=callers), spare)
+
+    async def _begin(self, claim: Claim | None, places: asyncio.Semaphore) -> None:
+        """Run what was claimed, in one of the places."""
         if (
             claim is None or claim in self._runs
         ):  # its lease ran out, in an outage perhaps, but it is running here still
@@ -111,7 +140,7 @@ class JobWorker:
         if self._draining:
             await self._store.release(claim)
             return
-        self._runs[claim] = asyncio.create_task(self._run(claim))
+        self._runs[claim] = asyncio.create_task(self._run(claim, places))
         await asyncio.sleep(0)  # now it has asked for its place
 
     async def _renew_claims(self) -> None:
@@ -129,10 +158,10 @@ class JobWorker:
 
     # One claim
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claim: Claim, places: asyncio.Semaphore) -> None:
         journal = self._journal.of_claim(claim)
         try:
-            if await self._try_until_done(claim, journal):
+            if await self._try_until_done(claim, journal, places):
                 await self._store.acknowledge(claim)
             else:
                 await self._release(claim, journal)
@@ -161,12 +190,12 @@ class JobWorker:
             await journal.reset(claim.job, attempts=-1)
         await self._store.release(claim)
 
-    async def _try_until_done(self, claim: Claim, journal: JobJournal) -> bool:
+    async def _try_until_done(self, claim: Claim, journal: JobJournal, places: asyncio.Semaphore) -> bool:
         """True once the job has ended, or the predictor has taken it and will send its end; False where another replica
         is to go on."""
         failures = 0
         while True:
-            async with self._places[claim.model]:
+            async with places:
                 error = await self._attempt(claim.job, journal)
             if error is None:
                 return True

@@ -203,6 +203,20 @@ async def test_a_deadline_ends_a_job_that_is_queued(replica: Replica) -> None:
     assert record.id not in [run.id for run in backend.runs]
 
 
+async def test_a_caller_without_runs_does_not_wait_for_those_of_another(replica: Replica, new_store: NewStore) -> None:
+    backend = ScriptedBackend(hang)
+    jobs = await replica(backend, new_store(), max_job_runs=2)
+    for _ in range(4):
+        await submitted(jobs, caller="greedy")
+    await backend.begun(2)
+    for _ in range(2):
+        await submitted(jobs, caller="small")
+    await backend.begun(3)
+    await jobs.cancel(backend.runs[0].id)
+    await backend.begun(4)
+    assert [run.caller for run in backend.runs[:3]] == ["greedy", "greedy", "small"]
+
+
 async def test_a_deadline_ends_a_job_that_was_delivered(replica: Replica) -> None:
     jobs = await replica(ScriptedBackend(deliver))
     record = await ended(jobs, await submitted(jobs, seconds=0.1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import httpx
@@ -51,9 +51,9 @@ class ClosedTransports(MemoryStore):
             self.left[name] -= 1
             raise self.error()
 
-    async def claim(self, model: str) -> Claim | None:
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
         self._call("claim")
-        return await super().claim(model)
+        return await super().claim(model, but_not)
 
     async def overdue(self, now: float) -> list[str]:
         self._call("overdue")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -151,9 +151,9 @@ class Outages(MemoryStore):
         self._call("wait_for_end")
         await super().wait_for_end(job)
 
-    async def claim(self, model: str) -> Claim | None:
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
         self._call("claim")
-        return await super().claim(model)
+        return await super().claim(model, but_not)
 
     async def overdue(self, now: float) -> list[str]:
         self._call("overdue")

@@ -236,20 +236,20 @@ async def test_the_same_key_at_once_is_one_job(replica: Replica, new_store: NewS
 
 
 async def test_how_long_a_job_waits_is_told_once_it_is_known(replica: Replica, new_store: NewStore) -> None:
-    """One runs at a time, for two seconds; a caller's jobs are due in turn with those of others."""
+    """One runs at a time, for two seconds."""
     backend = ScriptedBackend(hang)
     jobs = await replica(backend, new_store(), max_job_runs=1)
     running = await submitted(jobs, caller="a")
     await backend.begun(1)
-    waiting = [await submitted(jobs, caller=caller) for caller in "aab"]
+    waiting = [await submitted(jobs, caller=caller) for caller in "aaa"]
     assert [(await jobs.document(record)).expected_seconds for record in waiting] == [None] * 3
-    assert [(await jobs.queued(record)).position for record in waiting] == [2, 3, 1]
+    assert [(await jobs.queued(record)).position for record in waiting] == [1, 2, 3]
 
     jobs.journal.service_time("poet").seconds = 2.0
     jobs.journal.service_time("poet").known = True
     documents = [await jobs.document(record) for record in waiting]
-    assert [document.expected_seconds for document in documents] == [6, 8, 4]
-    assert [await jobs.retry_after(record) for record in waiting] == [6, 8, 4]
+    assert [document.expected_seconds for document in documents] == [4, 6, 8]
+    assert [await jobs.retry_after(record) for record in waiting] == [4, 6, 8]
     assert (await jobs.document(await jobs.find(running.id))).expected_seconds is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 
 from web.jobs.record import JobRecord, QueuePlace
 from web.jobs.store import PLACE_SECONDS
@@ -26,9 +27,9 @@ class MemoryQueue:
         self._waiting.put(record.caller, record.id, record.cost)
         self._grown.set()
 
-    async def claim(self) -> str:
-        """Wait for the next job."""
-        while (job := self._waiting.pop()) is None:
+    async def claim(self, but_not: Collection[str] = ()) -> str:
+        """Wait for the next job, of other callers than these."""
+        while (job := self._waiting.pop(but_not)) is None:
             self._grown.clear()
             await self._grown.wait()
         self._claimed[job] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract import JobState
@@ -195,15 +195,15 @@ class MemoryStore(JobStore):
         while (stored := self._open(job)) is not None:
             await stored.changed.wait()
 
-    async def claim(self, model: str) -> Claim | None:
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
-                job = await self._queues[model].claim()
+                job = await self._queues[model].claim(but_not)
         except TimeoutError:
             return None
         stored = self._jobs[job]
         stored.record = replace(stored.record, generation=stored.record.generation + 1)
-        return Claim(model, job, generation=stored.record.generation)
+        return Claim(model, job, generation=stored.record.generation, caller=stored.record.caller)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         return ()  # leases do not run out where there is one replica

@@ -12,7 +12,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from web.jobs.record import Claim, JobRecord, QueuePlace
@@ -32,9 +32,8 @@ class RedisQueue:
         self._redis = redis
         self._keys = keys
         self._scripts = RedisQueueScripts(redis)
-        self._places: OrderedDict[str, tuple[float, asyncio.Task[QueuePlace | None]]] = (
-            OrderedDict()
-        )  # the oldest first
+        # The oldest first.
+        self._places: OrderedDict[str, tuple[float, asyncio.Task[QueuePlace | None]]] = OrderedDict()
 
     def enqueue(self, pipe: Any, record: JobRecord) -> None:
         pipe.xadd(self._keys.queue(record.model), {"job": record.id, "caller": record.caller, "cost": str(record.cost)})
@@ -54,16 +53,16 @@ class RedisQueue:
             self._places[record.id] = now, asking
         return await asyncio.shield(self._places[record.id][1])
 
-    async def claim(self, model: str) -> Claim | None:
-        keys = self._keys.fair(model)
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
+        keys, arguments = self._keys.fair(model), [_lease(), *but_not]
         with outages():
-            entry, *job = await self._scripts.claim(keys, [_lease()])
+            entry, *job = await self._scripts.claim(keys, arguments)
             if not job:
                 # A lease that runs out is found when this ends: not at the same time by all replicas.
                 block = round(BLOCK_SECONDS * (750 + secrets.randbelow(250)))
                 await self._redis.xread({self._keys.queue(model): entry}, count=1, block=block)
-                entry, *job = await self._scripts.claim(keys, [_lease()])
-        return Claim(model, job[0], entry) if job else None
+                entry, *job = await self._scripts.claim(keys, arguments)
+        return Claim(model, job[0], entry, caller=job[1]) if job else None
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         with outages():

@@ -70,27 +70,31 @@ end
 
 CLAIM = f"""{_FAIR}
 local lease = ARGV[1]
+local passed_over = {{}}
+for index = 2, #ARGV do passed_over[ARGV[index]] = true end
 take_in(lease)
 local expired = redis.call('XPENDING', queue, 'web', 'IDLE', lease, '-', '+', 1, 'replica')
-if expired[1] then
+if #ARGV == 1 and expired[1] then
     local entry = expired[1][1]
     local found = redis.call('XRANGE', queue, entry, entry)
     redis.call('XCLAIM', queue, 'web', 'replica', 0, entry, 'JUSTID')
-    if found[1] then return {{entry, read(found[1][2]).job}} end
+    if found[1] then return {{entry, read(found[1][2]).job, read(found[1][2]).caller}} end
     redis.call('XACK', queue, 'web', entry)
 end
+local passed = 0
 while true do
-    local turn = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')
+    local turn = redis.call('ZRANGE', turns, passed, passed, 'WITHSCORES')
     local caller, due = turn[1], turn[2]
-    if not caller then
-        redis.call('DEL', rounds)
+    if passed_over[caller or ''] then
+        passed = passed + 1
+    elseif not caller then
+        if passed == 0 then redis.call('DEL', rounds) end
         local last = redis.call('XREVRANGE', queue, '+', '-', 'COUNT', 1)
         return {{last[1] and last[1][1] or '0-0'}}
-    end
-    local first = redis.call('ZRANGEBYLEX', waiting, first_of(caller), last_of(caller), 'LIMIT', 0, 1)[1]
-    if not first then
+    elseif count(caller) == 0 then
         redis.call('ZREM', turns, caller)
     else
+        local first = redis.call('ZRANGEBYLEX', waiting, first_of(caller), last_of(caller), 'LIMIT', 0, 1)[1]
         local entry = entry_of(first)
         local found = redis.call('XRANGE', queue, entry, entry)
         local held = redis.call('XPENDING', queue, 'web', entry, entry, 1, 'waiting')
@@ -101,15 +105,15 @@ while true do
             redis.call('HSET', rounds, 'round', due)
             redis.call('ZINCRBY', turns, fields.cost, caller)
             redis.call('XCLAIM', queue, 'web', 'replica', 0, entry, 'JUSTID')
-            return {{entry, fields.job}}
+            return {{entry, fields.job, caller}}
         end
         -- A replica that knows of no order has claimed it, or ended it.
         add_cost(caller, found[1] and '-' .. read(found[1][2]).cost or '0')
     end
 end
 """
-"""The lease in milliseconds. The answer is the next entry and its job; or, where nothing waits, the id of the last
-entry alone: more has come once there is a later one."""
+"""The lease in milliseconds, and callers that are passed over. The answer is the next entry, its job and its caller;
+or, where nothing waits, the id of the last entry alone: more has come once there is a later one."""
 
 REMOVE = f"""{_FAIR}
 local entry = ARGV[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -222,8 +222,8 @@ class RedisStore(JobStore):
 
     # The queue
 
-    async def claim(self, model: str) -> Claim | None:
-        claim = await self._queue.claim(model)
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
+        claim = await self._queue.claim(model, but_not)
         if claim is None:
             return None
         with outages():

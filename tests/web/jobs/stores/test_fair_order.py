@@ -40,6 +40,20 @@ async def test_a_small_caller_is_next_however_many_wait(store: JobStore) -> None
         assert await claims(store, 1) == [f"b{number}"]
 
 
+async def test_the_next_job_of_others_is_claimed(store: JobStore) -> None:
+    await add(store, "a1", "a2", "b1", "c1")
+    claim = await store.claim("poet", but_not={"a", "c"})
+    assert claim is not None
+    assert (claim.job, claim.caller) == ("b1", "b")
+    waiting = asyncio.create_task(store.claim("poet", but_not={"a", "c"}))
+    await add(store, "a3", "d1")
+    claim = await waiting
+    assert claim is None or claim.job == "d1"  # a Redis may have woken it for a3
+    assert sorted(await claims(store, 4 if claim else 5)) == sorted(
+        {"a1", "a2", "c1", "a3", "d1"} - {claim and claim.job}
+    )
+
+
 async def test_turns_are_by_cost(store: JobStore) -> None:
     await add(store, *(f"a{number}" for number in range(10)), cost=4.5)
     await add(store, *(f"b{number}" for number in range(40)), cost=1.5)
