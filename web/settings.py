@@ -11,8 +11,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     IPvAnyNetwork,
-    NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -32,20 +30,18 @@ from contract.limits import (
 from web.setting_values import (
     Authorities,
     BaseUrl,
-    BearerToken,
-    ModelAddress,
-    ModelName,
     Overrides,
     RootPath,
     StoreUrl,
     lower,
     trust,
 )
+from web.upstream_settings import UpstreamSettings
 from wire.shared_store.address import FORMS
 from wire.sse import HEARTBEAT_SECONDS
 
 
-class Settings(BaseSettings):
+class Settings(UpstreamSettings, BaseSettings):
     """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers. Each flag is
     an environment variable, too: --read-seconds is READ_SECONDS."""
 
@@ -57,16 +53,6 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    models: dict[ModelName, ModelAddress] = Field(
-        min_length=1,
-        description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081", '
-        '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given; the '
-        "first model is the default, and the first of each kind that kind's. An entry also takes path, where OpenAI's "
-        "routes are (/openai/v1 where none is given, vLLM's is /v1), api_key, and upstream_model: its name there.",
-    )
-    predictor_token: BearerToken | None = Field(
-        default=None, description="Bearer token for the servers of all models whose entry has no api_key."
-    )
     host: str = Field(default="0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - a container
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     root_path: RootPath = Field(
@@ -129,31 +115,6 @@ class Settings(BaseSettings):
         default=None,
         description="Most of them at once; a minute's worth when unset. One larger request passes, too, "
         "when all are left, and the next ones wait longer.",
-    )
-
-    connect_seconds: PositiveFloat = Field(default=5, description="Longest wait for a connection to a model server.")
-    read_seconds: PositiveFloat = Field(
-        default=60, description="Longest silence of a model server; its heartbeats, if it sends any, break the silence."
-    )
-    idle_seconds: NonNegativeFloat = Field(
-        default=60,
-        description="How long after its last answer a model is taken to be awake still; 0 where models never sleep.",
-    )
-    states_file: Path | None = Field(
-        default=None, description="Where scripts/run writes which models are awake; unset, it is derived from answers."
-    )
-    wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
-    generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
-    max_in_flight: PositiveInt = Field(
-        default=80, description="Most requests on their way to one model; 1/20 more of callers with none. Others wait."
-    )
-    max_waiting: NonNegativeInt = Field(default=160, description="Most that wait so; more are told when to come again.")
-    max_connections: PositiveInt = Field(default=100, description="Most connections to the model servers together.")
-    pool_seconds: PositiveFloat = Field(default=5, description="Longest wait for one of these connections.")
-    keepalive_seconds: PositiveFloat = Field(
-        default=3,
-        description="How long an idle connection is kept; less than model servers do (uvicorn: 5), "
-        "else both ends race.",
     )
 
     dispatch: Annotated[Literal["rest", "events"], BeforeValidator(lower)] = Field(
@@ -280,11 +241,6 @@ class Settings(BaseSettings):
     def trust(self) -> ssl.SSLContext | bool:
         """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
         return trust(self.k_ca_certs) if self.k_ca_certs else True
-
-    def authorization(self, model: str) -> dict[str, str]:
-        """The header by which the model's server knows web, if it wants one."""
-        token = self.models[model].api_key or self.predictor_token
-        return {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
 
     @property
     def limits(self) -> RequestLimits:
