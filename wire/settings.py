@@ -49,7 +49,10 @@ def read_settings(settings: type[S], argv: Sequence[str] | None = None) -> S:
 def describe(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Each mistake: the setting as its flag is written, without the dashes, and what is wrong with it."""
     for item in error.errors(include_url=False, include_input=False):
-        yield ".".join(map(str, item["loc"])).replace("_", "-"), item["msg"].removeprefix("Value error, ")
+        why = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "too_short" and item["ctx"]["field_type"] == "Value":  # a secret, which pydantic counts so
+            why = f"must have at least {item['ctx']['min_length']} characters"
+        yield ".".join(map(str, item["loc"])).replace("_", "-"), why
 
 
 def describe_flags(settings: type[BaseSettings]) -> str:

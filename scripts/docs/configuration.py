@@ -58,6 +58,8 @@ def allowed(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     bounds = [f"{sign} {schema[key]:.12g}" for key, sign in BOUNDS.items() if key in schema]
+    if schema.get("minLength", 1) > 1:
+        bounds.append(f"≥ {schema['minLength']} characters")
     kinds_of = {"array": "list", "object": "object", "boolean": "true, false"}
     return " ".join([kinds_of.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
 

@@ -132,11 +132,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def announce(kinds: Mapping[str, Kind], port: int) -> None:
     """Print what is served, and commands that ask for it."""
     url = f"http://{HOST}:{port}/generate"
+    key = ' -H "Authorization: Bearer $KEY"' if os.environ.get("CALLERS", "").lower() in ("keys", "jwt") else ""
     print(f"\n{' and '.join(kinds)} {'is' if len(kinds) == 1 else 'are'} served at {url}; try\n")
     for kind in dict.fromkeys(kinds.values()):
         body = json.dumps({"prompt": PROMPTS[kind]}, ensure_ascii=False)
         form = " -H 'Accept: image/png' -o picture.png" if kind == "image" else ""
-        print(f"  curl {url} -H 'Content-Type: application/json'{form} -d {shlex.quote(body)}")
+        print(f"  curl {url}{key} -H 'Content-Type: application/json'{form} -d {shlex.quote(body)}")
     print("\nCtrl-C stops it.", flush=True)
 
 

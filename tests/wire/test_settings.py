@@ -108,3 +108,13 @@ def test_what_should_be_json_is_named_by_its_flag(
         read_settings(WebSettings, arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"python -m web: {flag}: must be written as JSON; see --help\n"
+
+
+@pytest.mark.parametrize("settings", [WebSettings, PredictorSettings])
+def test_a_short_secret_is_told_in_characters(settings: type[BaseSettings], capsys: pytest.CaptureFixture[str]) -> None:
+    flag = "--events-secret" if settings is WebSettings else "--token"
+    arguments = [flag, "short"] + (["--models", '{"poet": "http://poet.test"}'] if settings is WebSettings else [])
+    with pytest.raises(SystemExit):
+        read_settings(settings, arguments)
+    told = capsys.readouterr().err
+    assert told.endswith(f"{flag}: must have at least 16 characters\n")
