@@ -146,7 +146,9 @@ class JobEndpoints:
         job = await self._jobs.document(record)
         readiness = self._readiness.get(record.model)
         if record.state == "queued" and readiness is not None and readiness.waking is not None:
-            job = job.model_copy(update={"waking": readiness.waking})
+            left, own = readiness.seconds_left, job.expected_seconds
+            expected = None if left is None or own is None else round(left + own, 1)
+            job = job.model_copy(update={"waking": readiness.waking, "expected_seconds": expected})
             headers["Retry-After"] = str(readiness.retry_after)
         elif record.state not in ENDS:
             headers["Retry-After"] = str(await self._jobs.retry_after(record))

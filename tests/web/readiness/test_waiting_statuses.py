@@ -28,6 +28,7 @@ from tests.support.waking import (
     until_status,
 )
 from web.app import create_app
+from web.jobs.service import JobService
 from web.readiness.model_readiness import Readiness
 from web.settings import Settings
 from wire.cloudevents import write_event
@@ -198,11 +199,14 @@ async def test_a_job_waits_until_its_deadline_whatever_is_expected(
     front: Front, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Readiness, "expected_seconds", 20.0)
+    monkeypatch.setattr(JobService, "_expected_seconds", lambda *_: 100.0)
     client = await front()
     headers = {**ASYNC, "X-Request-Timeout": "5"}
     where = (await client.post("/generate", json=REQUEST, headers=headers)).headers["location"]
     await until_status(client, state="waking")
-    assert (await client.get(where)).headers["retry-after"] == "20"
+    found = await client.get(where)
+    assert found.headers["retry-after"] == "20"
+    assert 110 < found.json()["expected_seconds"] <= 120
     model.awake.set()
     async with asyncio.timeout(LIMIT):
         while (job := (await client.get(where)).json())["state"] == "queued":
