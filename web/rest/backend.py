@@ -114,7 +114,7 @@ class RestBackend:
                     case _:
                         if event == StatusEvent(state="running") and not running:
                             running = True
-                            await journal.start(record.id)
+                            await journal.until_stored(record, partial(_start, record, journal))
                         writer.append(event)
 
     async def cancel(self, record: JobRecord) -> None:
@@ -163,6 +163,10 @@ class RestBackend:
             call = picture_call(model, request, previews=rest_request.live)
             return PictureResultBuilder(served.address, rest_request), call
         return TextResultBuilder(served.address, rest_request), text_call(model, request)
+
+
+async def _start(record: JobRecord, journal: JobJournal) -> None:
+    await journal.start(record.id)
 
 
 class _JobLogWriter:

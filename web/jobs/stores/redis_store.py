@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -66,11 +67,14 @@ class RedisStore(JobStore):
         self._clock = RedisClock(self._redis)
         self._signals = RedisSignals(self._redis, self._keys, self._deliver, background or BackgroundLoops())
         self._logs = RedisLogs(self._redis, self._keys, self._signals)
+        self._finishing: set[asyncio.Task[bool]] = set()
 
     async def open(self) -> None:
         self._signals.open()  # does not wait for Redis: in an outage web still serves what needs no store
 
     async def close(self) -> None:
+        if self._finishing:
+            await asyncio.wait(self._finishing)
         await self._logs.close()
         await self._signals.close()
         await self._redis.aclose()
@@ -196,6 +200,20 @@ class RedisStore(JobStore):
         artifact: str | None = None,
     ) -> bool:
         end = "failed" if artifact else end  # see redis_keys
+        # Whoever ends a job may be cancelled because it has ended; it must be counted all the same.
+        finishing = asyncio.create_task(self._finish(job, end, outcome, now, generation, artifact))
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finished)
+        return await asyncio.shield(finishing)
+
+    def _finished(self, task: asyncio.Task[bool]) -> None:
+        self._finishing.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been looked at, even if nobody waits any more
+
+    async def _finish(
+        self, job: str, end: JobState, outcome: str, now: float, generation: int | None, artifact: str | None
+    ) -> bool:
         keep = round(self._keep_seconds) + 1
         arguments = keep, end, now, outcome, last_event(end), SHORT_END, artifact or ""
         code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
 from contract import GenerationRequest, ProblemError
 from tests.support.jobs import SharedStore, added, claimed, entries_of, new_record, pairs
+from tests.support.waiting import eventually
 from web.jobs.stores import redis_budget
 from web.jobs.stores.redis_store import RedisStore
 
@@ -108,6 +111,26 @@ async def test_of_an_ended_jobs_request_stays_what_its_answers_need(shared: Shar
         (2, "webp", "-", None),
         (None, None, "-", None),
     ]
+
+
+async def test_a_job_is_counted_although_the_run_that_ended_it_is_cancelled_for_that(
+    shared: SharedStore, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, ending = redis_budget.RedisBudget.keep, asyncio.Event()
+
+    async def keep_late(*arguments: Any) -> None:
+        ending.set()
+        await asyncio.sleep(0.05)
+        await keep(*arguments)
+
+    monkeypatch.setattr(redis_budget.RedisBudget, "keep", keep_late)
+    store = await shared()
+    await added(store, "a")
+    run = asyncio.create_task(store.finish("a", "completed", "x", time.time()))
+    await ending.wait()
+    run.cancel()
+    await eventually(lambda: redis_client.zrange("shangcai:ended-jobs", 0, -1) == ["a"])
+    assert run.cancelled()
 
 
 async def test_a_redis_without_memory_takes_no_job_and_says_so(shared: SharedStore, full_redis: redis.Redis) -> None:
