@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest 
 REAP_SECONDS = 1.0
 """Between two searches for connections that nobody will use any more."""
 
+_LOST = (AttributeError, RuntimeError, OSError)
+"""What anyio (4) raises of a connection that is lost before its first use: it asks a socket for its addresses that is
+closed, or is not there any more. httpcore passes that on as it is."""
+
 
 class _LimitedTransport(httpx.AsyncBaseTransport):
     """Lets no more requests at a time to a transport than its pool has connections; further ones wait here.
@@ -35,6 +39,9 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
             raise httpx.PoolTimeout("no connection is free", request=request) from None
         try:
             response = await self._transport.handle_async_request(request)
+        except _LOST as error:
+            self._free.release()
+            raise httpx.ConnectError("it was lost at once", request=request) from error
         except BaseException:
             self._free.release()
             raise
