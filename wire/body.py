@@ -24,6 +24,10 @@ async def json_body(http_request: Request, model: type[Body], limits: RequestLim
             f"The body came as {http_request.headers.get('content-type') or 'nothing in particular'}; "
             "send JSON in UTF-8 with the header Content-Type: application/json.",
         )
+    coding = http_request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        detail = f"The body came with Content-Encoding: {coding}; send it as it is."
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail)
     try:
         return model.model_validate_json(await http_request.body(), context=limits)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 
@@ -122,6 +123,13 @@ async def test_another_media_type_is_refused_with_the_right_one(web: Web, slug: 
     response = await web().post("/generate", content=b'{"prompt": "x"}', headers=headers)
     assert (response.status_code, slug(response)) == (415, "unsupported-media-type")
     assert "Content-Type: application/json" in response.json()["detail"]
+
+
+async def test_a_compressed_body_is_refused_by_the_name_of_its_coding(web: Web, slug: Slug) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await web().post("/generate", content=gzip.compress(b'{"prompt": "x"}'), headers=headers)
+    assert (response.status_code, slug(response)) == (415, "unsupported-media-type")
+    assert "Content-Encoding: gzip" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
