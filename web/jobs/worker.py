@@ -40,6 +40,9 @@ FIRST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 30.0
 """Before the second attempt, and at most before any other. It doubles with each failure; a predictor may ask for
 more."""
 
+RELEASE_SECONDS = 1.0
+"""Longest that closing waits until jobs are released: a store that is silent leaves them to their leases."""
+
 MOST_WAITING = 256
 """Most jobs of a model that wait here for another attempt. With so many no new ones are claimed."""
 
@@ -93,7 +96,7 @@ class JobWorker:
         for run in runs:
             run.cancel()
         if runs:
-            await asyncio.wait(runs)
+            await asyncio.wait(runs, timeout=RELEASE_SECONDS)
         await self._background.close(*self._others)  # until now claims had to be renewed
 
     # Loops

@@ -51,6 +51,24 @@ async def test_running_jobs_end_before_a_replica_closes(replica: Replica, new_st
     await store.close()
 
 
+async def test_a_silent_store_does_not_hold_up_close(
+    replica: Replica, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RELEASE_SECONDS", 0.1)
+    backend, store, silence = ScriptedBackend(hang), new_store(), asyncio.Event()
+    jobs = await replica(backend, store)
+    await submitted(jobs)
+    await backend.begun(1)
+
+    async def say_nothing(_job: str) -> None:
+        await silence.wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get", say_nothing)
+        await asyncio.wait_for(jobs.close(0), LIMIT / 2)
+    silence.set()
+
+
 async def test_a_job_that_hangs_does_not_hold_up_close(replica: Replica) -> None:
     backend = ScriptedBackend(hang)
     jobs = await replica(backend)

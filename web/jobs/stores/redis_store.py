@@ -33,6 +33,9 @@ from wire.shared_store.address import parse_address
 POLL_SECONDS = 4.0
 """About the longest that the end of a job goes unnoticed when its message was lost."""
 
+CLOSE_SECONDS = 1.0
+"""Longest that closing waits for the ends of jobs that are being written, as in an outage of Redis."""
+
 PAGE = 256
 """Most jobs that are read at once."""
 
@@ -74,7 +77,9 @@ class RedisStore(JobStore):
 
     async def close(self) -> None:
         if self._finishing:
-            await asyncio.wait(self._finishing)
+            await asyncio.wait(self._finishing, timeout=CLOSE_SECONDS)
+        for finishing in self._finishing:
+            finishing.cancel()
         await self._logs.close()
         await self._signals.close()
         await self._redis.aclose()
