@@ -100,7 +100,7 @@ class JobEndpoints:
         try:
             # A job that an earlier request with this key has made may take longer than a connection lasts.
             seconds = call.preferences.wait_seconds or self._settings.generate_seconds
-            return await self._jobs.wait(record.id, seconds)
+            return await self._jobs.wait(record.id, seconds, found_again=call.preferences.outlives_connection)
         except BaseException:
             await self._abandon(call, record)
             raise

@@ -9,7 +9,6 @@ import math
 import secrets
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,17 @@ from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace
 from web.jobs.results import Results
 from web.jobs.worker import JobWorker
+from wire.drain import LAST_SECONDS
+from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend
     from web.jobs.store import JobStore
     from web.settings import Settings
+
+
+ANSWER_SECONDS = 0.5
+"""Before the end of a drain: for the answer to whoever still waits for a job."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class JobService:
         self._backend = backend
         self.journal = JobJournal(store, results)
         self.results = self.journal.results
+        self._leaving = asyncio.Event()
         self._worker = JobWorker(settings, store, self.journal, backend, background or BackgroundLoops())
 
     async def open(self) -> None:
@@ -71,8 +77,11 @@ class JobService:
         self._worker.open()
 
     def drain(self) -> None:
-        """Begin no more jobs here."""
+        """Begin no more jobs here. Whoever can find their job again waits for it until shortly before the end."""
         self._worker.drain()
+        if self._store.shared:
+            seconds = max(self._settings.grace_seconds - LAST_SECONDS - ANSWER_SECONDS, 0)
+            asyncio.get_running_loop().call_later(seconds, self._leaving.set)
 
     async def close(self, seconds: float) -> None:
         """Running jobs get so many seconds to end; what is open then is left to the other replicas."""
@@ -204,11 +213,14 @@ class JobService:
         """The entries of its log after this one, until the job has ended."""
         return self._store.watch(job, after)
 
-    async def wait(self, job: str, seconds: float | None) -> JobRecord:
-        """The job once it has ended, or as it is after so many seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._store.wait_for_end(job)
+    async def wait(self, job: str, seconds: float | None, *, found_again: bool = False) -> JobRecord:
+        """The job once it has ended, or as it is after so many seconds; with `found_again` also as it is shortly before
+        this replica ends, if others go on with it."""
+        leaving = asyncio.ensure_future(self._leaving.wait() if found_again else asyncio.Event().wait())
+        try:
+            await finishes_first(self._store.wait_for_end(job), leaving, seconds)
+        finally:
+            leaving.cancel()
         return await self.find(job)
 
     async def cancel(self, job: str) -> JobRecord:

@@ -93,6 +93,19 @@ async def test_jobs_that_a_closing_replica_releases_are_claimed_at_once(replica:
     assert await log_of(second, records[0]) == ["running", "春", "queued", "running", "春", "result"]
 
 
+async def test_who_can_find_a_job_again_is_answered_before_the_replica_ends(replica: Replica, redis_url: str) -> None:
+    jobs = await replica(ScriptedBackend(hang), RedisStore(redis_url, KEEP_SECONDS, 1_000, 5), grace_seconds=1)
+    record = await submitted(jobs)
+    waiting = asyncio.create_task(jobs.wait(record.id, LIMIT, found_again=True))
+    without = asyncio.create_task(jobs.wait(record.id, LIMIT))
+    jobs.drain()
+    async with asyncio.timeout(LIMIT):
+        assert (await waiting).ended is None
+    assert not without.done()
+    await jobs.cancel(record.id)
+    assert (await without).state == "cancelled"
+
+
 async def test_a_draining_replica_claims_nothing_more(replica: Replica, redis_url: str) -> None:
     backend = ScriptedBackend(complete)
     first = await replica(backend, RedisStore(redis_url, KEEP_SECONDS, 1_000, 5))
