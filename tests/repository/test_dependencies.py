@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 
 MAY_IMPORT = {
     "contract": {"pydantic", "pydantic_core"},
-    "wire": {"anyio", "contract", "fsspec", "h11", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
+    "wire": {"anyio", "contract", "fsspec", "h11", "pydantic", "pydantic_settings", "redis", "starlette", "uvicorn"},
 }
 HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}
 

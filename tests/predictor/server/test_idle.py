@@ -215,7 +215,7 @@ async def test_no_request_is_lost_while_servers_end_all_the_time(serve: Callable
         chance = random.Random(seed)
         headers = {"connection": "close"} if seed % 2 else {}
         # Clients must keep connections for less time than the server, or both ends race.
-        limits = httpx.Limits(keepalive_expiry=rest_server.IDLE_KEEP_ALIVE_SECONDS / 4)
+        limits = httpx.Limits(keepalive_expiry=rest_server.IDLE_KEEP_ALIVE_SECONDS / 10)
         async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
             while answers < 20 or ends < 10:
                 answer = await client.get("/v2/health/live", headers=headers)
