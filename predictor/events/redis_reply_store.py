@@ -6,11 +6,9 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from redis.asyncio.lock import Lock
 from redis.asyncio.retry import Retry
@@ -25,7 +23,8 @@ from predictor import metrics
 from predictor.events.reply_store import PendingReply
 from predictor.limits import REPLY_SECONDS
 from wire.deadline import REQUEST_SECONDS
-from wire.shared_store.client import OUTAGES, connect, reason
+from wire.shared_store.circuit_breaker import CircuitBreaker
+from wire.shared_store.client import connect
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +45,6 @@ COMMAND_SECONDS = 1.0
 OUTAGE_SECONDS = 5.0
 """How long Redis is not asked again after it could not be reached, because every request would wait for it."""
 
-Answer = TypeVar("Answer")
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoreTimes:
@@ -66,8 +63,12 @@ class RedisReplyStore:
         self._service = service
         self._times = times or StoreTimes()
         self._expiry_ms = round(1e3 * self._times.reply_seconds)
-        self._unreachable = False
-        self._retry_at = 0.0
+        self._store = CircuitBreaker(
+            self._times.outage_seconds,
+            log,
+            lost="the store cannot be reached, each replica goes by its own memory",
+            back="the store can be reached again",
+        )
         self._redis = connect(
             url,
             most_connections=MOST_CONNECTIONS,
@@ -82,11 +83,11 @@ class RedisReplyStore:
         """See ReplyStore."""
         name, seconds = self._name("run", pending.key), self._times.lease_seconds
         lock = self._redis.lock(name, seconds, POLL_SECONDS, thread_local=False)
-        free = await self._ask(lambda: lock.acquire(blocking=False))
+        free = await self._store.ask(lambda: lock.acquire(blocking=False))
         if free is False:
             metrics.REDELIVERIES.labels("running").inc()
             limit = self._times.request_seconds
-            if await self._ask(lambda: lock.acquire(blocking_timeout=limit)) is False:
+            if await self._store.ask(lambda: lock.acquire(blocking_timeout=limit)) is False:
                 detail = f"Another replica has not finished this request within {limit:g} s."
                 raise ProblemError(problems.UPSTREAM_TIMEOUT, detail)
         renewing = asyncio.create_task(self._renew(lock, pending))
@@ -100,17 +101,17 @@ class RedisReplyStore:
         finally:
             renewing.cancel()
             await asyncio.wait({renewing})
-            await self._ask(lambda: _release(lock))
+            await self._store.ask(lambda: _release(lock))
 
     async def put(self, key: tuple[str, ...], reply: CloudEvent) -> None:
         """See ReplyStore."""
         document = reply.model_dump_json()
-        await self._ask(lambda: self._redis.set(self._name("reply", key), document, px=self._expiry_ms))
+        await self._store.ask(lambda: self._redis.set(self._name("reply", key), document, px=self._expiry_ms))
 
     async def cancel(self, caller: str, subject: str) -> None:
         """See ReplyStore."""
         name = self._name("cancelled", _subject(caller, subject))
-        await self._ask(lambda: self._redis.set(name, b"", px=self._expiry_ms))
+        await self._store.ask(lambda: self._redis.set(name, b"", px=self._expiry_ms))
 
     async def close(self) -> None:
         """See ReplyStore."""
@@ -121,7 +122,7 @@ class RedisReplyStore:
         async with self._redis.pipeline(transaction=False) as pipe:  # MGET takes no keys of two nodes of a cluster
             pipe.get(self._name("reply", pending.key))
             pipe.exists(self._name_of_cancellation(pending))
-            reply, cancelled = await self._ask(pipe.execute) or (None, 0)
+            reply, cancelled = await self._store.ask(pipe.execute) or (None, 0)
         return CloudEvent.of_any_version(reply) if reply else None, bool(cancelled)
 
     async def _renew(self, lock: Lock, pending: PendingReply) -> None:
@@ -129,30 +130,11 @@ class RedisReplyStore:
         while True:
             await asyncio.sleep(self._times.lease_seconds / 3)
             try:
-                await self._ask(lock.reacquire)
+                await self._store.ask(lock.reacquire)
             except LockError:  # the lease has expired while Redis could not be reached, or Redis was restarted
-                await self._ask(lambda: lock.acquire(blocking=False))
-            if await self._ask(lambda: self._redis.exists(self._name_of_cancellation(pending))):
+                await self._store.ask(lambda: lock.acquire(blocking=False))
+            if await self._store.ask(lambda: self._redis.exists(self._name_of_cancellation(pending))):
                 pending.cancel()
-
-    async def _ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer | None:
-        """What Redis answers; None when it cannot be reached, and for `outage_seconds` after."""
-        if time.monotonic() < self._retry_at:
-            return None
-        try:
-            answer = await command()
-        except LockError:
-            raise
-        except OUTAGES as error:
-            if not self._unreachable:
-                log.warning("the store cannot be reached, each replica goes by its own memory: %s", reason(error))
-            self._unreachable = True
-            self._retry_at = time.monotonic() + self._times.outage_seconds
-            return None
-        if self._unreachable:
-            log.info("the store can be reached again")
-        self._unreachable = False
-        return answer
 
     def _name_of_cancellation(self, pending: PendingReply) -> str:
         return self._name("cancelled", _subject(pending.caller, pending.subject))

@@ -6,18 +6,16 @@ an entry for each unit of cost in its moving window, and knows no leases.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from web.callers.counters import LEASE_SECONDS, MemoryCounters, amounts, available
 from web.callers.share import Share, Usage
-from wire.shared_store.client import OUTAGES, connect
+from wire.shared_store.circuit_breaker import CircuitBreaker
+from wire.shared_store.client import connect
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +72,6 @@ redis.call('ZADD', KEYS[1], tonumber(time[1]) + tonumber(time[2]) / 1000000 + to
 redis.call('PEXPIRE', KEYS[1], math.ceil(tonumber(ARGV[2]) * 1000))
 """
 
-Answer = TypeVar("Answer")
-
 
 class RedisCounters:
     """While Redis cannot be reached, or takes no more, each replica counts for itself: neither is everything refused,
@@ -95,15 +91,19 @@ class RedisCounters:
         self._renew = self._client.register_script(_RENEW)
         self._own = MemoryCounters()
         self._own_places: set[str] = set()
-        self._unreachable = False
-        self._retry_at = 0.0
+        self._store = CircuitBreaker(
+            OUTAGE_SECONDS,
+            log,
+            lost="the shares of callers are not in the store, each replica goes by its own counts",
+            back="the shares of callers are in the store again",
+        )
 
     async def take(self, caller: str, share: Share, cost: float, place: str) -> Usage:
         most = -1 if share.concurrency == float("inf") else int(share.concurrency)
         arguments: list[Any] = [place, LEASE_SECONDS, most]
         for name, (rate, amount) in amounts(share, cost).items():
             arguments += [name, repr(amount * rate.unit_s), repr(rate.full_s)]
-        answer = await self._ask(lambda: self._take(keys=_keys(caller), args=arguments))
+        answer = await self._store.ask(lambda: self._take(keys=_keys(caller), args=arguments))
         if answer is None:
             usage = await self._own.take(caller, share, cost, place)
             if usage.refused is None and most >= 0:
@@ -120,41 +120,17 @@ class RedisCounters:
 
     async def renew(self, caller: str, place: str) -> None:
         if place not in self._own_places:
-            await self._ask(lambda: self._renew(keys=_keys(caller)[1:], args=[place, LEASE_SECONDS]))
+            await self._store.ask(lambda: self._renew(keys=_keys(caller)[1:], args=[place, LEASE_SECONDS]))
 
     async def release(self, caller: str, place: str) -> None:
         if place in self._own_places:
             self._own_places.discard(place)
             await self._own.release(caller, place)
         else:  # a lease that is not given back runs out
-            await self._ask(lambda: self._client.zrem(_keys(caller)[1], place))
+            await self._store.ask(lambda: self._client.zrem(_keys(caller)[1], place))
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _ask(self, command: Callable[[], Awaitable[Answer]]) -> Answer | None:
-        """What Redis answers; None when it cannot be reached, and for OUTAGE_SECONDS after."""
-        if time.monotonic() < self._retry_at:
-            return None
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled = task.cancelling()
-        try:
-            answer = await command()
-            if task.cancelling() > cancelled:  # redis-py may lose it on Python 3.11 (python/cpython#86296)
-                raise asyncio.CancelledError
-        except OUTAGES as error:
-            if not self._unreachable:
-                log.warning(
-                    "the shares of callers are not in the store, each replica goes by its own counts: %s", error
-                )
-            self._unreachable = True
-            self._retry_at = time.monotonic() + OUTAGE_SECONDS
-            return None
-        if self._unreachable:
-            log.info("the shares of callers are in the store again")
-        self._unreachable = False
-        return answer
 
 
 def _keys(caller: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,19 @@ OUTAGES = (RedisError, OSError, RuntimeError)
 def reason(error: Exception) -> str:
     """What an error says, for the log: without the command, which redis-py quotes and which may hold a prompt."""
     return str(error).rpartition("of pipeline caused error: ")[2] or type(error).__name__
+
+
+@contextmanager
+def kept_cancellations() -> Iterator[None]:
+    """Around commands. redis-py sends with `asyncio.wait_for`. On Python 3.11 that loses a cancellation which comes
+    just when the sending has finished (python/cpython#86296, fixed in 3.12), and a task that was cancelled would go on
+    for ever."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
+    yield
+    if task.cancelling() > cancelled:
+        raise asyncio.CancelledError
 
 
 def connect(url: str, *, most_connections: int, wait_seconds: float, retry: Any, **options: Any) -> Any:

@@ -59,18 +59,10 @@ def connect(url: str, patience_seconds: float) -> Any:
 @contextmanager
 def outages() -> Iterator[None]:
     """Turns errors of Redis into an UNAVAILABLE problem once the client has given up, those of a read-only one too; and
-    those of a full one into OVERLOADED.
-
-    redis-py sends with `asyncio.wait_for`. On Python 3.11 that loses a cancellation which comes just when the sending
-    has finished (python/cpython#86296, fixed in 3.12), and a task that was cancelled would go on for ever.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    cancelled = task.cancelling()
+    those of a full one into OVERLOADED."""
     try:
-        yield
-        if task.cancelling() > cancelled:
-            raise asyncio.CancelledError
+        with shared_store.kept_cancellations():
+            yield
     except shared_store.OUTAGES as error:
         log.warning("the store: %s", shared_store.reason(error))
         if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):  # the latter by a script
