@@ -20,7 +20,6 @@ from web.api.generation_call import GenerationCall, plain_call, read_call
 from web.api.jobs import JobEndpoints
 from web.http.accept import SSE
 from web.http.responses import live, whole
-from web.jobs.cost import cost
 from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.rest_request import RestRequest
 from wire.body import json_body
@@ -78,8 +77,7 @@ class GenerateEndpoint:
     async def _place(self, call: GenerationCall) -> AsyncGenerator[dict[str, str]]:
         """A place in the share of the caller, which a job that is there already does not take; yields header fields."""
         if self._shares.limits(call.caller) and not await self._jobs.is_replay(call):
-            amount = cost(call.request, self._settings.models[call.model].kind)
-            async with self._shares.place(call.caller, amount) as fields:
+            async with self._shares.place(call.caller, call.cost) as fields:
                 yield fields
         else:
             yield {}
@@ -112,7 +110,7 @@ class GenerateEndpoint:
             live=call.form == SSE,
         )
         limit = self._limits[call.model]
-        with limit.acquire(call.caller, cost(call.request, self._settings.models[call.model].kind)) as place:
+        with limit.acquire(call.caller, call.cost) as place:
             async with aclosing(_let_through(limit, place, rest, rest_request)) as events:
                 yield events
 

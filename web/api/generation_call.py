@@ -13,6 +13,7 @@ from web.api.model_choice import chosen_model
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences
+from web.jobs.cost import cost
 from wire.deadline import request_seconds
 from wire.request_context import RequestContext
 
@@ -37,6 +38,8 @@ class GenerationCall:
     context: RequestContext
     headers: Headers
     caller: str
+    cost: float
+    """See web.jobs.cost."""
 
 
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
@@ -57,21 +60,24 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
         context=RequestContext.of(http_request.scope),
         headers=headers,
         caller=caller_of(http_request.scope),
+        cost=cost(request, settings.models[model].kind),
     )
 
 
 def plain_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
     """For a caller that wants the whole result, whatever the headers say of forms and preferences."""
+    model = chosen_model(settings.models, sent, Headers())
     return GenerationCall(
         sent=sent,
         request=sent,
-        model=chosen_model(settings.models, sent, Headers()),
+        model=model,
         form=JSON,
         preferences=RequestPreferences(),
         seconds=request_seconds(http_request.headers, settings.generate_seconds),
         context=RequestContext.of(http_request.scope),
         headers=Headers(),
         caller=caller_of(http_request.scope),
+        cost=cost(sent, settings.models[model].kind),
     )
 
 
