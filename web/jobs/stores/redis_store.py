@@ -112,9 +112,8 @@ class RedisStore(JobStore):
                 existing = None  # this one, whose answer was lost
             if existing is not None and record.replaces(existing):
                 self._listing.remove(elsewhere, existing)
-                self._budget.forget(
-                    elsewhere, record.id
-                )  # or it could be deleted, as one that has ended, while it runs
+                # Or it could be deleted, as one that has ended, while it runs.
+                self._budget.forget(elsewhere, record.id)
                 existing = None
                 pipe.hdel(self._keys.job(record.id), *RUN_FIELDS)
                 pipe.hincrby(self._keys.job(record.id), "generation", 1)
