@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry
 from web.jobs.service import JobService, NewJob
 from web.jobs.store import JobStore
+from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
 
 LIMIT = 10.0
@@ -67,6 +68,40 @@ class ScriptedBackend:
 
     async def gives_up(self, record: JobRecord) -> None:
         await eventually(lambda: record.id in self.given_up, "the run was given up", seconds=LIMIT)
+
+
+class FailingStore(MemoryStore):
+    """So many calls of each method raise an error."""
+
+    def __init__(self, error: Callable[[], BaseException], **left: int) -> None:
+        super().__init__(KEEP_SECONDS, 1_000_000, 1_000)
+        self.error = error
+        self.left = left
+
+    def _call(self, name: str) -> None:
+        if self.left.get(name, 0) > 0:
+            self.left[name] -= 1
+            raise self.error()
+
+    async def wait_for_end(self, job: str) -> None:
+        self._call("wait_for_end")
+        await super().wait_for_end(job)
+
+    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
+        self._call("claim")
+        return await super().claim(model, but_not)
+
+    async def overdue(self, now: float) -> list[str]:
+        self._call("overdue")
+        return await super().overdue(now)
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        self._call("renew")
+        return await super().renew(claims)
+
+    async def broadcast(self, message: str) -> None:
+        self._call("broadcast")
+        await super().broadcast(message)
 
 
 def result(record: JobRecord) -> TextResult:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from contract import ProblemError, problems
-from tests.support.jobs import LIMIT, ScriptedBackend, complete, ended, hang, submitted
+from tests.support.jobs import LIMIT, FailingStore, ScriptedBackend, complete, ended, hang, submitted
 from tests.support.waiting import eventually
 from web.app import create_app
 from web.jobs import background_loops, worker
 from web.jobs.background_loops import BackgroundLoops
-from web.jobs.record import Claim
 from web.jobs.service import JobService
 from web.jobs.stores import redis_signals
-from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
 from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
@@ -35,37 +33,13 @@ LOOPS = {
 }
 
 
-class ClosedTransports(MemoryStore):
-    """Fails as uvloop does over a transport that Redis has closed, which redis-py does not foresee: so many calls of
-    each method."""
+class ClosedTransports(FailingStore):
+    """Fails as uvloop does over a transport that Redis has closed, which redis-py does not foresee."""
 
     shared = True
 
     def __init__(self, **left: int) -> None:
-        super().__init__(60, 1_000_000, 1_000)
-        self.left = left
-        self.error: Callable[[], BaseException] = lambda: RuntimeError("unable to perform operation on <TCPTransport>")
-
-    def _call(self, name: str) -> None:
-        if self.left.get(name, 0) > 0:
-            self.left[name] -= 1
-            raise self.error()
-
-    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
-        self._call("claim")
-        return await super().claim(model, but_not)
-
-    async def overdue(self, now: float) -> list[str]:
-        self._call("overdue")
-        return await super().overdue(now)
-
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        self._call("renew")
-        return await super().renew(claims)
-
-    async def broadcast(self, message: str) -> None:
-        self._call("broadcast")
-        await super().broadcast(message)
+        super().__init__(lambda: RuntimeError("unable to perform operation on <TCPTransport>"), **left)
 
 
 class Process:

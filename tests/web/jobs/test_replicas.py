@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
 
 import pytest
 
 from contract import ProblemError, TokenEvent, problems
 from tests.support.jobs import (
     KEEP_SECONDS,
+    FailingStore,
     Replica,
     ScriptedBackend,
     begin,
@@ -26,10 +26,9 @@ from tests.support.jobs import (
 from tests.support.waiting import eventually
 from web.jobs import worker
 from web.jobs.journal import JobJournal
-from web.jobs.record import Claim, JobRecord
+from web.jobs.record import JobRecord
 from web.jobs.store import ClaimLost
 from web.jobs.stores import redis_queue
-from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
 from web.jobs.worker import MOST_ATTEMPTS
 
@@ -135,39 +134,13 @@ async def test_claims_are_renewed(replica: Replica, redis_url: str, monkeypatch:
     await backend.gives_up(record)
 
 
-class Outages(MemoryStore):
-    """Cannot be reached for as many calls as `left` says."""
-
-    def __init__(self) -> None:
-        super().__init__(60, 1_000_000, 1_000)
-        self.left: dict[str, int] = {}
-
-    def _call(self, name: str) -> None:
-        if self.left.get(name, 0) > 0:
-            self.left[name] -= 1
-            raise ProblemError(problems.UNAVAILABLE, "The store cannot be reached.", retry_after=1)
-
-    async def wait_for_end(self, job: str) -> None:
-        self._call("wait_for_end")
-        await super().wait_for_end(job)
-
-    async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
-        self._call("claim")
-        return await super().claim(model, but_not)
-
-    async def overdue(self, now: float) -> list[str]:
-        self._call("overdue")
-        return await super().overdue(now)
-
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        self._call("renew")
-        return await super().renew(claims)
+def unreachable() -> ProblemError:
+    return ProblemError(problems.UNAVAILABLE, "The store cannot be reached.", retry_after=1)
 
 
 async def test_the_worker_survives_an_outage_of_the_store(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "RENEW_SECONDS", 0.02)
-    store = Outages()
-    store.left = {"claim": 2, "overdue": 2, "renew": 2}
+    store = FailingStore(unreachable, claim=2, overdue=2, renew=2)
     backend = ScriptedBackend(complete, hang)
     jobs = await replica(backend, store)
     assert (await ended(jobs, await submitted(jobs))).state == "completed"
@@ -176,8 +149,7 @@ async def test_the_worker_survives_an_outage_of_the_store(replica: Replica, monk
 
 
 async def test_an_outage_while_a_job_is_running_does_not_lose_it(replica: Replica) -> None:
-    store = Outages()
-    store.left = {"wait_for_end": 1}
+    store = FailingStore(unreachable, wait_for_end=1)
     backend = ScriptedBackend(hang, complete)
     jobs = await replica(backend, store)
     record = await submitted(jobs)

@@ -26,6 +26,19 @@ def unsent(served: Served) -> int:
     return sum(each.transport.get_write_buffer_size() for each in served.server.server_state.connections)
 
 
+async def read_slowly(served: Served, request: bytes) -> int:
+    """Take a little of the answer every few milliseconds until the connection ends; how many bytes came."""
+    loop = asyncio.get_running_loop()
+    read = 0
+    with served.client() as client:
+        client.send(request)
+        with suppress(ConnectionError):
+            while data := await asyncio.wait_for(loop.sock_recv(client, 16_384), SECONDS):
+                read += len(data)
+                await asyncio.sleep(0.005)
+    return read
+
+
 async def ended(served: Served) -> None:
     """The application has ended, and the connection has been given up with what was not sent."""
     await eventually(lambda: not served.application.running)
@@ -76,15 +89,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(
     """It reads all the time, but would be at it for hours."""
     caplog.set_level("INFO")
     served = await serve(budget=AnswerBudget(seconds=1, bytes_per_second=100_000_000))
-    loop = asyncio.get_running_loop()
-    with served.client() as client:
-        client.send(LARGE)
-        read = 0
-        with suppress(ConnectionError):
-            while data := await asyncio.wait_for(loop.sock_recv(client, 16_384), SECONDS):
-                read += len(data)
-                await asyncio.sleep(0.005)
-    assert read < len(served.application.large)
+    assert await read_slowly(served, LARGE) < len(served.application.large)
     assert "does not read" in caplog.text
     await ended(served)
 
@@ -168,11 +173,6 @@ async def test_an_answer_that_comes_in_parts_has_the_same_time(
 ) -> None:
     caplog.set_level("INFO")
     served = await serve(budget=AnswerBudget(seconds=1, bytes_per_second=100_000_000))
-    loop = asyncio.get_running_loop()
-    with served.client() as client:
-        client.send(LARGE.replace(b"large", b"parts"))
-        with suppress(ConnectionError):
-            while await asyncio.wait_for(loop.sock_recv(client, 16_384), SECONDS):
-                await asyncio.sleep(0.005)
+    await read_slowly(served, LARGE.replace(b"large", b"parts"))
     assert "does not read" in caplog.text
     await ended(served)
