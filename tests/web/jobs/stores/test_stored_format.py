@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from web.jobs.record import JobRecord
 from web.jobs.stores import redis_queue
 from web.jobs.stores.redis_connection import UnknownSchema, check_schema
 
-DEADLINE = round(time.time()) + 3_600.5
+DEADLINE = 4_000_000_000.5
 HASH: dict[Any, Any] = {
     "model": "poet",
     "kind": "text",
