@@ -99,7 +99,7 @@ def _overrides(text: str) -> str:
 
 def _has_sink(wanted: bool, info: ValidationInfo) -> bool:
     if wanted and info.data.get("k_sink") is None:
-        raise ValueError("needs an address to send them to: K_SINK, which a SinkBinding sets, or --k-sink")
+        raise ValueError("needs an address to send them to: K_SINK or --k-sink")
     return wanted
 
 

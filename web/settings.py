@@ -121,15 +121,13 @@ class Settings(UpstreamSettings, BaseSettings):
         default="rest",
         description="How requests get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
     )
-    k_sink: BaseUrl | None = Field(default=None, description="Where events go: what a SinkBinding injects.")
+    k_sink: BaseUrl | None = Field(default=None, description="Where events go: the address of a Broker.")
     k_ce_overrides: Overrides = Field(
-        default="", description="Extensions of every event that is sent, as a SinkBinding injects them."
+        default="", description="Extensions of every event that is sent, in a SinkBinding's form."
     )
-    k_ca_certs: Authorities | None = Field(
-        default=None, description="Certificates of the sink's authority, in PEM, as a SinkBinding injects them."
-    )
+    k_ca_certs: Authorities | None = Field(default=None, description="Certificates of the sink's authority, in PEM.")
     k_token: Path = Field(
-        default=Path("/oidc/token"), description="Where a SinkBinding mounts the token that the sink wants, if it does."
+        default=Path("/oidc/token"), description="Where the token lies that the sink wants, if it wants one."
     )
     event_source: str = Field(default="urn:shangcai:web", min_length=1, description="Source of the events sent.")
     events_audience: str | None = Field(

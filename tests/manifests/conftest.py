@@ -14,17 +14,29 @@ from tests.manifests.checks.kustomizations import FOLDERS
 ROOT = Path(__file__).parents[2]
 
 COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
-    "rabbitmq": (
-        ["kserve/overlays/cpu", "knative/overlays/rabbitmq", "knative/prewarm"],
-        ["deploy/components/callers"],
+    "signed": (
+        ["kserve/overlays/cpu", "knative/base", "knative/prewarm"],
+        [
+            "knative/components/events",
+            "knative/components/broker-memory",
+            "deploy/components/callers",
+            "deploy/components/signed-events",
+        ],
     ),
     "oidc": (
-        ["kserve/overlays/gpu", "knative/overlays/kafka", "knative/prewarm"],
-        ["knative/components/oidc", "knative/components/retry-after", "deploy/components/callers"],
+        ["kserve/overlays/gpu", "knative/base", "knative/prewarm"],
+        [
+            "knative/components/events",
+            "knative/components/broker-kafka",
+            "knative/components/oidc",
+            "knative/components/retry-after",
+            "deploy/components/callers",
+            "deploy/components/signed-events",
+        ],
     ),
-    "laptop-events": (
-        ["kserve/overlays/cpu", "knative/overlays/laptop"],
-        ["deploy/components/events", "deploy/components/artifacts"],
+    "artifacts": (
+        ["deploy/laptop-events"],
+        ["deploy/components/artifacts"],
     ),
 }
 """What a user may combine: resources, and components."""
@@ -49,7 +61,7 @@ def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": ["namespace.yaml", *paths[0]],
+            "resources": paths[0] if name == "artifacts" else ["namespace.yaml", *paths[0]],
             "components": paths[1],
             "namespace": "shangcai",
             "replacements": example["replacements"],

@@ -23,7 +23,7 @@ FIRST = ("containers", 0)
 
 @cache
 def rendered() -> dict[str, Object]:
-    return {thing.title: thing for thing in kustomizations.render(ROOT / "deploy" / "laptop")}
+    return {thing.title: thing for thing in kustomizations.render(ROOT / "deploy" / "laptop-events")}
 
 
 def changed(title: str, place: tuple[str | int, ...], value: Any) -> Object:

@@ -1,4 +1,4 @@
-"""The events backend: CloudEvents to the sink that a SinkBinding names, which is a Broker or the predictor itself."""
+"""The events backend: CloudEvents to K_SINK, which is a Broker or the predictor itself."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ NO_REGISTRIES = ("kind.local", "ko.local", "dev.local")
 BROKERS = {
     "MTChannelBasedBroker": "mt-broker-ingress",
     "Kafka": "kafka-broker-receiver",
-    "RabbitMQBroker": "rabbitmq-broker-controller",
 }
 """The Deployment in knative-eventing without which a Broker of that class accepts no event."""
 

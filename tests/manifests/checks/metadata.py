@@ -51,10 +51,8 @@ ANNOTATIONS: dict[str, Rule] = {
     "prometheus.io/port": _matches("8080"),
     "prometheus.io/path": _matches("/metrics"),
     # knative/eventing, and its Brokers
-    "eventing.knative.dev/broker.class": _matches("MTChannelBasedBroker|Kafka|RabbitMQBroker"),
-    "eventing.knative.dev/scope": _matches("cluster"),
+    "eventing.knative.dev/broker.class": _matches("MTChannelBasedBroker|Kafka"),
     "messaging.knative.dev/async-handler": _matches("true"),
-    "rabbitmq.eventing.knative.dev/parallelism": _number(1, 1000),
     "nginx.ingress.kubernetes.io/proxy-buffering": _matches("on|off"),
     "nginx.ingress.kubernetes.io/proxy-read-timeout": _number(1, 86400),
 }
@@ -65,8 +63,6 @@ LABELS: dict[str, Rule] = {
     "app.kubernetes.io/component": _matches("web|inbox|text|image"),
     "networking.knative.dev/visibility": _matches("cluster-local"),
     "networking.kserve.io/visibility": _matches("cluster-local"),
-    "eventing.knative.dev/broker": _matches("default"),
-    "eventing.knative.dev/brokerEverything": _matches("true"),
 }
 
 
@@ -77,7 +73,6 @@ REQUIRED = {
         "nginx.ingress.kubernetes.io/proxy-buffering",
         "nginx.ingress.kubernetes.io/proxy-read-timeout",
     },
-    "InMemoryChannel.messaging.knative.dev": {"eventing.knative.dev/scope", "messaging.knative.dev/async-handler"},
     "ServingRuntime.serving.kserve.io": {"serving.kserve.io/enable-prometheus-scraping"},
 }
 """Annotations without which an object has no effect."""

@@ -30,7 +30,7 @@ NOBODY_REFERS_TO = {
 }  # fmt: skip
 FREE = re.compile(
     r"spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
-    r"data\.bootstrap|rabbitmqClusterReference|storageClassName|local\.path|newName|"  # the user's own values
+    r"data\.bootstrap|storageClassName|local\.path|newName|"  # the user's own values
     r"^(metadata\.)?namespace$"  # any is right, and all else follows it
 )
 """Paths of texts that may have any value, so that no change is an error."""

@@ -24,8 +24,6 @@ PREDICTOR_NAMES = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.mod
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
 EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
 MODEL_URI = re.compile(r"(hf|s3|gs|pvc|oci)://[\w.-]+/[\w./-]+")
-SINK = {"K_SINK": "http://broker.test/default"}
-"""What a SinkBinding injects if web dispatches by events."""
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -70,8 +68,6 @@ def _construct(image: str, values: str) -> tuple[str, ...]:
     """The errors of the settings class for this environment."""
     variables = json.loads(values)
     settings = PredictorSettings if image == "predictor" else WebSettings
-    if variables.get("DISPATCH") == "events":
-        variables |= SINK
     with patch.dict(os.environ, variables, clear=True):
         try:
             settings()

@@ -47,27 +47,8 @@ def _object(spec: dict[str, Any]) -> Draft202012Validator:
     return Draft202012Validator({"type": "object", "additionalProperties": False, "properties": properties})
 
 
-OTHERS = {
-    # From messaging.knative.dev's CRD; controllers fill in its spec.
-    ("messaging.knative.dev/v1", "InMemoryChannel"): _object({"type": "object", "additionalProperties": False}),
-    # From the documentation of Knative's Broker for RabbitMQ.
-    ("eventing.knative.dev/v1alpha1", "RabbitmqBrokerConfig"): _object(
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["rabbitmqClusterReference", "queueType"],
-            "properties": {
-                "queueType": {"enum": ["quorum", "classic"]},
-                "rabbitmqClusterReference": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["name"],
-                    "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}},
-                },
-            },
-        }
-    ),
-}
+OTHERS: dict[tuple[str, str], Draft202012Validator] = {}
+"""Kinds of which no package knows the form."""
 
 
 def check(thing: Object) -> Iterator[str]:

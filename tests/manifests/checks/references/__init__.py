@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.manifests.checks.objects import Object
-from tests.manifests.checks.references import deployment, events, models, network, secrets, web, workloads
+from tests.manifests.checks.references import deployment, events, models, network, secrets, waiting, web, workloads
 from tests.manifests.checks.references.object_set import ObjectSet
 
 
@@ -22,4 +22,5 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield "an object is there twice"
     if complete:
         yield from deployment.check(found)
+        yield from waiting.check(found)
         yield from secrets.check_callers(found)

@@ -46,8 +46,10 @@ def _inbox(objects: ObjectSet, inbox: Object) -> Iterator[str]:
         str(value)
         for thing in objects.objects
         for path, value in walk(thing.spec)
-        # A PingSource's counts only where tokens are sent at all.
-        if path.endswith("audience") and (thing.kind != "PingSource.sources.knative.dev" or "EVENTS_AUDIENCE" in values)
+        # A PingSource's counts only where tokens are sent at all; that of web's own token is the Broker's.
+        if path.endswith("audience")
+        and (thing.kind != "PingSource.sources.knative.dev" or "EVENTS_AUDIENCE" in values)
+        and "serviceAccountToken" not in path
     }
     if audiences != ({values["EVENTS_AUDIENCE"]} if "EVENTS_AUDIENCE" in values else set()):
         yield f"inbox and {sorted(audiences)} do not agree on an audience"
@@ -58,6 +60,6 @@ def _inbox(objects: ObjectSet, inbox: Object) -> Iterator[str]:
     web = environment(objects.named["Service.serving.knative.dev", "web"].containers[0])
     if {"EVENTS_OPEN", "EVENTS_AUDIENCE", "EVENTS_SECRET"} & set(web):
         yield "the public web takes events"
-    for name in ("MODELS", "DISPATCH", "STORE_URL", "ARTIFACTS_URL", "PREDICTOR_TOKEN"):
+    for name in ("MODELS", "STORE_URL", "ARTIFACTS_URL", "PREDICTOR_TOKEN"):
         if web.get(name) != values.get(name):
             yield f"web and inbox differ in {name}"

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from contract.cloudevents import CANCELLED, EVENT_TYPES, MODEL, REQUESTED
-from tests.manifests.checks.objects import Object, walk
+from tests.manifests.checks.objects import Object, environment, walk
 from tests.manifests.checks.references.object_set import ObjectSet, kind_of, selects
 
 NAMES = {row.name for row in EVENT_TYPES}
 PATHS = {"web": {"/events", "/warm"}, "predictor": {"/"}}
 """Routes that take what Knative delivers."""
-BROKER_CONFIGS = {("v1", "ConfigMap"), ("eventing.knative.dev/v1alpha1", "RabbitmqBrokerConfig")}
+BROKERS = {
+    "MTChannelBasedBroker": "broker-ingress.knative-eventing.svc.cluster.local",
+    "Kafka": "kafka-broker-ingress.knative-eventing.svc.cluster.local",
+}
+"""Classes of Brokers, and the host that takes events for all of a class: its paths are their namespaces and names."""
 DURATION = re.compile(r"PT(?:(\d+)M)?(?:(\d+)S)?")
 REQUEST_SECONDS = 600
 """How long a predictor may take, at most."""
@@ -46,6 +50,7 @@ def _event_type(thing: Object) -> Iterator[str]:
 
 def _trigger(thing: Object) -> Iterator[str]:
     filters = [value for _, value in walk(thing.spec.get("filters") or []) if isinstance(value, dict)]
+    filters += [thing.spec["filter"]["attributes"]] if "filter" in thing.spec else []
     types = {value["type"] for value in filters if "type" in value}
     models = {value["model"] for value in filters if "model" in value}
     keys = {key for value in filters for key in value}
@@ -86,8 +91,19 @@ def check_routes(objects: ObjectSet, thing: Object) -> Iterator[str]:
             yield from check_subject(thing, sender["sub"])
     if thing.kind == "Broker.eventing.knative.dev" and (config := thing.spec.get("config")):
         yield from _broker_config(objects, config)
-    if thing.kind == "InMemoryChannel.messaging.knative.dev" and thing.name != "default-kne-trigger":
-        yield "is not the channel that the Broker looks for"
+    for container in thing.containers:
+        if sink := environment(container).get("K_SINK"):
+            yield from _sink(objects, thing, sink)
+
+
+def _sink(objects: ObjectSet, thing: Object, sink: str) -> Iterator[str]:
+    broker = objects.named.get(("Broker.eventing.knative.dev", "default"))
+    host = BROKERS.get(broker.annotations.get("eventing.knative.dev/broker.class", "")) if broker else None
+    if sink != f"http://{host}/{thing.namespace}/default":
+        yield f"K_SINK: {sink} is not the Broker that there is"
+    for path, value in walk(thing.pod.get("volumes")):
+        if path.endswith(".audience") and value != f"eventing.knative.dev/broker/{thing.namespace}/default":
+            yield f"volumes: {value} is not what the Broker is called in tokens"
 
 
 def check_subject(thing: Object, subject: str) -> Iterator[str]:
@@ -96,7 +112,7 @@ def check_subject(thing: Object, subject: str) -> Iterator[str]:
 
 
 def _broker_config(objects: ObjectSet, config: dict[str, str]) -> Iterator[str]:
-    if (config["apiVersion"], config["kind"]) not in BROKER_CONFIGS:
+    if (config["apiVersion"], config["kind"]) != ("v1", "ConfigMap"):
         yield f"config: no Broker takes a {config['kind']} of {config['apiVersion']}"
     if config.get("namespace", "") == "knative-eventing":
         if config["name"] != "config-br-default-channel":

@@ -61,8 +61,10 @@ def _our_container(container: dict[str, Any], image: str) -> Iterator[str]:
     if not any(port["containerPort"] == PORT for port in container["ports"]):
         yield f"the image listens on {PORT}"
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    if mounts - {"/artifacts", CALLERS_FOLDER} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
+    if mounts - {"/artifacts", CALLERS_FOLDER, "/oidc"} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
         yield f"mounts {sorted(mounts)}"
+    if "/oidc" in mounts and "K_SINK" not in environment(container):
+        yield "has a token for events, and sends none"
     artifacts = environment(container).get("ARTIFACTS_URL")
     if ("/artifacts" in mounts) != (artifacts == "file:///artifacts"):
         yield "ARTIFACTS_URL and the volume do not match"
