@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from scripts.cluster.commands import Failure
 from scripts.project import ROOT, version
@@ -39,6 +40,11 @@ def main() -> int:
         images = arguments.image or IMAGES
         if arguments.torch == "cpu" and "predictor" in images and arguments.torch_index is None:
             arguments.torch_index = reachable_index()
+        if len(arguments.platforms) > 1 or arguments.digests:
+            digests = [build_and_push(tool, image, arguments, passed_on) for image in images]
+            if arguments.digests:
+                arguments.digests.write_text("".join(f"{line}\n" for line in digests))
+            return 0
         names = [build(tool, image, arguments, passed_on) for image in images]
         for name in names:
             print(describe(name, list(layers(tool, name))))
@@ -79,7 +85,18 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--pip-conf", type=Path, help="pip's configuration for the build (mirrors); in no image after it"
     )
     parser.add_argument("--source", default="", help="address of the source code, for the label")
+    parser.add_argument(
+        "--platform",
+        default="",
+        help="such as linux/amd64,linux/arm64 (default: this machine's). Others need QEMU here; docker needs buildx",
+    )
     parser.add_argument("--push", action="store_true", help="push them afterwards")
+    parser.add_argument(
+        "--digests",
+        type=Path,
+        metavar="FILE",
+        help="write what was pushed there, a line NAME:TAG@DIGEST for each image",
+    )
     split = argv.index("--") if "--" in argv else len(argv)
     arguments = parser.parse_args(argv[:split])
     for image in arguments.image:
@@ -90,6 +107,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     host = arguments.prefix.partition("/")[0]
     if arguments.push and host != "localhost" and not {".", ":"} & set(host):
         parser.error(f"--push: {arguments.prefix} is in no registry of yours; --prefix names one")
+    arguments.platforms = [platform for platform in arguments.platform.split(",") if platform]
+    if arguments.digests and not arguments.push:
+        parser.error("--digests: only a registry gives an image its digest; add --push")
+    if len(arguments.platforms) > 1 and not arguments.push:
+        parser.error(
+            "--platform: an image of several platforms is made in a registry; add --push, or name one platform"
+        )
     arguments.version = version()
     return arguments, argv[split + 1 :]
 
@@ -114,6 +138,39 @@ def find_tool(wanted: str | None) -> str:
 def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[str]) -> str:
     """Build one image; its name. Raises a Failure."""
     name = f"{arguments.prefix}/{image}:{arguments.tag}"
+    command = [tool, "build", "--tag", name, *options(image, arguments)]
+    if tool == "buildah":
+        command.append("--layers")  # the others keep them without being asked
+    run([*command, *passed_on, "."])
+    return name
+
+
+def build_and_push(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[str]) -> str:
+    """Build one image for each of the platforms and push it under one name; NAME:TAG@DIGEST. Raises a Failure."""
+    name = f"{arguments.prefix}/{image}:{arguments.tag}"
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "digest"
+        if tool == "docker":
+            # docker's own store keeps one platform only, and nothing that is attested; buildx pushes what it has built.
+            if subprocess.run([tool, "buildx", "version"], capture_output=True).returncode:
+                raise Failure("docker needs its plugin buildx for --digests and for several platforms")
+            command = [tool, "buildx", "build", "--tag", name, *options(image, arguments)]
+            run([*command, "--push", "--metadata-file", str(written), *passed_on, "."])
+            digest = json.loads(written.read_text())["containerimage.digest"]
+        else:
+            # A list left over from before would keep its old images beside the new ones.
+            subprocess.run([tool, "manifest", "rm", name], cwd=ROOT, capture_output=True)
+            command = [tool, "build", "--manifest", name, *options(image, arguments)]
+            if tool == "buildah":
+                command.append("--layers")
+            run([*command, *passed_on, "."])
+            run([tool, "manifest", "push", "--all", "--digestfile", str(written), name, f"docker://{name}"])
+            digest = written.read_text().strip()
+    return f"{name}@{digest}"
+
+
+def options(image: str, arguments: argparse.Namespace) -> list[str]:
+    """What all three tools take for one image."""
     values = {
         "BASE": arguments.base,
         "TORCH_INDEX": arguments.torch_index if image == "predictor" else None,
@@ -122,14 +179,13 @@ def build(tool: str, image: str, arguments: argparse.Namespace, passed_on: list[
         "CREATED": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "SOURCE": arguments.source,
     }
-    command = [tool, "build", "--file", f"{image}/Dockerfile", "--tag", name]
-    command += [part for key, value in values.items() if value for part in ("--build-arg", f"{key}={value}")]
+    found = ["--file", f"{image}/Dockerfile"]
+    found += [part for key, value in values.items() if value for part in ("--build-arg", f"{key}={value}")]
+    if arguments.platforms:
+        found += ["--platform", ",".join(arguments.platforms)]
     if arguments.pip_conf:
-        command += ["--secret", f"id=pip.conf,src={arguments.pip_conf.resolve()}"]
-    if tool == "buildah":
-        command.append("--layers")  # the others keep them without being asked
-    run([*command, *passed_on, "."])
-    return name
+        found += ["--secret", f"id=pip.conf,src={arguments.pip_conf.resolve()}"]
+    return found
 
 
 def revision() -> str:

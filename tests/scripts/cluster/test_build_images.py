@@ -24,6 +24,11 @@ BUILD = "scripts.cluster.build_images"
         (["--tool", "knife"], "invalid choice: 'knife'"),
         (["--pip-conf", "nowhere"], "--pip-conf: nowhere is no file"),
         (["--push"], "--push: shangcai is in no registry of yours; --prefix names one"),
+        (["--digests", "digests"], "--digests: only a registry gives an image its digest; add --push"),
+        (
+            ["--platform", "linux/amd64,linux/arm64"],
+            "--platform: an image of several platforms is made in a registry; add --push, or name one platform",
+        ),
         ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
     ],
 )
@@ -108,6 +113,68 @@ def test_the_index_of_cpu_builds_goes_to_the_predictors_build_if_it_can_be_reach
         assert answer.stderr == (
             f"{index} cannot be reached: torch comes from pip's own index, there perhaps with gigabytes of CUDA\n"
         )
+
+
+PUSH = ["--prefix", "registry.example.com/me", "--tag", "7", "--platform", "linux/amd64,linux/arm64", "--push"]
+
+
+def pushed(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """What the command said, and the calls of the tool, but for questions about itself."""
+    command = [sys.executable, "-m", BUILD, *PUSH, *arguments]
+    answer = subprocess.run(command, cwd=ROOT, env={"PATH": f"{folder}:/usr/bin:/bin"}, capture_output=True, text=True)
+    calls = folder / "calls"
+    return answer, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_docker_pushes_several_platforms_as_buildx_builds_them(tmp_path: Path) -> None:
+    stub(
+        tmp_path,
+        "docker",
+        f"""[ "$1 $2" = "buildx build" ] || exit 0
+        echo "$@" >>{tmp_path}/calls
+        while [ "$1" != --metadata-file ]; do shift; done
+        echo '{{"containerimage.digest": "sha256:0123"}}' >"$2" """,
+    )
+    digests = tmp_path / "digests"
+    answer, (build,) = pushed(tmp_path, "--tool", "docker", "web", "--digests", str(digests), "--", "--sbom=true")
+    assert answer.returncode == 0, answer.stderr
+    assert build.startswith("buildx build --tag registry.example.com/me/web:7 --file web/Dockerfile ")
+    assert " --platform linux/amd64,linux/arm64 --push --metadata-file " in build
+    assert build.endswith(" --sbom=true .")
+    assert digests.read_text() == "registry.example.com/me/web:7@sha256:0123\n"
+
+
+def test_docker_without_buildx_is_one_clear_line(tmp_path: Path) -> None:
+    stub(tmp_path, "docker", '[ "$1" != buildx ]')
+    answer, _ = pushed(tmp_path, "--tool", "docker")
+    assert answer.stderr == (
+        "scripts/build-images: docker needs its plugin buildx for --digests and for several platforms\n"
+    )
+    assert answer.returncode == 1
+
+
+@pytest.mark.parametrize("tool", ["podman", "buildah"])
+def test_podman_and_buildah_push_several_platforms_as_a_new_list(tool: str, tmp_path: Path) -> None:
+    stub(
+        tmp_path,
+        tool,
+        f"""[ "$1" != info ] || exit 0
+        echo "$@" >>{tmp_path}/calls
+        [ "$1 $2" != "manifest rm" ] || exit 1  # there is none
+        [ "$1 $2" = "manifest push" ] || exit 0
+        while [ "$1" != --digestfile ]; do shift; done
+        echo sha256:0123 >"$2" """,
+    )
+    digests = tmp_path / "digests"
+    answer, (removed, build, push) = pushed(tmp_path, "--tool", tool, "web", "--digests", str(digests))
+    assert answer.returncode == 0, answer.stderr
+    name = "registry.example.com/me/web:7"
+    assert removed == f"manifest rm {name}"
+    assert build.startswith(f"build --manifest {name} --file web/Dockerfile ")
+    assert " --platform linux/amd64,linux/arm64" in build
+    assert push.startswith("manifest push --all --digestfile ")
+    assert push.endswith(f" {name} docker://{name}")
+    assert digests.read_text() == f"{name}@sha256:0123\n"
 
 
 def test_an_old_python_is_one_clear_line(tmp_path: Path) -> None:
