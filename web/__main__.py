@@ -11,6 +11,7 @@ from functools import partial
 
 import uvicorn
 
+from web.api.health import PATHS
 from web.app import create_app
 from web.callers.key_file import KeyFileError
 from web.jobs.background_loops import STALLED_SECONDS, BackgroundLoops
@@ -42,8 +43,12 @@ def main() -> None:
         print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
     host, port = listener.getsockname()[:2]
-    models = ", ".join(f"{name} at {model.url or settings.k_sink}" for name, model in settings.models.items())
+    models = ", ".join(
+        f"{name} at {model.url or settings.k_sink or 'no address'}" for name, model in settings.models.items()
+    )
     log.info("listening on %s port %d, serving %s", host, port, models)
+    if settings.sink_missing:
+        log.warning("not ready: requests go as events, and K_SINK, their address, is not set")
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
     server.run(sockets=[listener])
@@ -73,7 +78,7 @@ class _Server(uvicorn.Server):
                 create_app(settings, drain=self._drain, background=self._background(settings)),
                 http=partial(  # type: ignore[arg-type]  # uvicorn calls it like a class
                     HttpProtocol,
-                    limit=ConnectionLimit(settings.max_clients, free_paths=("/healthz",)),
+                    limit=ConnectionLimit(settings.max_clients, free_paths=PATHS),
                     budget=AnswerBudget(
                         settings.picture_bytes / 2, settings.send_seconds, settings.send_bytes_per_second
                     ),

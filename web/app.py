@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from contract import Kind, ProblemError
 from contract.cloudevents import BATCH_BYTES
 from web.api.generate import GenerateEndpoint
-from web.api.health import HealthEndpoint
+from web.api.health import PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.status import StatusEndpoints
@@ -127,9 +127,11 @@ def create_app(
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
                 await background.close(reaping)
 
+    health = HealthEndpoints(settings, background, drain)
     shared = [
         Route("/events", events.receive, methods=["POST"]),
-        Route("/healthz", HealthEndpoint(background).serve, methods=["GET"]),
+        Route("/healthz", health.live, methods=["GET"]),
+        Route("/readyz", health.ready, methods=["GET"]),
     ]
     inbox = [Route("/warm", warm_with_proof, methods=["POST"])]
     public = [
@@ -163,7 +165,7 @@ def create_app(
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.
-    return RequestContextMiddleware(_with_cors(guarded, settings), ("/healthz",), settings.trusted_hops)
+    return RequestContextMiddleware(_with_cors(guarded, settings), PATHS, settings.trusted_hops)
 
 
 def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
@@ -238,6 +240,7 @@ _LINKS = {
     "status": "/status",
     "warm": "/warm",
     "health": "/healthz",
+    "readiness": "/readyz",
 }
 
 

@@ -83,6 +83,11 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def none_if_empty(value: object) -> object:
+    """For what other objects of a deployment give: an empty variable is one that they have not given."""
+    return None if value == "" else value
+
+
 def _checked_overrides(text: str) -> str:
     overrides(text)
     return text

@@ -34,6 +34,7 @@ from web.setting_values import (
     RootPath,
     StoreUrl,
     lower,
+    none_if_empty,
     trust,
 )
 from web.upstream_settings import UpstreamSettings
@@ -121,11 +122,17 @@ class Settings(UpstreamSettings, BaseSettings):
         default="rest",
         description="How requests get to the predictors: over REST to the models' URLs, or as CloudEvents to K_SINK.",
     )
-    k_sink: BaseUrl | None = Field(default=None, description="Where events go: the address of a Broker.")
+    k_sink: Annotated[BaseUrl | None, BeforeValidator(none_if_empty)] = Field(
+        default=None,
+        description="Where events go: the address of a Broker. While it is unset and dispatch is events, web is not "
+        "ready.",
+    )
     k_ce_overrides: Overrides = Field(
         default="", description="Extensions of every event that is sent, in a SinkBinding's form."
     )
-    k_ca_certs: Authorities | None = Field(default=None, description="Certificates of the sink's authority, in PEM.")
+    k_ca_certs: Annotated[Authorities | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Certificates of the sink's authority, in PEM."
+    )
     k_token: Path = Field(
         default=Path("/oidc/token"), description="Where the token lies that the sink wants, if it wants one."
     )
@@ -193,8 +200,8 @@ class Settings(UpstreamSettings, BaseSettings):
     )
     max_clients: PositiveInt = Field(
         default=1000,
-        description="Most client connections with a request at a time; more get a 503, except on /healthz. Of those "
-        "without a request the longest idle are closed where there are too many.",
+        description="Most client connections with a request at a time; more get a 503, except on /healthz and "
+        "/readyz. Of those without a request the longest idle are closed where there are too many.",
     )
     cors_origins: list[str] = Field(default=[], description="Origins whose pages may call this server; else none.")
     cors_credentials: bool = Field(
@@ -209,11 +216,9 @@ class Settings(UpstreamSettings, BaseSettings):
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
-        missing = "k_sink" if self.dispatch == "events" and self.k_sink is None else None
-        if self.dispatch == "rest":
-            missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
-        if missing:
-            raise ValueError(f"{missing}: is required where dispatch is {self.dispatch}")
+        missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
+        if self.dispatch == "rest" and missing:
+            raise ValueError(f"{missing}: is required where dispatch is rest")
         if self.cors_credentials and (not self.cors_origins or "*" in self.cors_origins):
             raise ValueError("cors_credentials: needs cors_origins, each by its name")
         return self
@@ -234,6 +239,12 @@ class Settings(UpstreamSettings, BaseSettings):
         if missing := next((name for name in names if not getattr(self, name)), None):
             raise ValueError(f"{missing}: is required where callers is {self.callers}")
         return self
+
+    @property
+    def sink_missing(self) -> bool:
+        """Whether requests are to go as events and nobody has said where to. This refuses no start: a SinkBinding, or
+        whoever knows the Broker, may say so later. An inbox sends no requests."""
+        return self.dispatch == "events" and self.k_sink is None and self.routes == "all"
 
     @property
     def trust(self) -> ssl.SSLContext | bool:

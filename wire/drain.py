@@ -24,6 +24,10 @@ class Drain:
         return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @property
+    def begun(self) -> bool:
+        return self._begun is not None
+
+    @property
     def in_flight(self) -> int:
         """Requests that have not been finished."""
         return len(self._cut_offs)

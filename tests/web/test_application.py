@@ -34,6 +34,7 @@ async def test_discovery(web: Web) -> None:
             "status": "/status",
             "warm": "/warm",
             "health": "/healthz",
+            "readiness": "/readyz",
         },
     }
 
@@ -81,11 +82,6 @@ async def test_behind_a_proxy_that_takes_a_prefix_off(web: Web, serve: Callable[
 def test_a_prefix_is_a_path(prefix: str) -> None:
     with pytest.raises(ValidationError, match="root_path"):
         Settings(models={"poet": "http://poet.test"}, root_path=prefix)
-
-
-async def test_health_asks_no_model_server(web: Web, seen: list[httpx.Request]) -> None:
-    response = await web().get("/healthz")
-    assert (response.status_code, response.json(), seen) == (200, {"status": "ok"}, [])
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/nowhere", "/generate"])
@@ -197,6 +193,7 @@ async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFi
     await client.post("/generate", json={"prompt": "secret"}, headers={"X-Request-Id": "order-66"})
     await client.get("/no%0Awhere")
     await client.get("/healthz")
+    await client.get("/readyz")
     first, second = (record.getMessage() for record in caplog.records if record.name == "wire.request_context")
     assert first.startswith("POST '/generate' -> 200 in ")
     assert first.endswith(" s, client 127.0.0.1, caller default, request order-66")

@@ -73,7 +73,6 @@ def test_a_newer_store_ends_the_start_with_one_line(run: Run, redis_client: redi
         ({"MODELS": '{"poet": 3}'}, [], 'must be a base URL, or {"url": a base URL, "kind": "text" or "image"}'),
         ({"MODELS": '{"painter": {"url": "http://x", "kind": "images"}}'}, [], "'text' or 'image'"),
         ({"MODELS": '{"painter": {"kind": "image"}}'}, [], "models.painter.url: is required where dispatch is rest"),
-        ({"MODELS": MODELS, "DISPATCH": "EVENTS"}, [], "k_sink: is required where dispatch is events"),
         ({"MODELS": MODELS, "DISPATCH": "pigeon"}, [], "dispatch"),
         ({"MODELS": MODELS, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, [], "callers: is required in a pod"),
         ({"MODELS": MODELS, "STORE_URL": "mysql://x"}, [], "redis://"),
@@ -144,6 +143,7 @@ def test_it_serves_until_it_is_told_to_stop(run: Run, number: signal.Signals) ->
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS)
     url = listening(process)
     assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
+    assert httpx.get(f"{url}/readyz", trust_env=False).json() == {"status": "ready"}
     headers = {"X-Request-Timeout": "0.5"}  # or the model server would be asked again for a while
     answer = httpx.post(f"{url}/generate", json={"prompt": "x"}, headers=headers, timeout=LIMIT, trust_env=False)
     assert answer.status_code == 503
@@ -218,6 +218,23 @@ def test_a_trusted_hop_is_the_other_end_of_the_connection(run: Run, hop: str, st
     assert httpx.get(f"{url}/status", headers=headers, trust_env=False).status_code == status
 
 
+def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> None:
+    models = json.dumps({"poet": {"kind": "text"}})
+    process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models, DISPATCH="events")
+    url = listening(process)
+    with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT) as client:
+        for _ in range(3):
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/readyz").status_code == 503
+            refused = client.post("/generate", json={"prompt": "x"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    [line] = [line for line in err.splitlines() if "K_SINK" in line or "WARNING" in line]
+    assert line.endswith("WARNING web: not ready: requests go as events, and K_SINK, their address, is not set")
+
+
 def test_a_full_web_is_alive(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.settimeout(LIMIT)
@@ -226,7 +243,8 @@ def test_a_full_web_is_alive(run: Run) -> None:
         with ThreadPoolExecutor() as pool, httpx.Client(trust_env=False, timeout=LIMIT) as client:
             asked = pool.submit(httpx.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
             connection, _ = upstream.accept()
-            assert client.get(f"{url}/healthz").status_code == 200
+            for path in ("/healthz", "/readyz"):
+                assert client.get(f"{url}{path}").status_code == 200
             refused = client.get(f"{url}/status")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert refused.json()["type"] == "urn:shangcai:problem:overloaded"

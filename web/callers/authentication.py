@@ -18,7 +18,7 @@ from wire.request_context import Hops, from_trusted_hop
 if TYPE_CHECKING:
     from web.settings import Settings
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """That everybody may GET, and so everything below STATIC. Whatever is not named here needs a caller."""
 
 STATIC = "/static/"

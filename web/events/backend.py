@@ -25,6 +25,7 @@ from contract.cloudevents import (
 )
 from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
+from web.jobs.backend import sink_missing
 from wire.cloudevents import is_event, overrides, read_events, signed, write_event
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ class EventBackend:
     """Sends events to the sink of the settings, and takes the replies that come in its answers."""
 
     def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: ReplyReceiver) -> None:
-        assert settings.k_sink is not None
         self._client = client
-        self._sink = settings.k_sink
+        self._sink = settings.k_sink or ""
         self._source = settings.event_source
         self._extensions = overrides(settings.k_ce_overrides)
         self._token = settings.k_token
@@ -99,6 +99,8 @@ class EventBackend:
         return await ScopedTask(self._exchange(event, seconds)).result()
 
     async def _exchange(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
+        if not self._sink:
+            raise sink_missing()
         if self._predictor_token:  # proves to the predictor whose request it is, whatever brokers are in between
             event = signed(event, self._predictor_token.get_secret_value())
         headers, body = write_event(event)

@@ -26,6 +26,9 @@ FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 30.0
 MOST_FAILURES = 20
 """Unforeseen failures in a row, over about six minutes, after which the process ends."""
 
+FAILING = 5
+"""Unforeseen failures in a row, over one or two seconds, after which a loop is not taken to turn any more."""
+
 IDLE_SECONDS = 10.0
 """Longest that a turn waits for something to do, so that one that is stuck can be told from it."""
 
@@ -137,3 +140,8 @@ class BackgroundLoops:
         """Those that have ended, or do not go round any more."""
         stalled = (loop for loop in self._loops if loop.ended or loop.seconds > self.stalled_seconds)
         return sorted(stalled, key=lambda loop: loop.name)
+
+    @property
+    def failing(self) -> list[BackgroundLoop]:
+        """Those that have failed again and again, and have not gone round since."""
+        return sorted((loop for loop in self._loops if loop.failures >= FAILING), key=lambda loop: loop.name)

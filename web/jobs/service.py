@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, problems
 from contract.cloudevents import written
 from web.callers.caller import DEFAULT_CALLER
+from web.jobs.backend import sink_missing
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.cost import cost
 from web.jobs.journal import JobJournal
@@ -92,7 +93,8 @@ class JobService:
         """A new job, or the one that its idempotency key has made; a new one again where that has failed for a reason
         that may have passed.
 
-        Raises KEY_REUSED when another body came with the key before, OVERLOADED when `max_jobs` are open.
+        Raises KEY_REUSED when another body came with the key before, OVERLOADED when `max_jobs` are open, UNAVAILABLE
+        where nobody has said where they are to be sent.
         """
         model, key = new.model, new.key
         body = new.sent.model_dump_json(exclude={"stream"}, exclude_none=True)
@@ -113,6 +115,8 @@ class JobService:
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),
         )
+        if self._settings.sink_missing and await self._is_new(record):
+            raise sink_missing()
         if await self._store.open_jobs() >= self._settings.max_jobs and await self._is_new(record):
             raise ProblemError(
                 problems.OVERLOADED,

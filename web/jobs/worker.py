@@ -54,7 +54,8 @@ class JobWorker:
     def __init__(
         self, settings: Settings, store: JobStore, journal: JobJournal, backend: Backend, background: BackgroundLoops
     ) -> None:
-        self._models = list(settings.models)
+        # An inbox leaves jobs to web: no request would keep it running meanwhile. Without a sink each would only fail.
+        self._models = [] if settings.routes == "inbox" or settings.sink_missing else list(settings.models)
         self._store = store
         self._journal = journal
         self._backend = backend

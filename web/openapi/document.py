@@ -60,6 +60,14 @@ def describe(
             "/healthz": {
                 "get": _simple("health", "Whether this server runs", {"status": "ok"}, refusals({problems.STALLED}))
             },
+            "/readyz": {
+                "get": _simple(
+                    "readiness",
+                    "Whether requests should come to this replica",
+                    {"status": "ready"},
+                    refusals({problems.STALLED, problems.UNAVAILABLE}),
+                )
+            },
             "/openapi.json": {"get": _openapi()},
             "/": page_path(),
         },

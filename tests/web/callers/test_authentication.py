@@ -24,6 +24,7 @@ MODELS: Any = {"poet": "http://poet.test"}
 OPEN = {
     ("GET", "/"),
     ("GET", "/healthz"),
+    ("GET", "/readyz"),
     ("GET", "/openapi.json"),
     ("GET", "/static/{digest}/{name}"),
     ("POST", "/events"),  # whose senders have proofs of their own
