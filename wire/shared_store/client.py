@@ -24,12 +24,13 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from wire.shared_store.address import StoreAddress, parse_address
 
-OUTAGES = (RedisError, OSError, RuntimeError)
-"""What an operation raises that Redis cannot do just now: see `_closed_transports` for the last one."""
+OUTAGES = (RedisError, RedisClusterException, OSError, RuntimeError)
+"""What an operation raises that Redis cannot do just now. A cluster of which no node answers is no RedisError; see
+`_closed_transports` for the last one."""
 
 
 def reason(error: Exception) -> str:

@@ -24,7 +24,10 @@ from tests.support.jobs import (
     pairs,
 )
 from tests.support.waiting import eventually
+from web.jobs import background_loops
+from web.jobs.background_loops import BackgroundLoops
 from web.jobs.stores import redis_logs, redis_store
+from web.jobs.stores.redis_connection import check_schema
 from web.jobs.stores.redis_store import RedisStore
 
 
@@ -58,12 +61,22 @@ async def _listens(client: redis.Redis) -> bool:
     return bool(client.client_list(_type="pubsub"))
 
 
-async def test_a_server_that_is_not_there_is_an_outage(closed_port: int) -> None:
-    store = RedisStore(f"redis://127.0.0.1:{closed_port}", KEEP_SECONDS, 1_000, patience_seconds=1)
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_a_server_that_is_not_there_is_an_outage(
+    closed_port: int, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_loops, "RETRY_SECONDS", 0.01)
+    url, loops = f"{scheme}://127.0.0.1:{closed_port}", BackgroundLoops()
+    await check_schema(url)  # so does the start
+    store = RedisStore(url, KEEP_SECONDS, 1_000, patience_seconds=1, background=loops)
     await store.open()  # what needs no store is served without it
     with pytest.raises(ProblemError) as problem:
         await store.get("a")
     assert (problem.value.kind.slug, problem.value.problem.retry_after) == ("unavailable", 5)
+    [loop] = loops
+    begun = asyncio.get_running_loop().time()
+    await eventually(lambda: loop.seconds < asyncio.get_running_loop().time() - begun)
+    assert loop.failures == 0
     await store.close()
 
 
