@@ -48,7 +48,7 @@ class WebProcess:
         """Whether it answers now; it is not to be asked again then."""
         client = http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_SECONDS)
         try:
-            client.request("GET", "/healthz")
+            client.request("GET", "/readyz")
             self.answers = client.getresponse().status == http.client.OK
         except (OSError, http.client.HTTPException):
             pass

@@ -24,7 +24,7 @@ with mock.patch.object(sys, "argv", sys.argv[:1]):  # KServe reads them when it 
     from predictor.server.model_server import PredictorServer
 
 REQUESTS = {
-    server: [*(("POST", path) for path in PATHS[server]), *(("GET", path) for path in PROBES[server])]
+    server: [*(("POST", path) for path in PATHS[server]), *(("GET", path) for path in PROBES[server].values())]
     for server in ("web", "predictor")
 }
 

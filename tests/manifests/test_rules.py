@@ -12,6 +12,8 @@ import pytest
 
 from tests.manifests.checks import knative, kustomizations
 from tests.manifests.checks.objects import Object
+from tests.manifests.checks.references import workloads
+from tests.manifests.checks.references.object_set import ObjectSet
 
 ROOT = Path(__file__).parents[2]
 PREDICTOR = "InferenceService.serving.kserve.io/text"
@@ -87,3 +89,11 @@ def test_what_a_flag_allows_is_refused_without_it() -> None:
     problems = found(changed(WEB, ("volumes", -1), claim), flags=())
     assert any("persistent-volume-claim" in one for one in problems)
     assert any("persistent-volume-write" in one for one in problems)
+
+
+@pytest.mark.parametrize(("title", "other"), [(WEB, "/healthz"), (PREDICTOR, "/v2/health/live")])
+def test_a_process_that_lives_is_not_yet_ready(title: str, other: str) -> None:
+    objects = ObjectSet(list(rendered().values()))
+    assert list(workloads.check(objects, rendered()[title])) == []
+    thing = changed(title, (*FIRST, "readinessProbe", "httpGet", "path"), other)
+    assert list(workloads.check(objects, thing)) == [f"readinessProbe: {other} is no route for it"]
