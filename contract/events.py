@@ -16,7 +16,10 @@ class StatusEvent(StrictModel):
     """What the request is waiting for, or that it is running. What is not known is absent."""
 
     event: ClassVar[str] = "status"
-    state: Literal["asleep", "waking", "queued", "running"]
+    state: Literal["pending", "asleep", "waking", "queued", "running"] = Field(
+        description="`pending`: passed on to the model server, nothing heard yet. `queued`: in web's own queue, or in "
+        "the model server's by its own word. More states may come: ignore those that you do not know."
+    )
     phase: Omittable[str] = Field(default=None, description="What waking is busy with.")
     seconds: Omittable[float] = Field(default=None, description="Since waking has begun.")
     expected_seconds: Omittable[float] = Field(

@@ -9,8 +9,9 @@ from pydantic import Field
 from contract.fields import StrictModel
 from contract.request import Kind
 
-ModelState = Literal["asleep", "waking", "ready", "unknown"]
-"""`unknown`: no answer of it has been seen yet, or the last one was a failure."""
+ModelState = Literal["asleep", "waking", "ready", "pending", "unknown"]
+"""`pending`: it was asked for something and has not said a word yet. `unknown`: no answer of it has been seen yet, or
+the last one was a failure. More may come: clients ignore states that they do not know."""
 
 
 class Waking(StrictModel):

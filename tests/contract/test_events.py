@@ -43,6 +43,7 @@ PICTURES = PictureResultEvent(
     timing=PictureTiming(queue_s=None, total_s=1.0),
 )
 EVENTS: list[Event] = [
+    StatusEvent(state="pending"),
     StatusEvent(state="queued"),
     StatusEvent(state="running"),
     StatusEvent(state="waking", phase="importing torch", seconds=1.5, expected_seconds=6.1),
@@ -66,6 +67,7 @@ def test_an_event_survives_the_wire(event: Event) -> None:
 
 def test_the_names_of_the_events() -> None:
     assert [event.event for event in EVENTS] == [
+        "status",
         "status",
         "status",
         "status",

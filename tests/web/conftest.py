@@ -48,6 +48,23 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.rest.resumption.PAUSE_SECONDS", 0.0)
 
 
+FIRST_STATUS = [f"web.{module}.FIRST_STATUS_SECONDS" for module in ("readiness.waiting_statuses", "api.job_stream")]
+
+
+@pytest.fixture(autouse=True)
+def no_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on how fast this machine is: a model server that answers at all answers before the first status
+    is due. Tests of what is said of one that is silent take `first_status`."""
+    for name in (*FIRST_STATUS, "web.rest.backend.FIRST_STATUS_SECONDS"):
+        monkeypatch.setattr(name, 60.0)
+
+
+@pytest.fixture
+def first_status(no_pending: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*FIRST_STATUS, "web.rest.backend.FIRST_STATUS_SECONDS"):
+        monkeypatch.setattr(name, 0.02)
+
+
 @pytest.fixture
 def stream() -> Callable[..., bytes]:
     """An OpenAI-style stream as our predictor sends it; keywords leave parts out or change them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from contract import ProblemError, StatusEvent
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event
 from web.jobs.service import JobService
 from web.jobs.store import PLACE_SECONDS
-from web.readiness.waiting_statuses import WaitingStatuses
+from web.readiness.model_readiness import FIRST_STATUS_SECONDS
+from web.readiness.state import SILENCE_SECONDS
+from web.readiness.waiting_statuses import WakeUpStatuses
 from wire.sse import frame
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -36,7 +39,7 @@ async def job_frames(
     """
     ended = False
     try:
-        told = await jobs.queued(record) if after is None else None
+        told = await jobs.waiting(record, FIRST_STATUS_SECONDS) if after is None else None
         if told is not None:
             yield _status_frame(told)
         async with aclosing(_entries(jobs, readiness, record, after or BEGINNING, told)) as entries:
@@ -68,11 +71,11 @@ async def _entries(
     """The entries of the log, and while the job is queued the statuses of its model and of its place, of which the
     client was `told`."""
     entries = jobs.watch(record.id, after)
-    queued = record.state == "queued"
+    queued, requeued = record.state == "queued", False
     while True:
         if queued:
             upcoming = asyncio.ensure_future(anext(entries, None))
-            async with aclosing(_waiting(jobs, readiness, record, upcoming, told)) as statuses:
+            async with aclosing(_waiting(jobs, readiness, record, upcoming, told, requeued)) as statuses:
                 async for status in statuses:
                     yield status
             entry = upcoming.result()
@@ -81,6 +84,8 @@ async def _entries(
         if entry is None:
             return
         queued = entry.event == StatusEvent.event and json.loads(entry.data).get("state") == "queued"
+        if queued:
+            told, requeued = None, True
         yield entry
 
 
@@ -90,24 +95,29 @@ async def _waiting(
     record: JobRecord,
     upcoming: asyncio.Future[LogEntry | None],
     told: StatusEvent | None,
+    requeued: bool,
 ) -> AsyncGenerator[StatusEvent]:
-    """Status events until `upcoming` is done: of the model, and of the job's place where that has changed. Closing the
-    generator cancels `upcoming`."""
-    statuses = WaitingStatuses(readiness, "queued").until(upcoming) if readiness else _none_until(upcoming)
+    """Status events until `upcoming` is done: of the model, and of the job where that has changed; of its place every
+    PLACE_SECONDS at most. Closing the generator cancels `upcoming`."""
+    statuses = WakeUpStatuses(readiness).until(upcoming) if readiness else _none_until(upcoming)
+    told_at = time.monotonic()
     async with aclosing(statuses):
         status = asyncio.ensure_future(anext(statuses, None))
         try:
             while True:
-                await asyncio.wait({status}, timeout=PLACE_SECONDS)
+                await asyncio.wait({status}, timeout=min(SILENCE_SECONDS, PLACE_SECONDS))
                 if status.done():
                     if (of_model := status.result()) is None:
                         return
+                    told = of_model
                     yield of_model
                     status = asyncio.ensure_future(anext(statuses, None))
-                elif readiness is None or readiness.waking is None:
-                    before, told = told, await jobs.queued(record)
-                    if told != before and not upcoming.done():
-                        yield told
+                elif readiness is None or (readiness.waking is None and readiness.reported != "asleep"):
+                    new = await jobs.waiting(record, FIRST_STATUS_SECONDS, requeued=requeued)
+                    due = told is None or new.state != told.state or time.monotonic() - told_at >= PLACE_SECONDS
+                    if due and new != told and not upcoming.done():
+                        told, told_at = new, time.monotonic()
+                        yield new
         finally:
             status.cancel()
             await asyncio.wait({status})

@@ -36,7 +36,7 @@ class StatusEndpoints:
         return JSONResponse(document.model_dump(exclude_none=True), headers=_UNCACHED)
 
     async def warm(self, http_request: Request) -> Response:
-        """200 where the model is ready, 202 where it is waking.
+        """200 where the model is ready, 202 where it is waking or silent.
 
         One probe goes to the model server, however many clients ask; also where the model counts as ready, because it
         may have fallen asleep since it last answered.

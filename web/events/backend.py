@@ -59,6 +59,7 @@ class EventBackend:
         """Send the request. The reply is in the sink's answer, or comes later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
         event = event.model_copy(update={"datacontenttype": JSON, "data": record.request.encode()})
+        journal.passed_on(record.id)
         headers, content = await self._send(event, record.deadline - await journal.now())
         if not is_event(headers):
             return

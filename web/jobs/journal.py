@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -42,16 +43,36 @@ class JobJournal:
         # Not only of the models served here: a shared store has jobs of other replicas' models, too.
         self._service_times: defaultdict[str, ServiceTime] = defaultdict(ServiceTime)
         self._running: dict[str, str] = {}  # claimed jobs that have started, and the model of each
+        self._passed_on: dict[str, float | None] = {}  # claimed jobs, and since when each waits for a model server
 
     def of_claim(self, claim: Claim) -> JobJournal:
         """The journal of a run. Its methods raise ClaimLost once the job is claimed again."""
         journal = copy.copy(self)
         journal._claim, journal._generation = claim, claim.generation
+        self._passed_on[claim.job] = None
         return journal
 
     def leave(self, claim: Claim) -> None:
         """The run of a claim is over, however it ended."""
         self._running.pop(claim.job, None)
+        self._passed_on.pop(claim.job, None)
+
+    def passed_on(self, job: str) -> None:
+        """A claimed job was passed on to its model server, of which nothing is heard yet."""
+        self._passed_on[job] = time.monotonic()
+
+    def heard_of(self, job: str) -> None:
+        """Its model server has said something of it, or it is queued here again."""
+        if job in self._passed_on:
+            self._passed_on[job] = None
+
+    def silent_seconds(self, job: str) -> float | None:
+        """How long nothing was heard of a job since it was passed on; 0 where it is not, or was heard of, and None
+        where this replica has not claimed it."""
+        if job not in self._passed_on:
+            return None
+        since = self._passed_on[job]
+        return 0.0 if since is None else time.monotonic() - since
 
     async def now(self) -> float:
         """See JobStore."""
@@ -70,6 +91,7 @@ class JobJournal:
         """The job is queued again: what the log holds of the last attempt does not count. `status` says so in the log;
         so many `attempts` are added to those that the job has had."""
         self._running.pop(job, None)
+        self.heard_of(job)
         await self._store.reset(job, self._generation, attempts)
         await self.append(job, [status])
 

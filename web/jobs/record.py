@@ -113,6 +113,8 @@ class QueuePlace:
     """How many jobs are before it, claimed ones included."""
     claimed: int
     """How many jobs of the model are claimed, by any replica."""
+    is_claimed: bool = False
+    """Whether it is one of these."""
 
 
 def ended_request(request: str) -> str:

@@ -186,9 +186,22 @@ class JobService:
         await self._store.delete(record)
         await self.results.delete(record.artifact)
 
-    async def queued(self, record: JobRecord) -> StatusEvent:
-        """How a job waits, by what is known of it. The position of one that is next is left out."""
+    async def waiting(self, record: JobRecord, silent_seconds: float, *, requeued: bool = False) -> StatusEvent:
+        """How a job waits, by what is known of it: `pending` where it was passed on to its model server, or to a
+        Broker, so many seconds ago and nothing is heard of it yet.
+
+        Of a job that another replica has claimed it is not known whether it waits for another attempt, or its model
+        server has said that it is queued: both are in its log, and `requeued` says that they were. The position of one
+        that is next is left out.
+        """
         place = await self._store.place(record)
+        silent = self.journal.silent_seconds(record.id)
+        if silent is not None:
+            pending = silent >= silent_seconds
+        else:
+            pending = record.state == "queued" and not requeued and (place is None or place.is_claimed)
+        if pending:
+            return StatusEvent(state="pending")
         if place is None:
             return StatusEvent(state="queued")
         expected = self._expected_seconds(record.model, place)

@@ -77,6 +77,7 @@ PICTURE_RESULT = PictureResultEvent(
 )
 
 _TEXT_EVENTS: list[LiveEvent] = [
+    StatusEvent(state="pending"),
     StatusEvent(state="asleep", expected_seconds=6.1),
     StatusEvent(state="waking", phase="loading the weights", seconds=1.5, expected_seconds=6.1),
     StatusEvent(state="queued"),

@@ -20,8 +20,9 @@ _WAKING = ModelStatus(
     expected_seconds=6.1,
 )
 _STATES = (
-    "`asleep`, `waking`, `ready`, or `unknown` while nothing has been seen of it. How a model sleeps and wakes is "
-    "derived from what is seen of it here: its answers, what it says of its loading, and how long it is silent."
+    "`asleep`, `waking`, `ready`, `pending` while it was asked for something and has not said a word, or `unknown` "
+    "while nothing has been seen of it. They come from what is seen of it here: its answers, what it says of its "
+    "loading, how long it is silent, and where that is set up its endpoints. Ignore states that you do not know."
 )
 
 
@@ -40,7 +41,9 @@ def status_operation() -> dict[str, Any]:
 
 
 def warm_operation() -> dict[str, Any]:
-    waking = _answer("It is going to be ready; GET /status tells how far it is.", "ModelStatus", _WAKING)
+    waking = _answer(
+        "It is going to be ready, or has not said a word yet; GET /status tells how far it is.", "ModelStatus", _WAKING
+    )
     waking["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return {
         "operationId": "warm",

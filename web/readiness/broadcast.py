@@ -1,10 +1,16 @@
 """Replicas share what they observe of the models: a job may be watched on one replica and run on another, and a model
-that one replica has woken is awake for all."""
+that one replica has woken is awake for all.
+
+Each replica broadcasts its changes; every REPEAT_SECONDS, which models it has seen to answer meanwhile, so that no idle
+window passes elsewhere; and `pending` before it takes silence for a wake-up, to which those that the model is answering
+say `ready`. Replicas of commit 73ec94b do not know that and ignore it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 
@@ -19,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MOST_UNSENT = 64
 """Most changes that wait to be sent. One more replaces the oldest."""
+
+REPEAT_SECONDS = 10.0
+"""Between two broadcasts of a model that goes on answering."""
 
 
 class ReadinessBroadcast:
@@ -40,7 +49,10 @@ class ReadinessBroadcast:
         self._store.subscribe(self._receive)
         for readiness in self._readiness.values():
             readiness.subscribe(self._enqueue)
-        self._sending = [self._background.start("the broadcast of the models' readiness", self._send)]
+        self._sending = [
+            self._background.start("the broadcast of the models' readiness", self._send),
+            self._background.start("the repetition of which models answer", self._repeat),
+        ]
 
     async def close(self) -> None:
         """What is unsent is dropped."""
@@ -60,6 +72,13 @@ class ReadinessBroadcast:
         except TimeoutError:
             return
         await self._store.broadcast(f"{self._replica} {status.model_dump_json(exclude_none=True)}")
+
+    async def _repeat(self) -> None:
+        begun = time.monotonic()
+        await asyncio.sleep(REPEAT_SECONDS)
+        for readiness in self._readiness.values():
+            if readiness.observed_at is not None and readiness.observed_at >= begun and readiness.state == "ready":
+                readiness.repeat()
 
     def _receive(self, message: str) -> None:
         replica, _, document = message.partition(" ")

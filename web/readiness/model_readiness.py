@@ -1,18 +1,4 @@
-"""Whether a model is awake, as far as web can observe it.
-
-web sees no pods and no processes. It sees answers, and how long they take:
-
-- An answer: the model is ready. It counts as ready while it answers anything and for an idle window after that. Then it
-  counts as asleep, because its pods may have been scaled to zero.
-- Our own predictor's word that it is loading, in an answer or in an event: the model is waking, and in which phase.
-- Silence. Knative's activator holds requests without a word while there is no pod, and also while all pods are busy. A
-  request that is not answered for SILENCE_SECONDS therefore means that the model was asleep and is waking if nothing
-  was observed of it for an idle window. If it has answered something lately, or is answering something now, the request
-  is queued.
-- A connection that breaks or is refused: nothing is known any more.
-
-On one machine the supervisor (scripts/run) knows better, and reports it: see web.readiness.states_file.
-"""
+"""What is observed of one model, and what that says of it: see the table in web.readiness."""
 
 from __future__ import annotations
 
@@ -32,8 +18,9 @@ from web.readiness.states_file import StatesFile
 
 log = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 0.5
-"""A model server that is awake has begun its answer by then, if only to say that the request is queued."""
+FIRST_STATUS_SECONDS = 0.05
+"""Within so much of its coming a client hears what a request waits for: half of what it is promised, 0.1 s. A model
+server that is awake and not far away has begun its answer by then, and its word is the first."""
 
 PHASE_CHARS = 100
 """Longest name of a phase that is passed on."""
@@ -60,6 +47,7 @@ class Readiness:
         self._state = ReadinessState(idle_seconds or math.inf, wake_seconds)
         self._changed = asyncio.Event()  # set, and replaced by a new one, at every change
         self._subscribers: list[Callable[[ModelStatus, Origin], None]] = []
+        self._answered_at: float | None = None
 
     def subscribe(self, notify: Callable[[ModelStatus, Origin], None]) -> None:
         """Call `notify` at every change."""
@@ -80,9 +68,26 @@ class Readiness:
         return self._state.answering > 0
 
     @property
-    def sleeps(self) -> bool:
-        """Whether it may be asleep, so that silence means that it is waking."""
-        return self._state.idle_seconds < math.inf and self.state in ("asleep", "unknown")
+    def observed_at(self) -> float | None:
+        """When it was last seen to answer here, of `time.monotonic`."""
+        return time.monotonic() if self.answering else self._answered_at
+
+    @property
+    def reported(self) -> str | None:
+        """What is reported of it, by those who can see it."""
+        report = self._current.report
+        return None if report is None else report.state
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether silence may be that of a model that is asleep or waking."""
+        return self._state.idle_seconds < math.inf and not self.answering and self.reported != "ready"
+
+    @property
+    def seems_asleep(self) -> bool:
+        """Whether it has not been observed to be awake within its idle window, so that silence of a question means
+        that it is waking."""
+        return self.may_sleep and self._current.known(time.monotonic()) in ("asleep", "unknown")
 
     @property
     def waking(self) -> Waking | None:
@@ -156,7 +161,32 @@ class Readiness:
 
     # What is observed
 
+    @contextmanager
+    def silence(self, begun: float) -> Iterator[None]:
+        """Around the wait for the answer to a request or a question that began then (of `time.monotonic`)."""
+        self._update(self._state.asks(begun))
+        try:
+            yield
+        finally:
+            self._update(self._state.asked_no_more(begun))
+
+    def note_request(self, begun: float) -> None:
+        """A request that began then has no answer yet, nor has a question. It wakes a model that is reported asleep."""
+        if self.reported == "asleep" and self.state != "waking":
+            self.wakes(begun)
+
+    def note_question(self, begun: float) -> None:
+        """The question whether it is ready, which began then, has had no answer for SILENCE_SECONDS."""
+        if self.seems_asleep:
+            silent_since = self._state.silent_since
+            self.wakes(begun if silent_since is None else min(begun, silent_since))
+
+    def ask_replicas(self) -> None:
+        """Whether it is answering one of them."""
+        self._tell(self.status.model_copy(update={"state": "pending"}), "local")
+
     def answered(self) -> None:
+        self._answered_at = time.monotonic()
         self._update(self._current.answered(time.monotonic()))
 
     @contextmanager
@@ -170,7 +200,8 @@ class Readiness:
             self.failed(error)
             raise
         finally:
-            self._update(self._state.answer_ended(time.monotonic()))
+            self._answered_at = time.monotonic()
+            self._update(self._state.answer_ended(self._answered_at))
 
     def wakes(self, since: float, phase: str | None = None, seconds: float | None = None) -> None:
         """It is waking: `since` then (of `time.monotonic`) or for so many seconds, whichever is longer."""
@@ -200,8 +231,13 @@ class Readiness:
         """Another replica has observed this."""
         before = self.state
         self._update(self._current.received(status, time.monotonic()), "received")
-        if status.state == "waking" and before == "ready":  # it is wrong: see ReadinessState.received
-            self._notify("local")
+        wrong = status.state == "waking" and before == "ready"  # see ReadinessState.received
+        if wrong or (status.state == "pending" and self.answering):
+            self.repeat()
+
+    def repeat(self) -> None:
+        """Notify as of a change."""
+        self._tell(self.status, "local")
 
     def _update(self, new: ReadinessState, origin: Origin = "local") -> None:
         old, self._state = self._current, new
@@ -214,11 +250,11 @@ class Readiness:
             log.info("%s is waking up", self.model)
         self._changed.set()
         self._changed = asyncio.Event()
-        self._notify(origin)
+        self._tell(self.status, origin)
 
-    def _notify(self, origin: Origin) -> None:
+    def _tell(self, status: ModelStatus, origin: Origin) -> None:
         for notify in self._subscribers:
-            notify(self.status, origin)
+            notify(status, origin)
 
     @property
     def _current(self) -> ReadinessState:

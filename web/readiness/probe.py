@@ -16,7 +16,8 @@ from web.client.exchange import REFUSAL_BYTES, beginning
 from web.client.failures import our_problem, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
 from web.http.accept import JSON
-from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
+from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
+from web.readiness.state import SILENCE_SECONDS
 from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -62,9 +63,9 @@ class ReadinessProbe:
             self._asking = ScopedTask(self._ask(pause))
 
     def note_silence(self, begun: float) -> None:
-        """A request that began then (of `time.monotonic`) has no answer yet: see web.readiness.model_readiness."""
-        if self.readiness.sleeps:
-            self.readiness.wakes(begun)
+        """A request that began then (of `time.monotonic`) has no answer yet: see web.readiness."""
+        self.readiness.note_request(begun)
+        if self.readiness.seems_asleep or self.readiness.waking is not None:
             self.start()
 
     async def settled(self, seconds: float) -> None:
@@ -85,6 +86,8 @@ class ReadinessProbe:
             await self._asking.close()
 
     async def _ask(self, pause: float) -> None:
+        if self.readiness.seems_asleep:
+            self.readiness.ask_replicas()
         with anyio.move_on_after(self._seconds):
             while True:
                 await anyio.sleep(pause)
@@ -103,13 +106,13 @@ class ReadinessProbe:
     async def _ready(self) -> bool:
         assert self.url is not None
         begun = time.monotonic()
-        silent = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self.note_silence, begun)
+        watching = asyncio.create_task(self._watch_silence(begun))
         try:
-            with transport_failures(self.url):
+            with self.readiness.silence(begun), transport_failures(self.url):
                 async with self._client.stream(
                     "GET", self.url + READY_PATH, headers=self._headers, timeout=self._timeout
                 ) as answer:
-                    silent.cancel()
+                    watching.cancel()
                     body = await beginning(answer, REFUSAL_BYTES)
             if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
                 self.readiness.answered()
@@ -124,4 +127,12 @@ class ReadinessProbe:
                 return False
             raise
         finally:
-            silent.cancel()
+            watching.cancel()
+
+    async def _watch_silence(self, begun: float) -> None:
+        """Of a question that began then. What its silence means may change while it lasts."""
+        await asyncio.sleep(FIRST_STATUS_SECONDS)
+        self.readiness.note_request(begun)
+        while True:
+            await asyncio.sleep(SILENCE_SECONDS)
+            self.readiness.note_question(begun)

@@ -14,6 +14,9 @@ from web.readiness.states_file import ReportedState
 WAKE_UPS = 5
 """How many past wake-ups the next one is expected to be like."""
 
+SILENCE_SECONDS = 0.5
+"""A model server that is awake has begun its answer by then, if only to say that the request is queued."""
+
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
@@ -35,6 +38,8 @@ class ReadinessState:
     """What the supervisor of this machine says, if there is one. Only a wake-up that was observed counts more."""
     answering: int = 0
     """How many answers are coming in just now."""
+    asked: tuple[float, ...] = ()
+    """When the requests and questions began that have no answer yet."""
     answered_at: float | None = None
     ready_since: float | None = None
     wake_up: WakeUp | None = None
@@ -44,6 +49,17 @@ class ReadinessState:
     """Grows with every change that others should know of."""
 
     def at(self, now: float) -> ModelState:
+        """What is known now; or that it is silent, where what is known may be over: it has answered within its idle
+        window, or nothing was ever heard of it, and nobody reports on it."""
+        known = self.known(now)
+        doubtful = known in ("ready", "unknown") and self.report is None and not self.answering
+        silent_since = self.silent_since
+        if doubtful and silent_since is not None and now - silent_since >= SILENCE_SECONDS:
+            return "pending"
+        return known
+
+    def known(self, now: float) -> ModelState:
+        """Whoever is silent."""
         if self.wake_up is not None and now - self.wake_up.observed_at <= self.wake_seconds:
             return "waking"
         if self.report is not None:
@@ -61,8 +77,16 @@ class ReadinessState:
                 return self.ready_since
             case "asleep":
                 return self.answered_at  # or some time later
+            case "pending":
+                return self.silent_since
             case _:
                 return None
+
+    @property
+    def silent_since(self) -> float | None:
+        """When the first of those that have no answer yet began, of those that began after the last answer."""
+        heard_at = self.answered_at
+        return min((begun for begun in self.asked if heard_at is None or begun > heard_at), default=None)
 
     @property
     def phase(self) -> str | None:
@@ -74,7 +98,8 @@ class ReadinessState:
     @property
     def expected_seconds(self) -> float | None:
         """How long a wake-up takes: the median of the last ones. None before the first."""
-        wake_ups = self.past_wake_ups if self.report is None else self.report.wake_seconds[-WAKE_UPS:]
+        reported = [] if self.report is None else self.report.wake_seconds[-WAKE_UPS:]
+        wake_ups = reported or self.past_wake_ups
         return round(median(wake_ups), 1) if wake_ups else None
 
     # Transitions
@@ -82,9 +107,18 @@ class ReadinessState:
     def reported(self, report: ReportedState | None) -> ReadinessState:
         return replace(self, report=report)
 
+    def asks(self, begun: float) -> ReadinessState:
+        """A request or a question has begun, and has no answer yet."""
+        return replace(self, asked=(*self.asked, begun))
+
+    def asked_no_more(self, begun: float) -> ReadinessState:
+        """It has an answer, or has failed or been given up."""
+        index = self.asked.index(begun)
+        return replace(self, asked=self.asked[:index] + self.asked[index + 1 :])
+
     def answered(self, now: float) -> ReadinessState:
         """It has begun an answer, so it is ready."""
-        changed = self.at(now) != "ready"
+        changed = self.known(now) != "ready"
         woke_up = () if self.wake_up is None else (now - self.wake_up.since,)
         return replace(
             self,
@@ -107,7 +141,7 @@ class ReadinessState:
     ) -> ReadinessState:
         """It is waking `since` then or for so many `seconds`, whichever is longer; with each observation of one wake-up
         that can only become longer."""
-        was_waking = self.at(now) == "waking"
+        was_waking = self.known(now) == "waking"
         last_phase = None if self.wake_up is None else self.wake_up.phase
         if seconds is not None:
             since = min(since, now - seconds)
@@ -121,7 +155,7 @@ class ReadinessState:
         return replace(self, answered_at=None, ready_since=None, wake_up=None, revision=self.revision + 1)
 
     def received(self, status: ModelStatus, now: float) -> ReadinessState:
-        """Another replica has observed this. What it takes for waking is only a queue if the model is ready here."""
+        """Another replica has observed this. What it takes for waking is no wake-up if the model is ready here."""
         before = self.at(now)
         match status.state:
             case "ready":

@@ -17,7 +17,8 @@ from contract.events import LiveEvent
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
 from web.jobs.picture_memory import DEFAULT_PIXELS, picture_bytes
-from web.readiness.waiting_statuses import with_waiting_statuses
+from web.readiness.model_readiness import FIRST_STATUS_SECONDS
+from web.readiness.waiting_statuses import PASSED_ON, with_waiting_statuses
 from web.rest.picture_call import picture_call
 from web.rest.picture_result import PictureResultBuilder
 from web.rest.rest_request import RestRequest
@@ -105,8 +106,11 @@ class RestBackend:
         async with aclosing(events), aclosing(_JobLogWriter(record, journal)) as writer:
             async for event in events:
                 match event:
+                    case StatusEvent(state="pending"):  # not written: up to 73ec94b, pages take it for running
+                        journal.passed_on(record.id)
                     case StatusEvent(state="queued") if not running:
-                        pass  # which it has been since it was submitted
+                        journal.heard_of(record.id)
+                        writer.append_later(event)
                     case ResultEvent() | PictureResultEvent():
                         await writer.flush()
                         # Replicas of commit 73ec94b read stored results strictly, and do not know it.
@@ -132,6 +136,7 @@ class RestBackend:
         """The events of one attempt, after a pause."""
         if pause:
             await asyncio.sleep(pause)
+        yield PASSED_ON
         async with self._upstream.open(replace(rest_request, seconds=attempts.seconds), call) as exchange:
             yield StatusEvent(state="queued")
             running = False
@@ -177,9 +182,17 @@ class _JobLogWriter:
         self._journal = journal
         self._events: list[LiveEvent] = []
         self._writing: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+
+    def append_later(self, event: LiveEvent) -> None:
+        """In FIRST_STATUS_SECONDS, unless something else is appended by then."""
+        self._later = asyncio.get_running_loop().call_later(FIRST_STATUS_SECONDS, self.append, event)
 
     def append(self, event: LiveEvent) -> None:
         """Raises what an earlier write went wrong with."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         self._events.append(event)
         if self._writing is None or self._writing.done():
             if self._writing is not None:
@@ -188,11 +201,15 @@ class _JobLogWriter:
 
     async def flush(self) -> None:
         """Wait until everything is written; raises what went wrong."""
+        if self._later is not None:
+            self._later.cancel()
         if self._writing is not None:
             await self._writing
 
     async def aclose(self) -> None:
         """Write no more."""
+        if self._later is not None:
+            self._later.cancel()
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.wait({self._writing})

@@ -14,8 +14,9 @@ from contract import ProblemError, problems
 from web.client.call import Call, Event
 from web.client.exchange import Exchange, TimeLimits
 from web.client.failures import too_late
-from web.readiness.model_readiness import SILENCE_SECONDS, Readiness
+from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
 from web.readiness.probe import POLL_SECONDS, ReadinessProbe
+from web.readiness.state import SILENCE_SECONDS
 from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
 from wire.request_context import CALLER_HEADER
@@ -127,7 +128,7 @@ class _Attempts:
         limits = TimeLimits(
             deadline=self._deadline,
             silence_seconds=self._read_seconds,
-            may_wake=readiness.sleeps or readiness.waking is not None,
+            may_wake=readiness.may_sleep or readiness.waking is not None,
         )
         headers = self._headers | {HEADER: f"{round(max(self._left, LEAST_SECONDS), 2):g}"}
         exchange = Exchange(self._client, self._url, call, headers, limits)
@@ -139,10 +140,13 @@ class _Attempts:
         return exchange
 
     async def _wait_for_acceptance(self, exchange: Exchange[Event], begun: float) -> None:
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                await exchange.accepted()
-        except TimeoutError:
-            self._probe.note_silence(begun)
-            self.check_wait()
-            await exchange.accepted()
+        seconds = FIRST_STATUS_SECONDS
+        with self._probe.readiness.silence(begun):
+            while True:
+                try:
+                    async with asyncio.timeout(seconds):
+                        return await exchange.accepted()
+                except TimeoutError:
+                    self._probe.note_silence(begun)
+                    self.check_wait()
+                    seconds = SILENCE_SECONDS

@@ -16,7 +16,13 @@ from web.settings import Settings
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("rest.upstream", "readiness.probe", "readiness.waiting_statuses"):
+    for module in (
+        "rest.upstream",
+        "readiness.probe",
+        "readiness.waiting_statuses",
+        "readiness.state",
+        "api.job_stream",
+    ):
         monkeypatch.setattr(f"web.{module}.SILENCE_SECONDS", SILENCE_SECONDS)
     for module in ("rest.upstream", "readiness.probe"):
         monkeypatch.setattr(f"web.{module}.POLL_SECONDS", 0.02)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
+import pytest
 from starlette.types import ASGIApp
 
 from contract import ModelStatus
@@ -22,6 +23,7 @@ from tests.support.waking import (
     until_status,
 )
 from web.jobs.stores.memory_store import MemoryStore
+from web.readiness import broadcast
 from web.readiness.broadcast import ReadinessBroadcast
 from web.readiness.model_readiness import Readiness
 from web.readiness.states_file import StatesFile
@@ -95,3 +97,49 @@ def test_a_model_that_is_awake_here_is_not_waking_for_others() -> None:
     there.lost()
     here.receive(there.status)
     assert (here.state, len(sent)) == ("ready", 1)
+
+
+def replicas() -> tuple[Readiness, Readiness]:
+    """Each receives what the other tells."""
+    one, other = [Readiness("poet", "text", 60, 600, StatesFile(None)) for _ in range(2)]
+    for sender, receiver in ((one, other), (other, one)):
+
+        def pass_on(status: ModelStatus, origin: str, receiver: Readiness = receiver) -> None:
+            if origin == "local":
+                receiver.receive(status)
+
+        sender.subscribe(pass_on)
+    return one, other
+
+
+def test_slots_that_another_replicas_requests_have_are_no_wake_up() -> None:
+    """It has come since these began, and has heard nothing of the model."""
+    busy, new = replicas()
+    with busy.answers():
+        new.lost()
+        begun = time.monotonic()
+        with new.silence(begun):
+            new.ask_replicas()
+            new.note_question(begun)
+            assert new.state == "ready"
+
+
+def test_that_another_replica_waits_says_nothing_of_a_model() -> None:
+    status = ModelStatus(name="poet", kind="text", state="pending")
+    here = Readiness("poet", "text", 60, 600, StatesFile(None))
+    here.receive(status)
+    assert here.state == "unknown"
+
+
+async def test_that_a_model_goes_on_answering_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "REPEAT_SECONDS", 0.01)
+    store, readiness = MemoryStore(60, 1_000_000, 1_000), Readiness("poet", "text", 60, 600, StatesFile(None))
+    store.shared = True
+    replicas = ReadinessBroadcast(store, {"poet": readiness})
+    replicas.open()
+    received: list[str] = []
+    store.subscribe(received.append)
+    with readiness.answers():
+        await eventually(lambda: len(received) >= 3)
+    assert all('"state":"ready"' in message for message in received)
+    await replicas.close()

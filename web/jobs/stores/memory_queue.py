@@ -56,4 +56,4 @@ class MemoryQueue:
         if job not in self._positions or time.monotonic() - self._positions_at >= PLACE_SECONDS:
             self._positions = {each: index for index, each in enumerate((*self._claimed, *self._waiting))}
             self._positions_at = time.monotonic()
-        return QueuePlace(self._positions[job], len(self._claimed))
+        return QueuePlace(self._positions[job], len(self._claimed), job in self._claimed)

@@ -89,7 +89,7 @@ class RedisQueue:
             if entry is None:
                 return None
             found = await self._scripts.place(self._keys.fair(record.model), [_lease(), entry, record.caller])
-        return QueuePlace(*found) if found else None
+        return QueuePlace(found[0], found[1], is_claimed=len(found) > 2) if found else None
 
 
 def _lease() -> int:

@@ -140,7 +140,7 @@ local mine = member(caller, entry)
 if not redis.call('ZSCORE', waiting, mine) then
     local held = redis.call('XPENDING', queue, 'web', entry, entry, 1, 'replica')
     if not held[1] then return {{}} end
-    return {{#redis.call('XPENDING', queue, 'web', '-', '(' .. entry, claimed, 'replica'), claimed}}
+    return {{#redis.call('XPENDING', queue, 'web', '-', '(' .. entry, claimed, 'replica'), claimed, 1}}
 end
 local function mean_cost(of)
     return math.max(1e-6, tonumber(redis.call('HGET', rounds, 'cost:' .. of) or 0) / count(of))
@@ -161,7 +161,7 @@ end
 return {{claimed + ahead, claimed}}
 """
 """The lease in milliseconds, an entry and its caller. The answer is how many are before it, by the mean cost of what
-each caller has waiting, and how many are claimed; empty where it is not in the queue."""
+each caller has waiting, how many are claimed, and 1 where it is one of these; empty where it is not in the queue."""
 
 
 class RedisQueueScripts:

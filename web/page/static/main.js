@@ -47,7 +47,7 @@ async function run(next) {
 	try {
 		await job.follow({
 			status: (status) => {
-				menu.tell(order.model, { queued: "ready", running: "ready" }[status.state] ?? status.state);
+				menu.tell(order.model, status.state === "running" ? "ready" : status.state);
 				stage.status(status);
 			},
 			reasoning: (piece) => stage.reasoning(piece),

@@ -1,6 +1,6 @@
 // The models, whether they are awake, and waking the chosen one while its order is still being written.
 import { statuses, warm } from "./api.js";
-import { t } from "./texts.js";
+import { has, t } from "./texts.js";
 
 const FRESH = 45_000; // a model that was woken this long ago is awake still
 const LOOK = 1_000;
@@ -50,8 +50,9 @@ export class Menu {
 		}
 	}
 
-	/** What is known of it so far. */
+	/** What is known of it so far. Other states say nothing of a model, or are of a later version. */
 	tell(model, state) {
+		if (!has(`awake.${state}`)) return;
 		const awake = [...document.querySelectorAll(".awake")].find((each) => each.dataset.model === model);
 		if (!awake) return;
 		awake.dataset.state = state;
@@ -85,10 +86,10 @@ export class Menu {
 		this.#looking = false;
 	}
 
-	/** Whether one is waking. */
+	/** Whether one is waking, or may be. */
 	async #look() {
 		const models = await statuses().catch(() => []);
 		for (const { name, state } of models) this.tell(name, state);
-		return models.some(({ state }) => state === "waking");
+		return models.some(({ state }) => state === "waking" || state === "pending");
 	}
 }

@@ -64,7 +64,10 @@ export class Stage {
 			const key = ["state.queued", "state.queued.1"][position] ?? "state.queued.n";
 			this.#at("queued", () => t(key, { count: position }));
 			this.#hideBar();
-		} else this.#run();
+		} else if (state === "pending") {
+			this.#at(null, () => t("state.pending"));
+			this.#hideBar();
+		} else if (state === "running") this.#run();
 	}
 
 	reasoning({ text }) {

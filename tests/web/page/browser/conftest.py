@@ -53,6 +53,8 @@ class FakeModel:
         self.requests: list[dict[str, Any]] = []
         self.running = 0
         self.asked = 0
+        self.silent: asyncio.Event | None = None
+        """Where there is one, nothing is said before it is set."""
         self.problem: ProblemError | None = None
         self.app = Starlette(
             routes=[
@@ -91,6 +93,8 @@ class FakeModel:
         return self._refusal() or JSONResponse({"ready": True})
 
     async def _write(self, request: HttpRequest) -> Response:
+        if self.silent is not None:
+            await self.silent.wait()
         return self._refusal() or self._stream(self._chunks(await request.json()))
 
     async def _paint(self, request: HttpRequest) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -128,6 +129,24 @@ async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: FakeMod
         poet.phase = None
         poet.send("x", None)
         await expect(page.locator("#status")).to_have_text("Served.")
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [("en", "Sent to the model; no word from it yet."), ("zh", "已送往模型，尚无回音。")],
+)
+async def test_silence_of_a_model_is_no_queue(
+    url: str, poet: FakeModel, visit: Open, shoot: Shoot, language: str, sentence: str
+) -> None:
+    page = await visit(url, locale="zh-CN" if language == "zh" else "en-US")
+    poet.silent = asyncio.Event()
+    await submit(page, "a")
+    await expect(page.locator("#status")).to_have_text(sentence)
+    await expect(page.locator(".courses .now")).to_have_count(0)
+    await shoot(page, f"pending-{language}")
+    poet.send("x", None)
+    poet.silent.set()
+    await expect(page.locator("#text")).to_have_text("x")
 
 
 async def test_who_is_before_is_told(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
