@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from contract import GenerationRequest, ProblemError, problems
+from contract import GenerationRequest, ProblemError, StatusEvent, problems
 from tests.support.jobs import (
     REQUEST,
     NewStore,
@@ -243,7 +243,7 @@ async def test_how_long_a_job_waits_is_told_once_it_is_known(replica: Replica, n
     await backend.begun(1)
     waiting = [await submitted(jobs, caller=caller) for caller in "aaa"]
     assert [(await jobs.document(record)).expected_seconds for record in waiting] == [None] * 3
-    assert [(await jobs.queued(record)).position for record in waiting] == [1, 2, 3]
+    assert [(await jobs.waiting(record, 1)).position for record in waiting] == [1, 2, 3]
 
     jobs.journal.service_time("poet").seconds = 2.0
     jobs.journal.service_time("poet").known = True
@@ -251,6 +251,33 @@ async def test_how_long_a_job_waits_is_told_once_it_is_known(replica: Replica, n
     assert [document.expected_seconds for document in documents] == [4, 6, 8]
     assert [await jobs.retry_after(record) for record in waiting] == [4, 6, 8]
     assert (await jobs.document(await jobs.find(running.id))).expected_seconds is None
+
+
+async def test_a_job_is_pending_once_it_was_passed_on(replica: Replica, new_store: NewStore) -> None:
+    passed_on = asyncio.Event()
+
+    async def silent(record: JobRecord, journal: JobJournal) -> None:
+        await passed_on.wait()
+        journal.passed_on(record.id)
+        await asyncio.Event().wait()
+
+    backend = ScriptedBackend(silent)
+    jobs = await replica(backend, new_store(), max_job_runs=1)
+    first, second = [await submitted(jobs) for _ in range(2)]
+    await eventually(lambda: jobs.journal.silent_seconds(first.id) is not None)
+    assert (await jobs.waiting(first, 0.01)).state == "queued"  # it is held here still
+    passed_on.set()
+    await eventually(lambda: jobs.journal.silent_seconds(first.id))
+    assert (await jobs.waiting(first, 60)).state == "queued"  # a server that is awake answers by then
+    assert await jobs.waiting(first, 0) == StatusEvent(state="pending")
+    assert (await jobs.waiting(second, 0)).state == "queued"
+    jobs.journal.heard_of(first.id)
+    assert (await jobs.waiting(first, 0.01)).state == "queued"  # in its model server, by its own word
+    if isinstance(store := new_store(), RedisStore):
+        other = await replica(ScriptedBackend(silent), store, max_job_runs=1)
+        found = await other.find(first.id)
+        assert await other.waiting(found, 60) == StatusEvent(state="pending")
+        assert (await other.waiting(found, 0, requeued=True)).state == "queued"
 
 
 async def test_how_many_run_at_a_time_is_learned(replica: Replica) -> None:
