@@ -38,6 +38,10 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
         ["deploy/laptop-events"],
         ["deploy/components/artifacts"],
     ),
+    "gpu": (
+        ["deploy/gpu"],
+        ["deploy/components/pod-monitor"],
+    ),
 }
 """What a user may combine: resources, and components."""
 
@@ -61,7 +65,7 @@ def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": paths[0] if name == "artifacts" else ["namespace.yaml", *paths[0]],
+            "resources": paths[0] if name in ("artifacts", "gpu") else ["namespace.yaml", *paths[0]],
             "components": paths[1],
             "namespace": "shangcai",
             "replacements": example["replacements"],

@@ -20,6 +20,8 @@ DEFAULT_TIMEOUT = 300
 """Of a revision whose InferenceService has none."""
 PROMETHEUS = "http://prometheus-operated.monitoring.svc.cluster.local:9090"
 """The address of the Prometheus operator's server."""
+QUERY = 'sum({__name__=~"shangcai_num_requests_(running|waiting)",namespace="%s",pod=~"%s-predictor-.*"})'
+"""How many requests a predictor has, of a namespace and a name."""
 RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 RESERVED_NAMES = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION", "PYTHONPATH"}
 CONTAINER_FIELDS = {
@@ -157,10 +159,10 @@ def _standard_scaling(thing: Object, spec: dict[str, Any]) -> Iterator[str]:
             yield "spec.predictor.autoScaling: has no source of metrics"
         if external["target"] != {"type": "Value", "value": slots}:  # KServe reads `value` whatever the type
             yield "spec.predictor.autoScaling: the target must be the slots, as a value"
-        names = re.findall(r"\b(shangcai_\w+)\{pod=~\"([\w-]+)-predictor-\.\*\"\}", external["metric"]["query"])
-        wanted = [(f"shangcai_num_requests_{what}", thing.name) for what in ("running", "waiting")]
-        if names != wanted or external["metric"]["serverAddress"] != PROMETHEUS:
+        if external["metric"]["query"] != QUERY % (thing.namespace or "shangcai", thing.name):
             yield "spec.predictor.autoScaling: the query must be for this predictor's running and waiting requests"
+        if external["metric"]["serverAddress"] != PROMETHEUS:
+            yield "spec.predictor.autoScaling: there is no Prometheus at that address"
 
 
 def _runtime(thing: Object) -> Iterator[str]:

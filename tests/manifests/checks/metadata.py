@@ -44,12 +44,6 @@ ANNOTATIONS: dict[str, Rule] = {
     # kserve/kserve pkg/constants/constants.go
     "serving.kserve.io/deploymentMode": _matches("Knative|Standard"),
     "serving.kserve.io/autoscalerClass": _matches("hpa|keda"),
-    "serving.kserve.io/enable-prometheus-scraping": _matches("true|false"),
-    "prometheus.kserve.io/port": _matches("8080"),
-    "prometheus.kserve.io/path": _matches("/metrics"),
-    "prometheus.io/scrape": _matches("true|false"),
-    "prometheus.io/port": _matches("8080"),
-    "prometheus.io/path": _matches("/metrics"),
     # knative/eventing, and its Brokers
     "eventing.knative.dev/broker.class": _matches("MTChannelBasedBroker|Kafka"),
     "messaging.knative.dev/async-handler": _matches("true"),
@@ -73,7 +67,6 @@ REQUIRED = {
         "nginx.ingress.kubernetes.io/proxy-buffering",
         "nginx.ingress.kubernetes.io/proxy-read-timeout",
     },
-    "ServingRuntime.serving.kserve.io": {"serving.kserve.io/enable-prometheus-scraping"},
 }
 """Annotations without which an object has no effect."""
 

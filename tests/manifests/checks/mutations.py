@@ -24,8 +24,8 @@ NAMES = ("text", "image", "web", "inbox", "redis", "default", "models", "artifac
 PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
-    "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "ServingRuntime",
-    "SinkBinding",
+    "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "PodMonitor",
+    "ServingRuntime", "SinkBinding",
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(

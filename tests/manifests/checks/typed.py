@@ -14,15 +14,14 @@ from cloudcoil.models.knative_eventing.eventing import v1alpha1 as eventing_v1al
 from cloudcoil.models.knative_eventing.eventing import v1beta3 as eventing_v1beta3
 from cloudcoil.models.knative_eventing.sources import v1 as sources_v1
 from cloudcoil.models.knative_serving.serving import v1 as serving_v1
-from jsonschema import Draft202012Validator
 from kubernetes.client import models as kubernetes_models
 from pydantic import BaseModel, ValidationError
 
+from tests.manifests.checks.custom_kinds import CUSTOM_KINDS
 from tests.manifests.checks.objects import Object
-from tests.manifests.checks.schemas import METADATA
 
 KUBERNETES = "1.34"
-CORE_GROUPS = ("", "apps", "batch", "policy", "networking.k8s.io")
+CORE_GROUPS = ("", "apps", "batch", "policy", "networking.k8s.io", "scheduling.k8s.io")
 
 KNATIVE: dict[tuple[str, str], type[BaseModel]] = {
     ("serving.knative.dev/v1", "Service"): serving_v1.Service,
@@ -42,15 +41,6 @@ KSERVE = {
 }
 
 
-def _object(spec: dict[str, Any]) -> Draft202012Validator:
-    properties = {"apiVersion": {}, "kind": {}, "metadata": METADATA, "spec": spec}
-    return Draft202012Validator({"type": "object", "additionalProperties": False, "properties": properties})
-
-
-OTHERS: dict[tuple[str, str], Draft202012Validator] = {}
-"""Kinds of which no package knows the form."""
-
-
 def check(thing: Object) -> Iterator[str]:
     key = (thing.document["apiVersion"], thing.document["kind"])
     group = key[0].rpartition("/")[0]
@@ -58,8 +48,8 @@ def check(thing: Object) -> Iterator[str]:
         yield from _through_pydantic(KNATIVE[key], thing.document)
     elif key in KSERVE:
         yield from _misfits(thing.document, KSERVE[key], "")
-    elif key in OTHERS:
-        yield from (f"{error.json_path}: {error.message}" for error in OTHERS[key].iter_errors(thing.document))
+    elif key in CUSTOM_KINDS:
+        yield from (f"{error.json_path}: {error.message}" for error in CUSTOM_KINDS[key].iter_errors(thing.document))
     elif group in CORE_GROUPS:
         yield from _core(thing.document)
     else:

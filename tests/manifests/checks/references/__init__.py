@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.manifests.checks.objects import Object
-from tests.manifests.checks.references import deployment, events, models, network, secrets, waiting, web, workloads
+from tests.manifests.checks.references import (
+    deployment,
+    events,
+    metrics,
+    models,
+    network,
+    secrets,
+    waiting,
+    web,
+    workloads,
+)
 from tests.manifests.checks.references.object_set import ObjectSet
 
 
 def check(objects: list[Object], complete: bool) -> Iterator[str]:
     """`complete` says that nothing is left to other folders."""
     found = ObjectSet(objects)
-    checks = [workloads.check, network.check, events.check, models.check, secrets.check]
+    checks = [workloads.check, network.check, events.check, models.check, metrics.check, secrets.check]
     if complete:
         checks += [network.check_policies, events.check_routes, web.check]
     for thing in objects:

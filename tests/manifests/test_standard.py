@@ -1,0 +1,63 @@
+"""Standard mode in copies of deploy/standard, as a user changes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.checks import problems
+from tests.manifests.checks.kustomizations import FILE, FOLDERS, render
+
+KEDA = Path("kserve") / "overlays" / "standard-keda"
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Path:
+    """A folder in deploy/ that is as deploy/standard is."""
+    for source in FOLDERS:
+        shutil.copytree(root / source, tmp_path / source)
+    shutil.copytree(root / "deploy" / "standard", tmp_path / "deploy" / "mine")
+    return tmp_path / "deploy" / "mine"
+
+
+def change(folder: Path, **parts: Any) -> None:
+    """Other values, or more items of a list, in its kustomization."""
+    file = folder / FILE
+    document = yaml.safe_load(file.read_text())
+    for name, value in parts.items():
+        document[name] = [*document[name], *value] if isinstance(value, list) else value
+    file.write_text(yaml.safe_dump(document))
+
+
+def replacements(kustomization: Path) -> list[dict[str, Any]]:
+    """Those that the comment at the head of a kustomization shows."""
+    comment = re.findall(r"^#   (.*)$", kustomization.read_text(), re.MULTILINE)
+    shown: dict[str, list[dict[str, Any]]] = yaml.safe_load("\n".join(comment))
+    return shown["replacements"]
+
+
+def test_keda_counts_the_requests_of_its_own_namespace(root: Path, copy: Path) -> None:
+    overlay = Path("..") / ".." / KEDA
+    text = (copy / FILE).read_text().replace("../../kserve/overlays/standard", str(overlay))
+    (copy / FILE).write_text(text)
+    assert list(problems(copy.parents[1], [copy])) == []
+
+    namespace = (copy / "namespace.yaml").read_text()
+    (copy / "namespace.yaml").write_text(namespace.replace("name: shangcai", "name: other"))
+    change(copy, namespace="other")
+    assert [problem for problem in problems(copy.parents[1], [copy]) if "the query must be" in problem]
+
+    change(copy, replacements=replacements(root / KEDA / FILE))
+    assert list(problems(copy.parents[1], [copy])) == []
+    queries = [
+        metric["external"]["metric"]["query"]
+        for thing in render(copy)
+        if thing.document["kind"] == "InferenceService"
+        for metric in thing.spec["predictor"]["autoScaling"]["metrics"]
+    ]
+    assert ['namespace="other"' in query for query in queries] == [True, True]
