@@ -87,7 +87,8 @@ class Settings(UpstreamSettings, BaseSettings):
         default=None,
         min_length=16,
         description="Secret that the ids of jobs with an Idempotency-Key are made with, so that nobody finds a job by "
-        "guessing its key; the same on all replicas.",
+        "guessing its key; the same on all replicas. Unset, one is drawn where callers are told apart, and kept where "
+        "the jobs are.",
     )
     callers_header: str = Field(
         default="X-Forwarded-User",
@@ -233,10 +234,7 @@ class Settings(UpstreamSettings, BaseSettings):
             "jwt": ["callers_issuer", "callers_audience"],
             "header": ["trusted_hops"],
         }
-        names = needed.get(self.callers or "off", [])
-        if names and self.routes == "all":  # inbox takes no keys
-            names = [*names, "callers_secret"]
-        if missing := next((name for name in names if not getattr(self, name)), None):
+        if missing := next((name for name in needed.get(self.callers or "off", []) if not getattr(self, name)), None):
             raise ValueError(f"{missing}: is required where callers is {self.callers}")
         return self
 

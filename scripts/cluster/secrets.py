@@ -44,7 +44,7 @@ def documents(keys: dict[str, str]) -> dict[str, Any]:
     """The Secrets, in a List; `keys` by their callers' names."""
     entries = [f"{name} sha256:{hashlib.sha256(key.encode()).hexdigest()}\n" for name, key in keys.items()]
     data = {
-        "web-callers": {"callers": "".join(entries), "secret": secrets.token_urlsafe(32)},
+        "web-callers": {"callers": "".join(entries)},
         "predictor-token": {"token": secrets.token_urlsafe(32)},
     }
     labels = {"app.kubernetes.io/part-of": "shangcai"}

@@ -123,7 +123,6 @@ def test_a_bad_file_of_keys_is_one_clear_line(run: Run) -> None:
         MODELS=MODELS,
         CALLERS="keys",
         CALLERS_FILE="/no/such/file",
-        CALLERS_SECRET="a secret of the tests",
     )
     assert process.communicate(timeout=LIMIT) == ("", "web: /no/such/file: No such file or directory\n")
     assert process.returncode == 1
@@ -212,7 +211,7 @@ def test_a_connection_is_kept_for_as_long_as_is_set(run: Run) -> None:
 @pytest.mark.parametrize(("hop", "status"), [("127.0.0.1/32", 200), ("10.0.0.0/8", 401)])
 def test_a_trusted_hop_is_the_other_end_of_the_connection(run: Run, hop: str, status: int) -> None:
     """And not whom an X-Forwarded-For names, which uvicorn's own middleware takes from everybody at 127.0.0.1."""
-    names = {"CALLERS": "header", "CALLERS_SECRET": "a secret of the tests", "TRUSTED_HOPS": json.dumps([hop])}
+    names = {"CALLERS": "header", "TRUSTED_HOPS": json.dumps([hop])}
     url = listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, **names))
     headers = {"X-Forwarded-User": "alice", "X-Forwarded-For": "10.0.0.1"}
     assert httpx.get(f"{url}/status", headers=headers, trust_env=False).status_code == status

@@ -104,7 +104,7 @@ class JobService:
         seed = secrets.randbits(32) if new.request.seed is None else new.request.seed
         request = new.request.model_copy(update={"seed": seed, "model": model})
         record = JobRecord(
-            id=uuid.uuid4().hex if key is None else self._keyed_id(new.caller, key),
+            id=uuid.uuid4().hex if key is None else await self._keyed_id(new.caller, key),
             model=model,
             kind=self._settings.models[model].kind,
             request=request.model_dump_json(exclude={"stream"}, exclude_none=True),
@@ -134,18 +134,20 @@ class JobService:
         existing = await self._store.get(record.id)
         return existing is None or record.replaces(existing)
 
-    def _keyed_id(self, caller: str, key: str) -> str:
+    async def _keyed_id(self, caller: str, key: str) -> str:
         """The id of the job that this caller's idempotency key makes. Nobody without the secret can tell it from the
-        key; without a secret, everybody is one caller, and the ids are those of older versions."""
-        if self._settings.callers_secret is None:
+        key. Where everybody is one caller and no secret is given, ids are those of commit 73ec94b, whose replicas may
+        share the store: a key that both are asked with makes one job."""
+        given = self._settings.callers_secret
+        if given is None and self._settings.callers in (None, "off"):
             return hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32]
-        secret = self._settings.callers_secret.get_secret_value().encode()
+        secret = await self._store.secret() if given is None else given.get_secret_value()
         # No key holds a line feed.
-        return hmac.new(secret, f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(secret.encode(), f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
 
     async def replays(self, caller: str, key: str) -> bool:
         """Whether a request with this idempotency key gets a job that there is already."""
-        existing = await self._store.get(self._keyed_id(caller, key))
+        existing = await self._store.get(await self._keyed_id(caller, key))
         return existing is not None and not existing.may_be_retried
 
     async def find(self, job: str, caller: str | None = None) -> JobRecord:

@@ -56,6 +56,10 @@ class JobStore(ABC):
 
     # Between replicas
 
+    @abstractmethod
+    async def secret(self) -> str:
+        """What all replicas know and nobody else: drawn once, and kept for as long as the jobs are."""
+
     def subscribe(self, receive: Callable[[str], None]) -> None:
         """Call `receive` with every message that a replica broadcasts, this one included."""
         self._receivers.append(receive)

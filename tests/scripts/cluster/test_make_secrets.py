@@ -47,7 +47,7 @@ def test_what_it_prints_is_read_by_both_servers(tmp_path: Path) -> None:
 def test_each_run_makes_others() -> None:
     first, second = (secrets.documents({"ann": "k"}) for _ in range(2))
     assert data(first)["predictor-token"] != data(second)["predictor-token"]
-    assert data(first)["web-callers"]["secret"] != data(second)["web-callers"]["secret"]
+    assert set(data(first)["web-callers"]) == {"callers"}  # web draws its own secret
 
 
 @pytest.mark.parametrize("name", ["events", "default", "a b", "", "ä", "x" * 129])

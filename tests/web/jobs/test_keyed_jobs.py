@@ -9,6 +9,7 @@ import json
 import time
 
 import pytest
+import redis
 
 from contract import GenerationRequest, ProblemError, ProblemType, problems
 from tests.support.jobs import (
@@ -30,24 +31,83 @@ from tests.support.jobs import (
     submitted,
 )
 from web.jobs.store import ClaimLost
+from web.jobs.stores.redis_store import RedisStore
 
 SECRET = "a secret of the tests"
 TRANSIENT = [problems.REFUSED_UPSTREAM, problems.INTERNAL]
 LASTING = [problems.INVALID_FIELD, problems.CONTENT_FILTERED, problems.OUT_OF_MEMORY, problems.NOT_IMPLEMENTED]
+
+CALLERS = {"callers": "header", "trusted_hops": ["127.0.0.1/32"]}
+
+
+def keyed_id(secret: str) -> str:
+    """Of the job of ann's key order-1."""
+    return hmac.new(secret.encode(), b"ann\norder-1", hashlib.sha256).hexdigest()[:32]
 
 
 async def test_ids_are_made_of_the_key_its_caller_and_the_secret(replica: Replica) -> None:
     jobs = await replica(ScriptedBackend(hang), callers_secret=SECRET)
     other = await replica(ScriptedBackend(hang), callers_secret=SECRET[::-1])
     ann, bob = [await submitted(jobs, key="order-1", caller=caller) for caller in ("ann", "bob")]
-    assert ann.id == hmac.new(SECRET.encode(), b"ann\norder-1", hashlib.sha256).hexdigest()[:32]
+    assert ann.id == keyed_id(SECRET)
     assert len({ann.id, bob.id, (await submitted(other, key="order-1", caller="ann")).id}) == 3
     assert (await submitted(jobs, key="order-1", caller="ann")) == ann
 
 
-async def test_without_a_secret_ids_are_those_of_older_versions(replica: Replica) -> None:
-    jobs = await replica(ScriptedBackend(hang))
+async def test_without_callers_ids_are_those_of_older_versions(replica: Replica, new_store: NewStore) -> None:
+    """They share the store while a deployment is rolled out, and know nothing of a secret there."""
+    jobs = await replica(ScriptedBackend(hang), new_store())
     assert (await submitted(jobs, key="order-1")).id == "20f3d1e968e9843052b7f34dcb33afaa"
+
+
+async def test_replicas_without_a_secret_draw_one_together(
+    replica: Replica, shared: SharedStore, redis_client: redis.Redis
+) -> None:
+    replicas = [await replica(ScriptedBackend(hang), await shared(), **CALLERS) for _ in range(5)]
+    records = await asyncio.gather(*(submitted(jobs, key="order-1", caller="ann") for jobs in replicas))
+    secret = str(redis_client.get("shangcai:secret"))
+    assert len(secret) >= 43  # 256 bits in base64
+    assert {record.id for record in records} == {keyed_id(secret)}
+    assert await replicas[0].replays("ann", "order-1")
+
+
+async def test_a_replica_alone_draws_a_secret_for_its_life(replica: Replica) -> None:
+    jobs, other = [await replica(ScriptedBackend(hang), **CALLERS) for _ in range(2)]
+    records = [await submitted(one, key="order-1", caller="ann") for one in (jobs, jobs, other)]
+    assert records[0] == records[1]
+    assert records[0].id != records[2].id
+    assert "20f3d1e968e9843052b7f34dcb33afaa" not in {record.id for record in records}
+
+
+async def test_a_given_secret_wins_and_is_not_stored(
+    replica: Replica, shared: SharedStore, redis_client: redis.Redis
+) -> None:
+    await (await shared()).secret()
+    drawn = redis_client.get("shangcai:secret")
+    jobs = await replica(ScriptedBackend(hang), await shared(), callers_secret=SECRET, **CALLERS)
+    assert (await submitted(jobs, key="order-1", caller="ann")).id == keyed_id(SECRET)
+    assert redis_client.get("shangcai:secret") == drawn
+
+
+async def test_a_store_that_has_lost_the_secret_gets_it_back(shared: SharedStore, redis_client: redis.Redis) -> None:
+    """Or replicas that know it and such that do not would make two jobs of one key."""
+    old = await shared()
+    secret = await old.secret()
+    redis_client.flushall()
+    assert await old.secret() == secret
+    assert await (await shared()).secret() == secret
+    redis_client.flushall()
+    drawn = await (await shared()).secret()  # by a replica that did not know it
+    assert drawn != secret
+    assert await old.secret() == drawn
+
+
+async def test_without_the_store_a_key_waits_and_nothing_else_does(replica: Replica, closed_port: int) -> None:
+    store = RedisStore(f"redis://127.0.0.1:{closed_port}", 60, 1_000, patience_seconds=1)
+    jobs = await replica(ScriptedBackend(hang), store, **CALLERS)  # the start needs none
+    with pytest.raises(ProblemError) as problem:
+        await jobs.replays("ann", "order-1")
+    assert (problem.value.kind, problem.value.problem.retry_after) == (problems.UNAVAILABLE, 5)
 
 
 @pytest.mark.parametrize("kind", TRANSIENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -51,6 +52,7 @@ class MemoryStore(JobStore):
 
     def __init__(self, keep_seconds: float, most_bytes: int, log_entries: int) -> None:
         super().__init__()
+        self._secret = secrets.token_urlsafe(32)
         self._keep_seconds = keep_seconds
         self._most_bytes = most_bytes
         self._most_request_bytes = most_bytes * REQUESTS_SHARE
@@ -62,6 +64,9 @@ class MemoryStore(JobStore):
         self._request_bytes = 0  # of jobs that have not ended
         self._freed = FreedMemory()
         self._queues: defaultdict[str, MemoryQueue] = defaultdict(MemoryQueue)
+
+    async def secret(self) -> str:
+        return self._secret
 
     async def open(self) -> None:
         pass

@@ -17,6 +17,9 @@ from web.jobs.stores.redis_keys import RedisKeys
 FREED_BYTES = 1_048_576
 """At least so much is freed at a time where Redis is full."""
 
+PAGE = 256
+"""Most jobs that are read at once."""
+
 Answer = TypeVar("Answer")
 
 RECOUNT_SECONDS = 5
@@ -120,6 +123,16 @@ class RedisBudget:
             room = await self._reserve(self._keys.open, [*arguments, RECOUNT_SECONDS])
         if not room:
             raise requests_full(self._most_request_bytes)
+
+    async def open_jobs(self) -> int:
+        with outages():
+            return int(await self._redis.zcard(self._keys.open[0]))
+
+    async def overdue(self, now: float) -> list[str]:
+        """Some of the open jobs whose deadline has passed."""
+        with outages():
+            jobs: list[str] = await self._redis.zrangebyscore(self._keys.open[0], "-inf", now, start=0, num=PAGE)
+            return jobs
 
     def close(self, pipe: Any, job: str) -> None:
         """The job has ended, or is not there any more."""

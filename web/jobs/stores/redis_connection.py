@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from redis.exceptions import OutOfMemoryError
 
 from contract import ProblemError, problems
 from web.jobs.store import StoreFullError
-from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY
+from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY, SECRET_KEY
 from wire.shared_store import client as shared_store
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,23 @@ class RedisClock:
                     raise
             self._asked = time.monotonic()
         return time.monotonic() + self._ahead
+
+
+class SharedSecret:
+    """Asked for each time, as a Redis may lose what it has: who finds none stores the one that it knows, or has drawn,
+    and of several the first one counts."""
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+        self._known = secrets.token_urlsafe(32)
+
+    async def get(self) -> str:
+        with outages():
+            stored = await self._redis.get(SECRET_KEY)
+            if stored is None and not await self._redis.set(SECRET_KEY, self._known, nx=True):
+                stored = await self._redis.get(SECRET_KEY)
+        self._known = stored or self._known
+        return self._known
 
 
 class UnknownSchema(Exception):

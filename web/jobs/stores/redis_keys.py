@@ -13,6 +13,7 @@ both directions.
 | `shangcai:rounds:MODEL` | hash | `round`, the present one, and `cost:CALLER`, what waits of each |
 | `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
 | `shangcai:schema` | string | the version of all this; absent, it is 1 |
+| `shangcai:secret` | string | web's own secret, where none is given; whoever needs it first draws it |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
 | `shangcai:ended-jobs` | sorted set | ended jobs, by when they ended |
@@ -45,6 +46,8 @@ from web.jobs.record import JobRecord
 SCHEMA_KEY = "shangcai:schema"
 SCHEMA = 1
 """The newest version that is known here. A version that older replicas cannot work with writes a larger one."""
+
+SECRET_KEY = "shangcai:secret"  # noqa: S105 - its name
 
 ENDED = "shangcai:ended"
 BROADCAST = "shangcai:news"

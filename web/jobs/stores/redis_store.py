@@ -15,7 +15,7 @@ from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.redis_budget import RedisBudget
-from web.jobs.stores.redis_connection import RedisClock, connect, outages
+from web.jobs.stores.redis_connection import RedisClock, SharedSecret, connect, outages
 from web.jobs.stores.redis_keys import (
     BROADCAST,
     RUN_FIELDS,
@@ -35,9 +35,6 @@ POLL_SECONDS = 4.0
 
 CLOSE_SECONDS = 1.0
 """Longest that closing waits for the ends of jobs that are being written, as in an outage of Redis."""
-
-PAGE = 256
-"""Most jobs that are read at once."""
 
 
 class RedisStore(JobStore):
@@ -68,6 +65,7 @@ class RedisStore(JobStore):
         self._listing = RedisListing(self._redis, self._keys)
         self._budget = RedisBudget(self._redis, self._keys, keep_seconds, most_bytes)
         self._clock = RedisClock(self._redis)
+        self._secret = SharedSecret(self._redis)
         self._signals = RedisSignals(self._redis, self._keys, self._deliver, background or BackgroundLoops())
         self._logs = RedisLogs(self._redis, self._keys, self._signals)
         self._finishing: set[asyncio.Task[bool]] = set()
@@ -86,6 +84,9 @@ class RedisStore(JobStore):
 
     async def now(self) -> float:
         return await self._clock.now()
+
+    async def secret(self) -> str:
+        return await self._secret.get()
 
     async def broadcast(self, message: str) -> None:
         with outages():
@@ -156,13 +157,10 @@ class RedisStore(JobStore):
         return await self._queue.place(record) if record.state == "queued" else None
 
     async def open_jobs(self) -> int:
-        with outages():
-            return int(await self._redis.zcard(self._keys.open[0]))
+        return await self._budget.open_jobs()
 
     async def overdue(self, now: float) -> list[str]:
-        with outages():
-            jobs: list[str] = await self._redis.zrangebyscore(self._keys.open[0], "-inf", now, start=0, num=PAGE)
-            return jobs
+        return await self._budget.overdue(now)
 
     # The log
 

@@ -15,7 +15,7 @@ CALLERS_VOLUME = {
 }
 CALLERS_MOUNT = {"name": "callers", "mountPath": CALLERS_FOLDER, "readOnly": True}
 TOKEN = {"name": "predictor-token", "key": "token", "optional": False}
-SECRET = {"name": "web-callers", "key": "secret", "optional": False}
+SECRET = {"name": "web-callers", "key": "secret", "optional": True}
 READ = {"PREDICTOR_TOKEN": TOKEN, "CALLERS_SECRET": SECRET}
 """Variables that come from Secrets."""
 
@@ -60,7 +60,7 @@ def _web(thing: Object, container: dict[str, Any], has_token: bool) -> Iterator[
         if values.get("CALLERS_FILE") != f"{CALLERS_FOLDER}/callers":
             yield "does not know its callers"
         if "CALLERS_SECRET" not in values:
-            yield "has no secret for the ids of their jobs"
+            yield "takes no secret that is given for the ids of their jobs"
         if CALLERS_VOLUME not in thing.pod["volumes"]:
             yield "has no volume of its callers"
     elif "CALLERS_FILE" in values:
