@@ -9,7 +9,22 @@ from tests.manifests.checks.objects import Object
 from tests.manifests.checks.references.object_set import ObjectSet, pod_labels
 from tests.manifests.checks.references.workloads import PORT
 
-NAMESPACES = {"knative-serving", "kourier-system", "istio-system", "contour-internal", "contour-external", "monitoring"}
+INGRESSES = {
+    "knative-serving", "kourier-system", "istio-system", "istio-ingress", "contour-internal", "contour-external",
+    "envoy-gateway-system", "eg-internal", "eg-external", "knative-serving-ingress", "openshift-ingress",
+}  # fmt: skip
+"""Where the ingresses that Knative has are installed: config/ and third_party/ of knative-extensions/net-kourier,
+net-istio, net-contour and net-gateway-api; Istio's Helm chart; OpenShift."""
+MONITORINGS = {"monitoring", "openshift-monitoring", "openshift-user-workload-monitoring"}
+"""Where a Prometheus runs."""
+PEERS = [
+    [
+        {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": sorted(names)}]},
+        {"matchLabels": {f"shangcai.ai/{what}": "true"}},
+    ]
+    for what, names in (("ingress", INGRESSES), ("monitoring", MONITORINGS))
+]
+"""The namespaces that a rule lets in: the known ones by name, and by a label whichever a user has."""
 KNATIVE_PORTS = {8012, 8013, 8112, 9088, 9090, 9091}
 """Of the queue proxy, which is in each pod of Knative."""
 
@@ -82,8 +97,8 @@ def check_policies(objects: ObjectSet, thing: Object) -> Iterator[str]:
                 yield from _each_value(objects, peer["podSelector"])
                 if not objects.pods(peer["podSelector"]):
                     yield "lets in pods that there are not"
-            if "namespaceSelector" in peer and not _selects_namespaces(peer["namespaceSelector"]):
-                yield f"there is no namespace {peer['namespaceSelector']}"
+        if not _selects_namespaces(rule):
+            yield f"lets in other namespaces than there may be: {rule['from']}"
 
 
 def _each_value(objects: ObjectSet, selector: dict[str, Any]) -> Iterator[str]:
@@ -93,11 +108,12 @@ def _each_value(objects: ObjectSet, selector: dict[str, Any]) -> Iterator[str]:
             yield f"no pods are {value}"
 
 
-def _selects_namespaces(selector: dict[str, Any]) -> bool:
-    """Whether it selects by name alone, and names only what a cluster may have."""
-    terms = [(key, "In", [value]) for key, value in (selector.get("matchLabels") or {}).items()]
-    terms += [(each["key"], each["operator"], each["values"]) for each in selector.get("matchExpressions") or []]
-    return bool(terms) and all(
-        (key, operator) == ("kubernetes.io/metadata.name", "In") and set(values) <= NAMESPACES
-        for key, operator, values in terms
-    )
+def _selects_namespaces(rule: dict[str, Any]) -> bool:
+    """Whether a rule lets in no other namespaces than ingresses' or Prometheus's, and all of them."""
+    selectors = [_sorted(peer["namespaceSelector"]) for peer in rule.get("from") or [] if "namespaceSelector" in peer]
+    return not selectors or selectors in PEERS
+
+
+def _sorted(selector: dict[str, Any]) -> dict[str, Any]:
+    expressions = [each | {"values": sorted(each["values"])} for each in selector.get("matchExpressions") or []]
+    return selector | ({"matchExpressions": expressions} if expressions else {})
