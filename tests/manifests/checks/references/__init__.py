@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.manifests.checks import pod_security
 from tests.manifests.checks.objects import Object
 from tests.manifests.checks.references import (
     deployment,
@@ -34,3 +35,4 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield from deployment.check(found)
         yield from waiting.check(found)
         yield from secrets.check_callers(found)
+        yield from pod_security.check(found)
