@@ -23,7 +23,7 @@ def combinations() -> list[str]:
 
 
 def render(combination: str, namespace: str = NAMESPACE) -> str:
-    """A combination for a namespace, which is changed where a reader of docs/deploy.md changes it: addresses follow."""
+    """A combination for a namespace, which is changed where docs/deploy-gpu.md has it changed: addresses follow."""
     if namespace == NAMESPACE:
         return _kustomize(ROOT / "deploy" / combination)
     with TemporaryDirectory() as copy:

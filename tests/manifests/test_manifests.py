@@ -10,7 +10,6 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tests.manifests.checks import problems
-from tests.manifests.checks.images import SECRETS, VERSION
+from tests.manifests.checks.images import VERSION
 from tests.manifests.checks.images import check as check_images
 from tests.manifests.checks.kustomizations import FILE, FOLDERS, all_of, name, render, sources
 from tests.manifests.checks.mutations import SORTS, Mutation, Sort, draw
 from tests.manifests.checks.objects import Object, environment, our_image
 from tests.manifests.checks.schemas import FOLDER, strict
-from tests.manifests.checks.typed import check as check_type
 from tests.manifests.checks.values import check as check_values
 
 MUTATIONS = int(os.environ.get("MANIFEST_MUTATIONS", "200"))
@@ -158,31 +156,6 @@ def size(plan: str, what: str) -> float:
     found = re.search(rf"([\d.]+) MiB {what}", plan)
     assert found
     return float(found[1])
-
-
-def test_the_guides_examples_are_valid(root: Path) -> None:
-    guide = (root / "docs" / "deploy.md").read_text()
-    examples = [Object(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)]
-    assert [thing.document["kind"] for thing in examples] == ["InferenceService", "ConfigMap"]
-    assert list(chain(*map(check_type, examples))) == []
-    runtime = next(iter(render(root / "kserve" / "runtime")))
-    formats = {form["name"] for form in runtime.spec["supportedModelFormats"]}
-    assert examples[0].spec["predictor"]["model"]["modelFormat"]["name"] in formats
-
-
-def test_the_guides_commands_name_what_there_is(root: Path) -> None:
-    guide = (root / "docs" / "deploy.md").read_text()
-    folders = {name(root, folder) for folder in all_of(root)}
-    applied = set(re.findall(r"-k\s+((?:kserve|knative|deploy)/[\w/-]+)", guide)) - {"deploy/mine"}
-    assert applied
-    assert applied <= folders
-    for path in re.findall(r"`((?:kserve|knative|deploy)/[\w/.-]+)`", guide):
-        assert (root / path).exists() or path == "deploy/mine", path
-
-
-def test_the_guide_names_the_secrets_that_its_reader_makes(root: Path) -> None:
-    guide = (root / "docs" / "deploy.md").read_text()
-    assert [secret for secret in SECRETS if f"a Secret `{secret}`" not in guide] == []
 
 
 # The checks themselves

@@ -25,7 +25,7 @@ FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
 }
 """The images of others: container name, ports, mounts and environment variables."""
 SECRETS = {"hf-token", "web-callers", "predictor-token"}
-"""Not part of the manifests: docs/deploy.md tells its reader to make them."""
+"""Not part of the manifests: docs/callers.md tells its reader to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 """The sorts that `references` checks."""
 
