@@ -45,6 +45,9 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
         except BaseException:
             self._free.release()
             raise
+        if response.is_closed:  # of a transport that answers as a whole: nobody closes its stream any more
+            self._free.release()
+            return response
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _ReleasingStream(response.stream, self._free.release)
         return response

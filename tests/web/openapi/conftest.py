@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from web.app import create_app
 from web.settings import Settings
 
-DEADLINE = 300
-
+DEADLINE = 1200
+"""Of a program; 300 examples of each operation take minutes."""
 
 Start = Callable[..., Awaitable[str]]
 
