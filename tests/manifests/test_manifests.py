@@ -85,32 +85,6 @@ def test_the_two_predictors_differ_in_name_only(root: Path) -> None:
     assert text == image
 
 
-@pytest.mark.parametrize("overlay", ["gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache"])
-def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
-    for thing in render(root / "kserve" / "overlays" / overlay):
-        if thing.document["kind"] != "InferenceService":
-            continue
-        limits = thing.containers[0]["resources"]["limits"]
-        [gpu] = [key for key in limits if key.startswith("nvidia.com/")]
-        assert limits[gpu] == "1"
-        assert thing.pod["runtimeClassName"] == "nvidia"
-        assert thing.pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-        assert ("PREDICTOR_MEMORY" in environment(thing.containers[0])) == (overlay == "gpu-shared")
-        assert thing.annotations["autoscaling.knative.dev/initial-scale"] == "0"
-
-
-def test_a_turbo_model_has_its_own_steps_and_no_guidance(root: Path) -> None:
-    """With 50 steps and a guidance of 5, its class's, it burns its pictures."""
-    models = ("kserve/overlays/gpu", "kserve/overlays/gpu-shared", "kserve/overlays/gpu-mig", "deploy/gpu")
-    for folder in (*models, "kserve/overlays/model-cache", "kserve/overlays/local-model-cache"):
-        [image] = [
-            environment(thing.containers[0])
-            for thing in render(root / folder)
-            if thing.document["kind"] == "InferenceService" and thing.document["metadata"]["name"] == "image"
-        ]
-        assert (image["PREDICTOR_STEPS"], image["PREDICTOR_GUIDANCE"]) == ("4", "0"), folder
-
-
 def test_only_a_laptop_serves_whoever_reaches_it(root: Path) -> None:
     for folder in ("laptop", "laptop-events", "gpu", "events", "standard"):
         webs = [

@@ -23,7 +23,9 @@ FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
     "valkey/valkey:8.1-alpine": ("redis", [6379], {"/data"}, set()),
     "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
 }
-"""The images of others: container name, ports, mounts and environment variables."""
+"""The images of others: container name, ports, mounts, and environment variables."""
+OPTIONAL = {"STORAGE_IGNORE_PATTERNS"}
+"""Further variables that they read; kserve/kserve python/storage/kserve_storage/kserve_storage.py."""
 SECRETS = {"hf-token", "web-callers", "predictor-token"}
 """Not part of the manifests: docs/callers.md tells its reader to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
@@ -52,7 +54,7 @@ def _image(container: dict[str, Any]) -> Iterator[str]:
     else:
         ports = [port["containerPort"] for port in container.get("ports") or []]
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-        if (container["name"], ports, mounts, set(environment(container))) != FOREIGN[image]:
+        if (container["name"], ports, mounts, environment(container).keys() - OPTIONAL) != FOREIGN[image]:
             yield f"image: {image} has another name, listens or keeps its data elsewhere, or reads something else"
     if image.startswith("valkey/") and (complaint := _redis_complaint(tuple(container["args"]))):
         yield f"args: {complaint}"

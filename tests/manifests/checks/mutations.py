@@ -19,7 +19,7 @@ SORTS: tuple[Sort, ...] = ("renamed key", "wrong type", "dangling name", "wrong 
 
 Place = tuple[str | int, ...]
 
-NAMES = ("text", "image", "web", "inbox", "redis", "default", "models", "artifacts")
+NAMES = ("text", "image", "web", "inbox", "redis", "default", "text-model", "image-model", "artifacts")
 """Names that are in use: one instead of another has the right form, and is still wrong."""
 PORTS = (80, 6379, 8012, 8080, 9090)
 

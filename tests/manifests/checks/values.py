@@ -35,6 +35,11 @@ WORDS = {
     "volumeMode": {"Filesystem"},
 }
 """The allowed words, by the end of a path."""
+NODE_LABELS = {
+    "nvidia.com/gpu.present", "cloud.google.com/gke-accelerator", "eks.amazonaws.com/instance-gpu-name",
+    "karpenter.k8s.aws/instance-gpu-name", "kubernetes.azure.com/accelerator",  # some of them, on a node with a GPU
+    "kserve/localmodel",
+}  # fmt: skip
 
 
 def check(thing: Object) -> Iterator[str]:
@@ -54,7 +59,9 @@ def check(thing: Object) -> Iterator[str]:
             yield f"{path}: {value!r} is no number"
         if field == "port" and isinstance(value, str) and value.isdecimal():
             yield f"{path}: {value!r} would be the name of a port"
-        if field == "nodeSelector" and value != {"nvidia.com/gpu.present": "true"}:
+        if field == "nodeSelector":
+            yield f"{path}: not every cluster has nodes with {value}"
+        if field == "key" and "nodeAffinity" in place and value not in NODE_LABELS:
             yield f"{path}: no node has {value}"
 
 

@@ -1,4 +1,4 @@
-"""Models that are fetched ahead: caches on nodes, and a Job that downloads to a volume."""
+"""Models that are fetched ahead: caches on nodes, and Jobs that download to volumes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,28 @@ def _node_group(spec: dict[str, Any]) -> Iterator[str]:
     if claim["resources"]["requests"]["storage"] != volume["capacity"]["storage"]:
         yield "claim and volume are of different sizes"
     nodes = [value for _, value in walk(volume["nodeAffinity"]) if isinstance(value, dict) and "key" in value]
-    wanted = [{"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}]
+    wanted = [{"key": "kserve/localmodel", "operator": "In", "values": ["worker"]}]
     if nodes != wanted or not volume["local"]["path"].startswith("/"):
-        yield "must be on the nodes that have a GPU"
+        yield "must be on the nodes that KServe's agent runs on"
 
 
 def check_downloads(objects: list[Object], fetching: list[Object]) -> Iterator[str]:
-    """A Job fetches to a volume what the InferenceServices of `fetching` fetch at each start."""
-    for thing in objects:
-        if thing.kind != "Job.batch":
-            continue
-        arguments = thing.containers[0]["args"]
-        [folder] = [mount["mountPath"] for mount in thing.containers[0]["volumeMounts"] if mount["name"] == "models"]
-        fetched = dict(zip(arguments[1::2], arguments[::2], strict=True))
-        wanted = {
-            f"{folder}/{one.name}": environment(one.containers[0])["STORAGE_URI"]
-            for one in fetching
-            if one.kind.startswith("InferenceService")
-        }
-        if fetched != wanted:
-            yield f"{thing.title}: fetches {fetched}, and not {wanted}"
+    """Jobs fetch to volumes what the InferenceServices of `fetching` fetch at each start."""
+    fetched = {_target(thing): thing.containers[0]["args"][0] for thing in objects if thing.kind == "Job.batch"}
+    sources, places = (_storage_uris(them) for them in (fetching, objects))
+    wanted = {place: sources[name] for name, place in places.items()}
+    if fetched != wanted:
+        yield f"Jobs fetch {fetched}, and not {wanted}"
+
+
+def _storage_uris(objects: list[Object]) -> dict[str, str]:
+    predictors = [thing for thing in objects if thing.kind.startswith("InferenceService")]
+    return {thing.name: environment(thing.containers[0])["STORAGE_URI"] for thing in predictors}
+
+
+def _target(job: Object) -> str:
+    """Where a Job writes to, as a STORAGE_URI names it."""
+    [mount] = [mount for mount in job.containers[0]["volumeMounts"] if mount["name"] == "model"]
+    [volume] = [volume for volume in job.pod["volumes"] if volume["name"] == "model"]
+    folder = job.containers[0]["args"][1].removeprefix(f"{mount['mountPath']}/")
+    return f"pvc://{volume['persistentVolumeClaim']['claimName']}/{folder}"

@@ -77,7 +77,7 @@ def _storage_uri(objects: ObjectSet, thing: Object, container: dict[str, Any]) -
     uri = environment(container).get("STORAGE_URI", "")
     if uri.startswith("pvc://"):
         claim, _, folder = uri.removeprefix("pvc://").partition("/")
-        if ("PersistentVolumeClaim", claim) not in objects.named or folder != thing.name:
-            yield f"{uri} is no folder of a claim"
+        if ("PersistentVolumeClaim", claim) not in objects.named or claim != f"{thing.name}-model" or not folder:
+            yield f"{uri} is no folder of its own claim"
     elif uri and "PREDICTOR_MODEL" in environment(container):
         yield "has both a STORAGE_URI and a PREDICTOR_MODEL"

@@ -116,9 +116,10 @@ FAULTS: list[dict[str, Break]] = [
         ),
     },
     {
-        "there is no default StorageClass, and PersistentVolumeClaim models names none": take(
+        "there is no default StorageClass, and PersistentVolumeClaim text-model names none": take(
             "storageclasses/standard"
         ),
+        "there is no default StorageClass, and PersistentVolumeClaim image-model names none": lambda cluster: None,
         "there is no default StorageClass, and StatefulSet redis names none": lambda cluster: None,
         "there is no RuntimeClass nvidia, which InferenceService text wants": take("runtimeclasses/nvidia"),
         "Service web needs the Secret web-callers: ": take("shangcai/secrets/web-callers"),
