@@ -40,7 +40,11 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "gpu": (
         ["deploy/gpu"],
-        ["deploy/components/pod-monitor"],
+        [
+            "deploy/components/pod-monitor",
+            "deploy/components/prefetch-images",
+            "deploy/components/placeholder",
+        ],
     ),
 }
 """What a user may combine: resources, and components."""

@@ -53,7 +53,9 @@ ANNOTATIONS: dict[str, Rule] = {
 
 LABELS: dict[str, Rule] = {
     "app.kubernetes.io/part-of": _matches("shangcai"),
-    "app.kubernetes.io/name": _matches("web|predictor|redis|broker|trigger|artifacts|(download-)?(text|image)-model"),
+    "app.kubernetes.io/name": _matches(
+        "web|predictor|redis|broker|trigger|artifacts|(download-)?(text|image)-model|prefetch-images|placeholder"
+    ),
     "app.kubernetes.io/component": _matches("web|inbox|text|image"),
     "networking.knative.dev/visibility": _matches("cluster-local"),
     "networking.kserve.io/visibility": _matches("cluster-local"),

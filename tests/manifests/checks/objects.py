@@ -11,6 +11,7 @@ POD_SPECS = {
     "Service.serving.knative.dev": ("spec", "template"),
     "Deployment.apps": ("spec", "template"),
     "StatefulSet.apps": ("spec", "template"),
+    "DaemonSet.apps": ("spec", "template"),
     "Job.batch": ("spec", "template"),
 }
 
@@ -88,8 +89,14 @@ class Object:
         )
 
 
+SLEEP = ["sleep", "infinity"]
+"""The command of a container that only holds an image, or a place."""
+
+
 def our_image(container: dict[str, Any]) -> str | None:
-    """The image of ours that it runs: web or predictor; None for others."""
+    """The image of ours that it runs: web or predictor; None for others, and where it only sleeps."""
+    if container.get("command") == SLEEP:
+        return None
     found = re.search(r"(?:^|/)shangcai/(web|predictor):", container["image"])
     return found[1] if found else None
 

@@ -33,7 +33,7 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         if image := our_image(container):
             yield from _our_container(container, image)
         yield from _storage_uri(objects, thing, container)
-    if thing.kind in ("Deployment.apps", "StatefulSet.apps"):
+    if thing.kind in ("Deployment.apps", "StatefulSet.apps", "DaemonSet.apps"):
         selector = thing.spec["selector"]["matchLabels"]
         if not selector.items() <= thing.template["metadata"]["labels"].items():
             yield f"the selector {selector} does not select its own pods"
