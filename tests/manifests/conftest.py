@@ -46,8 +46,12 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
             "deploy/components/placeholder",
         ],
     ),
+    "standard": (
+        ["deploy/standard"],
+        ["deploy/components/pod-monitor", "deploy/components/http-route", "deploy/components/ingress"],
+    ),
 }
-"""What a user may combine: resources, and components."""
+"""What a user may combine: resources, a whole deployment among them, and components."""
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +73,12 @@ def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": paths[0] if name in ("artifacts", "gpu") else ["namespace.yaml", *paths[0]],
+            "resources": paths[0],
             "components": paths[1],
             "namespace": "shangcai",
-            "replacements": example["replacements"],
         }
+        if not resources[0].startswith("deploy/"):
+            document |= {"resources": ["namespace.yaml", *paths[0]], "replacements": example["replacements"]}
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(document))
         namespace = (root / "deploy" / "laptop" / "namespace.yaml").read_text()
         if "kserve/overlays/gpu" in resources:  # KServe fetches its models

@@ -48,7 +48,7 @@ def test_nothing_is_wrong(root: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_wrong_with_combinations_of_users(combined: Path) -> None:
     folders = [folder for folder in all_of(combined) if folder.name.startswith("test-")]
-    assert len(folders) == 4
+    assert len(folders) == 5
     assert list(problems(combined, folders)) == []
 
 

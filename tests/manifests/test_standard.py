@@ -61,3 +61,25 @@ def test_keda_counts_the_requests_of_its_own_namespace(root: Path, copy: Path) -
         for metric in thing.spec["predictor"]["autoScaling"]["metrics"]
     ]
     assert ['namespace="other"' in query for query in queries] == [True, True]
+
+
+def test_web_gets_its_public_address_from_a_component(root: Path, copy: Path) -> None:
+    """A cluster has a Gateway or a class of Ingresses, and nobody can guess its name."""
+    public = {"HTTPRoute", "Ingress"}
+    assert not public & {thing.document["kind"] for thing in render(root / "deploy" / "standard")}
+    before = (copy / FILE).read_text()
+    for component, kind in (("http-route", "HTTPRoute"), ("ingress", "Ingress")):
+        (copy / FILE).write_text(before)
+        change(copy, components=[f"../components/{component}"])
+        assert list(problems(copy.parents[1], [copy])) == []
+        assert public & {thing.document["kind"] for thing in render(copy)} == {kind}
+
+
+def test_a_node_can_be_drained_of_each_workload(root: Path) -> None:
+    """Pod by pod, and although one waits for a GPU. A budget that one pod uses up would forbid it for ever."""
+    things = render(root / "deploy" / "standard")
+    budgets = {thing.name: thing.spec for thing in things if thing.kind == "PodDisruptionBudget.policy"}
+    assert set(budgets) == {"web", "text", "image"}
+    for spec in budgets.values():
+        assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+        assert "minAvailable" not in spec

@@ -47,8 +47,12 @@ ANNOTATIONS: dict[str, Rule] = {
     # knative/eventing, and its Brokers
     "eventing.knative.dev/broker.class": _matches("MTChannelBasedBroker|Kafka"),
     "messaging.knative.dev/async-handler": _matches("true"),
-    "nginx.ingress.kubernetes.io/proxy-buffering": _matches("on|off"),
-    "nginx.ingress.kubernetes.io/proxy-read-timeout": _number(1, 86400),
+    # nginx/kubernetes-ingress, haproxytech/kubernetes-ingress, kubernetes/ingress-nginx
+    "nginx.org/proxy-buffering": _matches("False"),
+    "nginx.org/proxy-read-timeout": _seconds(600, 86400),
+    "haproxy.org/timeout-server": _seconds(600, 86400),
+    "nginx.ingress.kubernetes.io/proxy-buffering": _matches("off"),
+    "nginx.ingress.kubernetes.io/proxy-read-timeout": _number(600, 86400),
 }
 
 LABELS: dict[str, Rule] = {
@@ -68,10 +72,7 @@ LABELS: dict[str, Rule] = {
 NAMESAKES = {"Service", "PersistentVolumeClaim", "PodDisruptionBudget.policy"}
 """Kinds whose objects must have the name that their labels have, besides those that make pods."""
 REQUIRED = {
-    "Ingress.networking.k8s.io": {
-        "nginx.ingress.kubernetes.io/proxy-buffering",
-        "nginx.ingress.kubernetes.io/proxy-read-timeout",
-    },
+    "Ingress.networking.k8s.io": {name for name in ANNOTATIONS if re.match(r"(nginx|haproxy)\.", name)},
 }
 """Annotations without which an object has no effect."""
 

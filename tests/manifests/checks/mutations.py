@@ -24,13 +24,13 @@ NAMES = ("text", "image", "web", "inbox", "redis", "default", "text-model", "ima
 PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
-    "EventPolicy", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget", "PodMonitor",
-    "ServingRuntime", "SinkBinding",
+    "EventPolicy", "HTTPRoute", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget",
+    "PodMonitor", "ServingRuntime", "SinkBinding",
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(
     r"spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
-    r"data\.bootstrap|storageClassName|local\.path|newName|"  # the user's own values
+    r"parentRefs|hostnames|\.host$|data\.bootstrap|storageClassName|local\.path|newName|"  # the user's own values
     r"^(metadata\.)?namespace$"  # any is right, and all else follows it
 )
 """Paths of texts that may have any value, so that no change is an error."""

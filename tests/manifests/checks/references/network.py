@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tests.manifests.checks.metadata import seconds
 from tests.manifests.checks.objects import Object
 from tests.manifests.checks.references.object_set import ObjectSet, pod_labels
 from tests.manifests.checks.references.workloads import PORT
@@ -27,6 +28,8 @@ PEERS = [
 """The namespaces that a rule lets in: the known ones by name, and by a label whichever a user has."""
 KNATIVE_PORTS = {8012, 8013, 8112, 9088, 9090, 9091}
 """Of the queue proxy, which is in each pod of Knative."""
+ANSWER_SECONDS = 600
+"""As long as web takes for an answer, at most, with some room."""
 
 
 def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
@@ -36,6 +39,8 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         yield from _own_pods(objects, thing, thing.spec["selector"])
     if thing.kind == "Ingress.networking.k8s.io":
         yield from _ingress(objects, thing)
+    if thing.kind == "HTTPRoute.gateway.networking.k8s.io":
+        yield from _http_route(objects, thing)
 
 
 def _service(objects: ObjectSet, thing: Object) -> Iterator[str]:
@@ -54,8 +59,12 @@ def _service(objects: ObjectSet, thing: Object) -> Iterator[str]:
 
 
 def _own_pods(objects: ObjectSet, thing: Object, selector: dict[str, Any]) -> Iterator[str]:
-    if {pod_labels(pod).get("app.kubernetes.io/name") for pod in objects.pods(selector)} != {thing.name}:
+    if {_called(pod_labels(pod)) for pod in objects.pods(selector)} != {thing.name}:
         yield "selects other pods than its own, or none"
+
+
+def _called(labels: dict[str, str]) -> str | None:
+    return labels.get("app.kubernetes.io/component", labels.get("app.kubernetes.io/name"))
 
 
 def _ingress(objects: ObjectSet, thing: Object) -> Iterator[str]:
@@ -68,6 +77,16 @@ def _ingress(objects: ObjectSet, thing: Object) -> Iterator[str]:
                 yield f"there is no service {backend['name']} with the port {backend['port']}"
             if (path["path"], path["pathType"]) != ("/", "Prefix"):
                 yield "must pass every path on to web"
+
+
+def _http_route(objects: ObjectSet, thing: Object) -> Iterator[str]:
+    for rule in thing.spec["rules"]:
+        for backend in rule["backendRefs"]:
+            service = objects.named.get(("Service", backend["name"]))
+            if service is None or backend["port"] not in [port["port"] for port in service.spec["ports"]]:
+                yield f"there is no service {backend['name']} with the port {backend['port']}"
+        if seconds(rule["timeouts"]["request"]) < ANSWER_SECONDS:
+            yield "timeouts.request: would end an answer that web still works on"
 
 
 def check_policies(objects: ObjectSet, thing: Object) -> Iterator[str]:
