@@ -10,7 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from scripts.cluster.doctor import address_checks, checks
+from scripts.cluster.doctor import address_checks
+from scripts.cluster.doctor.checks.examination import examine as findings_of
 from scripts.cluster.doctor.cluster_state import ClusterState, Unreachable
 from scripts.cluster.doctor.manifests import Unreadable, render
 from scripts.cluster.doctor.requirements import Requirements
@@ -59,7 +60,7 @@ def parse() -> argparse.Namespace:
 def examine(overlay: str, context: str | None) -> int:
     """Print all findings; the exit status."""
     wrong = 0
-    for finding in checks.examine(ClusterState(context), Requirements(render(overlay))):
+    for finding in findings_of(ClusterState(context), Requirements(render(overlay))):
         wrong += finding.verdict == "wrong"
         fix = f" — {finding.fix}" if finding.fix else ""
         print(f"{finding.verdict:<6} {finding.text}{fix}", flush=True)

@@ -70,6 +70,15 @@ def annotations_of(item: Document) -> dict[str, str]:
     return item.get("metadata", {}).get("annotations") or {}
 
 
+def labels_of(item: Document) -> dict[str, str]:
+    return item.get("metadata", {}).get("labels") or {}
+
+
 def mode_of(item: Document) -> str:
     """The deployment mode of an InferenceService; empty for the cluster's default."""
     return annotations_of(item).get("serving.kserve.io/deploymentMode", "")
+
+
+def broker_class(broker: Document) -> str:
+    """The class of a Broker; empty for the cluster's default."""
+    return annotations_of(broker).get("eventing.knative.dev/broker.class", "")

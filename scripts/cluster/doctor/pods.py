@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scripts.cluster.doctor.manifests import Document
+from scripts.cluster.doctor.selectors import matches
 
 POD_FLAGS = {
     "nodeSelector": "nodeselector",
@@ -34,12 +35,13 @@ VOLUME_FLAGS = {
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that Knative or KServe makes."""
+    """A pod that Knative, KServe or Kubernetes makes."""
 
     owner: str
     """Kind and name of the object that it is made for."""
 
     spec: Document
+    labels: dict[str, str]
     annotations: dict[str, str]
     knative: bool
     """Whether Knative runs it."""
@@ -50,6 +52,11 @@ class Pod:
     @property
     def containers(self) -> list[Document]:
         return self.spec.get("containers") or []
+
+    @property
+    def images(self) -> list[str]:
+        containers = [*self.containers, *(self.spec.get("initContainers") or [])]
+        return [container["image"] for container in containers if "image" in container]
 
     def devices(self) -> dict[str, int]:
         """How many it wants of each extended resource, such as nvidia.com/gpu."""
@@ -84,3 +91,47 @@ class Pod:
             for variable in container.get("env") or []:
                 if variable["name"] == "STORAGE_URI":
                     yield variable["value"]
+
+    def claims(self) -> Iterator[str]:
+        """Names of the PersistentVolumeClaims that it mounts."""
+        for volume in self.spec.get("volumes") or []:
+            if "persistentVolumeClaim" in volume:
+                yield volume["persistentVolumeClaim"]["claimName"]
+        for uri in self.storage_uris():
+            if uri.startswith("pvc://"):
+                yield uri.removeprefix("pvc://").partition("/")[0]
+
+    def chooses(self) -> str:
+        """The labels of a node that it asks for, in words; empty if it may run on any."""
+        parts = [f"{key}={value}" for key, value in (self.spec.get("nodeSelector") or {}).items()]
+        for term in self._node_terms():
+            parts += [expression["key"] for expression in term.get("matchExpressions") or []]
+        return ", ".join(dict.fromkeys(parts))
+
+    def may_choose(self, node: Document) -> bool:
+        """Whether its node selector and the affinity that it must have let it run on a node."""
+        labels = node["metadata"].get("labels") or {}
+        if not matches({"matchLabels": self.spec.get("nodeSelector") or {}}, labels):
+            return False
+        terms = self._node_terms()
+        return not terms or any(matches(term, labels) for term in terms)
+
+    def tolerates(self, node: Document) -> bool:
+        """Whether it tolerates a node's taints, except PreferNoSchedule."""
+        taints = [taint for taint in node["spec"].get("taints") or [] if taint["effect"] != "PreferNoSchedule"]
+        tolerations = self.spec.get("tolerations") or []
+        return all(any(_tolerates(item, taint) for item in tolerations) for taint in taints)
+
+    def _node_terms(self) -> list[Document]:
+        affinity = (self.spec.get("affinity") or {}).get("nodeAffinity") or {}
+        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+        terms: list[Document] = required.get("nodeSelectorTerms") or []
+        return terms
+
+
+def _tolerates(toleration: Document, taint: Document) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))

@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from scripts.cluster.doctor.manifests import Document, annotations_of, group_of, mode_of, name_of
+from scripts.cluster.doctor.manifests import Document, annotations_of, group_of, labels_of, mode_of, name_of
 from scripts.cluster.doctor.pods import Pod
 
 DEFAULT_NAMESPACE = "default"
 KNATIVE_MODES = ("Knative", "Serverless")
+WORKLOADS = {"apps": ("Deployment", "StatefulSet", "DaemonSet"), "batch": ("Job", "CronJob")}
+
+
+@dataclass(frozen=True)
+class SecretUse:
+    """A Secret without which a pod does not start."""
+
+    owner: str
+    """An object that needs it."""
+
+    keys: frozenset[str]
+    """What must be in it."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +32,9 @@ class Requirements:
 
     documents: list[Document] = field(repr=False)
 
-    def of(self, group: str, kind: str) -> list[Document]:
-        """The documents of a kind."""
-        return [item for item in self.documents if group_of(item) == group and item["kind"] == kind]
+    def of(self, group: str, *kinds: str) -> list[Document]:
+        """The documents of these kinds."""
+        return [item for item in self.documents if group_of(item) == group and item["kind"] in kinds]
 
     @cached_property
     def namespace(self) -> str:
@@ -49,12 +61,23 @@ class Requirements:
     def pods(self) -> list[Pod]:
         found = []
         for item in self.inference_services:
-            predictor = item["spec"]["predictor"]
+            predictor, name = item["spec"]["predictor"], item["metadata"]["name"]
+            # KServe hands on the labels, and adds these (kserve/kserve pkg/constants).
+            labels = {**labels_of(item), **(predictor.get("labels") or {}), "component": "predictor"}
+            labels |= {"serving.kserve.io/inferenceservice": name}
             knative = mode_of(item) in (*KNATIVE_MODES, "")
-            found.append(Pod(name_of(item), predictor, annotations_of(item), knative, predictor))
+            found.append(Pod(name_of(item), predictor, labels, annotations_of(item), knative, predictor))
         for item in self.of("serving.knative.dev", "Service"):
             template = item["spec"]["template"]
-            found.append(Pod(name_of(item), template["spec"], annotations_of(template), True, template["spec"]))
+            labels = {**labels_of(template), "serving.knative.dev/service": item["metadata"]["name"]}
+            found.append(Pod(name_of(item), template["spec"], labels, annotations_of(template), True, template["spec"]))
+        for group, kinds in WORKLOADS.items():
+            for item in self.of(group, *kinds):
+                spec = item["spec"]["jobTemplate"]["spec"] if item["kind"] == "CronJob" else item["spec"]
+                template = spec["template"]
+                found.append(
+                    Pod(name_of(item), template["spec"], labels_of(template), annotations_of(template), False, {})
+                )
         return found
 
     @cached_property
@@ -83,9 +106,12 @@ class Requirements:
         return found
 
     @cached_property
-    def broker_classes(self) -> list[str]:
-        brokers = self.of("eventing.knative.dev", "Broker")
-        return [annotations_of(item).get("eventing.knative.dev/broker.class", "") for item in brokers]
+    def brokers(self) -> list[Document]:
+        return self.of("eventing.knative.dev", "Broker")
+
+    @cached_property
+    def network_policies(self) -> list[Document]:
+        return self.of("networking.k8s.io", "NetworkPolicy")
 
     @cached_property
     def claims(self) -> list[tuple[str, str | None]]:
@@ -97,21 +123,44 @@ class Requirements:
         return found
 
     @cached_property
-    def secrets(self) -> dict[str, str]:
-        """Secrets without which no pod starts, each with an object that needs it."""
-        return {name: name_of(item) for item in reversed(self.documents) for name in _secrets(item)}
+    def foreign_claims(self) -> dict[str, str]:
+        """Claims that pods mount and the overlay does not make, each with an object that needs it."""
+        made = {item["metadata"]["name"] for item in self.of("", "PersistentVolumeClaim")}
+        return {name: pod.owner for pod in reversed(self.pods) for name in pod.claims() if name not in made}
+
+    @cached_property
+    def secrets(self) -> dict[str, SecretUse]:
+        """Secrets that pods need and the overlay does not make, by their names."""
+        made = {item["metadata"]["name"] for item in self.of("", "Secret")}
+        found: dict[str, SecretUse] = {}
+        for item in self.documents:
+            for name, keys in _secrets(item):
+                if name not in made:
+                    known = found.get(name, SecretUse(name_of(item), frozenset()))
+                    found[name] = SecretUse(known.owner, known.keys | keys)
+        return found
 
     @cached_property
     def runtime_classes(self) -> dict[str, str]:
-        """RuntimeClasses, each with an object that needs it."""
-        return {pod.spec["runtimeClassName"]: pod.owner for pod in self.pods if pod.spec.get("runtimeClassName")}
+        """RuntimeClasses that the overlay does not make, each with an object that needs it."""
+        made = {item["metadata"]["name"] for item in self.of("node.k8s.io", "RuntimeClass")}
+        wanted = {name: pod.owner for pod in reversed(self.pods) if (name := pod.spec.get("runtimeClassName"))}
+        return {name: owner for name, owner in wanted.items() if name not in made}
 
 
-def _secrets(value: Any) -> Iterator[str]:
-    """The names of Secrets within a document that must be there."""
+def _secrets(value: Any) -> Iterator[tuple[str, frozenset[str]]]:
+    """Names and keys of Secrets within a document that must be there."""
     if isinstance(value, dict):
-        for key, name in (("secretKeyRef", "name"), ("secret", "secretName")):
-            if isinstance(found := value.get(key), dict) and name in found and not found.get("optional"):
-                yield str(found[name])
+        found = value.get("secretKeyRef")
+        if isinstance(found, dict) and "name" in found and not found.get("optional"):
+            yield str(found["name"]), frozenset({str(found["key"])} if "key" in found else ())
+        found = value.get("secretRef")
+        if isinstance(found, dict) and "name" in found and not found.get("optional"):
+            yield str(found["name"]), frozenset()
+        found = value.get("secret")
+        if isinstance(found, dict) and "secretName" in found and not found.get("optional"):
+            yield str(found["secretName"]), frozenset(str(item["key"]) for item in found.get("items") or [])
+        for entry in value.get("imagePullSecrets") or []:
+            yield str(entry["name"]), frozenset()
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _secrets(part)

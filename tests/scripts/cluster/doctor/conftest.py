@@ -22,9 +22,14 @@ KINDS = {
     "v1": [
         *("namespaces/Namespace", "nodes/Node", "configmaps/ConfigMap", "serviceaccounts/ServiceAccount"),
         *("services/Service", "persistentvolumeclaims/PersistentVolumeClaim"),
-        "secrets/Secret",
+        *("secrets/Secret", "pods/Pod", "resourcequotas/ResourceQuota", "limitranges/LimitRange"),
     ],
-    "apps/v1": ["deployments/Deployment", "statefulsets/StatefulSet"],
+    "apps/v1": ["deployments/Deployment", "statefulsets/StatefulSet", "daemonsets/DaemonSet"],
+    "autoscaling/v2": ["horizontalpodautoscalers/HorizontalPodAutoscaler"],
+    "rbac.authorization.k8s.io/v1": ["roles/Role", "rolebindings/RoleBinding"],
+    "metrics.k8s.io/v1beta1": ["pods/PodMetrics"],
+    "monitoring.coreos.com/v1": ["podmonitors/PodMonitor"],
+    "gateway.networking.k8s.io/v1": ["httproutes/HTTPRoute", "gateways/Gateway"],
     "batch/v1": ["jobs/Job"],
     "policy/v1": ["poddisruptionbudgets/PodDisruptionBudget"],
     "networking.k8s.io/v1": ["networkpolicies/NetworkPolicy", "ingresses/Ingress"],
@@ -39,6 +44,13 @@ KINDS = {
     "sources.knative.dev/v1": ["sinkbindings/SinkBinding"],
     "serving.kserve.io/v1alpha1": ["clusterstoragecontainers/ClusterStorageContainer"],
     "serving.kserve.io/v1beta1": ["inferenceservices/InferenceService"],
+}
+LOADED = ["dev.local/shangcai/web:0.1.0", "dev.local/shangcai/predictor:0.1.0"]
+DISCOVERED = {
+    "nvidia.com/gpu.present": "true",
+    "nvidia.com/cuda.driver-version.major": "580",
+    "nvidia.com/gpu.compute.major": "8",
+    "nvidia.com/gpu.compute.minor": "0",
 }
 CLUSTER_WIDE = {"namespaces", "nodes", "storageclasses", "runtimeclasses", "clusterstoragecontainers"}
 
@@ -70,7 +82,8 @@ class Cluster:
         self.put(
             "kserve/deployments", deployment("kserve-controller-manager", image="kserve/kserve-controller:v0.21.0")
         )
-        self.config("knative-serving/config-network", {"ingress-class": "kourier.ingress.networking.knative.dev"})
+        network = {"ingress-class": "kourier.ingress.networking.knative.dev", "mesh-compatibility-mode": "disabled"}
+        self.config("knative-serving/config-network", network)
         self.config("knative-serving/config-domain", {"_example": "…", "example.com": ""})
         flags = ["podspec-runtimeclassname", "podspec-tolerations", "podspec-securitycontext"]
         flags += ["podspec-persistent-volume-claim", "podspec-persistent-volume-write"]
@@ -81,13 +94,12 @@ class Cluster:
         self.config("knative-eventing/config-features", {"delivery-retryafter": "enabled"})
         modes = {"deploy": '{"defaultDeploymentMode": "Standard"}', "ingress": '{"disableIstioVirtualHost": true}'}
         self.config("kserve/inferenceservice-config", modes)
-        ready = {"endpoints": [{"conditions": {"ready": True}}]}
-        labels = {"kubernetes.io/service-name": "kourier"}
-        self.put("kourier-system/endpointslices", {"metadata": {"name": "kourier-1", "labels": labels}, **ready})
+        self.gateway("kourier-system", "kourier", {"app": "3scale-kourier-gateway"})
         default = {"storageclass.kubernetes.io/is-default-class": "true"}
         self.put("storageclasses", {"metadata": {"name": "standard", "annotations": default}})
-        for name in ("web-callers", "predictor-token"):
-            self.put("shangcai/secrets", {"metadata": {"name": name}})
+        self.put("namespaces", {"metadata": {"name": "shangcai"}})
+        for name, keys in (("web-callers", ("callers", "secret")), ("predictor-token", ("token",))):
+            self.put("shangcai/secrets", {"metadata": {"name": name}, "data": dict.fromkeys(keys, "eA==")})
         self.put("runtimeclasses", {"metadata": {"name": "nvidia"}})
         self.put("clusterstoragecontainers", {"metadata": {"name": "default"}})
         taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
@@ -95,9 +107,25 @@ class Cluster:
         self.put("nodes", self.node("gpu", {"nvidia.com/gpu": "2"}, taint))
 
     @staticmethod
-    def node(name: str, devices: dict[str, str] | None = None, *taints: dict[str, str]) -> dict[str, Any]:
+    def node(
+        name: str, devices: dict[str, str] | None = None, *taints: dict[str, str], labels: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """A node; with devices it has the labels of GPU feature discovery, and with `labels` other ones."""
         allocatable = {"cpu": "8", **(devices or {})}
-        return {"metadata": {"name": name}, "spec": {"taints": list(taints)}, "status": {"allocatable": allocatable}}
+        named = {**(DISCOVERED if devices else {}), **(labels or {})}
+        status = {"allocatable": allocatable, "images": [{"names": [image]} for image in LOADED]}
+        return {"metadata": {"name": name, "labels": named}, "spec": {"taints": list(taints)}, "status": status}
+
+    def gateway(self, namespace: str, service: str, labels: dict[str, str], **namespace_labels: str) -> None:
+        """A Service of an ingress with a ready pod behind it, in a namespace with these labels."""
+        own = {"kubernetes.io/metadata.name": namespace, **namespace_labels}
+        self.put("namespaces", {"metadata": {"name": namespace, "labels": own}})
+        pod = f"{service}-1"
+        self.put(f"{namespace}/pods", {"metadata": {"name": pod, "labels": labels}})
+        target = {"kind": "Pod", "name": pod, "namespace": namespace}
+        endpoint = {"conditions": {"ready": True}, "addresses": ["10.0.0.7"], "targetRef": target}
+        named = {"name": pod, "labels": {"kubernetes.io/service-name": service}}
+        self.put(f"{namespace}/endpointslices", {"metadata": named, "endpoints": [endpoint]})
 
     def put(self, place: str, item: dict[str, Any]) -> None:
         self.objects[f"{place}/{item['metadata']['name']}"] = item

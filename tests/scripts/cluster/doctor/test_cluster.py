@@ -61,6 +61,10 @@ def taint(cluster: Any) -> None:
     cluster.put("nodes", cluster.node("gpu", {"nvidia.com/gpu": "2"}, other))
 
 
+def without_devices(cluster: Any) -> None:
+    cluster.objects["nodes/gpu"]["status"]["allocatable"].pop("nvidia.com/gpu")
+
+
 def deny(cluster: Any) -> None:
     cluster.denied.add("inferenceservices")
 
@@ -75,7 +79,7 @@ MAXIMUM = {"max-revision-timeout-seconds": "300", "container-concurrency-max-lim
 FAULTS: list[dict[str, Break]] = [
     {"Service of serving.knative.dev/v1 is not served — install Knative Serving": drop("serving.knative.dev/v1")},
     {
-        "Kubernetes v1.29.4 is too old; 1.30 is needed — upgrade Kubernetes": old_kubernetes,
+        "Kubernetes v1.29.4 is too old; 1.32 is needed: KServe asks for it — upgrade Kubernetes": old_kubernetes,
         "Knative Serving 1.18.0 is too old; 1.19 is needed": set_version("knative-serving/controller", "1.18.0"),
         "Knative Eventing v1.9.7 is too old; 1.17": set_version("knative-eventing/eventing-controller", "v1.9.7"),
         "KServe v0.15.2 is too old; 0.16 is needed — upgrade KServe": old_kserve,
@@ -86,8 +90,8 @@ FAULTS: list[dict[str, Break]] = [
         ),
         "EventType of eventing.knative.dev/v1beta3 is not served": drop("eventing.knative.dev/v1beta3"),
         "Knative Serving is not there: no Deployment controller": take("knative-serving/deployments/controller"),
-        "no node offers nvidia.com/gpu, of which InferenceService image wants 1": take("nodes/gpu"),
-        "no node offers nvidia.com/gpu, of which InferenceService text wants 1": take("nodes/cpu"),
+        "no node offers nvidia.com/gpu, of which InferenceService image wants 1": without_devices,
+        "no node offers nvidia.com/gpu, of which InferenceService text wants 1": lambda cluster: None,
     },
     {
         "in knative-serving do not run: activator — look at: kubectl": stop("knative-serving/activator"),

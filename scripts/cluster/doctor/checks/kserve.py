@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from scripts.cluster.doctor.cluster_state import ClusterState, NotFound, available, version_of
+from scripts.cluster.doctor.checks.ingress import ingress_class
+from scripts.cluster.doctor.cluster_state import ClusterState, available, version_of
 from scripts.cluster.doctor.finding import Finding, at_least, major_minor
-from scripts.cluster.doctor.knative_checks import ingress_class
 from scripts.cluster.doctor.manifests import Document
 from scripts.cluster.doctor.requirements import KNATIVE_MODES, Requirements
 
@@ -48,12 +48,6 @@ def kserve(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     if uris and not cluster.items("clusterstoragecontainers.serving.kserve.io"):
         what = f"there is no ClusterStorageContainer, which would fetch {uris[0]}"
         yield Finding("wrong", what, "apply kserve-cluster-resources.yaml of KServe's release")
-    if any(pod.annotations.get("serving.kserve.io/autoscalerClass") == "keda" for pod in required.pods):
-        try:
-            cluster.text("get", "--raw", "/apis/keda.sh/v1alpha1")
-            yield Finding("ok", "KEDA is there")
-        except NotFound:
-            yield Finding("wrong", "ScaledObject of keda.sh/v1alpha1 is not served", "install KEDA")
 
 
 def istio(name: str, ingress: Document, version: str) -> Iterator[Finding]:

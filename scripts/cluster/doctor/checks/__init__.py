@@ -1,0 +1,1 @@
+"""What doctor asks of a cluster, a module for each part of it."""
