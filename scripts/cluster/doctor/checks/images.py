@@ -9,15 +9,15 @@ from scripts.cluster.doctor.cluster_state import ClusterState, NotFound
 from scripts.cluster.doctor.finding import Finding
 from scripts.cluster.doctor.requirements import Requirements
 
-OURS = "shangcai/"
-"""How our images are called before an overlay gives them a registry."""
+PLACEHOLDERS = ("shangcai/", "registry.example.com/")
+"""How images begin that an overlay has not given a registry yet."""
 
 
 def images(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     named = {image: pod.owner for pod in reversed(required.pods) for image in pod.images}
-    unnamed = sorted(image for image in named if image.startswith(OURS))
+    unnamed = sorted(image for image in named if image.startswith(PLACEHOLDERS))
     if unnamed:
-        what = f"{', '.join(unnamed)} {'is' if len(unnamed) == 1 else 'are'} in no registry"
+        what = f"{', '.join(unnamed)} {'is' if len(unnamed) == 1 else 'are'} in no registry that there is"
         yield Finding("note", what, "name yours in `images` of the overlay: kustomize edit set image")
     loaded = sorted(image for image in named if image.partition("/")[0] in NO_REGISTRIES)
     if not loaded:

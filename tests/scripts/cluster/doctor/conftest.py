@@ -15,6 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from scripts.cluster.doctor.checks.examination import Check
+from scripts.cluster.doctor.cluster_state import ClusterState
+from scripts.cluster.doctor.requirements import Requirements
+
 ROOT = Path(__file__).parents[4]
 LIMIT = 60.0
 
@@ -154,7 +158,7 @@ class Cluster:
             return None
         if not rest:
             return {"kind": "APIResourceList", "groupVersion": version, "resources": list(self.resources(version))}
-        place = rest.removeprefix("namespaces/")
+        place = rest if re.fullmatch("namespaces/[^/]+", rest) else rest.removeprefix("namespaces/")
         if place in self.objects:
             return {"apiVersion": version, "kind": self.kind(version, rest), **self.objects[place]}
         if self.kind(version, rest) and "/" in rest and place.split("/")[-1] not in self.names(version):
@@ -269,3 +273,22 @@ def cluster(write_kubeconfig: Callable[[str], Path]) -> Iterator[Cluster]:
     yield Served.cluster
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def state(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> ClusterState:
+    """What a check asks, in this process: the real kubectl answers from `cluster`."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    monkeypatch.setenv("HOME", str(cluster.kubeconfig.parent))
+    return ClusterState(None)
+
+
+@pytest.fixture
+def found(state: ClusterState) -> Callable[[Check, list[dict[str, Any]]], list[str]]:
+    """The lines of a check for documents of an overlay, with their verdicts."""
+
+    def run(check: Check, documents: list[dict[str, Any]]) -> list[str]:
+        findings = check(state, Requirements(documents))
+        return [f"{one.verdict} {one.text}" + (f" — {one.fix}" if one.fix else "") for one in findings]
+
+    return run

@@ -59,6 +59,7 @@ def old_kserve(cluster: Any) -> None:
 def taint(cluster: Any) -> None:
     other = {"key": "team", "value": "physics", "effect": "NoSchedule"}
     cluster.put("nodes", cluster.node("gpu", {"nvidia.com/gpu": "2"}, other))
+    cluster.put("nodes", cluster.node("disk", labels={"nvidia.com/gpu.present": "true"}))  # for Jobs
 
 
 def without_devices(cluster: Any) -> None:
@@ -125,7 +126,7 @@ FAULTS: list[dict[str, Break]] = [
         ),
         "there is no default StorageClass, and PersistentVolumeClaim image-model names none": lambda cluster: None,
         "there is no default StorageClass, and StatefulSet redis names none": lambda cluster: None,
-        "there is no RuntimeClass nvidia, which InferenceService text wants": take("runtimeclasses/nvidia"),
+        f"there is no RuntimeClass nvidia, which {IMAGE} wants": take("runtimeclasses/nvidia"),
         "Service web needs the Secret web-callers: ": take("shangcai/secrets/web-callers"),
         f"{IMAGE} does not tolerate the taints of the nodes with nvidia.com/gpu — tolerate team": taint,
         f"{TEXT} does not tolerate the taints of the nodes with nvidia.com/gpu — tolerate team": lambda cluster: None,
