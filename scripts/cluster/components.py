@@ -1,4 +1,4 @@
-"""What cluster-up installs into a cluster, and which versions."""
+"""What cluster-up installs into a cluster, which versions, and what they ask of its node."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ KSERVE = "0.21.0"
 
 GITHUB = "https://github.com"
 
+CPUS = 4
+MEMORY_GIB = 8
+"""What the node must have: a test adds up what all pods ask for."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -25,6 +29,8 @@ class Component:
     repository: str
     release: str
     manifests: tuple[str, ...]
+    requests: dict[str, tuple[int, int]]
+    """What its pods ask for: millicores and MiB, by their names. A pod that asks for nothing is left out."""
 
     @property
     def mark(self) -> str:
@@ -44,6 +50,7 @@ COMPONENTS = (
         "cert-manager/cert-manager",
         f"v{CERT_MANAGER}",
         ("cert-manager.yaml",),
+        {},  # deploy/charts/cert-manager/values.yaml
     ),
     Component(
         "Knative Serving",
@@ -52,6 +59,8 @@ COMPONENTS = (
         "knative/serving",
         f"knative-v{SERVING}",
         ("serving-crds.yaml", "serving-core.yaml"),
+        # config/core/deployments
+        {"activator": (300, 60), "autoscaler": (100, 100), "controller": (100, 100), "webhook": (100, 100)},
     ),
     Component(
         "Kourier",
@@ -60,14 +69,46 @@ COMPONENTS = (
         "knative-extensions/net-kourier",
         f"knative-v{KOURIER}",
         ("kourier.yaml",),
+        {"net-kourier-controller": (200, 200), "3scale-kourier-gateway": (200, 200)},  # config/300-*.yaml
     ),
     Component(
-        "Knative Eventing",
-        EVENTING,
-        "knative-eventing",
-        "knative/eventing",
-        f"knative-v{EVENTING}",
-        ("eventing-crds.yaml", "eventing-core.yaml", "in-memory-channel.yaml", "mt-channel-broker.yaml"),
+        "KServe",
+        KSERVE,
+        "kserve",
+        "kserve/kserve",
+        f"v{KSERVE}",
+        ("kserve.yaml",),
+        {"kserve-controller-manager": (100, 200)},  # config/manager; its other controllers are scaled to zero
     ),
-    Component("KServe", KSERVE, "kserve", "kserve/kserve", f"v{KSERVE}", ("kserve.yaml",)),
 )
+EVENTS = Component(
+    "Knative Eventing",
+    EVENTING,
+    "knative-eventing",
+    "knative/eventing",
+    f"knative-v{EVENTING}",
+    ("eventing-crds.yaml", "eventing-core.yaml", "in-memory-channel.yaml", "mt-channel-broker.yaml"),
+    {  # config/core/deployments, config/brokers/mt-channel-broker/deployments
+        "eventing-controller": (100, 100),
+        "eventing-webhook": (100, 50),
+        "job-sink": (125, 64),
+        "mt-broker-controller": (100, 100),
+        "mt-broker-filter": (100, 100),
+        "mt-broker-ingress": (100, 100),
+    },
+)
+"""Only with --events."""
+
+NODE = {
+    "kube-apiserver": (250, 0),
+    "kube-controller-manager": (200, 0),
+    "kube-scheduler": (100, 0),
+    "etcd": (100, 100),
+    "coredns": (200, 140),  # two pods
+    "kindnet": (100, 50),
+}
+"""The pods of a kind cluster of one node (kubernetes/kubernetes cmd/kubeadm/app/phases, kubernetes-sigs/kind
+pkg/build/nodeimage/const_cni.go). minikube has a coredns and kindnet less."""
+
+QUEUE_PROXY = (25, 0)
+"""Beside each of our pods that Knative runs (knative/serving config/core/configmaps/deployment.yaml)."""

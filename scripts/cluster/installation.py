@@ -13,6 +13,9 @@ from scripts.cluster.readiness import not_available
 DOMAIN = "127.0.0.1.sslip.io"
 """A public name of this machine below which every Service has its own, for browsers. curl needs no such name."""
 
+NETWORK = {"ingress-class": "kourier.ingress.networking.knative.dev", "mesh-compatibility-mode": "disabled"}
+"""Of config-network; knative/cluster says why there is no mesh."""
+
 
 def install(kubectl: Kubectl, component: Component) -> None:
     """Install a component, set it up and wait until it runs, unless it is there already; raises a Failure."""
@@ -36,13 +39,17 @@ def install(kubectl: Kubectl, component: Component) -> None:
 
 
 def _set_up_kourier(kubectl: Kubectl) -> None:
-    """Have Knative use it, and have it listen on NODE_PORT."""
+    """Have Knative use it, without a mesh, and have it listen on NODE_PORT."""
     for name, data in (
-        ("config-network", {"ingress-class": "kourier.ingress.networking.knative.dev"}),
+        ("config-network", NETWORK),
         ("config-domain", {DOMAIN: ""}),
     ):
         patch = json.dumps({"data": data})
         kubectl.run("Kourier", "patch", "configmap", name, "-n", "knative-serving", "--type=merge", "-p", patch)
+    # These two read config-network only when they start.
+    kubectl.run(
+        "Kourier", "rollout", "restart", "deployment/activator", "deployment/autoscaler", "-n", "knative-serving"
+    )
     ports = {"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": NODE_PORT}]}}
     kubectl.run("Kourier", "patch", "service", "kourier", "-n", "kourier-system", "-p", json.dumps(ports))
 

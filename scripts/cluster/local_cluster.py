@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from scripts.cluster.commands import Commands, find_tool
+from scripts.cluster.components import CPUS, MEMORY_GIB
 
 MADE_BY = "shangcai.ai/made-by"
 PORT = "shangcai.ai/port"
@@ -109,7 +110,7 @@ class Minikube(LocalCluster):
     def create(self, port: int, seconds: float) -> None:
         labels = f"{MADE_BY}=cluster-up,{PORT}={port}"
         command = ["minikube", "start", "-p", self.name, f"--driver={self.engine}"]
-        command += [f"--kubernetes-version=v{Kind.kubernetes}", "--cpus=4", "--memory=8g"]
+        command += [f"--kubernetes-version=v{Kind.kubernetes}", f"--cpus={CPUS}", f"--memory={MEMORY_GIB}g"]
         command += [f"--ports=127.0.0.1:{port}:{NODE_PORT}", f"--extra-config=kubelet.node-labels={labels}"]
         self.commands.run(command, "making a minikube cluster", seconds)
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from scripts.cluster.commands import Commands, Failure, find_tool
-from scripts.cluster.components import COMPONENTS
+from scripts.cluster.components import COMPONENTS, CPUS, EVENTS, MEMORY_GIB
 from scripts.cluster.first_poem import ask_for_a_poem
 from scripts.cluster.installation import install
 from scripts.cluster.kubectl import Kubectl
@@ -20,11 +20,9 @@ from scripts.cluster.readiness import not_ready
 from scripts.project import ROOT
 
 NAMESPACE = "shangcai"
-READY_KINDS = (
-    "services.serving.knative.dev,inferenceservices.serving.kserve.io,brokers.eventing.knative.dev,"
-    "triggers.eventing.knative.dev,sinkbindings.sources.knative.dev"
-)
-"""What deploy/laptop has that says whether it is Ready."""
+READY_KINDS = "services.serving.knative.dev,inferenceservices.serving.kserve.io"
+EVENTS_READY_KINDS = "brokers.eventing.knative.dev,triggers.eventing.knative.dev"
+"""What deploy/laptop and deploy/laptop-events have that says whether it is Ready."""
 
 
 def main() -> int:
@@ -45,7 +43,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/cluster-up",
         description="Make a cluster on this machine with kind or minikube, install Knative and KServe, and deploy "
-        "deploy/laptop: two small models on the CPU. Run again, it does what is not done yet. Wants 4 CPUs and 8 GiB. "
+        "deploy/laptop: two small models on the CPU. Run again, it does what is not done yet. "
+        f"Wants {CPUS} CPUs and {MEMORY_GIB} GiB. "
         "scripts/cluster-down removes it.",
         epilog="What stands behind -- goes to scripts/build-images, such as -- --torch cuda. Without it torch comes "
         "from its index of CPU builds, if that can be reached: the models run on the CPU.",
@@ -55,6 +54,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--name", default="shangcai", help="of the cluster (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="of this machine, for /generate (default: %(default)s)")
+    parser.add_argument(
+        "--events",
+        action="store_true",
+        help="install Knative Eventing as well, and deploy deploy/laptop-events: requests go through a Broker",
+    )
     parser.add_argument("--build", action="store_true", help="build the images anew although they are there")
     parser.add_argument(
         "--timeout", type=float, default=1800, help="seconds that each step may take (default: %(default)s)"
@@ -72,14 +76,19 @@ def bring_up(arguments: argparse.Namespace) -> None:
     find_tool(("curl",), arguments.dry_run)
     kubectl = Kubectl(cluster, arguments.timeout)
     port = make_cluster(kubectl, arguments.port)
-    for component in COMPONENTS:
+    overlay, settings, kinds = "deploy/laptop", ["knative/cluster"], READY_KINDS
+    if arguments.events:
+        overlay, kinds = "deploy/laptop-events", f"{READY_KINDS},{EVENTS_READY_KINDS}"
+        settings.append("knative/cluster/eventing")
+    for component in (*COMPONENTS, EVENTS) if arguments.events else COMPONENTS:
         install(kubectl, component)
     flags = ["--server-side", "--force-conflicts", "--field-manager=shangcai"]
-    kubectl.apply("knative/cluster", [*flags, "-k", "knative/cluster"])
+    for folder in settings:
+        kubectl.apply(folder, [*flags, "-k", folder])
     load_images(kubectl, arguments.build, arguments.build_flags)
-    kubectl.apply("deploy/laptop", ["-k", "deploy/laptop"])
-    query = ["get", READY_KINDS, "-n", NAMESPACE, "-o", "json"]
-    kubectl.wait("deploy/laptop", query, not_ready, f"get pods -n {NAMESPACE}")
+    kubectl.apply(overlay, ["-k", overlay])
+    kubectl.say("in the first seconds objects are not ready since each waits for another's address: that is normal")
+    kubectl.wait(overlay, ["get", kinds, "-n", NAMESPACE, "-o", "json"], not_ready, f"get pods -n {NAMESPACE}")
     ask_for_a_poem(kubectl, NAMESPACE, port)
 
 

@@ -54,6 +54,7 @@ CLUSTER_KEYS = {
     },
     ("knative-serving", "config-autoscaler"): {"allow-zero-initial-scale": "true|false"},
     ("knative-serving", "config-deployment"): {"pod-is-always-schedulable": "true|false"},
+    ("knative-serving", "config-network"): {"mesh-compatibility-mode": "enabled|disabled|auto"},
     ("knative-eventing", "config-features"): {"delivery-retryafter": "enabled"},
 }
 RETRY_AFTER = "delivery-retryafter"

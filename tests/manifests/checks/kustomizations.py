@@ -6,6 +6,7 @@ import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -131,10 +132,10 @@ def _has_labels(selector: str, labels: dict[str, str]) -> bool:
 
 def flags(root: Path) -> frozenset[str]:
     """Feature flags that knative/cluster switches on."""
-    try:
-        objects = render(root / "knative" / "cluster")
-    except RenderError:  # reported for that folder itself
-        return frozenset()
+    objects = []
+    for folder in (root / "knative" / "cluster", root / "knative" / "cluster" / "eventing"):
+        with suppress(RenderError):  # reported for that folder itself
+            objects += render(folder)
     found = [thing.document.get("data") for thing in objects if thing.name == "config-features"]
     return frozenset(
         key for data in found if isinstance(data, dict) for key, value in data.items() if value == "enabled"
