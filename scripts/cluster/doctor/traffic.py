@@ -44,10 +44,10 @@ def allowed(policies: list[Document], labels: dict[str, str], source: Source, po
     )
 
 
-def namespace_labels(policies: list[Document], labels: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Labels that let a namespace through to a pod, where a policy asks for one label and nothing else."""
+def namespace_labels(policies: list[Document], labels: dict[str, str], port: int) -> Iterator[tuple[str, str]]:
+    """Labels that let a namespace through to a port of a pod, where a policy asks for one label and nothing else."""
     for policy in isolating(policies, labels):
-        for rule in policy["spec"].get("ingress") or []:
+        for rule in filter(lambda rule: _takes_port(rule, port), policy["spec"].get("ingress") or []):
             for peer in rule.get("from") or []:
                 selector = peer.get("namespaceSelector") or {}
                 named: dict[str, str] = selector.get("matchLabels") or {}

@@ -43,6 +43,8 @@ FLAGGED_FIELDS = {
     "tolerations": "kubernetes.podspec-tolerations",
     "nodeSelector": "kubernetes.podspec-nodeselector",
     "affinity": "kubernetes.podspec-affinity",
+    "topologySpreadConstraints": "kubernetes.podspec-topologyspreadconstraints",
+    "priorityClassName": "kubernetes.podspec-priorityclassname",
     "securityContext": "kubernetes.podspec-securitycontext",
     "initContainers": "kubernetes.podspec-init-containers",
 }

@@ -131,7 +131,9 @@ def policies(cluster: ClusterState, required: Requirements) -> Iterator[Finding]
         if kept_out:
             shut = True
             what = f"NetworkPolicies keep {source.what} in {source.namespace} from port {port} of "
-            yield Finding("wrong", what + ", ".join(pod.owner for pod in kept_out), opening(rules, kept_out, source))
+            yield Finding(
+                "wrong", what + ", ".join(pod.owner for pod in kept_out), opening(rules, kept_out, source, port)
+            )
     if name not in CLASSES:
         what = f"whether the NetworkPolicies let the ingress {name} through is not known here"
         yield Finding("note", what, "allow its namespace in the overlay's NetworkPolicy")
@@ -165,9 +167,9 @@ def namespace_labels_of(cluster: ClusterState, namespace: str) -> dict[str, str]
     return own
 
 
-def opening(rules: list[Document], kept_out: list[Pod], source: Source) -> str:
+def opening(rules: list[Document], kept_out: list[Pod], source: Source, port: int) -> str:
     """How the source is let through."""
-    for key, value in namespace_labels(rules, kept_out[0].labels):
+    for key, value in namespace_labels(rules, kept_out[0].labels, port):
         if source.namespace_labels.get(key) != value:
             return f"kubectl label namespace {source.namespace} {key}={value}"
     names = [rule["metadata"]["name"] for rule in isolating(rules, kept_out[0].labels)]

@@ -77,7 +77,11 @@ def test_an_ingress_that_the_policies_keep_out_is_wrong(cluster: Any, found: Fou
 
 @pytest.mark.slow
 def test_a_label_that_lets_the_ingress_in_is_named(cluster: Any, found: Found) -> None:
-    rules = [{"from": [namespaces("knative-serving"), {"namespaceSelector": {"matchLabels": MARK}}]}]
+    metrics = {"from": [{"namespaceSelector": {"matchLabels": {"scrapes": "true"}}}], "ports": [{"port": 9091}]}
+    rules: list[Object] = [
+        metrics,
+        {"from": [namespaces("knative-serving"), {"namespaceSelector": {"matchLabels": MARK}}]},
+    ]
     [line] = found(ingress.policies, [web(), policy(*rules)])
     assert line.startswith("wrong NetworkPolicies keep the ingress in kourier-system from port 8012 of Service web")
     assert line.endswith("— kubectl label namespace kourier-system shangcai.ai/ingress=true")
