@@ -90,7 +90,9 @@ def test_what_is_applied_can_be_rendered(root: Path, mine: Path) -> None:
     assert all(render(mine / folder) for folder in applied)
 
 
-def test_the_copy_is_right_and_the_readers_own(mine: Path) -> None:
+def test_the_copy_is_right_and_the_readers_own(root: Path, mine: Path) -> None:
+    [(command, output)] = [entry for entry in transcript(root, "deploy-gpu") if entry[0].startswith("grep")]
+    assert subprocess.check_output(command, shell=True, cwd=mine, text=True).splitlines() == output
     assert list(problems(mine, [mine / COPY])) == []
     images = {container["image"] for thing in render(mine / COPY) for container in thing.containers}
     assert not [image for image in images if "example.com" in image]
