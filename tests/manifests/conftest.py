@@ -46,6 +46,10 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
             "deploy/components/placeholder",
         ],
     ),
+    "images": (
+        ["kserve/overlays/image-volumes", "knative/base"],
+        ["kserve/components/nvidia-runtime-class", "deploy/components/callers"],
+    ),
     "standard": (
         ["deploy/standard"],
         ["deploy/components/pod-monitor", "deploy/components/http-route", "deploy/components/ingress"],

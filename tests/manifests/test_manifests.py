@@ -34,7 +34,8 @@ needs_schemas = pytest.mark.skipif(not FOLDER.is_dir(), reason="the CRDs' schema
 
 def test_the_folders_that_are_promised_are_there(root: Path) -> None:
     found = {name(root, folder) for folder in all_of(root)}
-    overlays = ("cpu", "gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache", "standard", "standard-keda")
+    models = {"cpu", "gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache", "image-volumes"}
+    overlays = models | {"standard", "standard-keda"}
     assert {f"kserve/overlays/{overlay}" for overlay in overlays} <= found
     assert {"kserve/runtime", "knative/base", "knative/cluster", "knative/cluster/eventing", "knative/prewarm"} <= found
     assert {f"deploy/{name}" for name in ("laptop", "laptop-events", "gpu", "events", "standard")} <= found
@@ -48,7 +49,7 @@ def test_nothing_is_wrong(root: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_wrong_with_combinations_of_users(combined: Path) -> None:
     folders = [folder for folder in all_of(combined) if folder.name.startswith("test-")]
-    assert len(folders) == 5
+    assert len(folders) == 6
     assert list(problems(combined, folders)) == []
 
 

@@ -14,7 +14,9 @@ def predictors(folder: Path) -> dict[str, Object]:
     return {thing.name: thing for thing in render(folder) if thing.kind == "InferenceService.serving.kserve.io"}
 
 
-@pytest.mark.parametrize("overlay", ["gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache"])
+@pytest.mark.parametrize(
+    "overlay", ["gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache", "image-volumes"]
+)
 def test_a_gpu_is_described_in_full(root: Path, overlay: str) -> None:
     for thing in render(root / "kserve" / "overlays" / overlay):
         if thing.document["kind"] != "InferenceService":

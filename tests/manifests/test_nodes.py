@@ -41,6 +41,6 @@ def test_a_placeholder_keeps_the_place_of_a_predictor_and_gives_way(
         assert resources["requests"] == wanted["requests"]
         assert resources["limits"]["nvidia.com/gpu"] == wanted["limits"]["nvidia.com/gpu"]
         assert "priorityClassName" not in predictor.pod  # so its priority is 0
-    assert placeholder.pod["terminationGracePeriodSeconds"] == 0
+    assert placeholder.pod["terminationGracePeriodSeconds"] == 1
     priority = things[f"PriorityClass.scheduling.k8s.io/{placeholder.pod['priorityClassName']}"]
     assert -10 <= priority.document["value"] < 0

@@ -63,7 +63,7 @@ def test_nothing_is_found_in_them_as_they_are(title: str) -> None:
         (PREDICTOR, (*FIRST, "readinessProbe", "failureThreshold"), 3, "without periodSeconds"),
         (PREDICTOR, (*FIRST, "startupProbe"), {"httpGet": {"path": "/", "port": 8080}}, "does not allow"),
         (PREDICTOR, ("hostNetwork",), True, "not known to Knative"),
-        (PREDICTOR, ("nodeSelector",), {"a": "b"}, "needs the feature kubernetes.podspec-nodeselector"),
+        (PREDICTOR, ("initContainers",), [], "needs the feature kubernetes.podspec-init-containers"),
         (PREDICTOR, ("volumes", -1), {"name": "more", "emptyDir": {}}, "but not both"),
         (WEB, (*FIRST, "ports", 0), {"containerPort": 8081}, "takes exactly one"),
         (WEB, (*FIRST, "ports"), [{"containerPort": 8012}], "Knative's own"),

@@ -47,10 +47,7 @@ def _problems(root: Path, folder: Path, flags: Collection[str]) -> Iterator[str]
     yield from kustomizations.check_targets(folder, objects)
     yield from references.check(objects, complete=folder.parent.name == "deploy")
     yield from knative.check_flags(objects, flags)
-    if any(thing.kind == "Job.batch" for thing in objects):
-        yield from references.models.check_downloads(
-            objects, kustomizations.render(root / "kserve" / "overlays" / "gpu")
-        )
+    yield from references.models.check_sources(objects, kustomizations.render(root / "kserve" / "overlays" / "gpu"))
 
 
 @lru_cache(maxsize=10_000)

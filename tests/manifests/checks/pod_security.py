@@ -30,10 +30,11 @@ def check(objects: ObjectSet) -> Iterator[str]:
 
 
 def _fetches(thing: Object) -> bool:
-    """Whether KServe's storage initializer is put into its pods, which has no securityContext. What pvc:// names is
-    mounted as it is (kserve/kserve pkg/webhook/admission/pod/storage_initializer_injector.go)."""
+    """Whether KServe's storage initializer is put into its pods, which has no securityContext. What pvc:// or
+    oci+native:// names is mounted as it is, and `restricted` allows either kind of volume (kserve/kserve
+    pkg/webhook/admission/pod/storage_initializer_injector.go)."""
     uris = [environment(container).get("STORAGE_URI", "pvc://") for container in thing.containers]
-    return any(not uri.startswith("pvc://") for uri in uris)
+    return any(not uri.startswith(("pvc://", "oci+native://")) for uri in uris)
 
 
 def violations(pod: dict[str, Any]) -> Iterator[str]:

@@ -8,6 +8,8 @@ from typing import Any
 from tests.manifests.checks.objects import Object, environment, walk
 from tests.manifests.checks.references.object_set import ObjectSet
 
+REGISTRY = "registry.example.com"
+
 
 def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
     if thing.kind == "LocalModelCache.serving.kserve.io":
@@ -33,18 +35,24 @@ def _node_group(spec: dict[str, Any]) -> Iterator[str]:
         yield "must be on the nodes that KServe's agent runs on"
 
 
-def check_downloads(objects: list[Object], fetching: list[Object]) -> Iterator[str]:
-    """Jobs fetch to volumes what the InferenceServices of `fetching` fetch at each start."""
+def check_sources(objects: list[Object], fetching: list[Object]) -> Iterator[str]:
+    """Volumes and images hold what the InferenceServices of `fetching` fetch at each start: Jobs fetch it to a volume,
+    and an image has its name, in small letters."""
     fetched = {_target(thing): thing.containers[0]["args"][0] for thing in objects if thing.kind == "Job.batch"}
     sources, places = (_storage_uris(them) for them in (fetching, objects))
-    wanted = {place: sources[name] for name, place in places.items()}
+    wanted = {place: sources[name] for name, place in places.items() if place.startswith("pvc://")}
     if fetched != wanted:
         yield f"Jobs fetch {fetched}, and not {wanted}"
+    for name, place in places.items():
+        image = place.removeprefix(f"oci+native://{REGISTRY}/").rpartition(":")[0]
+        if place.startswith("oci+") and image != sources[name].removeprefix("hf://").lower():
+            yield f"{name}: the model of {sources[name]} is not in {place}"
 
 
 def _storage_uris(objects: list[Object]) -> dict[str, str]:
     predictors = [thing for thing in objects if thing.kind.startswith("InferenceService")]
-    return {thing.name: environment(thing.containers[0])["STORAGE_URI"] for thing in predictors}
+    uris = {thing.name: environment(thing.containers[0]).get("STORAGE_URI") for thing in predictors}
+    return {name: uri for name, uri in uris.items() if uri}
 
 
 def _target(job: Object) -> str:

@@ -24,6 +24,9 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         yield f"there is no service account {account}"
     if account and account != (thing.name if our_image(thing.containers[0]) == "web" else "predictor"):
         yield f"the service account {account} belongs to another workload"
+    priority = thing.pod.get("priorityClassName")
+    if priority and ("PriorityClass.scheduling.k8s.io", priority) not in objects.named:
+        yield f"there is no PriorityClass {priority}"
     for volume in thing.pod.get("volumes") or []:
         claim = volume.get("persistentVolumeClaim")
         if claim and ("PersistentVolumeClaim", claim["claimName"]) not in objects.named:
