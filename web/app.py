@@ -43,6 +43,7 @@ from web.openapi.document import describe
 from web.page.assets import Assets
 from web.page.endpoint import Page
 from web.readiness.broadcast import ReadinessBroadcast
+from web.readiness.endpoint_watch import endpoint_watch
 from web.readiness.model_readiness import Readiness
 from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
@@ -73,11 +74,15 @@ def create_app(
     client = connections.client
     drain = drain or Drain()
     background = background or BackgroundLoops()
-    states_file = StatesFile(settings.states_file)
+    urls = {name: model.url for name, model in settings.models.items()}
+    watch = endpoint_watch(urls) if settings.endpoint_slices else None
+    reports = watch.states if watch else StatesFile(settings.states_file)
     readiness = {
-        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, states_file)
+        name: Readiness(name, model.kind, settings.idle_seconds, settings.wake_seconds, reports)
         for name, model in settings.models.items()
     }
+    if watch:
+        watch.states.notify = lambda name: readiness[name].note_change()
     probes = {
         name: ReadinessProbe(client, model.url, readiness[name], settings) for name, model in settings.models.items()
     }
@@ -117,7 +122,9 @@ def create_app(
         async with client:
             await jobs.open()
             broadcast.open()
-            reaping = background.start("the closing of idle connections", connections.reap)
+            others = [background.start("the closing of idle connections", connections.reap)]
+            if watch:
+                others.append(background.start("the watch of the models' endpoints", watch.turn))
             try:
                 yield
             finally:
@@ -125,7 +132,7 @@ def create_app(
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
                 await shares.close()
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
-                await background.close(reaping)
+                await background.close(*others)
 
     health = HealthEndpoints(settings, background, drain)
     shared = [

@@ -34,6 +34,11 @@ class UpstreamSettings(BaseModel):
     states_file: Path | None = Field(
         default=None, description="Where scripts/run writes which models are awake; unset, it is derived from answers."
     )
+    endpoint_slices: bool = Field(
+        default=False,
+        description="Watch the EndpointSlices of the models' Knative Services, for which a Role must allow it, to know "
+        "at once which sleep and wake up. Of models in one namespace: the first one's.",
+    )
     wake_seconds: PositiveFloat = Field(default=600, description="Longest that a model may take to wake up.")
     generate_seconds: PositiveFloat = Field(default=300, description="Longest a whole generation may take.")
     max_in_flight: PositiveInt = Field(

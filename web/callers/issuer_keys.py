@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import ssl
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from contract import ProblemError, problems
+from web.callers.service_account import credentials, is_api_server, trusted_authorities
 
 log = logging.getLogger(__name__)
-
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds the credentials for its API server."""
 
 KEYS_SECONDS = 300.0
 """How long fetched keys are used."""
@@ -42,8 +37,6 @@ _DISCOVERY = "/.well-known/openid-configuration"
 _API_SERVER_KEYS = "/openid/v1/jwks"
 """Where every Kubernetes API server publishes its keys. Its discovery document names another of its addresses, for
 which a pod's credentials are not made, or somebody else's."""
-
-_API_SERVER_NAMES = ("kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
 class IssuerKeys:
@@ -105,14 +98,14 @@ class IssuerKeys:
         import jwt
 
         try:
-            own = _is_api_server(self._address)
+            own = is_api_server(self._address)
             async with (
                 asyncio.timeout(FETCH_SECONDS),
                 httpx.AsyncClient(
                     verify=trusted_authorities(),
                     transport=self._transport,
                     timeout=FETCH_SECONDS,
-                    headers=_credentials() if own else {},
+                    headers=credentials() if own else {},
                     trust_env=False,
                 ) as client,
             ):
@@ -137,26 +130,3 @@ async def _read(client: httpx.AsyncClient, address: str) -> Any:
             if len(content) > DOCUMENT_BYTES:
                 raise ValueError(f"{address} answers with more than {DOCUMENT_BYTES} bytes")
     return json.loads(content)
-
-
-def _is_api_server(address: str) -> bool:
-    """Whether this is an address of the pod's own API server."""
-    url = httpx.URL(address)
-    origins = {(name, 443) for name in _API_SERVER_NAMES}
-    service = os.environ.get("KUBERNETES_SERVICE_HOST", "")
-    origins.add((service.lower(), int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))))
-    return url.scheme == "https" and (url.host, url.port or 443) in origins
-
-
-def _credentials() -> dict[str, str]:
-    token = ACCOUNT / "token"
-    return {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
-
-
-def trusted_authorities() -> ssl.SSLContext:
-    """The public authorities and the cluster's own."""
-    context = httpx.create_ssl_context()
-    authority = ACCOUNT / "ca.crt"
-    if authority.exists():
-        context.load_verify_locations(cafile=str(authority))
-    return context

@@ -14,7 +14,7 @@ from contract import Kind, ModelState, ModelStatus, ProblemError, StatusEvent, W
 from contract.cloudevents import written
 from web.client.failures import RETRY_SECONDS
 from web.readiness.state import ReadinessState
-from web.readiness.states_file import StatesFile
+from web.readiness.states_file import Reports
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,10 @@ class Readiness:
     `wake_seconds` counts as given up.
     """
 
-    def __init__(
-        self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float, states_file: StatesFile
-    ) -> None:
+    def __init__(self, model: str, kind: Kind, idle_seconds: float, wake_seconds: float, reports: Reports) -> None:
         self.model = model
         self._kind: Kind = kind
-        self._states_file = states_file
+        self._reports = reports
         self._state = ReadinessState(idle_seconds or math.inf, wake_seconds)
         self._changed = asyncio.Event()  # set, and replaced by a new one, at every change
         self._subscribers: list[Callable[[ModelStatus, Origin], None]] = []
@@ -248,9 +246,13 @@ class Readiness:
         now = time.monotonic()
         if new.at(now) == "waking" and old.at(now) != "waking":
             log.info("%s is waking up", self.model)
+        self.note_change()
+        self._tell(self.status, origin)
+
+    def note_change(self) -> None:
+        """Something is known of it that was not: wake those who wait for that here."""
         self._changed.set()
         self._changed = asyncio.Event()
-        self._tell(self.status, origin)
 
     def _tell(self, status: ModelStatus, origin: Origin) -> None:
         for notify in self._subscribers:
@@ -258,8 +260,8 @@ class Readiness:
 
     @property
     def _current(self) -> ReadinessState:
-        """With what the supervisor reports now."""
-        return self._state.reported(self._states_file.of(self.model))
+        """With what is reported now."""
+        return self._state.reported(self._reports.of(self.model))
 
     @property
     def _since(self) -> float | None:

@@ -35,7 +35,8 @@ class ReadinessState:
     idle_seconds: float
     wake_seconds: float
     report: ReportedState | None = None
-    """What the supervisor of this machine says, if there is one. Only a wake-up that was observed counts more."""
+    """What the supervisor of this machine says, or what is seen of its endpoints, if there is either. Only a wake-up
+    that was observed counts more."""
     answering: int = 0
     """How many answers are coming in just now."""
     asked: tuple[float, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,13 @@ class ReportedState(BaseModel):
     since: float
     phase: str | None = None
     wake_seconds: list[float] = []
+
+
+class Reports(Protocol):
+    """What somebody reports who can see more than answers."""
+
+    def of(self, model: str) -> ReportedState | None:
+        """None where nothing is reported of it, or nothing just now."""
 
 
 class _Document(BaseModel):

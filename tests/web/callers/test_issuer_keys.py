@@ -17,8 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 
-from web.callers import issuer_keys
-from web.callers.issuer_keys import IssuerKeys, trusted_authorities
+from web.callers import issuer_keys, service_account
+from web.callers.issuer_keys import IssuerKeys
+from web.callers.service_account import trusted_authorities
 
 Web = Callable[..., httpx.AsyncClient]
 Slug = Callable[[httpx.Response], str]
@@ -60,7 +61,7 @@ def token(address: str, key: EllipticCurvePrivateKey = KEY, **changes: Any) -> s
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a service account's credentials."""
     (tmp_path / "token").write_text(POD_TOKEN + "\n")
-    monkeypatch.setattr(issuer_keys, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(service_account, "ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     return tmp_path
@@ -98,7 +99,7 @@ async def test_the_api_server_gets_it_and_the_host_of_its_jwks_uri_does_not(addr
 
 
 async def test_outside_of_a_pod_there_is_nothing_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(issuer_keys, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(service_account, "ACCOUNT", tmp_path)
     issuer = Issuer(API_SERVER, "https://keys.test/keys")
     assert await IssuerKeys(API_SERVER, httpx.MockTransport(issuer)).claims(token(API_SERVER), AUDIENCE)
     assert set(issuer.shown.values()) == {None}
