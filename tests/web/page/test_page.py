@@ -19,7 +19,7 @@ from contract.problems import PROBLEM_TYPES
 Web = Callable[..., httpx.AsyncClient]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 STATIC = Path(__file__).parents[3] / "web" / "page" / "static"
-MOST_BYTES = 66_000
+MOST_BYTES = 66_500
 
 
 def texts(language: str) -> dict[str, str]:
