@@ -44,6 +44,7 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
             "deploy/components/pod-monitor",
             "deploy/components/prefetch-images",
             "deploy/components/placeholder",
+            "deploy/components/endpoint-slices",
         ],
     ),
     "images": (
