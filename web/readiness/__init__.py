@@ -9,7 +9,7 @@ where something shows it; in doubt it is `pending`: passed on to the model serve
 | the last answer is within the idle window | ready, or pending where requests are silent | pending |
 | the last answer is older than the idle window | asleep: its pods may be gone | pending, and the model is asked |
 | nothing yet, or a connection that broke or was refused | unknown, or pending | pending, and the model is asked |
-| a question is silent; it answers nothing here, and has not within its idle window | waking | waking |
+| a question is silent, or ends as a gateway's 504; no answer here, nor within the idle window | waking | waking |
 | a question is answered | ready | pending |
 | its own word that it is loading, in an answer or an event | waking, and in which phase | waking |
 | a report says asleep (the supervisor's, or that of its endpoints) | asleep | asleep, then waking: it wakes it |

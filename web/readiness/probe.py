@@ -119,6 +119,8 @@ class ReadinessProbe:
                 return True
             error = our_problem(self.url, body)
             if error is None and answer.status_code in _NOT_YET:  # of a gateway, or of another runtime
+                if answer.status_code == HTTPStatus.GATEWAY_TIMEOUT:  # which has waited in vain
+                    self.readiness.note_question(begun)
                 return False
             raise error or refusal(self.url, answer.status_code, answer.headers, body)
         except ProblemError as error:

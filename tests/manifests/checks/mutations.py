@@ -25,7 +25,7 @@ PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
     "EventPolicy", "HTTPRoute", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget",
-    "PodMonitor", "ServingRuntime", "SinkBinding",
+    "PodMonitor", "RoleBinding", "ServingRuntime", "SinkBinding",
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(

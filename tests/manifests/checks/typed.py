@@ -21,7 +21,7 @@ from tests.manifests.checks.custom_kinds import CUSTOM_KINDS
 from tests.manifests.checks.objects import Object
 
 KUBERNETES = "1.34"
-CORE_GROUPS = ("", "apps", "batch", "policy", "networking.k8s.io", "scheduling.k8s.io")
+CORE_GROUPS = ("", "apps", "batch", "policy", "networking.k8s.io", "scheduling.k8s.io", "rbac.authorization.k8s.io")
 
 KNATIVE: dict[tuple[str, str], type[BaseModel]] = {
     ("serving.knative.dev/v1", "Service"): serving_v1.Service,

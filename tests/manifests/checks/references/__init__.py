@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tests.manifests.checks import pod_security
 from tests.manifests.checks.objects import Object
 from tests.manifests.checks.references import (
+    access,
     deployment,
     events,
     metrics,
@@ -23,7 +24,7 @@ from tests.manifests.checks.references.object_set import ObjectSet
 def check(objects: list[Object], complete: bool) -> Iterator[str]:
     """`complete` says that nothing is left to other folders."""
     found = ObjectSet(objects)
-    checks = [workloads.check, network.check, events.check, models.check, metrics.check, secrets.check]
+    checks = [workloads.check, network.check, events.check, models.check, metrics.check, secrets.check, access.check]
     if complete:
         checks += [network.check_policies, events.check_routes, web.check]
     for thing in objects:

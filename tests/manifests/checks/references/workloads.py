@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.manifests.checks.objects import Object, environment, our_image
+from tests.manifests.checks.references.access import ACCOUNT_FOLDER
 from tests.manifests.checks.references.object_set import ObjectSet
 from tests.manifests.checks.references.secrets import CALLERS_FOLDER
 
@@ -67,7 +68,9 @@ def _our_container(container: dict[str, Any], image: str) -> Iterator[str]:
     if not any(port["containerPort"] == PORT for port in container["ports"]):
         yield f"the image listens on {PORT}"
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    if mounts - {"/artifacts", CALLERS_FOLDER, "/oidc"} != ({"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}):
+    if mounts - {"/artifacts", CALLERS_FOLDER, "/oidc", ACCOUNT_FOLDER} != (
+        {"/tmp"} if image == "web" else {"/tmp", "/dev/shm"}
+    ):
         yield f"mounts {sorted(mounts)}"
     if "/oidc" in mounts and "K_SINK" not in environment(container):
         yield "has a token for events, and sends none"
