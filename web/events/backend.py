@@ -106,8 +106,7 @@ class EventBackend:
             event = signed(event, self._predictor_token.get_secret_value())
         headers, body = write_event(event)
         headers["Prefer"] = "reply"
-        if self._token.exists():  # read each time: it is replaced before it expires
-            headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
+        headers |= self._authorization()
         content = bytearray()
         with transport_failures(self._sink):
             async with self._client.stream(
@@ -123,3 +122,13 @@ class EventBackend:
             detail = f"The sink answered with status {response.status_code}."
             raise ProblemError(problems.UNDELIVERED, detail, retry_after=RETRY_SECONDS)
         raise refusal(self._sink, response.status_code, response.headers, bytes(content))
+
+    def _authorization(self) -> dict[str, str]:
+        """By the mounted token, if there is one; read each time, as it is replaced before it expires."""
+        try:
+            return {"Authorization": f"Bearer {self._token.read_text().strip()}"}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:  # whoever mounts it may mend it: no reason to end the job
+            detail = f"The token for the sink cannot be read: {error.strerror}."
+            raise ProblemError(problems.UNAVAILABLE, detail, retry_after=RETRY_SECONDS) from error

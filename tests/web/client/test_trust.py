@@ -96,3 +96,7 @@ async def test_it_is_not_trusted_unasked(serve: Any, sink: tuple[Sink, str], cap
 def test_what_is_no_certificate_is_refused() -> None:
     with pytest.raises(ValueError, match="must be certificates in PEM"):
         Settings(models={"poet": "http://poet.test"}, k_ca_certs="nonsense")
+
+
+def test_an_empty_variable_names_no_authorities() -> None:
+    assert Settings(models={"poet": "http://poet.test"}, k_ca_certs="").trust is True

@@ -82,6 +82,23 @@ async def test_a_mounted_token_is_sent_to_the_sink(front: Front, sink: Sink, tmp
     assert sink.authorizations == [None, "Bearer first", "Bearer renewed"]
 
 
+async def test_a_job_waits_for_a_token_that_cannot_be_read(
+    front: Front, sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.2)
+    caplog.set_level("INFO", worker.log.name)
+    token = tmp_path / "token"
+    token.mkdir()
+    sink.replies()
+    client = await front(k_token=token)
+    job = await submit(client)
+    await eventually(lambda: f"job {job} waits" in caplog.text)
+    token.rmdir()
+    token.write_text("first\n")
+    assert (await ended(client, job))["state"] == "completed"
+    assert sink.authorizations == ["Bearer first"]
+
+
 @pytest.mark.parametrize("mode", ["binary", "structured", "batched"])
 async def test_a_reply_in_the_answer(front: Front, sink: Sink, mode: Mode) -> None:
     sink.replies(mode)
