@@ -83,3 +83,18 @@ def test_a_node_can_be_drained_of_each_workload(root: Path) -> None:
     for spec in budgets.values():
         assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
         assert "minAvailable" not in spec
+
+
+@pytest.mark.parametrize("overlay", ["standard", "standard-keda"])
+def test_gpus_take_one_base_for_another(copy: Path, overlay: str) -> None:
+    """As docs/deploy-reference.md says: a copy of kserve/overlays/standard with ../gpu as its base."""
+    kustomization = copy.parents[1] / "kserve" / "overlays" / "standard" / FILE
+    kustomization.write_text(kustomization.read_text().replace("../cpu", "../gpu"))
+    (copy / FILE).write_text((copy / FILE).read_text().replace("overlays/standard", f"overlays/{overlay}"))
+    namespace = (copy / "namespace.yaml").read_text()
+    (copy / "namespace.yaml").write_text(
+        namespace.replace("enforce: restricted", "enforce: baseline")
+    )  # KServe fetches
+    assert list(problems(copy.parents[1], [copy])) == []
+    predictors = [thing for thing in render(copy) if thing.document["kind"] == "InferenceService"]
+    assert all(thing.containers[0]["resources"]["limits"]["nvidia.com/gpu"] == "1" for thing in predictors)
