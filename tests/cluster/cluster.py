@@ -1,36 +1,21 @@
-"""A cluster by way of kubectl."""
+"""A namespace of a cluster, by way of kubectl."""
 
 from __future__ import annotations
 
 import json
 import re
-import selectors
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-READY_SECONDS = 1800.0
-"""Pulling images and loading models, for the slowest cluster."""
+from tests.support.waiting import wait_until
 
-READY_KINDS = (
-    "services.serving.knative.dev,inferenceservices.serving.kserve.io,brokers.eventing.knative.dev,"
-    "triggers.eventing.knative.dev,sinkbindings.sources.knative.dev"
-)
-T = TypeVar("T")
-
-
-def wait_for(poll: Callable[[], T | None], what: str, seconds: float = 120, pause: float = 1) -> T:
-    """Poll until a value is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (value := poll()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(pause)
-    return value
+PAUSE_SECONDS = 1.0
+"""Between two questions to the API server."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +33,28 @@ class Cluster:
     def get(self, kind: str, *arguments: str) -> Any:
         return json.loads(self.run("get", kind, *arguments, "-o", "json"))
 
-    def apply(self, folder: Path) -> None:
-        """Apply an overlay, and again while webhooks of a new cluster do not answer yet; wait until all is ready."""
-        wait_for(lambda: self._applied(folder), f"{folder} is applied", 300, 5)
-        deadline = time.monotonic() + READY_SECONDS
-        while waiting := self._waiting():
-            assert time.monotonic() < deadline, f"not ready after {READY_SECONDS:g} s: {', '.join(waiting)}"
-            time.sleep(2)
-
     def pods(self, service: str) -> list[Any]:
-        """Pods of a Knative Service that are not being deleted."""
+        """Pods of a Knative Service, of all its revisions, those that are going included.
+
+        A pod that was evicted stays as a Failed one, without a deletionTimestamp, until it is collected.
+        """
         pods = self.get("pods", "-l", f"serving.knative.dev/service={service}")["items"]
-        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in pods if pod["status"].get("phase") not in ("Failed", "Succeeded")]
+
+    def serving_pods(self, service: str) -> list[Any]:
+        """Those that get the next request: ready, of the revision that the Service has rolled out, and not going."""
+        revision = self.latest_revision(service)
+        return [
+            pod
+            for pod in self.pods(service)
+            if pod["metadata"]["labels"]["serving.knative.dev/revision"] == revision
+            and not is_going(pod)
+            and conditions(pod).get("Ready") == "True"
+        ]
+
+    def is_asleep(self, service: str) -> bool:
+        """No pod of it is there to stay; pods that are going may be."""
+        return all(is_going(pod) for pod in self.pods(service))
 
     def latest_revision(self, service: str) -> str:
         name: str = self.get("services.serving.knative.dev", service)["status"]["latestReadyRevisionName"]
@@ -69,37 +64,25 @@ class Cluster:
     def forward(self, what: str, port: int, namespace: str = "") -> Iterator[str]:
         """Forward a port of this machine to a port of a pod or Service; yields its URL."""
         command = ["kubectl", "-n", namespace or self.namespace, "port-forward", what, f":{port}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            try:
-                assert process.stdout
-                with selectors.DefaultSelector() as selector:
-                    selector.register(process.stdout, selectors.EVENT_READ)
-                    assert selector.select(60), f"no port-forward to {what}"
-                found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
-                assert found, f"no port-forward to {what}"
-                yield f"http://127.0.0.1:{found[1]}"
-            finally:
-                process.terminate()
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "output"  # no pipe: kubectl writes a line for each connection
 
-    def _applied(self, folder: Path) -> bool:
-        with suppress(AssertionError):
-            self.run("apply", "-k", str(folder), seconds=300)
-            return True
-        return False
+            def local_port() -> str:
+                assert process.poll() is None, f"no port-forward to {what}: {output.read_text()}"
+                found = re.search(r"127\.0\.0\.1:(\d+)", output.read_text())
+                return found[1] if found else ""
 
-    def _waiting(self) -> list[str]:
-        """The objects whose current generation is not Ready."""
-        found = []
-        for item in self.get(READY_KINDS)["items"]:
-            status = item.get("status", {})
-            current = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
-            conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
-            if not current or conditions.get("Ready") != "True":
-                found.append(f"{item['kind']} {item['metadata']['name']}")
-        return found
+            with output.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+                try:
+                    yield f"http://127.0.0.1:{wait_until(local_port, f'a port-forward to {what}', pause=0.1)}"
+                finally:
+                    process.terminate()
 
 
-def listens(host: str, port: int) -> bool:
-    with suppress(OSError), socket.create_connection((host, port), timeout=3):
-        return True
-    return False
+def is_going(pod: Any) -> bool:
+    """It has been told to end, which takes it 30 s: queue-proxy waits for stragglers."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def conditions(item: Any) -> dict[str, str]:
+    return {entry["type"]: entry["status"] for entry in item.get("status", {}).get("conditions") or []}

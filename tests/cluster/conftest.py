@@ -1,30 +1,32 @@
-"""The cluster that KUBECONFIG points to, with an overlay deployed in it (SHANGCAI_OVERLAY, else deploy/laptop).
+"""The cluster that KUBECONFIG points to, with an overlay in a namespace of the tests' own, which goes with them.
 
-The overlay must use Knative, and scripts/doctor must find nothing wrong with the cluster. SHANGCAI_URL is the address
-of its ingress, if the tests do not find it; SHANGCAI_KEY is a caller's key, if the overlay asks for one and is deployed
-already. A namespace that the tests made is removed afterwards.
+SHANGCAI_OVERLAY is the overlay (deploy/laptop unless set); it must use Knative, and scripts/doctor must find nothing
+wrong with the cluster for it. SHANGCAI_URL is the address of Knative's ingress, if the tests do not find it. With
+SHANGCAI_NAMESPACE they use that namespace and leave it: models need not be fetched again for the next run. If it is
+there already and its web asks for a key, SHANGCAI_KEY is one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import yaml
 
 from scripts.cluster import secrets
-from tests.cluster.cluster import Cluster, listens, wait_for
+from tests.cluster import deployment
+from tests.cluster.asking import Asking
+from tests.cluster.cluster import PAUSE_SECONDS, Cluster
+from tests.support.processes import ROOT
+from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
-KEY = "SHANGCAI_KEY"
-"""Of a caller, where the overlay asks for one. The tests make one with the namespace."""
 GATEWAYS = {
     "kourier": ("kourier-system", "kourier"),
     "istio": ("istio-system", "istio-ingressgateway"),
@@ -32,45 +34,64 @@ GATEWAYS = {
 }
 """Where the Service of each ingress is: namespace and name."""
 
+ENDED = ("completed", "failed", "cancelled")
+
 
 @pytest.fixture(scope="session")
 def overlay() -> Path:
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("KUBECONFIG is not set: there is no cluster to test on")
     return (ROOT / os.environ.get("SHANGCAI_OVERLAY", "deploy/laptop")).resolve()
 
 
 @pytest.fixture(scope="session")
-def cluster(overlay: Path) -> Iterator[Cluster]:
-    """The cluster, with the overlay deployed and everything ready."""
-    if "KUBECONFIG" not in os.environ:
-        pytest.skip("KUBECONFIG is not set: there is no cluster to test on")
-    rendered = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True).stdout
-    documents = list(yaml.safe_load_all(rendered))
-    namespace = next(item["metadata"]["name"] for item in documents if item["kind"] == "Namespace")
-    found = Cluster(namespace)
-    there = json.loads(found.run("get", "namespaces", "-o", "json"))["items"]
-    made = namespace not in [item["metadata"]["name"] for item in there]
+def namespace(overlay: Path) -> Iterator[str]:
+    """A new one, or SHANGCAI_NAMESPACE, with the Secrets that the overlay asks for."""
+    kept = os.environ.get("SHANGCAI_NAMESPACE")
+    name = kept or f"shangcai-tests-{uuid.uuid4().hex[:6]}"
+    kubectl = Cluster(name)
+    documents = deployment.render(overlay, name)
+    kinds = [
+        (item["kind"], item["metadata"]["name"]) for item in documents if "serving.knative.dev" in item["apiVersion"]
+    ]
+    assert ("Service", "web") in kinds, f"{overlay} has no Knative Service `web`: these tests are about Knative"
+    there = kubectl.run("get", "namespace", name, "--ignore-not-found", "-o", "name").strip()
     try:
-        if made and "secretKeyRef" in rendered:  # of deploy/components/callers
-            key = secrets.make_key()
-            os.environ[KEY] = key
-            found.run("create", "namespace", namespace)
-            found.run("create", "-f", "-", stdin=json.dumps(secrets.documents({"tests": key})))
-        found.apply(overlay)
-        yield found
+        if not there:
+            kubectl.run("create", "namespace", name)
+            if "web-callers" in json.dumps(documents):  # deploy/components/callers
+                key = os.environ["SHANGCAI_KEY"] = secrets.make_key()
+                kubectl.run("create", "-f", "-", stdin=json.dumps(secrets.documents({"tests": key})))
+        yield name
     finally:
-        if made:
-            found.run("delete", "namespace", namespace, "--ignore-not-found", seconds=600)
+        if not kept:
+            kubectl.run("delete", "namespace", name, seconds=600)
 
 
 @pytest.fixture(scope="session")
-def ingress(cluster: Cluster) -> Iterator[str]:
+def cluster(namespace: str, overlay: Path) -> Cluster:
+    """The cluster, with the overlay deployed and everything ready."""
+    found = Cluster(namespace)
+    deployment.apply(found, overlay)
+    return found
+
+
+@pytest.fixture(scope="session")
+def host(cluster: Cluster) -> str:
+    """Of web, as Knative's ingress knows it."""
+    return urlsplit(cluster.get("services.serving.knative.dev", "web")["status"]["url"]).netloc
+
+
+@pytest.fixture(scope="session")
+def ingress(cluster: Cluster, host: str) -> Iterator[str]:
     """The address of Knative's ingress: SHANGCAI_URL, its load balancer, a port of a node, or a port-forward."""
     if url := os.environ.get("SHANGCAI_URL"):
         yield url
         return
-    network = cluster.get("configmap", "config-network", "--namespace=knative-serving")["data"]
-    name = network.get("ingress-class", network.get("ingress.class", "istio"))
-    namespace, service = GATEWAYS[name.partition(".")[0]]
+    network = cluster.get("configmap", "config-network", "--namespace=knative-serving").get("data") or {}
+    name = network.get("ingress-class", network.get("ingress.class", "istio")).partition(".")[0]
+    assert name in GATEWAYS, f"where the ingress {name} listens is not known: set SHANGCAI_URL"
+    namespace, service = GATEWAYS[name]
     item = cluster.get("service", service, f"--namespace={namespace}")
     port = next(port for port in item["spec"]["ports"] if port["port"] == 80)
     balancers = item.get("status", {}).get("loadBalancer", {}).get("ingress") or []
@@ -79,21 +100,29 @@ def ingress(cluster: Cluster) -> Iterator[str]:
         nodes = cluster.get("nodes")["items"]
         addresses = [entry["address"] for node in nodes for entry in node["status"]["addresses"]]
         places += [(address, port["nodePort"]) for address in addresses]
-    for host, number in places:
-        if listens(host, number):
-            yield f"http://{host}:{number}"
+    for address, number in places:
+        url = f"http://[{address}]:{number}" if ":" in address else f"http://{address}:{number}"
+        if leads_to_web(url, host):
+            yield url
             return
     with cluster.forward(f"service/{service}", 80, namespace) as url:
         yield url
 
 
+def leads_to_web(url: str, host: str) -> bool:
+    """Whether web answers there. Something else may listen at such an address, too."""
+    timeout = httpx.Timeout(60, connect=3)
+    with suppress(httpx.HTTPError, httpx.InvalidURL):
+        return httpx.get(f"{url}/healthz", headers={"Host": host}, timeout=timeout, trust_env=False).status_code == 200
+    return False
+
+
 @pytest.fixture(scope="session")
-def web(cluster: Cluster, ingress: str) -> Iterator[httpx.Client]:
+def web(ingress: str, host: str) -> Iterator[httpx.Client]:
     """A client of web through the ingress, whose timeout allows for a cold start."""
-    host = urlsplit(cluster.get("services.serving.knative.dev", "web")["status"]["url"]).netloc
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     headers = {"Host": host}
-    if key := os.environ.get(KEY):
+    if key := os.environ.get("SHANGCAI_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     with httpx.Client(base_url=ingress, headers=headers, timeout=900, limits=limits, trust_env=False) as client:
         yield client
@@ -107,14 +136,20 @@ def slots(cluster: Cluster) -> dict[str, int]:
 
 
 @pytest.fixture
-def ended_job() -> Callable[[httpx.Client, str], Any]:
+def ended_job(web: httpx.Client) -> Callable[[str], Any]:
     """Poll a job until it has ended, and return it."""
 
-    def fetch(client: httpx.Client, where: str) -> Any:
+    def fetch(where: str) -> Any:
         def ended() -> Any:
-            job = client.get(where).raise_for_status().json()
-            return job if job["state"] in ("completed", "failed", "cancelled") else None
+            job = web.get(where).raise_for_status().json()
+            return job if job["state"] in ENDED else None
 
-        return wait_for(ended, f"{where} has ended", 900)
+        return wait_until(ended, f"{where} has ended", 900, PAUSE_SECONDS)
 
     return fetch
+
+
+@pytest.fixture
+def asking(web: httpx.Client) -> Callable[[], Asking]:
+    """Makes clients that ask without a pause, for as long as a `with`."""
+    return lambda: Asking(web)
