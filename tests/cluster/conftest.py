@@ -34,6 +34,7 @@ GATEWAYS = {
 }
 """Where the Service of each ingress is: namespace and name."""
 
+NAMESPACE = {"apiVersion": "v1", "kind": "Namespace"}
 ENDED = ("completed", "failed", "cancelled")
 
 
@@ -58,7 +59,7 @@ def namespace(overlay: Path) -> Iterator[str]:
     there = kubectl.run("get", "namespace", name, "--ignore-not-found", "-o", "name").strip()
     try:
         if not there:
-            kubectl.run("create", "namespace", name)
+            kubectl.run("create", "-f", "-", stdin=json.dumps(NAMESPACE | {"metadata": {"name": name}}))
             if "web-callers" in json.dumps(documents):  # deploy/components/callers
                 key = os.environ["SHANGCAI_KEY"] = secrets.make_key()
                 kubectl.run("create", "-f", "-", stdin=json.dumps(secrets.documents({"tests": key})))
@@ -79,7 +80,8 @@ def cluster(namespace: str, overlay: Path) -> Cluster:
 @pytest.fixture(scope="session")
 def host(cluster: Cluster) -> str:
     """Of web, as Knative's ingress knows it."""
-    return urlsplit(cluster.get("services.serving.knative.dev", "web")["status"]["url"]).netloc
+    url: str = cluster.get("services.serving.knative.dev", "web")["status"]["url"]
+    return urlsplit(url).netloc
 
 
 @pytest.fixture(scope="session")

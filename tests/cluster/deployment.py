@@ -146,10 +146,11 @@ def is_ready(item: Any, stamp: str) -> bool:
         return conditions(item).get("Complete") == "True"
     if item["kind"] == "InferenceService":
         return conditions(item).get("Ready") == "True"
-    if status.get("observedGeneration", 0) < item["metadata"]["generation"]:
+    generation: int = item["metadata"]["generation"]
+    if status.get("observedGeneration", 0) < generation:
         return False
     if item["kind"] in ("Deployment", "StatefulSet"):
-        wanted = item["spec"].get("replicas", 1)
+        wanted: int = item["spec"].get("replicas", 1)
         return min(status.get("updatedReplicas", 0), status.get("readyReplicas", 0)) >= wanted
     if item["kind"] == "Service":
         template = item["spec"]["template"]["metadata"].get("annotations") or {}

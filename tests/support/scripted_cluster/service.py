@@ -1,0 +1,270 @@
+"""A Knative Service: its revisions and their pods, the activator in front of them, and falling asleep."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from tests.support.scripted_cluster.objects import Document, Objects, Place, condition, timestamp
+
+HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
+METHODS = ["GET", "POST", "PUT", "DELETE"]
+SPEED = 4.0
+"""The window and the retention period pass so many times faster."""
+
+DRAIN_SECONDS = 3.0
+"""How long a pod takes to go; on a cluster it is 30 s, and a cold start takes 3."""
+
+POLL_SECONDS = 0.02
+
+
+class Process(Protocol):
+    """What runs in a pod, once it is started."""
+
+    port: int
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass
+class Server:
+    """An ASGI app on a port of its own."""
+
+    app: ASGIApp
+    delay: float = 0
+    """How long it takes to start."""
+
+    def __post_init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(self.app, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await asyncio.sleep(self.delay)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def stop(self) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+
+@dataclass(eq=False)
+class Pod:
+    """One pod, and its object."""
+
+    document: Document
+    process: Process
+    slots: float
+    taken: int = 0
+    ready: bool = False
+    going: bool = False
+
+
+@dataclass(eq=False)
+class Revision:
+    """A template that was applied, and its pods."""
+
+    name: str
+    template: Document
+    pods: list[Pod] = field(default_factory=list)
+    used: float = field(default_factory=time.monotonic)
+
+    @property
+    def staying(self) -> list[Pod]:
+        return [pod for pod in self.pods if not pod.going]
+
+    @property
+    def idle_seconds(self) -> float:
+        annotations = self.template["metadata"]["annotations"]
+        names = ("window", "scale-to-zero-pod-retention-period")
+        return sum(float(annotations[f"autoscaling.knative.dev/{name}"].removesuffix("s")) for name in names) / SPEED
+
+
+class Runtime(Protocol):
+    """What makes the processes of pods, and what is scripted to go wrong."""
+
+    objects: Objects
+    faults: frozenset[str]
+
+    def process(self, namespace: str, service: str, template: Document) -> Process: ...
+
+
+class Service:
+    """Of one Knative Service."""
+
+    def __init__(self, runtime: Runtime, client: httpx.AsyncClient, namespace: str, name: str) -> None:
+        self.runtime, self.client = runtime, client
+        self.namespace, self.name = namespace, name
+        self.revisions: list[Revision] = []
+        self.active: Revision | None = None
+        self.server = Server(Starlette(routes=[Route("/{path:path}", self.answer, methods=METHODS)]))
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Revisions and pods
+
+    def reconcile(self, document: Document) -> None:
+        """Roll out a changed template, let what is idle fall asleep, and write the status."""
+        template = document["spec"]["template"]
+        if not self.revisions or self.revisions[-1].template != template:
+            self._evicted()
+            self.revisions.append(Revision(f"{self.name}-{len(self.revisions) + 1:05}", template))
+            self._start(self.revisions[-1])
+        latest = self.revisions[-1]
+        if self.active is not latest and any(pod.ready for pod in latest.pods):
+            old, self.active = self.active, latest
+            if old is not None and "breaks off at a rollout" in self.runtime.faults:
+                for pod in old.pods:
+                    self._do(pod.process.stop())
+        for revision in self.revisions:
+            busy = any(pod.taken for pod in revision.pods) or not all(pod.ready for pod in revision.pods)
+            if not busy and time.monotonic() - revision.used > revision.idle_seconds:
+                for pod in revision.staying:
+                    self._do(self._end(revision, pod))
+        self._write_status(document, latest)
+
+    def _write_status(self, document: Document, latest: Revision) -> None:
+        ready = self.active is latest
+        status = {
+            "observedGeneration": document["metadata"]["generation"],
+            "conditions": condition(ready),
+            "url": f"http://{self.name}.{self.namespace}.example.com",
+            "latestCreatedRevisionName": latest.name,
+        }
+        if self.active is not None:
+            status["latestReadyRevisionName"] = self.active.name
+            status["traffic"] = [{"latestRevision": True, "percent": 100, "revisionName": self.active.name}]
+        if document.get("status") != status:
+            document["status"] = status
+            self.runtime.objects.touch(document)
+
+    def _evicted(self) -> None:
+        """A pod that the node has thrown out. Nobody deletes it."""
+        document = self._document("evicted", "Failed")
+        document["status"]["reason"] = "Evicted"
+        self.runtime.objects.put(document)
+
+    def _document(self, revision: str, phase: str) -> Document:
+        labels = {"service": self.name, "configuration": self.name, "revision": revision}
+        metadata = {
+            "name": f"{revision}-deployment-{uuid.uuid4().hex[:10]}",
+            "namespace": self.namespace,
+            "labels": {f"serving.knative.dev/{name}": value for name, value in labels.items()},
+        }
+        status = {"phase": phase, "conditions": condition(False)}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": status}
+
+    def _start(self, revision: Revision) -> None:
+        process = self.runtime.process(self.namespace, self.name, revision.template)
+        document = self.runtime.objects.put(self._document(revision.name, "Pending"))
+        slots = revision.template["spec"].get("containerConcurrency") or float("inf")
+        if "lets too many into a pod" in self.runtime.faults:
+            slots = float("inf")
+        pod = Pod(document, process, slots)
+        revision.pods.append(pod)
+        self._do(self._begin(revision, pod))
+
+    async def _begin(self, revision: Revision, pod: Pod) -> None:
+        await pod.process.start()
+        pod.ready = True
+        revision.used = time.monotonic()
+        pod.document["status"] = {"phase": "Running", "conditions": condition(True)}
+        self.runtime.objects.touch(pod.document)
+
+    async def _end(self, revision: Revision, pod: Pod) -> None:
+        """As queue-proxy does: the process is told to end only after a pause, and stays Ready until then."""
+        pod.going = True
+        pod.document["metadata"]["deletionTimestamp"] = timestamp()
+        self.runtime.objects.touch(pod.document)
+        await asyncio.sleep(DRAIN_SECONDS)
+        while pod.taken:
+            await asyncio.sleep(POLL_SECONDS)
+        await self._remove(revision, pod)
+
+    async def _remove(self, revision: Revision, pod: Pod) -> None:
+        await pod.process.stop()
+        if pod in revision.pods:
+            revision.pods.remove(pod)
+        metadata = pod.document["metadata"]
+        self.runtime.objects.remove(Place("v1", "pods", self.namespace, metadata["name"]))
+
+    def _do(self, coroutine: object) -> None:
+        task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        for revision in self.revisions:
+            for pod in revision.pods:
+                await pod.process.stop()
+        await self.server.stop()
+
+    # Requests
+
+    async def answer(self, request: Request) -> Response:
+        """What the activator does: wake a pod, wait for a free slot in one, pass the request on."""
+        if (place := await self._place()) is None:
+            return PlainTextResponse("no pod", 503)
+        revision, pod = place
+        headers = [(name, value) for name, value in request.headers.raw if name.decode() not in HOP]
+        url = f"http://127.0.0.1:{pod.process.port}{request.url.path}?{request.url.query}".rstrip("?")
+
+        def release() -> None:
+            pod.taken -= 1
+            revision.used = time.monotonic()
+
+        try:
+            content = await request.body()
+            asked = self.client.build_request(request.method, url, headers=headers, content=content)
+            response = await self.client.send(asked, stream=True)
+        except httpx.HTTPError as error:
+            release()
+            return PlainTextResponse(repr(error), 502)
+        except BaseException:
+            release()
+            raise
+
+        async def parts() -> AsyncGenerator[bytes]:
+            try:
+                async for part in response.aiter_raw():
+                    yield part
+            finally:
+                release()
+                await response.aclose()
+
+        kept = {name: value for name, value in response.headers.items() if name not in HOP}
+        return StreamingResponse(parts(), response.status_code, kept)
+
+    async def _place(self) -> tuple[Revision, Pod] | None:
+        while True:
+            revision = self.active
+            if revision is not None:
+                for pod in revision.staying:
+                    if pod.ready and pod.taken < pod.slots:
+                        pod.taken += 1
+                        return revision, pod
+                slow = "holds requests while a pod goes" in self.runtime.faults
+                if not (revision.pods if slow else revision.staying):
+                    if "wakes no pod" in self.runtime.faults:
+                        return None
+                    self._start(revision)
+            await asyncio.sleep(POLL_SECONDS)
