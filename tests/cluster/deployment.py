@@ -151,7 +151,8 @@ def is_ready(item: Any, stamp: str) -> bool:
         return False
     if item["kind"] in ("Deployment", "StatefulSet"):
         wanted: int = item["spec"].get("replicas", 1)
-        return min(status.get("updatedReplicas", 0), status.get("readyReplicas", 0)) >= wanted
+        running: int = min(status.get("updatedReplicas", 0), status.get("readyReplicas", 0))
+        return running >= wanted
     if item["kind"] == "Service":
         template = item["spec"]["template"]["metadata"].get("annotations") or {}
         rolled_out = status.get("latestCreatedRevisionName") == status.get("latestReadyRevisionName")

@@ -30,15 +30,15 @@ from contract.cloudevents import CloudEvent
 from scripts.reliability.deployment import redis_server
 from tests.support.processes import ROOT, free_port
 from tests.support.scripted_cluster.api_server import ApiServer
-from tests.support.scripted_cluster.objects import Document, Objects, Place, condition
+from tests.support.scripted_cluster.objects import Document, Objects, Place, condition, place_of
 from tests.support.scripted_cluster.predictor import Predictor
 from tests.support.scripted_cluster.service import METHODS, SPEED, Process, Server, Service
 
 FAULTS = frozenset(
     {
         "breaks off at a rollout",
-        "delivers an event once",
         "forgets jobs",
+        "generates twice",
         "holds requests while a pod goes",
         "keeps what is cancelled",
         "lets too many into a pod",
@@ -50,7 +50,7 @@ TICK_SECONDS = 0.05
 KSERVE_SECONDS = 0.3
 """How long KServe takes to see a change; until then its InferenceService is as Ready as before."""
 
-COLD_SECONDS = 1.0
+COLD_SECONDS = 2.0
 """The start of a predictor."""
 
 
@@ -102,9 +102,10 @@ class Program:
 class ScriptedCluster:
     """The API server, the ingress and what runs behind them, until `close`."""
 
-    def __init__(self, folder: Path, faults: frozenset[str] = frozenset()) -> None:
+    def __init__(self, folder: Path, faults: frozenset[str], drain_seconds: float) -> None:
         assert faults <= FAULTS
         self.folder, self.faults = folder, faults
+        self.drain_seconds = drain_seconds
         self.objects = Objects()
         self.services: dict[tuple[str, str], Service] = {}
         self.programs: dict[tuple[str, str], Program] = {}
@@ -132,6 +133,10 @@ class ScriptedCluster:
         self.api.close()
         self._redis.__exit__(None, None, None)
 
+    def remove_eventing(self) -> None:
+        for item in self.objects.list("apps/v1", "deployments", "knative-eventing"):
+            self.objects.remove(place_of(item))
+
     # What the API server asks of pods
 
     def port(self, namespace: str, pod: str) -> int:
@@ -156,7 +161,7 @@ class ScriptedCluster:
     def process(self, namespace: str, service: str, template: Document) -> Process:
         if service.endswith("-predictor"):
             name = service.removesuffix("-predictor")
-            predictor = Predictor(name, self.replies, "keeps what is cancelled" in self.faults)
+            predictor = Predictor(name, self.replies, self.faults)
             return Server(predictor.app, COLD_SECONDS)
         [container] = template["spec"]["containers"]
         environment = {"HOST": "127.0.0.1", "K_SERVICE": service}
@@ -173,10 +178,9 @@ class ScriptedCluster:
         def address(found: re.Match[str]) -> str:
             return f"http://127.0.0.1:{self._service(namespace, found[1]).server.port}"
 
-        broker = self.brokers[namespace].port if namespace in self.brokers else 9
-        text = re.sub(
-            r"http://[a-z-]*broker-ingress\.knative-eventing[^\"]*", f"http://127.0.0.1:{broker}/default", text
-        )
+        if "broker-ingress" in text:  # is there before the Broker
+            broker = f"http://127.0.0.1:{self._broker_program(namespace).port}/default"
+            text = re.sub(r"http://[a-z-]*broker-ingress\.knative-eventing[^\"]*", broker, text)
         text = re.sub(rf"http://([a-z-]+)\.{namespace}\.svc\.cluster\.local", address, text)
         return re.sub(r"redis://redis:6379/0", self.redis, text)
 
@@ -213,7 +217,7 @@ class ScriptedCluster:
     def _service(self, namespace: str, name: str) -> Service:
         if (namespace, name) not in self.services:
             service = self.services[namespace, name] = Service(self, self.client, namespace, name)
-            service._do(service.server.start())
+            service.do(service.server.start())
         return self.services[namespace, name]
 
     def _reconcile(self) -> None:
@@ -265,13 +269,16 @@ class ScriptedCluster:
 
     def _broker(self, item: Document) -> None:
         namespace = item["metadata"]["namespace"]
+        url = f"http://127.0.0.1:{self._broker_program(namespace).port}/default"
+        self._status(item, conditions=condition(namespace in self.triggers), address={"url": url})
+
+    def _broker_program(self, namespace: str) -> Program:
         if namespace not in self.brokers:
             program = Program([], {}, self.folder / f"{namespace}-broker.log")
             program.command = [sys.executable, str(BROKER), json.dumps({"port": program.port})]
             program.launch()
             self.brokers[namespace] = program
-        url = f"http://127.0.0.1:{self.brokers[namespace].port}/default"
-        self._status(item, conditions=condition(namespace in self.triggers), address={"url": url})
+        return self.brokers[namespace]
 
     async def _tell_brokers(self) -> None:
         for namespace, program in self.brokers.items():
@@ -298,7 +305,7 @@ class ScriptedCluster:
         delivery = spec.get("delivery", {})
         found = {
             "subscriber": f"http://127.0.0.1:{port}{subscriber.get('uri', '/')}",
-            "retry": 0 if "delivers an event once" in self.faults else delivery.get("retry", 0),
+            "retry": delivery.get("retry", 0),
             "backoffPolicy": delivery.get("backoffPolicy", "exponential"),
             "backoffDelay": 1 / SPEED,
         }
@@ -372,8 +379,9 @@ def system(port: int) -> list[Document]:
 
 
 @contextmanager
-def running(folder: Path, *faults: str) -> Iterator[ScriptedCluster]:
-    cluster = ScriptedCluster(folder, frozenset(faults))
+def running(folder: Path, *faults: str, drain_seconds: float = 3) -> Iterator[ScriptedCluster]:
+    """A pod takes `drain_seconds` to go: on a cluster it is 30 s, where a cold start takes 3."""
+    cluster = ScriptedCluster(folder, frozenset(faults), drain_seconds)
     try:
         yield cluster
     finally:

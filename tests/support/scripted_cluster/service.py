@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,9 +24,6 @@ HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"
 METHODS = ["GET", "POST", "PUT", "DELETE"]
 SPEED = 4.0
 """The window and the retention period pass so many times faster."""
-
-DRAIN_SECONDS = 3.0
-"""How long a pod takes to go; on a cluster it is 30 s, and a cold start takes 3."""
 
 POLL_SECONDS = 0.02
 
@@ -103,6 +100,7 @@ class Runtime(Protocol):
 
     objects: Objects
     faults: frozenset[str]
+    drain_seconds: float
 
     def process(self, namespace: str, service: str, template: Document) -> Process: ...
 
@@ -132,12 +130,12 @@ class Service:
             old, self.active = self.active, latest
             if old is not None and "breaks off at a rollout" in self.runtime.faults:
                 for pod in old.pods:
-                    self._do(pod.process.stop())
+                    self.do(pod.process.stop())
         for revision in self.revisions:
             busy = any(pod.taken for pod in revision.pods) or not all(pod.ready for pod in revision.pods)
             if not busy and time.monotonic() - revision.used > revision.idle_seconds:
                 for pod in revision.staying:
-                    self._do(self._end(revision, pod))
+                    self.do(self._end(revision, pod))
         self._write_status(document, latest)
 
     def _write_status(self, document: Document, latest: Revision) -> None:
@@ -179,7 +177,7 @@ class Service:
             slots = float("inf")
         pod = Pod(document, process, slots)
         revision.pods.append(pod)
-        self._do(self._begin(revision, pod))
+        self.do(self._begin(revision, pod))
 
     async def _begin(self, revision: Revision, pod: Pod) -> None:
         await pod.process.start()
@@ -193,7 +191,7 @@ class Service:
         pod.going = True
         pod.document["metadata"]["deletionTimestamp"] = timestamp()
         self.runtime.objects.touch(pod.document)
-        await asyncio.sleep(DRAIN_SECONDS)
+        await asyncio.sleep(self.runtime.drain_seconds)
         while pod.taken:
             await asyncio.sleep(POLL_SECONDS)
         await self._remove(revision, pod)
@@ -205,8 +203,9 @@ class Service:
         metadata = pod.document["metadata"]
         self.runtime.objects.remove(Place("v1", "pods", self.namespace, metadata["name"]))
 
-    def _do(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+    def do(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Run it beside everything else."""
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
