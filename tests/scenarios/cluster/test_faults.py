@@ -13,9 +13,9 @@ from tests.support.scripted_cluster.cluster import FAULTS, running
 pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.nightly]
 
 FOUND_BY = {
-    "breaks off at a rollout": "test_rollout.py::test_a_rollout_loses_no_request",
     "forgets jobs": "test_sleep.py::test_a_job_outlives_web",
     "generates twice": "test_events.py::test_the_same_request_twice_is_generated_once",
+    "has no route in a rollout": "test_rollout.py::test_a_rollout_loses_no_request",
     "holds requests while a pod goes": "test_sleep.py::test_no_request_is_lost_around_falling_asleep",
     "keeps what is cancelled": "test_requests.py::test_cancelling_ends_a_generation_and_frees_its_slot",
     "lets too many into a pod": "test_requests.py::test_a_burst_is_answered_and_no_pod_has_more_than_its_slots",

@@ -15,12 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from tests.support.scripted_cluster import spdy
-from tests.support.scripted_cluster.objects import CLUSTER_WIDE, KINDS, Document, Objects, Place, place_of
+from tests.support.scripted_cluster.discovery import discovery
+from tests.support.scripted_cluster.objects import KINDS, Document, Objects, Place, place_of
 
+VERSION = "v1.34.0"
 WATCH_SECONDS = 0.05
-FIELD_VALIDATION = {"name": "fieldValidation", "in": "query"}
-"""kubectl leaves validation to a server whose OpenAPI document has this parameter at a kind's PATCH."""
-
 INITIAL_EVENTS_END = {"annotations": {"k8s.io/initial-events-end": "true"}, "resourceVersion": "1"}
 """Of the bookmark after what is there when a watch begins, where it is asked for."""
 
@@ -112,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        if (found := discovery(parts.path)) is not None:
+        if (found := discovery(parts.path, KINDS, VERSION)) is not None:
             return self.send(found)
         if "websocket" in self.headers.get("Upgrade", ""):  # kubectl then takes SPDY
             return self.fail(400, "BadRequest")
@@ -288,55 +287,3 @@ def merged(old: Any, patch: Any) -> Any:
         else:
             new[name] = merged(new.get(name), value)
     return new
-
-
-def discovery(path: str) -> Document | None:
-    """Which kinds are served."""
-    if path == "/version":
-        return {"gitVersion": "v1.34.0", "major": "1", "minor": "34"}
-    if path == "/api":
-        return {"kind": "APIVersions", "versions": ["v1"]}
-    if path == "/apis":
-        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": list(groups())}
-    version = re.sub("^(/openapi/v3)?/apis?/", "", path)
-    if path == "/openapi/v3":
-        names = [f"apis/{name}" if "/" in name else f"api/{name}" for name in KINDS]
-        return {"paths": {name: {"serverRelativeURL": f"/openapi/v3/{name}"} for name in names}}
-    if path.startswith("/openapi/v3/") and version in KINDS:
-        return openapi(version)
-    if path.startswith("/api") and version in KINDS:
-        return {"kind": "APIResourceList", "groupVersion": version, "resources": list(resources(version))}
-    return None
-
-
-def openapi(version: str) -> Document:
-    group, _, name = version.rpartition("/")
-    paths = {
-        f"/{resource}/{{name}}": {
-            "patch": {
-                "parameters": [FIELD_VALIDATION],
-                "x-kubernetes-group-version-kind": {"group": group, "version": name, "kind": kind},
-                "responses": {},
-            }
-        }
-        for resource, _, kind in (entry.partition("/") for entry in KINDS[version])
-    }
-    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths}
-
-
-def groups() -> Iterator[Document]:
-    versions: dict[str, list[Document]] = {}
-    for version in KINDS:
-        group, slash, name = version.partition("/")
-        if slash:
-            versions.setdefault(group, []).append({"groupVersion": version, "version": name})
-    for group, served in versions.items():
-        yield {"name": group, "versions": served, "preferredVersion": served[0]}
-
-
-def resources(version: str) -> Iterator[Document]:
-    for name, _, kind in (entry.partition("/") for entry in KINDS[version]):
-        verbs = ["create", "delete", "get", "list", "patch", "watch"]
-        yield {"name": name, "singularName": "", "kind": kind, "namespaced": name not in CLUSTER_WIDE, "verbs": verbs}
-    if version == "v1":
-        yield {"name": "pods/log", "singularName": "", "kind": "Pod", "namespaced": True, "verbs": ["get"]}

@@ -30,15 +30,16 @@ from contract.cloudevents import CloudEvent
 from scripts.reliability.deployment import redis_server
 from tests.support.processes import ROOT, free_port
 from tests.support.scripted_cluster.api_server import ApiServer
+from tests.support.scripted_cluster.discovery import kubeconfig
 from tests.support.scripted_cluster.objects import Document, Objects, Place, condition, place_of
 from tests.support.scripted_cluster.predictor import Predictor
 from tests.support.scripted_cluster.service import METHODS, SPEED, Process, Server, Service
 
 FAULTS = frozenset(
     {
-        "breaks off at a rollout",
         "forgets jobs",
         "generates twice",
+        "has no route in a rollout",
         "holds requests while a pod goes",
         "keeps what is cancelled",
         "lets too many into a pod",
@@ -346,17 +347,6 @@ def alternatives(spec: Document) -> list[Document]:
         options = [option["exact"] for option in entry.get("any", [entry]) if "exact" in option]
         found = [{**one, **other} for one in found for other in options]
     return found
-
-
-def kubeconfig(server: str) -> Document:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "scripted", "cluster": {"server": server}}],
-        "users": [{"name": "scripted", "user": {}}],
-        "contexts": [{"name": "scripted", "context": {"cluster": "scripted", "user": "scripted"}}],
-        "current-context": "scripted",
-    }
 
 
 def system(port: int) -> list[Document]:

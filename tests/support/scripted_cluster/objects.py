@@ -29,7 +29,6 @@ KINDS = {
     "messaging.knative.dev/v1": ["inmemorychannels/InMemoryChannel"],
     "serving.kserve.io/v1beta1": ["inferenceservices/InferenceService"],
 }
-CLUSTER_WIDE = {"namespaces", "nodes"}
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,7 @@ class Service:
             self._start(self.revisions[-1])
         latest = self.revisions[-1]
         if self.active is not latest and any(pod.ready for pod in latest.pods):
-            old, self.active = self.active, latest
-            if old is not None and "breaks off at a rollout" in self.runtime.faults:
-                for pod in old.pods:
-                    self.do(pod.process.stop())
+            self.active = latest
         for revision in self.revisions:
             busy = any(pod.taken for pod in revision.pods) or not all(pod.ready for pod in revision.pods)
             if not busy and time.monotonic() - revision.used > revision.idle_seconds:
@@ -221,6 +218,9 @@ class Service:
 
     async def answer(self, request: Request) -> Response:
         """What the activator does: wake a pod, wait for a free slot in one, pass the request on."""
+        rolls_out = self.active is not None and self.active is not self.revisions[-1]
+        if rolls_out and "has no route in a rollout" in self.runtime.faults:
+            return PlainTextResponse("no route", 503)
         if (place := await self._place()) is None:
             return PlainTextResponse("no pod", 503)
         revision, pod = place

@@ -18,6 +18,7 @@ import pytest
 from scripts.cluster.doctor.checks.examination import Check
 from scripts.cluster.doctor.cluster_state import ClusterState
 from scripts.cluster.doctor.requirements import Requirements
+from tests.support.scripted_cluster.discovery import discovery, kubeconfig
 
 ROOT = Path(__file__).parents[4]
 LIMIT = 60.0
@@ -56,7 +57,6 @@ DISCOVERED = {
     "nvidia.com/gpu.compute.major": "8",
     "nvidia.com/gpu.compute.minor": "0",
 }
-CLUSTER_WIDE = {"namespaces", "nodes", "storageclasses", "runtimeclasses", "clusterstoragecontainers"}
 
 
 def deployment(name: str, version: str = "", image: str = "", available: int = 1) -> dict[str, Any]:
@@ -144,20 +144,14 @@ class Cluster:
 
     def answer(self, path: str, label: str) -> dict[str, Any] | None:
         """The document for a GET; None for a 404."""
-        if path == "/version":
-            return {"gitVersion": self.version, "major": "1", "minor": "34"}
-        if path == "/api":
-            return {"kind": "APIVersions", "versions": ["v1"]}
-        if path == "/apis":
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": list(self.groups())}
+        if (known := discovery(path, self.kinds, self.version)) is not None:
+            return known
         version, _, rest = re.sub("^/apis?/", "", path).partition("/")
         if path.startswith("/apis/"):
             part, _, rest = rest.partition("/")
             version = f"{version}/{part}"
         if version not in self.kinds:
             return None
-        if not rest:
-            return {"kind": "APIResourceList", "groupVersion": version, "resources": list(self.resources(version))}
         place = rest if re.fullmatch("namespaces/[^/]+", rest) else rest.removeprefix("namespaces/")
         if place in self.objects:
             return {"apiVersion": version, "kind": self.kind(version, rest), **self.objects[place]}
@@ -169,26 +163,6 @@ class Cluster:
         kind = self.kind(version, rest)
         items = [{"apiVersion": version, "kind": kind, **item} for item in found]
         return {"apiVersion": version, "kind": f"{kind}List", "metadata": {}, "items": items}
-
-    def groups(self) -> Iterator[dict[str, Any]]:
-        versions: dict[str, list[dict[str, str]]] = {}
-        for version in self.kinds:
-            group, slash, name = version.partition("/")
-            if slash:
-                versions.setdefault(group, []).append({"groupVersion": version, "version": name})
-        for group, served in versions.items():
-            yield {"name": group, "versions": served, "preferredVersion": served[0]}
-
-    def resources(self, version: str) -> Iterator[dict[str, Any]]:
-        for name, _, kind in (entry.partition("/") for entry in self.kinds[version]):
-            verbs = ["create", "get", "list"]
-            yield {
-                "name": name,
-                "singularName": "",
-                "kind": kind,
-                "namespaced": name not in CLUSTER_WIDE,
-                "verbs": verbs,
-            }
 
     def names(self, version: str) -> list[str]:
         return [entry.partition("/")[0] for entry in self.kinds[version]]
@@ -249,15 +223,7 @@ class Handler(BaseHTTPRequestHandler):
 def write_kubeconfig(tmp_path: Path) -> Callable[[str], Path]:
     def write(server: str) -> Path:
         path = tmp_path / "kubeconfig"
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": server}}],
-            "users": [{"name": "test", "user": {}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "current-context": "test",
-        }
-        path.write_text(json.dumps(document))
+        path.write_text(json.dumps(kubeconfig(server)))
         return path
 
     return write
