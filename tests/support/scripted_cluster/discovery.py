@@ -10,7 +10,14 @@ Document = dict[str, Any]
 Kinds = Mapping[str, Sequence[str]]
 """By version, such as apps/v1: RESOURCE/KIND, such as deployments/Deployment."""
 
-CLUSTER_WIDE = {"namespaces", "nodes", "storageclasses", "runtimeclasses", "clusterstoragecontainers"}
+CLUSTER_WIDE = {
+    "namespaces",
+    "nodes",
+    "storageclasses",
+    "runtimeclasses",
+    "priorityclasses",
+    "clusterstoragecontainers",
+}
 VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 FIELD_VALIDATION = {"name": "fieldValidation", "in": "query"}
 """kubectl leaves validation to a server whose OpenAPI document has this parameter at a kind's PATCH."""

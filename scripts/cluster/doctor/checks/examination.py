@@ -47,6 +47,7 @@ def checks(required: Requirements) -> Iterator[Check]:
     yield storage.secrets
     yield storage.storage
     yield nodes.runtime_classes
+    yield nodes.priority_classes
     yield nodes.placement
     yield nodes.devices
     yield gpus.drivers

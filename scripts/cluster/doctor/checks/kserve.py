@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from scripts.cluster.doctor.checks.ingress import ingress_class
 from scripts.cluster.doctor.cluster_state import ClusterState, available, version_of
 from scripts.cluster.doctor.finding import Finding, at_least, major_minor
-from scripts.cluster.doctor.manifests import Document
+from scripts.cluster.doctor.manifests import Document, labels_of
 from scripts.cluster.doctor.requirements import KNATIVE_MODES, Requirements
 
 KSERVE_MINIMUM = (0, 16)
 """The first in which the modes are called Knative and Standard (kserve/kserve#4608)."""
+
+POD_SECURITY = "pod-security.kubernetes.io"
+
+IMAGE_VOLUME = "oci+native://"
+IMAGE_VOLUMES = (0, 20)
+"""The first KServe that mounts models from images (kserve/kserve#5558)."""
+
+IMAGES_MOUNTED = (1, 35)
+"""The first Kubernetes that does so without a feature gate (kserve/kserve docs/samples/storage/oci-image-volume)."""
 
 ISTIO_OPTIONAL = (0, 17)
 """The first that works where VirtualService is not served (kserve/kserve#4985)."""
@@ -44,9 +53,27 @@ def kserve(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     if required.of("serving.kserve.io", "LocalModelCache") and not config.get("localModel", {}).get("enabled"):
         what = "inferenceservice-config: localModel.enabled is not true, and there are LocalModelCaches"
         yield Finding("wrong", what, "set it, with the jobNamespace for downloads")
-    uris = [uri for pod in required.pods for uri in pod.storage_uris() if not uri.startswith(("pvc://", "oci://"))]
-    if uris and not cluster.items("clusterstoragecontainers.serving.kserve.io"):
-        what = f"there is no ClusterStorageContainer, which would fetch {uris[0]}"
+    yield from models(cluster, required, version)
+
+
+def models(cluster: ClusterState, required: Requirements, version: str) -> Iterator[Finding]:
+    """Whether KServe and Kubernetes can bring the models to the pods."""
+    uris = [uri for pod in required.pods for uri in pod.storage_uris() if not uri.startswith("pvc://")]
+    mounted = [uri for uri in uris if uri.startswith(IMAGE_VOLUME)]
+    if mounted and (major_minor(version) or IMAGE_VOLUMES) < IMAGE_VOLUMES:
+        yield Finding("wrong", f"KServe {version} does not know {mounted[0]}", "upgrade KServe to 0.20")
+    kubernetes = cluster.json("version", "-o", "json")["serverVersion"]["gitVersion"] if mounted else ""
+    if (major_minor(kubernetes) or IMAGES_MOUNTED) < IMAGES_MOUNTED:
+        what = f"Kubernetes {kubernetes} mounts {mounted[0]} only from 1.33 on, and with the gate ImageVolume"
+        yield Finding("note", what, "open the gate for the API server and kubelet, or upgrade to 1.35")
+    added = [uri for uri in uris if uri not in mounted]
+    enforced = [labels_of(item).get(f"{POD_SECURITY}/enforce") for item in required.of("", "Namespace")]
+    if added and "restricted" in enforced:
+        what = f"the namespace enforces the profile restricted, which KServe's container for {added[0]} does not fit"
+        yield Finding("wrong", what, f"write {POD_SECURITY}/enforce: baseline into the overlay's Namespace")
+    fetched = [uri for uri in added if not uri.startswith("oci://")]
+    if fetched and not cluster.items("clusterstoragecontainers.serving.kserve.io"):
+        what = f"there is no ClusterStorageContainer, which would fetch {fetched[0]}"
         yield Finding("wrong", what, "apply kserve-cluster-resources.yaml of KServe's release")
 
 

@@ -26,6 +26,19 @@ def runtime_classes(cluster: ClusterState, required: Requirements) -> Iterator[F
             yield Finding("wrong", f"there is no RuntimeClass {name}, which {owner} wants", fix)
 
 
+def priority_classes(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    made = {item["metadata"]["name"] for item in required.of("scheduling.k8s.io", "PriorityClass")}
+    wanted = {name: pod.owner for pod in reversed(required.pods) if (name := pod.spec.get("priorityClassName"))}
+    for name, owner in wanted.items():
+        if name in made:
+            continue
+        try:
+            cluster.get("priorityclass", name)
+            yield Finding("ok", f"the PriorityClass {name} is there")
+        except NotFound:
+            yield Finding("wrong", f"there is no PriorityClass {name}, which {owner} wants", "make it, or name another")
+
+
 def placement(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     """Whether a node has the labels that pods ask for; of those with devices `devices` says so, too."""
     choosing = [pod for pod in required.pods if pod.chooses()]

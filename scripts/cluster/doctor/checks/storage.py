@@ -14,6 +14,7 @@ MADE_SECRETS = ("web-callers", "predictor-token")
 
 def storage(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
     yield from foreign_claims(cluster, required)
+    yield from shared_claims(required)
     if not required.claims:
         return
     classes = {item["metadata"]["name"]: item for item in cluster.items("storageclasses")}
@@ -38,6 +39,16 @@ def foreign_claims(cluster: ClusterState, required: Requirements) -> Iterator[Fi
         except NotFound:
             what = f"there is no PersistentVolumeClaim {name} in {required.namespace}, which {owner} mounts"
             yield Finding("wrong", what, "make it before, or add it to the overlay")
+
+
+def shared_claims(required: Requirements) -> Iterator[Finding]:
+    """A volume that one node at a time may have, for models that want a GPU each: those may be on different nodes."""
+    for claim in required.of("", "PersistentVolumeClaim"):
+        name = claim["metadata"]["name"]
+        owners = [pod.owner for pod in required.pods if name in pod.claims() and pod.devices()]
+        if len(owners) > 1 and set(claim["spec"]["accessModes"]) <= {"ReadWriteOnce", "ReadWriteOncePod"}:
+            what = f"{', '.join(owners)} share PersistentVolumeClaim {name}, which only one node at a time may have"
+            yield Finding("note", what, "give each its own, or their pods wait for each other (Multi-Attach)")
 
 
 def secrets(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:

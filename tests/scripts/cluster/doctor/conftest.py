@@ -40,6 +40,7 @@ KINDS = {
     "networking.k8s.io/v1": ["networkpolicies/NetworkPolicy", "ingresses/Ingress"],
     "discovery.k8s.io/v1": ["endpointslices/EndpointSlice"],
     "storage.k8s.io/v1": ["storageclasses/StorageClass"],
+    "scheduling.k8s.io/v1": ["priorityclasses/PriorityClass"],
     "node.k8s.io/v1": ["runtimeclasses/RuntimeClass"],
     "authorization.k8s.io/v1": ["selfsubjectaccessreviews/SelfSubjectAccessReview"],
     "serving.knative.dev/v1": ["services/Service"],

@@ -69,6 +69,16 @@ def test_a_runtime_class_of_the_overlay_is_not_missed(cluster: Any, found: Found
     assert found(nodes.runtime_classes, [own, model(runtimeClassName="nvidia")]) == []
 
 
+def test_a_priority_class_must_be_there(cluster: Any, found: Found) -> None:
+    wants = job(priorityClassName="low")
+    [line] = found(nodes.priority_classes, [wants])
+    assert line.startswith("wrong there is no PriorityClass low, which Job download wants")
+    own = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "low"}, "value": -1}
+    assert found(nodes.priority_classes, [own, wants]) == []
+    cluster.put("priorityclasses", own)
+    assert found(nodes.priority_classes, [wants]) == ["ok the PriorityClass low is there"]
+
+
 def gpu_node(cluster: Any, name: str, **labels: str) -> None:
     prefixed = {f"nvidia.com/{key.replace('__', '.').replace('_', '-')}": value for key, value in labels.items()}
     node = cluster.node(name, {"nvidia.com/gpu": "1"}, TAINT)

@@ -10,9 +10,10 @@ import pytest
 from scripts.cluster.doctor.checks import api_server, storage
 from scripts.cluster.doctor.checks.autoscaling import autoscaling
 from scripts.cluster.doctor.checks.immutable import immutable
+from scripts.cluster.doctor.checks.kserve import kserve
 from scripts.cluster.doctor.cluster_state import ClusterState
 from scripts.cluster.doctor.requirements import Requirements
-from tests.scripts.cluster.doctor.overlay_objects import Object, broker, container, job, made, model, web
+from tests.scripts.cluster.doctor.overlay_objects import GPU, Object, broker, container, job, made, model, web
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +137,46 @@ def test_a_claim_of_somebody_else_must_be_there(cluster: Any, found: Found, want
     assert line.startswith(f"wrong there is no PersistentVolumeClaim models in shangcai, which {owner} mounts")
     cluster.put("shangcai/persistentvolumeclaims", {"metadata": {"name": "models"}})
     assert found(storage.storage, [wants]) == ["ok the PersistentVolumeClaim models is there"]
+
+
+def test_models_that_share_a_volume_of_one_node_are_noted(found: Found) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "standard"}
+    claim = made("v1", "PersistentVolumeClaim", "models", spec=spec)
+    env = [{"name": "STORAGE_URI", "value": "pvc://models/text"}]
+    text, image = (model(containers=[container(env=env, resources={"limits": GPU})]) for _ in range(2))
+    image["metadata"]["name"] = "image"
+    lines = found(storage.storage, [claim, text, image])
+    assert lines[0].startswith("note InferenceService text, InferenceService image share PersistentVolumeClaim models")
+    spec["accessModes"] = ["ReadWriteMany"]
+    assert [line for line in found(storage.storage, [claim, text, image]) if not line.startswith("ok ")] == []
+
+
+def test_a_restricted_namespace_does_not_fetch_models(found: Found) -> None:
+    env = [{"name": "STORAGE_URI", "value": "hf://somebody/model"}]
+    label = "pod-security.kubernetes.io/enforce"
+    namespace = made("v1", "Namespace", "shangcai", metadata={"labels": {label: "restricted"}})
+    overlay = [namespace, model(containers=[container(env=env)])]
+    [line] = [line for line in found(kserve, overlay) if not line.startswith("ok ")]
+    assert line.startswith("wrong the namespace enforces the profile restricted, which KServe's container for hf:")
+    namespace["metadata"]["labels"][label] = "baseline"
+    assert [line for line in found(kserve, overlay) if not line.startswith("ok ")] == []
+
+
+def test_models_from_images_need_a_kserve_and_a_kubernetes_that_mount_them(cluster: Any, found: Found) -> None:
+    env = [{"name": "STORAGE_URI", "value": "oci+native://registry.test/model:1"}]
+    namespace = made(
+        "v1", "Namespace", "shangcai", metadata={"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+    )
+    overlay = [namespace, model(containers=[container(env=env)])]
+    del cluster.objects["clusterstoragecontainers/default"]
+    [line] = [line for line in found(kserve, overlay) if not line.startswith("ok ")]
+    assert line.startswith("note Kubernetes v1.34.0 mounts oci+native://registry.test/model:1 only from 1.33 on")
+    cluster.version = "v1.35.1"
+    assert [line for line in found(kserve, overlay) if not line.startswith("ok ")] == []
+    template = cluster.deployment("kserve/kserve-controller-manager")["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "kserve/kserve-controller:v0.19.0"
+    [line] = [line for line in found(kserve, overlay) if not line.startswith("ok ")]
+    assert line.startswith("wrong KServe v0.19.0 does not know oci+native://registry.test/model:1")
 
 
 def test_a_model_in_another_mode_must_be_deleted_first(cluster: Any, found: Found) -> None:
