@@ -36,7 +36,11 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "artifacts": (
         ["deploy/laptop-events"],
-        ["deploy/components/artifacts"],
+        ["deploy/components/artifacts", "deploy/components/redis-password"],
+    ),
+    "managed-redis": (
+        ["deploy/events"],
+        ["deploy/components/managed-redis"],
     ),
     "gpu": (
         ["deploy/gpu"],

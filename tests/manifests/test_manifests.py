@@ -25,6 +25,7 @@ from tests.manifests.checks.mutations import SORTS, Mutation, Sort, draw
 from tests.manifests.checks.objects import Object, environment, our_image
 from tests.manifests.checks.schemas import FOLDER, strict
 from tests.manifests.checks.values import check as check_values
+from tests.manifests.conftest import COMBINATIONS
 
 MUTATIONS = int(os.environ.get("MANIFEST_MUTATIONS", "200"))
 SEED = 20261124
@@ -49,7 +50,7 @@ def test_nothing_is_wrong(root: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_wrong_with_combinations_of_users(combined: Path) -> None:
     folders = [folder for folder in all_of(combined) if folder.name.startswith("test-")]
-    assert len(folders) == 6
+    assert len(folders) == len(COMBINATIONS)
     assert list(problems(combined, folders)) == []
 
 

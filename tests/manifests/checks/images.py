@@ -24,9 +24,10 @@ FOREIGN: dict[str, tuple[str, list[int], set[str], set[str]]] = {
     "kserve/storage-initializer:v0.21.0": ("download", [], {"/mnt/models", "/tmp"}, {"HOME"}),
 }
 """The images of others: container name, ports, mounts, and environment variables."""
-OPTIONAL = {"STORAGE_IGNORE_PATTERNS"}
-"""Further variables that they read; kserve/kserve python/storage/kserve_storage/kserve_storage.py."""
-SECRETS = {"hf-token", "web-callers", "predictor-token"}
+OPTIONAL = {"STORAGE_IGNORE_PATTERNS", "REDIS_PASSWORD"}
+"""Further variables: what kserve/kserve python/storage/kserve_storage/kserve_storage.py reads, and what stands in
+arguments."""
+SECRETS = {"hf-token", "web-callers", "predictor-token", "store"}
 """Not part of the manifests: docs/callers.md tells its reader to make them."""
 VOLUMES = {"name", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 """The sorts that `references` checks."""

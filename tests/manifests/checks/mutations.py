@@ -29,7 +29,7 @@ NOBODY_REFERS_TO = {
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(
-    r"spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
+    r"^description$|spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
     r"parentRefs|hostnames|\.host$|data\.bootstrap|storageClassName|local\.path|newName|"  # the user's own values
     r"^(metadata\.)?namespace$"  # any is right, and all else follows it
 )

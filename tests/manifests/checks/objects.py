@@ -108,6 +108,8 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
     for variable in container.get("env") or []:
         if "value" in variable:
             value = str(variable["value"])
+        elif variable["name"] == "STORE_URL":
+            value = "redis://from-the-secret-store:6379/0"
         else:
             value = "from-the-secret-{name}-{key}".format(**variable["valueFrom"]["secretKeyRef"])
         for name, known in values.items():

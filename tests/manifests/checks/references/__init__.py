@@ -14,6 +14,7 @@ from tests.manifests.checks.references import (
     models,
     network,
     secrets,
+    store,
     waiting,
     web,
     workloads,
@@ -24,7 +25,16 @@ from tests.manifests.checks.references.object_set import ObjectSet
 def check(objects: list[Object], complete: bool) -> Iterator[str]:
     """`complete` says that nothing is left to other folders."""
     found = ObjectSet(objects)
-    checks = [workloads.check, network.check, events.check, models.check, metrics.check, secrets.check, access.check]
+    checks = [
+        workloads.check,
+        network.check,
+        events.check,
+        models.check,
+        metrics.check,
+        secrets.check,
+        access.check,
+        store.check,
+    ]
     if complete:
         checks += [network.check_policies, events.check_routes, web.check]
     for thing in objects:
@@ -36,4 +46,5 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield from deployment.check(found)
         yield from waiting.check(found)
         yield from secrets.check_callers(found)
+        yield from store.check_password(found)
         yield from pod_security.check(found)

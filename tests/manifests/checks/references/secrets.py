@@ -16,7 +16,9 @@ CALLERS_VOLUME = {
 CALLERS_MOUNT = {"name": "callers", "mountPath": CALLERS_FOLDER, "readOnly": True}
 TOKEN = {"name": "predictor-token", "key": "token", "optional": False}
 SECRET = {"name": "web-callers", "key": "secret", "optional": True}
-READ = {"PREDICTOR_TOKEN": TOKEN, "CALLERS_SECRET": SECRET}
+STORE = {"name": "store", "key": "url", "optional": False}
+PASSWORD = {"name": "store", "key": "password", "optional": False}
+READ = {"PREDICTOR_TOKEN": TOKEN, "CALLERS_SECRET": SECRET, "STORE_URL": STORE, "REDIS_PASSWORD": PASSWORD}
 """Variables that come from Secrets."""
 
 

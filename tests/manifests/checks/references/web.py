@@ -22,11 +22,6 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         for subject in json.loads(values.get("EVENTS_SUBJECTS", "[]")):
             yield from check_subject(thing, subject)
         yield from _models(objects, thing, json.loads(values.get("MODELS", "{}")))
-        if url := values.get("STORE_URL"):
-            store = urlsplit(url)
-            service = objects.named.get(("Service", store.hostname or ""))
-            if service is None or store.port not in [port["port"] for port in service.spec["ports"]]:
-                yield f"STORE_URL: there is no {url}"
         if "MODELS" in values:
             yield from _times(objects, thing, values)
 
