@@ -28,8 +28,9 @@ from wire.drain import LAST_SECONDS
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
-KEEP_ALIVE_SECONDS = 65
-"""How long a connection is kept for its next request: KServe's default."""
+KEEP_ALIVE_SECONDS = 100
+"""How long a connection is kept for its next request: longer than Knative's queue-proxy keeps it (90 s), which would
+send a request on a connection that is being closed otherwise. KServe's default is 65."""
 
 IDLE_KEEP_ALIVE_SECONDS = 5
 """The same, for a server that ends when it is idle, because it does so only without connections. It must be more than

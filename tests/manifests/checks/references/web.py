@@ -14,6 +14,9 @@ from tests.manifests.checks.references.object_set import ObjectSet
 
 KILL_SECONDS = 30
 """Between the end of web's grace and SIGKILL, at least."""
+QUEUE_PROXY_SECONDS = 90
+"""How long Knative's queue-proxy keeps an idle connection to the container: knative/pkg network/transports.go has
+Go's default."""
 
 
 def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
@@ -24,6 +27,9 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         yield from _models(objects, thing, json.loads(values.get("MODELS", "{}")))
         if "MODELS" in values:
             yield from _times(objects, thing, values)
+            yield from _in_flight(objects, values)
+            if thing.is_knative and not float(values.get("KEEP_ALIVE_SECONDS", 0)) > QUEUE_PROXY_SECONDS:
+                yield "KEEP_ALIVE_SECONDS: queue-proxy would send a request on a connection that is being closed"
 
 
 def _models(objects: ObjectSet, thing: Object, models: dict[str, Any]) -> Iterator[str]:
@@ -54,3 +60,14 @@ def _times(objects: ObjectSet, thing: Object, values: dict[str, str]) -> Iterato
         yield "IDLE_SECONDS: must be how long an idle model stays"
     if not request <= float(values["GRACE_SECONDS"]) <= limit - KILL_SECONDS:
         yield "GRACE_SECONDS: must be enough for a request, and end before the pod is killed"
+
+
+def _in_flight(objects: ObjectSet, values: dict[str, str]) -> Iterator[str]:
+    """All slots of the largest model, so that none is idle, and not many more: what has left web for Knative's
+    activator is served without regard to callers."""
+    if "MAX_IN_FLIGHT" not in values:
+        return
+    specs = [one.spec["predictor"] for one in objects.predictors.values()]
+    slots = max(spec["maxReplicas"] * spec["containerConcurrency"] for spec in specs)
+    if not slots <= int(values["MAX_IN_FLIGHT"]) <= 1.5 * slots:
+        yield f"MAX_IN_FLIGHT: must be near {slots}, the slots of a model on all of its pods"
