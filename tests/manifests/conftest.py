@@ -36,11 +36,11 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "artifacts": (
         ["deploy/laptop-events"],
-        ["deploy/components/artifacts", "deploy/components/redis-password"],
+        ["deploy/components/artifacts", "deploy/components/redis-password", "deploy/components/progress-events"],
     ),
     "managed-redis": (
         ["deploy/events"],
-        ["deploy/components/managed-redis"],
+        ["deploy/components/managed-redis", "deploy/components/progress-events", "deploy/components/quota"],
     ),
     "gpu": (
         ["deploy/gpu"],

@@ -24,8 +24,8 @@ NAMES = ("text", "image", "web", "inbox", "redis", "default", "text-model", "ima
 PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
-    "EventPolicy", "HTTPRoute", "Ingress", "LocalModelCache", "NetworkPolicy", "PingSource", "PodDisruptionBudget",
-    "PodMonitor", "RoleBinding", "ServingRuntime", "SinkBinding",
+    "EventPolicy", "HTTPRoute", "Ingress", "LimitRange", "LocalModelCache", "NetworkPolicy", "PingSource",
+    "PodDisruptionBudget", "PodMonitor", "ResourceQuota", "RoleBinding", "ServingRuntime", "SinkBinding",
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(

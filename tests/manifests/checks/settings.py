@@ -20,7 +20,9 @@ from tests.manifests.checks.values import BYTES, DEVICE
 from web.settings import Settings as WebSettings
 
 BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
-PREDICTOR_NAMES = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields} | BARE | {"STORAGE_URI"}
+PREDICTOR_NAMES = (
+    {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields} | BARE | {"STORAGE_URI", "NAMESPACE"}
+)
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
 EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
 MODEL_URI = re.compile(r"(hf|s3|gs|pvc)://[\w.-]+/[\w./-]+|oci(\+native)?://[\w.-]+(:\d+)?/[a-z\d._/-]+:[\w.-]+")

@@ -17,12 +17,14 @@ QUANTITIES = {
     "sizeLimit": BYTES,
     "storageLimit": BYTES,
     "modelSize": BYTES,
+    "pods": re.compile(r"[1-9]\d*"),
 }
 DEVICE = re.compile(r"nvidia\.com/(gpu|mig-\dg\.\d+gb)")
 UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 WORDS = {
     "accessModes": {"ReadWriteOnce", "ReadWriteMany"},
+    "limits.type": {"Container"},
     "medium": {"Memory"},
     "operator": {"Exists", "In"},
     "persistentVolumeReclaimPolicy": {"Delete"},
@@ -48,8 +50,10 @@ def check(thing: Object) -> Iterator[str]:
         field = place.rpartition(".")[2]
         if field == "resources":
             yield from _resources(path, value)
-        if field == "capacity":
+        if field in ("capacity", "defaultRequest"):
             yield from _quantities(path, value)
+        if field == "hard":
+            yield from _quantities(path, {name.removeprefix("requests."): amount for name, amount in value.items()})
         if field in ("sizeLimit", "storageLimit", "modelSize"):
             yield from _quantity(path, field, value)
         for end, words in WORDS.items():
@@ -70,7 +74,7 @@ def _resources(path: str, resources: dict[str, Any]) -> Iterator[str]:
     wrong = [*_quantities(f"{path}.requests", requests), *_quantities(f"{path}.limits", limits)]
     yield from wrong
     for name in () if wrong else requests.keys() & limits.keys():
-        if _number(requests[name]) > _number(limits[name]):
+        if number(requests[name]) > number(limits[name]):
             yield f"{path}.requests.{name}: is more than the limit"
 
 
@@ -87,7 +91,8 @@ def _quantity(path: str, name: str, amount: Any) -> Iterator[str]:
         yield f"{path}: {amount!r} is no quantity"
 
 
-def _number(quantity: Any) -> float:
+def number(quantity: Any) -> float:
+    """The value of a quantity."""
     digits = re.match(r"\d+", str(quantity))
     assert digits
     return int(digits[0]) * UNITS[str(quantity)[digits.end() :]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.manifests.checks import pod_security
+from tests.manifests.checks import pod_security, quota
 from tests.manifests.checks.objects import Object
 from tests.manifests.checks.references import (
     access,
@@ -48,3 +48,4 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         yield from secrets.check_callers(found)
         yield from store.check_password(found)
         yield from pod_security.check(found)
+        yield from quota.check(found)
