@@ -49,6 +49,8 @@ def main() -> None:
     log.info("listening on %s port %d, serving %s", host, port, models)
     if settings.sink_missing:
         log.warning("not ready: requests go as events, and K_SINK, their address, is not set")
+    if settings.events_unproven:
+        log.warning("events are open: whoever reaches POST /events can end a job; set PREDICTOR_TOKEN, or an audience")
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
     server.run(sockets=[listener])

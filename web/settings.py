@@ -245,6 +245,12 @@ class Settings(UpstreamSettings, BaseSettings):
         return self.dispatch == "events" and self.k_sink is None and self.routes == "all"
 
     @property
+    def events_unproven(self) -> bool:
+        """Whether on a cluster whoever reaches this server may deliver a result, and nothing shows whose it is."""
+        proof = self.events_audience or self.events_secret or self.predictor_token
+        return self.on_cluster and self.events_open and proof is None
+
+    @property
     def trust(self) -> ssl.SSLContext | bool:
         """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
         return trust(self.k_ca_certs) if self.k_ca_certs else True

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 
 import httpx
 import pytest
@@ -232,6 +233,20 @@ def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> Non
     assert process.returncode == 0
     [line] = [line for line in err.splitlines() if "K_SINK" in line or "WARNING" in line]
     assert line.endswith("WARNING web: not ready: requests go as events, and K_SINK, their address, is not set")
+
+
+@pytest.mark.parametrize(("proof", "warnings"), [({}, 1), ({"PREDICTOR_TOKEN": "a-token-of-the-predictors"}, 0)])
+def test_an_inbox_that_believes_everybody_says_so_once(run: Run, proof: dict[str, str], warnings: int) -> None:
+    """As in deploy/laptop-events, and not as in deploy/events."""
+    inbox = {"ROUTES": "inbox", "EVENTS_OPEN": "true", "KUBERNETES_SERVICE_HOST": "10.0.0.1", **proof}
+    process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, **inbox)
+    assert process.stderr
+    started = list(takewhile(lambda line: "startup complete" not in line, process.stderr))
+    process.send_signal(signal.SIGTERM)
+    lines = [line for line in started if "WARNING" in line]
+    assert any("listening on" in line for line in started)
+    assert len(lines) == warnings
+    assert all("events are open" in line for line in lines)
 
 
 def test_a_full_web_is_alive(run: Run) -> None:
