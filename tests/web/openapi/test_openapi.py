@@ -204,3 +204,9 @@ def test_the_sampling_limits_are_documented() -> None:
     assert {"type": "array", "maxItems": 4, "items": {"type": "string", "minLength": 1, "maxLength": 256}} in stop[
         "anyOf"
     ]
+
+
+def test_a_stream_may_say_that_nothing_is_heard_yet() -> None:
+    states = DOCUMENT["components"]["schemas"]["StatusEvent"]["properties"]["state"]["enum"]
+    assert set(states) == {"pending", "asleep", "waking", "queued", "running"}
+    assert "pending" in DOCUMENT["components"]["schemas"]["ModelStatus"]["properties"]["state"]["enum"]

@@ -29,6 +29,10 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
         bound = thing.pod.get("serviceAccountName") in _accounts(objects)
         if watches not in ("true", "false") or {mounted, bound} != {watches == "true"}:
             yield "watches EndpointSlices and has no token for that or may not, or the other way round"
+    for volume in thing.pod.get("volumes") or []:
+        for source in (volume.get("projected") or {}).get("sources") or []:
+            if source.get("serviceAccountToken", {}).get("path", "token") != "token":
+                yield f"volumes: nobody looks for the token of {volume['name']} there"
 
 
 def _binding(objects: ObjectSet, thing: Object) -> Iterator[str]:
