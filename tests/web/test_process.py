@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -218,11 +219,18 @@ def test_a_trusted_hop_is_the_other_end_of_the_connection(run: Run, hop: str, st
     assert httpx.get(f"{url}/status", headers=headers, trust_env=False).status_code == status
 
 
+def start_log(process: subprocess.Popen[str]) -> list[str]:
+    """What it logs until it serves. All of it: what is read beyond a line is lost for `communicate`."""
+    assert process.stderr
+    return list(takewhile(lambda line: "startup complete" not in line, process.stderr))
+
+
 def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> None:
     models = json.dumps({"poet": {"kind": "text"}})
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models, DISPATCH="events")
-    url = listening(process)
-    with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT) as client:
+    log = start_log(process)
+    [port] = [found[1] for line in log if (found := re.search(r"listening on \S+ port (\d+),", line))]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT) as client:
         for _ in range(3):
             assert client.get("/healthz").status_code == 200
             assert client.get("/readyz").status_code == 503
@@ -231,8 +239,8 @@ def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> Non
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
-    [line] = [line for line in err.splitlines() if "K_SINK" in line or "WARNING" in line]
-    assert line.endswith("WARNING web: not ready: requests go as events, and K_SINK, their address, is not set")
+    [line] = [line for line in [*log, *err.splitlines()] if "K_SINK" in line or "WARNING" in line]
+    assert line.rstrip().endswith("not ready: requests go as events, and K_SINK, their address, is not set")
 
 
 @pytest.mark.parametrize(("proof", "warnings"), [({}, 1), ({"PREDICTOR_TOKEN": "a-token-of-the-predictors"}, 0)])
@@ -240,8 +248,7 @@ def test_an_inbox_that_believes_everybody_says_so_once(run: Run, proof: dict[str
     """As in deploy/laptop-events, and not as in deploy/events."""
     inbox = {"ROUTES": "inbox", "EVENTS_OPEN": "true", "KUBERNETES_SERVICE_HOST": "10.0.0.1", **proof}
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, **inbox)
-    assert process.stderr
-    started = list(takewhile(lambda line: "startup complete" not in line, process.stderr))
+    started = start_log(process)
     process.send_signal(signal.SIGTERM)
     lines = [line for line in started if "WARNING" in line]
     assert any("listening on" in line for line in started)
