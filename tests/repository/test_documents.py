@@ -105,7 +105,10 @@ def test_a_list_of_contents_names_each_part(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """But for what has been, which the changelog and the table of old and new names are about."""
-    named = set(re.findall(rf"(?<=`)(?:{'|'.join(ROOMS)})/[\w./-]+(?=[` ])", page.read_text()))
+    text = page.read_text()
+    named = set(re.findall(rf"(?<=`)(?:{'|'.join(ROOMS)})/[\w./-]+(?=[` ])", text))
+    for command in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
+        named |= set(re.findall(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./-]+", command))
     named = {name for name in named if "mine" not in Path(name).parts}  # the reader's copies
     if page.name not in ("architecture.md", "CHANGELOG.md"):
         assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
