@@ -107,6 +107,15 @@ def test_the_chart_is_what_kubectl_renders(combination: str, namespace: str, rel
         assert sorted(objects(helm(chart, combination, namespace)), key=key) == sorted(expected, key=key)
 
 
+@pytest.mark.parametrize("combination", combinations())
+def test_the_chart_makes_the_secrets_that_its_page_names(combination: str) -> None:
+    page = " ".join((ROOT / "docs" / "releases.md").read_text().split())
+    secrets = [thing for thing in objects(render(combination, "shangcai")) if thing["kind"] == "Secret"]
+    assert [thing["metadata"]["name"] for thing in secrets] == ["store"]
+    assert "makes no namespace and no Secret but `store`, which has no password" in page
+    assert "@" not in secrets[0]["stringData"]["url"]
+
+
 def test_an_image_goes_by_its_tag_where_it_has_no_digest(release: Path) -> None:
     chart = release / "chart" / "shangcai"
     values = yaml.safe_load((chart / "values.yaml").read_text())
