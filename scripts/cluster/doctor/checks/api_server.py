@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from scripts.cluster.doctor.cluster_state import ClusterState, NotFound, Unreachable, version_of
 from scripts.cluster.doctor.finding import Finding, at_least, major_minor
-from scripts.cluster.doctor.manifests import Document, group_of
+from scripts.cluster.doctor.manifests import Document, group_of, name_of
 from scripts.cluster.doctor.requirements import Requirements
 
 KSERVE_WANTS = (1, 32)
@@ -29,6 +29,9 @@ INSTALL = {
     "monitoring.coreos.com": "install the Prometheus operator, or leave the component pod-monitor out",
     "gateway.networking.k8s.io": "install the Gateway API with a controller, or leave the component http-route out",
 }
+
+BROKER_AUDIENCE = "eventing.knative.dev/broker/"
+"""Then the Broker's namespace and name (knative/eventing pkg/auth/audience.go)."""
 
 ServedKinds = dict[tuple[str, str], "str | None"]
 """(apiVersion, kind) → the resource's name in URLs; None if the API server does not serve the kind."""
@@ -91,6 +94,32 @@ def missing_kinds(served: ServedKinds) -> Iterator[Finding]:
     for version, kind in missing:
         fix = INSTALL.get(version.partition("/")[0], "install it, or a newer version of it")
         yield Finding("wrong", f"{kind} of {version} is not served", fix)
+
+
+def namespace(_cluster: ClusterState, required: Requirements) -> Iterator[Finding]:
+    """Whether the texts of objects name the namespace that these are in: kustomize's `namespace` changes no texts."""
+    for what, named in named_namespaces(required):
+        if named != required.namespace:
+            fix = "write the namespace into kustomization.yaml and namespace.yaml of your copy, and of the one below it"
+            yield Finding("wrong", f"{what} is {named}, and all is created in {required.namespace}", fix)
+
+
+def named_namespaces(required: Requirements) -> Iterator[tuple[str, str]]:
+    for pod in required.pods:
+        for container in pod.containers:
+            for variable in container.get("env") or []:
+                if variable["name"] == "NAMESPACE" and "value" in variable:
+                    yield f"NAMESPACE of {pod.owner}", variable["value"]
+        for volume in pod.spec.get("volumes") or []:
+            for source in volume.get("projected", {}).get("sources") or []:
+                audience = source.get("serviceAccountToken", {}).get("audience", "")
+                if audience.startswith(BROKER_AUDIENCE):
+                    yield f"the audience of the token of {pod.owner}", audience.split("/")[2]
+    accounts = [item["metadata"]["name"] for item in required.of("", "ServiceAccount")]
+    for binding in required.of("rbac.authorization.k8s.io", "RoleBinding"):
+        for subject in binding.get("subjects") or []:
+            if subject["kind"] == "ServiceAccount" and subject["name"] in accounts and "namespace" in subject:
+                yield f"the subject of {name_of(binding)}", subject["namespace"]
 
 
 def gateways(cluster: ClusterState, required: Requirements) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ def checks(required: Requirements) -> Iterator[Check]:
         yield kserve
     if required.uses_eventing:
         yield eventing
+    yield api_server.namespace
     yield api_server.gateways
     yield autoscaling
     yield images.images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,39 @@ def test_an_optional_kind_must_be_served(cluster: Any, state: ClusterState, vers
     [line] = api_server.missing_kinds(api_server.served_kinds(state, required))
     assert (line.verdict, line.text) == ("wrong", f"{kind} of {version} is not served")
     assert line.fix.startswith(fix)
+
+
+TOKEN = {"path": "token", "audience": "eventing.knative.dev/broker/elsewhere/default"}
+SUBJECT = {"kind": "ServiceAccount", "name": "web", "namespace": "elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("thing", "named"),
+    [
+        (web(containers=[container(env=[{"name": "NAMESPACE", "value": "elsewhere"}])]), "NAMESPACE of Service web"),
+        (model(containers=[container(env=[{"name": "NAMESPACE", "value": "elsewhere"}])]), "NAMESPACE of Inference"),
+        (
+            web(volumes=[{"name": "oidc", "projected": {"sources": [{"serviceAccountToken": TOKEN}]}}]),
+            "the audience of the token of Service web",
+        ),
+        (
+            made("rbac.authorization.k8s.io/v1", "RoleBinding", "reads", subjects=[SUBJECT]),
+            "the subject of RoleBinding",
+        ),
+    ],
+)
+def test_an_overlay_in_a_namespace_names_no_other(found: Found, thing: Object, named: str) -> None:
+    """kustomize moves objects, and what their texts say only where replacements tell it to."""
+    account = made("v1", "ServiceAccount", "web")
+    [line] = found(api_server.namespace, [account, thing])
+    assert line.startswith(f"wrong {named}")
+    assert "is elsewhere, and all is created in shangcai" in line
+    assert found(api_server.namespace, json.loads(json.dumps([account, thing]).replace("elsewhere", "shangcai"))) == []
+
+
+def test_an_account_of_others_may_be_in_their_namespace(found: Found) -> None:
+    binding = made("rbac.authorization.k8s.io/v1", "RoleBinding", "reads", subjects=[{**SUBJECT, "name": "prometheus"}])
+    assert found(api_server.namespace, [made("v1", "ServiceAccount", "web"), binding]) == []
 
 
 def test_an_hpa_by_cpu_needs_metrics_server(cluster: Any, found: Found) -> None:
