@@ -13,6 +13,7 @@ from tests.support.scripted_cluster.cluster import running
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 
+@pytest.mark.nightly
 def test_they_pass_and_leave_nothing_behind(run_cluster_tests: Callable[..., Any], tmp_path: Path) -> None:
     with running(tmp_path) as cluster:
         ended = run_cluster_tests(cluster, "tests/cluster")

@@ -131,6 +131,7 @@ async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: FakeMod
         await expect(page.locator("#status")).to_have_text("Served.")
 
 
+@pytest.mark.usefixtures("first_status")
 @pytest.mark.parametrize(
     ("language", "sentence"),
     [("en", "Sent to the model; no word from it yet."), ("zh", "已送往模型，尚无回音。")],
