@@ -212,7 +212,8 @@ def test_what_an_image_says_of_itself(image: str, configured: Callable[[str], di
     assert list(config["ExposedPorts"]) == ["8080"] or list(config["ExposedPorts"]) == ["8080/tcp"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     assert labels["title"] == f"Shangcai {image}"
-    assert labels["licenses"] == "Apache-2.0"
+    of_models = " AND MIT AND OFL-1.1 AND BSD-3-Clause" if image == "predictor" else ""
+    assert labels["licenses"] == f"Apache-2.0{of_models}"
     assert re.fullmatch(r"\d+\.\d+\.\d+", labels["version"])
     asked = shutil.which("git") and subprocess.run(["git", "rev-parse"], cwd=ROOT, capture_output=True).returncode == 0
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?" if asked else "unknown", labels["revision"])
