@@ -105,7 +105,7 @@ async def _waiting(
         status = asyncio.ensure_future(anext(statuses, None))
         try:
             while True:
-                await asyncio.wait({status}, timeout=min(SILENCE_SECONDS, PLACE_SECONDS))
+                await asyncio.wait({status}, timeout=SILENCE_SECONDS)
                 if status.done():
                     if (of_model := status.result()) is None:
                         return

@@ -196,13 +196,11 @@ class JobService:
         server has said that it is queued: both are in its log, and `requeued` says that they were. The position of one
         that is next is left out.
         """
-        place = await self._store.place(record)
         silent = self.journal.silent_seconds(record.id)
-        if silent is not None:
-            pending = silent >= silent_seconds
-        else:
-            pending = record.state == "queued" and not requeued and (place is None or place.is_claimed)
-        if pending:
+        if silent is not None and silent >= silent_seconds:
+            return StatusEvent(state="pending")
+        place = await self._store.place(record)
+        if silent is None and record.state == "queued" and not requeued and (place is None or place.is_claimed):
             return StatusEvent(state="pending")
         if place is None:
             return StatusEvent(state="queued")
