@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -40,6 +40,7 @@ class Model:
         self.posts = self.questions = self.in_flight = 0
         self.held: asyncio.Event | None = None
         """Where there is one, a model that is awake does not answer before it is set."""
+        self.ended = asyncio.Event()
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         question = request.url.path == READY
@@ -67,6 +68,17 @@ class Model:
         """As Knative's activator is."""
         await self.awake.wait()
         return httpx.Response(500)  # which nobody sees
+
+    async def begun(self, _request: httpx.Request) -> httpx.Response:
+        """Answers, and not to the end before `ended` is set; other requests are held meanwhile."""
+
+        async def content() -> AsyncGenerator[bytes]:
+            yield self.text[:10]
+            await self.ended.wait()
+            yield self.text[10:]
+
+        self.held = asyncio.Event()
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
     async def broken(self, _request: httpx.Request) -> httpx.Response:
         return refusal(problems.UNAVAILABLE)

@@ -48,20 +48,22 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.rest.resumption.PAUSE_SECONDS", 0.0)
 
 
-FIRST_STATUS = [f"web.{module}.FIRST_STATUS_SECONDS" for module in ("readiness.waiting_statuses", "api.job_stream")]
+FIRST_STATUS = [
+    f"web.{module}.FIRST_STATUS_SECONDS" for module in ("readiness.waiting_statuses", "api.job_stream", "rest.backend")
+]
 
 
 @pytest.fixture(autouse=True)
 def no_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on how fast this machine is: a model server that answers at all answers before the first status
     is due. Tests of what is said of one that is silent take `first_status`."""
-    for name in (*FIRST_STATUS, "web.rest.backend.FIRST_STATUS_SECONDS"):
+    for name in FIRST_STATUS:
         monkeypatch.setattr(name, 60.0)
 
 
 @pytest.fixture
 def first_status(no_pending: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*FIRST_STATUS, "web.rest.backend.FIRST_STATUS_SECONDS"):
+    for name in FIRST_STATUS:
         monkeypatch.setattr(name, 0.02)
 
 

@@ -125,25 +125,14 @@ async def test_a_server_that_answers_its_question_and_not_the_request_is_awake(
 
 
 async def test_silence_while_others_are_answered_is_a_queue(client: httpx.AsyncClient, model: Model) -> None:
-    end = asyncio.Event()
-
-    async def endless(_request: httpx.Request) -> httpx.Response:
-        async def content() -> Any:
-            yield model.text[:10]
-            await end.wait()
-            yield model.text[10:]
-
-        model.held = asyncio.Event()
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
-
-    model.asleep = endless
+    model.asleep = model.begun
     answered = asyncio.create_task(client.post("/generate", json=REQUEST))
     await until_status(client, state="ready")
     model.awake.set()
     async with watched(client) as statuses:
         assert await statuses.until("queued") == ["pending", "queued"]
         assert model.questions == 0
-        end.set()
+        model.ended.set()
         assert (await answered).status_code == 200
         assert model.held is not None
         model.held.set()

@@ -105,18 +105,7 @@ async def test_silence_of_a_model_that_is_awake_is_a_queue(
 
 
 async def test_silence_while_others_are_answered_is_a_queue(front: Front, model: Model, events: Events) -> None:
-    end = asyncio.Event()
-
-    async def endless(_request: httpx.Request) -> httpx.Response:
-        async def content() -> Any:
-            yield model.text[:10]
-            await end.wait()
-            yield model.text[10:]
-
-        model.held = asyncio.Event()
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
-
-    model.asleep = endless
+    model.asleep = model.begun
     client = await front(idle_seconds=0.01)
     answered = asyncio.create_task(client.post("/generate", json=REQUEST))
     await until_status(client, state="ready")
@@ -130,7 +119,7 @@ async def test_silence_while_others_are_answered_is_a_queue(front: Front, model:
     assert states(events((await waiting).text)) == ["queued", "running"]
     warm = await client.post("/warm")
     assert (warm.status_code, warm.json()["state"], model.questions) == (200, "ready", 0)
-    end.set()
+    model.ended.set()
     assert (await answered).status_code == 200
 
 
