@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from contract.request import Kind
+from predictor.cpu.thread_limit import limit_threads
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.loading import systemd
@@ -18,7 +19,6 @@ from predictor.loading.early_port import open_port
 from predictor.loading.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
-from predictor.loading.thread_limit import limit_threads
 from predictor.settings import Settings
 from wire.settings import read_settings
 

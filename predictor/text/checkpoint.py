@@ -15,7 +15,7 @@ from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights
 from predictor.settings import LoadFormat, Quantization
-from predictor.text.reasoning import ReasoningTags, reasoning_tags
+from predictor.text.output.reasoning import ReasoningTags, reasoning_tags
 from predictor.text.rope_scaling import scaled_context
 
 if TYPE_CHECKING:

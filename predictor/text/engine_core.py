@@ -21,7 +21,7 @@ from predictor.engine.tasks import TextTask
 from predictor.loading.fingerprint import fingerprint
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
-from predictor.text.output import TextOutput
+from predictor.text.output.text_output import TextOutput
 from predictor.text.sampler import RowSampling
 
 DEFAULT_TOKENS = 512

@@ -46,7 +46,7 @@ def held(core: EngineCore, after: int = 0) -> Iterator[None]:
 @contextmanager
 def recorded_tokens() -> Iterator[list[int]]:
     """The ids of all tokens that are written meanwhile."""
-    from predictor.text.output import TextOutput
+    from predictor.text.output.text_output import TextOutput
 
     ids: list[int] = []
     put = TextOutput.put

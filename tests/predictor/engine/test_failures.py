@@ -16,7 +16,7 @@ from contract import problems
 from contract.problems import ProblemError, ProblemType
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.scheduler import FAILURES
-from predictor.text.output import TextOutput
+from predictor.text.output.text_output import TextOutput
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow

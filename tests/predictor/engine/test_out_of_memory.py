@@ -17,7 +17,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.memory_pressure import MOST_PATIENCE, RECOVERY_STEPS, MemoryPressure
 from predictor.engine.scheduled_task import ScheduledTask
-from predictor.text.output import TextOutput
+from predictor.text.output.text_output import TextOutput
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion, Generation
 from predictor.engine.tasks import TextTask
-from predictor.text.output import TextOutput
+from predictor.text.output.text_output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 from tests.support.engine_cores import held
 from tests.support.waiting import eventually

@@ -11,9 +11,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from predictor.engine.events import Reasoning, Token
-from predictor.text.output import IncrementalDetokenizer, TextOutput
-from predictor.text.reasoning import ReasoningSplitter, ReasoningTags, reasoning_tags
-from predictor.text.stop_sequences import StopScanner
+from predictor.text.output.reasoning import ReasoningSplitter, ReasoningTags, reasoning_tags
+from predictor.text.output.stop_sequences import StopScanner
+from predictor.text.output.text_output import IncrementalDetokenizer, TextOutput
 
 CUT = "\N{REPLACEMENT CHARACTER}"
 

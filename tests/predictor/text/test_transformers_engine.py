@@ -18,7 +18,7 @@ from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import Message, TextTask
 from predictor.errors import ModelError
-from predictor.text.reasoning import ReasoningTags
+from predictor.text.output.reasoning import ReasoningTags
 from predictor.text.transformers_engine import TransformersEngine
 from tests.support.engine_cores import recorded_tokens
 

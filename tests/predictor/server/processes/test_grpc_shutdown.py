@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 SLOWLY = (
     "-c",
-    "import runpy, time; import predictor.text.output as w; put = w.TextOutput.put; "
+    "import runpy, time; import predictor.text.output.text_output as w; put = w.TextOutput.put; "
     "w.TextOutput.put = lambda self, token: (time.sleep(0.02), put(self, token))[1]; "
     "runpy.run_module('predictor', run_name='__main__')",
 )

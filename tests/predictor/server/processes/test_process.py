@@ -45,7 +45,7 @@ class Answer(threading.Thread):
 def slowed(seconds: float) -> tuple[str, ...]:
     """Python arguments that make each token take this long, so that a generation is really under way."""
     code = (
-        "import runpy, sys, time; import predictor.text.output as w; put = w.TextOutput.put; "
+        "import runpy, sys, time; import predictor.text.output.text_output as w; put = w.TextOutput.put; "
         f"w.TextOutput.put = lambda self, token: (time.sleep({seconds}), put(self, token))[1]; "
         "sys.argv[0] = 'predictor'; runpy.run_module('predictor', run_name='__main__', alter_sys=False)"
     )

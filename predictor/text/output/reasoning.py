@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from predictor.text.stop_sequences import overlap
+from predictor.text.output.stop_sequences import overlap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from predictor.engine.events import Reasoning, TextFinished, Token
 from predictor.engine.generation import Generation
-from predictor.text.reasoning import ReasoningSplitter, ReasoningTags
-from predictor.text.stop_sequences import StopScanner
+from predictor.text.output.reasoning import ReasoningSplitter, ReasoningTags
+from predictor.text.output.stop_sequences import StopScanner
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 

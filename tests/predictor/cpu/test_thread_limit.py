@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.loading.thread_limit import cpu_quota, limit_threads
+from predictor.cpu.thread_limit import cpu_quota, limit_threads
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +85,7 @@ def test_what_the_operator_says_counts(tmp_path: Path, monkeypatch: pytest.Monke
 def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
     program = """if True:
         import os, sys
-        from predictor.loading import thread_limit
+        from predictor.cpu import thread_limit
 
         class Torch:
             def find_spec(self, name, *_):

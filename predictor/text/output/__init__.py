@@ -1,0 +1,1 @@
+"""From token ids to the events of a text: decoding, reasoning, stop sequences."""
