@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import cold_start, memory_growth, overhead, picture_throughput, slot_release
+from scripts.benchmarks import memory_growth, overhead, picture_throughput, slot_release
+from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.text_throughput import TextThroughput
 from scripts.project import ROOT

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from statistics import median
 
-from scripts.benchmarks.cold_start import ColdStart, start_floor, start_predictor
+from scripts.benchmarks.cold.cold_start import ColdStart, start_floor, start_predictor
 from scripts.gpu.figure import Figure, Machine
 from scripts.gpu.random_models import text_model
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.cold_floor import PROMPT
+from scripts.benchmarks.cold.floor import PROMPT
 from scripts.benchmarks.models import gemma
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client, get
@@ -125,7 +125,7 @@ def _median(starts: list[Start], of: Callable[[Start], float]) -> float:
 def start_floor(benchmark: ColdStart, model: Path, device: str = "cpu") -> Start:
     """The bare script."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "scripts.benchmarks.cold_floor", benchmark.kind, str(model), device]
+    command = [sys.executable, "-m", "scripts.benchmarks.cold.floor", benchmark.kind, str(model), device]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout is not None
     line = child.stdout.readline()
@@ -139,7 +139,7 @@ def _plain(benchmark: ColdStart, model: Path) -> Start:
     options = ["--model_path", str(model), "--model_name", "m", "--http_port", str(port), "--enable_grpc", "false"]
     begun = time.monotonic()
     child = subprocess.Popen(
-        [sys.executable, "-m", "scripts.benchmarks.cold_kserve", *options],
+        [sys.executable, "-m", "scripts.benchmarks.cold.plain_kserve", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -1,6 +1,6 @@
 """The floor of a cold start: import, load, make one token or one step, and no server. Written as everybody writes it.
 
-`python -m scripts.benchmarks.cold_floor text MODEL cpu` (or image, or another device) prints one line of JSON: seconds
+`python -m scripts.benchmarks.cold.floor text MODEL cpu` (or image, or another device) prints one line of JSON: seconds
 of time.monotonic at the end of each phase.
 """
 

@@ -1,6 +1,6 @@
 """A plain KServe custom predictor, written the way that KServe's documentation shows: the model is loaded, then served.
 
-`python -m scripts.benchmarks.cold_kserve --model_path MODEL --model_name m --http_port 8080`
+`python -m scripts.benchmarks.cold.plain_kserve --model_path MODEL --model_name m --http_port 8080`
 """
 
 from __future__ import annotations
