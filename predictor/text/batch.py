@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +10,9 @@ from typing import Any
 import torch
 
 from predictor.engine.batch import Batch
+from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together
 from predictor.text.sampler import BatchSampler, Choice, RowSampling, TokenHistory
 from predictor.text.slot_cache import AttentionMasks, SlotCache
-
-
-def most_prefill_tokens(device: torch.device) -> int:
-    """Most prompt tokens in one forward: running rows never wait for more than that. A GPU is not busy with fewer."""
-    return 2048 if device.type == "cuda" else 512
 
 
 @dataclass(slots=True, eq=False)
@@ -70,11 +65,10 @@ class TextBatch(Batch):
         self.running: list[TextRow] = []
         # Part of the first one may be in the cache, in the row after the running ones.
         self.joining: deque[TextRow] = deque()
-        self._prefilled_last = False
+        self._prefilled = 0  # positions of prompts since the last token of the running rows
         self.decode_model = model  # or a compiled one, for a token of each running row
         self._model = model
         self._device = model.device
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._masks = AttentionMasks(model)
         self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
@@ -149,48 +143,41 @@ class TextBatch(Batch):
     def _compute(self) -> tuple[list[TextRow], Choice | None]:
         """The forward of a step: the rows that get a token, and the choice of their tokens.
 
-        Prompts and tokens alternate, so that neither delays the other.
+        Prompts come first, but running rows do not wait for more than `prefill_tokens` of them.
         """
-        prompts_are_next = self.joining and not (self.running and self._prefilled_last)
-        self._prefilled_last = bool(prompts_are_next)
-        return self._prefill() if prompts_are_next else self._decode()
-
-    def _prefill(self) -> tuple[list[TextRow], Choice | None]:
-        rows, start, end = self._next_prompts()
-        width = end - start
-        lasts = [min(len(row.tokens), end) - start - 1 for row in rows]
-        keep = sorted(set(lasts))
-        # All that goes to the device goes before the forward: a copy would wait for it.
-        parts = [row.tokens[start:end] for row in rows]
-        padded = [part + [0] * (width - len(part)) for part in parts]  # at the end, which nothing attends to
-        ids = torch.tensor(padded, device=self._device)
-        kept, picked = torch.tensor([*keep, *map(keep.index, lasts)], device=self._device).split([len(keep), len(rows)])
-        sampler = self._sampler(rows, len(self.running))
-        self.cache.expect_prompts(len(self.running), len(rows), start)
-        queries = torch.arange(start, end, device=self._device)
-        mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
-        logits = self._forward(self._model, ids, queries[None].expand(len(rows), -1), mask, kept)
-        if end < len(rows[0].tokens):
-            rows[0].cached = end
-            return [], None
-        return rows, self.choose(rows, logits[torch.arange(len(rows), device=self._device), picked], sampler)
+        if self.joining:
+            rows, start, end = self._next_prompts()
+            positions = len(rows) * (end - start)
+            if not self.running or not self._prefilled or self._prefilled + positions <= self.prefill_tokens:
+                self._prefilled += positions
+                return self._prefill_rows(rows, start, end)
+        self._prefilled = 0
+        return self._decode()
 
     def _next_prompts(self) -> tuple[list[TextRow], int, int]:
         """Rows to prefill together, and the first position and the end: whole prompts, or a part of a long one."""
         first = self.joining[0]
         if first.cached or len(first.tokens) > self.prefill_tokens:
             return [first], first.cached, min(len(first.tokens), first.cached + self.prefill_tokens)
-        rows: list[TextRow] = []
-        lengths: set[int] = set()
-        for row in self.joining:
-            wider = lengths | {len(row.tokens)}
-            positions = (len(rows) + 1) * max(wider)
-            logits = (len(rows) + 1) * len(wider)  # each row has logits at the last position of every row
-            if rows and (positions > self.prefill_tokens or logits > self.slots):
-                break
-            rows.append(row)
-            lengths = wider
-        return rows, 0, max(lengths)
+        lengths = [len(row.tokens) for row in self.joining]
+        chosen = prompts_together(lengths, self.prefill_tokens)
+        return [self.joining[index] for index in chosen], 0, max(lengths[index] for index in chosen)
+
+    def _prefill_rows(self, rows: list[TextRow], start: int, end: int) -> tuple[list[TextRow], Choice | None]:
+        # All that goes to the device goes before the forward: a copy would wait for it.
+        parts = [row.tokens[start:end] for row in rows]
+        padded = [part + [0] * (end - start - len(part)) for part in parts]  # at the end, which nothing attends to
+        ids = torch.tensor(padded, device=self._device)
+        lasts = torch.tensor([len(part) - 1 for part in parts], device=self._device)
+        sampler = self._sampler(rows, len(self.running))
+        self.cache.expect_prompts(len(self.running), len(rows), start)
+        queries = torch.arange(start, end, device=self._device)
+        mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
+        logits = logits_at(lasts, self._model, **self._inputs(ids, queries[None].expand(len(rows), -1), mask))
+        if end < len(rows[0].tokens):
+            rows[0].cached = end
+            return [], None
+        return rows, self.choose(rows, logits, sampler)
 
     def _decode(self) -> tuple[list[TextRow], Choice]:
         rows = list(self.running)
@@ -207,7 +194,9 @@ class TextBatch(Batch):
         self.cache.expect_tokens(now.positions, longest)
         needs_mask = self.always_masks or any(row.cached + 1 < longest for row in self.running)
         mask = self._masks.make(now.positions[:, None, None], longest) if needs_mask else None
-        return self._forward(self.decode_model, now.tokens[:, None], now.positions[:, None], mask, 1)[:, 0]
+        inputs = self._inputs(now.tokens[:, None], now.positions[:, None], mask)
+        logits: torch.Tensor = self.decode_model(**inputs).logits[:, 0]
+        return logits
 
     def _copy_running(self) -> Decoding:
         rows = self.running
@@ -225,23 +214,15 @@ class TextBatch(Batch):
                 self._history.begin(number, row.tokens)
         return sampler
 
-    def _forward(
-        self, model: Any, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: torch.Tensor | int
-    ) -> torch.Tensor:
-        """Logits [rows, kept, vocabulary] of token ids [rows, tokens], at the indices `keep` of the tokens, or at the
-        last so many."""
-        extra = {"logits_to_keep": keep} if self._keeps_logits else {}
-        logits: torch.Tensor = model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **extra,
-        ).logits
-        if self._keeps_logits:
-            return logits
-        return logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
+    def _inputs(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any) -> dict[str, Any]:
+        """Of the model, for token ids and their positions, both [rows, tokens]."""
+        return {
+            "input_ids": ids,
+            "position_ids": positions,
+            "attention_mask": mask,
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         """The next token of each row from its logits [rows, vocabulary], which may be changed."""
@@ -254,10 +235,12 @@ class TextBatch(Batch):
 
     def _take(self, rows: list[TextRow], tokens: list[int]) -> None:
         """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
+        if self.joining and rows and rows[0] in self.joining:
+            for row in rows:
+                self.joining.remove(row)
+            self.running += rows
+            self._decoding = None
         for row, token in zip(rows, tokens, strict=True):
-            if self.joining and row is self.joining[0]:
-                self.running.append(self.joining.popleft())
-                self._decoding = None
             if row.ended:  # its text turned out to be over while this token was computed
                 continue
             row.cached = len(row.tokens)

@@ -16,9 +16,10 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure
 from predictor.errors import first_line
-from predictor.text.batch import TextBatch, TextRow, most_prefill_tokens
+from predictor.text.batch import TextBatch, TextRow
 from predictor.text.capacity import served_length
 from predictor.text.checkpoint import Checkpoint
+from predictor.text.prefill import most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
@@ -148,8 +149,7 @@ class _KnownTexts:
 
 class _CheckedBatch(TextBatch):
     def __init__(self, model: Any, texts: _KnownTexts) -> None:
-        # Four slots, because a forward has as many logits at most: of two prompts at two positions.
-        super().__init__(model, slots=4, length=16, prefill_tokens=PART)
+        super().__init__(model, slots=3, length=16, prefill_tokens=PART)
         self._texts = texts
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:

@@ -14,8 +14,8 @@ import torch
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.limits import MAX_LENGTH
 from predictor.loading.device_memory import available_memory, model_bytes
-from predictor.text.batch import most_prefill_tokens
 from predictor.text.checkpoint import Checkpoint
+from predictor.text.prefill import most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
 
 log = logging.getLogger(__name__)

@@ -403,10 +403,13 @@ def test_without_a_mask_logits_are_those_with_one(model: Any) -> None:
             self.recorded: list[torch.Tensor] = []
             self.masked: list[bool] = []
 
-        def _forward(self, model: Any, ids: Any, positions: Any, mask: Any, keep: Any) -> torch.Tensor:
+        def _inputs(self, ids: Any, positions: Any, mask: Any) -> dict[str, Any]:
             self.masked.append(mask is not None)
-            self.recorded.append(super()._forward(model, ids, positions, mask, keep).clone())
-            return self.recorded[-1]
+            return super()._inputs(ids, positions, mask)
+
+        def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
+            self.recorded.append(logits.clone())
+            return super().choose(rows, logits, sampler)
 
     batches = [Recording(True), Recording(False)]
     for batch in batches:

@@ -1,0 +1,52 @@
+"""A forward of prompts: which of them go together, and logits of no more than the last token of each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+PADDING_SHARE = 4
+"""One in so many positions of a forward may be padding."""
+
+SMALL_FORWARD = 128
+"""A forward of fewer positions takes hardly less time, for it reads all weights: so much may be padded in any case."""
+
+
+def most_prefill_tokens(device: torch.device) -> int:
+    """Most positions of prompts between two tokens of the running rows. A GPU is not busy with fewer."""
+    return 2048 if device.type == "cuda" else 512
+
+
+def prompts_together(lengths: Sequence[int], most: int) -> list[int]:
+    """Which prompts of these lengths share a forward of at most `most` positions, where each is padded to the longest:
+    the first, however long it is, and those that are nearest to its length."""
+    chosen, tokens, longest = [0], lengths[0], lengths[0]
+    for index in sorted(range(1, len(lengths)), key=lambda index: abs(lengths[index] - lengths[0])):
+        longer = max(longest, lengths[index])
+        positions = longer * (len(chosen) + 1)
+        padding = positions - tokens - lengths[index]
+        if positions <= most and padding <= max(positions, SMALL_FORWARD) // PADDING_SHARE:
+            chosen.append(index)
+            tokens, longest = tokens + lengths[index], longer
+    return chosen
+
+
+def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:
+    """Logits [rows, vocabulary] of the token after one place of each row, at `places` [rows] of the tokens in `inputs`.
+
+    The model's head is given those places alone, because logits of all take more memory and time than the rest. The
+    model itself calls it, and scales or caps what it says. A model that calls no such head makes logits of all.
+    """
+    rows = torch.arange(len(places), device=places.device)
+
+    def narrow(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = inputs
+        return hidden[rows, places][:, None], *others
+
+    head = model.get_output_embeddings()
+    with contextlib.nullcontext() if head is None else head.register_forward_pre_hook(narrow):
+        logits: torch.Tensor = model(**inputs).logits
+    return logits[:, 0] if logits.shape[1] == 1 else logits[rows, places]
