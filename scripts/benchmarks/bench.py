@@ -14,13 +14,15 @@ from pathlib import Path
 from scripts.benchmarks import memory_growth, overhead, picture_throughput, slot_release
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
+from scripts.benchmarks.peers import peers
 from scripts.benchmarks.text_throughput import TextThroughput
 from scripts.project import ROOT
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["cold"]:
-        cold_start.main(sys.argv[2:])
+    commands = {"cold": cold_start.main, "peers": peers.main}
+    if sys.argv[1:] and sys.argv[1] in commands:
+        commands[sys.argv[1]](sys.argv[2:])
         return
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--models", default="poet,random-5m,gemma-270m,painter", help="which to measure (all of them)")
