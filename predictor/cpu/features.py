@@ -1,0 +1,49 @@
+"""What the CPU computes, which decides about the kernels and the type of numbers of a model.
+
+Nothing here is timed: two predictors on equal CPUs must choose the same kernels, or they would write different texts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+KERNEL_VARIABLES = (
+    "ONEDNN_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ATEN_CPU_CAPABILITY",
+)
+"""Environment variables by which libraries choose other kernels than the CPU's best."""
+
+_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
+"""Names of torch.cpu.get_capabilities."""
+
+_BFLOAT16_LEVELS = ("avx512_core_bf16", "avx512_core_fp16", "avx512_core_amx", "avx10", "all", "default")
+"""Values of ONEDNN_MAX_CPU_ISA, or their beginnings, that let oneDNN use the CPU's bfloat16."""
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself, and oneDNN may use that.
+
+    x86 only: Arm's bfloat16 has other kernels, which nobody has measured here.
+    """
+    level = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
+    return level.startswith(_BFLOAT16_LEVELS) and bool({"avx512_bf16", "amx_bf16"}.intersection(_features()))
+
+
+def computes_packed_float32() -> bool:
+    """Whether oneDNN has its blocked kernels of float32 for this CPU: x86 with AVX2 or newer."""
+    return "avx2" in _features()
+
+
+def description() -> list[object]:
+    """What chooses the kernels of libraries on this CPU, as values of JSON."""
+    return [platform.machine(), _features(), [os.environ.get(name) for name in KERNEL_VARIABLES]]
+
+
+def _features() -> list[str]:
+    capabilities = torch.cpu.get_capabilities()
+    return [name for name in _FEATURES if capabilities.get(name)]

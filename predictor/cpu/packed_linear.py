@@ -1,0 +1,98 @@
+"""Linear layers whose weights lie in memory as oneDNN's kernels read them.
+
+MKL multiplies 2 to 8 rows no faster than 16, and oneDNN rearranges a plain bfloat16 weight at each call. Packed once, a
+step of a batch takes a half to a third of the time (docs/benchmarks.md).
+
+The two operators are those that Inductor's freezing calls. They are internal, and nothing public does the same:
+torch.utils.mkldnn copies inputs and outputs and packs no layout, freezing wants a C++ compiler and minutes, and torchao
+quantizes. So there is a check of the version, and layers stay plain where an operator is missing or refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from predictor.cpu.features import computes_bfloat16, computes_packed_float32
+from predictor.errors import first_line
+
+log = logging.getLogger(__name__)
+
+TESTED = "2.13"
+"""Major and minor version of torch for which the tests prove that packed layers compute what plain ones do."""
+
+LEAST_WEIGHTS = {torch.float32: 2**19, torch.bfloat16: 2**15}
+"""Weights from which on a layer is packed. A call of the operator takes 20 µs more than a plain one of float32, which
+small layers never make good; plain bfloat16 goes through oneDNN, too."""
+
+
+class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are not typed
+    """A linear layer of the same numbers as another, whose weight may be dropped afterwards.
+
+    Raises RuntimeError where the CPU has no kernel for its type. It cannot be trained, copied or moved.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        torch.nn.Module.__init__(self)  # Linear's own would allocate a weight
+        self.out_features, self.in_features = weight.shape
+        self.bias = None if bias is None else torch.nn.Parameter(bias.detach(), requires_grad=False)
+        # No parameter: `to`, `state_dict` and torch.nn.init cannot work with this layout.
+        self.packed_weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+
+    @property
+    def weight(self) -> Any:
+        """A plain copy, made anew each time: for the few models that compute with a layer's weight themselves."""
+        return self.packed_weight.to_dense()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight as it lies in memory."""
+        return int(torch.ops.mkldnn._nbytes(self.packed_weight))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As Linear's, [..., in_features] to [..., out_features]."""
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.packed_weight, self.bias, "none", [], "")
+        return output
+
+
+def pack_linear_layers(model: torch.nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Put packed layers in the place of the model's linear ones where that pays, and return how many there are now.
+
+    Weights become `dtype` before, or stay as they are without one. Packed are exact nn.Linear layers on a CPU:
+    subclasses compute something else, and quantized weights have kernels of their own. A weight that another module
+    holds, too, stays in memory for that.
+    """
+    if not torch.__version__.startswith(f"{TESTED}."):
+        log.info("linear layers stay plain: torch is %s, and %s is the tested version", torch.__version__, TESTED)
+        return 0
+    # Models look at the types of these weights in each forward, and a plain copy takes long.
+    looked_at = {name for module in model.modules() for name in getattr(module, "_keep_in_fp32_modules", None) or ()}
+    packed: dict[torch.nn.Module, PackedLinear] = {}
+    for path, layer in list(model.named_modules(remove_duplicate=False)):  # a layer may have several places
+        parent, _, name = path.rpartition(".")
+        if not path or name in looked_at or not _pays(layer, dtype):
+            continue
+        try:
+            packed[layer] = packed.get(layer) or PackedLinear(_as(layer.weight, dtype), _as(layer.bias, dtype))
+        except (AttributeError, RuntimeError) as error:
+            log.info("linear layers stay plain: %s", first_line(error))
+            break
+        setattr(model.get_submodule(parent), name, packed[layer])
+    return len(packed)
+
+
+def _pays(layer: torch.nn.Module, dtype: torch.dtype | None) -> bool:
+    if type(layer) is not torch.nn.Linear:
+        return False
+    weight = layer.weight
+    if weight.device.type != "cpu" or hasattr(weight, "__tensor_flatten__"):  # torchao's, which name other types
+        return False
+    dtype = dtype or weight.dtype
+    computes = {torch.float32: computes_packed_float32, torch.bfloat16: computes_bfloat16}
+    return dtype in computes and weight.numel() >= LEAST_WEIGHTS[dtype] and computes[dtype]()
+
+
+def _as(tensor: Any, dtype: torch.dtype | None) -> Any:
+    return tensor if tensor is None or dtype is None else tensor.to(dtype)
