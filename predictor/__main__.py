@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from contract.request import Kind
-from predictor.cpu.thread_limit import limit_threads
+from predictor.cpu.threads import prepare_threads
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.loading import systemd
@@ -33,7 +33,7 @@ def main() -> int:
     # Until the server handles them. A container's process 1 ignores a signal that it has no handler for.
     for sig in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, lambda *_: os._exit(0))
-    limit_threads()
+    prepare_threads()
     if sys.argv[1:2] == ["plan"]:
         from predictor.plan_command import print_plan
 

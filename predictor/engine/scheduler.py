@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
+from predictor.cpu.threads import adopt_threads
 from predictor.engine.admission_queue import Admission
 from predictor.engine.batch import Batch, MakeRow, Row, RowOutput
 from predictor.engine.events import End, Started
@@ -90,6 +91,7 @@ class Scheduler:
     def _run(self) -> None:
         problem = ProblemError(problems.UNAVAILABLE, "The engine has died; only a restart helps.")
         try:
+            adopt_threads()
             while not self._closing:
                 self._advance()
             problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from predictor.cpu.threads import limit_threads
 from predictor.errors import ModelError, first_line
 from predictor.loading.device import choose_device
 from predictor.loading.lean_imports import lean_imports
@@ -44,6 +45,7 @@ def load_pipeline(
     `device`, `dtype`, `size` and `max_pixels` are as in EngineSettings; `defaults` come before the model's own.
     `report` takes the name of each phase as it begins.
     """
+    limit_threads()
     report("importing diffusers")
     with lean_imports():
         try:

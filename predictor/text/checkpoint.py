@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
+from predictor.cpu.threads import limit_threads
 from predictor.engine.tasks import Message
 from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
@@ -110,6 +111,7 @@ def load_checkpoint(
 
     from predictor.loading.lean_imports import lean_imports
 
+    limit_threads()
     report("importing transformers")
     with lean_imports():
         return _load(source, revision, device, dtype, report, load_format, quantize)
@@ -179,6 +181,8 @@ def _load(
     except Exception as error:
         log.debug("loading %s failed", source, exc_info=True)
         raise ModelError(f"cannot load {source}: {first_line(error)}") from error
+    if device == "cpu":
+        limit_threads(sum(parameter.numel() for parameter in model.parameters()))
     context = scaled_context(model.config.get_text_config())
     return Checkpoint(model.eval(), tokenizer, torch.device(device), context or 2**20)
 

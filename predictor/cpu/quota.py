@@ -1,24 +1,9 @@
-"""As many threads as the container may use cores at once.
-
-torch starts a thread for each core that it sees, and it sees cores beyond the container's quota. Threads above the
-quota use it up while they spin and wait for each other, until the kernel stops all of them for the rest of the period.
-Measured with the poet and a quota of one core: two threads are stopped in nearly every period, and a token takes 1.5 to
-3 times as long as with one thread, which is never stopped. With 1.5 cores one thread is quicker, too, so the quota is
-rounded down.
-"""
+"""How many cores the container may use at once."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-
-
-def limit_threads(root: Path = Path("/")) -> None:
-    """Set OMP_NUM_THREADS to the cores of the quota, unless it is set. Call it before torch is imported."""
-    quota = cpu_quota(root)
-    if quota is not None and quota < len(os.sched_getaffinity(0)):
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(quota))))
 
 
 def cpu_quota(root: Path) -> float | None:

@@ -1,24 +1,12 @@
-"""As many threads as the container's CPU quota allows to run at once, however many cores there are."""
+"""How many cores a container may use at once, in the files of its control groups."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from predictor.cpu.thread_limit import cpu_quota, limit_threads
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True)
-def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is put back afterwards
-    monkeypatch.delenv("OMP_NUM_THREADS")
+from predictor.cpu.quota import cpu_quota
 
 
 def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
@@ -63,47 +51,3 @@ def test_the_quota(tmp_path: Path, groups: str, files: dict[str, str], quota: fl
 
 def test_there_is_none_where_there_are_no_groups(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    ("quota", "threads"),
-    [("50000", "1"), ("150000", "1"), ("200000", "2"), ("790000", "7"), ("800000", None), ("max", None)],
-)
-def test_threads_are_the_cores_that_the_quota_has_whole(tmp_path: Path, quota: str, threads: str | None) -> None:
-    limit_threads(machine(tmp_path, "0::/", {"cpu.max": f"{quota} 100000"}))
-    assert os.environ.get("OMP_NUM_THREADS") == threads
-
-
-def test_what_the_operator_says_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    limit_threads(machine(tmp_path, "0::/", {"cpu.max": "100000 100000"}))
-    assert os.environ["OMP_NUM_THREADS"] == "5"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [["plan"], ["--port", "0", "--host", "127.0.0.1"]])
-def test_torch_is_told_before_it_is_imported(command: list[str]) -> None:
-    program = """if True:
-        import os, sys
-        from predictor.cpu import thread_limit
-
-        class Torch:
-            def find_spec(self, name, *_):
-                if name == "torch":
-                    print(os.environ.get("OMP_NUM_THREADS"), flush=True)
-                    os._exit(0)
-
-        os.sched_getaffinity = lambda _: range(8)
-        thread_limit.cpu_quota = lambda _: 3.5
-        sys.meta_path.insert(0, Torch())
-        from predictor.__main__ import main
-        main()
-    """
-    told = subprocess.run(
-        [sys.executable, "-c", program, *command, "--model", "models/poet"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    assert told.stdout == "3\n"

@@ -1,0 +1,146 @@
+"""How many threads compute, and how they wait: what the libraries are told, and what they do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from predictor.cpu.threads import SMALL, prepare_threads, thread_count
+
+ROOT = Path(__file__).parents[3]
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "OPENBLAS_NUM_THREADS",
+    "TOKENIZERS_PARALLELISM",
+)
+OURS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+
+
+def told() -> dict[str, str]:
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def test_threads_wait_asleep_and_pools_without_use_are_not_made() -> None:
+    prepare_threads()
+    assert told() == OURS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_the_operator_says_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "theirs")
+    prepare_threads()
+    assert told() == OURS | {name: "theirs"}
+
+
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_librarys_own_way_of_waiting_stays_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1000")
+    prepare_threads()
+    assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def quota(root: Path, text: str) -> Path:
+    """A root folder of a container with this CPU quota, in microseconds of each tenth of a second."""
+    for name, content in {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": f"{text} 100000"}.items():
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(f"{content}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("50000", 1), ("150000", 1), ("200000", 2), ("790000", 7), ("900000", 8), ("max", 8)]
+)
+def test_threads_are_the_cores_that_the_quota_has_whole(tmp_path: Path, text: str, threads: int) -> None:
+    assert thread_count(8, root=quota(tmp_path, text)) == threads
+
+
+def test_a_small_model_has_one(tmp_path: Path) -> None:
+    assert thread_count(8, SMALL - 1, tmp_path) == 1
+    assert thread_count(8, SMALL, tmp_path) == 8
+
+
+@pytest.mark.parametrize(("text", "threads"), [("5", 5), ("3,1", 3), ("0", 1), ("many", 1)])
+def test_the_operator_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert thread_count(8, SMALL - 1, quota(tmp_path, "200000")) == threads
+
+
+FORKED = """if True:
+    import os, sys, threading
+    from predictor.cpu.threads import SMALL, adopt_threads, limit_threads, prepare_threads
+
+    prepare_threads()
+    import torch
+
+    def compute():
+        adopt_threads()
+        numbers = torch.ones(512, 512)
+        numbers @ numbers
+        print(len(os.listdir("/proc/self/task")) - before)
+
+    def on_own_thread(work):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    before = len(os.listdir("/proc/self/task"))
+    if not os.fork():
+        on_own_thread(lambda: limit_threads(SMALL - 1))
+        on_own_thread(compute)
+        os.environ["OMP_NUM_THREADS"] = "3"
+        on_own_thread(limit_threads)
+        on_own_thread(compute)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_in_a_process_that_was_forked_with_torch_imported() -> None:
+    """Whose OpenMP was told to sleep, and where each thread computes with the number that was chosen last."""
+    environment = {"OMP_DISPLAY_ENV": "true", "PATH": os.environ["PATH"]}
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in ended.stderr
+    assert ended.stdout == "1\n3\n"  # the thread itself, then its two helpers
+
+
+@pytest.mark.parametrize("command", [["plan"], ["--port", "0", "--host", "127.0.0.1"]])
+def test_the_libraries_are_told_before_they_are_imported(command: list[str]) -> None:
+    program = """if True:
+        import os, sys
+
+        class Libraries:
+            def find_spec(self, name, *_):
+                if name in ("torch", "numpy", "tokenizers"):
+                    print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OPENBLAS_NUM_THREADS"), flush=True)
+                    os._exit(0)
+
+        sys.meta_path.insert(0, Libraries())
+        from predictor.__main__ import main
+        main()
+    """
+    first = subprocess.run(
+        [sys.executable, "-c", program, *command, "--model", "models/poet"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert first.stdout == "PASSIVE 1\n"
