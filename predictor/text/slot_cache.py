@@ -6,10 +6,11 @@ joins copies no other, one that leaves at most the last two, and memory is the s
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 from typing import Any
 
-import numpy
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -82,9 +83,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         shape = (self._window.slots, heads, self._window.length, size)
         if like.device.type != "cpu":
             return like.new_zeros(shape)
-        # The system clears numpy's pages when they are first used; torch would clear gigabytes at once.
-        cleared = numpy.zeros(math.prod(shape) * like.element_size(), numpy.uint8)
-        return torch.from_numpy(cleared).view(like.dtype).view(shape)
+        return _mapped_zeros(math.prod(shape) * like.element_size()).view(like.dtype).view(shape)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -118,6 +117,16 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         raise NotImplementedError("slots have no beams")
+
+
+def _mapped_zeros(size: int) -> torch.Tensor:
+    """So many bytes of the host's memory, which the system gives and clears page by page as they are first used. torch
+    would clear gigabytes at once; and huge pages would give every row of every layer 2 MiB for its first token."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 class AttentionMasks:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 
 from predictor.text.batch import TextBatch, TextRow
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
 
@@ -267,6 +271,31 @@ def test_the_cache_is_allocated_once_and_costs_what_it_says(llama: Any) -> None:
 
     assert places() == before
     assert batch.cache.bytes_per_token == 2 * 4 * 32 * 4, "keys and values, layers, hidden size, bytes"
+
+
+def resident_bytes(states: torch.Tensor) -> int:
+    """How much of the memory of a tensor the system has given."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pages = -(-states.nbytes // mmap.PAGESIZE)
+    held = (ctypes.c_ubyte * pages)()
+    if libc.mincore(ctypes.c_void_p(states.data_ptr()), ctypes.c_size_t(states.nbytes), held):
+        raise OSError(ctypes.get_errno(), "mincore")
+    return sum(int(page) & 1 for page in held) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's pages")
+def test_a_row_of_the_cache_takes_memory_for_the_tokens_that_it_has() -> None:
+    cache = SlotCache(layers=2, slots=16, length=8_192)
+    states = torch.zeros(16, 2, 30, 64)
+    cache.expect_prompts(0, 16, 0)
+    for layer in cache.layers:
+        layer.update(states, states)
+    tokens = 16 * 2 * -(-30 * 64 * 4 // mmap.PAGESIZE) * mmap.PAGESIZE  # each head of each row begins a page
+
+    for layer in cache.layers:
+        for held in (layer.keys, layer.values):
+            assert held.nbytes == 64 * 2**20
+            assert resident_bytes(held) == tokens, "and no huge pages"
 
 
 @pytest.mark.parametrize("kind", [ShortPrefills, AsOnGpu])
