@@ -1,6 +1,6 @@
 """The next token of every row of a batch, each with its own parameters and its own random numbers.
 
-There are three cases. A row of temperature 0 is greedy. Any other row samples among its CANDIDATES likeliest tokens
+There are three cases. A row of temperature 0 is greedy. Any other row samples among its likeliest tokens
 where those are enough to decide, because sorting a whole vocabulary takes longer than a forward of a small model. Where
 they are not, it samples from the whole vocabulary. Each row decides that for itself: its token must not depend on the
 rows beside it. Of equally likely tokens the one with the lower id comes first, in all three.
@@ -17,6 +17,9 @@ import torch
 
 CANDIDATES = 1024
 """The likeliest tokens that are looked at first."""
+
+FEW_CANDIDATES = 64
+"""The same where every row has a top_k of no more: to find them takes a third of the time."""
 
 UNDECIDED = -1
 """In place of a token that the candidates do not decide."""
@@ -74,6 +77,7 @@ class BatchSampler:
         if self._samples and len(sampling) < len(rows):
             self._mixed = torch.tensor(sampling, device=device)
         self._draws = self._parameters[:, :0]
+        self._few = all(0 < rows[number].top_k <= FEW_CANDIDATES for number in sampling)
 
     def draw(self) -> None:
         """Copy the rows' random numbers to the device. Before the forward, because the copy waits for what runs."""
@@ -83,12 +87,15 @@ class BatchSampler:
     def choose(self, logits: torch.Tensor) -> Choice:
         """One token for each row of `logits` [rows, vocabulary]. Does not wait for the device."""
         if not self._samples:
-            return Choice(logits.argmax(-1), logits, self)
+            return Choice(_likeliest(logits), logits, self)
         if self._mixed is None:
-            return Choice(_sample_likeliest(logits, self._parameters, self._draws), logits, self)
+            return Choice(self._sample(logits, self._parameters, self._draws), logits, self)
         own = self._mixed
-        sampled = _sample_likeliest(logits[own], self._parameters[own], self._draws[own])
-        return Choice(logits.argmax(-1).index_copy(0, own, sampled), logits, self)
+        sampled = self._sample(logits[own], self._parameters[own], self._draws[own])
+        return Choice(_likeliest(logits).index_copy(0, own, sampled), logits, self)
+
+    def _sample(self, logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        return _sample_likeliest(logits, parameters, draws, self._few)
 
     def _decide(self, logits: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         """Tokens [rows] of the rows of these numbers, from their whole vocabulary."""
@@ -146,29 +153,40 @@ class TokenHistory:
         logits.scatter_(1, seen, torch.where(known < 0, known * penalty, known / penalty))
 
 
-def _sample_likeliest(logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest; UNDECIDED where they do not
-    decide.
+def _likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The first of the likeliest tokens of each row of `logits` [rows, vocabulary]."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    # In a tenth of the time that torch takes: 262,144 tokens of 16 rows are 0.6 ms, not 8.
+    return torch.from_numpy(logits.numpy().argmax(-1))
+
+
+def _sample_likeliest(logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor, few: bool) -> torch.Tensor:
+    """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest, or from its FEW_CANDIDATES
+    where top_k keeps no more of any row; UNDECIDED where they do not decide.
 
     They decide in two cases. All tokens that top_k, top_p and min_p keep are among them. Or every token is kept, and
     the row's number falls within their share of the probability.
     """
     vocabulary = logits.shape[1]
-    if vocabulary <= CANDIDATES:
+    candidates = FEW_CANDIDATES if few else CANDIDATES
+    if vocabulary <= candidates:
         return _sample_vocabulary(logits, parameters, draws)
     temperature, top_k, top_p, min_p, _ = parameters.split(1, dim=1)
     scaled = logits / temperature
-    likeliest, ids = torch.topk(scaled, CANDIDATES)
+    likeliest, ids = torch.topk(scaled, candidates)
     values = _mask_beyond(likeliest, top_k)
-    within_top_k = top_k <= CANDIDATES
+    within_top_k = top_k <= candidates
     # The probabilities of the tokens that top_k keeps sum to 1. Those are the candidates, or the whole vocabulary.
-    total = torch.where(within_top_k, values.logsumexp(-1, keepdim=True), scaled.logsumexp(-1, keepdim=True))
+    total = values.logsumexp(-1, keepdim=True)
+    if not few:
+        total = torch.where(within_top_k, total, scaled.logsumexp(-1, keepdim=True))
     probabilities = (values - total).exp()
     dropped = _dropped(probabilities, top_p, min_p)
     count = (~dropped).sum(-1, keepdim=True)
     cumulative = probabilities.masked_fill(dropped, 0).cumsum(-1)
     share = cumulative[:, -1:]
-    all_seen = (count < CANDIDATES) | within_top_k
+    all_seen = (count < candidates) | within_top_k
     target = draws * torch.where(all_seen, share, 1.0)
     keeps_all = (top_p == 1) & (min_p == 0)
     decided = all_seen | (keeps_all & (target < share))

@@ -263,3 +263,21 @@ def test_a_row_that_is_not_decided_costs_one_more_look_and_no_more(monkeypatch: 
     assert decided == [[1, 3]]
     assert (tokens[0], tokens[2]) == (0, 0)
     assert [tokens[1], tokens[3]] == [sample(flat.clone(), [row(seed=seed)])[0] for seed in (1, 3)]
+
+
+def test_a_few_candidates_where_no_row_keeps_more_choose_as_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(40, 3_000) * 3
+    rows = [row(0.75, top_k=1 + seed % 64, top_p=0.5 + seed % 3 / 4, seed=seed) for seed in range(40)]
+    few = sample(logits, rows)
+    monkeypatch.setattr(predictor.text.sampler, "FEW_CANDIDATES", 0)
+
+    assert sample(logits, rows) == few
+
+
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_a_greedy_row_takes_the_first_of_equals(size: int) -> None:
+    logits = torch.zeros(3, size)
+    logits[0, 3:] = logits[1, size - 1] = 1.0
+
+    assert sample(logits, [row(0.0)] * 3) == [3, size - 1, 0]
