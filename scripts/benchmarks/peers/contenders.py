@@ -136,7 +136,8 @@ def _listens(port: int) -> bool:
 def _predictor(*more: str) -> Callable[[Start], list[str]]:
     def command(wanted: Start) -> list[str]:
         flags = ["--model", str(wanted.model), "--name", "m", "--dtype", wanted.dtype, *_address(wanted)]
-        flags += ["--max-concurrency", str(SLOTS), "--log-level", "error", "--quiet-seconds", "0"]
+        flags += ["--max-concurrency", str(SLOTS), "--max-waiting", "256"]  # more than any burst
+        flags += ["--log-level", "error", "--quiet-seconds", "0"]
         return [sys.executable, "-m", "predictor", *flags, *more]
 
     return command

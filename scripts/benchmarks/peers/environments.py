@@ -18,6 +18,7 @@ TORCH = "torch==2.13.0"
 TRANSFORMERS = "transformers==5.23.0"
 
 REQUIREMENTS = """
+import sys
 from importlib.metadata import requires
 from pip._vendor.packaging.requirements import Requirement
 for one in map(Requirement, requires(sys.argv[1])):

@@ -75,17 +75,20 @@ def compare(
                     if contender.behind:
                         upstream = servers.enter_context(start(CONTENDERS[contender.behind], model, dtype)).port
                     running = servers.enter_context(start(contender, model, dtype, upstream))
-                    figures[contender.name].append(measurement.measure(running, expected))
+                    found = measurement.measure(running, expected)
+                    figures[contender.name].append(found)
+                    line = ", ".join(f"{title} {figure:.1f}" for title, figure in found.items())
+                    print(f"{contender.name}: {line}", flush=True)  # what an interrupted run has
             except (TimeoutError, LoadError) as error:
                 print(f"{contender.name} failed: {error}", flush=True)
-    found = medians(figures)
+    middle = medians(figures)
     load = os.getloadavg()[0]
     print(f"\n{name}, {dtype}, medians of {rounds} by turns, load average {load:.1f}")
     print(f"{TOKENS} tokens each, in tokens/s unless said; in brackets the part of the best other server's\n")
-    print(render(measurement.columns, found, [one.name for one in contenders if one.environment]))
+    print(render(measurement.columns, middle, [one.name for one in contenders if one.environment]))
     columns = [column for column in measurement.columns if not column.beside]
     for group in (STATIC, (VLLM,)):
-        parts = ratios(columns, found, group)
+        parts = ratios(columns, middle, group)
         for ours in [one.name for one in contenders if not one.environment and parts.get(one.name)]:
             line = ", ".join(f"{title} {part:.2f}" for title, part in parts[ours].items())
             print(f"{ours} / best of {', '.join(group)}: {line}")

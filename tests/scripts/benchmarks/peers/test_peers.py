@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import venv
 from collections.abc import Iterator
@@ -96,3 +97,10 @@ def test_a_peer_that_cannot_be_installed_is_said_to_be_missing(
     found = peers._available([stub("predictor"), stub("mosec", Environment("mosec", ("mosec",)))])
     assert [contender.name for contender in found] == ["predictor"]
     assert "mosec is missing" in capsys.readouterr().out
+
+
+def test_what_a_package_needs_is_listed_but_for_what_is_left_out() -> None:
+    command = [sys.executable, "-c", environments.REQUIREMENTS, "starlette", "typing-extensions"]
+    needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert any(one.startswith("anyio") for one in needed)
+    assert not any(one.startswith(("typing", "httpx")) for one in needed)  # the latter is an extra's
