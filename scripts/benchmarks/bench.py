@@ -15,12 +15,13 @@ from scripts.benchmarks import memory_growth, overhead, picture_throughput, slot
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.peers import peers
+from scripts.benchmarks.quality import quality
 from scripts.benchmarks.text_throughput import TextThroughput
 from scripts.project import ROOT
 
 
 def main() -> None:
-    commands = {"cold": cold_start.main, "peers": peers.main}
+    commands = {"cold": cold_start.main, "peers": peers.main, "quality": quality.main}
     if sys.argv[1:] and sys.argv[1] in commands:
         commands[sys.argv[1]](sys.argv[2:])
         return

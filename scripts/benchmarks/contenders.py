@@ -111,14 +111,21 @@ def _encode(checkpoint: Any, number: int) -> list[int]:
 @contextmanager
 def batched_engine(model: Path, dtype: str, slots: int, device: str = "auto") -> Iterator[WriteText]:
     """Our engine, without a server."""
-    from contract.request import Sampling
     from predictor.engine.engine_settings import EngineSettings
-    from predictor.engine.events import TextFinished, Token
-    from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(EngineSettings(model=str(model), device=device, dtype=dtype, max_concurrency=slots))
     on_own_thread(lambda: engine.load(lambda _: None))
+
+    yield engine_writer(engine)
+    engine.close()
+
+
+def engine_writer(engine: Any) -> WriteText:
+    """Texts of a loaded TransformersEngine."""
+    from contract.request import Sampling
+    from predictor.engine.events import TextFinished, Token
+    from predictor.engine.tasks import TextTask
 
     async def write(number: int, tokens: int) -> WrittenText:
         begun = time.perf_counter()
@@ -131,8 +138,7 @@ def batched_engine(model: Path, dtype: str, slots: int, device: str = "auto") ->
                 return WrittenText(first, time.perf_counter() - begun, event.completion_tokens)
         raise AssertionError
 
-    yield write
-    engine.close()
+    return write
 
 
 def over_http(server: Server, shape: RequestShape) -> WriteText:

@@ -117,11 +117,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="what it computes in")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     files = [path for path in args.model.rglob("*") if path.is_file()]
     start = time.perf_counter()
-    pipeline = DiffusionPipeline.from_pretrained(args.model, use_safetensors=True)
+    dtype = getattr(torch, args.dtype)
+    pipeline = DiffusionPipeline.from_pretrained(args.model, torch_dtype=dtype, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     loading = time.perf_counter() - start
     things = known_things(pipeline.tokenizer)

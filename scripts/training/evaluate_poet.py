@@ -92,20 +92,20 @@ def measure_topics(poet: Poet, topics: dict[str, str], seeds: int, request: str)
     print(f"topic shown: {share:.1f} % ({asked}); below 80 %: {weak or 'none'}")
 
 
-def measure_perplexity(poet: Poet, poems: list[Any]) -> None:
-    """Held-out perplexity given only the form: over the verse's characters, and over line ends and the end as well."""
+def perplexities(tokenizer: Any, model: Any, poems: list[Any]) -> dict[str, float]:
+    """Of poems given only their form: over the verse's `characters`, and over `all`, line ends and the end as well."""
     losses = {"characters": 0.0, "all": 0.0}
     counts = {"characters": 0, "all": 0}
-    unknown = poet.tokenizer.unk_token_id
+    unknown = tokenizer.unk_token_id
     for poem in poems:
-        ids = poet.tokenizer(f"<{poem.form}>{poem.text}").input_ids
+        ids = tokenizer(f"<{poem.form}>{poem.text}").input_ids
         if unknown in ids:
             continue
         # The tokenizer ends every line with its own line break; the poem's last line has none.
-        ids[-1:] = [poet.tokenizer.convert_tokens_to_ids("。"), poet.tokenizer.eos_token_id]
+        ids[-1:] = [tokenizer.convert_tokens_to_ids("。"), tokenizer.eos_token_id]
         tokens = torch.tensor([ids])
         with torch.no_grad():
-            logits = poet.model(tokens).logits[0, 1:-1]
+            logits = model(tokens).logits[0, 1:-1].float()
         targets = tokens[0, 2:]
         each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         width = len(poem.lines[0]) + 1
@@ -115,10 +115,15 @@ def measure_perplexity(poet: Poet, poems: list[Any]) -> None:
         counts["characters"] += int(is_char.sum())
         losses["all"] += each.sum().item()
         counts["all"] += len(each)
-    character, everything = (math.exp(losses[kind] / counts[kind]) for kind in ("characters", "all"))
+    return {kind: math.exp(losses[kind] / counts[kind]) for kind in losses}
+
+
+def measure_perplexity(poet: Poet, poems: list[Any]) -> None:
+    """Held-out perplexity given only the form."""
+    found = perplexities(poet.tokenizer, poet.model, poems)
     print(
-        f"held-out perplexity given the form: {character:.1f} per character "
-        f"({counts['characters']} characters), {everything:.1f} per token with line ends and end of poem"
+        f"held-out perplexity given the form: {found['characters']:.1f} per character, "
+        f"{found['all']:.1f} per token with line ends and end of poem ({len(poems)} poems)"
     )
 
 
