@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import memory_growth, overhead, picture_throughput, slot_release
+from scripts.benchmarks import contention, memory_growth, overhead, picture_throughput, slot_release
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.peers import peers
@@ -21,7 +21,12 @@ from scripts.project import ROOT
 
 
 def main() -> None:
-    commands = {"cold": cold_start.main, "peers": peers.main, "quality": quality.main}
+    commands = {
+        "cold": cold_start.main,
+        "contention": contention.main,
+        "peers": peers.main,
+        "quality": quality.main,
+    }
     if sys.argv[1:] and sys.argv[1] in commands:
         commands[sys.argv[1]](sys.argv[2:])
         return
