@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from contract import problems
 from contract.problems import ProblemError
@@ -20,6 +21,11 @@ _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
 )
 """Free slots go in turn to the callers, and those of each in turn to its shortest task, so that it does not wait behind
 long ones; to the longest, so that it does not run alone at the end; and to the oldest, so that none waits for ever."""
+
+
+ARRIVING_SECONDS = 0.02
+"""How long the first of a burst waits at most for those that are being made ready: to begin alone would keep them
+waiting for longer."""
 
 
 class ServiceTime:
@@ -54,6 +60,7 @@ class Admission:
         self.max_waiting = max_waiting
         self.service_time = ServiceTime()
         self._waiting = FairQueue[str, ScheduledTask]()
+        self._arriving = 0
         self._running = 0
         self._running_cost = 0.0
         self._turns: dict[str, int] = {}  # of callers that wait
@@ -74,6 +81,25 @@ class Admission:
     def retry_after(self) -> float:
         """Seconds until a slot is free for a new task, by the service time."""
         return self._wait_s(list(self._waiting))
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Meanwhile a task is made ready to be admitted, such as by encoding its prompt."""
+        with self._changed:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arriving -= 1
+                self._changed.notify()
+
+    def wait_for_arriving(self) -> None:
+        """Wait until no task is on its way, or as many wait as there are slots; ARRIVING_SECONDS at most."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._arriving or len(self._waiting) >= self.slots or self._closed, ARRIVING_SECONDS
+            )
 
     def admit(self, task: ScheduledTask) -> None:
         """Queue a task. Raises the ProblemError that refuses it: full, its deadline is too near, or closed."""

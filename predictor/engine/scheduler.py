@@ -161,8 +161,9 @@ class Scheduler:
             self._widen_search()  # those that were tried have left
         was_empty = not len(self._batch)
         self._join_waiting()
-        if was_empty and self._batch.gather_seconds and 0 < len(self._batch) < self._memory.usable_slots:
+        if was_empty and 0 < len(self._batch) < self._memory.usable_slots:
             time.sleep(self._batch.gather_seconds)
+            self._admission.wait_for_arriving()
             self._join_waiting()
 
     def _join_waiting(self) -> None:

@@ -65,6 +65,10 @@ class TextEngineCore(EngineCore):
 
     async def submit(self, task: Any) -> Generation:
         assert isinstance(task, TextTask)
+        with self.admission.arriving():
+            return await self._submit(task)
+
+    async def _submit(self, task: TextTask) -> Generation:
         loop = asyncio.get_running_loop()
         try:
             encoding = loop.run_in_executor(self._encoder, self.checkpoint.encode, task.prompt, self._variables(task))

@@ -39,6 +39,7 @@ def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:
 
     The model's head is given those places alone, because logits of all take more memory and time than the rest. The
     model itself calls it, and scales or caps what it says. A model that calls no such head makes logits of all.
+    No other thread may compute with the model meanwhile.
     """
     rows = torch.arange(len(places), device=places.device)
 

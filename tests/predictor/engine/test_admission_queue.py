@@ -11,6 +11,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError, ProblemType
+from predictor.engine import admission_queue
 from predictor.engine.admission_queue import Admission, ServiceTime
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
@@ -237,3 +238,30 @@ async def test_the_jobs_that_still_wait_are_handed_back() -> None:
 
     assert {*left, taken} == {*tasks}
     assert admission.waiting == 0
+
+
+async def test_who_waits_for_those_on_their_way_waits_until_they_fill_the_slots_or_do_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission_queue, "ARRIVING_SECONDS", 60.0)
+    admission = Admission(slots=2, max_waiting=8)
+    admission.wait_for_arriving()  # nobody comes
+    with pytest.raises(ValueError, match="too long"), admission.arriving():
+        raise ValueError("too long")
+    admission.wait_for_arriving()  # it does not come any more
+    with admission.arriving():
+        for _ in range(2):
+            admission.admit(task())
+        admission.wait_for_arriving()  # there is no place for it
+    admission = Admission(slots=2, max_waiting=8)
+    with admission.arriving():
+        waiting = threading.Thread(target=admission.wait_for_arriving)
+        waiting.start()
+        assert waiting.is_alive()
+        admission.close(ProblemError(problems.UNAVAILABLE, "closed"))
+        waiting.join(60)
+        assert not waiting.is_alive()
+    monkeypatch.setattr(admission_queue, "ARRIVING_SECONDS", 0.001)
+    admission = Admission(slots=2, max_waiting=8)
+    with admission.arriving():
+        admission.wait_for_arriving()  # not for long

@@ -13,14 +13,16 @@ import pytest
 from contract import problems
 from contract.problems import ProblemError
 from contract.request import Sampling
+from predictor.engine import admission_queue
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion, Generation
 from predictor.engine.tasks import TextTask
+from predictor.text.checkpoint import Checkpoint
 from predictor.text.output.text_output import TextOutput
 from predictor.text.transformers_engine import TransformersEngine
 from tests.support.engine_cores import held
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +146,31 @@ async def test_texts_and_their_ends_are_the_same_where_they_are_written_a_step_l
 
     assert await all_of() == at_once
     assert {end.finish_reason for _, end in at_once} == {"stop", "length"}
+
+
+async def test_the_first_of_a_burst_waits_for_those_whose_prompts_are_being_read(
+    start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_queue, "ARRIVING_SECONDS", SECONDS)
+    engine = await start_engine(max_concurrency=8)
+    core = engine.core
+    encode, step = Checkpoint.encode, core.batch.step
+    stepped: list[int] = []
+
+    def encoding(self: Checkpoint, prompt: Any, variables: Any) -> Any:
+        if prompt != "first":
+            wait_until(lambda: core.scheduler.snapshot().tasks, "the first has a slot")
+        return encode(self, prompt, variables)
+
+    def stepping() -> Any:
+        stepped.append(len(core.batch))
+        return step()
+
+    monkeypatch.setattr(Checkpoint, "encode", encoding)
+    monkeypatch.setattr(core.batch, "step", stepping)
+    await asyncio.gather(*(write(engine, prompt, max_tokens=2) for prompt in ["first", *"abcd"]))
+
+    assert stepped[0] == 5
 
 
 async def test_the_text_comes_in_pieces_while_it_is_written(eight: TransformersEngine) -> None:
