@@ -57,6 +57,7 @@ def main() -> None:
             TextThroughput(model, arguments).measure(name)
             if name == "random-5m":  # the only one whose own time is so short that the server's is seen
                 overhead.measure_rest(model, arguments.dtype)
+                overhead.measure_one_token(model, arguments.dtype)
                 overhead.measure_events(model, arguments.dtype)
                 slot_release.measure(model, arguments.dtype)
                 memory_growth.measure(model, arguments.dtype, arguments.requests)

@@ -13,6 +13,8 @@ import httpx
 
 from contract.cloudevents import COMPLETED, JSON, REQUESTED, CloudEvent
 from scripts.benchmarks.contenders import generate, load, on_own_thread
+from scripts.benchmarks.peers.load import Load
+from scripts.benchmarks.peers.load import measure as send
 from scripts.benchmarks.request_shapes import CHAT, GENERATE, RequestShape, prompt
 from scripts.benchmarks.servers import Server, start_predictor, start_server, start_web
 from scripts.loopback_http import client
@@ -25,6 +27,12 @@ TEXTS = 200
 WARM_UP_TEXTS = 10
 SLOTS = 8
 
+CLIENTS = 16
+"""That ask at once for one token each."""
+
+ROUNDS = 3
+"""Of one-token requests to each server, by turns; medians are printed."""
+
 
 def measure_rest(model: Path, dtype: str) -> None:
     """One text at a time: bare `generate`, the predictor, and web in front of it."""
@@ -36,6 +44,30 @@ def measure_rest(model: Path, dtype: str) -> None:
             "web": _quantiles(lambda number: _post(http, web, GENERATE, number)),
         }
     print(f"overhead: p50/p99 of {TEXTS} texts of {SHORT} tokens, one at a time: {_line(found)} ms", flush=True)
+
+
+def measure_one_token(model: Path, dtype: str) -> None:
+    """Requests of one token: what the servers add to bare `generate` at one client, and how many they answer in a
+    second at 16."""
+    bare = on_own_thread(lambda: _time_generate(model, dtype, tokens=1)[0])
+    with start_predictor(model, dtype, CLIENTS) as predictor, start_web(predictor.url) as web:
+        servers = {"predictor": (predictor, CHAT), "web": (web, GENERATE)}
+        alone: dict[str, list[float]] = {name: [] for name in servers}
+        rates: dict[str, list[float]] = {name: [] for name in servers}
+        for _ in range(1 + ROUNDS):
+            for name, (server, shape) in servers.items():
+                bodies = [shape.body(number, 1, False) for number in range(TEXTS)]
+                port = httpx.URL(server.url).port or 0
+                alone[name].append(statistics.median(send(Load(port, shape.path, bodies, 1)).each))
+                rates[name].append(TEXTS / send(Load(port, shape.path, bodies, CLIENTS)).seconds)
+    lines = []
+    for name in servers:
+        p50, rate = statistics.median(alone[name][1:]), statistics.median(rates[name][1:])  # the first was to warm up
+        lines.append(f"{name} {1e3 * p50:.1f} ms ({p50 / bare:.2f}) and at {CLIENTS} {rate:.0f}/s ({rate * bare:.2f})")
+    print(
+        f"one token, in brackets as a part of generate one by one: generate {1e3 * bare:.1f} ms, {', '.join(lines)}",
+        flush=True,
+    )
 
 
 def measure_events(model: Path, dtype: str) -> None:
@@ -52,9 +84,9 @@ def measure_events(model: Path, dtype: str) -> None:
     print(f"events: p50/p99 of texts of {SHORT} tokens, one at a time: {_line(found)} ms", flush=True)
 
 
-def _time_generate(model: Path, dtype: str) -> tuple[float, float]:
+def _time_generate(model: Path, dtype: str, tokens: int = SHORT) -> tuple[float, float]:
     checkpoint = load(model, dtype)
-    return _quantiles(lambda _: generate(checkpoint, [SHORT]))
+    return _quantiles(lambda _: generate(checkpoint, [tokens]))
 
 
 def _post(http: httpx.Client, server: Server, shape: RequestShape, number: int) -> None:
