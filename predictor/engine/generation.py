@@ -83,6 +83,11 @@ class Generation:
     def closed(self) -> bool:
         return self._closed.is_set()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether an event is there that nobody has taken yet."""
+        return not self._events.empty()
+
     def close(self) -> None:
         """The rest is not wanted. May be called more than once, and after the end."""
         self._closed.set()

@@ -61,7 +61,9 @@ def text_router(model: GenerationModel) -> APIRouter:
         except BaseException:
             close()
             raise
-        return EventStream(_frames(generations, documents, body.streams_usage, http_request.url.path), on_close=close)
+        return EventStream(
+            text_frames(generations, documents, body.streams_usage, http_request.url.path), on_close=close
+        )
 
     return router
 
@@ -77,30 +79,44 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
         raise field_problem(errors) from None
 
 
-async def _frames(generations: list[Generation], documents: Documents, usage: bool, path: str) -> AsyncGenerator[bytes]:
-    """Of each text a first chunk once it has a slot, pieces, and the finish reason; totals if asked for, and [DONE]."""
+async def text_frames(
+    generations: list[Generation], documents: Documents, usage: bool, path: str
+) -> AsyncGenerator[bytes]:
+    """Of each text a first chunk once it has a slot, pieces, and the finish reason; totals if asked for, and [DONE].
+
+    Of a single text those that are there already come together: sending costs more than making them.
+    """
     queue_s = 0.0
     ends: list[TextFinished] = []
+    made: list[bytes] = []
     try:
         async with aclosing(merged(generations)) as events:
             async for index, event in events:
                 match event:
                     case Started():
                         queue_s = max(queue_s, event.queue_s)
-                        yield _data(documents.first(index))
+                        made.append(_data(documents.first(index)))
                     case Token():
-                        yield _data(documents.piece(index, event.text))
+                        made.append(_data(documents.piece(index, event.text)))
                     case Reasoning() if isinstance(documents, ChatDocuments):  # plain completions have none
-                        yield _data(documents.reasoning(index, event.text))
+                        made.append(_data(documents.reasoning(index, event.text)))
                     case TextFinished():
                         ends.append(event)
-                        yield _data(documents.last(index, event))
+                        made.append(_data(documents.last(index, event)))
+                is_last = len(ends) == len(generations)
+                if made and not is_last and not (len(generations) == 1 and generations[0].has_more):
+                    yield b"".join(made)
+                    made.clear()
         if usage:
-            yield _data(documents.totals(ends, queue_s))
-        yield frame("[DONE]")
+            made.append(_data(documents.totals(ends, queue_s)))
+        made.append(frame("[DONE]"))
     except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
-        yield _data(error_documents.document(path, error))
+        made.append(_data(error_documents.document(path, error)))
+    yield b"".join(made)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _data(document: dict[str, object]) -> bytes:
-    return frame(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+    return frame(_encode(document))

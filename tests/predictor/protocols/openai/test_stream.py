@@ -12,6 +12,10 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError
+from predictor.engine.events import EngineEvent, Started, TextFinished, Token
+from predictor.engine.generation import Generation
+from predictor.protocols.openai.completions import CompletionDocuments
+from predictor.protocols.openai.text import text_frames
 from tests.support.waiting import eventually
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
@@ -201,3 +205,21 @@ async def test_awkward_text_survives_the_framing(client: httpx.AsyncClient, engi
     _, piece, *_ = await stream(client, *CHAT)
 
     assert piece["choices"][0]["delta"]["content"] == awkward
+
+
+async def test_what_is_there_already_is_sent_together() -> None:
+    """And nothing waits for what is not there."""
+    generation = Generation()
+    frames = text_frames([generation], CompletionDocuments("1", "poet", None), usage=True, path=COMPLETION[0])
+    sent = []
+    steps: list[list[EngineEvent]] = [
+        [Started(0.0), Token("a")],
+        [Token("b")],
+        [Token("c"), TextFinished("stop", 1, 3)],
+    ]
+    for events in steps:
+        for event in events:
+            generation.publish(event)
+        sent.append((await anext(frames)).count(b"data: "))
+    assert sent == [2, 1, 4]  # the last with the reason, the totals and [DONE]
+    assert [frame async for frame in frames] == []
