@@ -27,6 +27,7 @@ from predictor.limits import (
     MAX_CONCURRENCY,
     MAX_CUDA_CONCURRENCY,
     MAX_LENGTH,
+    MAX_SMALL_CONCURRENCY,
     MAX_WAITING,
     REPLIES,
     REPLY_BYTES,
@@ -151,7 +152,7 @@ class PlanSettings(BaseSettings):
         default=None,
         ge=1,
         description=f"most slots, whatever memory would hold; when unset {MAX_CUDA_CONCURRENCY} on a GPU, and "
-        f"{MAX_CONCURRENCY} on a CPU, where more only take longer",
+        f"{MAX_CONCURRENCY} on a CPU, where more only take longer ({MAX_SMALL_CONCURRENCY} of a small text model)",
     )
     max_length: int | None = Field(
         default=None,

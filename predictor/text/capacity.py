@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
-from predictor.limits import MAX_LENGTH
+from predictor.limits import MAX_LENGTH, MAX_SMALL_CONCURRENCY, SMALL_MODEL_BYTES
 from predictor.loading.device_memory import available_memory, model_bytes
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.prefill import most_prefill_tokens
@@ -89,5 +89,7 @@ def plan_slots(
     on_cpu = checkpoint.device.type == "cpu"
     cost = measure_cost(checkpoint.model, length, prefill_tokens, PROCESS_BYTES if on_cpu else 0)
     memory = available_memory(checkpoint.device) if memory is None else memory
+    if max_concurrency is None and on_cpu and cost.weights < SMALL_MODEL_BYTES:
+        max_concurrency = MAX_SMALL_CONCURRENCY
     most = most_slots(max_concurrency, checkpoint.device.type)
     return plan(cost, f"{length} tokens", most, memory, "give it more, or a smaller --max-length")

@@ -105,8 +105,8 @@ def test_our_images_are_those_that_are_built(root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["poet", pytest.param("painter", marks=pytest.mark.nightly)])
-def test_slots_are_what_plan_says(root: Path, model: str) -> None:
-    """For pictures at most as many: plan measures how many pay, and on a busy machine that is fewer than fit."""
+def test_slots_are_no_more_than_fit(root: Path, model: str) -> None:
+    """For texts no more than plan says, which of pictures measures how many pay: on a busy machine fewer than fit."""
     things = [
         thing for thing in render(root / "kserve" / "overlays" / "cpu") if thing.document["kind"] == "InferenceService"
     ]
@@ -122,7 +122,7 @@ def test_slots_are_what_plan_says(root: Path, model: str) -> None:
     planned = yaml.safe_load(plan)
     slots = thing.spec["predictor"]["containerConcurrency"]
     if model == "poet":
-        assert planned["containerConcurrency"] == slots
+        assert planned["containerConcurrency"] >= slots
     once, slot = (size(plan, what) for what in ("once", "a slot"))
     assert size(plan, "of weights") + once + slots * slot < 0.9 * 2048
 

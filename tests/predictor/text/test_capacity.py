@@ -102,10 +102,14 @@ def test_max_concurrency_and_max_length_are_limits_and_not_wishes(checkpoint: Ch
     assert plan.of == "100 tokens"
 
 
-def test_a_gpu_has_as_many_slots_as_its_memory_holds_and_a_cpu_no_more_than_pay(checkpoint: Checkpoint) -> None:
+def test_a_gpu_has_as_many_slots_as_its_memory_holds_and_a_cpu_no_more_than_pay(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_gpu = replace(checkpoint, device=torch.device("cuda:0"))
     some = measure_cost(checkpoint.model, 256, 2048, 0).memory_for(99) + 1
 
+    assert plan_slots(checkpoint, 256, None, 2**40).slots == 64, "of a small model"
+    monkeypatch.setattr("predictor.text.capacity.SMALL_MODEL_BYTES", 1)
     assert plan_slots(checkpoint, 256, None, 2**40).slots == 16
     assert [plan_slots(on_gpu, 256, None, memory).slots for memory in (2**40, some)] == [256, 99]
     assert plan_slots(on_gpu, 256, 300, 2**40).slots == 300
