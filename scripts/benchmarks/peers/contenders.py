@@ -104,7 +104,7 @@ def start(contender: Contender, model: Path, dtype: str, upstream: int = 0) -> I
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # or the terminal's Ctrl-C would reach it while it is being ended
+            process_group=0,  # or the terminal's Ctrl-C would reach it while it is being ended
         )
         try:
             running = Running(contender, wanted.port, child.pid)

@@ -47,7 +47,7 @@ def measure(load: Load) -> Measured:
     """Send it from a process of its own. Raises a LoadError."""
     command = [sys.executable, "-m", "scripts.benchmarks.peers.load"]
     done = subprocess.run(
-        command, cwd=ROOT, input=json.dumps(asdict(load)), capture_output=True, text=True, start_new_session=True
+        command, cwd=ROOT, input=json.dumps(asdict(load)), capture_output=True, text=True, process_group=0
     )
     if done.returncode:
         raise LoadError(done.stderr)

@@ -9,7 +9,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 3.0
 
 PROC = Path("/proc")
 
@@ -40,7 +40,7 @@ def _proportional_kib(pid: int) -> int:
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, which began a session of its own; what it leaves of its group is killed."""
+    """Terminate the process, which leads a group of its own; what it leaves of that is killed."""
     child.terminate()
     with suppress(subprocess.TimeoutExpired):
         child.wait(STOP_SECONDS)

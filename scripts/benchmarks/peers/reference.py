@@ -23,7 +23,7 @@ def reference_texts(model: Path, dtype: str, prompts: list[str], tokens: int) ->
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        start_new_session=True,
+        process_group=0,
     )
     texts: list[str] = json.loads(done.stdout)
     return texts

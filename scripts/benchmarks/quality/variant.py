@@ -32,7 +32,7 @@ ROUNDS = 3
 HELD_OUT = ROOT / "data" / "held-out-poems.json"
 POEMS = 500
 WINDOW = 512
-WINDOWS = 8
+WINDOWS = 4
 """Of each English text."""
 
 
