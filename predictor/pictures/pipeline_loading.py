@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from predictor.cpu.group_norm import widen_group_norms
+from predictor.cpu.packed_convolution import pack_convolutions
+from predictor.cpu.packed_linear import pack_linear_layers
 from predictor.cpu.threads import limit_threads
 from predictor.errors import ModelError, first_line
 from predictor.loading.device import choose_device
@@ -83,6 +86,10 @@ def _load(source: str, revision: str | None, device: str, dtype: str, report: Ca
     models = _load_models(source, classes, {**options, **placement(device)})
     pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
     pipe.to(device)
+    for model in models.values():
+        pack_linear_layers(model)
+        if pack_convolutions(model):
+            widen_group_norms(model)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
