@@ -1,9 +1,9 @@
 """The running batch of pictures: each is a whole run of its pipeline, and their denoising steps are computed together.
 
-A run is a greenlet. Where its pipeline calls the denoiser, it pauses; once all are paused, calls of the same form
-become one forward, and each run goes on with its part of the answer. So a picture joins and leaves between any two
-steps, whatever the pipeline, its scheduler, its number of steps or its guidance, and all of it happens on one thread.
-What a run raises is that picture's own failure; what a forward raises is a failure of all.
+A run is a greenlet. Where its pipeline calls the denoiser or the decoder, it pauses; once all are paused, calls of the
+same form become one forward, and each run goes on with its part of the answer. So a picture joins and leaves between
+any two steps, whatever the pipeline, its scheduler, its number of steps or its guidance, and all of it happens on one
+thread. What a run raises is that picture's own failure; what a forward of the denoiser raises is a failure of all.
 """
 
 from __future__ import annotations
@@ -88,13 +88,9 @@ class PictureBatch(Batch):
         # order.
         with torch.no_grad():
             for row in self.running:
-                if row.ended:
-                    continue
-                if row.run is None:
+                if row.run is None and not row.ended:
                     row.run = greenlet(self._run)
                     self._resume(row, row)
-                elif isinstance(row.call, DecoderCall):  # there was no memory for it
-                    self._decode(row, row.call)
             self.forward_seconds = 0.0
             for calls in _group(self.running):
                 self.heartbeat()
@@ -106,6 +102,9 @@ class PictureBatch(Batch):
                 self.forward_seconds += time.monotonic() - begun
                 for row, answer in zip(calls, answers, strict=True):
                     self._resume(row, answer)
+            waiting = {row.call: row for row in self.running if isinstance(row.call, DecoderCall) and not row.ended}
+            for group in self._pipeline.decoder.groups(list(waiting)):
+                self._decode([waiting[call] for call in group], group)
         return [row for row in self.running if row.ended]
 
     @property
@@ -144,20 +143,26 @@ class PictureBatch(Batch):
         finally:
             if row.run.dead:
                 row.run = None  # `steps` stays: an error says how far the picture has come
-        if isinstance(row.call, DecoderCall):
-            self._decode(row, row.call)
+        if isinstance(row.call, DecoderCall) and not self._pipeline.decoder.may_wait(row.call):
+            self._decode([row], [row.call])
 
-    def _decode(self, row: PictureRow, call: DecoderCall) -> None:
-        """At once, and not when all runs are paused: some pipelines change the decoder before and after the call."""
+    def _decode(self, rows: list[PictureRow], calls: list[DecoderCall]) -> None:
+        """Together, or one by one where that fails: what fails then is one picture's own."""
         self.heartbeat()
+        answers: list[Any] = []
         try:
-            answer = self._pipeline.decoder.compute(call)
+            answers = self._pipeline.decoder.compute_group(calls)
         except Exception as error:
             if is_device_error(error):
                 raise
-            row.failure = error  # the run stays paused at the call
-        else:
-            self._resume(row, answer)
+            if len(rows) == 1:
+                rows[0].failure = error  # the run stays paused at the call
+                return
+        for number, row in enumerate(rows):
+            if answers:
+                self._resume(row, answers[number])
+            else:
+                self._decode([row], [calls[number]])
 
     def _denoise(self, *args: Any, **kwargs: Any) -> Any:
         """In place of the denoiser's forward."""

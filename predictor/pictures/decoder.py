@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,12 @@ _TILE_SIZES = ("tile_sample_min_size", "tile_latent_min_size")
 _LEAST_TILE = 8
 """In latents; smaller tiles are mostly overlap."""
 
+_JOINING = {"AutoencoderKL"}
+"""Decoders that compute each row by itself, from its latents alone."""
+
+TOGETHER = 64 * 64
+"""Latents that are decoded together at most: more of them gain no speed, and take memory."""
+
 
 class DecoderCall:
     """The arguments of one call, and the dtype that the decoder had then: some pipelines decode in another."""
@@ -38,6 +44,17 @@ class DecoderCall:
         """The longer side of the latents."""
         tensors = [each for each in (*self.args, *self.kwargs.values()) if isinstance(each, torch.Tensor)]
         return int(max(tensors[0].shape[-2:]))
+
+    @property
+    def form(self) -> tuple[torch.Size, torch.dtype] | None:
+        """What has to be the same in calls that are decoded together; None where they cannot be."""
+        # Decoders that draw no numbers take the generator and ignore it.
+        if self.kwargs.get("return_dict") is not False or not self.kwargs.keys() <= {"return_dict", "generator"}:
+            return None
+        latents = self.args[0] if len(self.args) == 1 else None
+        if not isinstance(latents, torch.Tensor) or latents.dim() != 4:
+            return None
+        return latents.shape, latents.dtype
 
 
 class Decoder:
@@ -61,6 +78,33 @@ class Decoder:
         replaced = copy.copy(model)
         object.__setattr__(replaced, "decode", lambda *args, **kwargs: decode(DecoderCall(args, kwargs, model.dtype)))
         object.__setattr__(pipe, self._name, replaced)
+
+    def may_wait(self, call: DecoderCall) -> bool:
+        """Not where the pipeline has changed the decoder for this call and will change it back."""
+        return bool(call.dtype == self._dtype)
+
+    def groups(self, calls: Sequence[DecoderCall]) -> list[list[DecoderCall]]:
+        """Those that are decoded together."""
+        groups: list[list[DecoderCall]] = []
+        joining = type(self._model).__name__ in _JOINING
+        for call in calls:
+            for group in groups:
+                if joining and call.form and call.form == group[0].form and call.dtype == group[0].dtype:
+                    rows, _, height, width = call.form[0]
+                    if (len(group) + 1) * rows * height * width <= TOGETHER:
+                        group.append(call)
+                        break
+            else:
+                groups.append([call])
+        return groups
+
+    def compute_group(self, group: Sequence[DecoderCall]) -> list[Any]:
+        """The answer to each call of a group. Of several, never in tiles: each may have memory enough by itself."""
+        if len(group) == 1:
+            return [self.compute(group[0])]
+        latents = torch.cat([call.args[0] for call in group])
+        [pictures] = self._model.decode(latents, return_dict=False)
+        return [(part,) for part in pictures.split(len(latents) // len(group))]
 
     def compute(self, call: DecoderCall) -> Any:
         """The answer to a call: decoded at once, or in tiles where there is no memory for that. After it has raised for

@@ -93,3 +93,31 @@ def test_a_pipeline_without_a_known_decoder_is_left_as_it_is() -> None:
     Decoder(pipe).replace(pipe, lambda _call: None)
 
     assert vars(pipe) == {"first": 1}
+
+
+def test_calls_of_one_size_are_decoded_together_as_long_as_they_are_small(vae: Any) -> None:
+    decoder = Decoder(SimpleNamespace(vae=vae))
+    small = [call(vae, 16, generator=torch.Generator()) for _ in range(3)]
+    others = [call(vae, 8), DecoderCall((torch.randn(1, 4, 16, 16),), {}, vae.dtype), call(vae, 64), call(vae, 64)]
+    alone = [decoder.compute(each)[0] for each in small]
+
+    groups = decoder.groups([*small[:2], *others, small[2]])
+
+    assert [len(group) for group in groups] == [3, 1, 1, 1, 1]
+    sides = watch(vae, most=16)
+    answers = decoder.compute_group(groups[0])
+    assert sides == [16], "in one call"
+    for (together,), expected in zip(answers, alone, strict=True):
+        assert torch.allclose(together, expected, atol=1e-5)
+
+
+def test_a_decoder_that_may_mix_rows_has_one_at_a_time(vae: Any) -> None:
+    class Other(type(vae)):  # type: ignore[misc]
+        pass
+
+    vae.__class__ = Other
+    assert len(Decoder(SimpleNamespace(vae=vae)).groups([call(vae, 8), call(vae, 8)])) == 2
+
+
+def call(vae: Any, side: int, **options: Any) -> DecoderCall:
+    return DecoderCall((torch.randn(1, 4, side, side),), {"return_dict": False, **options}, vae.dtype)
