@@ -23,7 +23,7 @@ from scripts.project import ROOT
 START_SECONDS = 300.0
 LOGS = ROOT / "data" / "peers"
 SLOTS = 16
-"""Texts at once of those that must be told; the static batches' BATCH is the same."""
+"""Texts at once of transformers serve; the static batches' BATCH is the same. Others choose for themselves."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def _listens(port: int) -> bool:
 def _predictor(*more: str) -> Callable[[Start], list[str]]:
     def command(wanted: Start) -> list[str]:
         flags = ["--model", str(wanted.model), "--name", "m", "--dtype", wanted.dtype, *_address(wanted)]
-        flags += ["--max-concurrency", str(SLOTS), "--max-waiting", "256"]  # more than any burst
-        flags += ["--log-level", "error", "--quiet-seconds", "0"]
+        flags += ["--max-waiting", "256", "--log-level", "error", "--quiet-seconds", "0"]  # more wait than in any burst
         return [sys.executable, "-m", "predictor", *flags, *more]
 
     return command

@@ -72,5 +72,11 @@ REQUEST_RATES = Measurement([SINGLE, RATE, BURST_SPEED, MEMORY, EQUAL], _request
 def _first_wave(server: Running, expected: Sequence[str]) -> dict[str, float]:
     """The first texts of a server that has just started."""
     wave = server.send(PROMPTS, TOKENS, CLIENTS)
-    equal = sum(text == other for text, other in zip(server.texts(wave), expected, strict=True))
+    equal = sum(map(same_text, server.texts(wave), expected))
     return {FIRST_WAVE.title: CLIENTS * TOKENS / wave.seconds, EQUAL.title: equal}
+
+
+def same_text(text: str, expected: str) -> bool:
+    """Whether a server's text is that of `generate`. Where one ends within a character, a tokenizer that decodes it as
+    a whole reads none of the bytes before that either, and a server that decodes token by token has read them."""
+    return text == expected or ("\ufffd" in expected[-1:] and text.startswith(expected.rstrip("\ufffd")))

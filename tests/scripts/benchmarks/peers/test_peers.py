@@ -15,7 +15,7 @@ from scripts.benchmarks.peers import contenders, environments, peers
 from scripts.benchmarks.peers.contenders import Api, Contender, Running, start
 from scripts.benchmarks.peers.environments import Environment
 from scripts.benchmarks.peers.load import LoadError
-from scripts.benchmarks.peers.measurements import PROMPTS, REQUEST_RATES, Measurement, waves
+from scripts.benchmarks.peers.measurements import PROMPTS, REQUEST_RATES, Measurement, same_text, waves
 from scripts.benchmarks.peers.process_tree import process_tree
 from tests.support.processes import wait_until_gone
 
@@ -104,3 +104,15 @@ def test_what_a_package_needs_is_listed_but_for_what_is_left_out() -> None:
     needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert any(one.startswith("anyio") for one in needed)
     assert not any(one.startswith(("typing", "httpx")) for one in needed)  # the latter is an extra's
+
+
+@pytest.mark.parametrize(
+    ("text", "same"), [("a b", True), ("a b\u3000", True), ("a b\ufffd\ufffd", True), ("a c\u3000", False), ("", False)]
+)
+def test_a_text_that_ends_within_a_character_is_compared_up_to_its_last_whole_one(text: str, same: bool) -> None:
+    assert same_text(text, "a b\ufffd\ufffd") == same
+
+
+def test_other_texts_are_compared_as_they_are() -> None:
+    assert same_text("", "")
+    assert not same_text("a b c", "a b")
