@@ -97,6 +97,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         enable_thinking=settings.enable_thinking,
         compile=settings.compile,
         quantize=settings.quantize,
+        pack_weights=settings.pack_weights,
         steps=settings.steps,
         guidance=settings.guidance,
         size=settings.size,

@@ -30,6 +30,7 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
         settings.load_format,
         revision=settings.revision,
         quantize=settings.quantize,
+        pack_weights=settings.pack_weights,
     )
     from predictor.text.batch_check import check_sharing
     from predictor.text.capacity import plan_slots

@@ -135,7 +135,8 @@ class PlanSettings(BaseSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="auto is float32 on a CPU; elsewhere bfloat16 for pictures and for texts the checkpoint's own, but "
+        description="auto is float32 on a CPU, but bfloat16 for large text models that are stored so where the CPU "
+        "computes it; elsewhere bfloat16 for pictures and for texts the checkpoint's own, but "
         "not float32 on a GPU that computes bfloat16",
     )
     load_format: LoadFormat = Field(
@@ -147,6 +148,10 @@ class PlanSettings(BaseSettings):
         default=None,
         description="make the weights of a text model's linear layers integers of 8 or 4 bits while they are loaded, "
         "with torchao: less memory, other texts. For plain checkpoints",
+    )
+    pack_weights: CliImplicitFlag[bool] = Field(
+        default=True,
+        description="whether weights of large linear layers are rearranged for a CPU's kernels; not with --compile",
     )
     max_concurrency: int | None = Field(
         default=None,

@@ -39,6 +39,9 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
         self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else torch.nn.Parameter(bias.detach(), requires_grad=False)
         # No parameter: `to`, `state_dict` and torch.nn.init cannot work with this layout.
+        self.first_weights: list[float] = (
+            weight.detach()[0, :8].float().tolist()
+        )  # by which one model is told from another
         self.packed_weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
     @property

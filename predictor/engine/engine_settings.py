@@ -14,10 +14,11 @@ class EngineSettings:
     hub id; None is its default branch.
 
     `device` is a torch device, or "auto" for CUDA where it can be used. `dtype` is the name of a torch dtype; "auto" is
-    float32 on a CPU, else bfloat16 for pictures and the checkpoint's own for texts, but not float32 on a GPU that
-    computes bfloat16. `memory` is in bytes; None is all that the device has. At most `max_concurrency` slots are
-    measured, by default those of predictor.limits; pictures take `slots` unmeasured where they are known. Only texts
-    use `load_format`, `quantize` (what the weights of linear layers become), `max_length` (tokens; None is MAX_LENGTH
+    float32 on a CPU, but for large texts what predictor.cpu.number_types says; else bfloat16 for pictures and the
+    checkpoint's own for texts, but not float32 on a GPU that computes bfloat16. `memory` is in bytes; None is all that
+    the device has. At most `max_concurrency` slots are measured, by default those of predictor.limits; pictures take
+    `slots` unmeasured where they are known. Only texts use `load_format`, `quantize` (what the weights of linear layers
+    become), `pack_weights` (whether they are rearranged for a CPU's kernels), `max_length` (tokens; None is MAX_LENGTH
     of predictor.limits, or as many as share a batch), `enable_thinking`: whether a model reasons first where a request
     does not say, and `compile`: whether torch compiles the decode step. Only pictures use `steps`, `guidance` and
     `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the model's
@@ -37,6 +38,7 @@ class EngineSettings:
     enable_thinking: bool = False
     compile: bool = False
     quantize: Quantization | None = None
+    pack_weights: bool = True
     steps: int | None = None
     guidance: float | None = None
     size: str | None = None

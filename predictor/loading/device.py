@@ -6,9 +6,11 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from predictor.cpu.number_types import prefers_bfloat16
 from predictor.errors import ModelError, first_line
 
 log = logging.getLogger(__name__)
@@ -42,20 +44,24 @@ def choose_device(asked: str, root: Path = Path("/")) -> str:
 
 
 def choose_dtype(asked: str, stored: str | None, device: str, has_bfloat16: bool) -> str:
-    """The name of a language model's torch dtype; "auto" is the checkpoint's own, which `stored` is if known."""
+    """The name of a language model's torch dtype; "auto" is the checkpoint's own, which `stored` is if known.
+    `has_bfloat16`: whether bfloat16 is quicker than float32."""
     if asked != "auto":
         return asked
-    if device == "cpu":
-        return "float32"
+    if device == "cpu":  # other checkpoints would be rounded
+        return "bfloat16" if stored == "bfloat16" and has_bfloat16 else "float32"
     # A GPU computes it many times faster, in half the memory, and with the same range of numbers.
     return "bfloat16" if stored == "float32" and has_bfloat16 else "auto"
 
 
-def served_dtype(asked: str, stored: torch.dtype | None, device: str) -> str:
-    """`choose_dtype` for this machine, told in the log where it is not the checkpoint's own."""
+def served_dtype(asked: str, stored: torch.dtype | None, device: str, config: Any) -> str:
+    """`choose_dtype` for this machine and a model with this config, of transformers; told in the log where it differs
+    from machine to machine."""
     name = None if stored is None else str(stored).removeprefix("torch.")
     on_cuda = device.startswith("cuda")
-    chosen = choose_dtype(asked, name, device, on_cuda and _has_bfloat16(device))
+    chosen = choose_dtype(asked, name, device, _has_bfloat16(device) if on_cuda else prefers_bfloat16(config))
+    if asked == "auto" and device == "cpu" and name == chosen == "bfloat16":
+        log.info("a bfloat16 checkpoint is served in bfloat16, which this CPU computes; --dtype float32 takes longer")
     if asked == "auto" and on_cuda and name == "float32":
         if chosen == "bfloat16":
             log.info("a float32 checkpoint is served in bfloat16, which %s computes; --dtype float32 keeps it", device)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 
+from predictor.cpu.packed_linear import PackedLinear
+from predictor.cpu.stored_embedding import StoredEmbedding
+
 
 def available_memory(device: torch.device) -> int:
     """Bytes that may be used on `device`: what is free now plus what this process holds already."""
@@ -24,8 +27,9 @@ def available_memory(device: torch.device) -> int:
 
 
 def model_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all weights of a model, and of its other tensors."""
-    return sum(map(_tensor_bytes, (*model.parameters(), *model.buffers())))
+    """Bytes of all weights of a model, and of its other tensors; of a table that lies in a file all of them."""
+    laid_out = sum(part.nbytes for part in model.modules() if isinstance(part, PackedLinear | StoredEmbedding))
+    return laid_out + sum(map(_tensor_bytes, (*model.parameters(), *model.buffers())))
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> int:

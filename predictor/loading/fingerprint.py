@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+from predictor.cpu.features import description
+from predictor.cpu.packed_linear import PackedLinear
+from predictor.cpu.stored_embedding import StoredEmbedding
+
 _PACKAGES = ("shangcai", "torch", "transformers", "tokenizers", "diffusers")
 
 SAMPLES = 8
@@ -45,7 +49,7 @@ def _device(model: torch.nn.Module) -> list[object]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return ["cuda", name, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
-    return [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    return [device.type, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), *description()]
 
 
 def _model(model: torch.nn.Module) -> list[object]:
@@ -54,6 +58,12 @@ def _model(model: torch.nn.Module) -> list[object]:
     weights = [
         (name, str(tensor.dtype), list(tensor.shape), _samples(tensor)) for name, tensor in model.named_parameters()
     ]
+    for name, part in model.named_modules():
+        if isinstance(part, PackedLinear):
+            tensor = part.packed_weight
+            weights.append((name, str(tensor.dtype), list(tensor.shape), part.first_weights))
+        elif isinstance(part, StoredEmbedding):
+            weights.append((name, str(part.table.dtype), list(part.table.shape), _samples(part.table)))
     return [attention, kinds, weights]
 
 

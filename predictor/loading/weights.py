@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import ModelError
+from predictor.loading.lean_imports import TESTED
 from predictor.settings import LoadFormat
 
 if TYPE_CHECKING:
@@ -67,6 +71,23 @@ def merges_tensors(config: Any) -> bool:
     return any(
         isinstance(one, WeightConverter) for name in names for one in get_checkpoint_conversion_mapping(name) or ()
     )
+
+
+@contextmanager
+def stored_types() -> Iterator[None]:
+    """In here from_pretrained leaves the tensors of a file in their own types, and mapped, while the model is made in
+    the type that is asked for: in which it computes constants. Nothing is changed with an untested transformers."""
+    from transformers import PreTrainedModel
+
+    if not version("transformers").startswith(f"{TESTED['transformers']}."):
+        yield
+        return
+    original = PreTrainedModel._get_dtype_plan
+    PreTrainedModel._get_dtype_plan = lambda _model, _dtype: {"*": None}  # of all tensors: convert to nothing
+    try:
+        yield
+    finally:
+        PreTrainedModel._get_dtype_plan = original
 
 
 def _files(folder: Path) -> list[str]:

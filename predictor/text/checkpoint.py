@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from predictor.cpu.threads import limit_threads
 from predictor.engine.tasks import Message
 from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
-from predictor.loading.weights import placement, read_weights
+from predictor.loading.weights import placement, read_weights, stored_types
 from predictor.settings import LoadFormat, Quantization
 from predictor.text.output.reasoning import ReasoningTags, reasoning_tags
 from predictor.text.rope_scaling import scaled_context
@@ -100,9 +101,10 @@ def load_checkpoint(
     *,
     revision: str | None = None,
     quantize: Quantization | None = None,
+    pack_weights: bool = False,
 ) -> Checkpoint:
     """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
-    line. `device`, `dtype`, `load_format` and `quantize` are as in EngineSettings.
+    line. `device`, `dtype`, `load_format`, `quantize` and `pack_weights` are as in EngineSettings.
 
     torch and transformers are imported here and not with the module, because the port is open before that.
     """
@@ -114,7 +116,7 @@ def load_checkpoint(
     limit_threads()
     report("importing transformers")
     with lean_imports():
-        return _load(source, revision, device, dtype, report, load_format, quantize)
+        return _load(source, revision, device, dtype, report, load_format, quantize, pack_weights)
 
 
 def _load(
@@ -125,12 +127,15 @@ def _load(
     report: Callable[[str], None],
     load_format: LoadFormat,
     quantize: Quantization | None,
+    pack_weights: bool,
 ) -> Checkpoint:
     import torch
     from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
+    from predictor.cpu.packed_linear import pack_linear_layers
+    from predictor.cpu.stored_embedding import keep_stored_embedding
     from predictor.loading.device import choose_device, served_dtype
     from predictor.loading.quantization import weight_format
 
@@ -148,7 +153,7 @@ def _load(
         if not tokenizer.is_fast:
             raise ModelError("it has no tokenizer.json, and slow tokenizers are not served")
         report("loading the weights")
-        served = served_dtype(dtype, stored, device)
+        served = served_dtype(dtype, stored, device, config)
         options: dict[str, Any] = {
             "config": config,
             "dtype": served,
@@ -160,8 +165,10 @@ def _load(
             **form.options,
         }
         weights = read_weights(source, device, load_format, config) if form.plain else None
+        packs = pack_weights and form.plain and device == "cpu"
         try:
-            model, info = _read_model(source, revision, weights, options)
+            with stored_types() if packs else nullcontext():
+                model, info = _read_model(source, revision, weights, options)
         except ImportError:
             text = config.get_text_config()
             if text is config or type(text) not in AutoModelForCausalLM._model_mapping:
@@ -171,18 +178,23 @@ def _load(
             options |= {"config": text, "key_mapping": {r"^model\.language_model\.": "model."}}
             model, info = _read_model(source, revision, weights, options)
         _check_weights(info)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
         if not form.kept:  # what is quantized lies where it is to lie, and may refuse to be moved
             model.to(device)
             wanted = "auto" if form.plain else served  # what was dequantized is in another type than the rest
             if stored is None and dtype == "auto":
-                wanted = served_dtype(dtype, model.dtype, device)
+                wanted = served_dtype(dtype, model.dtype, device, config)
+            if packs:
+                wanted = served
+                pack_linear_layers(model, getattr(torch, served))
+                keep_stored_embedding(model, getattr(torch, served))
             if wanted != "auto":
                 model.to(getattr(torch, wanted))
     except Exception as error:
         log.debug("loading %s failed", source, exc_info=True)
         raise ModelError(f"cannot load {source}: {first_line(error)}") from error
     if device == "cpu":
-        limit_threads(sum(parameter.numel() for parameter in model.parameters()))
+        limit_threads(parameters)
     context = scaled_context(model.config.get_text_config())
     return Checkpoint(model.eval(), tokenizer, torch.device(device), context or 2**20)
 

@@ -33,6 +33,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             settings.load_format,
             revision=settings.revision,
             quantize=settings.quantize,
+            pack_weights=settings.pack_weights and not settings.compile,
         )
         report("checking the batch")
         from predictor.engine.memory_pressure import wait_for_memory

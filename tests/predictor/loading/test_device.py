@@ -147,7 +147,9 @@ def test_a_float32_checkpoint_is_served_in_bfloat16_on_a_gpu(
         (folder / "config.json").write_text(json.dumps(config))
     chosen = device.served_dtype
     monkeypatch.setattr(device, "_has_bfloat16", lambda _device: True)
-    monkeypatch.setattr(device, "served_dtype", lambda asked, stored, _device: chosen(asked, stored, "cuda:0"))
+    monkeypatch.setattr(
+        device, "served_dtype", lambda asked, stored, _device, config: chosen(asked, stored, "cuda:0", config)
+    )
     monkeypatch.setattr(device, "choose_device", lambda _asked: "meta")
 
     with caplog.at_level(logging.INFO, device.__name__):
