@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -35,6 +36,11 @@ class Completion:
     reasoning: str = ""
 
 
+PIECE_SECONDS = 0.01
+"""Between two deliveries of the pieces of texts: no screen shows more than that, and a small model writes several
+meanwhile. To send each by itself takes a server as long as the model took to write it."""
+
+
 class _EventRelay:
     """Carries events to an event loop. One wake-up delivers all that have come by then: to wake a loop for each row of
     each step takes longer than a step of a small model."""
@@ -42,21 +48,40 @@ class _EventRelay:
     def __init__(self) -> None:
         self._undelivered: deque[tuple[asyncio.Queue[EngineEvent | ProblemError], EngineEvent | ProblemError]] = deque()
         self._scheduled = False
+        self._at_once = False
+        self._later: asyncio.TimerHandle | None = None
+        self._delivered_at = -math.inf
 
     def send(
         self,
         loop: asyncio.AbstractEventLoop,
         queue: asyncio.Queue[EngineEvent | ProblemError],
         event: EngineEvent | ProblemError,
+        *,
+        at_once: bool,
     ) -> None:
-        """From any thread. Raises RuntimeError when the loop is closed."""
+        """From any thread. What need not be there `at_once` comes PIECE_SECONDS after the last delivery, or with the
+        next that need. Raises RuntimeError when the loop is closed."""
         self._undelivered.append((queue, event))
-        if not self._scheduled:
+        if not self._scheduled or (at_once and not self._at_once):
             self._scheduled = True
-            loop.call_soon_threadsafe(self._deliver)
+            self._at_once |= at_once
+            loop.call_soon_threadsafe(self._deliver_in_time, loop)
 
-    def _deliver(self) -> None:
-        self._scheduled = False  # before the loop, so that an event that comes during it schedules another delivery
+    def _deliver_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self._delivered_at + PIECE_SECONDS
+        if self._at_once or loop.time() >= due:
+            self._deliver(loop)
+        elif self._later is None:
+            self._later = loop.call_at(due, self._deliver, loop)
+
+    def _deliver(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Before the deliveries, so that an event that comes during them schedules another one.
+        self._scheduled = self._at_once = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._delivered_at = loop.time()
         while self._undelivered:
             queue, event = self._undelivered.popleft()
             queue.put_nowait(event)
@@ -78,6 +103,7 @@ class Generation:
         self._relay = _relays.setdefault(self._loop, _EventRelay())
         self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
         self._closed = threading.Event()
+        self._has_pieces = False
 
     @property
     def closed(self) -> bool:
@@ -93,8 +119,12 @@ class Generation:
         self._closed.set()
 
     def publish(self, event: EngineEvent | ProblemError) -> None:
+        """At once, or shortly after where it is a further piece of a text."""
+        is_piece = isinstance(event, Token | Reasoning)
+        may_wait = is_piece and self._has_pieces
+        self._has_pieces |= is_piece
         try:
-            self._relay.send(self._loop, self._events, event)
+            self._relay.send(self._loop, self._events, event, at_once=not may_wait)
         except RuntimeError:  # the loop is closed, and with it every client
             self.close()
 

@@ -106,7 +106,7 @@ class ReadinessState:
     # Transitions
 
     def reported(self, report: ReportedState | None) -> ReadinessState:
-        return replace(self, report=report)
+        return self if report == self.report else replace(self, report=report)  # asked for ten times a request
 
     def asks(self, begun: float) -> ReadinessState:
         """A request or a question has begun, and has no answer yet."""
