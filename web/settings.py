@@ -87,8 +87,8 @@ class Settings(UpstreamSettings, BaseSettings):
         default=None,
         min_length=16,
         description="Secret that the ids of jobs with an Idempotency-Key are made with, so that nobody finds a job by "
-        "guessing its key; the same on all replicas. Unset, one is drawn where callers are told apart, and kept where "
-        "the jobs are.",
+        "guessing its key, and the salts of predictors' caches; the same on all replicas. Unset, one is drawn where "
+        "callers are told apart, and kept where the jobs are; for the salts each replica draws its own.",
     )
     callers_header: str = Field(
         default="X-Forwarded-User",

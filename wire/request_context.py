@@ -27,6 +27,10 @@ TRACE_CHARS = 512
 CALLER_HEADER = "X-Shangcai-Caller"
 """From web to its model servers: who asks."""
 
+CACHE_SALT_HEADER = "X-Shangcai-Cache-Salt"
+"""From web to its model servers: texts with the same salt may begin with what the others have left in the cache. No
+field of the body, because servers that do not know it would refuse that."""
+
 
 @dataclass(frozen=True)
 class RequestContext:

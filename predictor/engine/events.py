@@ -35,11 +35,13 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class TextFinished:
-    """The last event of a task that ended well. Token counts include the end-of-sequence token."""
+    """The last event of a task that ended well. Token counts include the end-of-sequence token; `cached_tokens` of the
+    prompt were not computed again."""
 
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class TextTask:
     `seconds` is how long the client waits for the end; None is without a limit. `thinking` asks for reasoning before
     the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
     `field` is what the client calls a conversation: its member of the request. `caller` is who asks.
+    What texts of the same caller and `cache_salt` have left in the cache need not be computed again; None: nothing.
     """
 
     prompt: str | tuple[Message, ...]
@@ -47,6 +48,7 @@ class TextTask:
     template: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     field: str = "messages"
     caller: str = DEFAULT_CALLER
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

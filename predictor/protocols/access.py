@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping
 
 from pydantic import SecretStr
@@ -14,7 +15,10 @@ from contract.callers import DEFAULT_CALLER, EVENTS_CALLER, is_caller
 from contract.cloudevents import CALLER, CloudEvent
 from contract.problems import ProblemError
 from wire.cloudevents import is_signed
-from wire.request_context import CALLER_HEADER
+from wire.request_context import CACHE_SALT_HEADER, CALLER_HEADER
+
+CACHE_SALT = r"^[!-~]{1,128}$"
+"""What a salt of the cache may be: visible ASCII, so that it fits a header."""
 
 _HEADER = CALLER_HEADER.lower()
 
@@ -58,6 +62,12 @@ def caller_of(headers: Mapping[str, str]) -> str:
     """Whose request it is. Headers that could not be believed have been taken away before."""
     caller = headers.get(_HEADER, "")
     return caller if is_caller(caller) else DEFAULT_CALLER
+
+
+def cache_salt_of(headers: Mapping[str, str]) -> str | None:
+    """The salt of a request that has none in its body. It needs no proof: nobody knows another caller's."""
+    salt = headers.get(CACHE_SALT_HEADER.lower(), "")
+    return salt if re.fullmatch(CACHE_SALT, salt) else None
 
 
 def without_caller(headers: Mapping[str, str]) -> dict[str, str]:

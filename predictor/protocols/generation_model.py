@@ -18,10 +18,10 @@ from contract.result import PictureResult, TextResult
 from predictor.engine.base import Engine
 from predictor.engine.events import EventListener
 from predictor.engine.generation import Generation
-from predictor.engine.tasks import Task
+from predictor.engine.tasks import Task, TextTask
 from predictor.errors import ModelError
 from predictor.loading.startup import Startup
-from predictor.protocols.access import caller_of
+from predictor.protocols.access import cache_salt_of, caller_of
 from predictor.protocols.grpc_status import grpc_error
 from wire.deadline import REQUEST_SECONDS, request_seconds
 
@@ -116,14 +116,15 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         """Accept a task. Raises a ProblemError when the model is not loaded or alive, or the engine refuses the task.
 
         Its time is bounded by `headers` (names in lower case; X-Request-Timeout), its own `seconds` and the settings.
-        `headers` name its caller, too.
+        `headers` name its caller, too, and the salt of a text that has none of its own.
         """
         if not (self.ready and self._engine.alive):
             raise self.not_ready()
         limit = self._request_seconds if task.seconds is None else min(task.seconds, self._request_seconds)
-        return await self._engine.submit(
-            replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
-        )
+        task = replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
+        if isinstance(task, TextTask) and task.cache_salt is None:
+            task = replace(task, cache_salt=cache_salt_of(headers))
+        return await self._engine.submit(task)
 
     @abstractmethod
     def task(self, request: GenerationRequest) -> Task:

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from predictor.engine.batch import Batch
+from predictor.text.cache.prefix_cache import PrefixCache
+from predictor.text.cache.slot_cache import AttentionMasks, SlotCache
 from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together
-from predictor.text.sampler import BatchSampler, Choice, RowSampling, TokenHistory
-from predictor.text.slot_cache import AttentionMasks, SlotCache
-
-
-@dataclass(slots=True, eq=False)
-class TextRow:
-    """One text in the batch.
-
-    `tokens` are the prompt and the text so far; the first `cached` of them are in the cache. `write` takes each new
-    token and returns whether it was the last. `is_last` says so beforehand where that takes no text: not of all.
-    """
-
-    tokens: list[int]
-    sampling: RowSampling
-    write: Callable[[int], bool]
-    is_last: Callable[[int], bool] = lambda _: False
-    cached: int = 0
-    done: bool = False
-    failure: Exception | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.done or self.failure is not None
-
-    @property
-    def so_far(self) -> str:
-        return f"{len(self.tokens)} tokens"
+from predictor.text.row import TextRow
+from predictor.text.sampler import BatchSampler, Choice, TokenHistory
 
 
 @dataclass(slots=True)
@@ -55,6 +31,8 @@ class TextBatch(Batch):
     While the same rows run, a step copies their random numbers to the device and the chosen tokens from it, and nothing
     else. On a GPU the text of a token is written while the next one is computed. A step that raises has changed only
     cells that the next one overwrites, so rows may be removed and the step tried again.
+
+    A row that runs alone gets several tokens of a step where its text repeats something: see PromptLookup.
     """
 
     def __init__(self, model: Any, slots: int, length: int, prefill_tokens: int | None = None) -> None:
@@ -71,6 +49,7 @@ class TextBatch(Batch):
         self._device = model.device
         self._masks = AttentionMasks(model)
         self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
+        self._prefixes = PrefixCache(self.cache)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
         self._history: TokenHistory | None = None  # None until a row has a repetition penalty
         on_cpu = self._device.type == "cpu"
@@ -79,6 +58,9 @@ class TextBatch(Batch):
         self.always_masks = on_cpu
         # A CPU computes a step before it returns: to write later would only be later.
         self.defers_texts = not on_cpu
+        # Not on a GPU, where it has not been measured, and where a step of one token is compiled and needs no mask.
+        self.drafts = on_cpu
+        self._draft: list[int] = []  # what the step at hand expects
         self._unwritten: list[TextRow] = []  # rows that run on, with the text of their last token to be written
 
     def __len__(self) -> int:
@@ -93,25 +75,33 @@ class TextBatch(Batch):
         self.joining.append(row)
 
     def remove(self, row: TextRow) -> None:
-        """The last running row moves to its place in the cache, and one that is cached in part moves after that."""
+        """The last running row moves to its place in the cache, and one that is cached in part moves after that. What
+        others may begin with is kept after all of them."""
+        kept = 0 if row.scope is None or row.failure is not None else row.cached
         if row in self.joining:
             self.joining.remove(row)
-            return
-        if row not in self.running:  # it is suspended, and nothing of it is kept
-            return
+            self._prefixes.keep(len(self.running), row.scope, row.tokens[:kept])
+        elif row in self.running:
+            unused = self._close_gap(row, kept)
+            self._prefixes.keep(unused, row.scope, row.tokens[:kept])
+
+    def _close_gap(self, row: TextRow, kept: int) -> int:
+        """Take a row out of the running ones; the row of the cache that no text needs then, with its `kept` tokens."""
         self._forget()
         if row in self._unwritten:
             self._unwritten.remove(row)
         at = self.running.index(row)
         last = len(self.running) - 1
         if at < last:
-            self.cache.move(last, at, self.running[last].cached)
+            self.cache.replace(at, last, self.running[last].cached, kept)
             if self._history is not None:
                 self._history.move(last, at)
             self.running[at] = self.running[last]
         self.running.pop()
-        if self.joining and self.joining[0].cached:
-            self.cache.move(last + 1, last, self.joining[0].cached)
+        if not (self.joining and self.joining[0].cached):
+            return last
+        self.cache.replace(last, last + 1, self.joining[0].cached, kept)
+        return last + 1
 
     def suspend(self, row: TextRow) -> None:
         self._write_texts()  # it will not say its last token again
@@ -120,6 +110,7 @@ class TextBatch(Batch):
     def _forget(self) -> None:
         """Make the device's part of the running rows anew: they are others, or it may be half changed."""
         self._decoding = None
+        self._draft = []
 
     def step(self) -> list[TextRow]:
         """One forward, of prompts that wait or of one token for every running row; the rows that have ended by now."""
@@ -152,16 +143,21 @@ class TextBatch(Batch):
                 self._prefilled += positions
                 return self._prefill_rows(rows, start, end)
         self._prefilled = 0
-        return self._decode()
+        self._draft = self._find_draft()
+        return self._check_draft(self.running[0]) if self._draft else self._decode()
 
     def _next_prompts(self) -> tuple[list[TextRow], int, int]:
         """Rows to prefill together, and the first position and the end: whole prompts, or a part of a long one."""
         first = self.joining[0]
+        if not first.cached:
+            first.cached = self._prefixes.reuse(first.scope, first.tokens, len(self.running))
+            first.note_reuse(first.cached)
         if first.cached or len(first.tokens) > self.prefill_tokens:
             return [first], first.cached, min(len(first.tokens), first.cached + self.prefill_tokens)
-        lengths = [len(row.tokens) for row in self.joining]
+        rows = [row for row in self.joining if row is first or not self._prefixes.holds(row.scope, row.tokens)]
+        lengths = [len(row.tokens) for row in rows]
         chosen = prompts_together(lengths, self.prefill_tokens)
-        return [self.joining[index] for index in chosen], 0, max(lengths[index] for index in chosen)
+        return [rows[index] for index in chosen], 0, max(lengths[index] for index in chosen)
 
     def _prefill_rows(self, rows: list[TextRow], start: int, end: int) -> tuple[list[TextRow], Choice | None]:
         # All that goes to the device goes before the forward: a copy would wait for it.
@@ -170,6 +166,7 @@ class TextBatch(Batch):
         ids = torch.tensor(padded, device=self._device)
         lasts = torch.tensor([len(part) - 1 for part in parts], device=self._device)
         sampler = self._sampler(rows, len(self.running))
+        self._prefixes.make_room(len(self.running), len(rows))
         self.cache.expect_prompts(len(self.running), len(rows), start)
         queries = torch.arange(start, end, device=self._device)
         mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
@@ -197,6 +194,29 @@ class TextBatch(Batch):
         inputs = self._inputs(now.tokens[:, None], now.positions[:, None], mask)
         logits: torch.Tensor = self.decode_model(**inputs).logits[:, 0]
         return logits
+
+    def _find_draft(self) -> list[int]:
+        """What may follow where a row runs alone. A repetition penalty depends on every token before."""
+        if not self.drafts or len(self.running) != 1:
+            return []
+        [row] = self.running
+        if row.ended or row.sampling.repetition_penalty != 1:
+            return []
+        return row.lookup.draft(row.tokens, self.length - len(row.tokens) - 1)
+
+    def _check_draft(self, row: TextRow) -> tuple[list[TextRow], Choice]:
+        """The row once for each token that it may get: the one after its last token, and after each of the draft."""
+        tokens = [row.tokens[-1], *self._draft]
+        start, end = row.cached, row.cached + len(tokens)
+        ids = torch.tensor([tokens], device=self._device)
+        sampler = BatchSampler([row.sampling] * len(tokens), self._device)
+        sampler.draw(row.sampling.draws(len(tokens)))
+        self.cache.expect_prompts(0, 1, start)
+        queries = torch.arange(start, end, device=self._device)
+        mask = self._masks.make(queries[None, :, None], end)
+        logits = self._model(**self._inputs(ids, queries[None], mask)).logits[0]
+        rows = [row] * len(tokens)
+        return rows, self.choose(rows, logits, sampler)
 
     def _copy_running(self) -> Decoding:
         rows = self.running
@@ -240,7 +260,12 @@ class TextBatch(Batch):
                 self.joining.remove(row)
             self.running += rows
             self._decoding = None
-        for row, token in zip(rows, tokens, strict=True):
+        if self._draft:
+            tokens = tokens[: 1 + rows[0].lookup.note(self._draft, tokens)]
+            self._forget()
+        for row, token in zip(rows, tokens, strict=False):
+            if row in self._unwritten:
+                self._write_texts()  # its token before this one
             if row.ended:  # its text turned out to be over while this token was computed
                 continue
             row.cached = len(row.tokens)

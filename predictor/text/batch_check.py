@@ -16,11 +16,12 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure
 from predictor.errors import first_line
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch
 from predictor.text.capacity import served_length
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.prefill import most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
+from predictor.text.row import TextRow
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
 
@@ -150,6 +151,7 @@ class _KnownTexts:
 class _CheckedBatch(TextBatch):
     def __init__(self, model: Any, texts: _KnownTexts) -> None:
         super().__init__(model, slots=3, length=16, prefill_tokens=PART)
+        self.drafts = False  # each row has the next token of its known text
         self._texts = texts
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:

@@ -19,9 +19,10 @@ from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import TextTask
 from predictor.loading.fingerprint import fingerprint
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
+from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
 
 DEFAULT_TOKENS = 512
@@ -40,6 +41,7 @@ class ScheduledText(ScheduledTask):
 
     prompt: EncodedPrompt
     sampling: Sampling
+    cache_salt: str | None = None
 
 
 class TextEngineCore(EngineCore):
@@ -86,7 +88,15 @@ class TextEngineCore(EngineCore):
         deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
         self.admission.admit(
-            ScheduledText(generation, max_tokens, deadline, task.caller, prompt=prompt, sampling=task.sampling)
+            ScheduledText(
+                generation,
+                max_tokens,
+                deadline,
+                task.caller,
+                prompt=prompt,
+                sampling=task.sampling,
+                cache_salt=task.cache_salt,
+            )
         )
         return generation
 
@@ -120,7 +130,11 @@ class TextEngineCore(EngineCore):
             repetition_penalty=defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
         )
-        return TextRow(list(task.prompt.ids), sampling, output.put, output.is_last), output
+        scope = None if task.cache_salt is None else (task.caller, task.cache_salt)
+        row = TextRow(
+            list(task.prompt.ids), sampling, output.put, output.is_last, scope=scope, note_reuse=output.note_reuse
+        )
+        return row, output
 
     def make_probe(self) -> TextRow:
         return TextRow([0], RowSampling.greedy(), lambda _token: True)
@@ -131,6 +145,7 @@ class TextEngineCore(EngineCore):
             {"model": self.checkpoint.model},
             batch=type(self.batch).__name__,
             decodes=type(self.batch.decode_model).__name__,
+            drafts=self.batch.drafts,
             length=self.length,
             prefill_tokens=self.batch.prefill_tokens,
             defaults=self._defaults.to_dict(),

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
@@ -41,6 +43,7 @@ class RowSampling:
     repetition_penalty: float
     random: random.Random
     draw: float = field(init=False)  # in [0, 1): decides on the next token
+    _following: deque[float] = field(init=False, default_factory=deque)  # drawn already, for the tokens after it
 
     @classmethod
     def greedy(cls) -> RowSampling:
@@ -52,7 +55,13 @@ class RowSampling:
 
     def accept(self) -> None:
         """The choice was taken; draw the number for the next one."""
-        self.draw = self.random.random()
+        self.draw = self._following.popleft() if self._following else self.random.random()
+
+    def draws(self, tokens: int) -> list[float]:
+        """The numbers that decide on the next so many tokens."""
+        while len(self._following) < tokens - 1:
+            self._following.append(self.random.random())
+        return [self.draw, *islice(self._following, tokens - 1)]
 
 
 class BatchSampler:
@@ -79,10 +88,12 @@ class BatchSampler:
         self._draws = self._parameters[:, :0]
         self._few = all(0 < rows[number].top_k <= FEW_CANDIDATES for number in sampling)
 
-    def draw(self) -> None:
-        """Copy the rows' random numbers to the device. Before the forward, because the copy waits for what runs."""
+    def draw(self, draws: Sequence[float] = ()) -> None:
+        """Copy the rows' random numbers to the device, or `draws` in their place. Before the forward, because the copy
+        waits for what runs."""
         if self._samples:
-            self._draws = torch.tensor([row.draw for row in self._rows], device=self._device)[:, None]
+            numbers = draws or [row.draw for row in self._rows]
+            self._draws = torch.tensor(numbers, device=self._device)[:, None]
 
     def choose(self, logits: torch.Tensor) -> Choice:
         """One token for each row of `logits` [rows, vocabulary]. Does not wait for the device."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers.generation.configuration_utils import GenerationConfig
 
-from predictor.text.batch import Decoding, TextBatch, TextRow
+from predictor.text.batch import Decoding, TextBatch
+from predictor.text.row import TextRow
 from predictor.text.sampler import Choice
 
 
@@ -21,6 +22,10 @@ class SoloBatch(TextBatch):
         self._ids = torch.empty(1, 0, dtype=torch.long, device=self._device)  # what the state has read
         self._prefilled = False  # whether that is the whole text
         self._parameters = inspect.signature(model.forward).parameters
+
+    def join(self, row: TextRow) -> None:
+        row.scope = None  # no other text can begin with the model's state
+        super().join(row)
 
     def remove(self, row: TextRow) -> None:
         super().remove(row)

@@ -74,11 +74,12 @@ def compile_decoding(batch: TextBatch, backend: str = "inductor") -> None:
     import torch
     import torch._dynamo
 
-    from predictor.text.batch import TextRow
+    from predictor.text.row import TextRow
     from predictor.text.sampler import RowSampling
 
     # Its own code must run before its modules, which import from it: lean imports may have deferred it.
     getattr(torch._dynamo, "reset")  # noqa: B009  a plain attribute would be an expression without use
+    batch.drafts = False  # what checks them is not compiled
     batch.decode_model = torch.compile(batch.decode_model, backend=backend, dynamic=True)
     # One row is a size of its own to torch, and rows of one length may do without a mask.
     for lengths in ((2,), (3, 3), (2, 5, 3)):

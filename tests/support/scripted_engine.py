@@ -28,6 +28,7 @@ class Script:
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 3
     completion_tokens: int = 2
+    cached_tokens: int = 0
     queue_s: float = 0.25
 
 
@@ -90,7 +91,9 @@ class ScriptedEngine(Engine):
                 case _:
                     generation.publish(piece)  # type: ignore[arg-type]  # only ProblemErrors make sense here
                     return
-        generation.publish(TextFinished(script.finish_reason, script.prompt_tokens, script.completion_tokens))
+        generation.publish(
+            TextFinished(script.finish_reason, script.prompt_tokens, script.completion_tokens, script.cached_tokens)
+        )
 
     @property
     def alive(self) -> bool:

@@ -17,6 +17,7 @@ from web.client.failures import too_late
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
 from web.readiness.probe import POLL_SECONDS, ReadinessProbe
 from web.readiness.state import SILENCE_SECONDS
+from web.rest.cache_salt import CacheSalts
 from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
 from wire.request_context import CALLER_HEADER
@@ -39,6 +40,7 @@ class Upstream:
         self._client = client
         self._probes = probes
         self._settings = settings
+        self._salts = CacheSalts(settings.callers_secret)
 
     def readiness(self, model: str) -> Readiness:
         return self._probes[model].readiness
@@ -63,7 +65,8 @@ class Upstream:
 
     async def _accepted(self, rest_request: RestRequest, call: Call[Event]) -> Exchange[Event]:
         """Attempt, wait for the model if it is waking, and attempt again."""
-        attempts = _Attempts(self._client, self._probes[rest_request.model], rest_request, self._settings)
+        salt = self._salts.headers(rest_request.caller)
+        attempts = _Attempts(self._client, self._probes[rest_request.model], rest_request, self._settings, salt)
         while True:
             attempts.check_wait()
             exchange = await attempts.make(call)
@@ -76,7 +79,12 @@ class _Attempts:
     """The attempts at one request."""
 
     def __init__(
-        self, client: httpx.AsyncClient, probe: ReadinessProbe, rest_request: RestRequest, settings: Settings
+        self,
+        client: httpx.AsyncClient,
+        probe: ReadinessProbe,
+        rest_request: RestRequest,
+        settings: Settings,
+        salt: dict[str, str],
     ) -> None:
         served = settings.models[rest_request.model]
         self._client = client
@@ -86,6 +94,7 @@ class _Attempts:
             **rest_request.headers,
             **settings.authorization(rest_request.model),
             CALLER_HEADER: rest_request.caller,
+            **salt,
         }
         self._waits_for_waking = rest_request.of_job
         self._read_seconds = settings.read_seconds

@@ -104,7 +104,8 @@ class ChatRequest(TextRequest):
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         template = effort | (self.chat_template_kwargs or {})
         sampling = self.model_copy(update={"max_tokens": self.max_completion_tokens or self.max_tokens})
-        return [TextTask(turns, sampling, thinking=self.thinking, template=template)]
+        task = TextTask(turns, sampling, thinking=self.thinking, template=template, cache_salt=self.cache_salt)
+        return [task]
 
 
 class ChatDocuments:

@@ -34,7 +34,7 @@ class CompletionRequest(TextRequest):
 
     @property
     def tasks(self) -> list[TextTask]:
-        return [TextTask(prompt, self) for prompt in self.prompt]
+        return [TextTask(prompt, self, cache_salt=self.cache_salt) for prompt in self.prompt]
 
 
 class CompletionDocuments:

@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from contract.fields import StrictModel
 from contract.request import Sampling
 from predictor.engine.events import TextFinished
+from predictor.protocols.access import CACHE_SALT
 
 
 def only(*neutral: object) -> Callable[[object], object]:
@@ -40,6 +41,7 @@ class TextRequest(Sampling):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    cache_salt: Annotated[str | None, Field(pattern=CACHE_SALT)] = None  # vLLM's
     n: Annotated[int | None, AfterValidator(only(1))] = None
     presence_penalty: Annotated[float | None, AfterValidator(only(0))] = None
     frequency_penalty: Annotated[float | None, AfterValidator(only(0))] = None
@@ -60,9 +62,12 @@ def totals(ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
     was queued."""
     prompt_tokens = sum(end.prompt_tokens for end in ends)
     completion_tokens = sum(end.completion_tokens for end in ends)
-    usage = {
+    cached_tokens = sum(end.cached_tokens for end in ends)
+    usage: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+    if cached_tokens:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
     return {"usage": usage, "timing": {"queue_s": queue_s}}

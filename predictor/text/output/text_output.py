@@ -78,6 +78,11 @@ class TextOutput:
         self._eos = eos
         self._eos_seen = False
         self._count = 0
+        self._reused = 0
+
+    def note_reuse(self, tokens: int) -> None:
+        """So many tokens of the prompt were in the cache already."""
+        self._reused = max(self._reused, tokens)
 
     def is_last(self, token: int) -> bool:
         """Whether the next token is the last, whatever its text."""
@@ -100,7 +105,8 @@ class TextOutput:
                 self._take_apart(self._splitter.flush())
             self._publish(self._stop_scanner.flush())
         complete = self._eos_seen or self._stop_scanner.stopped
-        return TextFinished("stop" if complete else "length", self._prompt_tokens, self._count)
+        reused = min(self._reused, self._prompt_tokens)  # a text that was taken out goes on with its own tokens
+        return TextFinished("stop" if complete else "length", self._prompt_tokens, self._count, reused)
 
     def _take(self, piece: str) -> None:
         self._take_apart(self._splitter.push(piece) if self._splitter else ("", piece))

@@ -12,8 +12,8 @@ import transformers
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
 from predictor.text.batch_check import why_not_batched
+from predictor.text.cache.slot_cache import SlotCache
 from predictor.text.single_text_batch import SoloBatch
-from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
 

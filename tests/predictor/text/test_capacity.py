@@ -17,10 +17,10 @@ from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES, Cost
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory, memory_share
 from predictor.text.batch import TextBatch
+from predictor.text.cache.slot_cache import SlotCache
 from predictor.text.capacity import measure_cost, plan_slots
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 from predictor.text.rope_scaling import scaled_context, unscaled_length
-from predictor.text.slot_cache import SlotCache
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Check
 
 def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
 
-    from predictor.text.batch import TextRow
+    from predictor.text.row import TextRow
     from predictor.text.sampler import RowSampling
 
     batch = TextBatch(checkpoint.model, slots=3, length=64)

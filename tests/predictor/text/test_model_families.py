@@ -16,9 +16,10 @@ import torch
 from contract.problems import ProblemError
 from contract.request import Sampling
 from predictor.engine.tasks import TextTask
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch
 from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
 from predictor.text.checkpoint import load_checkpoint
+from predictor.text.row import TextRow
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
 from predictor.text.transformers_engine import TransformersEngine

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch
 from predictor.text.prefill import logits_at, prompts_together
+from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
 
 SIZES: dict[str, Any] = {

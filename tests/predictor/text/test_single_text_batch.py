@@ -11,9 +11,9 @@ import pytest
 import torch
 import transformers
 
-from predictor.text.batch import TextRow
 from predictor.text.batch_check import solo_prefill_tokens
 from predictor.text.prefill import most_prefill_tokens
+from predictor.text.row import TextRow
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
 from predictor.text.single_text_batch import SoloBatch
 

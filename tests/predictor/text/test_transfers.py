@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from predictor.text.batch import TextBatch, TextRow
+from predictor.text.batch import TextBatch
+from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
 
 pytestmark = pytest.mark.slow

@@ -377,7 +377,7 @@ compile_decoding(batch, sys.argv[2])
 
 import random
 import torch
-from predictor.text.batch import TextRow
+from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
 
 def write(model):

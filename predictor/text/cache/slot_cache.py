@@ -44,6 +44,21 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
         for states in self._states:
             states[target, :, :length] = states[source, :, :length]
 
+    @torch.inference_mode()
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first `length` tokens of two rows."""
+        for states in self._states:
+            held = states[one, :, :length].clone()
+            states[one, :, :length] = states[other, :, :length]
+            states[other, :, :length] = held
+
+    def replace(self, row: int, source: int, length: int, kept: int) -> None:
+        """A row gets `length` tokens of another one, which gets its first `kept` tokens."""
+        if kept:
+            self.swap(row, source, max(length, kept))
+        else:
+            self.move(source, row, length)
+
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token of one row in all layers. Known after the first forward."""

@@ -1,0 +1,38 @@
+"""A text in the running batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from predictor.text.prompt_lookup import PromptLookup
+from predictor.text.sampler import RowSampling
+
+
+@dataclass(slots=True, eq=False)
+class TextRow:
+    """One text in the batch.
+
+    `tokens` are the prompt and the text so far; the first `cached` of them are in the cache. `write` takes each new
+    token and returns whether it was the last. `is_last` says so beforehand where that takes no text: not of all.
+    A row may begin with what others of the same `scope` have left in the cache; `note_reuse` is told how many tokens.
+    """
+
+    tokens: list[int]
+    sampling: RowSampling
+    write: Callable[[int], bool]
+    is_last: Callable[[int], bool] = lambda _: False
+    scope: Hashable | None = None
+    note_reuse: Callable[[int], None] = lambda _: None
+    lookup: PromptLookup = field(default_factory=PromptLookup)
+    cached: int = 0
+    done: bool = False
+    failure: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.done or self.failure is not None
+
+    @property
+    def so_far(self) -> str:
+        return f"{len(self.tokens)} tokens"
