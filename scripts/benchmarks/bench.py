@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import contention, memory_growth, overhead, picture_throughput, slot_release
+from scripts.benchmarks import contention, conversation, memory_growth, overhead, picture_throughput, slot_release
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.peers import peers
@@ -24,6 +24,7 @@ def main() -> None:
     commands = {
         "cold": cold_start.main,
         "contention": contention.main,
+        "conversation": conversation.main,
         "peers": peers.main,
         "quality": quality.main,
     }
