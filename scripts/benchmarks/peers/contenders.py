@@ -214,5 +214,7 @@ CONTENDERS = {
         ),
         Contender("predictor", _OUR_API, _predictor()),
         Contender("web", _WEB_API, _web, behind="predictor"),
+        Contender("predictor plain", _OUR_API, _predictor("--no-pack-weights")),
+        Contender("web plain", _WEB_API, _web, behind="predictor plain"),
     )
 }

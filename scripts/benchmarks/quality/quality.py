@@ -26,12 +26,14 @@ ENVIRONMENT = Environment(
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "float32, plain": {"dtype": "float32", "pack_weights": False},
     "float32": {"dtype": "float32"},
+    "bfloat16, plain": {"dtype": "bfloat16", "pack_weights": False},
     "bfloat16": {"dtype": "bfloat16"},
     "int8": {"dtype": "float32", "quantize": "int8"},
     "int4": {"dtype": "float32", "quantize": "int4"},
 }
-"""Settings of the engine."""
+"""Settings of the engine; the plain ones leave a CPU's weights as they are."""
 
 MODELS: dict[str, Callable[[], Path]] = {
     "poet": lambda: ROOT / "models" / "poet",
