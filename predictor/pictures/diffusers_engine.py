@@ -42,6 +42,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
             defaults=ModelDefaults(settings.steps, settings.guidance),
             size=settings.size,
             max_pixels=settings.max_pixels,
+            pack_weights=settings.pack_weights,
         )
         wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)

@@ -41,18 +41,19 @@ def load_pipeline(
     defaults: ModelDefaults = NO_DEFAULTS,
     size: str | None = None,
     max_pixels: int | None = None,
+    pack_weights: bool = True,
 ) -> Pipeline:
     """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
     line.
 
-    `device`, `dtype`, `size` and `max_pixels` are as in EngineSettings; `defaults` come before the model's own.
+    `device`, `dtype`, `size`, `max_pixels` and `pack_weights` are as in EngineSettings; `defaults` come before the model's own.
     `report` takes the name of each phase as it begins.
     """
     limit_threads()
     report("importing diffusers")
     with lean_imports():
         try:
-            pipe = _load(source, revision, device, dtype, report)
+            pipe = _load(source, revision, device, dtype, report, pack_weights)
             of_model = _read_defaults(source, revision).over(known_defaults(pipe, source))
             pipeline = Pipeline(pipe, defaults.over(of_model), size, max_pixels)
             pipeline.check(defaults)
@@ -64,7 +65,9 @@ def load_pipeline(
             raise ModelError(f"cannot load {source}: {first_line(error)}") from error
 
 
-def _load(source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None]) -> Any:
+def _load(
+    source: str, revision: str | None, device: str, dtype: str, report: Callable[[str], None], pack_weights: bool
+) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -86,7 +89,7 @@ def _load(source: str, revision: str | None, device: str, dtype: str, report: Ca
     models = _load_models(source, classes, {**options, **placement(device)})
     pipe = loader.from_pretrained(source, trust_remote_code=False, **options, **models)
     pipe.to(device)
-    for model in models.values():
+    for model in models.values() if pack_weights else ():
         pack_linear_layers(model)
         if pack_convolutions(model):
             widen_group_norms(model)

@@ -373,3 +373,15 @@ def test_a_tokenizer_of_pieces_of_words_does_not_say_which_words_it_knows(pipeli
     reader.pipe.register_modules(tokenizer=pieces)
 
     assert reader.understood("a cat") is None
+
+
+def test_weights_are_packed_on_a_cpu_unless_that_is_not_wanted(tiny_sd: Path) -> None:
+    from predictor.cpu.features import computes_packed_float32
+    from predictor.cpu.packed_convolution import PackedConvolution
+    from predictor.pictures.pipeline_loading import load_pipeline
+
+    packed, plain = (
+        load_pipeline(str(tiny_sd), "cpu", "auto", lambda _phase: None, pack_weights=wanted) for wanted in (True, False)
+    )
+    assert any(isinstance(layer, PackedConvolution) for layer in packed.denoiser.modules()) == computes_packed_float32()
+    assert not any(isinstance(layer, PackedConvolution) for layer in plain.denoiser.modules())
