@@ -1,7 +1,8 @@
 """Linear layers whose weights lie in memory as oneDNN's kernels read them.
 
-MKL multiplies 2 to 8 rows no faster than 16, and oneDNN rearranges a plain bfloat16 weight at each call. Packed once, a
-step of a batch takes a half to a third of the time (docs/benchmarks.md).
+MKL multiplies 4 rows hardly faster than 16, and oneDNN rearranges a plain bfloat16 weight at each call. Packed once, a
+layer of 65,536 x 640 takes 4.4 ms in place of 6.6 for four rows in float32, and 1.7 in place of 3.0 in bfloat16 (two
+cores with AMX; with AVX512-BF16 alone 2.2 in place of 6.6).
 
 The two operators are those that Inductor's freezing calls. They are internal, and nothing public does the same:
 torch.utils.mkldnn copies inputs and outputs and packs no layout, freezing wants a C++ compiler and minutes, and torchao
