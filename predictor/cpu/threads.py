@@ -23,8 +23,8 @@ from pathlib import Path
 from predictor.cpu.quota import cpu_quota
 
 SMALL = 10_000_000
-"""Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (8 rows)
-to a quarter (one row), with 40 million by a quarter to two thirds."""
+"""Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (eight
+rows) to a quarter (one row), with 40 million by a quarter to two thirds."""
 
 
 def prepare_threads() -> None:
