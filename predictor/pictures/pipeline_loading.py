@@ -46,8 +46,8 @@ def load_pipeline(
     """Load from a folder, or from a hub id at `revision`: safetensors only, no remote code. Raises ModelError with one
     line.
 
-    `device`, `dtype`, `size`, `max_pixels` and `pack_weights` are as in EngineSettings; `defaults` come before the model's own.
-    `report` takes the name of each phase as it begins.
+    `device`, `dtype`, `size`, `max_pixels` and `pack_weights` are as in EngineSettings; `defaults` come before the
+    model's own. `report` takes the name of each phase as it begins.
     """
     limit_threads()
     report("importing diffusers")
