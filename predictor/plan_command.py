@@ -53,6 +53,7 @@ def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
         revision=settings.revision,
         size=settings.size,
         max_pixels=settings.max_pixels,
+        pack_weights=settings.pack_weights,
     )
     plan = plan_pictures(pipeline, settings.max_concurrency, settings.memory)
     print(f"# of pictures with at most {pipeline.sizes.most_pixels} pixels: PREDICTOR_MAX_PIXELS")

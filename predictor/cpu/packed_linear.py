@@ -39,10 +39,8 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
         torch.nn.Module.__init__(self)  # Linear's own would allocate a weight
         self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else torch.nn.Parameter(bias.detach(), requires_grad=False)
+        self.first_weights: list[float] = weight.detach()[0, :8].float().tolist()  # they tell one model from another
         # No parameter: `to`, `state_dict` and torch.nn.init cannot work with this layout.
-        self.first_weights: list[float] = (
-            weight.detach()[0, :8].float().tolist()
-        )  # by which one model is told from another
         self.packed_weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
     @property
