@@ -71,11 +71,16 @@ def pack_linear_layers(model: torch.nn.Module, dtype: torch.dtype | None = None)
         return 0
     # Models look at the types of these weights in each forward, and a plain copy takes long.
     looked_at = {name for module in model.modules() for name in getattr(module, "_keep_in_fp32_modules", None) or ()}
+    places = [
+        (path, layer)
+        for path, layer in model.named_modules(remove_duplicate=False)  # a layer may have several places
+        if path and path.rpartition(".")[2] not in looked_at and _pays(layer, dtype)
+    ]
+    # The largest first, while the least is in memory: until a converted weight is packed, it is there twice.
+    places.sort(key=lambda place: place[1].weight.numel(), reverse=True)
     packed: dict[torch.nn.Module, PackedLinear] = {}
-    for path, layer in list(model.named_modules(remove_duplicate=False)):  # a layer may have several places
+    for path, layer in places:
         parent, _, name = path.rpartition(".")
-        if not path or name in looked_at or not _pays(layer, dtype):
-            continue
         try:
             packed[layer] = packed.get(layer) or PackedLinear(_as(layer.weight, dtype), _as(layer.bias, dtype))
         except (AttributeError, RuntimeError) as error:

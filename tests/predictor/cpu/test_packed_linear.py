@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,6 +20,7 @@ from predictor.cpu.packed_linear import LEAST_WEIGHTS, PackedLinear, pack_linear
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 8e-3}
 """Of the largest output: float32 adds in another order, bfloat16 rounds the sum to 8 bits."""
 
+ROOT = Path(__file__).parents[3]
 here_bfloat16 = pytest.mark.skipif(not features.computes_bfloat16(), reason="this CPU computes no bfloat16")
 types = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=here_bfloat16)])
 
@@ -97,6 +102,59 @@ def test_a_weight_is_converted_on_the_way() -> None:
     assert pack_linear_layers(model, torch.float32) == 1
     assert torch.equal(model[0].weight, plain.weight.float())
     assert model[0].bias.dtype == torch.float32
+
+
+def test_the_largest_layers_are_packed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight is in memory twice until it is packed, and all that are packed are there beside it."""
+    sides = [800, 1600, 1200]
+    model = torch.nn.Sequential(*(torch.nn.Linear(side, side) for side in sides))
+    original, packed_sides = torch.ops.mkldnn._reorder_linear_weight, []
+
+    def noted(weight: torch.Tensor) -> torch.Tensor:
+        packed_sides.append(len(weight))
+        reordered: torch.Tensor = original(weight)
+        return reordered
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", noted)
+    assert pack_linear_layers(model) == 3
+    assert packed_sides == [1600, 1200, 800]
+
+
+FORKED = """if True:
+    import os, sys
+
+    from predictor.cpu.threads import prepare_threads
+
+    prepare_threads()
+    import torch
+
+    from predictor.cpu.packed_linear import PackedLinear, pack_linear_layers
+    from predictor.cpu.threads import adopt_threads, limit_threads
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(513, 1030), torch.nn.Linear(1030, 513))
+    x = torch.randn(4, 513)
+
+    def written():
+        with torch.inference_mode():
+            return model(x)
+
+    if not os.fork():
+        limit_threads()
+        adopt_threads()
+        plain = written()
+        assert pack_linear_layers(model) == 2
+        torch.testing.assert_close(written(), plain, rtol=0, atol=1e-5)
+        print("the same", flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+def test_in_a_process_that_was_forked_with_torch_imported() -> None:
+    ended = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "the same\n", ended.stderr
 
 
 def refusing(*_: Any) -> torch.Tensor:
