@@ -15,10 +15,6 @@ from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_toget
 from predictor.text.row import TextRow
 from predictor.text.sampler import BatchSampler, Choice, TokenHistory
 
-KEYS = 64
-"""On a CPU attention gets a multiple of so many keys, the last of them masked. A kernel adds what fills its vectors in
-another order than the rest, so a text would round otherwise beside a longer one: in bfloat16 to another token."""
-
 
 @dataclass(slots=True)
 class Decoding:
@@ -171,10 +167,9 @@ class TextBatch(Batch):
         lasts = torch.tensor([len(part) - 1 for part in parts], device=self._device)
         sampler = self._sampler(rows, len(self.running))
         self._prefixes.make_room(len(self.running), len(rows))
-        keys = self._keys(end) if start else end  # without a mask none may be too many
-        self.cache.expect_prompts(len(self.running), len(rows), start, keys)
+        self.cache.expect_prompts(len(self.running), len(rows), start)
         queries = torch.arange(start, end, device=self._device)
-        mask = self._masks.make(queries[None, :, None], keys) if start else None
+        mask = None if start == 0 else self._masks.make(queries[None, :, None], end)
         logits = logits_at(lasts, self._model, **self._inputs(ids, queries[None].expand(len(rows), -1), mask))
         if end < len(rows[0].tokens):
             rows[0].cached = end
@@ -193,17 +188,12 @@ class TextBatch(Batch):
 
     def _next_logits(self, now: Decoding, longest: int) -> torch.Tensor:
         """Logits [rows, vocabulary] of the tokens after the last ones of the running rows, of at most `longest`."""
-        keys = self._keys(longest)
-        self.cache.expect_tokens(now.positions, longest, keys)
+        self.cache.expect_tokens(now.positions, longest)
         needs_mask = self.always_masks or any(row.cached + 1 < longest for row in self.running)
-        mask = self._masks.make(now.positions[:, None, None], keys) if needs_mask else None
+        mask = self._masks.make(now.positions[:, None, None], longest) if needs_mask else None
         inputs = self._inputs(now.tokens[:, None], now.positions[:, None], mask)
         logits: torch.Tensor = self.decode_model(**inputs).logits[:, 0]
         return logits
-
-    def _keys(self, longest: int) -> int:
-        """How many keys attention gets where texts have at most `longest` tokens and a mask."""
-        return min(self.length, -(-longest // KEYS) * KEYS) if self.always_masks else longest
 
     def _find_draft(self) -> list[int]:
         """What may follow where a row runs alone. A repetition penalty depends on every token before."""
@@ -221,10 +211,9 @@ class TextBatch(Batch):
         ids = torch.tensor([tokens], device=self._device)
         sampler = BatchSampler([row.sampling] * len(tokens), self._device)
         sampler.draw(row.sampling.draws(len(tokens)))
-        keys = self._keys(end)
-        self.cache.expect_prompts(0, 1, start, keys)
+        self.cache.expect_prompts(0, 1, start)
         queries = torch.arange(start, end, device=self._device)
-        mask = self._masks.make(queries[None, :, None], keys)
+        mask = self._masks.make(queries[None, :, None], end)
         logits = self._model(**self._inputs(ids, queries[None], mask)).logits[0]
         rows = [row] * len(tokens)
         return rows, self.choose(rows, logits, sampler)

@@ -25,21 +25,18 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._window = _Window(slots, length)
         super().__init__(layers=[_SlotLayer(self._window) for _ in range(layers)])
 
-    def expect_prompts(self, first_row: int, rows: int, start: int, keys: int | None = None) -> None:
-        """The next forward has `rows` prompts from position `start` on, for the rows from `first_row` on. Attention
-        gets the first `keys` tokens, or those to the end of the longest prompt."""
+    def expect_prompts(self, first_row: int, rows: int, start: int) -> None:
+        """The next forward has `rows` prompts from position `start` on, for the rows from `first_row` on."""
         self._window.rows = slice(first_row, first_row + rows)
         self._window.start = start
         self._window.positions = None
-        self._window.keys = keys
 
-    def expect_tokens(self, positions: torch.Tensor, longest: int, keys: int) -> None:
+    def expect_tokens(self, positions: torch.Tensor, longest: int) -> None:
         """The next forward has one token for each of the first rows, at `positions` [rows], the largest of which is
-        `longest` - 1. Attention gets the first `keys` tokens, as many or more."""
+        `longest` - 1."""
         self._window.rows = torch.arange(len(positions), device=positions.device)
         self._window.positions = positions
         self._window.longest = longest
-        self._window.keys = keys
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -82,7 +79,6 @@ class _Window:
         self.rows: slice | torch.Tensor = slice(0, 0)
         self.start = 0
         self.longest = 0
-        self.keys: int | None = None  # None: as many as there are with the new ones
         self.positions: torch.Tensor | None = None  # None while prompts come
 
 
@@ -114,14 +110,16 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             end = window.start + key_states.shape[2]
             self.keys[window.rows, :, window.start : end] = key_states
             self.values[window.rows, :, window.start : end] = value_states
-            return self.keys[window.rows, :, : window.keys or end], self.values[window.rows, :, : window.keys or end]
+            return self.keys[window.rows, :, :end], self.values[window.rows, :, :end]
         self.keys[window.rows, :, window.positions] = key_states[:, :, 0]
         self.values[window.rows, :, window.positions] = value_states[:, :, 0]
         count = len(window.positions)
-        return self.keys[:count, :, : window.keys], self.values[:count, :, : window.keys]
+        return self.keys[:count, :, : window.longest], self.values[:count, :, : window.longest]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._window.keys or self._window.start + query_length, 0
+        if self._window.positions is None:
+            return self._window.start + query_length, 0
+        return self._window.longest, 0
 
     def get_seq_length(self) -> int:
         return self._window.start if self._window.positions is None else self._window.longest - 1
