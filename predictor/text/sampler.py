@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import torch
 
 CANDIDATES = 1024
 """The likeliest tokens that are looked at first."""
 
 FEW_CANDIDATES = 64
-"""The same where every row has a top_k of no more: to find them takes a third of the time."""
+"""The same of a row with a top_k of no more: to find them takes a third of the time."""
 
 UNDECIDED = -1
 """In place of a token that the candidates do not decide."""
@@ -70,8 +71,6 @@ class BatchSampler:
     def __init__(self, rows: Sequence[RowSampling], device: torch.device) -> None:
         self._rows = rows
         self._device = device
-        sampling = [number for number, row in enumerate(rows) if row.temperature > 0]
-        self._samples = bool(sampling)
         self._parameters = torch.tensor(
             [
                 (row.temperature or 1.0, row.top_k or math.inf, row.top_p, row.min_p, row.repetition_penalty)
@@ -81,32 +80,31 @@ class BatchSampler:
         )
         self.penalizes = any(row.repetition_penalty != 1 for row in rows)
         self.penalty = self._parameters[:, 4:]
-        # Rows that sample beside greedy ones.
-        self._mixed: torch.Tensor | None = None
-        if self._samples and len(sampling) < len(rows):
-            self._mixed = torch.tensor(sampling, device=device)
         self._draws = self._parameters[:, :0]
-        self._few = all(0 < rows[number].top_k <= FEW_CANDIDATES for number in sampling)
+        # The numbers of the rows that sample, by whether they look at few candidates.
+        self._sampling: dict[bool, torch.Tensor] = {}
+        for few in (True, False):
+            own = [at for at, row in enumerate(rows) if row.temperature and few == (0 < row.top_k <= FEW_CANDIDATES)]
+            if own:
+                self._sampling[few] = torch.tensor(own, device=device)
 
     def draw(self, draws: Sequence[float] = ()) -> None:
         """Copy the rows' random numbers to the device, or `draws` in their place. Before the forward, because the copy
         waits for what runs."""
-        if self._samples:
+        if self._sampling:
             numbers = draws or [row.draw for row in self._rows]
             self._draws = torch.tensor(numbers, device=self._device)[:, None]
 
     def choose(self, logits: torch.Tensor) -> Choice:
         """One token for each row of `logits` [rows, vocabulary]. Does not wait for the device."""
-        if not self._samples:
-            return Choice(_likeliest(logits), logits, self)
-        if self._mixed is None:
-            return Choice(self._sample(logits, self._parameters, self._draws), logits, self)
-        own = self._mixed
-        sampled = self._sample(logits[own], self._parameters[own], self._draws[own])
-        return Choice(_likeliest(logits).index_copy(0, own, sampled), logits, self)
-
-    def _sample(self, logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        return _sample_likeliest(logits, parameters, draws, self._few)
+        for few, own in self._sampling.items():
+            if len(own) == len(logits):
+                return Choice(_sample_likeliest(logits, self._parameters, self._draws, few), logits, self)
+        tokens = _likeliest(logits)
+        for few, own in self._sampling.items():
+            sampled = _sample_likeliest(logits[own], self._parameters[own], self._draws[own], few)
+            tokens.index_copy_(0, own, sampled)
+        return Choice(tokens, logits, self)
 
     def _decide(self, logits: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         """Tokens [rows] of the rows of these numbers, from their whole vocabulary."""
@@ -172,6 +170,28 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(logits.numpy().argmax(-1))
 
 
+def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest of each row of `values` [rows, vocabulary] and their places, both [rows, count] in falling
+    order; equals in any order. `count` is no more than the vocabulary."""
+    if values.device.type != "cpu":
+        found = torch.topk(values, count)
+        return found.values, found.indices
+    # torch takes three times as long, and five times with a large vocabulary. At least `count` columns of this table
+    # hold a value that is no less than the bound, so what is less is none of the largest.
+    numbers = values.numpy()
+    rows, vocabulary = numbers.shape
+    height = math.isqrt(vocabulary // count)
+    width = vocabulary // height
+    columns = numbers[:, : height * width].reshape(rows, height, width).max(1)
+    bounds = np.partition(columns, -count)[:, -count]
+    largest, places = np.empty((rows, count), numbers.dtype), np.empty((rows, count), np.int64)
+    for row, own in enumerate(numbers):
+        large = np.flatnonzero(~(own < bounds[row]))  # with those that are no number
+        places[row] = large[np.argsort(-own[large])[:count]]
+        largest[row] = own[places[row]]
+    return torch.from_numpy(largest), torch.from_numpy(places)
+
+
 def _sample_likeliest(logits: torch.Tensor, parameters: torch.Tensor, draws: torch.Tensor, few: bool) -> torch.Tensor:
     """A token for each row of `logits` [rows, vocabulary] from its CANDIDATES likeliest, or from its FEW_CANDIDATES
     where top_k keeps no more of any row; UNDECIDED where they do not decide.
@@ -185,7 +205,7 @@ def _sample_likeliest(logits: torch.Tensor, parameters: torch.Tensor, draws: tor
         return _sample_vocabulary(logits, parameters, draws)
     temperature, top_k, top_p, min_p, _ = parameters.split(1, dim=1)
     scaled = logits / temperature
-    likeliest, ids = torch.topk(scaled, candidates)
+    likeliest, ids = _largest(scaled, candidates)
     values = _mask_beyond(likeliest, top_k)
     within_top_k = top_k <= candidates
     # The probabilities of the tokens that top_k keeps sum to 1. Those are the candidates, or the whole vocabulary.

@@ -275,6 +275,43 @@ def test_a_few_candidates_where_no_row_keeps_more_choose_as_many_do(monkeypatch:
     assert sample(logits, rows) == few
 
 
+def test_a_row_of_few_candidates_looks_at_as_many_beside_one_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over other numbers of candidates round otherwise."""
+    looked: list[tuple[int, bool]] = []
+    sample_likeliest = predictor.text.sampler._sample_likeliest
+
+    def recording(logits: Any, parameters: Any, draws: Any, few: bool) -> Any:
+        looked.append((len(logits), few))
+        return sample_likeliest(logits, parameters, draws, few)
+
+    monkeypatch.setattr(predictor.text.sampler, "_sample_likeliest", recording)
+    sample(torch.zeros(4, 3_000), [row(top_k=40), row(top_k=100), row(0.0), row()])
+
+    assert sorted(looked) == [(1, True), (2, False)]
+
+
+@pytest.mark.parametrize("kind", ["normal", "rounded", "equal", "rising", "masked", "no number"])
+@pytest.mark.parametrize(("vocabulary", "count"), [(65, 64), (130, 64), (5_414, 64), (5_414, 1_024), (40_009, 64)])
+def test_the_largest_are_those_that_torch_finds(kind: str, vocabulary: int, count: int) -> None:
+    values = torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(0))
+    if kind == "rounded":
+        values = values.round()
+    elif kind == "equal":
+        values = torch.zeros(5, vocabulary)
+    elif kind == "rising":
+        values = values.sort(-1).values
+    elif kind == "masked":
+        values[:, 10:] = -math.inf
+    elif kind == "no number":
+        values[2] = math.nan
+
+    largest, places = predictor.text.sampler._largest(values, count)
+
+    torch.testing.assert_close(largest, values.topk(count).values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(values.gather(1, places), largest, rtol=0, atol=0, equal_nan=True)
+    assert all(len(set(row.tolist())) == count for row in places)
+
+
 @pytest.mark.parametrize("size", [5, 300_000])
 def test_a_greedy_row_takes_the_first_of_equals(size: int) -> None:
     logits = torch.zeros(3, size)
