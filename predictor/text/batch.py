@@ -129,7 +129,8 @@ class TextBatch(Batch):
         return self._ended()
 
     def _ended(self) -> list[TextRow]:
-        return [row for row in self.running if row.ended]
+        """The last ones first: where several end together, none of them takes the place of another."""
+        return [row for row in reversed(self.running) if row.ended]
 
     def _compute(self) -> tuple[list[TextRow], Choice | None]:
         """The forward of a step: the rows that get a token, and the choice of their tokens.

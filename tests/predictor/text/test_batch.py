@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from predictor.text.batch import TextBatch
 from predictor.text.cache.slot_cache import SlotCache
 from predictor.text.row import TextRow
 from predictor.text.sampler import BatchSampler, Choice, RowSampling
@@ -136,6 +137,21 @@ def test_running_rows_get_a_token_between_two_parts_of_a_long_prompt(llama: Any)
 
     assert long.cached == 32
     assert lengths[-1] - lengths[0] == 3, "four parts of eight tokens, with a token of the other between any two"
+
+
+def test_texts_that_end_together_move_none_of_each_other(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, int]] = []
+    monkeypatch.setattr(SlotCache, "move", lambda _, source, target, length: moved.append((source, target)))
+    batch = TextBatch(llama, slots=4, length=LENGTH)
+    rows = [new_row(5, seed=0), *(new_row(5, seed=seed, most=1) for seed in (1, 2, 3))]
+    for row in rows:
+        batch.join(row)
+
+    for ended in batch.step():
+        batch.remove(ended)
+
+    assert batch.running == rows[:1]
+    assert moved == []
 
 
 def test_a_text_may_fill_its_slot_to_the_last_token(llama: Any) -> None:
