@@ -222,8 +222,9 @@ class Compared(TextBatch):
     compared = 0
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
-        for row, said in zip(rows, logits, strict=True):
-            alone = self.plain(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, -1]
+        for number, (row, said) in enumerate(zip(rows, logits, strict=True)):
+            drafted = row.tokens + self._draft[:number]  # a draft is of one row, which stands here for each token of it
+            alone = self.plain(input_ids=torch.tensor([drafted]), use_cache=False).logits[0, -1]
             off = (said - alone).norm() / (alone - alone.mean()).norm()
             assert off < 0.01, f"after {len(row.tokens)} tokens"
             self.compared += 1
