@@ -28,7 +28,7 @@ from web.callers.counters import MemoryCounters
 from web.callers.key_file import KeyFile
 from web.callers.share import Share
 from web.callers.shares import Shares
-from web.client.client import model_client
+from web.client.client import ModelConnections
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
@@ -70,7 +70,8 @@ def create_app(
 ) -> ASGIApp:
     """`transport` takes the place of the network in tests; `drain` and `background` are the server's, if any. Raises a
     KeyFileError when the file of the callers' keys is not good."""
-    client = model_client(settings, transport)
+    connections = ModelConnections(settings, transport)
+    client = connections.client
     drain = drain or Drain()
     background = background or BackgroundLoops()
     urls = {name: model.url for name, model in settings.models.items()}
@@ -121,7 +122,9 @@ def create_app(
         async with client:
             await jobs.open()
             broadcast.open()
-            watching = [background.start("the watch of the models' endpoints", watch.turn)] if watch else []
+            others = [background.start("the closing of idle connections", connections.reap)]
+            if watch:
+                others.append(background.start("the watch of the models' endpoints", watch.turn))
             try:
                 yield
             finally:
@@ -129,7 +132,7 @@ def create_app(
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
                 await shares.close()
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
-                await background.close(*watching)
+                await background.close(*others)
 
     health = HealthEndpoints(settings, background, drain)
     shared = [

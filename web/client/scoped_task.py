@@ -1,4 +1,4 @@
-"""Tasks that use the HTTP client and can be given up."""
+"""Tasks that use the HTTP client and can be given up without losing a connection."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ Result = TypeVar("Result")
 
 class ScopedTask(Generic[Result]):
     """A task that only its own anyio scope cancels, whatever happens to those who wait for it.
+
+    httpcore 1.0.9 keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way
+    (`Task.cancel`, `asyncio.timeout`) while httpcore closes a response, the connection stays taken for ever:
+    https://github.com/encode/httpcore/issues/658.
 
     Wait for `task` with `asyncio.wait`, which does not cancel it.
     """

@@ -342,6 +342,7 @@ async def test_idle_connections_are_closed_without_a_further_request(
     closes: str,
 ) -> None:
     """Else each would stay in CLOSE-WAIT, or open, until the next burst."""
+    monkeypatch.setattr("web.client.client.REAP_SECONDS", 0.01)
     ended, busy, release = 0, 0, asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

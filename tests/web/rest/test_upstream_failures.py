@@ -48,6 +48,9 @@ def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
         (httpx.ConnectError("[Errno 111] poet.test refused"), 503, "unavailable"),
         (httpx.ConnectError("[Errno -2] Name or service not known"), 503, "unavailable"),
         (httpx.ConnectTimeout("poet.test"), 503, "unavailable"),
+        # anyio's, of a server that dies just when it has taken the connection
+        (AttributeError("'NoneType' object has no attribute 'getpeername'"), 503, "unavailable"),
+        (OSError(107, "Transport endpoint is not connected"), 503, "unavailable"),
         (httpx.PoolTimeout(""), 503, "overloaded"),
         (httpx.ReadTimeout(""), 504, "upstream-timeout"),
         (httpx.WriteTimeout(""), 504, "upstream-timeout"),
