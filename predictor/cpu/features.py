@@ -18,6 +18,9 @@ KERNEL_VARIABLES = (
 )
 """Environment variables by which libraries choose other kernels than the CPU's best."""
 
+PACKED_TYPES = (torch.float32, torch.bfloat16)
+"""Of weights that are packed where the CPU has kernels for them."""
+
 _FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 """Names of torch.cpu.get_capabilities."""
 
@@ -37,6 +40,11 @@ def computes_bfloat16() -> bool:
 def computes_packed_float32() -> bool:
     """Whether oneDNN has its blocked kernels of float32 for this CPU: x86 with AVX2 or newer."""
     return "avx2" in _features()
+
+
+def computes_packed(dtype: torch.dtype) -> bool:
+    """Whether packed weights of this type have kernels for this CPU."""
+    return dtype in PACKED_TYPES and (computes_bfloat16() if dtype == torch.bfloat16 else computes_packed_float32())
 
 
 def description() -> list[object]:

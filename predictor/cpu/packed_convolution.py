@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from predictor.cpu.features import computes_bfloat16, computes_packed_float32
+from predictor.cpu.features import PACKED_TYPES, computes_packed
 from predictor.cpu.packed_linear import TESTED
 from predictor.errors import first_line
 
@@ -29,8 +29,6 @@ in memory twice."""
 LAYOUTS, FORMS = 4, 64
 """Packed weights that a layer keeps, and forms of its input that it knows the layout of. Sizes and numbers of pictures
 that are asked for must not fill the memory."""
-
-_COMPUTES = {torch.float32: computes_packed_float32, torch.bfloat16: computes_bfloat16}
 
 Form = tuple[torch.dtype, int, torch.Size]
 
@@ -54,7 +52,7 @@ class PackedConvolution(torch.nn.Conv2d):  # type: ignore[misc]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As Conv2d's, [row, channel, height, width], channels-last."""
-        if input.dtype not in _COMPUTES or input.dtype != self.weight.dtype or input.dim() != 4:
+        if input.dtype not in PACKED_TYPES or input.dtype != self.weight.dtype or input.dim() != 4:
             return super().forward(input)  # which knows more forms, or says what is wrong
         form = (input.dtype, torch.get_num_threads(), input.shape)
         packed = self._packed.get(form)
@@ -94,8 +92,7 @@ def _pays(layer: torch.nn.Module) -> bool:
     if type(layer) is not torch.nn.Conv2d or layer.weight.device.type != "cpu":
         return False
     ordinary = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    computes = _COMPUTES.get(layer.weight.dtype)
-    return ordinary and layer.weight.numel() <= MOST_WEIGHTS and computes is not None and computes()
+    return ordinary and layer.weight.numel() <= MOST_WEIGHTS and computes_packed(layer.weight.dtype)
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from predictor.cpu.features import computes_bfloat16, computes_packed_float32
+from predictor.cpu.features import computes_packed
 from predictor.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ def _pays(layer: torch.nn.Module, dtype: torch.dtype | None) -> bool:
     if weight.device.type != "cpu" or hasattr(weight, "__tensor_flatten__"):  # torchao's, which name other types
         return False
     dtype = dtype or weight.dtype
-    computes = {torch.float32: computes_packed_float32, torch.bfloat16: computes_bfloat16}
-    return dtype in computes and weight.numel() >= LEAST_WEIGHTS[dtype] and computes[dtype]()
+    return computes_packed(dtype) and weight.numel() >= LEAST_WEIGHTS[dtype]
 
 
 def _as(tensor: Any, dtype: torch.dtype | None) -> Any:
