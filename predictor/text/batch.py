@@ -265,8 +265,8 @@ class TextBatch(Batch):
             tokens = tokens[: 1 + rows[0].lookup.note(self._draft, tokens)]
             self._forget()
         for row, token in zip(rows, tokens, strict=False):
-            if row in self._unwritten:
-                self._write_texts()  # its token before this one
+            if self._unwritten[-1:] == [row]:
+                self._write_texts()  # its token before this one, of a draft
             if row.ended:  # its text turned out to be over while this token was computed
                 continue
             row.cached = len(row.tokens)
