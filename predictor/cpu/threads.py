@@ -1,10 +1,11 @@
 """How many threads compute a model on a CPU, and how they wait for each other.
 
-They wait asleep. By default libgomp's threads wait by spinning for milliseconds, because what they wait for comes soon.
-It does not where the thread that is waited for has no core, and the one that spins has it: another predictor's, or any
-busy process's. On two cores, spinning and asleep, the painter draws 6.8 and 4.8 pictures/s alone, 1.5 and 3.7 beside
-the poet, and 0.1 and 2.8 beside two loops that never end. There a short spin is worse than none, too: asleep 4.0 in
-another run, after 1,000 turns 2.6, after 5,000 turns 1.5.
+They wait asleep beside others. By default libgomp's threads wait by spinning for milliseconds, because what they wait
+for comes soon. It does not where the thread that is waited for has no core, and the one that spins has it: another
+predictor's, or any busy process's. On two cores, spinning and asleep, the painter draws 6.8 and 4.8 pictures/s alone,
+1.5 and 3.7 beside the poet, and 0.1 and 2.8 beside two loops that never end. There a short spin is worse than none,
+too: asleep 4.0 in another run, after 1,000 turns 2.6, after 5,000 turns 1.5. So threads spin only while nobody else
+wants the cores (predictor.cpu.thread_waiting), and sleep where that cannot be seen.
 
 A small language model has one thread: its operations are over before a second thread has woken up. The poet writes 410
 tokens/s with two threads that spin and 490 with one; beside the painter 110 and 510.
@@ -17,10 +18,16 @@ the time of one. With 1.5 cores one thread is quicker, too, so the quota is roun
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from predictor.cpu.quota import cpu_quota
+from predictor.cpu.thread_waiting import ThreadWaiting, times_of_process
+
+_LIBRARIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # libgomp's and libomp's own, which say more
 
 SMALL = 10_000_000
 """Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (eight
@@ -28,31 +35,54 @@ rows) to a quarter (one row), with 40 million by a quarter to two thirds."""
 
 
 def prepare_threads() -> None:
-    """Have threads wait asleep. Call it before torch or numpy is imported, here or in the process that this one is
-    forked from. What is set already stays."""
-    if not os.environ.keys() & {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:  # libgomp's and libomp's own, which say more
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Say how threads wait. Call it before torch or numpy is imported, here or in the process that this one is forked
+    from. What is set already stays."""
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", *_LIBRARIES}:
+        if can_switch():
+            os.environ["KMP_BLOCKTIME"] = "0"  # libomp's threads, which cannot be switched, sleep
+        else:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     # Pools that are of no use here: numpy computes nothing large, and prompts are encoded one by one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def can_switch(root: Path = Path("/")) -> bool:
+    """Whether libgomp's threads can be switched between spinning and sleeping: nobody has said how they wait, times are
+    known, and neither quota nor operator leaves cores free. A thread that spins uses up a quota."""
+    if os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} or times_of_process() is None:
+        return False
+    cores = len(os.sched_getaffinity(0))
+    return thread_count(cores, root=root) == cores > 1
 
 
 def limit_threads(parameters: int | None = None, root: Path = Path("/")) -> None:
     """Choose torch's number of threads, for a language model of so many parameters or for anything else.
 
     It follows from the model and the machine, never from a measurement: how work is split decides how a CPU rounds. A
-    thread that computes calls `adopt_threads` first.
+    thread that computes is in `adopted_threads`.
     """
     import torch
 
     torch.set_num_threads(thread_count(_cores(), parameters, root))
 
 
-def adopt_threads() -> None:
-    """Have this thread, which has not computed yet, use the chosen number. MKL does not before torch has been asked."""
+@contextmanager
+def adopted_threads() -> Iterator[Callable[[], None]]:
+    """Have this thread, which has not computed yet, use the chosen number. MKL does not before torch has been asked.
+
+    What it yields is to be called between the thread's operations: it decides how threads wait.
+    """
     import torch
 
-    torch.get_num_threads()
+    if torch.get_num_threads() == 1 or not can_switch():
+        yield lambda: None
+        return
+    waiting = ThreadWaiting(times_of_process)
+    try:
+        yield lambda: waiting.judge(time.monotonic())
+    finally:
+        waiting.end()
 
 
 def thread_count(cores: int, parameters: int | None = None, root: Path = Path("/")) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from predictor.cpu.threads import SMALL, prepare_threads, thread_count
+from predictor.cpu import threads
+from predictor.cpu.threads import SMALL, can_switch, prepare_threads, thread_count
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
@@ -20,7 +21,8 @@ VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "TOKENIZERS_PARALLELISM",
 )
-OURS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+SWITCHED = {"KMP_BLOCKTIME": "0", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @pytest.fixture(autouse=True)
@@ -30,20 +32,51 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def of_machine(monkeypatch: pytest.MonkeyPatch, cores: int, times: tuple[int, int] | None = (1, 0)) -> None:
+    """Let the machine have so many cores, and its kernel count times or not."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    monkeypatch.setattr(threads, "times_of_process", lambda: times)
+    monkeypatch.setattr(threads, "cpu_quota", lambda _root: None)
+
+
 def told() -> dict[str, str]:
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
-def test_threads_wait_asleep_and_pools_without_use_are_not_made() -> None:
+def test_threads_can_be_switched_and_pools_without_use_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_machine(monkeypatch, 2)
     prepare_threads()
-    assert told() == OURS
+    assert told() == SWITCHED
+    assert can_switch()
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(("cores", "times", "asked"), [(1, (1, 0), ""), (4, None, ""), (4, (1, 0), "2")])
+def test_threads_sleep_where_they_cannot_be_switched(
+    monkeypatch: pytest.MonkeyPatch, cores: int, times: tuple[int, int] | None, asked: str
+) -> None:
+    """One core, times that are not known, or cores that are left to others."""
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    of_machine(monkeypatch, cores, times)
+    prepare_threads()
+    assert told() == ASLEEP | {"OMP_NUM_THREADS": asked}
+    assert not can_switch()
+
+
+@pytest.mark.parametrize("name", ASLEEP)
 def test_what_the_operator_says_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    of_machine(monkeypatch, 1)
     monkeypatch.setenv(name, "theirs")
     prepare_threads()
-    assert told() == OURS | {name: "theirs"}
+    assert told() == ASLEEP | {name: "theirs"}
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_nothing_is_switched_where_the_operator_has_said_how_threads_wait(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    of_machine(monkeypatch, 2)
+    monkeypatch.setenv(name, "theirs")
+    assert not can_switch()
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
@@ -81,16 +114,16 @@ def test_the_operator_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 FORKED = """if True:
     import os, sys, threading
-    from predictor.cpu.threads import SMALL, adopt_threads, limit_threads, prepare_threads
+    from predictor.cpu.threads import SMALL, adopted_threads, limit_threads, prepare_threads
 
     prepare_threads()
     import torch
 
     def compute():
-        adopt_threads()
-        numbers = torch.ones(512, 512)
-        numbers @ numbers
-        print(len(os.listdir("/proc/self/task")) - before)
+        with adopted_threads():
+            numbers = torch.ones(512, 512)
+            numbers @ numbers
+            print(len(os.listdir("/proc/self/task")) - before)
 
     def on_own_thread(work):
         thread = threading.Thread(target=work)
@@ -112,12 +145,11 @@ FORKED = """if True:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_in_a_process_that_was_forked_with_torch_imported() -> None:
-    """Whose OpenMP was told to sleep, and where each thread computes with the number that was chosen last."""
-    environment = {"OMP_DISPLAY_ENV": "true", "PATH": os.environ["PATH"]}
+    """In which each thread computes with the number that was chosen last."""
+    environment = {"PATH": os.environ["PATH"]}
     ended = subprocess.run(
         [sys.executable, "-c", FORKED], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in ended.stderr
     assert ended.stdout == "1\n3\n"  # the thread itself, then its two helpers
 
 
@@ -129,7 +161,8 @@ def test_the_libraries_are_told_before_they_are_imported(command: list[str]) -> 
         class Libraries:
             def find_spec(self, name, *_):
                 if name in ("torch", "numpy", "tokenizers"):
-                    print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OPENBLAS_NUM_THREADS"), flush=True)
+                    told = os.environ.keys() & {"OMP_WAIT_POLICY", "KMP_BLOCKTIME"}
+                    print(len(told), os.environ.get("OPENBLAS_NUM_THREADS"), flush=True)
                     os._exit(0)
 
         sys.meta_path.insert(0, Libraries())
@@ -143,4 +176,4 @@ def test_the_libraries_are_told_before_they_are_imported(command: list[str]) -> 
         text=True,
         timeout=60,
     )
-    assert first.stdout == "PASSIVE 1\n"
+    assert first.stdout == "1 1\n"

@@ -1,0 +1,104 @@
+"""Whether OpenMP's threads wait spinning or asleep: as others want the cores or not.
+
+libgomp's threads spin for milliseconds, unless all its pools together have more threads than there are cores: then they
+sleep nearly at once. Every thread that has computed in parallel has a pool until it ends. So idle threads with pools
+have all others wait asleep, and their end has them spin again.
+
+Others want the cores where this process's threads could run and have none. Linux counts the nanoseconds of both.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+WINDOW_SECONDS = 0.1
+"""How long times are summed up before they are judged."""
+
+CROWDED = 0.25
+"""Part of their time in which threads that could run had no core, from which on others want the cores. The painter
+alone on two cores has 0.1, spinning or asleep, and beside the poet or two endless loops 0.35 to 0.55."""
+
+ASLEEP_SECONDS = 2.0
+"""How long nobody must have wanted the cores before threads spin."""
+
+Times = tuple[int, int]
+"""Nanoseconds that threads have run, and have waited for a core."""
+
+
+class ThreadWaiting:
+    """Of the process in which it is judged: asleep at first. `read_times` returns None where times are not known, and
+    threads sleep."""
+
+    def __init__(self, read_times: Callable[[], Times | None]) -> None:
+        self._read_times = read_times
+        self._judged_at = self._crowded_at = 0.0
+        self._times: Times | None = None
+        self._pools: list[IdlePool] = []
+
+    def judge(self, now: float) -> None:
+        """Call it between two operations, as often as you like, with the seconds of a clock."""
+        if now - self._judged_at < WINDOW_SECONDS:
+            return
+        before, self._times, self._judged_at = self._times, self._read_times(), now
+        if before is None or self._times is None or self._is_crowded(before, self._times):
+            self._crowded_at = now
+            self._pools = self._pools or [IdlePool() for _ in range(_pools_that_fill_the_cores())]
+        elif now - self._crowded_at >= ASLEEP_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        """Have threads spin, as they do without this."""
+        while self._pools:
+            self._pools.pop().end()
+
+    @staticmethod
+    def _is_crowded(before: Times, after: Times) -> bool:
+        ran, waited = (late - early for early, late in zip(before, after, strict=True))
+        return waited > CROWDED * (ran + waited)
+
+
+class IdlePool:
+    """A pool of threads that compute nothing."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        made = threading.Event()
+        self._thread = threading.Thread(target=self._hold, args=(made,), name="idle-pool", daemon=True)
+        self._thread.start()
+        made.wait()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _hold(self, made: threading.Event) -> None:
+        import torch
+
+        torch.ones(2**17).add_(1)  # large enough to be computed in parallel
+        made.set()
+        self._ended.wait()
+
+
+def _pools_that_fill_the_cores() -> int:
+    """Beside the one that computes: torch may have a thread for two cores, where these are two halves of one."""
+    import torch
+
+    others = max(1, int(torch.get_num_threads()) - 1)
+    return max(1, -(-len(os.sched_getaffinity(0)) // others) - 1)
+
+
+def times_of_process() -> Times | None:
+    """Of all threads that this process has now."""
+    ran = waited = 0
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                first, second, _ = Path("/proc/self/task", thread, "schedstat").read_text().split()
+                ran, waited = ran + int(first), waited + int(second)
+    except (OSError, ValueError):
+        return None
+    return (ran, waited) if ran else None

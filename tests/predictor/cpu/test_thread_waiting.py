@@ -1,0 +1,160 @@
+"""When threads spin and when they sleep, and the pool that has them sleep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from predictor.cpu import thread_waiting
+from predictor.cpu.thread_waiting import ASLEEP_SECONDS, WINDOW_SECONDS, ThreadWaiting, Times, times_of_process
+
+ROOT = Path(__file__).parents[3]
+QUIET, CROWDED = (90, 10), (50, 50)
+"""Nanoseconds that threads have run and waited in a window."""
+
+
+class Pool:
+    """In the place of the real one."""
+
+    def __init__(self) -> None:
+        pools.append(self)
+
+    def end(self) -> None:
+        pools.remove(self)
+
+
+pools: list[Pool] = []
+
+
+def cores_and_threads(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+
+@pytest.fixture(autouse=True)
+def _pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(thread_waiting, "IdlePool", Pool)
+    cores_and_threads(monkeypatch, 2, 2)
+    yield
+    pools.clear()
+
+
+class Machine:
+    """On which each window is quiet or crowded."""
+
+    def __init__(self) -> None:
+        self.times: Times | None = (1, 0)
+        self.now = 1000.0
+        self.waiting = ThreadWaiting(lambda: self.times)
+        self.waiting.judge(self.now)
+
+    def go_on(self, window: Times | None, seconds: float = WINDOW_SECONDS) -> bool:
+        """For so long. Whether threads sleep afterwards."""
+        for _ in range(round(seconds / WINDOW_SECONDS)):
+            self.now += WINDOW_SECONDS * 1.001
+            self.times = self.times and window and (self.times[0] + window[0], self.times[1] + window[1])
+            self.waiting.judge(self.now)
+        return bool(pools)
+
+
+def test_threads_spin_once_nobody_has_wanted_the_cores_for_a_while() -> None:
+    machine = Machine()
+    assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
+    assert not machine.go_on(QUIET, ASLEEP_SECONDS)
+
+
+def test_threads_sleep_at_once_where_others_want_the_cores() -> None:
+    machine = Machine()
+    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
+    assert machine.go_on(CROWDED)
+    assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
+    assert machine.go_on(CROWDED)
+    assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
+    assert len(pools) == 1
+
+
+def test_times_are_not_read_more_often_than_they_are_judged() -> None:
+    machine = Machine()
+    machine.times = None
+    machine.waiting.judge(machine.now + WINDOW_SECONDS / 2)
+    machine.times = (2, 0)
+    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
+
+
+def test_threads_sleep_where_times_are_not_known() -> None:
+    machine = Machine()
+    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
+    assert machine.go_on(None, 2 * ASLEEP_SECONDS)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, 2), (8, 8), (8, 4), (4, 2), (3, 3)])
+def test_pools_have_more_threads_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    """Together with that of the thread that computes; libgomp counts the process's first thread, and no other."""
+    cores_and_threads(monkeypatch, cores, threads)
+    Machine()
+    assert 1 + (threads - 1) * (1 + len(pools)) > cores >= 1 + (threads - 1) * len(pools)
+
+
+def test_the_pool_ends_with_the_thread_that_computes() -> None:
+    machine = Machine()
+    assert pools
+    machine.waiting.end()
+    assert not pools
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_times_of_this_process() -> None:
+    before = times_of_process()
+    assert before
+    deadline = time.monotonic() + 10
+    while (times_of_process() or before)[0] == before[0]:
+        assert time.monotonic() < deadline
+
+
+def test_no_times_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_path: str) -> list[str]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "listdir", missing)
+    assert times_of_process() is None
+
+
+FORKED = """if True:
+    import os, sys, threading, time
+    import torch
+    from predictor.cpu.thread_waiting import IdlePool
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    if not os.fork():
+        setting = threading.Thread(target=torch.set_num_threads, args=(3,))
+        setting.start()
+        setting.join()
+        before = threads()  # some stay, which are no part of a pool
+        pool = IdlePool()
+        print(threads() - before)
+        pool.end()
+        deadline = time.monotonic() + 20
+        while threads() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(threads() - before)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_an_idle_pool_has_threads_until_it_ends_in_a_forked_process_too() -> None:
+    ended = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "3\n0\n", ended.stderr  # the thread itself and its two helpers
