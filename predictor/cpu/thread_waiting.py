@@ -9,8 +9,10 @@ Others want the cores where this process's threads could run and have none. Linu
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,42 +25,69 @@ CROWDED = 0.25
 alone on two cores has 0.1, spinning or asleep, and beside the poet or two endless loops 0.35 to 0.55."""
 
 ASLEEP_SECONDS = 2.0
-"""How long nobody must have wanted the cores before threads spin."""
+"""How long nobody must have wanted the cores before threads spin again."""
+
+IDLE_NANOSECONDS = 5_000_000
+"""A process that has run for less in a window is idle."""
+
+IDLE_SECONDS = 0.5
+"""How long the next window of an idle process is, so that it costs nothing."""
 
 Times = tuple[int, int]
 """Nanoseconds that threads have run, and have waited for a core."""
 
 
 class ThreadWaiting:
-    """Of the process in which it is judged: asleep at first. `read_times` returns None where times are not known, and
-    threads sleep."""
+    """Of one process: spinning at first. `read_times` returns None where times are not known, and threads sleep."""
 
     def __init__(self, read_times: Callable[[], Times | None]) -> None:
         self._read_times = read_times
-        self._judged_at = self._crowded_at = 0.0
-        self._times: Times | None = None
+        self._times = read_times()
+        self._crowded_at = -math.inf
         self._pools: list[IdlePool] = []
 
-    def judge(self, now: float) -> None:
-        """Call it between two operations, as often as you like, with the seconds of a clock."""
-        if now - self._judged_at < WINDOW_SECONDS:
-            return
-        before, self._times, self._judged_at = self._times, self._read_times(), now
-        if before is None or self._times is None or self._is_crowded(before, self._times):
+    def judge(self, now: float) -> bool:
+        """Decide how threads wait from now on, by the times since the last call, and a clock's seconds. Whether the
+        process has done anything since then."""
+        before, self._times = self._times, self._read_times()
+        ran, waited = _since(before, self._times)
+        if waited > CROWDED * (ran + waited):
             self._crowded_at = now
             self._pools = self._pools or [IdlePool() for _ in range(_pools_that_fill_the_cores())]
         elif now - self._crowded_at >= ASLEEP_SECONDS:
             self.end()
+        return ran >= IDLE_NANOSECONDS
 
     def end(self) -> None:
         """Have threads spin, as they do without this."""
         while self._pools:
             self._pools.pop().end()
 
-    @staticmethod
-    def _is_crowded(before: Times, after: Times) -> bool:
-        ran, waited = (late - early for early, late in zip(before, after, strict=True))
-        return waited > CROWDED * (ran + waited)
+
+def _since(before: Times | None, after: Times | None) -> Times:
+    """What came between two times, without that of threads that have ended. Where they are not known, all of it was
+    waiting."""
+    if before is None or after is None:
+        return 0, 1
+    return max(0, after[0] - before[0]), max(0, after[1] - before[1])
+
+
+class WaitingWatch:
+    """A thread that decides how the others wait for each other, for as long as it runs."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="thread-waiting", daemon=True).start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        waiting = ThreadWaiting(times_of_process)
+        seconds = WINDOW_SECONDS
+        while not self._ended.wait(seconds):
+            seconds = WINDOW_SECONDS if waiting.judge(time.monotonic()) else IDLE_SECONDS
+        waiting.end()
 
 
 class IdlePool:

@@ -18,20 +18,20 @@ the time of one. With 1.5 cores one thread is quicker, too, so the quota is roun
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from predictor.cpu.quota import cpu_quota
-from predictor.cpu.thread_waiting import ThreadWaiting, times_of_process
+from predictor.cpu.thread_waiting import WaitingWatch, times_of_process
 
 _LIBRARIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # libgomp's and libomp's own, which say more
 
 SMALL = 10_000_000
 """Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (eight
 rows) to a quarter (one row), with 40 million by a quarter to two thirds."""
+
+
+_watches: dict[int, WaitingWatch] = {}  # by process: a forked one has none of its parent's threads
 
 
 def prepare_threads() -> None:
@@ -60,29 +60,24 @@ def limit_threads(parameters: int | None = None, root: Path = Path("/")) -> None
     """Choose torch's number of threads, for a language model of so many parameters or for anything else.
 
     It follows from the model and the machine, never from a measurement: how work is split decides how a CPU rounds. A
-    thread that computes is in `adopted_threads`.
+    thread that computes calls `adopt_threads` first. From now on it is watched how several of them wait.
     """
     import torch
 
-    torch.set_num_threads(thread_count(_cores(), parameters, root))
+    threads = thread_count(_cores(), parameters, root)
+    torch.set_num_threads(threads)
+    watch = _watches.pop(os.getpid(), None)
+    if threads > 1 and can_switch(root):
+        _watches[os.getpid()] = watch or WaitingWatch()
+    elif watch:
+        watch.end()
 
 
-@contextmanager
-def adopted_threads() -> Iterator[Callable[[], None]]:
-    """Have this thread, which has not computed yet, use the chosen number. MKL does not before torch has been asked.
-
-    What it yields is to be called between the thread's operations: it decides how threads wait.
-    """
+def adopt_threads() -> None:
+    """Have this thread, which has not computed yet, use the chosen number. MKL does not before torch has been asked."""
     import torch
 
-    if torch.get_num_threads() == 1 or not can_switch():
-        yield lambda: None
-        return
-    waiting = ThreadWaiting(times_of_process)
-    try:
-        yield lambda: waiting.judge(time.monotonic())
-    finally:
-        waiting.end()
+    torch.get_num_threads()
 
 
 def thread_count(cores: int, parameters: int | None = None, root: Path = Path("/")) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
-from predictor.cpu.threads import adopted_threads
+from predictor.cpu.threads import adopt_threads
 from predictor.engine.admission_queue import Admission
 from predictor.engine.batch import Batch, MakeRow, Row, RowOutput
 from predictor.engine.events import End, Started
@@ -48,8 +48,10 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        queue = self._admission
-        metrics.show(running=lambda: queue.running, waiting=lambda: queue.waiting, slots=lambda: queue.slots)
+        admission = self._admission
+        metrics.show(
+            running=lambda: admission.running, waiting=lambda: admission.waiting, slots=lambda: admission.slots
+        )
         self._thread.start()
 
     @property
@@ -89,10 +91,9 @@ class Scheduler:
     def _run(self) -> None:
         problem = ProblemError(problems.UNAVAILABLE, "The engine has died; only a restart helps.")
         try:
-            with adopted_threads() as judge:
-                while not self._closing:
-                    judge()
-                    self._advance()
+            adopt_threads()
+            while not self._closing:
+                self._advance()
             problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         except BaseException:
             log.critical("the engine died", exc_info=True)

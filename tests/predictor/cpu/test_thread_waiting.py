@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from predictor.cpu import thread_waiting
-from predictor.cpu.thread_waiting import ASLEEP_SECONDS, WINDOW_SECONDS, ThreadWaiting, Times, times_of_process
+from predictor.cpu.thread_waiting import (
+    ASLEEP_SECONDS,
+    IDLE_NANOSECONDS,
+    WINDOW_SECONDS,
+    ThreadWaiting,
+    Times,
+    WaitingWatch,
+    times_of_process,
+)
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 QUIET, CROWDED = (90, 10), (50, 50)
@@ -53,7 +62,6 @@ class Machine:
         self.times: Times | None = (1, 0)
         self.now = 1000.0
         self.waiting = ThreadWaiting(lambda: self.times)
-        self.waiting.judge(self.now)
 
     def go_on(self, window: Times | None, seconds: float = WINDOW_SECONDS) -> bool:
         """For so long. Whether threads sleep afterwards."""
@@ -64,33 +72,41 @@ class Machine:
         return bool(pools)
 
 
-def test_threads_spin_once_nobody_has_wanted_the_cores_for_a_while() -> None:
+def test_threads_sleep_at_once_where_others_want_the_cores_and_for_a_while_after() -> None:
     machine = Machine()
-    assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
-    assert not machine.go_on(QUIET, ASLEEP_SECONDS)
-
-
-def test_threads_sleep_at_once_where_others_want_the_cores() -> None:
-    machine = Machine()
-    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
+    assert not machine.go_on(QUIET)
     assert machine.go_on(CROWDED)
     assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
     assert machine.go_on(CROWDED)
     assert machine.go_on(QUIET, ASLEEP_SECONDS / 2)
     assert len(pools) == 1
+    assert not machine.go_on(QUIET, ASLEEP_SECONDS)
 
 
-def test_times_are_not_read_more_often_than_they_are_judged() -> None:
+def test_threads_spin_in_a_process_that_does_nothing() -> None:
     machine = Machine()
-    machine.times = None
-    machine.waiting.judge(machine.now + WINDOW_SECONDS / 2)
-    machine.times = (2, 0)
-    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
+    assert not machine.go_on((0, 0))
+    assert machine.go_on(CROWDED)
+    assert not machine.go_on((0, 0), 2 * ASLEEP_SECONDS)
+
+
+def test_whether_anything_was_done() -> None:
+    machine = Machine()
+    machine.times = (1 + IDLE_NANOSECONDS, 0)
+    assert machine.waiting.judge(machine.now)
+    machine.times = (2 * IDLE_NANOSECONDS, 0)
+    assert not machine.waiting.judge(machine.now)
+
+
+def test_threads_that_have_ended_say_nothing() -> None:
+    machine = Machine()
+    machine.go_on((1000, 1000))
+    machine.waiting.end()
+    assert not machine.go_on((-900, -1000))
 
 
 def test_threads_sleep_where_times_are_not_known() -> None:
     machine = Machine()
-    assert not machine.go_on(QUIET, 2 * ASLEEP_SECONDS)
     assert machine.go_on(None, 2 * ASLEEP_SECONDS)
 
 
@@ -100,15 +116,16 @@ def test_pools_have_more_threads_than_there_are_cores(
 ) -> None:
     """Together with that of the thread that computes; libgomp counts the process's first thread, and no other."""
     cores_and_threads(monkeypatch, cores, threads)
-    Machine()
+    Machine().go_on(CROWDED)
     assert 1 + (threads - 1) * (1 + len(pools)) > cores >= 1 + (threads - 1) * len(pools)
 
 
-def test_the_pool_ends_with_the_thread_that_computes() -> None:
-    machine = Machine()
-    assert pools
-    machine.waiting.end()
-    assert not pools
+def test_a_watch_has_threads_sleep_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_waiting, "times_of_process", lambda: None)
+    watch = WaitingWatch()
+    wait_until(lambda: bool(pools))
+    watch.end()
+    wait_until(lambda: not pools)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from predictor.cpu import threads
-from predictor.cpu.threads import SMALL, can_switch, prepare_threads, thread_count
+from predictor.cpu.threads import SMALL, can_switch, limit_threads, prepare_threads, thread_count
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
@@ -114,16 +115,16 @@ def test_the_operator_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 FORKED = """if True:
     import os, sys, threading
-    from predictor.cpu.threads import SMALL, adopted_threads, limit_threads, prepare_threads
+    from predictor.cpu.threads import SMALL, adopt_threads, limit_threads, prepare_threads
 
     prepare_threads()
     import torch
 
     def compute():
-        with adopted_threads():
-            numbers = torch.ones(512, 512)
-            numbers @ numbers
-            print(len(os.listdir("/proc/self/task")) - before)
+        adopt_threads()
+        numbers = torch.ones(512, 512)
+        numbers @ numbers
+        print(len(os.listdir("/proc/self/task")) - before)
 
     def on_own_thread(work):
         thread = threading.Thread(target=work)
@@ -151,6 +152,32 @@ def test_in_a_process_that_was_forked_with_torch_imported() -> None:
         [sys.executable, "-c", FORKED], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert ended.stdout == "1\n3\n"  # the thread itself, then its two helpers
+
+
+@pytest.mark.parametrize(
+    ("cores", "models", "watched"), [(2, [None], True), (2, [None, SMALL - 1], False), (1, [None], False)]
+)
+def test_how_several_threads_wait_is_watched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, models: list[int | None], watched: bool
+) -> None:
+    running: list[Watch] = []
+
+    class Watch:
+        def __init__(self) -> None:
+            running.append(self)
+
+        def end(self) -> None:
+            running.remove(self)
+
+    of_machine(monkeypatch, cores)
+    monkeypatch.setattr(threads, "WaitingWatch", Watch)
+    monkeypatch.setattr(threads, "_watches", {})
+    monkeypatch.setattr(threads, "_cores", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    for parameters in models:
+        limit_threads(parameters, tmp_path)
+        limit_threads(parameters, tmp_path)
+    assert len(running) == watched
 
 
 @pytest.mark.parametrize("command", [["plan"], ["--port", "0", "--host", "127.0.0.1"]])
