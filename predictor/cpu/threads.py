@@ -26,6 +26,11 @@ from predictor.cpu.thread_waiting import WaitingWatch, times_of_process
 
 _LIBRARIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # libgomp's and libomp's own, which say more
 
+SPIN_TURNS = "50000"
+"""Of a loop, in which a thread waits before it sleeps: a millisecond or two, where libgomp's own are six times as many.
+They outlast what comes between two operations, and no more. Once it is said how many, threads that are to sleep do so
+without any turn; else they have a few first."""
+
 SMALL = 10_000_000
 """Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (eight
 rows) to a quarter (one row), with 40 million by a quarter to two thirds."""
@@ -39,6 +44,7 @@ def prepare_threads() -> None:
     from. What is set already stays."""
     if not os.environ.keys() & {"OMP_WAIT_POLICY", *_LIBRARIES}:
         if can_switch():
+            os.environ["GOMP_SPINCOUNT"] = SPIN_TURNS
             os.environ["KMP_BLOCKTIME"] = "0"  # libomp's threads, which cannot be switched, sleep
         else:
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -50,7 +56,8 @@ def prepare_threads() -> None:
 def can_switch(root: Path = Path("/")) -> bool:
     """Whether libgomp's threads can be switched between spinning and sleeping: nobody has said how they wait, times are
     known, and neither quota nor operator leaves cores free. A thread that spins uses up a quota."""
-    if os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} or times_of_process() is None:
+    told = "OMP_WAIT_POLICY" in os.environ or os.environ.get("GOMP_SPINCOUNT", SPIN_TURNS) != SPIN_TURNS
+    if told or times_of_process() is None:
         return False
     cores = len(os.sched_getaffinity(0))
     return thread_count(cores, root=root) == cores > 1

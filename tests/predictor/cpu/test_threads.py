@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from predictor.cpu import threads
-from predictor.cpu.threads import SMALL, can_switch, limit_threads, prepare_threads, thread_count
+from predictor.cpu.threads import SMALL, SPIN_TURNS, can_switch, limit_threads, prepare_threads, thread_count
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
@@ -23,7 +23,7 @@ VARIABLES = (
     "TOKENIZERS_PARALLELISM",
 )
 ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-SWITCHED = {"KMP_BLOCKTIME": "0", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+SWITCHED = {"GOMP_SPINCOUNT": SPIN_TURNS, "KMP_BLOCKTIME": "0", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @pytest.fixture(autouse=True)
