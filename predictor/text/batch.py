@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,18 +10,16 @@ import torch
 from predictor.engine.batch import Batch
 from predictor.text.cache.prefix_cache import PrefixCache
 from predictor.text.cache.slot_cache import AttentionMasks, SlotCache
-from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together
-from predictor.text.row import TextRow
+from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together, short_prompts_together
+from predictor.text.row import Decoding, TextRow
 from predictor.text.sampler import BatchSampler, Choice, TokenHistory
 
+KEY_STEP = 64
+"""On a CPU a token attends to a multiple of so many keys, the last of them masked. Attention rounds otherwise with few
+keys, and with a number that fills no vector: a text would depend on the lengths beside it."""
 
-@dataclass(slots=True)
-class Decoding:
-    """The running rows as their device has them: their last tokens and the positions of those, both [rows]."""
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    sampler: BatchSampler
+MOST_COPIED_KEYS = 4096
+"""Keys of a row that is checked as several ones, all together: each of these reads the row's keys by itself."""
 
 
 class TextBatch(Batch):
@@ -48,18 +45,21 @@ class TextBatch(Batch):
         self._model = model
         self._device = model.device
         self._masks = AttentionMasks(model)
-        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
-        self._prefixes = PrefixCache(self.cache)
-        self._decoding: Decoding | None = None  # None when it must be made from the rows
-        self._history: TokenHistory | None = None  # None until a row has a repetition penalty
         on_cpu = self._device.type == "cpu"
         # Only without a mask may a GPU take flash attention. On a CPU that gains nothing, and grouped heads would take
         # another kernel, slower and of other rounding: a text would depend on the lengths beside it.
         self.always_masks = on_cpu
+        layers = model.config.get_text_config().num_hidden_layers
+        self.cache = SlotCache(layers, slots, self._whole_steps(length))
+        self._prefixes = PrefixCache(self.cache)
+        self._decoding: Decoding | None = None  # None when it must be made from the rows
+        self._history: TokenHistory | None = None  # None until a row has a repetition penalty
         # A CPU computes a step before it returns: to write later would only be later.
         self.defers_texts = not on_cpu
         # Not on a GPU, where it has not been measured, and where a step of one token is compiled and needs no mask.
         self.drafts = on_cpu
+        # Where numbers are short, another kernel's rounding changes texts.
+        self._is_coarse = on_cpu and model.dtype != torch.float32
         self._draft: list[int] = []  # what the step at hand expects
         self._unwritten: list[TextRow] = []  # rows that run on, with the text of their last token to be written
 
@@ -157,6 +157,9 @@ class TextBatch(Batch):
             return [first], first.cached, min(len(first.tokens), first.cached + self.prefill_tokens)
         rows = [row for row in self.joining if row is first or not self._prefixes.holds(row.scope, row.tokens)]
         lengths = [len(row.tokens) for row in rows]
+        if self._is_coarse:
+            chosen, width = short_prompts_together(lengths, self.length)
+            return [rows[index] for index in chosen], 0, width
         chosen = prompts_together(lengths, self.prefill_tokens)
         return [rows[index] for index in chosen], 0, max(lengths[index] for index in chosen)
 
@@ -179,22 +182,28 @@ class TextBatch(Batch):
 
     def _decode(self) -> tuple[list[TextRow], Choice]:
         rows = list(self.running)
-        now = self._decoding = self._decoding or self._copy_running()
+        now = self._decoding = self._decoding or Decoding.of(rows, self._device)
         now.sampler.draw()
         if self._history is not None and now.sampler.penalizes:
             self._history.append(now.tokens, now.positions)
-        choice = self.choose(rows, self._next_logits(now, max(row.cached for row in rows) + 1), now.sampler)
+        longest = 1 + max(row.cached for row in rows)
+        choice = self.choose(rows, self._next_logits(now, self._whole_steps(longest)), now.sampler)
         now.tokens, now.positions = choice.tokens, now.positions + 1
         return rows, choice
 
     def _next_logits(self, now: Decoding, longest: int) -> torch.Tensor:
-        """Logits [rows, vocabulary] of the tokens after the last ones of the running rows, of at most `longest`."""
+        """Logits [rows, vocabulary] of the tokens after the last ones of the running rows, by their first `longest`
+        keys."""
         self.cache.expect_tokens(now.positions, longest)
         needs_mask = self.always_masks or any(row.cached + 1 < longest for row in self.running)
         mask = self._masks.make(now.positions[:, None, None], longest) if needs_mask else None
         inputs = self._inputs(now.tokens[:, None], now.positions[:, None], mask)
         logits: torch.Tensor = self.decode_model(**inputs).logits[:, 0]
         return logits
+
+    def _whole_steps(self, keys: int) -> int:
+        """As many keys and those that are masked."""
+        return -(-keys // KEY_STEP) * KEY_STEP if self.always_masks else keys
 
     def _find_draft(self) -> list[int]:
         """What may follow where a row runs alone. A repetition penalty depends on every token before."""
@@ -203,26 +212,29 @@ class TextBatch(Batch):
         [row] = self.running
         if row.ended or row.sampling.repetition_penalty != 1:
             return []
-        return row.lookup.draft(row.tokens, self.length - len(row.tokens) - 1)
+        most = self.length - len(row.tokens) - 1
+        if self._is_coarse:
+            most = min(most, MOST_COPIED_KEYS // len(row.tokens) - 1)
+        return row.lookup.draft(row.tokens, most)
 
     def _check_draft(self, row: TextRow) -> tuple[list[TextRow], Choice]:
         """The row once for each token that it may get: the one after its last token, and after each of the draft."""
         tokens = [row.tokens[-1], *self._draft]
         start, end = row.cached, row.cached + len(tokens)
         ids = torch.tensor([tokens], device=self._device)
+        positions = torch.arange(start, end, device=self._device)[None]
         sampler = BatchSampler([row.sampling] * len(tokens), self._device)
         sampler.draw(row.sampling.draws(len(tokens)))
-        self.cache.expect_prompts(0, 1, start)
-        queries = torch.arange(start, end, device=self._device)
-        mask = self._masks.make(queries[None, :, None], end)
-        logits = self._model(**self._inputs(ids, queries[None], mask)).logits[0]
+        if self._is_coarse:  # as rows of one token, which attention rounds as it does without a draft
+            end = self._whole_steps(end)
+            ids, positions = ids.T, positions.T
+            self.cache.expect_copies(positions[:, 0], end)
+        else:
+            self.cache.expect_prompts(0, 1, start)
+        mask = self._masks.make(positions[..., None], end)
+        logits = self._model(**self._inputs(ids, positions, mask)).logits.flatten(0, 1)
         rows = [row] * len(tokens)
         return rows, self.choose(rows, logits, sampler)
-
-    def _copy_running(self) -> Decoding:
-        rows = self.running
-        places = torch.tensor([[row.tokens[-1] for row in rows], [row.cached for row in rows]], device=self._device)
-        return Decoding(places[0], places[1], BatchSampler([row.sampling for row in rows], self._device))
 
     def _sampler(self, rows: list[TextRow], first: int) -> BatchSampler:
         """For rows that join as the running ones from number `first` on."""

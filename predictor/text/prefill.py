@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from predictor.cpu.packed_linear import MOST_IN_PARTS
+
 PADDING_SHARE = 4
 """One in so many positions of a forward may be padding."""
 
@@ -32,6 +34,26 @@ def prompts_together(lengths: Sequence[int], most: int) -> list[int]:
             chosen.append(index)
             tokens, longest = tokens + lengths[index], longer
     return chosen
+
+
+SHORT_STEP = 32
+"""Attention rounds by the number of positions. Where that may change a text, short prompts are padded to a multiple of
+this, whether others come with them or not."""
+
+
+def short_prompts_together(lengths: Sequence[int], longest: int) -> tuple[list[int], int]:
+    """Which prompts of these lengths share a forward with the first, and to how many positions each is padded, at most
+    `longest`. What comes of each is to the bit what comes of it alone. The first one alone and as it is, if it is long.
+    """
+    width = _short_width(lengths[0])
+    if not width <= min(longest, MOST_IN_PARTS):
+        return [0], lengths[0]
+    alike = [index for index, length in enumerate(lengths) if _short_width(length) == width]
+    return alike[: MOST_IN_PARTS // width], width
+
+
+def _short_width(length: int) -> int:
+    return -(-length // SHORT_STEP) * SHORT_STEP
 
 
 def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:

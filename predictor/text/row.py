@@ -1,12 +1,14 @@
-"""A text in the running batch."""
+"""A text in the running batch, and what its device knows of those that run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import torch
+
 from predictor.text.prompt_lookup import PromptLookup
-from predictor.text.sampler import RowSampling
+from predictor.text.sampler import BatchSampler, RowSampling
 
 
 @dataclass(slots=True, eq=False)
@@ -36,3 +38,17 @@ class TextRow:
     @property
     def so_far(self) -> str:
         return f"{len(self.tokens)} tokens"
+
+
+@dataclass(slots=True)
+class Decoding:
+    """Running rows on their device: their last tokens and the positions of those, both [rows]."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    sampler: BatchSampler
+
+    @classmethod
+    def of(cls, rows: list[TextRow], device: torch.device) -> Decoding:
+        places = torch.tensor([[row.tokens[-1] for row in rows], [row.cached for row in rows]], device=device)
+        return cls(places[0], places[1], BatchSampler([row.sampling for row in rows], device))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.generation.configuration_utils import GenerationConfig
 
-from predictor.text.batch import Decoding, TextBatch
-from predictor.text.row import TextRow
+from predictor.text.batch import TextBatch
+from predictor.text.row import Decoding, TextRow
 from predictor.text.sampler import Choice
 
 

@@ -32,11 +32,19 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
         self._window.positions = None
 
     def expect_tokens(self, positions: torch.Tensor, longest: int) -> None:
-        """The next forward has one token for each of the first rows, at `positions` [rows], the largest of which is
-        `longest` - 1."""
+        """The next forward has one token for each of the first rows, at `positions` [rows], the largest of which is at
+        most `longest` - 1."""
         self._window.rows = torch.arange(len(positions), device=positions.device)
         self._window.positions = positions
         self._window.longest = longest
+        self._window.copied = False
+
+    def expect_copies(self, positions: torch.Tensor, longest: int) -> None:
+        """The next forward has the tokens at `positions` [tokens] of the first row, each as if it were a row's only
+        one; the largest position is at most `longest` - 1."""
+        self.expect_tokens(positions, longest)
+        self._window.rows = torch.zeros_like(positions)
+        self._window.copied = True
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -80,6 +88,7 @@ class _Window:
         self.start = 0
         self.longest = 0
         self.positions: torch.Tensor | None = None  # None while prompts come
+        self.copied = False  # whether all positions are of the first row
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -113,8 +122,11 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             return self.keys[window.rows, :, :end], self.values[window.rows, :, :end]
         self.keys[window.rows, :, window.positions] = key_states[:, :, 0]
         self.values[window.rows, :, window.positions] = value_states[:, :, 0]
-        count = len(window.positions)
-        return self.keys[:count, :, : window.longest], self.values[:count, :, : window.longest]
+        return self._read(self.keys, len(window.positions)), self._read(self.values, len(window.positions))
+
+    def _read(self, states: torch.Tensor, rows: int) -> torch.Tensor:
+        states = states[: 1 if self._window.copied else rows, :, : self._window.longest]
+        return states.expand(rows, -1, -1, -1)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         if self._window.positions is None:

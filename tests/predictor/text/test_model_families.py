@@ -136,13 +136,13 @@ async def test_a_window_that_goes_by_the_longest_text_is_for_one_text_at_a_time(
     start_random: Any, written_alone: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """GPT-Neo takes a text for as long as the longest beside it, and hides its beginning from its local layers."""
-    config = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 12}
-    trials = [("hello moon", 25), ("moon " * 20, 30), ("world", 20)]
-    for max_length, batched in ((12, True), (128, False)):
+    config = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 64}
+    trials = [("hello moon", 25), ("moon " * 60, 30), ("world", 90)]
+    for max_length, batched in ((64, True), (128, False)):
         caplog.clear()
         engine = await start_random("GPTNeo", config, max_concurrency=3, max_length=max_length)
         assert isinstance(engine.core.batch, SoloBatch) is not batched
-        said = "more than 12 tokens hide the beginning of all texts beside them"
+        said = "more than 64 tokens hide the beginning of all texts beside them"
         assert (said in caplog.text) is not batched
 
     texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from predictor.text.batch import TextBatch
-from predictor.text.prefill import logits_at, prompts_together
+from predictor.text.prefill import logits_at, prompts_together, short_prompts_together
 from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
 
@@ -42,6 +42,25 @@ SIZES: dict[str, Any] = {
 )
 def test_prompts_share_a_forward_where_little_is_padding(lengths: list[int], most: int, chosen: list[int]) -> None:
     assert prompts_together(lengths, most) == chosen
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest", "chosen", "width"),
+    [
+        ([9], 512, [0], 32),
+        ([32, 33, 1, 64], 512, [0, 2], 32),
+        ([33, 64, 32], 512, [0, 1], 64),
+        ([20] * 16, 512, list(range(8)), 32),  # no more than are multiplied in parts
+        ([130, 150], 512, [0], 160),
+        ([256, 256], 512, [0], 256),
+        ([257, 257], 512, [0], 257),
+        ([40, 41], 60, [0], 40),  # a model may know no further positions
+    ],
+)
+def test_short_prompts_of_about_the_same_length_share_a_forward_of_coarse_numbers(
+    lengths: list[int], longest: int, chosen: list[int], width: int
+) -> None:
+    assert short_prompts_together(lengths, longest) == (chosen, width)
 
 
 def build(architecture: str, **changes: Any) -> Any:
