@@ -38,9 +38,11 @@ Times = tuple[int, int]
 
 
 class ThreadWaiting:
-    """Of one process: spinning at first. `read_times` returns None where times are not known, and threads sleep."""
+    """Of one process, where at most `threads` compute together: spinning at first. `read_times` returns None where
+    times are not known, and threads sleep."""
 
-    def __init__(self, read_times: Callable[[], Times | None]) -> None:
+    def __init__(self, threads: int, read_times: Callable[[], Times | None]) -> None:
+        self._threads = threads
         self._read_times = read_times
         self._times = read_times()
         self._crowded_at = -math.inf
@@ -53,7 +55,8 @@ class ThreadWaiting:
         ran, waited = _since(before, self._times)
         if waited > CROWDED * (ran + waited):
             self._crowded_at = now
-            self._pools = self._pools or [IdlePool() for _ in range(_pools_that_fill_the_cores())]
+            pools = pools_that_fill_the_cores(self._threads)
+            self._pools = self._pools or [IdlePool(self._threads) for _ in range(pools)]
         elif now - self._crowded_at >= ASLEEP_SECONDS:
             self.end()
         return ran >= IDLE_NANOSECONDS
@@ -73,9 +76,10 @@ def _since(before: Times | None, after: Times | None) -> Times:
 
 
 class WaitingWatch:
-    """A thread that decides how the others wait for each other, for as long as it runs."""
+    """A thread that decides how `threads` that compute wait for each other, for as long as it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="thread-waiting", daemon=True).start()
 
@@ -83,7 +87,7 @@ class WaitingWatch:
         self._ended.set()
 
     def _run(self) -> None:
-        waiting = ThreadWaiting(times_of_process)
+        waiting = ThreadWaiting(self._threads, times_of_process)
         seconds = WINDOW_SECONDS
         while not self._ended.wait(seconds):
             seconds = WINDOW_SECONDS if waiting.judge(time.monotonic()) else IDLE_SECONDS
@@ -93,7 +97,8 @@ class WaitingWatch:
 class IdlePool:
     """A pool of threads that compute nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._ended = threading.Event()
         made = threading.Event()
         self._thread = threading.Thread(target=self._hold, args=(made,), name="idle-pool", daemon=True)
@@ -107,16 +112,17 @@ class IdlePool:
     def _hold(self, made: threading.Event) -> None:
         import torch
 
+        chosen = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
         torch.ones(2**17).add_(1)  # large enough to be computed in parallel
+        torch.set_num_threads(chosen)  # other threads begin with the last number that any has set
         made.set()
         self._ended.wait()
 
 
-def _pools_that_fill_the_cores() -> int:
+def pools_that_fill_the_cores(threads: int) -> int:
     """Beside the one that computes: torch may have a thread for two cores, where these are two halves of one."""
-    import torch
-
-    others = max(1, int(torch.get_num_threads()) - 1)
+    others = max(1, threads - 1)
     return max(1, -(-len(os.sched_getaffinity(0)) // others) - 1)
 
 

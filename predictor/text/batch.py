@@ -49,8 +49,7 @@ class TextBatch(Batch):
         # Only without a mask may a GPU take flash attention. On a CPU that gains nothing, and grouped heads would take
         # another kernel, slower and of other rounding: a text would depend on the lengths beside it.
         self.always_masks = on_cpu
-        layers = model.config.get_text_config().num_hidden_layers
-        self.cache = SlotCache(layers, slots, self._whole_steps(length))
+        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, self._whole_steps(length))
         self._prefixes = PrefixCache(self.cache)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
         self._history: TokenHistory | None = None  # None until a row has a repetition penalty
@@ -60,7 +59,7 @@ class TextBatch(Batch):
         self.drafts = on_cpu
         # Where numbers are short, another kernel's rounding changes texts.
         self._is_coarse = on_cpu and model.dtype != torch.float32
-        self._draft: list[int] = []  # what the step at hand expects
+        self._draft: list[int] = []  # what this step expects
         self._unwritten: list[TextRow] = []  # rows that run on, with the text of their last token to be written
 
     def __len__(self) -> int:

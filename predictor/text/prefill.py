@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from predictor.cpu.packed_linear import MOST_IN_PARTS
+from predictor.cpu.threads import threads_for
 
 PADDING_SHARE = 4
 """One in so many positions of a forward may be padding."""
@@ -70,6 +71,7 @@ def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:
         return hidden[rows, places][:, None], *others
 
     head = model.get_output_embeddings()
-    with contextlib.nullcontext() if head is None else head.register_forward_pre_hook(narrow):
+    hook = contextlib.nullcontext() if head is None else head.register_forward_pre_hook(narrow)
+    with hook, threads_for(inputs["input_ids"].numel()):
         logits: torch.Tensor = model(**inputs).logits
     return logits[:, 0] if logits.shape[1] == 1 else logits[rows, places]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from predictor.cpu import thread_waiting
 from predictor.cpu.thread_waiting import (
@@ -32,7 +31,8 @@ QUIET, CROWDED = (90, 10), (50, 50)
 class Pool:
     """In the place of the real one."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         pools.append(self)
 
     def end(self) -> None:
@@ -42,15 +42,14 @@ class Pool:
 pools: list[Pool] = []
 
 
-def cores_and_threads(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+def of_machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
 
 
 @pytest.fixture(autouse=True)
 def _pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(thread_waiting, "IdlePool", Pool)
-    cores_and_threads(monkeypatch, 2, 2)
+    of_machine(monkeypatch, 2)
     yield
     pools.clear()
 
@@ -58,10 +57,10 @@ def _pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Machine:
     """On which each window is quiet or crowded."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 2) -> None:
         self.times: Times | None = (1, 0)
         self.now = 1000.0
-        self.waiting = ThreadWaiting(lambda: self.times)
+        self.waiting = ThreadWaiting(threads, lambda: self.times)
 
     def go_on(self, window: Times | None, seconds: float = WINDOW_SECONDS) -> bool:
         """For so long. Whether threads sleep afterwards."""
@@ -115,14 +114,15 @@ def test_pools_have_more_threads_than_there_are_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:
     """Together with that of the thread that computes; libgomp counts the process's first thread, and no other."""
-    cores_and_threads(monkeypatch, cores, threads)
-    Machine().go_on(CROWDED)
+    of_machine(monkeypatch, cores)
+    Machine(threads).go_on(CROWDED)
+    assert {pool.threads for pool in pools} == {threads}
     assert 1 + (threads - 1) * (1 + len(pools)) > cores >= 1 + (threads - 1) * len(pools)
 
 
 def test_a_watch_has_threads_sleep_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_waiting, "times_of_process", lambda: None)
-    watch = WaitingWatch()
+    watch = WaitingWatch(2)
     wait_until(lambda: bool(pools))
     watch.end()
     wait_until(lambda: not pools)
@@ -154,12 +154,12 @@ FORKED = """if True:
         return len(os.listdir("/proc/self/task"))
 
     if not os.fork():
-        setting = threading.Thread(target=torch.set_num_threads, args=(3,))
+        setting = threading.Thread(target=torch.set_num_threads, args=(1,))
         setting.start()
         setting.join()
         before = threads()  # some stay, which are no part of a pool
-        pool = IdlePool()
-        print(threads() - before)
+        pool = IdlePool(3)
+        print(threads() - before, torch.get_num_threads())
         pool.end()
         deadline = time.monotonic() + 20
         while threads() > before and time.monotonic() < deadline:
@@ -174,4 +174,4 @@ FORKED = """if True:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_an_idle_pool_has_threads_until_it_ends_in_a_forked_process_too() -> None:
     ended = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.stdout == "3\n0\n", ended.stderr  # the thread itself and its two helpers
+    assert ended.stdout == "3 1\n0\n", ended.stderr  # the thread itself and its two helpers

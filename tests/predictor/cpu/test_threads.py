@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from predictor.cpu import threads
-from predictor.cpu.threads import SMALL, SPIN_TURNS, can_switch, limit_threads, prepare_threads, thread_count
+from predictor.cpu.threads import (
+    MANY_POSITIONS,
+    SMALL,
+    SPIN_TURNS,
+    can_switch,
+    limit_threads,
+    prepare_threads,
+    thread_count,
+    threads_for,
+)
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
@@ -152,37 +161,42 @@ FORKED = """if True:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_in_a_process_that_was_forked_with_torch_imported() -> None:
     """In which each thread computes with the number that was chosen last."""
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "PASSIVE"}  # or there is a watch beside them
     ended = subprocess.run(
         [sys.executable, "-c", FORKED], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert ended.stdout == "1\n3\n"  # the thread itself, then its two helpers
 
 
-@pytest.mark.parametrize(
-    ("cores", "models", "watched"), [(2, [None], True), (2, [None, SMALL - 1], False), (1, [None], False)]
-)
+@pytest.mark.parametrize(("cores", "watched"), [(4, [4]), (1, [])])
 def test_how_several_threads_wait_is_watched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, models: list[int | None], watched: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, watched: list[int]
 ) -> None:
-    running: list[Watch] = []
-
-    class Watch:
-        def __init__(self) -> None:
-            running.append(self)
-
-        def end(self) -> None:
-            running.remove(self)
-
+    """Once, and of a small model, too, whose prompts have several."""
+    watches: list[int] = []
     of_machine(monkeypatch, cores)
-    monkeypatch.setattr(threads, "WaitingWatch", Watch)
+    monkeypatch.setattr(threads, "WaitingWatch", lambda most: watches.append(most))
     monkeypatch.setattr(threads, "_watches", {})
     monkeypatch.setattr(threads, "_cores", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    for parameters in models:
+    for parameters in (None, SMALL - 1):
         limit_threads(parameters, tmp_path)
-        limit_threads(parameters, tmp_path)
-    assert len(running) == watched
+    assert watches == watched
+
+
+@pytest.mark.parametrize(
+    ("chosen", "positions", "computed"), [(1, MANY_POSITIONS, 4), (1, MANY_POSITIONS - 1, 1), (4, MANY_POSITIONS, 4)]
+)
+def test_many_positions_of_a_small_model_have_all_threads(
+    monkeypatch: pytest.MonkeyPatch, chosen: int, positions: int, computed: int
+) -> None:
+    now = [chosen]
+    monkeypatch.setattr(threads, "_most_threads", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    with threads_for(positions):
+        assert now[-1] == computed
+    assert now[-1] == chosen
 
 
 @pytest.mark.parametrize("command", [["plan"], ["--port", "0", "--host", "127.0.0.1"]])
