@@ -33,19 +33,22 @@ ROWS_AT_ONCE = 32
 """Up to so many rows are multiplied by the same bfloat16 kernel, each to the same bits as alone; more by others, which
 add up in another order and round otherwise. In float32 that is far below what changes a text."""
 
-MOST_IN_PARTS = 256
-"""As many rows are multiplied in parts of ROWS_AT_ONCE, in two to three times the time of the whole."""
+LONG = 129
+"""Positions of a prompt from which on it is multiplied as a whole, for it shares a forward with no other one. In parts
+that takes two to three times as long."""
 
 
 class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are not typed
     """A linear layer of the same numbers as another, whose weight may be dropped afterwards.
 
-    Raises RuntimeError where the CPU has no kernel for its type. It cannot be trained, copied or moved.
+    With `exact`, a bfloat16 row is multiplied to the same bits whatever rows are beside it, unless it is of a LONG
+    prompt. Raises RuntimeError where the CPU has no kernel for its type. It cannot be trained, copied or moved.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, exact: bool = False) -> None:
         torch.nn.Module.__init__(self)  # Linear's own would allocate a weight
         self.out_features, self.in_features = weight.shape
+        self.exact = exact and weight.dtype == torch.bfloat16
         self.bias = None if bias is None else torch.nn.Parameter(bias.detach(), requires_grad=False)
         self.first_weights: list[float] = weight.detach()[0, :8].float().tolist()  # they tell one model from another
         # No parameter: `to`, `state_dict` and torch.nn.init cannot work with this layout.
@@ -64,7 +67,8 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As Linear's, [..., in_features] to [..., out_features]."""
         rows = input.numel() // self.in_features
-        if input.dtype == torch.float32 or not ROWS_AT_ONCE < rows <= MOST_IN_PARTS:
+        is_long = input.dim() > 2 and input.shape[-2] >= LONG
+        if rows <= ROWS_AT_ONCE or is_long or not self.exact:
             return self._multiply(input)
         parts = input.reshape(rows, self.in_features).split(ROWS_AT_ONCE)
         return torch.cat([self._multiply(part) for part in parts]).view(*input.shape[:-1], self.out_features)
@@ -74,7 +78,7 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
         return output
 
 
-def pack_linear_layers(model: torch.nn.Module, dtype: torch.dtype | None = None) -> int:
+def pack_linear_layers(model: torch.nn.Module, dtype: torch.dtype | None = None, *, exact: bool = False) -> int:
     """Put packed layers in the place of the model's linear ones where that pays, and return how many there are now.
 
     Weights become `dtype` before, or stay as they are without one. Packed are exact nn.Linear layers on a CPU:
@@ -97,7 +101,7 @@ def pack_linear_layers(model: torch.nn.Module, dtype: torch.dtype | None = None)
     for path, layer in places:
         parent, _, name = path.rpartition(".")
         try:
-            packed[layer] = packed.get(layer) or PackedLinear(_as(layer.weight, dtype), _as(layer.bias, dtype))
+            packed[layer] = packed.get(layer) or PackedLinear(_as(layer.weight, dtype), _as(layer.bias, dtype), exact)
         except (AttributeError, RuntimeError) as error:
             log.info("linear layers stay plain: %s", first_line(error))
             break

@@ -9,13 +9,15 @@ Others want the cores where this process's threads could run and have none. Linu
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 0.1
 """How long times are summed up before they are judged."""
@@ -75,23 +77,20 @@ def _since(before: Times | None, after: Times | None) -> Times:
     return max(0, after[0] - before[0]), max(0, after[1] - before[1])
 
 
-class WaitingWatch:
-    """A thread that decides how `threads` that compute wait for each other, for as long as it runs."""
+def watch_waiting(threads: int) -> None:
+    """Decide from now on, on a thread of its own, how `threads` that compute wait for each other."""
+    waiting = ThreadWaiting(threads, times_of_process)
+    threading.Thread(target=_watch, args=(waiting,), name="thread-waiting", daemon=True).start()
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, name="thread-waiting", daemon=True).start()
 
-    def end(self) -> None:
-        self._ended.set()
-
-    def _run(self) -> None:
-        waiting = ThreadWaiting(self._threads, times_of_process)
-        seconds = WINDOW_SECONDS
-        while not self._ended.wait(seconds):
+def _watch(waiting: ThreadWaiting) -> None:
+    seconds = WINDOW_SECONDS
+    try:
+        while True:
+            time.sleep(seconds)
             seconds = WINDOW_SECONDS if waiting.judge(time.monotonic()) else IDLE_SECONDS
-        waiting.end()
+    except Exception:
+        log.exception("threads wait for each other as they do now from now on, whoever wants the cores")
 
 
 class IdlePool:
@@ -112,11 +111,13 @@ class IdlePool:
     def _hold(self, made: threading.Event) -> None:
         import torch
 
-        chosen = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        torch.ones(2**17).add_(1)  # large enough to be computed in parallel
-        torch.set_num_threads(chosen)  # other threads begin with the last number that any has set
-        made.set()
+        try:
+            chosen = torch.get_num_threads()
+            torch.set_num_threads(self._threads)
+            torch.ones(2**17).add_(1)  # large enough to be computed in parallel
+            torch.set_num_threads(chosen)  # other threads begin with the last number that any has set
+        finally:
+            made.set()
         self._ended.wait()
 
 
@@ -132,7 +133,8 @@ def times_of_process() -> Times | None:
     try:
         for thread in os.listdir("/proc/self/task"):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-                first, second, _ = Path("/proc/self/task", thread, "schedstat").read_text().split()
+                with open(f"/proc/self/task/{thread}/schedstat", "rb", buffering=0) as file:
+                    first, second, _ = file.read().split()
                 ran, waited = ran + int(first), waited + int(second)
     except (OSError, ValueError):
         return None

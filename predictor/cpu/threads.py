@@ -24,14 +24,16 @@ from functools import cache
 from pathlib import Path
 
 from predictor.cpu.quota import cpu_quota
-from predictor.cpu.thread_waiting import WaitingWatch, times_of_process
+from predictor.cpu.thread_waiting import times_of_process, watch_waiting
 
 _LIBRARIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # libgomp's and libomp's own, which say more
 
 SPIN_TURNS = "50000"
 """Of a loop, in which a thread waits before it sleeps: a millisecond or two, where libgomp's own are six times as many.
-They outlast what comes between two operations, and no more. Once it is said how many, threads that are to sleep do so
-without any turn; else they have a few first."""
+They outlast what comes between two operations, and no more. Threads that are to sleep do so without any turn, as
+OMP_WAIT_POLICY says; without that they would have a hundred first."""
+
+_SWITCHED = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPIN_TURNS}
 
 SMALL = 10_000_000
 """Parameters of a language model below which one thread computes it. With 15 million two are quicker by a tenth (eight
@@ -42,7 +44,9 @@ MANY_POSITIONS = 128
 take 9 ms in place of 14, and 18 in place of 16 where others want the cores."""
 
 
-_watches: dict[int, WaitingWatch] = {}  # by process: a forked one has none of its parent's threads
+# By process: a forked one has none of its parent's threads.
+_chosen: dict[int, int] = {}
+_watched: set[int] = set()
 
 
 def prepare_threads() -> None:
@@ -51,35 +55,36 @@ def prepare_threads() -> None:
     if not os.environ.keys() & {"OMP_WAIT_POLICY", *_LIBRARIES}:
         if can_switch():
             os.environ["GOMP_SPINCOUNT"] = SPIN_TURNS
-            os.environ["KMP_BLOCKTIME"] = "0"  # libomp's threads, which cannot be switched, sleep
-        else:
-            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of those that are to sleep, and of libomp's, which always do
     # Pools that are of no use here: numpy computes nothing large, and prompts are encoded one by one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def can_switch(root: Path = Path("/")) -> bool:
-    """Whether libgomp's threads can be switched between spinning and sleeping: nobody has said how they wait, times are
-    known, and neither quota nor operator leaves cores free. A thread that spins uses up a quota."""
-    told = "OMP_WAIT_POLICY" in os.environ or os.environ.get("GOMP_SPINCOUNT", SPIN_TURNS) != SPIN_TURNS
-    if told or times_of_process() is None:
+    """Whether libgomp's threads can be switched between spinning and sleeping: nobody else has said how they wait,
+    times are known, and neither quota nor operator leaves cores free. A thread that spins uses up a quota."""
+    said = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", *_LIBRARIES) if name in os.environ}
+    if (said and said != _SWITCHED) or times_of_process() is None:
         return False
     cores = len(os.sched_getaffinity(0))
-    return thread_count(cores, root=root) == cores > 1
+    return min(thread_count(cores, root=root), cpu_quota(root) or cores) >= cores > 1
 
 
 def limit_threads(parameters: int | None = None, root: Path = Path("/")) -> None:
     """Choose torch's number of threads, for a language model of so many parameters or for anything else.
 
-    It follows from the model and the machine, never from a measurement: how work is split decides how a CPU rounds. A
-    thread that computes calls `adopt_threads` first. From now on it is watched how several of them wait.
+    It follows from the model and the machine, never from a measurement: how work is split decides how a CPU rounds.
+    Only `threads_for` has other numbers. A thread that computes calls `adopt_threads` first. From now on it is watched
+    how several of them wait.
     """
     import torch
 
-    torch.set_num_threads(thread_count(_cores(), parameters, root))
-    if os.getpid() not in _watches and can_switch(root):
-        _watches[os.getpid()] = WaitingWatch(thread_count(_cores(), root=root))
+    _chosen[os.getpid()] = thread_count(_cores(), parameters, root)
+    torch.set_num_threads(_chosen[os.getpid()])
+    if os.getpid() not in _watched and can_switch(root):
+        _watched.add(os.getpid())
+        watch_waiting(thread_count(_cores(), root=root))
 
 
 @contextmanager
@@ -105,10 +110,11 @@ def _most_threads() -> int:
 
 
 def adopt_threads() -> None:
-    """Have this thread, which has not computed yet, use the chosen number. MKL does not before torch has been asked."""
+    """Have this thread, which has not computed yet, use the chosen number. By itself it would have the last one that
+    any thread has set, and MKL all cores."""
     import torch
 
-    torch.get_num_threads()
+    torch.set_num_threads(_chosen.get(os.getpid()) or torch.get_num_threads())
 
 
 def thread_count(cores: int, parameters: int | None = None, root: Path = Path("/")) -> int:

@@ -49,7 +49,7 @@ class TextBatch(Batch):
         # Only without a mask may a GPU take flash attention. On a CPU that gains nothing, and grouped heads would take
         # another kernel, slower and of other rounding: a text would depend on the lengths beside it.
         self.always_masks = on_cpu
-        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, self._whole_steps(length))
+        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
         self._prefixes = PrefixCache(self.cache)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
         self._history: TokenHistory | None = None  # None until a row has a repetition penalty
@@ -201,8 +201,8 @@ class TextBatch(Batch):
         return logits
 
     def _whole_steps(self, keys: int) -> int:
-        """As many keys and those that are masked."""
-        return -(-keys // KEY_STEP) * KEY_STEP if self.always_masks else keys
+        """As many keys and those that are masked, but none beyond the longest text: a model may have no place there."""
+        return min(-(-keys // KEY_STEP) * KEY_STEP, self.length) if self.always_masks else keys
 
     def _find_draft(self) -> list[int]:
         """What may follow where a row runs alone. A repetition penalty depends on every token before."""

@@ -150,8 +150,9 @@ class _KnownTexts:
 
 class _CheckedBatch(TextBatch):
     def __init__(self, model: Any, texts: _KnownTexts) -> None:
-        super().__init__(model, slots=3, length=16, prefill_tokens=PART)
+        super().__init__(model, slots=3, length=LONG + 3, prefill_tokens=PART)
         self.drafts = False  # each row has the next token of its known text
+        self._is_coarse = False  # prompts go together and in parts
         self._texts = texts
 
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:

@@ -186,7 +186,7 @@ def _load(
                 wanted = served_dtype(dtype, model.dtype, device, config)
             if packs:
                 wanted = served
-                pack_linear_layers(model, getattr(torch, served))
+                pack_linear_layers(model, getattr(torch, served), exact=True)
                 keep_stored_embedding(model, getattr(torch, served))
             if wanted != "auto":
                 model.to(getattr(torch, wanted))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from predictor.cpu.packed_linear import MOST_IN_PARTS
+from predictor.cpu.packed_linear import LONG
 from predictor.cpu.threads import threads_for
 
 PADDING_SHARE = 4
@@ -41,16 +41,19 @@ SHORT_STEP = 32
 """Attention rounds by the number of positions. Where that may change a text, short prompts are padded to a multiple of
 this, whether others come with them or not."""
 
+MOST_SHORT = 256
+"""Positions of short prompts that share a forward: more of them take no less time together than one after another."""
+
 
 def short_prompts_together(lengths: Sequence[int], longest: int) -> tuple[list[int], int]:
     """Which prompts of these lengths share a forward with the first, and to how many positions each is padded, at most
     `longest`. What comes of each is to the bit what comes of it alone. The first one alone and as it is, if it is long.
     """
     width = _short_width(lengths[0])
-    if not width <= min(longest, MOST_IN_PARTS):
+    if width > longest or width >= LONG:
         return [0], lengths[0]
     alike = [index for index, length in enumerate(lengths) if _short_width(length) == width]
-    return alike[: MOST_IN_PARTS // width], width
+    return alike[: MOST_SHORT // width], width
 
 
 def _short_width(length: int) -> int:
@@ -72,6 +75,8 @@ def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:
 
     head = model.get_output_embeddings()
     hook = contextlib.nullcontext() if head is None else head.register_forward_pre_hook(narrow)
-    with hook, threads_for(inputs["input_ids"].numel()):
+    # Threads round otherwise, too, by how work is split: far below what changes a text, but not in short numbers.
+    positions = inputs["input_ids"].numel() if model.dtype == torch.float32 else 0
+    with hook, threads_for(positions):
         logits: torch.Tensor = model(**inputs).logits
     return logits[:, 0] if logits.shape[1] == 1 else logits[rows, places]

@@ -20,7 +20,8 @@ class SoloBatch(TextBatch):
         super().__init__(model, slots=1, length=length, prefill_tokens=prefill_tokens)
         self._state: dict[str, Any] | None = None  # of the running row; None where it begins from the whole text
         self._ids = torch.empty(1, 0, dtype=torch.long, device=self._device)  # what the state has read
-        self._prefilled = False  # whether that is the whole text
+        self._has_read_all = False  # whether that is the whole text
+        self.drafts = False
         self._parameters = inspect.signature(model.forward).parameters
 
     def join(self, row: TextRow) -> None:
@@ -34,10 +35,10 @@ class SoloBatch(TextBatch):
     def _forget(self) -> None:
         super()._forget()
         self._state = None
-        self._prefilled = False
+        self._has_read_all = False
 
     def _compute(self) -> tuple[list[TextRow], Choice | None]:
-        return self._decode() if self._prefilled else self._prefill()
+        return self._decode() if self._has_read_all else self._prefill()
 
     def _prefill(self) -> tuple[list[TextRow], Choice | None]:
         [row] = self.running or self.joining
@@ -49,7 +50,7 @@ class SoloBatch(TextBatch):
             return [], None
         sampler = self._sampler([row], 0)
         logits = self._advance(ids, start, 1)
-        self._prefilled = True
+        self._has_read_all = True
         return [row], self.choose([row], logits, sampler)
 
     def _next_logits(self, now: Decoding, longest: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
     """A cache of `slots` rows of `length` tokens for each of `layers` layers. Before each forward, call
-    `expect_prompts` or `expect_tokens`."""
+    one of the methods `expect_…`."""
 
     def __init__(self, layers: int, slots: int, length: int) -> None:
         self.slots = slots

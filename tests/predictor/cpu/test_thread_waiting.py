@@ -18,10 +18,8 @@ from predictor.cpu.thread_waiting import (
     WINDOW_SECONDS,
     ThreadWaiting,
     Times,
-    WaitingWatch,
     times_of_process,
 )
-from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 QUIET, CROWDED = (90, 10), (50, 50)
@@ -120,12 +118,56 @@ def test_pools_have_more_threads_than_there_are_cores(
     assert 1 + (threads - 1) * (1 + len(pools)) > cores >= 1 + (threads - 1) * len(pools)
 
 
-def test_a_watch_has_threads_sleep_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread_waiting, "times_of_process", lambda: None)
-    watch = WaitingWatch(2)
-    wait_until(lambda: bool(pools))
-    watch.end()
-    wait_until(lambda: not pools)
+WATCHED = """if True:
+    import os, sys, threading, time
+    import torch
+    from predictor.cpu import thread_waiting
+
+    def state(thread):  # R: it runs, S: it sleeps
+        with open(f"/proc/self/task/{thread}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+
+    def threads():
+        return set(os.listdir("/proc/self/task"))
+
+    def wait_for(wanted):
+        deadline = time.monotonic() + 30
+        while state(helper) != wanted and time.monotonic() < deadline:
+            torch.ones(2**17).add_(1)
+            time.sleep(0.01)
+        print(state(helper))
+
+    os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[:2]))
+    torch.set_num_threads(2)
+    before = threads()
+    torch.ones(2**17).add_(1)
+    [helper] = threads() - before
+    wait_for("R")  # it would spin for minutes
+    thread_waiting.times_of_process = lambda: None  # as where others want the cores
+    thread_waiting.watch_waiting(2)
+    wait_for("S")
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="/proc, and two cores")
+def test_a_thread_that_waits_sleeps_once_others_want_the_cores() -> None:
+    variables = {"PATH": os.environ["PATH"], "GOMP_SPINCOUNT": str(10**12)}
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=90
+    )
+    assert ended.stdout == "R\nS\n", ended.stderr
+
+
+def test_a_watch_that_fails_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    def failing() -> Times | None:
+        raise OSError("no more threads")
+
+    waiting = ThreadWaiting(2, lambda: (1, 0))
+    waiting._read_times = failing
+    thread_waiting._watch(waiting)
+    assert "threads wait for each other as they do now" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -146,7 +188,7 @@ def test_no_times_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FORKED = """if True:
-    import os, sys, threading, time
+    import os, sys, time
     import torch
     from predictor.cpu.thread_waiting import IdlePool
 
@@ -154,10 +196,8 @@ FORKED = """if True:
         return len(os.listdir("/proc/self/task"))
 
     if not os.fork():
-        setting = threading.Thread(target=torch.set_num_threads, args=(1,))
-        setting.start()
-        setting.join()
-        before = threads()  # some stay, which are no part of a pool
+        torch.set_num_threads(1)
+        before = threads()
         pool = IdlePool(3)
         print(threads() - before, torch.get_num_threads())
         pool.end()

@@ -32,12 +32,7 @@ VARIABLES = (
     "TOKENIZERS_PARALLELISM",
 )
 ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-SWITCHED = {
-    "GOMP_SPINCOUNT": SPIN_TURNS,
-    "KMP_BLOCKTIME": "0",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+SWITCHED = ASLEEP | {"GOMP_SPINCOUNT": SPIN_TURNS}
 
 
 @pytest.fixture(autouse=True)
@@ -85,12 +80,20 @@ def test_what_the_operator_says_stays(monkeypatch: pytest.MonkeyPatch, name: str
     assert told() == ASLEEP | {name: "theirs"}
 
 
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_nothing_is_switched_where_the_operator_has_said_how_threads_wait(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     of_machine(monkeypatch, 2)
     monkeypatch.setenv(name, "theirs")
+    assert not can_switch()
+
+
+def test_a_thread_that_spins_would_use_up_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_machine(monkeypatch, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert can_switch()
+    monkeypatch.setattr(threads, "cpu_quota", lambda _root: 1.0)
     assert not can_switch()
 
 
@@ -175,8 +178,9 @@ def test_how_several_threads_wait_is_watched(
     """Once, and of a small model, too, whose prompts have several."""
     watches: list[int] = []
     of_machine(monkeypatch, cores)
-    monkeypatch.setattr(threads, "WaitingWatch", lambda most: watches.append(most))
-    monkeypatch.setattr(threads, "_watches", {})
+    monkeypatch.setattr(threads, "watch_waiting", watches.append)
+    monkeypatch.setattr(threads, "_watched", set())
+    monkeypatch.setattr(threads, "_chosen", {})
     monkeypatch.setattr(threads, "_cores", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     for parameters in (None, SMALL - 1):

@@ -132,17 +132,40 @@ async def test_longer_texts_are_served_one_at_a_time_where_they_are_asked_for(
     ]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("Mpt", {"n_layers": 2, "n_heads": 4, "max_seq_len": 100}),
+        (
+            "GPTNeo",
+            {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 100},
+        ),
+    ],
+)
+async def test_no_text_attends_to_more_keys_than_a_text_may_have(
+    start_random: Any, written_alone: Any, architecture: str, config: dict[str, Any]
+) -> None:
+    """These have a table of biases, or a window, that is counted from the end of the keys."""
+    engine = await start_random(architecture, config, max_concurrency=3, max_length=100)
+    assert not isinstance(engine.core.batch, SoloBatch)
+    trials = [("hello moon", 70), ("moon " * 60, 30), ("world", 90)]
+
+    texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))
+
+    assert texts == [written_alone(engine, *trial) for trial in trials]
+
+
 async def test_a_window_that_goes_by_the_longest_text_is_for_one_text_at_a_time(
     start_random: Any, written_alone: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """GPT-Neo takes a text for as long as the longest beside it, and hides its beginning from its local layers."""
-    config = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 64}
-    trials = [("hello moon", 25), ("moon " * 60, 30), ("world", 90)]
-    for max_length, batched in ((64, True), (128, False)):
+    config = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 12}
+    trials = [("hello moon", 25), ("moon " * 20, 30), ("world", 20)]
+    for max_length, batched in ((12, True), (128, False)):
         caplog.clear()
         engine = await start_random("GPTNeo", config, max_concurrency=3, max_length=max_length)
         assert isinstance(engine.core.batch, SoloBatch) is not batched
-        said = "more than 64 tokens hide the beginning of all texts beside them"
+        said = "more than 12 tokens hide the beginning of all texts beside them"
         assert (said in caplog.text) is not batched
 
     texts = await asyncio.gather(*(write(engine, *trial) for trial in trials))

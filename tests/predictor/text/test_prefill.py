@@ -51,9 +51,8 @@ def test_prompts_share_a_forward_where_little_is_padding(lengths: list[int], mos
         ([32, 33, 1, 64], 512, [0, 2], 32),
         ([33, 64, 32], 512, [0, 1], 64),
         ([20] * 16, 512, list(range(8)), 32),  # no more than are multiplied in parts
-        ([130, 150], 512, [0], 160),
-        ([256, 256], 512, [0], 256),
-        ([257, 257], 512, [0], 257),
+        ([100, 128, 97], 512, [0, 1], 128),
+        ([129, 129], 512, [0], 129),
         ([40, 41], 60, [0], 40),  # a model may know no further positions
     ],
 )
