@@ -54,8 +54,8 @@ def slowed(seconds: float) -> tuple[str, ...]:
 
 @pytest.fixture
 def slow_predictor(start_predictor: Any) -> Any:
-    """Ready, and takes a second for each 50 tokens."""
-    predictor = start_predictor(script=slowed(0.02))
+    """Ready, and takes a second for each 25 tokens."""
+    predictor = start_predictor(script=slowed(0.04))
     predictor.wait_ready()
     return predictor
 

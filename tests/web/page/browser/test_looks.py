@@ -235,7 +235,8 @@ async def test_cards_are_copied_downloaded_made_again_and_removed(
         content = await asyncio.to_thread(Path(await download.path()).read_bytes)
         assert content.startswith(begin)
     await picture.locator("[data-act=copy]").click()
-    await page.wait_for_function("navigator.clipboard.read().then(([item]) => item.types[0] === 'image/png')")
+    copied = "navigator.clipboard.read().then(([item]) => item.types[0] === 'image/png')"
+    await eventually(lambda: page.evaluate(copied), "a copied picture")
     poet.send("春", None)
     await poem.locator("[data-act=again]").click()
     await expect(page.locator("#shelf li")).to_have_count(3)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from tests.support.waiting import eventually
+
 pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
@@ -96,12 +98,17 @@ async def test_two_hundred_results(url: str, poet: FakeModel, painter: FakeModel
     await expect(page.locator("#shelf li").last).to_contain_text("number 1")
 
 
+async def _first_paint(page: Page) -> float:
+    """Milliseconds. Playwright's own polling would have the page evaluate a string, which its policy forbids."""
+    entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    return float(await eventually(lambda: page.evaluate(entry), "a first paint"))
+
+
 async def test_the_first_paint(url: str, visit: Open) -> None:
     times = []
     for _ in range(5):
         page = await visit(url)
-        entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-        times.append(await (await page.wait_for_function(entry)).json_value())
+        times.append(await _first_paint(page))
     print(f"first contentful paint: {sorted(round(time) for time in times)} ms")
     assert min(times) < 300  # whatever else the machine does meanwhile
 
