@@ -145,9 +145,9 @@ def test_it_serves_until_it_is_told_to_stop(run: Run, number: signal.Signals) ->
     url = listening(process)
     assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
     assert httpx.get(f"{url}/readyz", trust_env=False).json() == {"status": "ready"}
-    headers = {"X-Request-Timeout": "0.5"}  # or the model server would be asked again for a while
+    headers = {"X-Request-Timeout": "2"}  # or the model server would be asked again for a while
     answer = httpx.post(f"{url}/generate", json={"prompt": "x"}, headers=headers, timeout=LIMIT, trust_env=False)
-    assert answer.status_code in (503, 504)  # nobody listens there, or nobody has said so in time
+    assert answer.status_code == 503
     process.send_signal(number)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
