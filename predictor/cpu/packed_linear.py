@@ -28,7 +28,6 @@ LEAST_WEIGHTS = {torch.float32: 2**19, torch.bfloat16: 2**15}
 """Weights from which on a layer is packed. A call of the operator takes 20 µs more than a plain one of float32, which
 small layers never make good; plain bfloat16 goes through oneDNN, too."""
 
-
 ROWS_AT_ONCE = 32
 """Up to so many rows are multiplied by the same bfloat16 kernel, each to the same bits as alone; more by others, which
 add up in another order and round otherwise. In float32 that is far below what changes a text."""

@@ -57,8 +57,8 @@ class ThreadWaiting:
         ran, waited = _since(before, self._times)
         if waited > CROWDED * (ran + waited):
             self._crowded_at = now
-            pools = pools_that_fill_the_cores(self._threads)
-            self._pools = self._pools or [IdlePool(self._threads) for _ in range(pools)]
+            if not self._pools:
+                self._pools = [IdlePool(self._threads) for _ in range(_pools_that_fill_the_cores(self._threads))]
         elif now - self._crowded_at >= ASLEEP_SECONDS:
             self.end()
         return ran >= IDLE_NANOSECONDS
@@ -121,7 +121,7 @@ class IdlePool:
         self._ended.wait()
 
 
-def pools_that_fill_the_cores(threads: int) -> int:
+def _pools_that_fill_the_cores(threads: int) -> int:
     """Beside the one that computes: torch may have a thread for two cores, where these are two halves of one."""
     others = max(1, threads - 1)
     return max(1, -(-len(os.sched_getaffinity(0)) // others) - 1)

@@ -26,7 +26,7 @@ from pathlib import Path
 from predictor.cpu.quota import cpu_quota
 from predictor.cpu.thread_waiting import times_of_process, watch_waiting
 
-_LIBRARIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # libgomp's and libomp's own, which say more
+_SAY_HOW = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # to any library, to libgomp, and to libomp
 
 SPIN_TURNS = "50000"
 """Of a loop, in which a thread waits before it sleeps: a millisecond or two, where libgomp's own are six times as many.
@@ -52,7 +52,7 @@ _watched: set[int] = set()
 def prepare_threads() -> None:
     """Say how threads wait. Call it before torch or numpy is imported, here or in the process that this one is forked
     from. What is set already stays."""
-    if not os.environ.keys() & {"OMP_WAIT_POLICY", *_LIBRARIES}:
+    if not os.environ.keys() & set(_SAY_HOW):
         if can_switch():
             os.environ["GOMP_SPINCOUNT"] = SPIN_TURNS
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of those that are to sleep, and of libomp's, which always do
@@ -64,7 +64,7 @@ def prepare_threads() -> None:
 def can_switch(root: Path = Path("/")) -> bool:
     """Whether libgomp's threads can be switched between spinning and sleeping: nobody else has said how they wait,
     times are known, and neither quota nor operator leaves cores free. A thread that spins uses up a quota."""
-    said = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", *_LIBRARIES) if name in os.environ}
+    said = {name: os.environ[name] for name in _SAY_HOW if name in os.environ}
     if (said and said != _SWITCHED) or times_of_process() is None:
         return False
     cores = len(os.sched_getaffinity(0))

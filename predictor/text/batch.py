@@ -10,7 +10,7 @@ import torch
 from predictor.engine.batch import Batch
 from predictor.text.cache.prefix_cache import PrefixCache
 from predictor.text.cache.slot_cache import AttentionMasks, SlotCache
-from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together, short_prompts_together
+from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together, rounded_up, short_prompts_together
 from predictor.text.row import Decoding, TextRow
 from predictor.text.sampler import BatchSampler, Choice, TokenHistory
 
@@ -202,7 +202,7 @@ class TextBatch(Batch):
 
     def _whole_steps(self, keys: int) -> int:
         """As many keys and those that are masked, but none beyond the longest text: a model may have no place there."""
-        return min(-(-keys // KEY_STEP) * KEY_STEP, self.length) if self.always_masks else keys
+        return min(rounded_up(keys, KEY_STEP), self.length) if self.always_masks else keys
 
     def _find_draft(self) -> list[int]:
         """What may follow where a row runs alone. A repetition penalty depends on every token before."""

@@ -49,15 +49,16 @@ def short_prompts_together(lengths: Sequence[int], longest: int) -> tuple[list[i
     """Which prompts of these lengths share a forward with the first, and to how many positions each is padded, at most
     `longest`. What comes of each is to the bit what comes of it alone. The first one alone and as it is, if it is long.
     """
-    width = _short_width(lengths[0])
+    width = rounded_up(lengths[0], SHORT_STEP)
     if width > longest or width >= LONG:
         return [0], lengths[0]
-    alike = [index for index, length in enumerate(lengths) if _short_width(length) == width]
+    alike = [index for index, length in enumerate(lengths) if rounded_up(length, SHORT_STEP) == width]
     return alike[: MOST_SHORT // width], width
 
 
-def _short_width(length: int) -> int:
-    return -(-length // SHORT_STEP) * SHORT_STEP
+def rounded_up(number: int, step: int) -> int:
+    """The next multiple of `step`, or the number itself."""
+    return -(-number // step) * step
 
 
 def logits_at(places: torch.Tensor, model: Any, **inputs: Any) -> torch.Tensor:

@@ -14,7 +14,7 @@ from predictor.text import batch as text_batch
 from predictor.text.batch import TextBatch
 from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
-from tests.support.texts.batches import tiny
+from tests.support.texts.batches import run_out, tiny
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,18 +51,12 @@ def new_row(number: int) -> TextRow:
     return row
 
 
-def finish(batch: TextBatch) -> None:
-    while len(batch):
-        for row in batch.step():
-            batch.remove(row)
-
-
 def written_alone(model: Any) -> list[list[int]]:
     batch = TextBatch(model, SLOTS, LENGTH)
     rows = [new_row(number) for number in range(TEXTS)]
     for row in rows:
         batch.join(row)
-        finish(batch)
+        run_out(batch)
     return [row.tokens for row in rows]
 
 
@@ -78,7 +72,7 @@ def written_together(model: Any) -> list[list[int]]:
         if len(batch):
             for row in batch.step():
                 batch.remove(row)
-    finish(batch)
+    run_out(batch)
     return [row.tokens for row in rows]
 
 
