@@ -19,6 +19,8 @@ from predictor.loading.early_port import open_port
 from predictor.loading.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
+from predictor.measurements.cache import measurement_cache
+from predictor.measurements.start_times import StartTimes
 from predictor.settings import Settings
 from wire.settings import read_settings
 
@@ -52,6 +54,10 @@ def main() -> int:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
 
+    cache = measurement_cache(settings.model, settings.cache_folder)
+    facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
+    start_times = StartTimes(cache, kind=kind, **facts)
+    startup.expected_seconds, startup.on_ready = start_times.expected_seconds, start_times.add
     use_lean_imports(settings.lean_imports)
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
     with lean_server_imports():
@@ -102,6 +108,7 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         guidance=settings.guidance,
         size=settings.size,
         max_pixels=settings.max_pixels,
+        cache_folder=settings.cache_folder,
     )
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine

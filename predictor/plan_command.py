@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictor.errors import ModelError
 from predictor.loading.lean_imports import use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.quantization import refuse_for_pictures
-from predictor.settings import PlanSettings
+from predictor.measurements.cache import NOWHERE, MeasurementCache, beside_model
+from predictor.plan_settings import PlanCommandSettings
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from predictor.engine.slot_plan import Plan
 
 
-def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
+def _plan_texts(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device]:
     from predictor.text.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(
@@ -35,12 +38,12 @@ def _plan_texts(settings: PlanSettings) -> tuple[Plan, torch.device]:
     from predictor.text.batch_check import check_sharing
     from predictor.text.capacity import plan_slots
 
-    shared = check_sharing(checkpoint, settings.max_length)
+    shared = check_sharing(checkpoint, settings.max_length, cache)
     most = shared.most(settings.max_concurrency)
-    return plan_slots(checkpoint, shared.length, most, settings.memory, shared.prefill_tokens), checkpoint.device
+    return plan_slots(checkpoint, shared.length, most, settings.memory, shared.prefill_tokens, cache), checkpoint.device
 
 
-def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
+def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device]:
     refuse_for_pictures(settings.quantize)
     from predictor.pictures.capacity import plan_pictures
     from predictor.pictures.pipeline_loading import load_pipeline
@@ -55,19 +58,33 @@ def _plan_pictures(settings: PlanSettings) -> tuple[Plan, torch.device]:
         max_pixels=settings.max_pixels,
         pack_weights=settings.pack_weights,
     )
-    plan = plan_pictures(pipeline, settings.max_concurrency, settings.memory)
+    plan = plan_pictures(pipeline, settings.max_concurrency, settings.memory, cache)
     print(f"# of pictures with at most {pipeline.sizes.most_pixels} pixels: PREDICTOR_MAX_PIXELS")
     return plan, pipeline.device
 
 
+def _cache_to_fill(settings: PlanCommandSettings) -> MeasurementCache:
+    """Finds nothing: a plan is measured. Raises ModelError where there is no folder to save it in."""
+    if not settings.save:
+        return NOWHERE
+    if settings.cache_folder not in ("", "auto"):
+        return MeasurementCache(kept_in=[Path(settings.cache_folder)], must_keep=True)
+    if not os.path.isdir(settings.model):
+        raise ModelError(
+            "--save keeps what is measured in the model's folder, and a hub id has none: add --cache-folder"
+        )
+    return MeasurementCache(kept_in=[beside_model(settings.model)], must_keep=True)
+
+
 def print_plan(argv: list[str]) -> int:
     """Load the model, measure it, and print fields of `spec.predictor`. Returns the exit status."""
-    settings = read_settings(PlanSettings, argv)
+    settings = read_settings(PlanCommandSettings, argv)
     use_lean_imports(settings.lean_imports)
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
         kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
-        plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings)
+        cache = _cache_to_fill(settings)
+        plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings, cache)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)
         return 1

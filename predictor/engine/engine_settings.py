@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from predictor.limits import MAX_WAITING
-from predictor.settings import LoadFormat, Quantization
+from predictor.plan_settings import LoadFormat, Quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class EngineSettings:
     of predictor.limits, or as many as share a batch), `enable_thinking`: whether a model reasons first where a request
     does not say, and `compile`: whether torch compiles the decode step. Only pictures use `steps`, `guidance` and
     `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the model's
-    own.
+    own. What was measured is kept in `cache_folder`: see predictor.measurements.cache; empty is nowhere.
     """
 
     model: str
@@ -43,3 +43,4 @@ class EngineSettings:
     guidance: float | None = None
     size: str | None = None
     max_pixels: int | None = None
+    cache_folder: str = ""

@@ -17,7 +17,7 @@ from typing import Any
 
 from predictor.errors import ModelError
 from predictor.loading.weights import placement
-from predictor.settings import Quantization
+from predictor.plan_settings import Quantization
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,9 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from contract import problems
 from contract.problems import ProblemError
@@ -32,6 +34,9 @@ class Startup:
     """Which phase the start is in. The loading thread writes it, the event loop reads it. `age` is in seconds: how long
     the process has run already."""
 
+    expected_seconds: float | None = None
+    """From the start of the process to ready, as earlier starts took."""
+
     def __init__(self, age: float = 0.0) -> None:
         self._phase_begun = time.monotonic()
         self._begun = self._phase_begun - age
@@ -39,6 +44,8 @@ class Startup:
         self.ready = False
         self._ready_at = 0.0
         self.error: str | None = None
+        self.on_ready: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds since the process was started, once it is ready."""
 
     @property
     def seconds(self) -> float:
@@ -69,6 +76,7 @@ class Startup:
         systemd.notify_ready()
         metrics.PHASE.labels("ready").set(self.seconds)
         log.info("ready after %.2f s", self.seconds)
+        self.on_ready(self.seconds)
 
     def fail(self, error: str) -> None:
         """The model cannot be loaded, for the reason in this line."""
@@ -84,12 +92,14 @@ class Startup:
 
     def problem(self, name: str) -> ProblemError:
         """What a request to the model `name` is answered while it loads."""
+        expected: dict[str, Any] = {} if self.expected_seconds is None else {"expected_seconds": self.expected_seconds}
         return ProblemError(
             problems.LOADING,
             f"Model {name} is not ready: {self.phase}, {self.seconds:.1f} s so far.",
             retry_after=RETRY_SECONDS,
             phase=self.phase,
             seconds=round(self.seconds, 3),
+            **expected,
         )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictor.errors import ModelError
 from predictor.loading.lean_imports import TESTED
-from predictor.settings import LoadFormat
+from predictor.plan_settings import LoadFormat
 
 if TYPE_CHECKING:
     import torch

@@ -14,6 +14,9 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure
 from predictor.errors import first_line
+from predictor.measurements.cache import NOWHERE, MeasurementCache
+from predictor.measurements.key import measurement_key
+from predictor.measurements.records import PictureVerdict
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.pipeline import Pipeline
 
@@ -41,14 +44,18 @@ EXACT, ROUNDED = 0.01, 0.05
 """How far latents may be from those alone, relative to their norm: in float32, and in shorter types."""
 
 
-def most_together(pipeline: Pipeline, most: int) -> int:
+def most_together(pipeline: Pipeline, most: int, cache: MeasurementCache = NOWHERE) -> int:
     """`most`, or 1 where pictures must not be computed together; the log says why. Raises what the device raises."""
     if most == 1 or pipeline.name in COMPARED:
         return most
-    why = _why_not_together(pipeline)
-    if why is None:
+    key = measurement_key(pipeline.models, pipeline=pipeline.name, size=pipeline.sizes.default)
+    verdict = cache.find(PictureVerdict, key)
+    if verdict is None:
+        verdict = PictureVerdict(obstacle=_why_not_together(pipeline))
+        cache.keep(verdict, key)
+    if verdict.obstacle is None:
         return most
-    log.warning("%s makes one picture at a time: %s", pipeline.name, why)
+    log.warning("%s makes one picture at a time: %s", pipeline.name, verdict.obstacle)
     return 1
 
 

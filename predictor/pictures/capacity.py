@@ -15,7 +15,11 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure, is_device_error
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
+from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory, proc_bytes
+from predictor.measurements.cache import NOWHERE, MeasurementCache
+from predictor.measurements.key import measurement_key
+from predictor.measurements.records import CostRecord, PictureMeasurements
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.batch_check import most_together, step_of_trial
 from predictor.pictures.picture_sizes import Size, written
@@ -48,14 +52,24 @@ LONG_PROMPT = "a " * 500
 _STATUS = Path("/proc/self/status")
 
 
-def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int | None) -> Plan:
+def plan_pictures(
+    pipeline: Pipeline, max_concurrency: int | None, memory: int | None, cache: MeasurementCache = NOWHERE
+) -> Plan:
     """Slots for pictures of the largest size, at most `max_concurrency`, as in EngineSettings; `memory` is in bytes.
 
     Where one of that size cannot be made, and no deployment has asked for it, the default size becomes the largest.
-    Raises ModelError when not even one fits.
+    What `cache` has is not measured again. Raises ModelError when not even one fits.
     """
     memory = available_memory(pipeline.device) if memory is None else memory
-    most = most_together(pipeline, most_slots(max_concurrency, pipeline.device.type))
+    most = most_together(pipeline, most_slots(max_concurrency, pipeline.device.type), cache)
+    sizes = pipeline.sizes
+    key = measurement_key(
+        pipeline.models, pipeline=pipeline.name, size=sizes.default, most_pixels=sizes.most_pixels, most=most
+    )
+    known = cache.find(PictureMeasurements, key)
+    remembered = known and _remembered(pipeline, known, most, memory)
+    if remembered:
+        return remembered
     fitting = None
     try:
         fitting = _plan_memory(pipeline, most, memory)
@@ -65,7 +79,35 @@ def plan_pictures(pipeline: Pipeline, max_concurrency: int | None, memory: int |
         log.info("no picture is larger than %s: %s", written(pipeline.sizes.default), error)
     # Not while there is the error: it holds what its frames hold.
     fitting = fitting or _plan_memory(pipeline, most, memory)
-    return replace(fitting, slots=find_knee(pipeline, time.monotonic() + SEARCH_SECONDS, fitting.slots))
+    deadline = time.monotonic() + SEARCH_SECONDS
+    knee = find_knee(pipeline, deadline, fitting.slots)
+    if time.monotonic() < deadline:  # a search that was cut off says nothing about the next start
+        cache.keep(
+            PictureMeasurements(
+                limited=pipeline.sizes != sizes,
+                memory=memory,
+                cost=CostRecord.of(fitting.cost),
+                knee=knee,
+                searched=fitting.slots,
+            ),
+            key,
+        )
+    return replace(fitting, slots=knee)
+
+
+def _remembered(pipeline: Pipeline, known: PictureMeasurements, most: int, memory: int) -> Plan | None:
+    """The plan that was measured, for the memory of now; None where it does not say enough."""
+    if known.limited and memory > known.memory:
+        return None  # a larger picture may fit now
+    pixels = math.prod(pipeline.sizes.default) if known.limited else pipeline.sizes.most_pixels
+    try:
+        fitting = _plan(known.cost.cost, pixels, most, memory)
+    except ModelError:
+        return None  # a smaller one may fit
+    knee = known.worthwhile(fitting.slots)
+    if knee is None or (known.limited and not pipeline.limit_to_default_size()):
+        return None
+    return replace(fitting, slots=knee)
 
 
 def _plan_memory(pipeline: Pipeline, most: int, memory: int) -> Plan:
@@ -90,6 +132,10 @@ def _plan_memory(pipeline: Pipeline, most: int, memory: int) -> Plan:
         once=int(alone * more) + (PROCESS_BYTES if pipeline.device.type == "cpu" else 0),
         slot=max(int((together - alone) * more), pixels * LEAST_PIXEL_BYTES),
     )
+    return _plan(cost, pixels, most, memory)
+
+
+def _plan(cost: Cost, pixels: int, most: int, memory: int) -> Plan:
     return plan(cost, f"{pixels} pixels", most, memory, "give it more, or set a smaller --max-pixels or --size")
 
 

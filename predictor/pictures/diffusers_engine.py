@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
 from predictor.loading.quantization import refuse_for_pictures
+from predictor.measurements.cache import MeasurementCache, measurement_cache
 
 if TYPE_CHECKING:  # they import torch, and the port is open before that
     from predictor.pictures.engine_core import PictureEngineCore
@@ -44,21 +45,24 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
             max_pixels=settings.max_pixels,
             pack_weights=settings.pack_weights,
         )
+        cache = measurement_cache(settings.model, settings.cache_folder)
         wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)
         if settings.slots:
-            slots = most_together(pipeline, settings.slots)
+            slots = most_together(pipeline, settings.slots, cache)
         else:
-            slots = self._measured_slots(pipeline, memory, report)
+            slots = self._measured_slots(pipeline, memory, cache, report)
         return PictureEngineCore(pipeline, slots, settings.max_waiting)
 
-    def _measured_slots(self, pipeline: Pipeline, memory: int, report: Callable[[str], None]) -> int:
+    def _measured_slots(
+        self, pipeline: Pipeline, memory: int, cache: MeasurementCache, report: Callable[[str], None]
+    ) -> int:
         from predictor.pictures.capacity import plan_pictures
 
         report("measuring slots")
         source = self.settings.model
         try:
-            plan = plan_pictures(pipeline, self.settings.max_concurrency, memory)
+            plan = plan_pictures(pipeline, self.settings.max_concurrency, memory, cache)
         except ModelError:
             raise
         except Exception as error:

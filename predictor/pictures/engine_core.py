@@ -98,10 +98,9 @@ class PictureEngineCore(EngineCore):
 
     @cached_property
     def fingerprint(self) -> str:
-        parts = self.pipeline.pipe.components
-        scheduler = parts.get("scheduler")
+        scheduler = self.pipeline.pipe.components.get("scheduler")
         return fingerprint(
-            {"denoiser": self.pipeline.denoiser, **{n: m for n, m in parts.items() if isinstance(m, torch.nn.Module)}},
+            {"denoiser": self.pipeline.denoiser, **self.pipeline.models},
             pipeline=self.pipeline.name,
             scheduler=None if scheduler is None else [type(scheduler).__name__, dict(scheduler.config)],
             size=self.pipeline.sizes.default,

@@ -65,8 +65,13 @@ class Pipeline:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all models of the pipeline."""
-        models = [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
-        return sum(map(model_bytes, models))
+        return sum(map(model_bytes, self.models.values()))
+
+    @property
+    def models(self) -> dict[str, torch.nn.Module]:
+        """The parts that have weights, by their names in the pipeline."""
+        parts = self.pipe.components
+        return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,9 @@ import torch
 
 from predictor.engine.memory_pressure import device_failure
 from predictor.errors import first_line
+from predictor.measurements.cache import NOWHERE, MeasurementCache
+from predictor.measurements.key import measurement_key
+from predictor.measurements.records import TextVerdict
 from predictor.text.batch import TextBatch
 from predictor.text.capacity import served_length
 from predictor.text.checkpoint import Checkpoint
@@ -54,11 +57,18 @@ class Sharing:
         return 1 if self.obstacle else max_concurrency
 
 
-def check_sharing(checkpoint: Checkpoint, max_length: int | None) -> Sharing:
-    """What is served of a checkpoint; `max_length` as in EngineSettings. Raises what its device raises."""
+def check_sharing(checkpoint: Checkpoint, max_length: int | None, cache: MeasurementCache = NOWHERE) -> Sharing:
+    """What is served of a checkpoint; `max_length` as in EngineSettings. What `cache` has is not checked again. Raises
+    what its device raises."""
     length = served_length(checkpoint, max_length)
-    obstacle = why_not_batched(checkpoint.model, length)
-    return Sharing(length, obstacle, solo_prefill_tokens(checkpoint.model, length) if obstacle else None)
+    key = measurement_key({"model": checkpoint.model}, length=length)
+    verdict = cache.find(TextVerdict, key)
+    if verdict is None:
+        obstacle = why_not_batched(checkpoint.model, length)
+        part = solo_prefill_tokens(checkpoint.model, length) if obstacle else None
+        verdict = TextVerdict(obstacle=obstacle, prefill_tokens=part)
+        cache.keep(verdict, key)
+    return Sharing(length, verdict.obstacle, verdict.prefill_tokens)
 
 
 def why_not_batched(model: Any, length: int = 0) -> str | None:

@@ -14,6 +14,9 @@ import torch
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.limits import MAX_LENGTH, MAX_SMALL_CONCURRENCY, SMALL_MODEL_BYTES
 from predictor.loading.device_memory import available_memory, model_bytes
+from predictor.measurements.cache import NOWHERE, MeasurementCache
+from predictor.measurements.key import measurement_key
+from predictor.measurements.records import CostRecord
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.prefill import most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
@@ -80,14 +83,20 @@ def plan_slots(
     max_concurrency: int | None,
     memory: int | None,
     prefill_tokens: int | None = None,
+    cache: MeasurementCache = NOWHERE,
 ) -> Plan:
     """Slots for texts of up to `max_length` tokens, or of the model's context if that is shorter; `memory` in bytes.
     At most `max_concurrency`, as in EngineSettings; prompts come in parts of `prefill_tokens`, or of as many as
-    TextBatch takes."""
+    TextBatch takes. What `cache` has is not measured again."""
     length = min(checkpoint.context, max_length)
     prefill_tokens = prefill_tokens or most_prefill_tokens(checkpoint.device)
     on_cpu = checkpoint.device.type == "cpu"
-    cost = measure_cost(checkpoint.model, length, prefill_tokens, PROCESS_BYTES if on_cpu else 0)
+    key = measurement_key({"model": checkpoint.model}, length=length, prefill_tokens=prefill_tokens)
+    known = cache.find(CostRecord, key)
+    if known is None:
+        known = CostRecord.of(measure_cost(checkpoint.model, length, prefill_tokens, PROCESS_BYTES if on_cpu else 0))
+        cache.keep(known, key)
+    cost = known.cost
     memory = available_memory(checkpoint.device) if memory is None else memory
     if max_concurrency is None and on_cpu and cost.weights < SMALL_MODEL_BYTES:
         max_concurrency = MAX_SMALL_CONCURRENCY

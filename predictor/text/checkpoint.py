@@ -16,7 +16,7 @@ from predictor.engine.tasks import Message
 from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights, stored_types
-from predictor.settings import LoadFormat, Quantization
+from predictor.plan_settings import LoadFormat, Quantization
 from predictor.text.output.reasoning import ReasoningTags, reasoning_tags
 from predictor.text.rope_scaling import scaled_context
 

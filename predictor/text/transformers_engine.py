@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
+from predictor.measurements.cache import measurement_cache
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:  # it imports torch, and the port is open before that
@@ -44,14 +45,15 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         from predictor.text.engine_core import TextEngineCore
         from predictor.text.single_text_batch import SoloBatch
 
-        shared = check_sharing(checkpoint, settings.max_length)
+        cache = measurement_cache(settings.model, settings.cache_folder)
+        shared = check_sharing(checkpoint, settings.max_length, cache)
         if shared.obstacle:
             log.warning("one text at a time, because %s cannot be batched: %s", settings.model, shared.obstacle)
         report("measuring slots")
         wait_for_memory(settings.memory, checkpoint.device)
         memory = memory_share(checkpoint.device, settings.memory)
         most = shared.most(settings.max_concurrency)
-        plan = plan_slots(checkpoint, shared.length, most, memory, shared.prefill_tokens)
+        plan = plan_slots(checkpoint, shared.length, most, memory, shared.prefill_tokens, cache)
         log.info("%s", plan)
         if shared.obstacle:
             batch: TextBatch = SoloBatch(checkpoint.model, shared.length, shared.prefill_tokens)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings
 
-from predictor.settings import PlanSettings
+from predictor.plan_settings import PlanCommandSettings, PlanSettings
 from predictor.settings import Settings as PredictorSettings
 from scripts.docs.template import fill
 from web.settings import Settings as WebSettings
@@ -24,7 +24,7 @@ def describe() -> str:
         {
             "web": "".join(table(WebSettings, set())),
             "predictor": "".join(table(PredictorSettings, plan)),
-            "plan": "".join(table(PlanSettings, set())),
+            "plan": "".join(table(PlanCommandSettings, set())),
         },
     )
 

@@ -11,7 +11,14 @@ from wire.settings import read_settings
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("INFERENCE_SERVICE_NAME", "ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES"):
+    for name in (
+        "INFERENCE_SERVICE_NAME",
+        "ARTIFACTS_URL",
+        "STORE_URL",
+        "K_SINK",
+        "K_CE_OVERRIDES",
+        "PREDICTOR_CACHE_FOLDER",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -40,6 +47,7 @@ def test_everything_has_a_default() -> None:
         "size": None,
         "max_pixels": None,
         "memory": None,
+        "cache_folder": "auto",
         "lean_imports": True,
         "slots": None,
         "steps": None,
@@ -107,6 +115,8 @@ def test_flags_set_everything() -> None:
         ),
         *("--steps", "4", "--guidance", "1.5", "--size", "512x768", "--max-pixels", "1000000"),
         *(
+            "--cache-folder",
+            "/data/cache",
             "--no-lean-imports",
             "--no-pack-weights",
             "--enable-thinking",
@@ -152,6 +162,7 @@ def test_flags_set_everything() -> None:
         "size": "512x768",
         "max_pixels": 1_000_000,
         "memory": 24 * 2**30,
+        "cache_folder": "/data/cache",
         "lean_imports": False,
         "slots": 3,
         "steps": 4,
@@ -210,7 +221,7 @@ def test_what_others_set_is_the_default_under_their_names(monkeypatch: pytest.Mo
 
 
 def test_what_others_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES"):
+    for name in ("ARTIFACTS_URL", "STORE_URL", "K_SINK", "K_CE_OVERRIDES", "PREDICTOR_CACHE_FOLDER"):
         monkeypatch.setenv(name, "")
 
     chosen = settings()

@@ -14,6 +14,7 @@ TABLE = re.compile(r"^\| `([a-z/]+)` \| [^|]+ \| ([^|]*)\|$", re.MULTILINE)
 SHARED = {
     "contract",
     "wire",
+    "predictor.plan_settings",
     "predictor.settings",
     "predictor.limits",
     "predictor.metrics",

@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic_settings import BaseSettings
 
-from predictor.settings import PlanSettings
+from predictor.plan_settings import PlanSettings
 from predictor.settings import Settings as PredictorSettings
 from web.settings import Settings as WebSettings
 from wire.settings import read_settings

@@ -201,25 +201,39 @@ class Readiness:
             self._answered_at = time.monotonic()
             self._update(self._state.answer_ended(self._answered_at))
 
-    def wakes(self, since: float, phase: str | None = None, seconds: float | None = None) -> None:
-        """It is waking: `since` then (of `time.monotonic`) or for so many seconds, whichever is longer."""
-        self._update(self._current.waking(time.monotonic(), since, phase, seconds))
+    def wakes(
+        self,
+        since: float,
+        phase: str | None = None,
+        seconds: float | None = None,
+        expected_seconds: float | None = None,
+    ) -> None:
+        """It is waking: `since` then (of `time.monotonic`) or for so many seconds, whichever is longer. The model
+        server says that it takes `expected_seconds`."""
+        self._update(self._current.waking(time.monotonic(), since, phase, seconds, expected_seconds))
 
     def failed(self, error: ProblemError, begun: float | None = None) -> None:
         """A request has failed. `begun` is when it began (of `time.monotonic`), None if it was being answered."""
         if error.kind is problems.LOADING and begun is not None:
             members = error.problem.model_extra or {}
-            phase, seconds = members.get("phase"), members.get("seconds")
+            phase = members.get("phase")
             self.wakes(
                 begun,
                 phase[:PHASE_CHARS] if isinstance(phase, str) else None,
-                min(max(seconds, 0), self._state.wake_seconds) if isinstance(seconds, int | float) else None,
+                self._told(members.get("seconds")),
+                self._told(members.get("expected_seconds")),
             )
         elif error.kind in _LOST:
             self.lost()
         elif error.kind.status < 500:
             self.answered()
         # Other problems may come from web itself, and say nothing of the model.
+
+    def _told(self, seconds: object) -> float | None:
+        """Seconds of a wake-up, as a model server says them, within bounds."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+            return None
+        return min(max(float(seconds), 0.0), self._state.wake_seconds)
 
     def lost(self) -> None:
         """Nothing is known of it any more."""

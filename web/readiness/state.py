@@ -44,6 +44,8 @@ class ReadinessState:
     answered_at: float | None = None
     ready_since: float | None = None
     wake_up: WakeUp | None = None
+    told_seconds: float | None = None
+    """How long the model server says that its starts take."""
     past_wake_ups: tuple[float, ...] = ()
     """How many seconds the last ones took, the newest last."""
     revision: int = 0
@@ -98,10 +100,11 @@ class ReadinessState:
 
     @property
     def expected_seconds(self) -> float | None:
-        """How long a wake-up takes: the median of the last ones. None before the first."""
+        """How long a wake-up takes: the median of the last ones, or what the model server says. None where nobody
+        knows."""
         reported = [] if self.report is None else self.report.wake_seconds[-WAKE_UPS:]
         wake_ups = reported or self.past_wake_ups
-        return round(median(wake_ups), 1) if wake_ups else None
+        return round(median(wake_ups), 1) if wake_ups else self.told_seconds
 
     # Transitions
 
@@ -138,10 +141,15 @@ class ReadinessState:
         return replace(self, answering=self.answering - 1, answered_at=answered_at)
 
     def waking(
-        self, now: float, since: float, phase: str | None = None, seconds: float | None = None
+        self,
+        now: float,
+        since: float,
+        phase: str | None = None,
+        seconds: float | None = None,
+        expected_seconds: float | None = None,
     ) -> ReadinessState:
         """It is waking `since` then or for so many `seconds`, whichever is longer; with each observation of one wake-up
-        that can only become longer."""
+        that can only become longer. `expected_seconds` is the model server's word."""
         was_waking = self.known(now) == "waking"
         last_phase = None if self.wake_up is None else self.wake_up.phase
         if seconds is not None:
@@ -149,7 +157,12 @@ class ReadinessState:
         if was_waking and self.wake_up is not None:
             since = min(since, self.wake_up.since)
         changed = not was_waking or phase not in (None, last_phase)
-        return replace(self, wake_up=WakeUp(since, now, phase or last_phase), revision=self.revision + changed)
+        return replace(
+            self,
+            wake_up=WakeUp(since, now, phase or last_phase),
+            told_seconds=self.told_seconds if expected_seconds is None else expected_seconds,
+            revision=self.revision + changed,
+        )
 
     def lost(self) -> ReadinessState:
         """A connection broke or was refused, or the wake-up was given up: nothing is known any more."""
@@ -162,7 +175,7 @@ class ReadinessState:
             case "ready":
                 return self.answered(now)
             case "waking" if before != "ready":
-                return self.waking(now, now, status.phase, status.seconds)
+                return self.waking(now, now, status.phase, status.seconds, status.expected_seconds)
             case "unknown" if before == "waking":
                 return self.lost()
             case _:

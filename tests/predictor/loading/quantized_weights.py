@@ -14,7 +14,7 @@ from contract.request import Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.tasks import TextTask
 from predictor.loading.device_memory import model_bytes
-from predictor.settings import Quantization
+from predictor.plan_settings import Quantization
 from predictor.text.capacity import measure_cost
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 from predictor.text.transformers_engine import TransformersEngine

@@ -30,6 +30,16 @@ def test_a_request_while_loading_gets_the_phase_and_the_seconds() -> None:
     assert document["detail"].startswith("Model poet is not ready: importing torch, ")
 
 
+def test_what_earlier_starts_took_is_told_and_this_one_is_added() -> None:
+    added: list[float] = []
+    startup = Startup(age=5.0)
+    assert "expected_seconds" not in startup.problem("poet").document
+    startup.expected_seconds, startup.on_ready = 6.5, added.append
+    assert startup.problem("poet").document["expected_seconds"] == 6.5
+    startup.succeed()
+    assert added == [pytest.approx(5.0, abs=1)]
+
+
 def test_startup_ends_ready_or_failed() -> None:
     startup = Startup()
     assert (startup.ready, startup.error, startup.phase) == (False, None, "starting")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from predictor.errors import ModelError
 from predictor.loading import weights
 from predictor.loading.weights import placement, read_weights
-from predictor.settings import LoadFormat
+from predictor.plan_settings import LoadFormat
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 
 

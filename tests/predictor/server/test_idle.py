@@ -207,8 +207,8 @@ async def test_no_request_is_lost_while_servers_end_all_the_time(serve: Callable
             serving = serve(0.02)
             for number in range(1000):
                 serving.engine.enqueue(f"text {number}")
-            # Not `await serving.task`: the cancellation at the end must not reach uvicorn, which waits with Python 3.11's
-            # `wait_for` in its last turns, and that forgets a cancellation.
+            # Not `await serving.task`: the cancellation at the end must not reach uvicorn, whose last turns are a
+            # `wait_for` of Python 3.11, which forgets a cancellation.
             await asyncio.wait({serving.task})
             serving.task.result()
             ends += 1

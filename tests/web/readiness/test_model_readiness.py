@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -87,3 +88,14 @@ def test_how_long_a_predictor_says_that_it_is_loading_is_bounded(
     assert readiness.waking is not None
     assert readiness.waking.seconds == pytest.approx(expected, abs=0.3)
     assert readiness.waking.phase == "x" * 100
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(5, 5), (-5, 0), (1e9, 600), ("long", None), (True, None), (math.nan, None)]
+)
+def test_how_long_a_predictor_says_that_its_starts_take_is_passed_on(
+    readiness: Readiness, told: Any, expected: float | None
+) -> None:
+    problem = ProblemError(problems.LOADING, "x", phase="importing torch", seconds=1, expected_seconds=told)
+    readiness.failed(problem, time.monotonic())
+    assert readiness.status.expected_seconds == expected

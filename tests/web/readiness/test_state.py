@@ -149,6 +149,12 @@ def test_the_next_wake_up_is_expected_to_be_as_the_last_ones_in_the_middle() -> 
     assert state.lost().expected_seconds == 4
 
 
+def test_what_a_model_server_expects_counts_until_a_wake_up_was_seen() -> None:
+    state = NEW.waking(NOW, NOW, expected_seconds=7.0).waking(NOW, NOW)
+    assert state.expected_seconds == 7.0
+    assert state.waking(NOW, NOW - 3).answered(NOW).expected_seconds == 3
+
+
 # The supervisor's report
 
 

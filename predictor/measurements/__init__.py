@@ -1,0 +1,1 @@
+"""What was measured of a model, kept for its next start."""

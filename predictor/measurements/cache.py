@@ -1,0 +1,130 @@
+"""The folders in which measurements are kept, a file for each model and kind of record.
+
+What is kept is only ever a saving of time: an entry that cannot be read, or is not of this key, is measured anew, and a
+folder that cannot be written to is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from predictor.errors import ModelError
+from predictor.measurements.records import Record
+
+log = logging.getLogger(__name__)
+
+BESIDE_MODEL = ".shangcai"
+"""Name of the folder in the model's own, for measurements that come with the model."""
+
+MOUNTED = Path("/mnt/cache")
+"""A volume for caches, where a pod has one."""
+
+ENTRY_BYTES = 65_536
+"""Larger files are none of ours."""
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class MeasurementCache:
+    """Finds records in any of `folders`, the first one first, and keeps them in the first of `kept_in` that can be
+    written to; with `must_keep`, one that cannot raises ModelError."""
+
+    def __init__(self, folders: Sequence[Path] = (), *, kept_in: Sequence[Path] = (), must_keep: bool = False) -> None:
+        self._folders = folders
+        self._kept_in = kept_in
+        self._must_keep = must_keep
+
+    def find(self, record: type[AnyRecord], key: str) -> AnyRecord | None:
+        """What was kept under this key; None where there is nothing that can be used."""
+        for folder in self._folders:
+            file = folder / _file_name(record, key)
+            try:
+                if file.stat().st_size > ENTRY_BYTES:
+                    raise ValueError("it is too large")
+                entry = TypeAdapter(dict[str, object]).validate_json(file.read_bytes())
+                if entry.get("key") != key:
+                    raise ValueError("it is of another key")
+                found = record.model_validate(entry.get("values"))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                reason = "it is none of ours" if isinstance(error, ValidationError) else error
+                log.warning("%s is not used: %s", file, reason)
+                continue
+            log.info("remembered from %s", file)
+            return found
+        return None
+
+    def keep(self, record: Record, key: str) -> Path | None:
+        """Keep a record for the next start; the file it is in, or None where no folder can be written to."""
+        text = json.dumps({"key": key, "values": record.model_dump(mode="json")}, indent=1, sort_keys=True)
+        for folder in self._kept_in:
+            file = folder / _file_name(type(record), key)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _replace(file, text + "\n")
+            except OSError as error:
+                if self._must_keep:
+                    raise ModelError(f"what was measured cannot be kept in {folder}: {error.strerror}") from error
+                log.debug("nothing is kept in %s: %s", folder, error)
+                continue
+            log.info("measured, and kept in %s", file)
+            return file
+        if self._kept_in:
+            log.info("what was measured is not kept: no folder can be written to")
+        return None
+
+
+NOWHERE = MeasurementCache()
+"""Remembers nothing."""
+
+
+def measurement_cache(model: str, wanted: str, environment: Mapping[str, str] = os.environ) -> MeasurementCache:
+    """Where the measurements of a model are: the setting `cache_folder` is `wanted`, and empty for nowhere.
+
+    "auto" is MOUNTED where there is one, or the user's folder for caches. In a pod that is gone with the pod, so that
+    a model on a volume that can be written to has them beside it.
+    """
+    if not wanted:
+        return NOWHERE
+    beside = [beside_model(model)] if os.path.isdir(model) else []
+    if wanted != "auto":
+        own = [Path(wanted)]
+    elif MOUNTED.is_dir():
+        own = [MOUNTED / "shangcai"]
+    else:
+        home = environment.get("XDG_CACHE_HOME", "")
+        own = [(Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "shangcai"]
+        if "KUBERNETES_SERVICE_HOST" in environment:
+            return MeasurementCache([*beside, *own], kept_in=[*beside, *own])
+    return MeasurementCache([*own, *beside], kept_in=own)
+
+
+def beside_model(model: str) -> Path:
+    """The folder for measurements that go wherever the model goes; `model` is a folder, too."""
+    return Path(model) / BESIDE_MODEL
+
+
+def _file_name(record: type[Record], key: str) -> str:
+    return f"{key}-{record.__name__}.json"
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write the whole file or nothing, whoever else writes it at the same time."""
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as written:
+        try:
+            written.write(text)
+            written.close()
+            os.chmod(written.name, 0o644)
+            os.replace(written.name, file)
+        except BaseException:
+            os.unlink(written.name)
+            raise
