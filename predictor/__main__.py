@@ -8,15 +8,17 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from contract.request import Kind
 from predictor.cpu.threads import prepare_threads
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
+from predictor.imports import imported_modules
+from predictor.imports.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading import systemd
 from predictor.loading.early_port import open_port
-from predictor.loading.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
 from predictor.measurements.cache import measurement_cache
@@ -57,7 +59,11 @@ def main() -> int:
     cache = measurement_cache(settings.model, settings.cache_folder)
     facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
     start_times = StartTimes(cache, kind=kind, **facts)
-    startup.expected_seconds, startup.on_ready = start_times.expected_seconds, start_times.add
+    startup.expected_seconds = start_times.expected_seconds
+    startup.on_ready.append(start_times.add)
+    modules_file = os.environ.pop(imported_modules.VARIABLE, "")
+    if modules_file:
+        startup.on_ready.append(lambda _: imported_modules.write_modules(Path(modules_file)))
     use_lean_imports(settings.lean_imports)
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
     with lean_server_imports():
@@ -155,9 +161,14 @@ def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> E
     return EventSubscriber(model, replies, deduplicator, publisher, access)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Be the predictor, and end the process: without Python's own end, because the loading thread may be importing
+    torch, which crashes when the interpreter ends."""
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without Python's own end: the loading thread may be importing torch, which crashes when the interpreter ends.
     os._exit(status)
+
+
+if __name__ == "__main__":
+    run()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictor.errors import ModelError
-from predictor.loading.lean_imports import use_lean_imports
+from predictor.imports.lean_imports import use_lean_imports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.quantization import refuse_for_pictures
 from predictor.measurements.cache import NOWHERE, MeasurementCache, beside_model

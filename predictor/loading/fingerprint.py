@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,6 +37,7 @@ def fingerprint(models: Mapping[str, torch.nn.Module], **facts: object) -> str:
     return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

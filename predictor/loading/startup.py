@@ -44,7 +44,7 @@ class Startup:
         self.ready = False
         self._ready_at = 0.0
         self.error: str | None = None
-        self.on_ready: Callable[[float], None] = lambda _seconds: None
+        self.on_ready: list[Callable[[float], None]] = []
         """Called with the seconds since the process was started, once it is ready."""
 
     @property
@@ -73,10 +73,12 @@ class Startup:
         _enable_garbage_collection()
         self._ready_at = time.monotonic()
         self.ready = True
-        systemd.notify_ready()
         metrics.PHASE.labels("ready").set(self.seconds)
         log.info("ready after %.2f s", self.seconds)
-        self.on_ready(self.seconds)
+        seconds = self.seconds
+        for notify in self.on_ready:
+            notify(seconds)
+        systemd.notify_ready()
 
     def fail(self, error: str) -> None:
         """The model cannot be loaded, for the reason in this line."""

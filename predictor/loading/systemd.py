@@ -10,7 +10,8 @@ import os
 import socket
 from contextlib import suppress
 
-_LISTEN_FD = 3
+LISTEN_FD = 3
+"""The descriptor of the first socket that is passed on."""
 
 
 def inherited_listener() -> socket.socket | None:
@@ -20,9 +21,10 @@ def inherited_listener() -> socket.socket | None:
     count = os.environ.pop("LISTEN_FDS", "")
     if count != "1":
         raise OSError(f"LISTEN_FDS is {count}; one socket is listened on")
-    listener = socket.socket(fileno=_LISTEN_FD)
+    listener = socket.socket(fileno=LISTEN_FD)
     listener.set_inheritable(False)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictor.errors import ModelError
-from predictor.loading.lean_imports import TESTED
+from predictor.imports.lean_imports import TESTED
 from predictor.plan_settings import LoadFormat
 
 if TYPE_CHECKING:

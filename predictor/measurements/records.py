@@ -43,13 +43,15 @@ class TextVerdict(Record):
 
 class PictureMeasurements(Record):
     """Measured with so many bytes of `memory`. `limited`: whether no picture is larger than the default size. `knee`
-    pictures at once were found worth it, in a search among up to `searched`."""
+    pictures at once were found worth it, in a search among up to `searched`; `disturbed`: while others wanted the
+    cores."""
 
     limited: bool
     memory: int = Field(ge=1)
     cost: CostRecord
     knee: int = Field(ge=1)
     searched: int = Field(ge=1)
+    disturbed: bool
 
     def worthwhile(self, slots: int) -> int | None:
         """How many of so many slots are worth it; None where that was not searched."""

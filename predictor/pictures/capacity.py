@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from predictor.cpu.thread_waiting import Times, times_of_process
 from predictor.engine.memory_pressure import device_failure, is_device_error
 from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.errors import ModelError
@@ -35,6 +37,12 @@ LEAST_PIXEL_BYTES = 256
 
 SEARCH_SECONDS = 10.0
 """The search for more pictures at once ends after this: readiness waits for it, and a busy machine is slow."""
+
+DISTURBED = 0.1
+"""Waiting for a core so much of the time for which they run, threads are held up by others."""
+
+QUIET_LOAD = 0.25
+"""Load average of a core, up to which what was measured beside others is measured again."""
 
 STEPS = 3
 """Denoising steps that are timed; the shortest counts."""
@@ -80,6 +88,7 @@ def plan_pictures(
     # Not while there is the error: it holds what its frames hold.
     fitting = fitting or _plan_memory(pipeline, most, memory)
     deadline = time.monotonic() + SEARCH_SECONDS
+    begun = times_of_process()
     knee = find_knee(pipeline, deadline, fitting.slots)
     if time.monotonic() < deadline:  # a search that was cut off says nothing about the next start
         cache.keep(
@@ -89,14 +98,31 @@ def plan_pictures(
                 cost=CostRecord.of(fitting.cost),
                 knee=knee,
                 searched=fitting.slots,
+                disturbed=_disturbed(pipeline.device, begun),
             ),
             key,
         )
     return replace(fitting, slots=knee)
 
 
+def _disturbed(device: torch.device, begun: Times | None) -> bool:
+    """Whether others have wanted the cores that compute pictures, since the process had these times."""
+    now = times_of_process()
+    if device.type != "cpu" or begun is None or now is None:
+        return False
+    ran, waited = now[0] - begun[0], now[1] - begun[1]
+    return waited > DISTURBED * ran
+
+
+def _undisturbed_now() -> bool:
+    """Whether the machine had little to do in the last minute."""
+    return os.getloadavg()[0] <= QUIET_LOAD * (os.cpu_count() or 1)
+
+
 def _remembered(pipeline: Pipeline, known: PictureMeasurements, most: int, memory: int) -> Plan | None:
     """The plan that was measured, for the memory of now; None where it does not say enough."""
+    if known.disturbed and _undisturbed_now():
+        return None
     if known.limited and memory > known.memory:
         return None  # a larger picture may fit now
     pixels = math.prod(pipeline.sizes.default) if known.limited else pipeline.sizes.most_pixels

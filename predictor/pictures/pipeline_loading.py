@@ -18,8 +18,8 @@ from predictor.cpu.packed_convolution import pack_convolutions
 from predictor.cpu.packed_linear import pack_linear_layers
 from predictor.cpu.threads import limit_threads
 from predictor.errors import ModelError, first_line
+from predictor.imports.lean_imports import lean_imports
 from predictor.loading.device import choose_device
-from predictor.loading.lean_imports import lean_imports
 from predictor.loading.quantization import check_stored
 from predictor.loading.weights import placement
 from predictor.pictures.model_defaults import NO_DEFAULTS, ModelDefaults, known_defaults

@@ -111,7 +111,7 @@ def load_checkpoint(
     report("importing torch")
     import torch  # noqa: F401  the longest import by far, so it is a phase of its own
 
-    from predictor.loading.lean_imports import lean_imports
+    from predictor.imports.lean_imports import lean_imports
 
     limit_threads()
     report("importing transformers")

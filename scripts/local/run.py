@@ -17,8 +17,10 @@ from pathlib import Path
 
 from contract import Kind
 from predictor.errors import ModelError
+from predictor.imports import imported_modules
 from predictor.loading.model_source import NEARBY, check_source, kind_on_hub
 from scripts.local.model_argument import OPTIONS, ModelArgument, parse_model
+from scripts.local.processes.template_process import TemplateProcess
 from scripts.local.run_folder import RunFolder
 from scripts.local.served_model import ServedModel
 from scripts.local.status import print_status
@@ -60,19 +62,35 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     kinds = {one.name: shown[one.name] or kind_on_hub(one.source, one.kind, one.revision, nearby) for one in asked}
     common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
     models = []
+    forks = arguments.template == "auto" and arguments.idle > 0 and can_fork()
+    modules_files: list[Path] = []
+    tokenizers: list[str] = []
     for number, model in enumerate(asked):
         # The servers run in another folder, so that a path is made absolute.
         source = str(Path(model.source).resolve()) if os.path.exists(model.source) else model.source
-        command = [sys.executable, "-m", "predictor", "--model", source, "--name", model.name, *common]
-        command += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
+        told = ["--model", source, "--name", model.name, *common]
+        told += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
         kind = kinds[model.name]
         sockets = listen(HOST, 0), folder.open_notices(number)
-        models.append(ServedModel(model.name, kind, *sockets, command, replace(model, kind=kind).variables))
+        command, variables = [sys.executable, "-m", "predictor", *told], replace(model, kind=kind).variables
+        # The template has imported only what is used; a model for which that is not enough is started afresh.
+        forked = forks and not {"lean_imports", "compile"} & model.settings.keys()
+        if forked:
+            modules_files.append(folder.modules_file(number))
+            variables[imported_modules.VARIABLE] = str(modules_files[-1])
+            tokenizers += [source] if kind == "text" and os.path.isdir(source) else []
+        models.append(ServedModel(model.name, kind, *sockets, command, variables, told if forked else None))
     urls = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in models})
     web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", urls, *common]
     if arguments.idle:
         print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
-    Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port)).run()
+    template = TemplateProcess(modules_files, tokenizers) if modules_files else None
+    Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port), template).run()
+
+
+def can_fork() -> bool:
+    """Whether a fork of a process that has imported everything is what a fresh process would be. On macOS it is not."""
+    return sys.platform == "linux" and not os.environ.get("PREDICTOR_LEAN_IMPORTS")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -106,6 +124,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="build of torch that is installed on Linux; auto keeps the one that is there, and else takes cpu where "
         "there is no NVIDIA driver (default: $SHANGCAI_TORCH or auto)",
     )  # scripts/run has read it already
+    parser.add_argument(
+        "--template",
+        choices=("auto", "off"),
+        default="auto",
+        help="keep a process with everything imported, of which a model that wakes up is forked (some 300 MB, Linux "
+        "only); off: a model starts afresh (default: auto)",
+    )
     parser.add_argument("--status", action="store_true", help="show how the models on --port are, and end")
     parser.add_argument("--verbose", action="store_true", help="show the servers' own log lines")
     arguments = parser.parse_args(argv)

@@ -8,6 +8,7 @@
       "models": {
         "poet": {
           "kind": "text", "url": "http://127.0.0.1:40001",
+          "pid": 4713,                   of its predictor, or null
           "state": "waking",             asleep, waking, ready or failed
           "since": 1796031907.412,       when the state began
           "phase": "importing torch",    of waking, or null
@@ -15,6 +16,11 @@
           "retry_at": null,              when a connection may start the next one, or null if it may now
           "wake_seconds": [4.81, 4.77]   how long the latest wake-ups took, the newest last
         }
+      },
+      "template": {                      of which models are forked when they wake up; or null
+        "state": "ready",                off, starting or ready
+        "resident_bytes": 324009984,
+        "why": null                      why the latest one has ended, or null
       }
     }
 
@@ -47,7 +53,7 @@ class RunFolder:
         self._home = _SHARED / f"shangcai-{os.getuid()}"
         self._folder = self._home / str(port)
         self._lock: int | None = None
-        self._sockets: list[Path] = []
+        self._files: list[Path] = []
 
     @property
     def state_file(self) -> Path:
@@ -76,8 +82,14 @@ class RunFolder:
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         receiver.bind(str(path))
         receiver.setblocking(False)
-        self._sockets.append(path)
+        self._files.append(path)
         return receiver
+
+    def modules_file(self, number: int) -> Path:
+        """The file in which the predictor of model `number` names the modules that it has imported."""
+        path = self._folder / f"modules-{number}.json"
+        self._files.append(path)
+        return path
 
     def write(self, state: dict[str, Any]) -> bool:
         """Replace the state file; False if that fails: a full disk must not keep models from being served."""
@@ -103,7 +115,7 @@ class RunFolder:
         """Remove the files and unlock the folder, if it is held."""
         if self._lock is None:
             return
-        for path in [self.state_file, *self._sockets]:
+        for path in [self.state_file, *self._files]:
             path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None

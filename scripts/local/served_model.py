@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,15 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract import Kind, ProblemError, problems
-from scripts.local.child_process import spawn
-from scripts.local.model_process import ModelProcess
+from scripts.local.processes.child_process import ChildProcess, spawn
+from scripts.local.processes.model_process import ModelProcess
+from scripts.local.processes.template_process import TemplateProcess
 
 NOTICE_BYTES = 4096
 
 
 @dataclass
 class ServedModel:
-    """A model that is started with `command`, listens on `listener` and reports to `notices` as to systemd."""
+    """A model that is started with `command`, listens on `listener` and reports to `notices` as to systemd.
+
+    A fork of the template is told `arguments` in the place of the command; None where it is always started afresh.
+    """
 
     name: str
     kind: Kind
@@ -28,8 +31,9 @@ class ServedModel:
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
     """More of them for its environment."""
+    arguments: Sequence[str] | None = None
     process: ModelProcess = field(default_factory=lambda: ModelProcess(time.monotonic()))
-    child: subprocess.Popen[bytes] | None = None
+    child: ChildProcess | None = None
 
     @property
     def url(self) -> str:
@@ -43,9 +47,12 @@ class ServedModel:
         detail = f"Model {self.name} cannot be started: {self.process.failure}"
         return ProblemError(problems.UNAVAILABLE, detail, retry_after=retry_after, phase="failed")
 
-    def start(self) -> None:
+    def start(self, template: TemplateProcess | None = None) -> None:
         variables = {**self.variables, "NOTIFY_SOCKET": self.notices.getsockname()}
-        self.child = spawn(self.command, variables, self.listener)
+        self.child = None
+        if template is not None and self.arguments is not None:
+            self.child = template.fork(self.name, self.arguments, variables, self.listener)
+        self.child = self.child or spawn(self.command, variables, self.listener)
         self.process.started(time.monotonic())
 
     def read_notices(self) -> Iterator[None]:
@@ -76,6 +83,7 @@ class ServedModel:
         return {
             "kind": self.kind,
             "url": self.url,
+            "pid": None if self.child is None else self.child.pid,
             "state": process.state,
             "since": round(process.since + epoch, 3),
             "phase": process.phase,

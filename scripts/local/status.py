@@ -16,7 +16,19 @@ def print_status(state: Mapping[str, Any] | None, port: int) -> int:
         return 1
     for name, model in state["models"].items():
         print(_line(name, model))
+    template = state.get("template")
+    if template:
+        print("template: " + _template(template))
     return 0
+
+
+def _template(template: Mapping[str, Any]) -> str:
+    parts = [str(template["state"])]
+    if template["resident_bytes"]:
+        parts.append(f"{template['resident_bytes'] >> 20} MiB of memory")
+    if template["why"]:
+        parts.append(template["why"])
+    return "; ".join(parts)
 
 
 def _line(name: str, model: Mapping[str, Any]) -> str:

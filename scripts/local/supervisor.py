@@ -19,11 +19,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from scripts.local.model_process import describe_end
+from predictor.template.parent_death import adopt_orphans
+from scripts.local.processes.child_process import ChildProcess, reap_orphans
+from scripts.local.processes.model_process import describe_end
+from scripts.local.processes.template_process import TemplateProcess
+from scripts.local.processes.web_process import WebProcess
 from scripts.local.run_folder import RunFolder
 from scripts.local.served_model import ServedModel
 from scripts.local.unavailable_responder import UnavailableResponder
-from scripts.local.web_process import WebProcess
 
 STOP_SECONDS = 35.0
 """Longest wait for a process after SIGTERM: a little more than the grace period of both servers."""
@@ -51,12 +54,16 @@ class Supervisor:
         folder: RunFolder,
         idle_seconds: float,
         announce: Callable[[], None],
+        template: TemplateProcess | None = None,
     ) -> None:
-        """`announce` is called once, when web and all models are ready. `idle_seconds` 0: models never fall asleep."""
+        """`announce` is called once, when web and all models are ready. `idle_seconds` 0: models never fall asleep.
+        Models are forked from the `template` where there is one."""
         self._models = models
         self._folder = folder
         self._idle_seconds = idle_seconds
         self._announce = announce
+        self._template = template
+        self._control: socket.socket | None = None
         self._announced = False
         self._stopping = False
         self._hurried = False
@@ -75,6 +82,8 @@ class Supervisor:
         A second SIGINT kills what is still being finished.
         """
         self._handle_signals()
+        if self._template is not None:
+            adopt_orphans()
         try:
             for model in self._models:
                 model.listener.setblocking(False)
@@ -84,6 +93,7 @@ class Supervisor:
             while not self._stopping:
                 self._turn()
                 self._watch_web()
+                self._watch_template()
             _say("\nstopping: what was accepted is finished first; Ctrl-C again ends it at once")
         finally:
             self._stop()
@@ -116,6 +126,8 @@ class Supervisor:
             key.data()
         for model in self._models:
             self._reap(model)
+        if self._template is not None:
+            reap_orphans({*self._template.pids, *(child.pid for child in self._children)})
         self._responder.close_expired(time.monotonic())
         if not (self._announced or self._stopping) and all(model.process.wake_seconds for model in self._models):
             self._announced = self._web.answers
@@ -144,6 +156,33 @@ class Supervisor:
         elif self._web.child is not None and not self._web.answers and self._web.ask() and self._announced:
             self._print("web: answers again")
 
+    def _watch_template(self) -> None:
+        """Start the template while nobody waits for a model, and be told when it says something."""
+        template = self._template
+        if template is None:
+            return
+        waking = any(model.process.state == "waking" for model in self._models)
+        if self._announced and not waking and template.due(time.monotonic()):
+            template.start()
+        if template.control is not self._control:
+            if self._control is not None:
+                self._selector.unregister(self._control)
+            self._control = template.control
+            if self._control is not None:
+                self._selector.register(self._control, selectors.EVENT_READ, self._read_template)
+
+    def _read_template(self) -> None:
+        template = self._template
+        if template is not None and template.control is not None and template.read():
+            self._print_template(template)
+
+    def _print_template(self, template: TemplateProcess) -> None:
+        if template.state == "ready":
+            self._print(f"template: ready, {template.resident_bytes >> 20} MiB of memory; models wake up from it")
+        elif template.why:
+            again = "models start afresh from now on" if template.given_up else "it is started again"
+            self._print(f"template: {template.why}; {again}")
+
     def _watch(self, model: ServedModel, wanted: bool) -> None:
         """Be told of connections to the model, or no longer: those to a running process are its own."""
         watched = model.listener in self._selector.get_map()
@@ -160,12 +199,17 @@ class Supervisor:
             self._start(model)
 
     def _start(self, model: ServedModel) -> None:
-        model.start()
+        had_template = self._template is not None and self._template.state == "ready"
+        model.start(self._template)
+        if self._template is not None and had_template and self._template.state == "off":
+            self._print_template(self._template)
         self._print_state(model)
 
     def _read_notices(self, model: ServedModel) -> None:
         for _ in model.read_notices():
             self._print_state(model)
+            if self._template is not None and model.process.state == "ready":
+                self._template.learn()
 
     def _reap(self, model: ServedModel) -> None:
         status = model.exit_status()
@@ -195,16 +239,16 @@ class Supervisor:
 
     def _write_state(self) -> None:
         """Write the state file if anything in it has changed; a failed write is tried again at the next turn."""
-        models = {model.name: model.document(self._epoch) for model in self._models}
         state = {
             "pid": os.getpid(),
             "port": self._folder.port,
             "idle_seconds": self._idle_seconds,
-            "models": models,
+            "models": {model.name: model.document(self._epoch) for model in self._models},
+            "template": None if self._template is None else self._template.document(),
         }
         cleaned = not self._folder.state_file.exists()  # /tmp is cleaned on some machines
-        if (models != self._written or cleaned) and self._folder.write(state):
-            self._written = models
+        if (state != self._written or cleaned) and self._folder.write(state):
+            self._written = state
 
     def _stop(self) -> None:
         """Stop web before the predictors, which it may still need; kill what does not end in time."""
@@ -215,10 +259,10 @@ class Supervisor:
             deadline = time.monotonic() + STOP_SECONDS
             while web.poll() is None and time.monotonic() < deadline and not self._hurried:
                 self._turn()  # requests that web has accepted may need a model that is asleep
-        predictors = [model.child for model in self._models if model.child is not None]
-        for child in predictors:
-            child.terminate()
-        children = [*([web] if web else []), *predictors]
+        for model in self._models:
+            if model.child is not None:
+                model.child.terminate()
+        children = self._children
         deadline = time.monotonic() + STOP_SECONDS
         while any(child.poll() is None for child in children) and time.monotonic() < deadline and not self._hurried:
             self._sleep_until_signal()
@@ -226,7 +270,15 @@ class Supervisor:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        if self._template is not None:
+            self._template.stop()
         self._responder.close()
+
+    @property
+    def _children(self) -> list[ChildProcess]:
+        """Web and the predictors, as far as they run."""
+        children: list[ChildProcess | None] = [self._web.child, *(model.child for model in self._models)]
+        return [child for child in children if child is not None]
 
     def _sleep_until_signal(self) -> None:
         """SIGCHLD is one."""

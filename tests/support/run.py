@@ -17,9 +17,12 @@ DEADLINE = 180.0
 
 
 class Run:
-    """One `scripts/run`; `output` is what it has printed so far, stderr included."""
+    """One `scripts/run`; `output` is what it has printed so far, stderr included. Models start afresh, unless the
+    `flags` name a --template."""
 
     def __init__(self, *flags: str, port: int | None = None) -> None:
+        if "--template" not in flags:
+            flags = ("--template", "off", *flags)
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = ""

@@ -15,7 +15,7 @@ from web.client.call import Call, Event
 from web.client.exchange import Exchange, TimeLimits
 from web.client.failures import too_late
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
-from web.readiness.probe import POLL_SECONDS, ReadinessProbe
+from web.readiness.probe import FIRST_POLL_SECONDS, ReadinessProbe
 from web.readiness.state import SILENCE_SECONDS
 from web.rest.cache_salt import CacheSalts
 from web.rest.rest_request import RestRequest
@@ -125,7 +125,7 @@ class _Attempts:
 
     async def wait(self) -> None:
         """Until the model has woken up or failed; LOADING or TOO_LATE when the deadline comes first."""
-        self._probe.start(pause=POLL_SECONDS)
+        self._probe.start(pause=FIRST_POLL_SECONDS)
         self.check_wait()
         await self._probe.settled(self._left)
         if self._left <= 0:

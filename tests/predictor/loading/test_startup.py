@@ -34,7 +34,8 @@ def test_what_earlier_starts_took_is_told_and_this_one_is_added() -> None:
     added: list[float] = []
     startup = Startup(age=5.0)
     assert "expected_seconds" not in startup.problem("poet").document
-    startup.expected_seconds, startup.on_ready = 6.5, added.append
+    startup.expected_seconds = 6.5
+    startup.on_ready.append(added.append)
     assert startup.problem("poet").document["expected_seconds"] == 6.5
     startup.succeed()
     assert added == [pytest.approx(5.0, abs=1)]

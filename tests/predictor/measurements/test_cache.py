@@ -145,7 +145,7 @@ def test_what_comes_with_the_model_is_found(model: Path, tmp_path: Path) -> None
 def test_a_knee_holds_for_as_many_slots_as_were_searched(
     knee: int, searched: int, slots: int, worthwhile: int | None
 ) -> None:
-    known = PictureMeasurements(limited=False, memory=1, cost=RECORD, knee=knee, searched=searched)
+    known = PictureMeasurements(limited=False, memory=1, cost=RECORD, knee=knee, searched=searched, disturbed=False)
     assert known.worthwhile(slots) == worthwhile
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             lambda pipeline, rows, _: (rows + 1) * math.prod(pipeline.sizes.largest) * bytes_of_pixel,
         )
         monkeypatch.setattr(capacity, "time_forward", lambda _, rows: max(1.0, rows / knee))
+        monkeypatch.setattr(capacity, "times_of_process", lambda: (1, 0))
 
     return script
 
@@ -112,6 +114,20 @@ def test_a_search_that_was_cut_off_is_not_remembered(
     with monkeypatch.context() as cut:
         cut.setattr(capacity, "SEARCH_SECONDS", 0)
         assert plan_pictures(own, 16, 64 * GIB, cache).slots == 2
+    assert plan_pictures(own, 16, 64 * GIB, cache).slots == 16
+
+
+def test_a_search_beside_others_is_made_again_once_the_machine_is_quiet(
+    own: Any, cache: MeasurementCache, measuring: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(knee=2)
+    times = iter([(1_000, 0), (2_000, 101)])
+    monkeypatch.setattr(capacity, "times_of_process", lambda: next(times))
+    assert plan_pictures(own, 16, 64 * GIB, cache).slots == 2
+    measuring(knee=16)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0 * (os.cpu_count() or 1), 0, 0))
+    assert plan_pictures(own, 16, 64 * GIB, cache).slots == 2
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0, 0))
     assert plan_pictures(own, 16, 64 * GIB, cache).slots == 16
 
 

@@ -35,3 +35,18 @@ def test_the_status_is_a_line_for_each_model(capsys: pytest.CaptureFixture[str])
 
     assert print_status(None, 8080) == 1
     assert capsys.readouterr().err == "scripts/run: nothing runs on port 8080 that scripts/run has started\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "lines"),
+    [
+        (None, []),
+        ({"state": "ready", "resident_bytes": 2**28, "why": None}, ["template: ready; 256 MiB of memory"]),
+        ({"state": "off", "resident_bytes": 0, "why": "it has ended"}, ["template: off; it has ended"]),
+    ],
+)
+def test_the_template_has_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], template: dict[str, object] | None, lines: list[str]
+) -> None:
+    assert print_status({"models": {}, "template": template}, 8080) == 0
+    assert capsys.readouterr().out.splitlines() == lines

@@ -24,8 +24,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "api.job_stream",
     ):
         monkeypatch.setattr(f"web.{module}.SILENCE_SECONDS", SILENCE_SECONDS)
-    for module in ("rest.upstream", "readiness.probe"):
-        monkeypatch.setattr(f"web.{module}.POLL_SECONDS", 0.02)
+    for pause in (
+        "rest.upstream.FIRST_POLL_SECONDS",
+        "readiness.probe.FIRST_POLL_SECONDS",
+        "readiness.probe.POLL_SECONDS",
+    ):
+        monkeypatch.setattr(f"web.{pause}", 0.02)
 
 
 @pytest.fixture

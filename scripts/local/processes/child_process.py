@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
 
+from predictor.loading.systemd import LISTEN_FD
+from predictor.template.parent_death import end_with
 from scripts.project import ROOT
 
-LISTEN_FD = 3
-"""The descriptor of the first socket that is passed on, by sd_listen_fds(3)."""
 
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2)."""
+class ChildProcess(Protocol):
+    """What subprocess.Popen has, as far as it is used of a predictor's process."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 def spawn(
@@ -30,7 +40,7 @@ def spawn(
     parent = os.getpid()
 
     def prepare() -> None:  # in the child; the exec that follows takes the variables from os.environ
-        _end_with(parent)
+        end_with(parent)
         os.environ.update(variables)
         if listener is not None:
             os.dup2(listener.fileno(), LISTEN_FD)
@@ -44,9 +54,10 @@ def spawn(
     )
 
 
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it has died already
-            os._exit(1)
+def reap_orphans(known: Collection[int]) -> None:
+    """Take note of the ends of processes below us whose own parent had ended, and of no other: those are `known`."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in known:
+                return  # until whoever waits for it has its status
+            os.waitpid(ended.si_pid, os.WNOHANG)

@@ -14,12 +14,13 @@ import logging
 import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
-from predictor.loading.deferred_imports import deferring
+from predictor.imports.deferred_imports import deferring
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,15 @@ def _or_plain(*packages: str, prepare: Any) -> Iterator[None]:
         yield
 
 
+@cache
+def _installed(package: str) -> str:
+    return version(package)
+
+
 def _check_versions(packages: tuple[str, ...]) -> None:
     """Raises RuntimeError unless these packages have the tested versions."""
     for package in packages:
-        installed = version(package)
+        installed = _installed(package)
         if installed.split(".")[:2] != TESTED[package].split("."):
             raise RuntimeError(f"{package} is {installed}, and {TESTED[package]} is the tested version")
 
@@ -89,7 +95,7 @@ def _defer_transformers() -> ExitStack:
     numbers |= {"guarding_hint_or_throw": int, "has_guarding_hint": lambda _: True, "is_nested_int": lambda _: False}
     numbers |= {"sym_and": lambda *of: all(of), "sym_eq": operator.eq, "sym_or": lambda *of: any(of)}
     symbols = {"sympy": {"Basic": _NoModule}, "torch.fx.experimental.symbolic_shapes": numbers}
-    loose = {name: {"__version__": version(name)} for name in ("transformers", "diffusers")}
+    loose = {name: {"__version__": _installed(name)} for name in ("transformers", "diffusers")}
     loose["transformers.models"] = {}
     with ExitStack() as stack:
         undo = stack.enter_context(deferring({**loose, "torch._dynamo": compiler, **symbols}, loose))

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal
 
-from scripts.local.start_backoff import StartBackoff
+from scripts.local.processes.start_backoff import StartBackoff
 
 State = Literal["asleep", "waking", "ready", "failed"]
 

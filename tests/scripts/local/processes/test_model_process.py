@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from scripts.local.model_process import LEAVING_SECONDS, WAKES, ModelProcess
-from scripts.local.start_backoff import BACKOFF_SECONDS, TRIES
+from scripts.local.processes.model_process import LEAVING_SECONDS, WAKES, ModelProcess
+from scripts.local.processes.start_backoff import BACKOFF_SECONDS, TRIES
 
 
 def test_a_model_that_is_asleep_is_started_by_a_connection_and_becomes_ready() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from predictor.loading.deferred_imports import deferring
+from predictor.imports.deferred_imports import deferring
 
 ROOT = Path(__file__).parents[3]
 
@@ -119,7 +119,7 @@ def test_a_text_starts_without_what_it_does_not_use_and_all_of_it_is_there_later
     code = """
 import sys
 from typing import Any
-from predictor.loading.deferred_imports import deferring
+from predictor.imports.deferred_imports import deferring
 with deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"]):
     import predictor.server.model_server
 from predictor.text.checkpoint import load_checkpoint
@@ -144,3 +144,16 @@ print(sympy.sqrt(4), checkpoint.model.generate(torch.tensor([[2]]), max_new_toke
         "2.0 True",
         "2 torch.Size([1, 2])",
     ]
+
+
+def test_it_is_lent_its_attributes_again_until_it_has_run(package: str) -> None:
+    for _ in range(2):
+        with deferring({package: {"made": "lent"}}):
+            assert import_module(package).made == "lent"
+        assert not ran(package)
+    with deferring({package: {"made": "lent"}}):
+        with deferring({package: {"made": "lent"}}):
+            assert import_module(package).made == "lent"
+        assert import_module(package).made == "chives", "the inner one has ended"
+    with deferring({package: {"made": "lent"}}):
+        assert import_module(package).made == "chives", "what has run has its own"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from predictor.loading import lean_imports
-from predictor.loading.deferred_imports import deferring
+from predictor.imports import lean_imports
+from predictor.imports.deferred_imports import deferring
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,8 +32,10 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _enabled() -> Iterator[None]:
+def _as_at_a_start() -> Iterator[None]:
+    lean_imports._installed.cache_clear()
     yield
+    lean_imports._installed.cache_clear()
     lean_imports.use_lean_imports(True)
 
 
@@ -126,7 +128,7 @@ def test_an_error_while_loading_is_not_hidden(deferred: list[str]) -> None:
 )
 def test_the_model_is_loaded_in_any_case(prepare: str) -> None:
     code = f"""
-from predictor.loading import lean_imports
+from predictor.imports import lean_imports
 {prepare}
 from predictor.text.checkpoint import load_checkpoint
 model = load_checkpoint("models/poet", "cpu", "auto", lambda _: None).model

@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from scripts.local.child_process import spawn
-from scripts.local.start_backoff import StartBackoff
+from scripts.local.processes.child_process import spawn
+from scripts.local.processes.start_backoff import StartBackoff
 from scripts.loopback import HOST
 
 ANSWER_SECONDS = 1.0

@@ -25,7 +25,8 @@ def deferring(modules: Mapping[str, Mapping[str, Any]], loose: Collection[str] =
     those are imported and do not need, such as names for annotations.
 
     The names in `loose` are packages that give their modules as attributes without being run. Modules that are imported
-    already or not installed are left alone. Yields a function that undoes the deferring of what has not run.
+    already or not installed are left alone; those that are deferred already and have not run get their attributes
+    again. Yields a function that undoes the deferring of what has not run.
     """
     deferred: list[_Deferred] = []
 
@@ -35,7 +36,12 @@ def deferring(modules: Mapping[str, Mapping[str, Any]], loose: Collection[str] =
 
     try:
         for name, attributes in modules.items():
-            spec = None if name in sys.modules else find_spec(name)
+            known = sys.modules.get(name)
+            if isinstance(known, _Deferred):
+                known._lend(attributes)
+                deferred.append(known)
+                continue
+            spec = None if known is not None else find_spec(name)
             if spec is not None and spec.loader is not None:
                 deferred.append(_Deferred(spec, attributes, name in loose))
     except BaseException:
@@ -57,7 +63,8 @@ class _Deferred(ModuleType):
         self.__loader__ = spec.loader
         if spec.submodule_search_locations is not None:
             self.__path__ = list(spec.submodule_search_locations)
-        self.__dict__.update(lent, _lent=dict(lent), _loose=loose, _begun=False, _lock=threading.RLock())
+        self.__dict__.update(_lent={}, _loose=loose, _begun=False, _lock=threading.RLock())
+        self._lend(lent)
         sys.modules[spec.name] = self
         parent, _, child = spec.name.rpartition(".")
         if parent:
@@ -93,6 +100,11 @@ class _Deferred(ModuleType):
             parent, _, child = self.__name__.rpartition(".")
             if parent and vars(sys.modules[parent]).get(child) is self:
                 delattr(sys.modules[parent], child)
+
+    def _lend(self, attributes: Mapping[str, Any]) -> None:
+        if not self._begun:
+            self._lent.update(attributes)
+            self.__dict__.update(attributes)
 
     def _take_back(self) -> None:
         """Remove the lent attributes."""

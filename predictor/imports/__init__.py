@@ -1,0 +1,1 @@
+"""What is imported at a start, and what only when it is asked for."""

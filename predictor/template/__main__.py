@@ -1,0 +1,111 @@
+"""`python -m predictor.template`: started by the supervisor, which gives its orders over a socket that is passed on."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from predictor.__main__ import run
+from predictor.cpu.threads import prepare_threads
+from predictor.imports.imported_modules import ModuleFiles, import_modules, read_modules
+from predictor.imports.lean_imports import lean_imports, lean_server_imports
+from predictor.loading.systemd import inherited_listener
+from predictor.template.control import receive, send
+from predictor.template.fork import ForkError, Order, fork_predictor
+from predictor.template.parent_death import end_with
+
+RESIDENT_BYTES = 350 * 2**20
+"""Most resident memory with all modules, and without tokenizers: a template that takes more is not worth it."""
+
+
+class Template:
+    """Does what the `supervisor` orders over `control`."""
+
+    def __init__(self, control: socket.socket, supervisor: int) -> None:
+        self._control = control
+        self._supervisor = supervisor
+        self._files: ModuleFiles | None = None
+        self._tokenizer_bytes = 0
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket, or there is no use in going on."""
+        with ExitStack() as stack:
+            stack.enter_context(lean_server_imports())
+            stack.enter_context(lean_imports())
+            while True:
+                try:
+                    order, descriptors = receive(self._control)
+                except (EOFError, OSError):
+                    return
+                answer = self._prepare(order) if "modules" in order else self._fork(order, descriptors)
+                send(self._control, answer)
+                if "refused" in answer:
+                    return
+
+    def _prepare(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Import what predictors have imported, and load the tokenizers of folders."""
+        for file in order["modules"]:
+            import_modules(read_modules(Path(file)))
+        from predictor.loading.tokenizer_file import preload_tokenizer
+
+        resident = _trimmed()
+        if resident - self._tokenizer_bytes > RESIDENT_BYTES:
+            return {"refused": f"it takes {resident >> 20} MiB of memory, more than {RESIDENT_BYTES >> 20}"}
+        for source in order["tokenizers"]:
+            preload_tokenizer(source)
+        self._tokenizer_bytes += _trimmed() - resident
+        gc.freeze()  # a collection of a child would write to all that it shares
+        self._files = ModuleFiles()
+        return {"ready": _resident()}
+
+    def _fork(self, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """A predictor, unless a fresh process would be another one."""
+        try:
+            changed = "nothing is imported" if self._files is None else self._files.changed()
+            if changed:
+                return {"refused": f"{changed} has changed"}
+            told = Order(self._supervisor, order["name"], order["arguments"], order["variables"], descriptors[0])
+            return {"pid": fork_predictor(told, run)}
+        except (ForkError, OSError) as error:
+            return {"refused": str(error)}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _resident() -> int:
+    """Bytes of this process that lie in memory."""
+    from predictor.loading.device_memory import proc_bytes  # imports torch
+
+    return proc_bytes(Path("/proc/self/status"), "VmRSS") or 0
+
+
+def _trimmed() -> int:
+    """Bytes of resident memory, after what is of no use has gone."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return _resident()
+
+
+def main() -> None:
+    supervisor = os.getppid()
+    end_with(supervisor)
+    control = inherited_listener()
+    if control is None:
+        print("predictor.template is started by scripts/run", file=sys.stderr)
+        raise SystemExit(2)
+    gc.disable()  # as in the predictor
+    prepare_threads()
+    # torch then asks the driver for its devices, and makes no context, which no fork could use.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    Template(control, supervisor).serve()
+
+
+if __name__ == "__main__":
+    main()

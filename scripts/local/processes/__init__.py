@@ -1,0 +1,1 @@
+"""The processes of `scripts/run`: how they are made, and how each one is."""
