@@ -51,6 +51,13 @@ def lean_imports() -> Iterator[None]:
 
 
 @contextmanager
+def lean_picture_imports() -> Iterator[None]:
+    """Import a pipeline in here, within `lean_imports`: of its models only those that it has."""
+    with _or_plain("diffusers", prepare=_defer_diffusers_models):
+        yield
+
+
+@contextmanager
 def _or_plain(*packages: str, prepare: Any) -> Iterator[None]:
     with ExitStack() as stack:
         if _enabled:
@@ -77,6 +84,13 @@ def _check_versions(packages: tuple[str, ...]) -> None:
 
 def _defer_kserve() -> AbstractContextManager[Any]:
     return deferring({"kserve": {}, "pandas": {"DataFrame": Any}}, loose=["kserve"])
+
+
+def _defer_diffusers_models() -> AbstractContextManager[Any]:
+    packages: dict[str, dict[str, Any]] = {
+        f"diffusers.models.{name}": {} for name in ("autoencoders", "transformers", "unets")
+    }
+    return deferring(packages, packages)
 
 
 def _defer_transformers() -> ExitStack:

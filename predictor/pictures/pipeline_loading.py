@@ -18,7 +18,7 @@ from predictor.cpu.packed_convolution import pack_convolutions
 from predictor.cpu.packed_linear import pack_linear_layers
 from predictor.cpu.threads import limit_threads
 from predictor.errors import ModelError, first_line
-from predictor.imports.lean_imports import lean_imports
+from predictor.imports.lean_imports import lean_imports, lean_picture_imports
 from predictor.loading.device import choose_device
 from predictor.loading.quantization import check_stored
 from predictor.loading.weights import placement
@@ -51,7 +51,7 @@ def load_pipeline(
     """
     limit_threads()
     report("importing diffusers")
-    with lean_imports():
+    with lean_imports(), lean_picture_imports():
         try:
             pipe = _load(source, revision, device, dtype, report, pack_weights)
             of_model = _read_defaults(source, revision).over(known_defaults(pipe, source))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import linecache
 import os
 import socket
 import sys
@@ -14,13 +15,13 @@ from typing import Any
 from predictor.__main__ import run
 from predictor.cpu.threads import prepare_threads
 from predictor.imports.imported_modules import ModuleFiles, import_modules, read_modules
-from predictor.imports.lean_imports import lean_imports, lean_server_imports
+from predictor.imports.lean_imports import lean_imports, lean_picture_imports, lean_server_imports
 from predictor.loading.systemd import inherited_listener
 from predictor.template.control import receive, send
 from predictor.template.fork import ForkError, Order, fork_predictor
 from predictor.template.parent_death import end_with
 
-RESIDENT_BYTES = 350 * 2**20
+RESIDENT_BYTES = 400 * 2**20
 """Most resident memory with all modules, and without tokenizers: a template that takes more is not worth it."""
 
 
@@ -32,12 +33,14 @@ class Template:
         self._supervisor = supervisor
         self._files: ModuleFiles | None = None
         self._tokenizer_bytes = 0
+        self._lean = ExitStack()
+        """What is lent to modules while they are imported: in every fork, too, until its model is loaded."""
 
     def serve(self) -> None:
         """Until the supervisor closes the socket, or there is no use in going on."""
-        with ExitStack() as stack:
-            stack.enter_context(lean_server_imports())
-            stack.enter_context(lean_imports())
+        with self._lean:
+            self._lean.enter_context(lean_server_imports())
+            self._lean.enter_context(lean_imports())
             while True:
                 try:
                     order, descriptors = receive(self._control)
@@ -50,8 +53,10 @@ class Template:
 
     def _prepare(self, order: dict[str, Any]) -> dict[str, Any]:
         """Import what predictors have imported, and load the tokenizers of folders."""
-        for file in order["modules"]:
-            import_modules(read_modules(Path(file)))
+        names = [name for file in order["modules"] for name in read_modules(Path(file))]
+        if any(name.startswith("diffusers.") for name in names):
+            self._lean.enter_context(lean_picture_imports())
+        import_modules(names)
         from predictor.loading.tokenizer_file import preload_tokenizer
 
         resident = _trimmed()
@@ -88,6 +93,7 @@ def _resident() -> int:
 
 def _trimmed() -> int:
     """Bytes of resident memory, after what is of no use has gone."""
+    linecache.clearcache()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return _resident()
