@@ -146,6 +146,26 @@ print(sympy.sqrt(4), checkpoint.model.generate(torch.tensor([[2]]), max_new_toke
     ]
 
 
+@pytest.mark.slow
+def test_a_pipeline_starts_without_the_models_of_others_and_all_of_them_are_there_later() -> None:
+    code = """
+import sys
+from predictor.pictures.pipeline_loading import load_pipeline
+pipeline = load_pipeline("models/painter", "cpu", "auto", lambda _: None)
+prefixes = [f"diffusers.models.{name}." for name in ("autoencoders", "transformers", "unets")]
+print(sum(name.startswith(prefix) for prefix in prefixes for name in sys.modules) < 30)
+
+import diffusers
+from diffusers.models.autoencoders import AutoencoderDC
+from diffusers.models.transformers import FluxTransformer2DModel
+from diffusers.models.unets import UNet1DModel
+print(diffusers.AutoencoderDC is AutoencoderDC, diffusers.FluxTransformer2DModel is FluxTransformer2DModel)
+print(isinstance(pipeline.pipe.vae, diffusers.models.AutoencoderKL), UNet1DModel.__name__)
+"""
+
+    assert run(code).splitlines() == ["True", "True True", "True UNet1DModel"]
+
+
 def test_it_is_lent_its_attributes_again_until_it_has_run(package: str) -> None:
     for _ in range(2):
         with deferring({package: {"made": "lent"}}):
