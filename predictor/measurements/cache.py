@@ -30,6 +30,9 @@ MOUNTED = Path("/mnt/cache")
 ENTRY_BYTES = 65_536
 """Larger files are none of ours."""
 
+ENTRIES = 512
+"""Most files of a folder: those of other weights, versions and settings are of no use any more some day."""
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -71,6 +74,7 @@ class MeasurementCache:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _replace(file, text + "\n")
+                _forget_oldest(folder)
             except OSError as error:
                 if self._must_keep:
                     raise ModelError(f"what was measured cannot be kept in {folder}: {error.strerror}") from error
@@ -115,6 +119,14 @@ def beside_model(model: str) -> Path:
 
 def _file_name(record: type[Record], key: str) -> str:
     return f"{key}-{record.__name__}.json"
+
+
+def _forget_oldest(folder: Path) -> None:
+    files = list(folder.glob("*.json"))
+    if len(files) > ENTRIES:
+        files.sort(key=lambda file: file.stat().st_mtime_ns)
+        for file in files[: len(files) - ENTRIES]:
+            file.unlink(missing_ok=True)
 
 
 def _replace(file: Path, text: str) -> None:

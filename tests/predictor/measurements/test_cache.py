@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,16 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path, caplog: py
     assert "no folder can be written to" in caplog.text
     with pytest.raises(ModelError, match=r"what was measured cannot be kept in .*none: Not a directory"):
         MeasurementCache(kept_in=folders, must_keep=True).keep(RECORD, "key")
+
+
+def test_the_oldest_are_forgotten(cache: MeasurementCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "ENTRIES", 3)
+    for number in range(5):
+        file = cache.keep(RECORD, f"key-{number}")
+        assert file is not None
+        os.utime(file, (number, number))
+    found = [number for number in range(5) if cache.find(CostRecord, f"key-{number}")]
+    assert found == [2, 3, 4]
 
 
 def test_nowhere_remembers_nothing() -> None:
