@@ -102,9 +102,10 @@ class _Deferred(ModuleType):
                 delattr(sys.modules[parent], child)
 
     def _lend(self, attributes: Mapping[str, Any]) -> None:
-        if not self._begun:
-            self._lent.update(attributes)
-            self.__dict__.update(attributes)
+        if not self._begun:  # and nothing in the place of what is there, such as a module that was imported meanwhile
+            absent = {name: value for name, value in attributes.items() if name not in self.__dict__}
+            self._lent.update(absent)
+            self.__dict__.update(absent)
 
     def _take_back(self) -> None:
         """Remove the lent attributes."""

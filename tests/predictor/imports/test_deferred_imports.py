@@ -177,3 +177,11 @@ def test_it_is_lent_its_attributes_again_until_it_has_run(package: str) -> None:
         assert import_module(package).made == "chives", "the inner one has ended"
     with deferring({package: {"made": "lent"}}):
         assert import_module(package).made == "chives", "what has run has its own"
+
+
+def test_a_module_that_was_imported_meanwhile_is_not_replaced(package: str) -> None:
+    with deferring({package: {}}, loose=[package]):
+        filling = import_module("dumpling.filling")
+    with deferring({package: {"filling": None}}, loose=[package]):
+        assert import_module(package).filling is filling
+    assert import_module(package).filling is filling
