@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from contract.request import Kind
 from predictor.cpu.threads import prepare_threads
@@ -24,6 +24,7 @@ from predictor.loading.startup import Startup, process_age
 from predictor.measurements.cache import measurement_cache
 from predictor.measurements.start_times import StartTimes
 from predictor.settings import Settings
+from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def main() -> int:
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
         listener = open_port(settings)
+        admin = listen("127.0.0.1", settings.admin_port) if settings.admin_port else None
         startup.record("port open", startup.seconds)
         kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
     except (ModelError, OSError) as error:
@@ -77,10 +79,11 @@ def main() -> int:
         grace_seconds=settings.grace_seconds,
         quiet_seconds=settings.quiet_seconds,
         idle_seconds=settings.idle_seconds,
+        nap_seconds=settings.nap,
     )
     access = Access(settings.token, events_open=settings.events_open)
     subscriber = _subscriber(settings, model, access)
-    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access).run()
+    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access, admin).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
@@ -116,17 +119,18 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         max_pixels=settings.max_pixels,
         cache_folder=settings.cache_folder,
     )
+    options: dict[str, Any] = {"request_seconds": settings.request_seconds, "sleep_level": settings.sleep_level}
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine
         from predictor.protocols.kserve_pictures import PictureModel
 
         pictures = DiffusersEngine(engine_settings)
-        return PictureModel(settings.served_name, pictures, request_seconds=settings.request_seconds)
+        return PictureModel(settings.served_name, pictures, **options)
     from predictor.protocols.kserve_text import TextModel
     from predictor.text.transformers_engine import TransformersEngine
 
     texts = TransformersEngine(engine_settings)
-    return TextModel(settings.served_name, texts, request_seconds=settings.request_seconds)
+    return TextModel(settings.served_name, texts, **options)
 
 
 def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> EventSubscriber:

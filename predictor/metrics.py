@@ -35,6 +35,15 @@ STEPS = Counter("shangcai_denoising_steps", "Denoising steps of finished picture
 FINISHED = Counter("shangcai_request_success", "Requests that ended well.", ["finished_reason"])
 CANCELLED = Counter("shangcai_requests_cancelled", "Requests whose client left.", ["where"])
 REJECTED = Counter("shangcai_requests_rejected", "Requests refused.", ["reason"])
+SLEEP_STATE = Gauge(
+    "shangcai_engine_sleep_state",
+    "1 for the state that the engine is in: awake, weights_offloaded (level 1) or discard_all (level 2).",
+    ["sleep_state"],
+)
+WAKE_UP = Histogram(
+    "shangcai_wake_up_seconds", "What a wake-up from a sleep level took.", ["sleep_level"], buckets=_SECONDS
+)
+FAILED_WAKE_UPS = Counter("shangcai_failed_wake_ups", "Wake-ups that failed; the next request tries again.")
 OUT_OF_MEMORY = Counter("shangcai_out_of_memory", "Times that a step, or the decoding of a picture, ran out of memory.")
 EVENTS = Counter("shangcai_events", "CloudEvents delivered, by what they were answered with.", ["outcome"])
 REDELIVERIES = Counter("shangcai_redeliveries", "Deliveries of a request that was running or done.", ["found"])
@@ -45,3 +54,9 @@ def show(*, running: Callable[[], int], waiting: Callable[[], int], slots: Calla
     RUNNING.set_function(running)
     WAITING.set_function(waiting)
     CAPACITY.set_function(slots)
+
+
+def show_sleep(level: Callable[[], int | None]) -> None:
+    """Connect the sleep state to a function that gives the sleep level, None while awake. Names are vLLM's."""
+    for state, of_state in (("awake", None), ("weights_offloaded", 1), ("discard_all", 2)):
+        SLEEP_STATE.labels(state).set_function(lambda of_state=of_state: level() == of_state)  # type: ignore[misc]

@@ -134,6 +134,26 @@ class Settings(PlanSettings):
         ge=0,
         description="leave once nothing has come for so long, where a supervisor listens meanwhile; never when 0",
     )
+    nap: float = Field(
+        default=0,
+        ge=0,
+        description="let the model sleep once nothing has come for so many seconds, and wake it for the next request; "
+        "never when 0",
+    )
+    sleep_level: int | None = Field(
+        default=None,
+        ge=1,
+        le=2,
+        description="where nobody says how the model sleeps: 1 keeps the weights in the host's memory, 2 drops them "
+        "and reads them again; when unset 1 on a GPU, and 2 on a CPU",
+    )
+    admin_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port on 127.0.0.1 for putting the model to sleep and waking it: /sleep, /wake_up, /is_sleeping, "
+        "and load and unload of the V2 protocol; none when unset",
+    )
     token: SecretStr | None = Field(
         default=None,
         min_length=16,

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task
+
+SleepLevel = Literal[1, 2]
+"""Named as vLLM names them: 1 keeps the weights on the host, 2 drops them."""
 
 
 class Engine(ABC):
@@ -45,6 +49,35 @@ class Engine(ABC):
         return None
 
     @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether no accepted task runs or waits."""
+
+    @property
+    @abstractmethod
+    def sleeping(self) -> SleepLevel | None:
+        """The level at which it sleeps; None while it is awake."""
+
+    @property
+    @abstractmethod
+    def usual_sleep_level(self) -> SleepLevel:
+        """The level where nobody has said which. Known once it is loaded."""
+
+    @abstractmethod
+    def sleep(self, level: SleepLevel) -> None:
+        """Give back the caches, and the device's memory. At level 1 the weights wait on the host, at level 2 they are
+        dropped. Blocks; called while no task is submitted. Tasks that still run or wait end with a problem.
+
+        From level 1 it can fall to level 2; a level that is no deeper changes nothing. Raises when the weights cannot
+        be kept, and is awake then, or when the device is stuck.
+        """
+
+    @abstractmethod
+    def wake_up(self) -> None:
+        """Get ready to generate again, as after `load`. Blocks. Raises when that fails: it sleeps on, at the same
+        level, and may be woken again."""
+
+    @property
     def strained(self) -> bool:
         """Whether it asks for no further requests for a moment; those that come are answered."""
         return False
@@ -52,6 +85,10 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """End every task with a problem, and stop the threads."""
+
+
+def put_to_sleep() -> ProblemError:
+    return ProblemError(problems.UNAVAILABLE, "The model was put to sleep.", retry_after=1)
 
 
 def shutting_down() -> ProblemError:

@@ -7,21 +7,27 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from contract import problems
 from contract.problems import ProblemError
+from predictor.cpu.threads import adopt_threads
 from predictor.engine.admission_queue import Admission
-from predictor.engine.base import Engine, shutting_down
+from predictor.engine.base import Engine, SleepLevel, put_to_sleep, shutting_down
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Generation
+from predictor.engine.sleep.returned_memory import return_memory
 from predictor.engine.tasks import Task
-from predictor.errors import ModelError
+from predictor.errors import ModelError, first_line
 
 if TYPE_CHECKING:  # the scheduler imports torch, and the port is open before that
+    import torch
+
     from predictor.engine.batch import Batch, Row, RowOutput
+    from predictor.engine.sleep.host_weights import HostWeights
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +87,11 @@ class EngineCore(ABC):
         """As Engine.fingerprint."""
 
     @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    @property
     def max_scheduled(self) -> int:
         return self.admission.slots + self.admission.max_waiting
 
@@ -90,8 +101,15 @@ class EngineCore(ABC):
         held = len(self.batch) + self.admission.waiting + self.admission.running
         return held == 0 and not self.scheduler.snapshot().tasks
 
-    def close(self) -> None:
-        self.scheduler.close(shutting_down())
+    def close(self, problem: ProblemError | None = None) -> None:
+        self.scheduler.close(problem or shutting_down())
+
+    def end(self) -> None:
+        """`close` to sleep, and wait for the end of the thread. Raises ModelError where the device is stuck."""
+        self.close(put_to_sleep())
+        while not self.scheduler.join(1.0):
+            if not self.scheduler.alive:
+                raise ModelError("the device is stuck in a step; only a restart helps")
 
 
 Core = TypeVar("Core", bound=EngineCore)
@@ -103,10 +121,21 @@ class BatchedEngine(Engine, Generic[Core]):
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self._core: Core | None = None
+        self._closed = False
+        self._host: HostWeights | None = None
+        self._sleeping: SleepLevel | None = None
+        self._falls_asleep = self._broken = False
+        # Of the core before, while it sleeps.
+        self._restore: Callable[[], Core] | None = None
+        self._fingerprint: str | None = None
 
     @abstractmethod
     def load_core(self, report: Callable[[str], None]) -> Core:
         """Load the model and measure its slots, as Engine.load does."""
+
+    @abstractmethod
+    def again(self, core: Core) -> tuple[Sequence[torch.nn.Module], Callable[[], Core]]:
+        """What has the weights of a core, and what makes another core of them, of which it keeps nothing else."""
 
     @property
     def core(self) -> Core:
@@ -164,16 +193,101 @@ class BatchedEngine(Engine, Generic[Core]):
     async def submit(self, task: Task) -> Generation:
         return await self.core.submit(task)
 
+    def sleep(self, level: SleepLevel) -> None:
+        from predictor.engine.memory_pressure import free_cached_memory
+
+        if self._sleeping is None:
+            self._falls_asleep = True
+            try:
+                self._fall_asleep(level)
+                self._sleeping = level
+            finally:
+                self._falls_asleep = False
+        elif level > self._sleeping:
+            self._restore = self._host = None
+            self._sleeping = level
+        free_cached_memory()
+        return_memory()
+
+    def _fall_asleep(self, level: SleepLevel) -> None:
+        core, self._fingerprint = self.core, self.core.fingerprint
+        self.settings = replace(self.settings, slots=core.batch.slots)  # known now: they need not be measured again
+        core.end()
+        if level == 2:
+            self._core = self._host = None
+            return
+        from predictor.engine.sleep.host_weights import HostWeights  # imports torch
+
+        (models, again), self._core = self.again(core), None
+        self._host = self._host or HostWeights()
+        try:
+            self._host.offload(models)
+        except Exception:
+            self._start(again)
+            raise
+        self._restore = again
+
+    def wake_up(self) -> None:
+        if self._sleeping is None:
+            return
+        failure: str | None = None
+        try:
+            if self._restore is not None and self._host is not None:
+                self._host.restore()
+                self._start(self._restore)
+            else:
+                self.load(lambda phase: log.info("waking: %s", phase))
+        except Exception as error:
+            log.debug("waking failed", exc_info=True)
+            failure = f"cannot wake {self.settings.model}: {first_line(error)}"
+        # Outside of `except`, without the exception: it holds frames, and those hold the model.
+        if failure is not None:
+            from predictor.engine.memory_pressure import free_cached_memory, is_said_by_device
+
+            self._broken = is_said_by_device(failure)
+            with contextlib.suppress(RuntimeError):  # a broken device raises at any touch
+                free_cached_memory()
+            raise ModelError(failure)
+        self._sleeping = self._restore = None
+        if self._closed:
+            self.close()
+
+    def _start(self, make: Callable[[], Core]) -> None:
+        """Without a warm-up: nothing was built lazily that is not there any more."""
+        adopt_threads()  # the fingerprint tells how many
+        core = make()
+        core.scheduler.start()
+        log.info("system fingerprint %s", core.fingerprint)
+        self._core = core
+
+    @property
+    def idle(self) -> bool:
+        return self._core is None or self._core.idle
+
+    @property
+    def sleeping(self) -> SleepLevel | None:
+        return self._sleeping
+
+    @property
+    def usual_sleep_level(self) -> SleepLevel:
+        """A CPU has no device to free: only to drop the weights gives back their memory."""
+        return 2 if self.core.device.type == "cpu" else 1
+
     @property
     def fingerprint(self) -> str | None:
-        return None if self._core is None else self._core.fingerprint
+        return self._fingerprint if self._core is None else self._core.fingerprint
 
     @property
     def max_scheduled(self) -> int | None:
-        return self.core.max_scheduled
+        if self._core is None:
+            return None if self._sleeping is None else (self.settings.slots or 0) + self.settings.max_waiting
+        return self._core.max_scheduled
 
     @property
     def alive(self) -> bool:
+        """Asleep it waits to be woken, also after a wake-up that failed, unless a broken device was why."""
+        if self._sleeping is not None or self._falls_asleep:
+            return not self._broken
         return self._core is not None and self._core.scheduler.alive
 
     @property
@@ -181,5 +295,6 @@ class BatchedEngine(Engine, Generic[Core]):
         return self._core is not None and self._core.scheduler.strained
 
     def close(self) -> None:
+        self._closed = True
         if self._core is not None:
             self._core.close()

@@ -142,6 +142,11 @@ def is_device_error(error: Exception) -> bool:
     return said or isinstance(error, torch.AcceleratorError)
 
 
+def is_said_by_device(words: str) -> bool:
+    """Whether an error's words are those of a device that is to blame: it fails at any further touch, too."""
+    return any(of_device in words for of_device in _DEVICE_WORDS)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a device, or the host, ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -44,7 +44,7 @@ class Scheduler:
         self._failures = 0
         self._beaten_at: float | None = None  # the last sign of life; None while the thread waits for a task
         batch.heartbeat = self._beat
-        self._closing = False
+        self._closing: ProblemError | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Scheduler:
 
     def close(self, problem: ProblemError) -> None:
         """Stop after the current step; all tasks, running and waiting, end with `problem`."""
-        self._closing = True
+        self._closing = problem
         for task in self._admission.close(problem):
             task.generation.publish(problem)
 
@@ -92,9 +92,9 @@ class Scheduler:
         problem = ProblemError(problems.UNAVAILABLE, "The engine has died; only a restart helps.")
         try:
             adopt_threads()
-            while not self._closing:
+            while self._closing is None:
                 self._advance()
-            problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
+            problem = self._closing
         except BaseException:
             log.critical("the engine died", exc_info=True)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
@@ -12,6 +12,8 @@ from predictor.loading.quantization import refuse_for_pictures
 from predictor.measurements.cache import MeasurementCache, measurement_cache
 
 if TYPE_CHECKING:  # they import torch, and the port is open before that
+    import torch
+
     from predictor.pictures.engine_core import PictureEngineCore
     from predictor.pictures.pipeline import Pipeline
 
@@ -53,6 +55,16 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         else:
             slots = self._measured_slots(pipeline, memory, cache, report)
         return PictureEngineCore(pipeline, slots, settings.max_waiting)
+
+    def again(self, core: PictureEngineCore) -> tuple[Sequence[torch.nn.Module], Callable[[], PictureEngineCore]]:
+        pipeline, slots, preview = core.pipeline, core.batch.slots, core.preview
+
+        def make() -> PictureEngineCore:
+            from predictor.pictures.engine_core import PictureEngineCore
+
+            return PictureEngineCore(pipeline, slots, self.settings.max_waiting, preview)
+
+        return list(pipeline.models.values()), make
 
     def _measured_slots(
         self, pipeline: Pipeline, memory: int, cache: MeasurementCache, report: Callable[[str], None]

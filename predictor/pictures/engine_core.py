@@ -47,10 +47,14 @@ class PictureEngineCore(EngineCore):
 
     batch: PictureBatch
 
-    def __init__(self, pipeline: Pipeline, slots: int, max_waiting: int) -> None:
+    def __init__(self, pipeline: Pipeline, slots: int, max_waiting: int, preview: LatentPreview | None = None) -> None:
         super().__init__(PictureBatch(pipeline, slots), max_waiting)
         self.pipeline = pipeline
-        self._preview = LatentPreview(pipeline.pipe)
+        self.preview = preview or LatentPreview(pipeline.pipe)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
 
     async def warm_up(self) -> None:
         """One picture of few steps, from which previews are learned, too."""
@@ -109,7 +113,7 @@ class PictureEngineCore(EngineCore):
         )
 
     def make_row(self, task: ScheduledPicture) -> tuple[PictureRow, PictureOutput]:
-        output = PictureOutput(task, self._preview, self.pipeline.understood(task.parameters.prompt))
+        output = PictureOutput(task, self.preview, self.pipeline.understood(task.parameters.prompt))
         return output.row, output
 
 

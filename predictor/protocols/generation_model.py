@@ -15,9 +15,10 @@ from contract import problems
 from contract.problems import ProblemError, invalid_field
 from contract.request import GenerationRequest, Kind
 from contract.result import PictureResult, TextResult
-from predictor.engine.base import Engine
+from predictor.engine.base import Engine, SleepLevel
 from predictor.engine.events import EventListener
 from predictor.engine.generation import Generation
+from predictor.engine.sleep.sleeper import Sleeper
 from predictor.engine.tasks import Task, TextTask
 from predictor.errors import ModelError
 from predictor.loading.startup import Startup
@@ -33,9 +34,17 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     outputs: ClassVar[dict[str, str]]
     """Names and datatypes of the V2 tensors of a prediction."""
 
-    def __init__(self, name: str, engine: Engine, *, request_seconds: float = REQUEST_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        sleep_level: SleepLevel | None = None,
+    ) -> None:
         super().__init__(name)
         self._engine = engine
+        self.sleeper = Sleeper(engine, sleep_level)
         self._request_seconds = request_seconds
         self._draining = False
         self.startup = Startup()
@@ -95,6 +104,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     def stop(self) -> None:
         """End all tasks with a problem, and accept none any more."""
         super().stop()
+        self.sleeper.close()
         self._engine.close()
 
     # Generating
@@ -124,7 +134,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         task = replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
         if isinstance(task, TextTask) and task.cache_salt is None:
             task = replace(task, cache_salt=cache_salt_of(headers))
-        return await self._engine.submit(task)
+        return await self.sleeper.submit(task)
 
     @abstractmethod
     def task(self, request: GenerationRequest) -> Task:

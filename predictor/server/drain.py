@@ -40,6 +40,9 @@ class Lifetime:
     idle_seconds: float = 0.0
     """So long without a request before it drains by itself; 0 is never."""
 
+    nap_seconds: float = 0.0
+    """So long without a request before the model sleeps, while the server stays; 0 is never."""
+
 
 class ServerDrain:
     """Waits until the server should end, and ends it."""

@@ -17,6 +17,7 @@ from contract.limits import BODY_BYTES
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols.access import Access
 from predictor.protocols.generation_model import GenerationModel
+from predictor.server.admin_server import AdminServer
 from predictor.server.data_plane import GrpcDataPlane, RestDataPlane
 from predictor.server.drain import Lifetime, ServerDrain
 from predictor.server.grpc_server import start_grpc_server
@@ -25,7 +26,8 @@ from predictor.server.rest_server import PredictorRestServer
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`. A body
-    and a message of gRPC have at most `body_bytes`. `access` says who may ask; everybody by default."""
+    and a message of gRPC have at most `body_bytes`. `access` says who may ask; everybody by default. `admin` listens
+    for who may put the model to sleep."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         grpc_port: int | None = None,
         body_bytes: int = BODY_BYTES,
         access: Access | None = None,
+        admin: socket.socket | None = None,
     ) -> None:
         self._access = access or Access()
         self._body_bytes = body_bytes
@@ -53,7 +56,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
             body_bytes,
             self._access,
         )
+        self._lifetime = lifetime
         self._drain = ServerDrain(model, self.rest, self.subscriber, lifetime)
+        self._admin = AdminServer(model, admin) if admin else None
 
     def run(self) -> None:
         """Serve until SIGTERM and the drain after it; also ends when the model cannot be loaded.
@@ -75,11 +80,19 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         if self.enable_grpc:
             data_plane = GrpcDataPlane(self.model, self.registered_models, self._access)
             grpc = await start_grpc_server(self._host, self.grpc_port, data_plane, self.max_threads, self._body_bytes)
-        draining = asyncio.create_task(self._drain.run(grpc))
+        beside = [asyncio.create_task(self._drain.run(grpc))]
+        if self._lifetime.nap_seconds:
+            nap = self.model.sleeper.nap(self._lifetime.nap_seconds, lambda: self.model.startup.ready)
+            beside.append(asyncio.create_task(nap))
+        admin = asyncio.create_task(self._admin.serve()) if self._admin else None
         self.subscriber.start()
         try:
             await self.rest.start()
         finally:
-            draining.cancel()
+            for task in beside:
+                task.cancel()
             self.model.stop()
             await self.subscriber.close()
+            if self._admin and admin:
+                self._admin.should_exit = True
+                await admin

@@ -9,9 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from contract.problems import invalid_field
+from contract.problems import ProblemError, invalid_field
 from contract.request import Sampling
 from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
@@ -24,6 +24,9 @@ from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
 from predictor.text.row import TextRow
 from predictor.text.sampler import RowSampling
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_TOKENS = 512
 """max_tokens where neither the request nor the model's generation config says."""
@@ -60,6 +63,10 @@ class TextEngineCore(EngineCore):
         # One thread: a tokenizer that is reconfigured while another thread encodes with it raises "Already borrowed"
         # (huggingface/tokenizers#537, huggingface/transformers#47085).
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
+
+    @property
+    def device(self) -> torch.device:
+        return self.checkpoint.device
 
     async def warm_up(self) -> None:
         task = TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=2))
@@ -159,6 +166,6 @@ class TextEngineCore(EngineCore):
         """transformers' GenerationConfig."""
         return self.checkpoint.model.generation_config
 
-    def close(self) -> None:
-        super().close()
+    def close(self, problem: ProblemError | None = None) -> None:
+        super().close(problem)
         self._encoder.shutdown(wait=False)  # what it encodes at the moment is refused by the closed admission

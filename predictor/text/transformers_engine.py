@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
@@ -15,6 +15,8 @@ from predictor.measurements.cache import measurement_cache
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:  # it imports torch, and the port is open before that
+    import torch
+
     from predictor.text.batch import TextBatch
     from predictor.text.engine_core import TextEngineCore
 
@@ -63,6 +65,26 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
                 report("compiling")
                 compile_decoding(batch)
         return TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)
+
+    def again(self, core: TextEngineCore) -> tuple[Sequence[torch.nn.Module], Callable[[], TextEngineCore]]:
+        from predictor.text.batch import TextBatch
+        from predictor.text.engine_core import TextEngineCore
+        from predictor.text.single_text_batch import SoloBatch
+
+        settings, checkpoint = self.settings, core.checkpoint
+        slots, length, prefill_tokens = core.batch.slots, core.batch.length, core.batch.prefill_tokens
+        alone = isinstance(core.batch, SoloBatch)
+
+        def make() -> TextEngineCore:
+            if alone:
+                batch: TextBatch = SoloBatch(checkpoint.model, length, prefill_tokens)
+            else:
+                batch = TextBatch(checkpoint.model, slots, length, prefill_tokens)
+                if settings.compile:
+                    compile_decoding(batch)
+            return TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)
+
+        return [checkpoint.model], make
 
 
 def compile_decoding(batch: TextBatch, backend: str = "inductor") -> None:

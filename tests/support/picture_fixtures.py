@@ -16,7 +16,7 @@ import pytest
 from PIL import ImageChops
 
 from contract.problems import ProblemError
-from predictor.engine.base import Engine
+from predictor.engine.base import Engine, SleepLevel
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import PictureFinished
 from predictor.engine.generation import Generation
@@ -220,6 +220,24 @@ class Lent(Engine):
     @property
     def strained(self) -> bool:
         return self._engine.strained
+
+    @property
+    def idle(self) -> bool:
+        return self._engine.idle
+
+    @property
+    def sleeping(self) -> SleepLevel | None:
+        return self._engine.sleeping
+
+    @property
+    def usual_sleep_level(self) -> SleepLevel:
+        return self._engine.usual_sleep_level
+
+    def sleep(self, level: SleepLevel) -> None:
+        self._engine.sleep(level)
+
+    def wake_up(self) -> None:
+        self._engine.wake_up()
 
     def close(self) -> None:
         """Not yet."""

@@ -12,7 +12,7 @@ from typing import Any
 from contract import problems
 from contract.problems import ProblemError
 from contract.result import FinishReason
-from predictor.engine.base import Engine
+from predictor.engine.base import Engine, SleepLevel, put_to_sleep
 from predictor.engine.events import Reasoning, Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task, TextTask
@@ -43,6 +43,17 @@ class ScriptedEngine(Engine):
         self.load_error: BaseException | None = None
         self.is_alive = True
         self.stopped = False
+        self.max_places: int | None = None
+        self.slept: list[SleepLevel] = []
+        self.sleep_error: Exception | None = None
+        self.sleep_gate = threading.Event()
+        self.sleep_gate.set()
+        self.wakes = 0
+        self.wake_errors: list[Exception] = []
+        self.waking = threading.Event()
+        self.wake_gate = threading.Event()
+        self.wake_gate.set()
+        self._sleeping: SleepLevel | None = None
         self._scripts: deque[Script | Exception] = deque()
         self._speakers: set[asyncio.Task[None]] = set()
 
@@ -67,6 +78,7 @@ class ScriptedEngine(Engine):
 
     async def submit(self, task: Task) -> Generation:
         assert isinstance(task, TextTask)
+        assert self._sleeping is None, "no task reaches an engine that is not whole"
         self.tasks.append(task)
         script = self._scripts.popleft()
         if isinstance(script, Exception):
@@ -99,9 +111,43 @@ class ScriptedEngine(Engine):
     def alive(self) -> bool:
         return self.is_alive
 
+    @property
+    def max_scheduled(self) -> int | None:
+        return self.max_places
+
+    @property
+    def idle(self) -> bool:
+        return not self._speakers
+
+    @property
+    def sleeping(self) -> SleepLevel | None:
+        return self._sleeping
+
+    @property
+    def usual_sleep_level(self) -> SleepLevel:
+        return 2
+
+    def sleep(self, level: SleepLevel) -> None:
+        assert self.sleep_gate.wait(SECONDS)
+        if self.sleep_error:
+            raise self.sleep_error
+        for generation in self.generations:
+            generation.publish(put_to_sleep())
+        self._sleeping = level
+        self.slept.append(level)
+
+    def wake_up(self) -> None:
+        self.waking.set()
+        assert self.wake_gate.wait(SECONDS)
+        self.wakes += 1
+        if self.wake_errors:
+            raise self.wake_errors.pop(0)
+        self._sleeping = None
+
     def close(self) -> None:
         self.stopped = True
-        self.load_gate.set()
+        for gate in (self.load_gate, self.sleep_gate, self.wake_gate):
+            gate.set()
         for speaker in self._speakers:
             speaker.cancel()
         for generation in self.generations:  # those that have ended hear nothing any more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def serving(
-    model: GenerationModel, subscriber: Callable[[Any], Any] | None = None, access: Access | None = None
+    model: GenerationModel,
+    subscriber: Callable[[Any], Any] | None = None,
+    access: Access | None = None,
+    *,
+    nap_seconds: float = 0.0,
+    admin: socket.socket | None = None,
 ) -> AsyncIterator[tuple[PredictorServer, str]]:
     """The server and its address. It loads once its event loop runs; `subscriber` makes one for the model, and
-    `access` says who may ask."""
+    `access` says who may ask; `admin` listens as the admin port."""
     listener = listen("127.0.0.1", 0)
-    lifetime = Lifetime(grace_seconds=5)
-    server = PredictorServer(model, listener, lifetime, subscriber and subscriber(model), access=access)
+    lifetime = Lifetime(grace_seconds=5, nap_seconds=nap_seconds)
+    server = PredictorServer(model, listener, lifetime, subscriber and subscriber(model), access=access, admin=admin)
     task = asyncio.create_task(server.serve())
     try:
         yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -96,7 +96,7 @@ def break_preview(harness: Any) -> None:
         if picture.size == (16, 16):
             raise RuntimeError("secret address")
 
-    harness.core._preview.learn = learning
+    harness.core.preview.learn = learning
 
 
 @pytest.mark.parametrize("breaking", [break_encoder, break_scheduler, break_decoder, break_end, break_preview])
