@@ -1,7 +1,8 @@
 """Send requests to models at random moments around the one at which they fall asleep, and count the outcomes.
 
 Without --poet the predictors are stubs that start in half a second; the supervisor, web and the predictor's HTTP server
-are the real ones. Exits with 0 if every request was answered correctly and no process, open file or memory leaked.
+are the real ones. With --nap the poet's process stays, and its naps are the cycles. Exits with 0 if every request was
+answered correctly and no process, open file or memory leaked.
 """
 
 from __future__ import annotations
@@ -42,11 +43,21 @@ ANSWER_SECONDS = 120.0
 CHANGE_SECONDS = 0.3
 """About as long as a predictor takes to end, from the moment at which it may."""
 
+NAP_CHANGE_SECONDS = 0.08
+"""About as long as a model takes to fall asleep in a process that stays."""
+
+STAYING_SECONDS = 10.0
+"""After so long without a request a process that naps leaves, which it does only in the end."""
+
+_WAKE_UPS = re.compile(r"^shangcai_wake_up_seconds_count\{.*\} (\S+)$", re.MULTILINE)
+
 
 class Clients:
     """They send around the moments at which models fall asleep, and count the outcomes."""
 
-    def __init__(self, url: str, urls: dict[str, str], awake_seconds: float, echo: bool) -> None:
+    def __init__(
+        self, url: str, urls: dict[str, str], awake_seconds: float, echo: bool, change_seconds: float = CHANGE_SECONDS
+    ) -> None:
         self._url = url
         """Of web."""
 
@@ -55,6 +66,9 @@ class Clients:
 
         self._awake_seconds = awake_seconds
         """From a response until the model may fall asleep."""
+
+        self._change_seconds = change_seconds
+        """How long it takes to."""
 
         self._echo = echo
         """Whether models answer with the prompt."""
@@ -68,13 +82,14 @@ class Clients:
         """All clients of a model send around the same moment, again and again."""
         number = 0
         while not over.is_set():
-            moment = self._last_response[model] + self._awake_seconds + self._random.uniform(-0.1, 1) * CHANGE_SECONDS
+            delay = self._awake_seconds + self._random.uniform(-0.1, 1) * self._change_seconds
+            moment = self._last_response[model] + delay
             prompt = f"0.0{number % 5} {model} {number}"
             await asyncio.gather(*(self._send(model, client, prompt, moment) for client in range(CLIENTS)))
             number += 1
 
     async def _send(self, model: str, client: int, prompt: str, moment: float) -> None:
-        moment += self._random.gauss(0, CHANGE_SECONDS / 5)
+        moment += self._random.gauss(0, self._change_seconds / 5)
         await asyncio.sleep(max(moment - time.monotonic(), 0))
         through_web = client % 2 == 0
         begun = time.monotonic()
@@ -114,7 +129,10 @@ def main() -> int:
     parser.add_argument("--idle", type=float, default=0.3, help="seconds")
     parser.add_argument("--keep-alive", type=float, default=1.2, help="seconds that a stub keeps a connection")
     parser.add_argument("--poet", action="store_true", help="the poet in the place of stubs, by scripts/run")
+    parser.add_argument("--nap", type=float, default=0, help="the poet, which naps after so many seconds and stays")
     arguments = parser.parse_args()
+    if arguments.nap:
+        arguments.poet, arguments.idle = True, STAYING_SECONDS
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the run is stopped, too
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +143,7 @@ def main() -> int:
         else:
             command = [str(STUBS), *flags, "--models", str(arguments.models), "--behaviours", folder]
             command += ["--keep-alive", str(arguments.keep_alive)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PREDICTOR_NAP": str(arguments.nap)}
         with output.open("wb") as out:
             run = subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, env=environment, cwd=ROOT)
         try:
@@ -141,13 +159,19 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     states = _wait_until_asleep(run, port, output)
     before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
-    clients = Clients(f"http://{HOST}:{port}", urls, max(arguments.idle, keep_alive), echo=not arguments.poet)
+    awake_seconds = arguments.nap or max(arguments.idle, keep_alive)
+    change_seconds = NAP_CHANGE_SECONDS if arguments.nap else CHANGE_SECONDS
+    clients = Clients(f"http://{HOST}:{port}", urls, awake_seconds, not arguments.poet, change_seconds)
+
+    def cycles_now() -> int:
+        return _naps(urls) if arguments.nap else _cycles(output)
+
     begun = time.monotonic()
 
     async def run_clients() -> None:
         over = asyncio.Event()
         running = [asyncio.create_task(clients.run(model, over)) for model in urls]
-        while (cycles := _cycles(output)) < arguments.cycles and not any(task.done() for task in running):
+        while (cycles := await asyncio.to_thread(cycles_now)) < arguments.cycles and not any(t.done() for t in running):
             print(f"\r{cycles} of {arguments.cycles} cycles", end="", file=sys.stderr, flush=True)
             await asyncio.sleep(1)
         over.set()
@@ -155,7 +179,7 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
 
     asyncio.run(run_clients())
     seconds = time.monotonic() - begun
-    cycles = _cycles(output)
+    cycles = cycles_now()
     _wait_until_asleep(run, port, output)
     after = resource_usage.measure(run.pid)
     children = psutil.Process(run.pid).children()
@@ -172,6 +196,11 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     good = good and status == 0 and not left and _nothing_leaked(before, after, len(urls))
     print("none is lost, nothing is left behind" if good else f"NOT as it should be\n{output.read_text()[-2000:]}")
     return 0 if good else 1
+
+
+def _naps(urls: dict[str, str]) -> int:
+    """From which the models' processes have woken."""
+    return sum(int(float(number)) for url in urls.values() for number in _WAKE_UPS.findall(get(f"{url}/metrics").text))
 
 
 def _cycles(output: Path) -> int:

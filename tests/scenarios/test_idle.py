@@ -106,6 +106,13 @@ def test_nothing_is_lost_in_some_cycles_of_the_hammer_on_the_poet(cycles: int) -
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize("cycles", [5, pytest.param(50, marks=pytest.mark.nightly)])
+def test_nothing_is_lost_in_some_naps_of_the_hammer(cycles: int) -> None:
+    command = [str(ROOT / "scripts" / "hammer"), "--nap", "0.2", "--cycles", str(cycles)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_a_supervisor_that_is_killed_leaves_no_orphan_and_no_hindrance_to_the_next(start: Start) -> None:
     run = start("--model", str(POET))
     run.wait_until_ready()

@@ -67,12 +67,11 @@ class Sleeper:
     async def submit(self, task: Task) -> Generation:
         """As Engine.submit, after waking the engine where it sleeps. Raises a ProblemError, too, when it cannot be
         woken, or not within the task's time."""
-        begun = time.monotonic()
         while self.holds:
-            passed = time.monotonic() - begun
-            await self._hold(None if task.seconds is None else task.seconds - passed)
-        if task.seconds is not None:
-            task = replace(task, seconds=task.seconds - (time.monotonic() - begun))
+            begun = time.monotonic()
+            await self._hold(task.seconds)
+            if task.seconds is not None:
+                task = replace(task, seconds=task.seconds - (time.monotonic() - begun))
         self._submitting += 1
         try:
             return await self._engine.submit(task)
