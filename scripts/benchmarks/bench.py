@@ -17,6 +17,7 @@ from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.peers import peers
 from scripts.benchmarks.quality import quality
 from scripts.benchmarks.text_throughput import TextThroughput
+from scripts.benchmarks.wake import wake
 from scripts.project import ROOT
 
 
@@ -27,6 +28,7 @@ def main() -> None:
         "conversation": conversation.main,
         "peers": peers.main,
         "quality": quality.main,
+        "wake": wake.main,
     }
     if sys.argv[1:] and sys.argv[1] in commands:
         commands[sys.argv[1]](sys.argv[2:])
