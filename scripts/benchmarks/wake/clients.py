@@ -34,6 +34,7 @@ class Service:
     model: str
     kind: str
     headers: dict[str, str]
+    prompt: str
 
     def client(self, read_seconds: float = TIMEOUT_SECONDS) -> httpx.Client:
         timeout = httpx.Timeout(TIMEOUT_SECONDS, read=read_seconds)
@@ -78,17 +79,17 @@ class Service:
 
     @property
     def _body(self) -> dict[str, Any]:
-        return {"model": self.model, "prompt": PROMPTS[self.kind], "stream": True}
+        return {"model": self.model, "prompt": self.prompt, "stream": True}
 
 
-def find_service(url: str, headers: dict[str, str], model: str | None) -> Service:
+def find_service(url: str, headers: dict[str, str], model: str | None, prompt: str | None = None) -> Service:
     """The model of that name, or the first that web lists. Raises an httpx.HTTPError, or SystemExit where web has no
     such model."""
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as http:
         listed = http.get("/", headers={"Accept": "application/json"}).raise_for_status().json()["models"]
     for one in listed:
         if model in (None, one["name"]):
-            return Service(url, one["name"], one["kind"], headers)
+            return Service(url, one["name"], one["kind"], headers, prompt or PROMPTS[one["kind"]])
     raise SystemExit(f"scripts/bench wake: web has no model {model!r}, but {', '.join(one['name'] for one in listed)}")
 
 

@@ -122,6 +122,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--url", required=True, help="of web")
     parser.add_argument("--host", help="Host header, where the address is that of an ingress")
     parser.add_argument("--model", help="which of web's models (the first)")
+    parser.add_argument("--prompt", help="what it is asked (a poem or a cat)")
     parser.add_argument("--rounds", type=int, default=10, help="wake-ups")
     parser.add_argument("--kills", type=float, default=0.0, help="share of them in which what wakes is killed")
     parser.add_argument("--leavers", type=int, default=0, help="clients that ask and leave during each")
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> None:
     headers = {"Host": arguments.host} if arguments.host else {}
     if key := os.environ.get("SHANGCAI_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    service = find_service(arguments.url.rstrip("/"), headers, arguments.model)
+    service = find_service(arguments.url.rstrip("/"), headers, arguments.model, arguments.prompt)
     address = urlsplit(arguments.url)
     deployment: Deployment
     if address.hostname in ("localhost", HOST) and RunFolder(address.port or 80).read():

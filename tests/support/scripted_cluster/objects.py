@@ -16,6 +16,7 @@ KINDS = {
     "v1": [
         *("namespaces/Namespace", "nodes/Node", "configmaps/ConfigMap", "serviceaccounts/ServiceAccount"),
         *("services/Service", "secrets/Secret", "pods/Pod", "persistentvolumeclaims/PersistentVolumeClaim"),
+        "events/Event",
     ],
     "apps/v1": ["deployments/Deployment", "statefulsets/StatefulSet"],
     "batch/v1": ["jobs/Job"],
@@ -28,6 +29,7 @@ KINDS = {
     "sources.knative.dev/v1": ["sinkbindings/SinkBinding"],
     "messaging.knative.dev/v1": ["inmemorychannels/InMemoryChannel"],
     "serving.kserve.io/v1beta1": ["inferenceservices/InferenceService"],
+    "autoscaling.internal.knative.dev/v1alpha1": ["podautoscalers/PodAutoscaler"],
 }
 
 
@@ -112,3 +114,7 @@ def timestamp() -> str:
 
 def condition(status: bool) -> list[Document]:
     return [{"type": "Ready", "status": "True" if status else "False"}]
+
+
+def true_since_now(kind: str) -> Document:
+    return {"type": kind, "status": "True", "lastTransitionTime": timestamp()}

@@ -23,6 +23,10 @@ from wire.cloudevents import read_events, write_event
 
 STEP_SECONDS = 0.02
 TOKENS = 12
+PHASES = {
+    **{"port open": 0.25, "starting": 0.25, "importing torch": 0.5, "importing transformers": 0.25},
+    **{"loading the tokenizer": 0.125, "loading the weights": 0.375, "warming up": 0.5, "ready": 2.0},
+}
 
 
 class Predictor:
@@ -31,6 +35,7 @@ class Predictor:
     def __init__(self, name: str, replies: dict[tuple[str, str], CloudEvent], faults: frozenset[str]) -> None:
         self.name = name
         self.running = 0
+        self.finished = 1  # the warm-up
         self._replies = replies
         self._faults = faults
         self.app = Starlette(
@@ -48,6 +53,8 @@ class Predictor:
 
     async def metrics(self, _request: Request) -> Response:
         lines = ["# TYPE shangcai_num_requests_running gauge", f"shangcai_num_requests_running {self.running:.1f}"]
+        lines += [f'shangcai_cold_start_phase_seconds{{phase="{name}"}} {seconds}' for name, seconds in PHASES.items()]
+        lines.append(f'shangcai_request_success_total{{finished_reason="stop"}} {self.finished:.1f}')
         return PlainTextResponse("\n".join([*lines, "shangcai_num_requests_waiting 0.0", ""]))
 
     async def chat(self, _request: Request) -> Response:
@@ -105,6 +112,7 @@ class Predictor:
             async with self._slot():
                 async for event in events:
                     yield f"data: {json.dumps(event)}\n\n"
+                self.finished += 1
                 yield "data: [DONE]\n\n"
 
         return StreamingResponse(content(), media_type="text/event-stream")

@@ -18,7 +18,15 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tests.support.scripted_cluster.objects import Document, Objects, Place, condition, timestamp
+from tests.support.scripted_cluster.objects import (
+    Document,
+    Objects,
+    Place,
+    condition,
+    place_of,
+    timestamp,
+    true_since_now,
+)
 
 HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
 METHODS = ["GET", "POST", "PUT", "DELETE"]
@@ -129,6 +137,8 @@ class Service:
         if self.active is not latest and any(pod.ready for pod in latest.pods):
             self.active = latest
         for revision in self.revisions:
+            for pod in revision.staying:
+                self._end_if_deleted(revision, pod)
             busy = any(pod.taken for pod in revision.pods) or not all(pod.ready for pod in revision.pods)
             if not busy and time.monotonic() - revision.used > revision.idle_seconds:
                 for pod in revision.staying:
@@ -177,11 +187,40 @@ class Service:
         self.do(self._begin(revision, pod))
 
     async def _begin(self, revision: Revision, pod: Pod) -> None:
+        self._write_start(pod.document)
         await pod.process.start()
+        if pod.going:
+            await self._remove(revision, pod)
+            return
         pod.ready = True
         revision.used = time.monotonic()
-        pod.document["status"] = {"phase": "Running", "conditions": condition(True)}
+        conditions = [*pod.document["status"]["conditions"], true_since_now("Ready")]
+        pod.document["status"] |= {"phase": "Running", "conditions": conditions}
         self.runtime.objects.touch(pod.document)
+        self._write_autoscaler(revision)
+
+    def _write_start(self, document: Document) -> None:
+        """What a node says of a pod whose image it has, and whose container runs but does not serve yet."""
+        name = document["metadata"]["name"]
+        event = {"apiVersion": "v1", "kind": "Event", "reason": "Pulled", "lastTimestamp": timestamp()}
+        metadata = {"name": f"{name}.pulled", "namespace": self.namespace}
+        self.runtime.objects.put({**event, "metadata": metadata, "involvedObject": {"kind": "Pod", "name": name}})
+        container = {"name": "kserve-container", "state": {"running": {"startedAt": timestamp()}}}
+        document["status"] |= {"conditions": [true_since_now("PodScheduled")], "containerStatuses": [container]}
+        self.runtime.objects.touch(document)
+
+    def _write_autoscaler(self, revision: Revision) -> None:
+        document = {"apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler"}
+        metadata = {"name": revision.name, "namespace": self.namespace}
+        status = {"conditions": [true_since_now("Active")]}
+        self.runtime.objects.put({**document, "metadata": metadata, "status": status})
+
+    def _end_if_deleted(self, revision: Revision, pod: Pod) -> None:
+        """A pod that somebody has deleted without a grace period; one that starts is gone once it has."""
+        if self.runtime.objects.get(place_of(pod.document)) is None:
+            pod.going = True
+            if pod.ready:
+                self.do(self._remove(revision, pod))
 
     async def _end(self, revision: Revision, pod: Pod) -> None:
         """As queue-proxy does: the process is told to end only after a pause, and stays Ready until then."""
