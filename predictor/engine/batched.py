@@ -8,7 +8,6 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,7 +18,7 @@ from predictor.engine.admission_queue import Admission
 from predictor.engine.base import Engine, SleepLevel, put_to_sleep, shutting_down
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Generation
-from predictor.engine.sleep.returned_memory import return_memory
+from predictor.engine.sleep.returned_memory import MemoryReturn
 from predictor.engine.tasks import Task
 from predictor.errors import ModelError, first_line
 
@@ -123,11 +122,13 @@ class BatchedEngine(Engine, Generic[Core]):
         self._core: Core | None = None
         self._closed = False
         self._host: HostWeights | None = None
+        self._memory = MemoryReturn()
         self._sleeping: SleepLevel | None = None
         self._falls_asleep = self._broken = False
         # Of the core before, while it sleeps.
         self._restore: Callable[[], Core] | None = None
         self._fingerprint: str | None = None
+        self._max_scheduled: int | None = None
 
     @abstractmethod
     def load_core(self, report: Callable[[str], None]) -> Core:
@@ -194,24 +195,22 @@ class BatchedEngine(Engine, Generic[Core]):
         return await self.core.submit(task)
 
     def sleep(self, level: SleepLevel) -> None:
-        from predictor.engine.memory_pressure import free_cached_memory
-
-        if self._sleeping is None:
-            self._falls_asleep = True
-            try:
+        if self._sleeping is not None and level <= self._sleeping:
+            return
+        self._falls_asleep = True
+        try:
+            if self._sleeping is None:
                 self._fall_asleep(level)
-                self._sleeping = level
-            finally:
-                self._falls_asleep = False
-        elif level > self._sleeping:
-            self._restore = self._host = None
+            else:
+                self._restore = self._host = None
+            self._memory.give_back(level)
             self._sleeping = level
-        free_cached_memory()
-        return_memory()
+        finally:
+            self._falls_asleep = False
 
     def _fall_asleep(self, level: SleepLevel) -> None:
-        core, self._fingerprint = self.core, self.core.fingerprint
-        self.settings = replace(self.settings, slots=core.batch.slots)  # known now: they need not be measured again
+        core = self.core
+        self._fingerprint, self._max_scheduled = core.fingerprint, core.max_scheduled
         core.end()
         if level == 2:
             self._core = self._host = None
@@ -279,9 +278,7 @@ class BatchedEngine(Engine, Generic[Core]):
 
     @property
     def max_scheduled(self) -> int | None:
-        if self._core is None:
-            return None if self._sleeping is None else (self.settings.slots or 0) + self.settings.max_waiting
-        return self._core.max_scheduled
+        return self._max_scheduled if self._core is None else self._core.max_scheduled
 
     @property
     def alive(self) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
 from predictor.loading.quantization import refuse_for_pictures
 from predictor.measurements.cache import MeasurementCache, measurement_cache
+from predictor.measurements.process_cache import ProcessCache
 
 if TYPE_CHECKING:  # they import torch, and the port is open before that
     import torch
@@ -22,6 +24,10 @@ log = logging.getLogger(__name__)
 
 class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
     """Paints pictures."""
+
+    @cached_property
+    def _cache(self) -> MeasurementCache:
+        return ProcessCache(measurement_cache(self.settings.model, self.settings.cache_folder))
 
     def load_core(self, report: Callable[[str], None]) -> PictureEngineCore:
         refuse_for_pictures(self.settings.quantize)
@@ -47,7 +53,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
             max_pixels=settings.max_pixels,
             pack_weights=settings.pack_weights,
         )
-        cache = measurement_cache(settings.model, settings.cache_folder)
+        cache = self._cache
         wait_for_memory(settings.memory, pipeline.device)
         memory = memory_share(pipeline.device, settings.memory)
         if settings.slots:

@@ -7,11 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
-from predictor.measurements.cache import measurement_cache
+from predictor.measurements.cache import MeasurementCache, measurement_cache
+from predictor.measurements.process_cache import ProcessCache
 from predictor.text.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:  # it imports torch, and the port is open before that
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 
 class TransformersEngine(BatchedEngine["TextEngineCore"]):
     """Writes texts."""
+
+    @cached_property
+    def _cache(self) -> MeasurementCache:
+        return ProcessCache(measurement_cache(self.settings.model, self.settings.cache_folder))
 
     def load_core(self, report: Callable[[str], None]) -> TextEngineCore:
         settings = self.settings
@@ -47,7 +53,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         from predictor.text.engine_core import TextEngineCore
         from predictor.text.single_text_batch import SoloBatch
 
-        cache = measurement_cache(settings.model, settings.cache_folder)
+        cache = self._cache
         shared = check_sharing(checkpoint, settings.max_length, cache)
         if shared.obstacle:
             log.warning("one text at a time, because %s cannot be batched: %s", settings.model, shared.obstacle)

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
 """Between two looks whether the engine has nothing to do."""
 
+NAP_POLL_SECONDS = 0.1
+"""Between two looks whether it is time for a nap."""
+
 BUSY_SECONDS = 30.0
 """How long a request to sleep waits for what runs."""
 
@@ -99,8 +102,8 @@ class Sleeper:
         """Sleep each time that no task was there for so many seconds, for as long as this is awaited. Only while it is
         `ready`."""
         while True:
-            await asyncio.sleep(min(POLL_SECONDS, seconds))
-            if not ready() or self.holds or self.idle_s < seconds:
+            await asyncio.sleep(min(NAP_POLL_SECONDS, seconds))
+            if not ready() or self.holds or self.idle_s < seconds or not self._engine.alive:
                 continue
             try:
                 await self.sleep()
@@ -135,6 +138,8 @@ class Sleeper:
             engine, before = self._engine, self._engine.sleeping
             if before is not None and (level is None or level <= before):
                 return
+            if before is None and not engine.alive:  # asleep it would look alive
+                raise ProblemError(problems.UNAVAILABLE, "The engine makes no progress; only a restart helps.")
             chosen = level or self._level or engine.usual_sleep_level
             begun = time.monotonic()
             self.holds = True

@@ -257,6 +257,17 @@ async def test_an_engine_that_cannot_sleep_stays_awake(engine: ScriptedEngine, s
     assert engine.wakes == 0
 
 
+async def test_a_dead_engine_does_not_hide_in_its_sleep(engine: ScriptedEngine, sleeper: Sleeper) -> None:
+    engine.is_alive = False
+    napping = asyncio.create_task(sleeper.nap(0.001, lambda: True))
+
+    with pytest.raises(ProblemError, match="only a restart helps"):
+        await sleeper.sleep()
+
+    napping.cancel()
+    assert engine.slept == []
+
+
 async def test_what_is_held_ends_when_the_server_does(engine: ScriptedEngine, sleeper: Sleeper) -> None:
     await sleeper.sleep()
     engine.wake_gate.clear()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import shutil
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,25 @@ async def test_nothing_of_the_batch_is_left_and_of_the_model_what_the_level_says
     assert live(LlamaForCausalLM) == models - (level == 2)
 
 
+@pytest.mark.parametrize("levels", [(2,), (1, 2), (1, 1)])
+async def test_what_the_start_has_frozen_is_dropped_too(engine: BatchedEngine[Any], levels: tuple[SleepLevel]) -> None:
+    """As Startup does, so that no collection searches what imports have made."""
+    await answer(engine)
+    gc.freeze()
+    try:
+        core = weakref.ref(engine.core)
+        texts = isinstance(engine, TransformersEngine)
+        model = weakref.ref(engine.core.checkpoint.model if texts else engine.core.pipeline.denoiser)
+        for level in levels:
+            await asyncio.to_thread(engine.sleep, level)
+            assert core() is None
+            assert (model() is None) == (level == 2)
+            await asyncio.to_thread(engine.wake_up)
+        assert gc.get_freeze_count() > 100_000, "what is still there is frozen again"
+    finally:
+        gc.unfreeze()
+
+
 async def test_from_level_1_it_falls_to_level_2(texts: TransformersEngine) -> None:
     from transformers import LlamaForCausalLM
 
@@ -228,6 +248,17 @@ async def test_requests_during_naps_are_all_answered_alike(texts: TransformersEn
     napping.cancel()
 
     assert sleeps.call_count > 1
+
+
+async def test_waking_measures_nothing_anew(engine: BatchedEngine[Any]) -> None:
+    """Though no folder keeps what the start has measured."""
+    assert engine.settings.cache_folder == ""
+    await asyncio.to_thread(engine.sleep, 2)
+    with (
+        mock.patch("predictor.text.batch_check.why_not_batched", side_effect=AssertionError),
+        mock.patch("predictor.pictures.capacity.find_knee", side_effect=AssertionError),
+    ):
+        await asyncio.to_thread(engine.wake_up)
 
 
 async def test_waking_imports_nothing(engine: BatchedEngine[Any]) -> None:

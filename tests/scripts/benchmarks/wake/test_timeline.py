@@ -26,7 +26,7 @@ STARTED = pod(
         {"name": "kserve-container", "state": {"running": {"startedAt": "2025-11-26T18:00:06Z"}}},
     ],
 )
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {
         "reason": "Pulled",
         "involvedObject": {"name": "poet-1"},
