@@ -127,6 +127,7 @@ class BatchedEngine(Engine, Generic[Core]):
         self._falls_asleep = self._broken = False
         # Of the core before, while it sleeps.
         self._restore: Callable[[], Core] | None = None
+        self._models: Sequence[torch.nn.Module] = ()
         self._fingerprint: str | None = None
         self._max_scheduled: int | None = None
 
@@ -202,7 +203,7 @@ class BatchedEngine(Engine, Generic[Core]):
             if self._sleeping is None:
                 self._fall_asleep(level)
             else:
-                self._restore = self._host = None
+                self._restore, self._host, self._models = None, None, ()
             self._memory.give_back(level)
             self._sleeping = level
         finally:
@@ -217,10 +218,10 @@ class BatchedEngine(Engine, Generic[Core]):
             return
         from predictor.engine.sleep.host_weights import HostWeights  # imports torch
 
-        (models, again), self._core = self.again(core), None
+        (self._models, again), self._core = self.again(core), None
         self._host = self._host or HostWeights()
         try:
-            self._host.offload(models)
+            self._host.offload(self._models)
         except Exception:
             self._start(again)
             raise
@@ -245,9 +246,11 @@ class BatchedEngine(Engine, Generic[Core]):
 
             self._broken = is_said_by_device(failure)
             with contextlib.suppress(RuntimeError):  # a broken device raises at any touch
+                if self._host is not None:
+                    self._host.offload(self._models)  # asleep it takes nothing there
                 free_cached_memory()
             raise ModelError(failure)
-        self._sleeping = self._restore = None
+        self._sleeping, self._restore, self._models = None, None, ()
         if self._closed:
             self.close()
 

@@ -55,7 +55,8 @@ def _device(model: torch.nn.Module) -> list[object]:
 
 
 def _model(model: torch.nn.Module) -> list[object]:
-    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    config = getattr(model, "config", None)
+    attention = getattr(config, "_attn_implementation", None)
     kinds = sorted({type(module).__qualname__ for module in model.modules()})
     weights = [
         (name, str(tensor.dtype), list(tensor.shape), _samples(tensor)) for name, tensor in model.named_parameters()
@@ -66,7 +67,15 @@ def _model(model: torch.nn.Module) -> list[object]:
             weights.append((name, str(tensor.dtype), list(tensor.shape), part.first_weights))
         elif isinstance(part, StoredEmbedding):
             weights.append((name, str(part.table.dtype), list(part.table.shape), _samples(part.table)))
-    return [attention, kinds, weights]
+    return [attention, kinds, weights, _written(config)]
+
+
+def _written(config: Any) -> dict[str, Any]:
+    """The config of a model of transformers or diffusers, without where it came from."""
+    if config is None:
+        return {}
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 def _samples(tensor: torch.Tensor) -> list[float] | None:

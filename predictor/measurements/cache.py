@@ -43,7 +43,7 @@ class MeasurementCache:
     def __init__(self, folders: Sequence[Path] = (), *, kept_in: Sequence[Path] = (), must_keep: bool = False) -> None:
         self._folders = folders
         self._kept_in = kept_in
-        self._must_keep = must_keep
+        self.must_keep = must_keep
 
     def find(self, record: type[AnyRecord], key: str) -> AnyRecord | None:
         """What was kept under this key; None where there is nothing that can be used."""
@@ -76,7 +76,7 @@ class MeasurementCache:
                 _replace(file, text + "\n")
                 _forget_oldest(folder)
             except OSError as error:
-                if self._must_keep:
+                if self.must_keep:
                     raise ModelError(f"what was measured cannot be kept in {folder}: {error.strerror}") from error
                 log.debug("nothing is kept in %s: %s", folder, error)
                 continue

@@ -48,7 +48,7 @@ def most_together(pipeline: Pipeline, most: int, cache: MeasurementCache = NOWHE
     """`most`, or 1 where pictures must not be computed together; the log says why. Raises what the device raises."""
     if most == 1 or pipeline.name in COMPARED:
         return most
-    key = measurement_key(pipeline.models, pipeline=pipeline.name, size=pipeline.sizes.default)
+    key = measurement_key(pipeline.models, **pipeline.facts)
     verdict = cache.find(PictureVerdict, key)
     if verdict is None:
         verdict = PictureVerdict(obstacle=_why_not_together(pipeline))

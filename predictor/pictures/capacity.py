@@ -71,9 +71,7 @@ def plan_pictures(
     memory = available_memory(pipeline.device) if memory is None else memory
     most = most_together(pipeline, most_slots(max_concurrency, pipeline.device.type), cache)
     sizes = pipeline.sizes
-    key = measurement_key(
-        pipeline.models, pipeline=pipeline.name, size=sizes.default, most_pixels=sizes.most_pixels, most=most
-    )
+    key = measurement_key(pipeline.models, **pipeline.facts, most_pixels=sizes.most_pixels, most=most)
     known = cache.find(PictureMeasurements, key)
     remembered = known and _remembered(pipeline, known, most, memory)
     if remembered:
@@ -98,7 +96,7 @@ def plan_pictures(
                 cost=CostRecord.of(fitting.cost),
                 knee=knee,
                 searched=fitting.slots,
-                disturbed=_disturbed(pipeline.device, begun),
+                disturbed=not cache.must_keep and _disturbed(pipeline.device, begun),
             ),
             key,
         )

@@ -102,15 +102,7 @@ class PictureEngineCore(EngineCore):
 
     @cached_property
     def fingerprint(self) -> str:
-        scheduler = self.pipeline.pipe.components.get("scheduler")
-        return fingerprint(
-            {"denoiser": self.pipeline.denoiser, **self.pipeline.models},
-            pipeline=self.pipeline.name,
-            scheduler=None if scheduler is None else [type(scheduler).__name__, dict(scheduler.config)],
-            size=self.pipeline.sizes.default,
-            steps=self.pipeline.steps,
-            guidance=self.pipeline.guidance,
-        )
+        return fingerprint({"denoiser": self.pipeline.denoiser, **self.pipeline.models}, **self.pipeline.facts)
 
     def make_row(self, task: ScheduledPicture) -> tuple[PictureRow, PictureOutput]:
         output = PictureOutput(task, self.preview, self.pipeline.understood(task.parameters.prompt))

@@ -68,6 +68,18 @@ class Pipeline:
         return sum(map(model_bytes, self.models.values()))
 
     @property
+    def facts(self) -> dict[str, object]:
+        """What decides a picture beside the models and the request, as values of JSON."""
+        scheduler = self.pipe.components.get("scheduler")
+        return {
+            "pipeline": self.name,
+            "scheduler": None if scheduler is None else [type(scheduler).__name__, dict(scheduler.config)],
+            "size": self.sizes.default,
+            "steps": self.steps,
+            "guidance": self.guidance,
+        }
+
+    @property
     def models(self) -> dict[str, torch.nn.Module]:
         """The parts that have weights, by their names in the pipeline."""
         parts = self.pipe.components

@@ -83,3 +83,17 @@ def test_pictures_have_one(picture_harness: Callable[..., PictureHarness]) -> No
 
 def test_an_engine_that_does_not_know_has_none(engine: Engine) -> None:
     assert engine.fingerprint is None
+
+
+def test_another_config_of_the_same_weights_has_another_and_another_folder_has_not() -> None:
+    from transformers import LlamaConfig
+
+    def model(**changed: object) -> torch.nn.Module:
+        module = made()
+        module.config = LlamaConfig(**changed)  # type: ignore[assignment]
+        return module
+
+    first = fingerprint({"model": model()})
+    assert fingerprint({"model": model(name_or_path="elsewhere")}) == first
+    assert fingerprint({"model": model(max_position_embeddings=99)}) != first
+    assert fingerprint({"model": model(rope_parameters={"rope_type": "default", "rope_theta": 5.0})}) != first

@@ -88,7 +88,7 @@ class Sleeper:
 
         A task that comes meanwhile wakes it again. To cancel the wait changes nothing.
         """
-        await asyncio.shield(asyncio.create_task(self._sleep(level, abort)))
+        await asyncio.shield(asyncio.create_task(self._sleep(level, abort, BUSY_SECONDS)))
 
     async def wake_up(self) -> None:
         """Be awake. Raises a ProblemError when that fails. Several calls at once wake it once."""
@@ -103,11 +103,16 @@ class Sleeper:
         `ready`."""
         while True:
             await asyncio.sleep(min(NAP_POLL_SECONDS, seconds))
-            if not ready() or self.holds or self.idle_s < seconds or not self._engine.alive:
+            if not ready():  # a load that takes longer is no idleness
+                self._busy_at = time.monotonic()
+            if self.holds or self.idle_s < seconds or not self._engine.alive:
                 continue
             try:
-                await self.sleep()
+                # A task that has come since then is not to wait until all others are finished.
+                await asyncio.shield(asyncio.create_task(self._sleep(None, abort=False, busy_seconds=0.0)))
             except ProblemError as error:
+                if error.kind is problems.OVERLOADED:
+                    continue
                 log.error("no nap: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -133,7 +138,7 @@ class Sleeper:
         finally:
             self._held -= 1
 
-    async def _sleep(self, level: SleepLevel | None, abort: bool) -> None:
+    async def _sleep(self, level: SleepLevel | None, abort: bool, busy_seconds: float) -> None:
         async with self._change:
             engine, before = self._engine, self._engine.sleeping
             if before is not None and (level is None or level <= before):
@@ -144,7 +149,7 @@ class Sleeper:
             begun = time.monotonic()
             self.holds = True
             try:
-                await self._until_idle(abort)
+                await self._until_idle(abort, busy_seconds)
                 await self._in_thread(lambda: engine.sleep(chosen))
             except ProblemError:
                 raise
@@ -157,11 +162,11 @@ class Sleeper:
                 self._busy_at = time.monotonic()
             log.info("asleep at level %d after %.2f s", chosen, time.monotonic() - begun)
 
-    async def _until_idle(self, abort: bool) -> None:
+    async def _until_idle(self, abort: bool, busy_seconds: float) -> None:
         begun = time.monotonic()
         while self._submitting or not (abort or self._engine.idle):
-            if time.monotonic() - begun > BUSY_SECONDS:
-                detail = f"Requests still run after {BUSY_SECONDS:g} s; mode=abort would end them."
+            if time.monotonic() - begun >= busy_seconds:
+                detail = f"Requests still run after {busy_seconds:g} s; mode=abort would end them."
                 raise ProblemError(problems.OVERLOADED, detail, retry_after=RETRY_SECONDS)
             await asyncio.sleep(POLL_SECONDS)
 

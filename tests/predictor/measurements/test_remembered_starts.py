@@ -159,6 +159,18 @@ def test_what_other_settings_ask_for_is_measured(
         plan_pictures(own, 8, 64 * GIB, cache)
 
 
+def test_another_scheduler_or_guidance_is_measured(
+    own: Any, cache: MeasurementCache, measuring: Callable[..., None], measure_nothing: Callable[[], None]
+) -> None:
+    measuring()
+    plan_pictures(own, 16, 64 * GIB, cache)
+    measure_nothing()
+    other = copy.copy(own)
+    other.guidance = 1.5
+    with pytest.raises(Measured):
+        plan_pictures(other, 16, 64 * GIB, cache)
+
+
 def test_the_verdict_on_an_unknown_pipeline_is_remembered(
     own: Any, cache: MeasurementCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -299,6 +300,36 @@ async def test_it_naps_when_nothing_comes_and_not_before(engine: ScriptedEngine,
     engine.enqueue("sun")
     assert await text(sleeper) == "sun"
     await eventually(lambda: engine.slept == [2, 2], "the next nap")
+    napping.cancel()
+
+
+async def test_a_load_that_takes_longer_is_no_time_without_tasks(engine: ScriptedEngine, sleeper: Sleeper) -> None:
+    ready = threading.Event()
+    napping = asyncio.create_task(sleeper.nap(0.5, ready.is_set))
+    await asyncio.sleep(0.7)  # longer than a nap takes to begin, in which nothing is to happen
+    ready.set()
+    begun = time.monotonic()
+    await eventually(lambda: engine.slept == [2])
+    assert time.monotonic() - begun > 0.3
+    napping.cancel()
+
+
+async def test_a_nap_does_not_hold_tasks_until_others_are_finished(
+    engine: ScriptedEngine, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    engine.enqueue("mo", gate, "on")
+    running = asyncio.create_task(text(sleeper))
+    await eventually(lambda: engine.generations)
+    monkeypatch.setattr(Sleeper, "idle_s", 10.0)  # as it was just before that task came
+    napping = asyncio.create_task(sleeper.nap(0.01, lambda: True))
+    for _ in range(5):
+        engine.enqueue("sun")
+        assert await text(sleeper, seconds=60) == "sun"
+        await asyncio.sleep(0.02)
+    assert engine.slept == []
+    gate.set()
+    assert await running == "moon"
     napping.cancel()
 
 

@@ -202,6 +202,25 @@ async def test_a_device_without_memory_for_them_is_tried_again(
     assert await answer(texts) == expected
 
 
+async def test_one_that_wakes_only_in_part_sleeps_as_before(
+    texts: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await answer(texts)
+    await asyncio.to_thread(texts.sleep, 1)
+    moves: list[str] = []
+    monkeypatch.setattr(host_weights.HostWeights, "offload", lambda _, models: moves.append(f"{len(models)} offloaded"))
+    monkeypatch.setattr(host_weights.HostWeights, "restore", lambda _: moves.append("restored"))
+    with monkeypatch.context() as scarcity:
+        scarcity.setattr(texts, "_start", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+        with pytest.raises(ModelError, match="out of memory"):
+            await asyncio.to_thread(texts.wake_up)
+    assert moves == ["restored", "1 offloaded"]
+    assert texts.sleeping == 1
+
+    await asyncio.to_thread(texts.wake_up)
+    assert await answer(texts) == expected
+
+
 async def test_a_broken_device_is_not_alive(texts: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.to_thread(texts.sleep, 1)
 
