@@ -60,7 +60,8 @@ def main() -> int:
 
     cache = measurement_cache(settings.model, settings.cache_folder)
     facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
-    start_times = StartTimes(cache, kind=kind, **facts)
+    imported = "torch" in sys.modules  # as in a fork of the template, whose starts are other ones
+    start_times = StartTimes(cache, kind=kind, imported=imported, **facts)
     startup.expected_seconds = start_times.expected_seconds
     startup.on_ready.append(start_times.add)
     modules_file = os.environ.pop(imported_modules.VARIABLE, "")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -53,13 +54,22 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 class ModuleFiles:
-    """The files of all modules, as they were when this was made."""
+    """The files of all modules, as they were when they were imported, or soon after."""
 
     def __init__(self) -> None:
-        self._seen = {file: _version(file) for file in _files()}
+        self._seen: dict[str, tuple[int, int, int] | None] = {}
+
+    def import_modules(self, names: Iterable[str]) -> None:
+        """Import those that are not there yet, and look at the files of what is new."""
+        begun = time.time_ns()
+        import_modules(names)
+        for file in _files() - self._seen.keys():
+            version = _version(file)
+            # What was written since then may have been read before.
+            self._seen[file] = None if version is not None and version[0] >= begun else version
 
     def changed(self) -> str | None:
-        """A file that is another one now, or was imported since; None where all are the same."""
+        """A file that is another one now; None where all are the same."""
         for file, version in self._seen.items():
             if _version(file) != version:
                 return file

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +34,9 @@ ENTRY_BYTES = 65_536
 
 ENTRIES = 512
 """Most files of a folder: those of other weights, versions and settings are of no use any more some day."""
+
+_OURS = re.compile(r"(fp|start)_[0-9a-f]{16}-[A-Za-z]+\.json")
+"""Names of entries."""
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -62,6 +67,8 @@ class MeasurementCache:
                 reason = "it is none of ours" if isinstance(error, ValidationError) else error
                 log.warning("%s is not used: %s", file, reason)
                 continue
+            with suppress(OSError):
+                os.utime(file)  # the oldest are forgotten
             log.info("remembered from %s", file)
             return found
         return None
@@ -102,11 +109,13 @@ def measurement_cache(model: str, wanted: str, environment: Mapping[str, str] = 
     beside = [beside_model(model)] if os.path.isdir(model) else []
     if wanted != "auto":
         own = [Path(wanted)]
-    elif MOUNTED.is_dir():
+    elif os.path.isdir(MOUNTED):
         own = [MOUNTED / "shangcai"]
     else:
-        home = environment.get("XDG_CACHE_HOME", "")
-        own = [(Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "shangcai"]
+        places = [environment.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
+        own = [Path(place) / "shangcai" for place in places if os.path.isabs(place)][
+            :1
+        ]  # none for a user without a home
         if "KUBERNETES_SERVICE_HOST" in environment:
             return MeasurementCache([*beside, *own], kept_in=[*beside, *own])
     return MeasurementCache([*own, *beside], kept_in=own)
@@ -122,7 +131,8 @@ def _file_name(record: type[Record], key: str) -> str:
 
 
 def _forget_oldest(folder: Path) -> None:
-    files = list(folder.glob("*.json"))
+    """Of our own files: others may have theirs in the folder, too."""
+    files = [file for file in folder.iterdir() if _OURS.fullmatch(file.name)]
     if len(files) > ENTRIES:
         files.sort(key=lambda file: file.stat().st_mtime_ns)
         for file in files[: len(files) - ENTRIES]:

@@ -10,11 +10,11 @@ import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from predictor.__main__ import run
 from predictor.cpu.threads import prepare_threads
-from predictor.imports.imported_modules import ModuleFiles, import_modules, read_modules
+from predictor.imports.imported_modules import ModuleFiles, read_modules
 from predictor.imports.lean_imports import lean_imports, lean_picture_imports, lean_server_imports
 from predictor.loading.systemd import inherited_listener
 from predictor.template.control import receive, send
@@ -31,10 +31,10 @@ class Template:
     def __init__(self, control: socket.socket, supervisor: int) -> None:
         self._control = control
         self._supervisor = supervisor
-        self._files: ModuleFiles | None = None
+        self._files = ModuleFiles()
         self._tokenizer_bytes = 0
         self._lean = ExitStack()
-        """What is lent to modules while they are imported: in every fork, too, until its model is loaded."""
+        """What is lent to modules while they are imported."""
 
     def serve(self) -> None:
         """Until the supervisor closes the socket, or there is no use in going on."""
@@ -53,10 +53,13 @@ class Template:
 
     def _prepare(self, order: dict[str, Any]) -> dict[str, Any]:
         """Import what predictors have imported, and load the tokenizers of folders."""
+        changed = self._files.changed()
+        if changed:
+            return {"refused": f"{changed} has changed"}
         names = [name for file in order["modules"] for name in read_modules(Path(file))]
         if any(name.startswith("diffusers.") for name in names):
             self._lean.enter_context(lean_picture_imports())
-        import_modules(names)
+        self._files.import_modules(names)
         from predictor.loading.tokenizer_file import preload_tokenizer
 
         resident = _trimmed()
@@ -66,22 +69,26 @@ class Template:
             preload_tokenizer(source)
         self._tokenizer_bytes += _trimmed() - resident
         gc.freeze()  # a collection of a child would write to all that it shares
-        self._files = ModuleFiles()
         return {"ready": _resident()}
 
     def _fork(self, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """A predictor, unless a fresh process would be another one."""
         try:
-            changed = "nothing is imported" if self._files is None else self._files.changed()
+            changed = self._files.changed()
             if changed:
                 return {"refused": f"{changed} has changed"}
-            told = Order(self._supervisor, order["name"], order["arguments"], order["variables"], descriptors[0])
-            return {"pid": fork_predictor(told, run)}
+            told = Order(self._supervisor, order["name"], order["arguments"], order["variables"], *descriptors)
+            return {"pid": fork_predictor(told, self._run)}
         except (ForkError, OSError) as error:
             return {"refused": str(error)}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _run(self) -> NoReturn:
+        """In the fork, which lends to modules by itself what they need while a model is loaded."""
+        self._lean.close()
+        run()
 
 
 def _resident() -> int:

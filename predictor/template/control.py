@@ -18,7 +18,7 @@ def send(control: socket.socket, message: dict[str, Any], descriptors: Sequence[
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The next message with its descriptors. Raises EOFError at the end, and an OSError of the socket."""
-    data, descriptors, _, _ = socket.recv_fds(control, PACKET_BYTES, 1)
+    data, descriptors, _, _ = socket.recv_fds(control, PACKET_BYTES, 2)
     if not data:
         raise EOFError
     message: dict[str, Any] = json.loads(data)

@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,6 @@ from typing import NoReturn
 
 from predictor.loading.systemd import LISTEN_FD
 from predictor.template.parent_death import end_with
-
-ADOPTION_SECONDS = 5.0
-"""Longest that a process waits for the supervisor to become its parent."""
 
 _PID = struct.Struct("i")
 
@@ -29,13 +25,15 @@ class ForkError(Exception):
 @dataclass(frozen=True)
 class Order:
     """What is to be forked: a predictor of the model `name`, as a process of the `supervisor`. It is told `arguments`,
-    has `variables` beside its environment, and listens on the descriptor `listener`, as systemd passes one."""
+    has `variables` beside its environment, and listens on the descriptor `listener`, as systemd passes one. It begins
+    once a byte comes from `consent`, a pipe, and ends at its end: nobody knows it then."""
 
     supervisor: int
     name: str
     arguments: Sequence[str]
     variables: Mapping[str, str]
     listener: int
+    consent: int
 
 
 def fork_predictor(order: Order, run: Callable[[], NoReturn]) -> int:
@@ -71,8 +69,10 @@ def _become_predictor(order: Order, run: Callable[[], NoReturn]) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        _wait_for_adoption(order.supervisor)
-        end_with(order.supervisor)
+        if not os.read(order.consent, 1):
+            os._exit(0)
+        os.close(order.consent)
+        end_with(order.supervisor)  # which is the parent by now
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         Path("/proc/self/comm").write_text(order.name)
@@ -91,12 +91,3 @@ def _become_predictor(order: Order, run: Callable[[], NoReturn]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def _wait_for_adoption(supervisor: int) -> None:
-    """Until the supervisor is the parent; the process ends if it has gone."""
-    deadline = time.monotonic() + ADOPTION_SECONDS
-    while os.getppid() != supervisor:
-        if time.monotonic() >= deadline:
-            os._exit(1)
-        time.sleep(0.0005)

@@ -20,7 +20,6 @@ def end_with(parent: int) -> None:
             os._exit(1)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of each process below this one whose own parent has ended. Raises an OSError."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:
-        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+def adopt_orphans() -> bool:
+    """Become the parent of each process below this one whose own parent has ended; False where that is not to be."""
+    return sys.platform == "linux" and bool(ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0)

@@ -63,7 +63,6 @@ class Supervisor:
         self._idle_seconds = idle_seconds
         self._announce = announce
         self._template = template
-        self._control: socket.socket | None = None
         self._announced = False
         self._stopping = False
         self._hurried = False
@@ -73,6 +72,8 @@ class Supervisor:
         variables = {"IDLE_SECONDS": f"{idle_seconds:g}", "STATES_FILE": str(folder.state_file)}
         self._web = WebProcess(web_command, variables, folder.port)
         self._selector = selectors.DefaultSelector()
+        if template is not None:
+            template.on_close = self._forget
         self._responder = UnavailableResponder(self._selector)
         self._signal_reader, self._signal_writer = socket.socketpair()
 
@@ -82,9 +83,9 @@ class Supervisor:
         A second SIGINT kills what is still being finished.
         """
         self._handle_signals()
-        if self._template is not None:
-            adopt_orphans()
         try:
+            if not adopt_orphans():
+                self._template = None
             for model in self._models:
                 model.listener.setblocking(False)
                 self._selector.register(model.notices, selectors.EVENT_READ, partial(self._read_notices, model))
@@ -164,12 +165,15 @@ class Supervisor:
         waking = any(model.process.state == "waking" for model in self._models)
         if self._announced and not waking and template.due(time.monotonic()):
             template.start()
-        if template.control is not self._control:
-            if self._control is not None:
-                self._selector.unregister(self._control)
-            self._control = template.control
-            if self._control is not None:
-                self._selector.register(self._control, selectors.EVENT_READ, self._read_template)
+            if template.control is None:
+                self._print_template(template)
+            else:
+                self._selector.register(template.control, selectors.EVENT_READ, self._read_template)
+
+    def _forget(self, control: socket.socket) -> None:
+        """Before it is closed: its number may be another's at once."""
+        if control in self._selector.get_map():
+            self._selector.unregister(control)
 
     def _read_template(self) -> None:
         template = self._template

@@ -80,11 +80,12 @@ def test_a_model_wakes_up_from_the_template_and_writes_the_same(start: Start, ru
 
 
 def test_what_is_forked_ends_in_order_with_the_run(run: Run) -> None:
+    children = set(run.children().values())  # web and the template
     with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("event: token"))
         forked = state(run)["models"]["poet"]["pid"]
-        children = {*run.children().values(), forked}
+        children.add(forked)
         run.process.send_signal(signal.SIGTERM)
         rest = list(lines)
     assert "event: result" in rest
@@ -95,8 +96,10 @@ def test_what_is_forked_ends_in_order_with_the_run(run: Run) -> None:
 
 
 def test_nothing_is_left_when_the_run_is_killed(run: Run) -> None:
+    children = set(run.children().values())  # web and the template
+    assert len(children) == 2
     assert write(run).status_code == 200
-    children = {template(run), state(run)["models"]["poet"]["pid"], run.children()["web"]}
+    children.add(state(run)["models"]["poet"]["pid"])
     run.process.kill()
     for pid in children:
         wait_until_gone(pid)

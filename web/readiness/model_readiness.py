@@ -231,9 +231,9 @@ class Readiness:
 
     def _told(self, seconds: object) -> float | None:
         """Seconds of a wake-up, as a model server says them, within bounds."""
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
-            return None
-        return min(max(float(seconds), 0.0), self._state.wake_seconds)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
+            return None  # the last is nan
+        return float(min(max(seconds, 0.0), self._state.wake_seconds))
 
     def lost(self) -> None:
         """Nothing is known of it any more."""

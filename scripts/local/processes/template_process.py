@@ -5,12 +5,13 @@ Whatever is wrong with it, a model is started as without it.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +30,17 @@ State = Literal["off", "starting", "ready"]
 
 class TemplateProcess:
     """`modules_files` are those in which predictors name what they have imported; `tokenizers` are folders of models
-    whose tokenizers are loaded beforehand. Call `start` when `due`, and `read` when there is something on `control`.
+    whose tokenizers are loaded beforehand. Call `start` when `due`, and `read` when there is something on `control`;
+    `on_close` is called with that before it is closed.
     """
 
-    def __init__(self, modules_files: Sequence[Path], tokenizers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        modules_files: Sequence[Path],
+        tokenizers: Sequence[str],
+        on_close: Callable[[socket.socket], None] = lambda _: None,
+    ) -> None:
+        self.on_close = on_close
         self._files = modules_files
         self._tokenizers = tokenizers
         self._command = [sys.executable, "-m", "predictor.template"]
@@ -58,10 +66,14 @@ class TemplateProcess:
         return self.state == "off" and not self.given_up and now >= self._backoff.retry_at
 
     def start(self) -> None:
-        self.control, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with inherited:
-            self._child = spawn(self._command, {}, inherited)
         self._told = set()
+        try:
+            self.control, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with inherited:
+                self._child = spawn(self._command, {}, inherited)
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, process or descriptor is left
+            self._end(f"it cannot be started: {error}")
+            return
         self._prepare(self._tokenizers)
 
     def learn(self) -> None:
@@ -87,22 +99,38 @@ class TemplateProcess:
         """A predictor of the model `name` that is told `arguments`; None where it is to be started afresh."""
         if self.state != "ready":
             return None
-        assert self.control is not None
-        order = {"name": name, "arguments": list(arguments), "variables": dict(variables)}
         try:
-            send(self.control, order, [listener.fileno()])
+            consent, ours = os.pipe()
+        except OSError:
+            return None
+        with open(ours, "wb", buffering=0) as given:  # closed without a byte, what was forked ends: nobody knows it
+            answer = self._ask(
+                {"name": name, "arguments": list(arguments), "variables": dict(variables)}, listener, consent
+            )
+            if "pid" not in answer:
+                return None
+            with suppress(OSError):  # it has ended already
+                given.write(b"\n")
+        self._backoff.succeeded()
+        return ForkedProcess(answer["pid"])
+
+    def _ask(self, order: Mapping[str, Any], listener: socket.socket, consent: int) -> Mapping[str, Any]:
+        """The answer to an order to fork; empty where there is none."""
+        assert self.control is not None
+        try:
+            try:
+                send(self.control, dict(order), [listener.fileno(), consent])
+            finally:
+                os.close(consent)
             if not select.select([self.control], [], [], FORK_SECONDS)[0]:
                 self._end(f"it has not answered for {FORK_SECONDS:g} s")
-                return None
+                return {}
             answer, _ = receive(self.control)
         except (EOFError, OSError, ValueError):
             self._end("it has ended")
-            return None
+            return {}
         self._take(answer)
-        if "pid" not in answer:
-            return None
-        self._backoff.succeeded()
-        return ForkedProcess(answer["pid"])
+        return answer
 
     def stop(self) -> None:
         """End it: it has nothing to finish."""
@@ -137,6 +165,7 @@ class TemplateProcess:
 
     def _close(self) -> None:
         if self.control is not None:
+            self.on_close(self.control)
             self.control.close()
         if self._child is not None:
             with suppress(ProcessLookupError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,12 +53,23 @@ def test_names_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_changed_is_found(modules: Path) -> None:
-    import_modules(["dough"])
-    files = ModuleFiles()
-    assert files.changed() is None
     os.utime(modules / "noodle.py", ns=(1, 1))
-    assert files.changed() == str(modules / "noodle.py")
+    os.utime(modules / "dough.py", ns=(1, 1))
     files = ModuleFiles()
+    files.import_modules(["noodle"])
+    assert files.changed() is None
+    os.utime(modules / "noodle.py", ns=(2, 2))
+    assert files.changed() == str(modules / "noodle.py")
+    files.import_modules(["dough"])
+    assert files.changed() == str(modules / "noodle.py"), "it is still the old one that was imported"
+    os.utime(modules / "noodle.py", ns=(1, 1))
     assert files.changed() is None
     (modules / "dough.py").unlink()
     assert files.changed() == str(modules / "dough.py")
+
+
+def test_a_file_that_was_written_while_it_was_imported_counts_as_changed(modules: Path) -> None:
+    os.utime(modules / "noodle.py", (time.time() + 1, time.time() + 1))
+    files = ModuleFiles()
+    files.import_modules(["noodle"])
+    assert files.changed() == str(modules / "noodle.py")

@@ -96,14 +96,25 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path, caplog: py
         MeasurementCache(kept_in=folders, must_keep=True).keep(RECORD, "key")
 
 
-def test_the_oldest_are_forgotten(cache: MeasurementCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_are_forgotten_and_files_of_others_are_not(
+    cache: MeasurementCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module, "ENTRIES", 3)
-    for number in range(5):
-        file = cache.keep(RECORD, f"key-{number}")
+    keys = [f"fp_{number:016}" for number in range(5)]
+    others = entry(cache).with_name("invoice.json")
+    for number, key in enumerate(keys):
+        others.with_stem(f"invoice-{number}").write_text("{}")
+        file = cache.keep(RECORD, key)
         assert file is not None
         os.utime(file, (number, number))
-    found = [number for number in range(5) if cache.find(CostRecord, f"key-{number}")]
-    assert found == [2, 3, 4]
+        assert cache.find(CostRecord, keys[0]) == RECORD, "it is in use"
+    assert [key for key in keys if cache.find(CostRecord, key)] == [keys[0], *keys[3:]]
+    assert len(list(others.parent.glob("invoice-*"))) == 5
+
+
+def test_a_user_without_a_home_has_no_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert measurement_cache(str(model), "auto", {}).keep(RECORD, "key") is None
 
 
 def test_nowhere_remembers_nothing() -> None:

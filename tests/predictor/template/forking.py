@@ -45,7 +45,8 @@ def main() -> None:
     if sys.argv[1] == "threads":
         threading.Thread(target=signal.pause, daemon=True).start()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        order = Order(os.getpid(), "noodles", sys.argv[1:], {"ORDERED": "yes"}, listener.fileno())
+        variables = {"ORDERED": "yes"}
+        order = Order(os.getpid(), "noodles", sys.argv[1:], variables, listener.fileno(), int(os.environ["CONSENT"]))
         try:
             pid = fork_predictor(order, describe)
         except ForkError as error:

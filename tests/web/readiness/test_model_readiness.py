@@ -91,7 +91,7 @@ def test_how_long_a_predictor_says_that_it_is_loading_is_bounded(
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"), [(5, 5), (-5, 0), (1e9, 600), ("long", None), (True, None), (math.nan, None)]
+    ("told", "expected"), [(5, 5), (-5, 0), (1e9, 600), ("long", None), (True, None), (math.nan, None), (10**400, 600)]
 )
 def test_how_long_a_predictor_says_that_its_starts_take_is_passed_on(
     readiness: Readiness, told: Any, expected: float | None

@@ -117,6 +117,28 @@ def test_one_that_refuses_to_be_one_is_given_up_after_some_tries(make: Make) -> 
     assert template.document()["why"] == "it takes 400 MiB of memory, more than 350"
 
 
+@pytest.mark.parametrize("failing", ["spawn", "socket.socketpair"])
+def test_one_that_cannot_be_started_is_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no memory is left")
+
+    monkeypatch.setattr(f"{template_process.__name__}.{failing}", fail)
+    template = make(READY)
+    assert (template.state, template.control, template.pids) == ("off", None, [])
+    assert template.why == "it cannot be started: no memory is left"
+    assert template.due(time.monotonic() + BACKOFF_SECONDS[0])
+
+
+def test_its_socket_is_known_until_it_is_closed(make: Make) -> None:
+    template = make("silence")
+    forgotten: list[int] = []
+    template.on_close = lambda control: forgotten.append(control.fileno())
+    assert template.control is not None
+    number = template.control.fileno()
+    template.stop()
+    assert forgotten == [number]
+
+
 def test_one_that_dies_while_it_imports_is_noticed(make: Make) -> None:
     template = make("silence")
     [pid] = template.pids
