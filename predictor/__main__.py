@@ -18,16 +18,16 @@ from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.imports.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading import systemd
-from predictor.loading.early_port import open_port
+from predictor.loading.early_port import open_ports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
 from predictor.measurements.cache import measurement_cache
 from predictor.measurements.start_times import StartTimes
 from predictor.settings import Settings
-from wire.listener import listen
 from wire.settings import read_settings
 
 if TYPE_CHECKING:
+    from predictor.engine.base import Engine
     from predictor.events.subscriber import EventSubscriber
     from predictor.protocols.access import Access
     from predictor.protocols.generation_model import GenerationModel
@@ -43,15 +43,20 @@ def main() -> int:
         from predictor.plan_command import print_plan
 
         return print_plan(sys.argv[2:])
+    if sys.argv[1:2] == ["dump"]:
+        from predictor.dump_command import dump
+
+        return dump(sys.argv[2:])
     gc.disable()  # until Startup ends: imports make half a million objects, which each collection would search
     startup = Startup(process_age())
     settings = read_settings(Settings)
     _set_up_logging(settings.log_level)
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
-        listener = open_port(settings)
-        admin = listen("127.0.0.1", settings.admin_port) if settings.admin_port else None
-        startup.record("port open", startup.seconds)
+        ports = None
+        if settings.wait_for_restore is None:
+            ports = open_ports(settings)
+            startup.record("port open", startup.seconds)
         kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
     except (ModelError, OSError) as error:
         systemd.notify_failure(str(error))
@@ -74,7 +79,19 @@ def main() -> int:
         from predictor.server.drain import Lifetime
         from predictor.server.model_server import PredictorServer
 
-        model = _model(settings, kind)
+        engine = _engine(settings, kind)
+        loaded = settings.wait_for_restore is not None
+        if loaded:
+            from predictor.restored_start import wait_for_restore
+
+            try:
+                engine.load(startup.enter)
+                settings, ports, startup = wait_for_restore(settings, engine_settings)
+            except (ModelError, OSError, ValueError) as error:
+                print(f"predictor: {error}", file=sys.stderr)
+                return 1
+        model = _model(settings, kind, engine)
+        model.loaded = loaded
     model.startup = startup
     lifetime = Lifetime(
         grace_seconds=settings.grace_seconds,
@@ -84,7 +101,10 @@ def main() -> int:
     )
     access = Access(settings.token, events_open=settings.events_open)
     subscriber = _subscriber(settings, model, access)
-    PredictorServer(model, listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access, admin).run()
+    assert ports is not None
+    PredictorServer(
+        model, ports.listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access, ports.admin
+    ).run()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
@@ -98,8 +118,9 @@ def _set_up_logging(level: str) -> None:
         logging.getLogger(client).setLevel(logging.WARNING)  # they log every request
 
 
-def _model(settings: Settings, kind: Kind) -> GenerationModel:
-    engine_settings = EngineSettings(
+def engine_settings(settings: Settings) -> EngineSettings:
+    """What the engine is made of."""
+    return EngineSettings(
         model=settings.model,
         revision=settings.revision,
         device=settings.device,
@@ -120,18 +141,27 @@ def _model(settings: Settings, kind: Kind) -> GenerationModel:
         max_pixels=settings.max_pixels,
         cache_folder=settings.cache_folder,
     )
-    options: dict[str, Any] = {"request_seconds": settings.request_seconds, "sleep_level": settings.sleep_level}
+
+
+def _engine(settings: Settings, kind: Kind) -> Engine:
     if kind == "image":
         from predictor.pictures.diffusers_engine import DiffusersEngine
-        from predictor.protocols.kserve_pictures import PictureModel
 
-        pictures = DiffusersEngine(engine_settings)
-        return PictureModel(settings.served_name, pictures, **options)
-    from predictor.protocols.kserve_text import TextModel
+        return DiffusersEngine(engine_settings(settings))
     from predictor.text.transformers_engine import TransformersEngine
 
-    texts = TransformersEngine(engine_settings)
-    return TextModel(settings.served_name, texts, **options)
+    return TransformersEngine(engine_settings(settings))
+
+
+def _model(settings: Settings, kind: Kind, engine: Engine) -> GenerationModel:
+    options: dict[str, Any] = {"request_seconds": settings.request_seconds, "sleep_level": settings.sleep_level}
+    if kind == "image":
+        from predictor.protocols.kserve_pictures import PictureModel
+
+        return PictureModel(settings.served_name, engine, **options)
+    from predictor.protocols.kserve_text import TextModel
+
+    return TextModel(settings.served_name, engine, **options)
 
 
 def _subscriber(settings: Settings, model: GenerationModel, access: Access) -> EventSubscriber:

@@ -164,6 +164,11 @@ class Settings(PlanSettings):
         default=False,
         description="take events without that secret, too, as those of the caller `events`",
     )
+    wait_for_restore: Path | None = Field(
+        default=None,
+        description="folder in which a predictor that has loaded its model waits to be dumped and restored, before it "
+        "listens: `python -m predictor.snapshot` gives it",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 
     event_source: str = Field(

@@ -48,6 +48,8 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         self._request_seconds = request_seconds
         self._draining = False
         self.startup = Startup()
+        self.loaded = False
+        """Whether the engine was loaded before this model was made of it, as in a restored process."""
 
     # Life-cycle
 
@@ -56,7 +58,8 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
 
         def load() -> None:
             try:
-                self._engine.load(self.startup.enter)
+                if not self.loaded:
+                    self._engine.load(self.startup.enter)
             except ModelError as error:
                 self.startup.fail(str(error))
                 on_failure()

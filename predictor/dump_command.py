@@ -1,0 +1,111 @@
+"""`python -m predictor dump FOLDER`: a snapshot of a loaded predictor, for predictor.snapshot.
+
+Needs root, CRIU, and no seccomp filter. Only what the engine is made of is in the snapshot: all other settings are read
+when it is restored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from predictor.engine.engine_settings import EngineSettings
+from predictor.settings import Settings
+from predictor.snapshot import dumped_process, images, key
+from predictor.snapshot.launcher import CRIU
+from predictor.snapshot.meeting_point import FOLDER
+from wire.settings import read_settings
+
+LOAD_SECONDS = 1800.0
+"""Longest that a model may take until it can be dumped: as long as a pod may take to start."""
+
+USER = 65532
+"""Of the predictor in its image; SNAPSHOT_USER says otherwise."""
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY|STORE_URL")
+_SECRET_CHARS = 8
+
+
+def dump(argv: Sequence[str]) -> int:
+    """Write a snapshot to the folder that is the first argument; the others are those of `python -m predictor`. The exit
+    status."""
+    if not argv or argv[0].startswith("-"):
+        print("usage: python -m predictor dump FOLDER [--FLAG VALUE …]", file=sys.stderr)
+        return 2
+    folder = Path(argv[0])
+    settings = read_settings(Settings, argv[1:])
+    try:
+        write_snapshot(folder, engine_arguments(settings), int(os.environ.get("SNAPSHOT_USER", USER)))
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"predictor dump: {error}", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {size / 1e6:,.0f} MB")
+    return 0
+
+
+def engine_arguments(settings: Settings) -> list[str]:
+    """The flags of the settings that an engine is made of, where they are not the default. The others may be secrets."""
+    names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings))]
+    found = []
+    for name in names:
+        value = getattr(settings, name)
+        if value == Settings.model_fields[name].get_default():
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            found += [f"--{flag}", str(int(value) if isinstance(value, int) else value)]
+    return found
+
+
+def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_point: Path = Path(FOLDER)) -> None:
+    """Start a predictor with these arguments, dump it, and end it. Raises OSError or RuntimeError."""
+    criu = os.environ.get("SNAPSHOT_CRIU") or CRIU
+    if folder.exists() and any(folder.iterdir()):
+        raise RuntimeError(f"{folder} is not empty")
+    folder.mkdir(parents=True, exist_ok=True)
+    unwanted = [os.uname().nodename, *_secrets()]
+    dumped_process.forget_host_name()
+    shutil.rmtree(meeting_point, ignore_errors=True)
+    meeting_point.mkdir(mode=0o700, parents=True)
+    os.chown(meeting_point, user, user)
+    dumped_process.reach_pid()
+    process = dumped_process.start([*arguments, "--wait-for-restore", str(meeting_point)], user)
+    try:
+        dumped_process.wait_until_ready(process, meeting_point, LOAD_SECONDS)
+        files = dumped_process.open_files(process.pid)
+        bounding_set = images.bounding_set(Path(f"/proc/{process.pid}/status").read_text())
+        log = folder.parent / f"{folder.name}.log"
+        command = [criu, "dump", "--tree", str(process.pid), "--images-dir", str(folder), "--log-file", str(log)]
+        done = subprocess.run([*command, "-v1", "--manage-cgroups=ignore"])  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(f"criu ended with {done.returncode}: {log.read_text().strip()}")
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(meeting_point, ignore_errors=True)
+    log.unlink(missing_ok=True)
+    (folder / "stats-dump").unlink(missing_ok=True)
+    images.fill_bounding_set(folder, bounding_set)
+    if leaked := images.find(folder, [text for text in unwanted if len(text) >= _SECRET_CHARS]):
+        shutil.rmtree(folder)
+        raise RuntimeError(f"the images hold {len(leaked)} secrets or host names of this machine; nothing is written")
+    described = key.describe(str(folder), str(meeting_point), files)
+    described["user"] = user
+    key.write(str(folder), described)
+    for path in folder.iterdir():
+        path.chmod(0o400)
+        os.chown(path, user, user)
+    os.chown(folder, user, user)
+
+
+def _secrets() -> list[str]:
+    return [value for name, value in os.environ.items() if _SECRET.search(name)]

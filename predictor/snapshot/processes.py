@@ -1,0 +1,113 @@
+"""Child processes of the launcher: waiting for one with a deadline, ending all, and being process 1 for one."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from types import FrameType
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+KILL_SECONDS = 1.0
+"""Longest that killed processes may take to be gone: what one does in the kernel ends first."""
+
+_NO_NEW_PRIVILEGES, _CHILD_SUBREAPER = 38, 36  # of prctl(2)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of grandchildren whose parent ends, as process 1 is anyway."""
+    if os.getpid() != 1:
+        _prctl(_CHILD_SUBREAPER)
+
+
+def give_up_privileges() -> None:
+    """Have no program that this process, or one of its children from now on, executes gain a capability."""
+    _prctl(_NO_NEW_PRIVILEGES)
+
+
+def _prctl(option: int) -> None:
+    import ctypes  # takes milliseconds, which no restore waits for in a container
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+def wait_for_exit(pid: int, deadline: float) -> int | None:
+    """The exit status of a child, negative for a signal; None when the deadline, on time.monotonic, comes first."""
+    file = os.pidfd_open(pid)
+    try:
+        if not readable(file, deadline):
+            return None
+    finally:
+        os.close(file)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def readable(file: int, deadline: float) -> bool:
+    """Wait until there is something to read, or the deadline comes."""
+    return _polled(file, select.POLLIN, deadline)
+
+
+def writable(file: int, deadline: float) -> bool:
+    """Wait until there is room to write, or the deadline comes."""
+    return _polled(file, select.POLLOUT, deadline)
+
+
+def _polled(file: int, what: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(file, what)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+
+def kill_all() -> None:
+    """Kill all descendants of this process, and wait for their end."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while True:
+        for pid in _descendants():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:  # there is none
+            return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.002)
+
+
+def _descendants() -> list[int]:
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = [os.getpid()]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
+
+
+def forward_signals(pid: int) -> None:
+    """Have a child get the signals that this process gets."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+
+
+def outlive(pid: int) -> int:
+    """Reap all that ends, until a child has. Its exit status, as a shell says it."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
