@@ -80,8 +80,8 @@ def main() -> int:
         from predictor.server.model_server import PredictorServer
 
         engine = _engine(settings, kind)
-        loaded = settings.wait_for_restore is not None
-        if loaded:
+        loaded = listener is None
+        if listener is None:
             from predictor.restored_start import wait_for_restore
 
             try:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from predictor.engine.engine_settings import EngineSettings
 from predictor.settings import Settings
@@ -33,8 +34,8 @@ _SECRET_CHARS = 8
 
 
 def dump(argv: Sequence[str]) -> int:
-    """Write a snapshot to the folder that is the first argument; the others are those of `python -m predictor`. The exit
-    status."""
+    """Write a snapshot to the folder that is the first argument; the others are those of `python -m predictor`. Returns
+    the exit status."""
     if not argv or argv[0].startswith("-"):
         print("usage: python -m predictor dump FOLDER [--FLAG VALUE …]", file=sys.stderr)
         return 2
@@ -51,7 +52,7 @@ def dump(argv: Sequence[str]) -> int:
 
 
 def engine_arguments(settings: Settings) -> list[str]:
-    """The flags of the settings that an engine is made of, where they are not the default. The others may be secrets."""
+    """The flags of the settings that an engine is made of, where they are not the default; others may be secrets."""
     names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings))]
     found = []
     for name in names:
@@ -68,10 +69,10 @@ def engine_arguments(settings: Settings) -> list[str]:
 
 def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_point: Path = Path(FOLDER)) -> None:
     """Start a predictor with these arguments, dump it, and end it. Raises OSError or RuntimeError."""
-    criu = os.environ.get("SNAPSHOT_CRIU") or CRIU
     if folder.exists() and any(folder.iterdir()):
         raise RuntimeError(f"{folder} is not empty")
     folder.mkdir(parents=True, exist_ok=True)
+    os.chown(folder, user, user)
     unwanted = [os.uname().nodename, *_secrets()]
     dumped_process.forget_host_name()
     shutil.rmtree(meeting_point, ignore_errors=True)
@@ -81,19 +82,15 @@ def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_po
     process = dumped_process.start([*arguments, "--wait-for-restore", str(meeting_point)], user)
     try:
         dumped_process.wait_until_ready(process, meeting_point, LOAD_SECONDS)
-        files = dumped_process.open_files(process.pid)
+        files = [*dumped_process.mapped_files(process.pid), *_sources(arguments)]
         bounding_set = images.bounding_set(Path(f"/proc/{process.pid}/status").read_text())
-        log = folder.parent / f"{folder.name}.log"
-        command = [criu, "dump", "--tree", str(process.pid), "--images-dir", str(folder), "--log-file", str(log)]
-        done = subprocess.run([*command, "-v1", "--manage-cgroups=ignore"])  # noqa: S603
-        if done.returncode:
-            raise RuntimeError(f"criu ended with {done.returncode}: {log.read_text().strip()}")
+        run_criu(["dump", "--tree", str(process.pid)], folder, user)
     finally:
         process.kill()
         process.wait()
         shutil.rmtree(meeting_point, ignore_errors=True)
-    log.unlink(missing_ok=True)
-    (folder / "stats-dump").unlink(missing_ok=True)
+    for name in ("criu.log", "stats-dump"):
+        (folder / name).unlink(missing_ok=True)
     images.fill_bounding_set(folder, bounding_set)
     if leaked := images.find(folder, [text for text in unwanted if len(text) >= _SECRET_CHARS]):
         shutil.rmtree(folder)
@@ -104,7 +101,32 @@ def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_po
     for path in folder.iterdir():
         path.chmod(0o400)
         os.chown(path, user, user)
-    os.chown(folder, user, user)
+
+
+def run_criu(command: Sequence[str], folder: Path, user: int) -> None:
+    """Run criu as this user, which has its capabilities of the file: to dump a process of another one it would need
+    more. Raises RuntimeError with the lines of its log, or OSError."""
+    program = os.environ.get("SNAPSHOT_CRIU") or CRIU
+    log = folder / "criu.log"
+    options = ["--images-dir", str(folder), "--log-file", str(log), "-v1", "--manage-cgroups=ignore"]
+    ids: dict[str, Any] = {}
+    if user != os.geteuid():
+        ids = {"user": user, "group": user, "extra_groups": []}
+        options.append("--unprivileged")
+    done = subprocess.run([program, *command, *options], **ids)  # noqa: S603
+    if done.returncode:
+        said = log.read_text().strip() if log.exists() else "it has written no log"
+        raise RuntimeError(f"{program} ended with {done.returncode}: {said}")
+
+
+def _sources(arguments: Sequence[str]) -> list[str]:
+    """The files of our code and of the model, where it is a folder: what was read of them is in the images."""
+    root = Path(__file__).parents[1]
+    folders = [root / name for name in ("contract", "wire", "predictor")]
+    if "--model" in arguments:
+        folders.append(Path(arguments[arguments.index("--model") + 1]).absolute())
+    found = (path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file())
+    return [str(path) for path in found if path.suffix != ".pyc"]
 
 
 def _secrets() -> list[str]:

@@ -64,12 +64,12 @@ def start(arguments: Sequence[str], user: int) -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
     same_user = user == os.geteuid()
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  our own program
         [sys.executable, "-m", "predictor", *arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_confine,  # noqa: PLW1509  this program has one thread
+        preexec_fn=_confine,  # this program has one thread
         user=None if same_user else user,
         group=None if same_user else user,
         extra_groups=None if same_user else [],
@@ -96,7 +96,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], meeting_point: Path, seco
         time.sleep(0.05)
 
 
-def open_files(pid: int) -> list[str]:
+def mapped_files(pid: int) -> list[str]:
     """All files that a process has mapped."""
     found = set()
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 from predictor.snapshot.meeting_point import FIFO, LINE_BYTES, OK, READY
 
 log = logging.getLogger(__name__)
+
+_SET_PTRACER = 0x59616D61  # of prctl(2)
 
 
 class Gate:
@@ -45,6 +48,7 @@ class Gate:
         _release_memory()
         _quiesce_device()
         _close_standard_files()
+        _allow_tracing()
         (self._folder / READY).touch()
         told = _read_line(fifo)
         _resume_device()
@@ -97,7 +101,7 @@ def draw_seeds() -> None:
     if "numpy" in sys.modules:
         import numpy
 
-        numpy.random.seed()  # noqa: NPY002  the one that others' code uses
+        numpy.random.seed()
     if "torch" in sys.modules:
         import torch
 
@@ -142,6 +146,12 @@ def _release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # not glibc
         log.debug("there is no malloc_trim")
+
+
+def _allow_tracing() -> None:
+    """Let programs of the same user trace this process, where only its parents may (Yama): criu is none of them."""
+    with suppress(AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
 
 
 def _close_standard_files() -> None:

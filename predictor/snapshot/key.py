@@ -14,6 +14,8 @@ FILE = "key.json"
 
 CHUNK_BYTES = 2**20
 
+NAMES = frozenset(("user", "machine", "kernel", "flags", "meeting_point", "files", "checksums"))
+
 Json = dict[str, object]
 
 
@@ -49,6 +51,8 @@ def read(images: str) -> Json:
         if int(stated, 16) != zlib.crc32(text):
             raise Mismatch("its key is damaged")
         key: Json = json.loads(text)
+        if not key.keys() >= NAMES:
+            raise Mismatch("its key is damaged")
     except OSError as error:
         raise Mismatch(f"there is no key in {images}: {error.strerror}") from None
     except ValueError:

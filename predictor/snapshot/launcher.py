@@ -44,19 +44,20 @@ def run(arguments: Sequence[str]) -> int:
     try:
         processes.adopt_orphans()
         pid = restore(arguments, begun)
-    except (Failure, keys.Mismatch, OSError) as reason:
+    except Exception as reason:  # a restore is an attempt, whatever goes wrong in it
         processes.kill_all()
-        _start_as_usual(arguments, str(reason))
-    processes.forward_signals(pid)
+        processes.hold_signals(False)
+        expected = isinstance(reason, Failure | keys.Mismatch)
+        _start_as_usual(arguments, str(reason) if expected else f"{type(reason).__name__}: {reason}")
     print(f"predictor: restored within {time.monotonic() - begun:.3f} s", file=sys.stderr, flush=True)
     with suppress(OSError):
         processes.give_up_privileges()
-    return processes.outlive(pid)
+    return processes.stand_for(pid)
 
 
 def restore(arguments: Sequence[str], begun: float) -> int:
-    """The process of the restored predictor, which has answered that it serves. Raises Failure, Mismatch or OSError, and
-    leaves processes then. `begun` is on time.monotonic."""
+    """The process of the restored predictor, which has answered that it serves. Raises an exception, and leaves
+    processes then. `begun` is on time.monotonic."""
     try:
         deadline = begun + float(os.environ.get("SNAPSHOT_SECONDS") or DEADLINE_SECONDS)
     except ValueError:
@@ -152,6 +153,7 @@ def _meet(listener: socket.socket, deadline: float) -> int:
     connection, _ = listener.accept()
     with connection:
         peer = array.array("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        processes.hold_signals(True)  # until it is known whose they are
         connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
         answer = b""
         while not answer.endswith(b"\n"):
@@ -184,4 +186,4 @@ def _start_as_usual(arguments: Sequence[str], reason: str) -> None:
     print(f"predictor: not restored, but started as usual: {reason}", file=sys.stderr, flush=True)
     with suppress(OSError):
         processes.give_up_privileges()
-    os.execv(sys.executable, [sys.executable, "-m", "predictor", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "predictor", *arguments])  # noqa: S606  a shell is what we avoid

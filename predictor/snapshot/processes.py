@@ -7,7 +7,6 @@ import select
 import signal
 import time
 from contextlib import suppress
-from types import FrameType
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -93,21 +92,23 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
-def forward_signals(pid: int) -> None:
-    """Have a child get the signals that this process gets."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
+def hold_signals(held: bool) -> None:
+    """Have signals wait, or come again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, FORWARDED)
 
 
-def outlive(pid: int) -> int:
-    """Reap all that ends, until a child has. Its exit status, as a shell says it."""
+def stand_for(pid: int) -> int:
+    """Pass signals on to a child, reap all that ends, and return the child's exit status, as a shell says it."""
+    # Waited for, and not handled: a signal that comes just before a wait for children would be handled after it.
+    awaited = (*FORWARDED, signal.SIGCHLD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == pid:
+                    code = os.waitstatus_to_exitcode(ended[1])
+                    return code if code >= 0 else 128 - code
+        number = signal.sigwait(awaited)
+        if number != signal.SIGCHLD:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

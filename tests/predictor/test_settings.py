@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
@@ -65,6 +67,7 @@ def test_everything_has_a_default() -> None:
         "admin_port": None,
         "token": None,
         "events_open": False,
+        "wait_for_restore": None,
         "log_level": "info",
         "event_source": "",
         "event_bytes": 262144,
@@ -142,7 +145,7 @@ def test_flags_set_everything() -> None:
             "debug",
         ),
         *("--nap", "90", "--sleep-level", "1", "--admin-port", "3"),
-        *("--token", "a-secret-of-the-predictors", "--events-open"),
+        *("--token", "a-secret-of-the-predictors", "--events-open", "--wait-for-restore", "/tmp/gate"),
         *("--event-source", "/poet", "--event-bytes", "9", "--artifacts-url", "file:///mnt/artifacts"),
         *("--store-url", "redis://redis:6379/1", "--max-replies", "4", "--reply-bytes", "5", "--reply-seconds", "6"),
         *("--k-sink", "http://broker/default", "--k-ce-overrides", '{"extensions": {"a": "b"}}', "--progress-events"),
@@ -184,6 +187,7 @@ def test_flags_set_everything() -> None:
         "admin_port": 3,
         "token": SecretStr("a-secret-of-the-predictors"),
         "events_open": True,
+        "wait_for_restore": Path("/tmp/gate"),
         "log_level": "debug",
         "event_source": "/poet",
         "event_bytes": 9,
