@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scripts.cluster.commands import Failure
+from scripts.cluster.snapshot_image import add_arguments, snapshot
 from scripts.project import ROOT, version
 from scripts.torch_index import reachable_index
 
@@ -46,6 +47,8 @@ def main() -> int:
                 arguments.digests.write_text("".join(f"{line}\n" for line in digests))
             return 0
         names = [build(tool, image, arguments, passed_on) for image in images]
+        predictor = f"{arguments.prefix}/predictor:{arguments.tag}"
+        names += [snapshot(run, output, tool, predictor, spec, arguments) for spec in arguments.checkpoint]
         for name in names:
             print(describe(name, list(layers(tool, name))))
         if arguments.push:
@@ -90,6 +93,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         default="",
         help="such as linux/amd64,linux/arm64 (default: this machine's). Others need QEMU here; docker needs buildx",
     )
+    add_arguments(parser)
     parser.add_argument("--push", action="store_true", help="push them afterwards")
     parser.add_argument(
         "--digests",
@@ -107,6 +111,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     host = arguments.prefix.partition("/")[0]
     if arguments.push and host != "localhost" and not {".", ":"} & set(host):
         parser.error(f"--push: {arguments.prefix} is in no registry of yours; --prefix names one")
+    if arguments.checkpoint and arguments.image and "predictor" not in arguments.image:
+        parser.error("--checkpoint: it is made of the image predictor, which is not among those that are built")
+    if arguments.checkpoint and (arguments.platform or arguments.digests):
+        parser.error("--checkpoint: a process is dumped on the platform of this machine; leave out the others")
     arguments.platforms = [platform for platform in arguments.platform.split(",") if platform]
     if arguments.digests and not arguments.push:
         parser.error("--digests: only a registry gives an image its digest; add --push")

@@ -1,0 +1,91 @@
+"""The predictor's image with a snapshot of a loaded model, which a pod with kserve/overlays/restore begins from.
+
+A step of a build has a seccomp filter, under which nothing can be dumped. So a container of the image is run without
+one, as root and with all capabilities, and committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.cluster.commands import Failure
+
+ENTRYPOINT = ["/opt/venv/bin/python", "-S", "-m", "predictor.snapshot"]
+USER = "65532:65532"
+IMAGES = "/snapshot"
+MODELS = "/app/models"
+"""Where the image has its embedded models."""
+
+Run = Callable[[list[str]], None]
+Output = Callable[[list[str]], str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="'MODEL FLAGS'",
+        help="make an image predictor:TAG-MODEL, too, with a snapshot of this model, loaded: an embedded one, or a "
+        "folder of the image; FLAGS are those of the predictor, as in 'poet --slots 16 --memory 2Gi'. Needs root and "
+        "Linux, and may be given again",
+    )
+    parser.add_argument(
+        "--checkpoint-threads",
+        type=int,
+        default=2,
+        metavar="N",
+        help="OMP_NUM_THREADS of the snapshots: the cores that a pod may use (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--criu-base",
+        default="debian:sid-slim",
+        help="image that has CRIU 4.2 or later, or gets it by apt-get (default: %(default)s)",
+    )
+
+
+def snapshot(run: Run, output: Output, tool: str, predictor: str, spec: str, arguments: argparse.Namespace) -> str:
+    """Make the image of one --checkpoint from the image `predictor`; its name. Raises a Failure."""
+    model, *flags = shlex.split(spec) or [""]
+    short = Path(model).name
+    if not short:
+        raise Failure("--checkpoint: names no model")
+    folder = model if model.startswith("/") else f"{MODELS}/{model}"
+    name = f"{predictor}-{short}"
+    base = f"{name}-base"
+    command = [tool, "build", "--tag", base, "--file", "predictor/snapshot.Dockerfile"]
+    command += ["--build-arg", f"PREDICTOR={predictor}", "--build-arg", f"CRIU_BASE={arguments.criu_base}"]
+    run([*command, *(["--layers"] if tool == "buildah" else []), "."])
+    dump = ["/usr/bin/env", f"OMP_NUM_THREADS={arguments.checkpoint_threads}", ENTRYPOINT[0], "-m", "predictor"]
+    dump += ["dump", IMAGES, "--model", folder, *flags]
+    if tool == "buildah":
+        _with_buildah(run, output, base, name, dump)
+    else:
+        _with_engine(run, tool, base, name, dump)
+    return name
+
+
+def _with_buildah(run: Run, output: Output, base: str, name: str, dump: list[str]) -> None:
+    container = output(["buildah", "from", "--cap-add", "all", "--security-opt", "seccomp=unconfined", base]).strip()
+    try:
+        run(["buildah", "run", "--user", "0:0", "--cap-add", "all", container, "--", *dump])
+        run(["buildah", "commit", container, name])
+    finally:
+        run(["buildah", "rm", container])
+
+
+def _with_engine(run: Run, tool: str, base: str, name: str, dump: list[str]) -> None:
+    """With docker or podman."""
+    container = name.replace("/", "-").replace(":", "-") + "-dump"
+    options = ["--user", "0:0", "--cap-add", "ALL", "--network", "none", "--entrypoint", dump[0]]
+    options += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
+    try:
+        run([tool, "run", "--name", container, *options, base, *dump[1:]])
+        changes = [f"USER {USER}", f"ENTRYPOINT {json.dumps(ENTRYPOINT)}", "CMD []"]
+        run([tool, "commit", *(part for change in changes for part in ("--change", change)), container, name])
+    finally:
+        run([tool, "rm", "--force", container])
