@@ -11,6 +11,8 @@ _BOUNDING_SET = 12
 """Number of the field cap_bnd in CRIU's creds.proto: two unsigned numbers of 32 bits, one after the other."""
 
 _ALL = 2**32 - 1
+_ALL_HIGH = 2**9 - 1
+"""Linux has 41 capabilities, the last of which is CHECKPOINT_RESTORE."""
 
 
 def find(images: Path, texts: Iterable[str]) -> list[str]:
@@ -32,7 +34,7 @@ def fill_bounding_set(images: Path, bounding_set: int) -> None:
     is that of the dumped process. Raises RuntimeError where it is not found."""
     low, high = bounding_set & _ALL, bounding_set >> 32
     before = _field(low) + _field(high)
-    after = _field(_ALL) + _field(high)
+    after = _field(_ALL) + _field(high | _ALL_HIGH)
     if before == after:
         return
     if len(before) != len(after):

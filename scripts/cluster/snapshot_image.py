@@ -1,7 +1,7 @@
 """The predictor's image with a snapshot of a loaded model, which a pod with kserve/overlays/restore begins from.
 
 A step of a build has a seccomp filter, under which nothing can be dumped. So a container of the image is run without
-one, as root and with all capabilities, and committed.
+one, as root and with CAPABILITIES, and committed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from scripts.cluster.commands import Failure
 
 ENTRYPOINT = ["/opt/venv/bin/python", "-S", "-m", "predictor.snapshot"]
 USER = "65532:65532"
+CAPABILITIES = ("CHECKPOINT_RESTORE", "SYS_PTRACE", "SYS_ADMIN")
+"""That a dump needs beside those that root has in a container: for criu, and for a host name that says nothing."""
+
 IMAGES = "/snapshot"
 MODELS = "/app/models"
 """Where the image has its embedded models."""
@@ -70,9 +73,10 @@ def snapshot(run: Run, output: Output, tool: str, predictor: str, spec: str, arg
 
 
 def _with_buildah(run: Run, output: Output, base: str, name: str, dump: list[str]) -> None:
-    container = output(["buildah", "from", "--cap-add", "all", "--security-opt", "seccomp=unconfined", base]).strip()
+    container = output(["buildah", "from", "--security-opt", "seccomp=unconfined", base]).strip()
+    added = [part for name in CAPABILITIES for part in ("--cap-add", f"CAP_{name}")]
     try:
-        run(["buildah", "run", "--user", "0:0", "--cap-add", "all", container, "--", *dump])
+        run(["buildah", "run", "--user", "0:0", *added, container, "--", *dump])
         run(["buildah", "commit", container, name])
     finally:
         run(["buildah", "rm", container])
@@ -81,7 +85,8 @@ def _with_buildah(run: Run, output: Output, base: str, name: str, dump: list[str
 def _with_engine(run: Run, tool: str, base: str, name: str, dump: list[str]) -> None:
     """With docker or podman."""
     container = name.replace("/", "-").replace(":", "-") + "-dump"
-    options = ["--user", "0:0", "--cap-add", "ALL", "--network", "none", "--entrypoint", dump[0]]
+    options = ["--user", "0:0", "--network", "none", "--entrypoint", dump[0]]
+    options += [part for name in CAPABILITIES for part in ("--cap-add", name)]
     options += ["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]
     try:
         run([tool, "run", "--name", container, *options, base, *dump[1:]])

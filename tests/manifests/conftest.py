@@ -55,6 +55,7 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
         ["kserve/overlays/image-volumes", "knative/base"],
         ["kserve/components/nvidia-runtime-class", "deploy/components/callers"],
     ),
+    "restored": (["kserve/overlays/restore", "knative/base"], ["deploy/components/callers"]),
     "standard": (
         ["deploy/standard"],
         ["deploy/components/pod-monitor", "deploy/components/http-route", "deploy/components/ingress"],
@@ -92,5 +93,7 @@ def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         namespace = (root / "deploy" / "laptop" / "namespace.yaml").read_text()
         if "kserve/overlays/gpu" in resources:  # KServe fetches its models
             namespace = namespace.replace("enforce: restricted", "enforce: baseline")
+        if "kserve/overlays/restore" in resources:
+            namespace = namespace.replace("enforce: restricted", "enforce: privileged")
         (folder / "namespace.yaml").write_text(namespace)
     return root

@@ -36,7 +36,7 @@ needs_schemas = pytest.mark.skipif(not FOLDER.is_dir(), reason="the CRDs' schema
 def test_the_folders_that_are_promised_are_there(root: Path) -> None:
     found = {name(root, folder) for folder in all_of(root)}
     models = {"cpu", "gpu", "gpu-shared", "gpu-mig", "model-cache", "local-model-cache", "image-volumes"}
-    overlays = models | {"standard", "standard-keda"}
+    overlays = models | {"standard", "standard-keda", "restore"}
     assert {f"kserve/overlays/{overlay}" for overlay in overlays} <= found
     assert {"kserve/runtime", "knative/base", "knative/cluster", "knative/cluster/eventing", "knative/prewarm"} <= found
     assert {f"deploy/{name}" for name in ("laptop", "laptop-events", "gpu", "events", "standard")} <= found

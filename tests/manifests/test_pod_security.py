@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.manifests.checks import kustomizations, pod_security
-from tests.manifests.checks.objects import Object
+from tests.manifests.checks.objects import Object, restores
 from tests.manifests.checks.references.object_set import ObjectSet
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,25 @@ def test_every_pod_fits() -> None:
     pods = [thing for folder in kustomizations.all_of(ROOT) for thing in kustomizations.render(folder)]
     pods = [thing for thing in pods if thing.containers]
     assert "ServingRuntime.serving.kserve.io/shangcai" in {thing.title for thing in pods}
-    assert [(thing.title, problem) for thing in pods for problem in pod_security.violations(thing.pod)] == []
+    assert [(thing.title, problem) for thing in pods for problem in pod_security.unexpected(thing)] == []
+
+
+def test_only_what_is_restored_is_granted_more() -> None:
+    grants = ["kserve-container: allowPrivilegeEscalation", "kserve-container: capabilities"]
+    grants.append("kserve-container: seccompProfile")
+    for folder in kustomizations.all_of(ROOT):
+        for thing in kustomizations.render(folder):
+            wanted = grants if folder.name == "restore" and thing.containers else []
+            assert list(pod_security.violations(thing.pod)) == wanted, f"{folder}: {thing.title}"
+
+
+def test_a_namespace_of_what_is_restored_enforces_nothing() -> None:
+    objects = [*rendered("kserve/overlays/restore"), *rendered("deploy/laptop")]
+    objects = [thing for thing in objects if thing.kind == "Namespace" or any(map(restores, thing.containers))]
+    for enforced in ("restricted", "baseline"):
+        [problem] = level(objects, enforced)
+        assert problem.startswith("the namespace must enforce privileged: InferenceService.serving.kserve.io/image")
+    assert level(objects, "privileged") == []
 
 
 @pytest.mark.parametrize(

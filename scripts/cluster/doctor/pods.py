@@ -79,6 +79,8 @@ class Pod:
             if "persistentVolumeClaim" in volume and not volume["persistentVolumeClaim"].get("readOnly"):
                 yield "kubernetes.podspec-persistent-volume-write"
         for container in self.containers:
+            if container.get("securityContext", {}).get("capabilities", {}).get("add"):
+                yield "kubernetes.containerspec-addcapabilities"
             if any("fieldRef" in variable.get("valueFrom", {}) for variable in container.get("env") or []):
                 yield "kubernetes.podspec-fieldref"
 

@@ -50,7 +50,9 @@ def _image(container: dict[str, Any]) -> Iterator[str]:
         name = CONTAINERS[ours] if ours else "sleep"
         if container["name"] != name:
             yield f"name: must be {name}"
-        if not re.fullmatch(rf"([\w.-]+(:\d+)?/)*shangcai/(web|predictor):{re.escape(VERSION)}", image):
+        if not re.fullmatch(
+            rf"([\w.-]+(:\d+)?/)*shangcai/(web|predictor):{re.escape(VERSION)}(-poet|-painter)?", image
+        ):
             yield f"image: scripts/build-images makes no {image}"
     elif image not in FOREIGN:
         yield f"image: {image} is unknown"

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.manifests.checks.metadata import seconds
-from tests.manifests.checks.objects import Object, environment, our_image, walk
+from tests.manifests.checks.objects import RESTORING, Object, environment, our_image, restores, walk
 
 MAX_TIMEOUT = 600
 DEFAULT_TIMEOUT = 300
@@ -259,7 +259,10 @@ def _container(container: dict[str, Any]) -> Iterator[str]:
     if len(names) != len(set(names)):
         yield f"containers.{container['name']}.env: a name is there twice"
     context = container.get("securityContext") or {}
-    if context.get("allowPrivilegeEscalation") is not False or context.get("capabilities") != {"drop": ["ALL"]}:
+    given_up = (
+        RESTORING if restores(container) else {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    )
+    if any(context.get(name) != value for name, value in given_up.items()):
         yield f"containers.{container['name']}.securityContext: must give up all privileges"
     user = {"runAsUser": 65532, "runAsNonRoot": True, "readOnlyRootFilesystem": True}
     if our_image(container) and not user.items() <= context.items():

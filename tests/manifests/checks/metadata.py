@@ -63,7 +63,7 @@ LABELS: dict[str, Rule] = {
     "app.kubernetes.io/component": _matches("web|inbox|text|image"),
     "networking.knative.dev/visibility": _matches("cluster-local"),
     "networking.kserve.io/visibility": _matches("cluster-local"),
-    "pod-security.kubernetes.io/enforce": _matches("restricted|baseline"),
+    "pod-security.kubernetes.io/enforce": _matches("restricted|baseline|privileged"),
     "pod-security.kubernetes.io/warn": _matches("restricted"),
     "pod-security.kubernetes.io/audit": _matches("restricted"),
 }

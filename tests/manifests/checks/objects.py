@@ -101,6 +101,19 @@ def our_image(container: dict[str, Any]) -> str | None:
     return found[1] if found else None
 
 
+def restores(container: dict[str, Any]) -> bool:
+    """Whether its image has a snapshot of a loaded model, to restore which it needs what others may not have."""
+    return re.search(r"(?:^|/)shangcai/predictor:[^-]+-\w+$", container["image"]) is not None
+
+
+RESTORING: dict[str, Any] = {
+    "allowPrivilegeEscalation": True,
+    "capabilities": {"drop": ["ALL"], "add": ["CHECKPOINT_RESTORE"]},
+    "seccompProfile": {"type": "Unconfined"},
+}
+"""What such a container is granted, and no more."""
+
+
 def environment(container: dict[str, Any]) -> dict[str, str]:
     """Names and values, with $(NAME) replaced by an earlier variable, as kubelet does. What comes from a Secret has a
     value that is made up."""

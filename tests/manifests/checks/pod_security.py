@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.manifests.checks.objects import Object, environment, walk
+from tests.manifests.checks.objects import RESTORING, Object, environment, restores, walk
 from tests.manifests.checks.references.object_set import ObjectSet
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -21,12 +21,15 @@ def check(objects: ObjectSet) -> Iterator[str]:
     not. What Knative adds fits: knative/serving pkg/reconciler/revision/resources/queue.go."""
     level = next((thing.labels.get(ENFORCE) for thing in objects.objects if thing.kind == "Namespace"), None)
     fetching = sorted(thing.title for thing in objects.objects if _fetches(thing))
+    restoring = sorted(thing.title for thing in objects.objects if any(map(restores, thing.containers)))
+    if restoring and level != "privileged":
+        yield f"the namespace must enforce privileged: {', '.join(restoring)} may gain a capability"
     if level == "restricted" and fetching:
         yield f"the namespace must enforce baseline: KServe fetches models in the pods of {', '.join(fetching)}"
-    if level != "restricted" and not fetching:
+    if level != "restricted" and not fetching and not restoring:
         yield "the namespace does not enforce the profile restricted, which all of its pods fit"
     for thing in objects.objects:
-        yield from (f"{thing.title}: not restricted: {problem}" for problem in violations(thing.pod))
+        yield from (f"{thing.title}: not restricted: {problem}" for problem in unexpected(thing))
 
 
 def _fetches(thing: Object) -> bool:
@@ -35,6 +38,14 @@ def _fetches(thing: Object) -> bool:
     pkg/webhook/admission/pod/storage_initializer_injector.go)."""
     uris = [environment(container).get("STORAGE_URI", "pvc://") for container in thing.containers]
     return any(not uri.startswith(("pvc://", "oci+native://")) for uri in uris)
+
+
+def unexpected(thing: Object) -> Iterator[str]:
+    """What in it the profile `restricted` forbids, besides what a container that is restored is granted."""
+    granted = {
+        f"{container['name']}: {name}" for container in thing.containers if restores(container) for name in RESTORING
+    }
+    yield from (problem for problem in violations(thing.pod) if problem not in granted)
 
 
 def violations(pod: dict[str, Any]) -> Iterator[str]:

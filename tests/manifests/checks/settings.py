@@ -15,13 +15,15 @@ from pydantic_settings import SettingsError
 
 from contract import ModelChoice
 from predictor.settings import Settings as PredictorSettings
-from tests.manifests.checks.objects import Object, environment, our_image
+from tests.manifests.checks.objects import Object, environment, our_image, restores
 from tests.manifests.checks.values import BYTES, DEVICE
 from web.settings import Settings as WebSettings
 
 BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
 PREDICTOR_NAMES = (
-    {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields} | BARE | {"STORAGE_URI", "NAMESPACE"}
+    {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields}
+    | BARE
+    | {"STORAGE_URI", "NAMESPACE", "OMP_NUM_THREADS"}
 )
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
 EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
@@ -52,6 +54,8 @@ def check(thing: Object) -> Iterator[str]:
             yield "env.PREDICTOR_DEVICE: must be cuda on a GPU, or the CPU may serve, and cannot be elsewhere"
         if "STORAGE_URI" in values and not MODEL_URI.fullmatch(values["STORAGE_URI"]):
             yield f"env.STORAGE_URI: {values['STORAGE_URI']!r} is no URI of a model"
+        if restores(container) and not container["image"].endswith(f"-{Path(values['PREDICTOR_MODEL']).name}"):
+            yield "env.PREDICTOR_MODEL: is not the one that the image has a snapshot of"
         if "PREDICTOR_MODEL" in values and values["PREDICTOR_MODEL"] not in EMBEDDED:
             yield "env.PREDICTOR_MODEL: is not in the image"
         if not BYTES.fullmatch(values.get("PREDICTOR_MEMORY", "1Gi")):

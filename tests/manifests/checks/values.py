@@ -31,7 +31,7 @@ WORDS = {
     "protocol": {"TCP"},
     "restartPolicy": {"OnFailure"},
     "runtimeClassName": {"nvidia"},
-    "seccompProfile.type": {"RuntimeDefault"},
+    "seccompProfile.type": {"RuntimeDefault", "Unconfined"},
     "tolerations.effect": {"NoSchedule"},
     "tolerations.key": {"nvidia.com/gpu"},
     "volumeMode": {"Filesystem"},

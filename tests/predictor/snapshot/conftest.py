@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import pod as pods
-from tests.support.pod import Pod
+from tests.support.snapshots import pod as pods
+from tests.support.snapshots.pod import Pod
 
 LEAST = (4, 2)
 

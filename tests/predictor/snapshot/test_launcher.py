@@ -14,7 +14,7 @@ import pytest
 
 from predictor.snapshot import key
 from tests.support.processes import is_running, wait_until_gone
-from tests.support.scripted_criu import ScriptedCriu
+from tests.support.snapshots.scripted_criu import ScriptedCriu
 from tests.support.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CRIU is for Linux")

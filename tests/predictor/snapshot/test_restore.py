@@ -12,8 +12,8 @@ import pytest
 
 from predictor.snapshot import images
 from tests.predictor.snapshot.conftest import BUILD_HOST, MODEL, SECRET, Restore, Snapshot
-from tests.support import pod as pods
-from tests.support.pod import USER, Pod
+from tests.support.snapshots import pod as pods
+from tests.support.snapshots.pod import USER, Pod
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
