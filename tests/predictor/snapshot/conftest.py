@@ -9,23 +9,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.snapshots import pod as pods
 from tests.support.snapshots.pod import Pod
+from tests.support.snapshots.poet import BUILD_HOST, MODEL, SECRET, Snapshot, text
 
 LEAST = (4, 2)
 
 CHECKPOINT_RESTORE = bytes.fromhex("0100000200000000000000000001000000000000")
 """That capability of a file, permitted and effective, as Linux writes it (version 2 of vfs_cap_data)."""
-
-SECRET = "planted-secret-of-the-build"
-BUILD_HOST = "host-that-builds-the-image"
-
-MODEL = ("--model", "models/poet", "--slots", "4", "--memory", "2Gi")
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +46,6 @@ def criu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except OSError as error:
         pytest.skip(f"files cannot have capabilities here: {error}")
     return copy
-
-
-@dataclass
-class Snapshot:
-    """Of the poet."""
-
-    images: Path
-    criu: Path
-    log: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"SNAPSHOT_IMAGES": str(self.images), "SNAPSHOT_CRIU": str(self.criu)}
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +98,10 @@ def _open(folder: Path) -> None:
     """Let other users reach a folder of pytest's."""
     for part in (folder, folder.parent, folder.parent.parent):
         part.chmod(part.stat().st_mode | 0o755)
+
+
+@pytest.fixture(scope="session")
+def expected(snapshot: Snapshot) -> str:
+    """What a predictor writes that was started as usual, in such a pod."""
+    with pods.pod(snapshot.images.parent, [sys.executable, "-m", "predictor", *MODEL], host="usual") as usual:
+        return text(usual)

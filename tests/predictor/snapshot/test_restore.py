@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from predictor.snapshot import images
-from tests.predictor.snapshot.conftest import BUILD_HOST, MODEL, SECRET, Restore, Snapshot
-from tests.support.snapshots import pod as pods
+from tests.predictor.snapshot.conftest import Restore
 from tests.support.snapshots.pod import USER, Pod
+from tests.support.snapshots.poet import ASKED, BUILD_HOST, COMPLETIONS, MODEL, SECRET, Snapshot, text
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-COMPLETIONS = "/openai/v1/completions"
-ASKED = {"model": "poet", "prompt": "写一首关于春雨的诗", "seed": 7, "max_tokens": 40}
 TOKEN = "the-token-of-this-pod-alone"
-
-
-def text(pod: Pod, **changed: object) -> str:
-    status, answer = pod.ask(COMPLETIONS, {**ASKED, **changed})
-    assert status == 200, answer
-    written: str = json.loads(answer)["choices"][0]["text"]
-    return written
 
 
 def served(pod: Pod) -> psutil.Process:
     """The process that serves: process 1 after a usual start, its child after a restore."""
     return next(iter(pod.first.children()), pod.first)
-
-
-@pytest.fixture(scope="module")
-def expected(snapshot: Snapshot) -> str:
-    """What a predictor writes that was started as usual, in such a pod."""
-    with pods.pod(snapshot.images.parent, [sys.executable, "-m", "predictor", *MODEL], host="usual") as usual:
-        return text(usual)
 
 
 def test_a_restored_predictor_writes_what_a_started_one_writes(restore: Restore, expected: str) -> None:

@@ -39,6 +39,22 @@ exec "$@"
 """
 """An empty /tmp, and of the folders that other users may not enter only what is kept."""
 
+_ENTER_IMAGE = """
+mount --make-rprivate /
+root=$FOLDER
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/dev"
+for device in null urandom; do touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
+mkdir -m 1777 "$root/dev/shm"
+hostname "$HOST"
+ip link set lo up
+exec chroot "$root" "$@"
+"""
+"""The root folder of an image, read-only, as the root."""
+
 _ASK = """
 import json, sys, time, urllib.error, urllib.request
 url, body, headers, deadline = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), time.monotonic() + float(sys.argv[4])
@@ -111,8 +127,10 @@ def pod(
     host: str = "pod",
     user: int | None = USER,
     privileged: bool = False,
+    image: Path | None = None,
 ) -> Iterator[Pod]:
-    """Run a command of this checkout, which finds `folder` in there. `user` None is root with all capabilities."""
+    """Run a command of this checkout, which finds `folder` in there; or of an image with this root folder, in its /app.
+    `user` None is root with all capabilities."""
     closed, kept = _closed(folder)
     log = folder / f"{host}.log"
     become: list[str] = []
@@ -122,11 +140,12 @@ def pod(
         become += [f"--bounding-set={bounds}", *([] if privileged else ["--no-new-privs"])]
     variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1", **(environment or {})}
     passed = [f"{name}={value}" for name, value in variables.items()]
-    entering = {"KEPT": " ".join(kept), "CLOSED": " ".join(closed), "HOST": host, "FOLDER": str(ROOT)}
-    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "sh", "-euc", _ENTER, "sh"]
+    entering = {"KEPT": " ".join(kept), "CLOSED": " ".join(closed), "HOST": host, "FOLDER": str(image or ROOT)}
+    script = _ENTER_IMAGE if image else _ENTER
+    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "sh", "-euc", script, "sh"]
     with log.open("wb") as sink:
         outer = subprocess.Popen(
-            [*enter, *become, "env", "-i", *passed, *command],
+            [*enter, *become, "env", "-i", *(["-C", "/app"] if image else []), *passed, *command],
             env={**os.environ, **entering},
             stdout=sink,
             stderr=subprocess.STDOUT,
