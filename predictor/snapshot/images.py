@@ -33,8 +33,8 @@ def fill_bounding_set(images: Path, bounding_set: int) -> None:
     """Have a restore drop nothing of the container's bounding set, which it may not without CAP_SETPCAP. `bounding_set`
     is that of the dumped process. Raises RuntimeError where it is not found."""
     low, high = bounding_set & _ALL, bounding_set >> 32
-    before = _field(low) + _field(high)
-    after = _field(_ALL) + _field(high | _ALL_HIGH)
+    before = encoded(low) + encoded(high)
+    after = encoded(_ALL) + encoded(high | _ALL_HIGH)
     if before == after:
         return
     if len(before) != len(after):
@@ -52,8 +52,8 @@ def bounding_set(status: str) -> int:
     return int(found[1], 16) if found else 0
 
 
-def _field(value: int) -> bytes:
-    """As protobuf writes it."""
+def encoded(value: int) -> bytes:
+    """One of the two numbers of the bounding set, as protobuf writes it."""
     written = bytearray([_BOUNDING_SET << 3])
     while value > 0x7F:
         written.append(value & 0x7F | 0x80)

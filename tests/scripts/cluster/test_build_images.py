@@ -29,6 +29,14 @@ BUILD = "scripts.cluster.build_images"
             ["--platform", "linux/amd64,linux/arm64"],
             "--platform: an image of several platforms is made in a registry; add --push, or name one platform",
         ),
+        (
+            ["web", "--checkpoint", "poet"],
+            "--checkpoint: it is made of the image predictor, which is not among those that are built",
+        ),
+        (
+            ["--checkpoint", "poet", "--platform", "linux/arm64"],
+            "--checkpoint: a process is dumped on the platform of this machine; leave out the others",
+        ),
         ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
     ],
 )
@@ -183,3 +191,32 @@ def test_an_old_python_is_one_clear_line(tmp_path: Path) -> None:
     answer = subprocess.run(["/bin/sh", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert answer.stderr == f"{script}: Python 3.11 or later is needed as python3\n"
     assert answer.returncode == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_checkpoint_is_dumped_in_a_container_that_is_committed(fails: bool, tmp_path: Path) -> None:
+    failing = '[ "$1" != run ] || exit 1' if fails else ""
+    stub(tmp_path, "docker", f'[ "$1" = info ] || [ "$1" = history ] || echo "$@" >>{tmp_path}/calls; {failing}')
+    command = [sys.executable, "-m", BUILD, "predictor", "--tool", "docker", "--tag", "7", "--checkpoint-threads", "3"]
+    command += ["--checkpoint", "poet --slots 16 --memory 2Gi", "--checkpoint", "/models/mine"]
+    answer = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    steps = [call.partition(" ")[0] for call in calls]
+    container = "shangcai-predictor-7-poet-dump"
+    build, run = calls[1], calls[2]
+    assert build.endswith("--build-arg PREDICTOR=shangcai/predictor:7 --build-arg CRIU_BASE=debian:sid-slim .")
+    assert f"--name {container} --user 0:0 --network none" in run
+    assert "--cap-add CHECKPOINT_RESTORE" in run
+    assert "seccomp=unconfined" in run
+    dumped = "OMP_NUM_THREADS=3 /opt/venv/bin/python -m predictor dump /snapshot --model /app/models/poet"
+    assert run.endswith(f"shangcai/predictor:7-poet-base {dumped} --slots 16 --memory 2Gi")
+    if fails:
+        assert steps == ["build", "build", "run", "rm"]
+        assert calls[-1] == f"rm --force {container}"
+        assert answer.returncode == 1
+        return
+    assert answer.returncode == 0, answer.stderr
+    assert steps == ["build", *["build", "run", "commit", "rm"] * 2]
+    assert calls[3].endswith(f"{container} shangcai/predictor:7-poet")
+    assert "--model /models/mine" in calls[6]
+    assert calls[7].endswith(" shangcai/predictor:7-mine")
