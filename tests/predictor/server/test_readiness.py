@@ -11,6 +11,7 @@ from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 
 from predictor.errors import ModelError
+from tests.support.serving import serving
 from tests.support.waiting import eventually
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
@@ -140,3 +141,14 @@ async def test_over_grpc_a_loading_model_is_unavailable(loading_server: Any) -> 
     assert refused.value.status_code == StatusCode.UNAVAILABLE
     assert "poet is not ready" in refused.value.details
     assert not loading_server.model.ready
+
+
+async def test_an_engine_that_was_loaded_before_is_not_loaded_again(engine: Any) -> None:
+    """As in a process that was restored."""
+    from predictor.protocols.kserve_text import TextModel
+
+    model = TextModel("poet", engine)
+    model.loaded = True
+    async with serving(model):
+        await eventually(lambda: model.startup.ready)
+    assert not engine.loading.is_set()
