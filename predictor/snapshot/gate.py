@@ -88,6 +88,8 @@ class Restored:
             os.environ.clear()
             os.environ.update(self.environment)
             time.tzset()
+        if "platform" in sys.modules:  # it remembers the host name, and can forget it from Python 3.14 on only
+            sys.modules["platform"]._uname_cache = None  # type: ignore[attr-defined]
         if self.arguments is not None:
             sys.argv[1:] = self.arguments
 
