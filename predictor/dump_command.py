@@ -53,7 +53,7 @@ def dump(argv: Sequence[str]) -> int:
 
 def engine_arguments(settings: Settings) -> list[str]:
     """The flags of the settings that an engine is made of, where they are not the default; others may be secrets."""
-    names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings))]
+    names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings) if field.name != "cache_folder")]
     found = []
     for name in names:
         value = getattr(settings, name)

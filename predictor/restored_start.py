@@ -56,8 +56,8 @@ def _settings() -> Settings:
 
 
 def _check(dumped: EngineSettings, wanted: EngineSettings, memory: int, computing: int) -> None:
-    if dumped != wanted:
-        names = [name for name in dumped.__slots__ if getattr(dumped, name) != getattr(wanted, name)]
+    names = [name for name in dumped.__slots__ if getattr(dumped, name) != getattr(wanted, name)]
+    if names := [name for name in names if name != "cache_folder"]:  # nothing is measured any more
         raise ModelError(f"another engine is wanted than was dumped: {', '.join(names)}")
     here = _threads()
     if computing != here:  # how work is split decides how a CPU rounds

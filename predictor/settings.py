@@ -167,7 +167,7 @@ class Settings(PlanSettings):
     wait_for_restore: Path | None = Field(
         default=None,
         description="folder in which a predictor that has loaded its model waits to be dumped and restored, before it "
-        "listens: `python -m predictor.snapshot` gives it",
+        "listens: `python -m predictor dump` gives it",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 
