@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,10 @@ def pod(
     try:
         yield Pod(outer, log)
     finally:
-        outer.kill()
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(outer.pid).children():  # process 1, and all of its namespace with it
+                process.kill()
+        outer.kill()  # --kill-child counts no more for who has changed its user
         outer.wait(SECONDS)
 
 
