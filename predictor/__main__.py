@@ -80,8 +80,8 @@ def main() -> int:
         from predictor.server.model_server import PredictorServer
 
         engine = _engine(settings, kind)
-        loaded = listener is None
-        if listener is None:
+        loaded = ports is None
+        if ports is None:
             from predictor.restored_start import wait_for_restore
 
             try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.engine.engine_settings import EngineSettings
+from predictor.measurements.cache import BESIDE_MODEL
 from predictor.settings import Settings
 from predictor.snapshot import dumped_process, images, key
 from predictor.snapshot.launcher import CRIU
@@ -126,7 +127,8 @@ def _sources(arguments: Sequence[str]) -> list[str]:
     if "--model" in arguments:
         folders.append(Path(arguments[arguments.index("--model") + 1]).absolute())
     found = (path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file())
-    return [str(path) for path in found if path.suffix != ".pyc"]
+    # What is measured lies beside the model, and starts write it.
+    return [str(path) for path in found if path.suffix != ".pyc" and BESIDE_MODEL not in path.parts]
 
 
 def _secrets() -> list[str]:

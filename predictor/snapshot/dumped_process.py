@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from predictor.snapshot.meeting_point import READY
-from predictor.snapshot.processes import give_up_privileges
+from predictor.system_calls import give_up_privileges
 
 LEAST_PID = 1000
 """Lower numbers are taken in a container that starts: by the launcher, by criu, and by who looks after it."""

@@ -7,7 +7,6 @@ drawn anew. See predictor.snapshot.meeting_point for how.
 from __future__ import annotations
 
 import array
-import ctypes
 import gc
 import json
 import logging
@@ -18,16 +17,14 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from predictor.snapshot.meeting_point import FIFO, LINE_BYTES, OK, READY
+from predictor.system_calls import allow_tracing, end_with, return_free_memory
 
 log = logging.getLogger(__name__)
-
-_SET_PTRACER = 0x59616D61  # of prctl(2)
 
 
 class Gate:
@@ -48,13 +45,14 @@ class Gate:
         _release_memory()
         _quiesce_device()
         _close_standard_files()
-        _allow_tracing()
+        allow_tracing()  # criu is none of its parents
         (self._folder / READY).touch()
         told = _read_line(fifo)
         _resume_device()
         restored = Restored.of(told)
         if restored.socket:
             self._launcher = _connect(restored.socket)
+            end_with(os.getppid())  # the launcher's, which is its parent: outside of a container nobody else ends it
         restored.apply()
         draw_seeds()
         return restored
@@ -144,16 +142,7 @@ def _release_memory() -> None:
     """Give back what is free, so that it is not dumped."""
     gc.collect()
     gc.freeze()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except AttributeError:  # not glibc
-        log.debug("there is no malloc_trim")
-
-
-def _allow_tracing() -> None:
-    """Let programs of the same user trace this process, where only its parents may (Yama): criu is none of them."""
-    with suppress(AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+    return_free_memory()
 
 
 def _close_standard_files() -> None:

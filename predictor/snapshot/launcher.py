@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from contextlib import suppress
 from predictor.snapshot import key as keys
 from predictor.snapshot import processes
 from predictor.snapshot.meeting_point import FIFO, LINE_BYTES, OK, SOCKET
+from predictor.system_calls import adopt_orphans, give_up_privileges
 
 DEADLINE_SECONDS = 2.0
 """Longest from the launcher's start to the answer of the restored process; SNAPSHOT_SECONDS says otherwise."""
@@ -42,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        processes.adopt_orphans()
+        if os.getpid() != 1:  # which is their parent anyway
+            adopt_orphans()
         pid = restore(arguments, begun)
     except Exception as reason:  # a restore is an attempt, whatever goes wrong in it
         processes.kill_all()
@@ -50,8 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         expected = isinstance(reason, Failure | keys.Mismatch)
         _start_as_usual(arguments, str(reason) if expected else f"{type(reason).__name__}: {reason}")
     print(f"predictor: restored within {time.monotonic() - begun:.3f} s", file=sys.stderr, flush=True)
-    with suppress(OSError):
-        processes.give_up_privileges()
+    give_up_privileges()
     return processes.stand_for(pid)
 
 
@@ -170,7 +172,11 @@ def _meet(listener: socket.socket, deadline: float) -> int:
 
 
 def _clear(folder: str) -> None:
+    """Remove the folder of an earlier restore. Raises Failure for one that is not ours: its name is known to all."""
     with suppress(FileNotFoundError):
+        status = os.lstat(folder)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise Failure(f"{folder} is not a folder of this user")
         for name in os.listdir(folder):
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
@@ -184,6 +190,5 @@ def _end(*_: object) -> None:
 
 def _start_as_usual(arguments: Sequence[str], reason: str) -> None:
     print(f"predictor: not restored, but started as usual: {reason}", file=sys.stderr, flush=True)
-    with suppress(OSError):
-        processes.give_up_privileges()
+    give_up_privileges()
     os.execv(sys.executable, [sys.executable, "-m", "predictor", *arguments])  # noqa: S606  a shell is what we avoid

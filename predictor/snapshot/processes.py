@@ -13,26 +13,6 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signa
 KILL_SECONDS = 1.0
 """Longest that killed processes may take to be gone: what one does in the kernel ends first."""
 
-_NO_NEW_PRIVILEGES, _CHILD_SUBREAPER = 38, 36  # of prctl(2)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of grandchildren whose parent ends, as process 1 is anyway."""
-    if os.getpid() != 1:
-        _prctl(_CHILD_SUBREAPER)
-
-
-def give_up_privileges() -> None:
-    """Have no program that this process, or one of its children from now on, executes gain a capability."""
-    _prctl(_NO_NEW_PRIVILEGES)
-
-
-def _prctl(option: int) -> None:
-    import ctypes  # takes milliseconds, which no restore waits for in a container
-
-    if ctypes.CDLL(None, use_errno=True).prctl(option, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl failed")
-
 
 def wait_for_exit(pid: int, deadline: float) -> int | None:
     """The exit status of a child, negative for a signal; None when the deadline, on time.monotonic, comes first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import linecache
 import os
@@ -17,9 +16,9 @@ from predictor.cpu.threads import prepare_threads
 from predictor.imports.imported_modules import ModuleFiles, read_modules
 from predictor.imports.lean_imports import lean_imports, lean_picture_imports, lean_server_imports
 from predictor.loading.systemd import inherited_listener
+from predictor.system_calls import end_with, return_free_memory
 from predictor.template.control import receive, send
 from predictor.template.fork import ForkError, Order, fork_predictor
-from predictor.template.parent_death import end_with
 
 RESIDENT_BYTES = 400 * 2**20
 """Most resident memory with all modules, and without tokenizers: a template that takes more is not worth it."""
@@ -102,7 +101,7 @@ def _trimmed() -> int:
     """Bytes of resident memory, after what is of no use has gone."""
     linecache.clearcache()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    return_free_memory()
     return _resident()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from predictor.loading.systemd import LISTEN_FD
-from predictor.template.parent_death import end_with
+from predictor.system_calls import end_with
 
 _PID = struct.Struct("i")
 

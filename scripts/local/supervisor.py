@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from predictor.template.parent_death import adopt_orphans
+from predictor.system_calls import adopt_orphans
 from scripts.local.processes.child_process import ChildProcess, reap_orphans
 from scripts.local.processes.model_process import describe_end
 from scripts.local.processes.template_process import TemplateProcess
@@ -165,9 +165,7 @@ class Supervisor:
         waking = any(model.process.state == "waking" for model in self._models)
         if self._announced and not waking and template.due(time.monotonic()):
             template.start()
-            if template.control is None:
-                self._print_template(template)
-            else:
+            if template.control is not None:
                 self._selector.register(template.control, selectors.EVENT_READ, self._read_template)
 
     def _forget(self, control: socket.socket) -> None:
@@ -203,10 +201,10 @@ class Supervisor:
             self._start(model)
 
     def _start(self, model: ServedModel) -> None:
-        had_template = self._template is not None and self._template.state == "ready"
-        model.start(self._template)
-        if self._template is not None and had_template and self._template.state == "off":
-            self._print_template(self._template)
+        template, ready = self._template, self._template is not None and self._template.state == "ready"
+        model.start(template)
+        if template is not None and ready and template.state == "off":
+            self._print_template(template)
         self._print_state(model)
 
     def _read_notices(self, model: ServedModel) -> None:

@@ -18,6 +18,7 @@ SHARED = {
     "predictor.settings",
     "predictor.limits",
     "predictor.metrics",
+    "predictor.system_calls",
     "predictor.errors",
     "web.settings",
     "web.setting_values",

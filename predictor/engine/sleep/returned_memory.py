@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 
 from predictor.engine.base import SleepLevel
+from predictor.system_calls import return_free_memory
 
 
 class MemoryReturn:
@@ -28,14 +28,4 @@ class MemoryReturn:
             gc.freeze()
         self._core_frozen = False
         self._model_frozen &= level == 1
-        _trim()
-
-
-def _trim() -> None:
-    """glibc keeps small pieces, and large ones once it has grown used to them. Other C libraries have no such call, and
-    nothing happens."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):
-        return
-    trim(0)
+        return_free_memory()

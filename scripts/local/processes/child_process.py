@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from predictor.loading.systemd import LISTEN_FD
-from predictor.template.parent_death import end_with
+from predictor.system_calls import end_with
 from scripts.project import ROOT
 
 

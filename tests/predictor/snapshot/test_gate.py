@@ -32,14 +32,18 @@ def test_whoever_writes_to_the_fifo_lets_it_pass(tmp_path: Path) -> None:
     waiting = subprocess.Popen(
         [sys.executable, "-c", AT_THE_GATE, str(folder)], cwd=ROOT, env={**os.environ, "OLD": "there"}
     )
-    wait_until((folder / "ready").exists, "it may be dumped")
-    files = [os.readlink(f"/proc/{waiting.pid}/fd/{number}") for number in range(3)]
-    assert files == [os.devnull] * 3
-    passed = tmp_path / "passed"
-    told = {"arguments": ["--port", "1"], "environment": {"WHERE": str(passed)}}
-    (folder / "restored").write_text(json.dumps(told) + "\n")
-    assert waiting.wait(SECONDS) == 0
-    assert json.loads(passed.read_text()) == [["--port", "1"], None]
+    try:
+        wait_until((folder / "ready").exists, "it may be dumped")
+        files = [os.readlink(f"/proc/{waiting.pid}/fd/{number}") for number in range(3)]
+        assert files == [os.devnull] * 3
+        passed = tmp_path / "passed"
+        told = {"arguments": ["--port", "1"], "environment": {"WHERE": str(passed)}}
+        (folder / "restored").write_text(json.dumps(told) + "\n")
+        assert waiting.wait(SECONDS) == 0
+        assert json.loads(passed.read_text()) == [["--port", "1"], None]
+    finally:
+        waiting.kill()
+        waiting.wait()
 
 
 def test_what_is_left_out_stays(monkeypatch: pytest.MonkeyPatch) -> None:

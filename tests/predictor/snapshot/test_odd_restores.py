@@ -131,6 +131,7 @@ def test_no_odd_restore_writes_a_wrong_text(
         for pod in odd.run():
             end = outcome(pod, odd, expected)
             ends[f"{what}: {end}"] = ends.get(f"{what}: {end}", 0) + 1
+            print(f"{number}: {what}: {end}", flush=True)  # shown by -s, and where it fails
             assert what in ("nothing", "killed") or end == "started as usual", f"{number}: {what}: {pod.log}"
             assert what != "nothing" or end == "restored", f"{number}: {pod.log}"
     with capsys.disabled():

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from predictor.system_calls import adopt_orphans
 from predictor.template.fork import ForkError, Order, fork_predictor
-from predictor.template.parent_death import adopt_orphans
 
 
 def describe() -> NoReturn:
@@ -27,7 +27,7 @@ def describe() -> NoReturn:
             "name": Path("/proc/self/comm").read_text().strip(),
             "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
         }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(found) + "\n", end="", flush=True)  # in one piece: both processes write to one pipe
     match sys.argv[1]:
         case "exit":
             sys.exit(int(sys.argv[2]))
@@ -44,15 +44,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     if sys.argv[1] == "threads":
         threading.Thread(target=signal.pause, daemon=True).start()
+    consent, ours = os.pipe()
+    os.register_at_fork(after_in_child=lambda: os.close(ours))  # it is the supervisor's alone
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        variables = {"ORDERED": "yes"}
-        order = Order(os.getpid(), "noodles", sys.argv[1:], variables, listener.fileno(), int(os.environ["CONSENT"]))
+        order = Order(os.getpid(), "noodles", sys.argv[1:], {"ORDERED": "yes"}, listener.fileno(), consent)
         try:
             pid = fork_predictor(order, describe)
         except ForkError as error:
             print(f"refused: {error}", flush=True)
             os._exit(3)
-        print(json.dumps({"pid": pid, "port": listener.getsockname()[1]}), flush=True)
+        print(json.dumps({"pid": pid, "port": listener.getsockname()[1]}) + "\n", end="", flush=True)
+    if sys.argv[1] != "dissent":
+        os.write(ours, b"\n")
+    os.close(ours)
     _, status = os.waitpid(pid, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -23,19 +23,14 @@ SCRIPT = Path(__file__).with_name("forking.py")
 class Forking:
     """`forking.py` with these arguments, and the lines that it and its fork print."""
 
-    def __init__(self, *arguments: str, consent: bool = True) -> None:
-        passed, ours = os.pipe()
-        with open(ours, "wb", buffering=0) as given:
-            self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "CONSENT": str(passed)},
-                pass_fds=[passed],
-            )
-            given.write(b"\n" if consent else b"")
-        os.close(passed)
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
 
     def finish(self) -> list[str]:
         out, self.errors = self.process.communicate(timeout=SECONDS)
@@ -76,7 +71,7 @@ def test_the_supervisor_learns_how_it_ended(arguments: tuple[str, ...], status: 
 
 
 def test_without_consent_it_does_nothing() -> None:
-    told, *more = Forking("exit", "7", consent=False).finish()
+    told, *more = Forking("dissent").finish()
     assert "pid" in json.loads(told)
     assert more == ["0"], "its exit status"
 

@@ -106,7 +106,11 @@ class Pod:
         """Status and text of the answer, on port 8080 of 127.0.0.1 in there, once there is one other than 503."""
         command = ["nsenter", "--target", str(self.first.pid), "--net", sys.executable, "-c", _ASK]
         command += [f"http://127.0.0.1:8080{path}", json.dumps(body) if body else "", json.dumps(headers or {})]
-        answer = subprocess.run([*command, str(SECONDS)], capture_output=True, text=True, check=True).stdout
+        with subprocess.Popen([*command, str(SECONDS)], stdout=subprocess.PIPE, text=True) as asking:
+            wait_until(lambda: asking.poll() is not None or self.outer.poll() is not None, "an answer", 2 * SECONDS)
+            asking.kill()
+            answer = asking.communicate()[0]
+        assert answer, f"the container has ended: {self.log}"
         status, text = json.loads(answer)
         assert status, f"{text}: {self.log}"
         return status, text

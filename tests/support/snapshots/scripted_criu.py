@@ -104,11 +104,11 @@ class ScriptedCriu:
         return launched
 
     def end(self) -> None:
-        """Kill what is left of all launchers."""
+        """Kill what is left of all launchers, and of what they have restored."""
         for launched in self.launched:
-            if launched.poll() is None:
-                launched.kill()
-                for pid in self.started:  # they have its pipes
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                launched.communicate()
+            launched.kill()
+        for pid in self.started:  # they have its pipes
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for launched in self.launched:
+            launched.communicate()
