@@ -37,6 +37,12 @@ def computes_bfloat16() -> bool:
     return level.startswith(_BFLOAT16_LEVELS) and bool({"avx512_bf16", "amx_bf16"}.intersection(_features()))
 
 
+def multiplies_tiles() -> bool:
+    """Whether oneDNN multiplies bfloat16 by the CPU's tiles (AMX)."""
+    level = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
+    return level.startswith(("avx512_core_amx", "avx10", "all", "default")) and "amx_bf16" in _features()
+
+
 def computes_packed_float32() -> bool:
     """Whether oneDNN has its blocked kernels of float32 for this CPU: x86 with AVX2 or newer."""
     return "avx2" in _features()

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from predictor.cpu.features import computes_packed
+from predictor.cpu.features import computes_packed, multiplies_tiles
 from predictor.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,12 @@ small layers never make good; plain bfloat16 goes through oneDNN, too."""
 ROWS_AT_ONCE = 32
 """Up to so many rows are multiplied by the same bfloat16 kernel, each to the same bits as alone; more by others, which
 add up in another order and round otherwise. In float32 that is far below what changes a text."""
+
+WIDE = 1025
+"""Features of a row from which on the kernels of a CPU without tiles (AVX512-BF16 alone) depend on the number of rows,
+from two on. There each call has EQUAL_ROWS, the last ones empty: 8 cost hardly more than one."""
+
+EQUAL_ROWS = 8
 
 LONG = 129
 """Positions of a prompt from which on it is multiplied as a whole, for it shares a forward with no other one. In parts
@@ -48,6 +54,7 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
         torch.nn.Module.__init__(self)  # Linear's own would allocate a weight
         self.out_features, self.in_features = weight.shape
         self.exact = exact and weight.dtype == torch.bfloat16
+        self.equal_rows = self.in_features >= WIDE and not multiplies_tiles()
         self.bias = None if bias is None else torch.nn.Parameter(bias.detach(), requires_grad=False)
         self.first_weights: list[float] = weight.detach()[0, :8].float().tolist()  # they tell one model from another
         # No parameter: `to`, `state_dict` and torch.nn.init cannot work with this layout.
@@ -67,10 +74,14 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch's layers are
         """As Linear's, [..., in_features] to [..., out_features]."""
         rows = input.numel() // self.in_features
         is_long = input.dim() > 2 and input.shape[-2] >= LONG
-        if rows <= ROWS_AT_ONCE or is_long or not self.exact:
+        if is_long or not self.exact or (rows <= ROWS_AT_ONCE and not self.equal_rows):
             return self._multiply(input)
-        parts = input.reshape(rows, self.in_features).split(ROWS_AT_ONCE)
-        return torch.cat([self._multiply(part) for part in parts]).view(*input.shape[:-1], self.out_features)
+        flat = input.reshape(rows, self.in_features)
+        if self.equal_rows:
+            flat = torch.nn.functional.pad(flat, (0, 0, 0, -rows % EQUAL_ROWS))
+        parts = flat.split(EQUAL_ROWS if self.equal_rows else ROWS_AT_ONCE)
+        output = torch.cat([self._multiply(part) for part in parts])[:rows]
+        return output.view(*input.shape[:-1], self.out_features)
 
     def _multiply(self, input: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.packed_weight, self.bias, "none", [], "")

@@ -11,4 +11,4 @@ PACKAGES = ("contract", "wire", "predictor", "web")
 def sources() -> set[Path]:
     """Modules and data files, relative to the root."""
     files = {file.relative_to(ROOT) for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
-    return {file for file in files if "__pycache__" not in file.parts and file.name != "Dockerfile"}
+    return {file for file in files if "__pycache__" not in file.parts and not file.name.endswith("Dockerfile")}

@@ -18,23 +18,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.cold.floor import PROMPT
-from scripts.benchmarks.cold.wake_up import SleepingModel
+from scripts.benchmarks.cold.wake_up import NappingModel, RestoredModel, SleepingModel, criu
 from scripts.benchmarks.models import gemma
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client, get
 from scripts.project import ROOT
 
 POLL_SECONDS = 0.005
-
-WAKE_UPS = ("template", "afresh")
-"""How a model wakes up."""
 
 
 @dataclass
@@ -91,28 +88,42 @@ def _measure(name: str, benchmark: ColdStart, model: Path, rounds: int) -> None:
         }
         if benchmark.plain:
             contenders["plain KServe"] = lambda: _plain(benchmark, model)
-        sleeping = {name: SleepingModel(model, Path(cache), template=name == "template") for name in WAKE_UPS}
-        for one in sleeping.values():
+
+        def ask(port: int) -> None:
+            _ask(port, {"max_tokens": 1} if benchmark.kind == "text" else {})  # or a whole picture
+
+        template = SleepingModel(model, Path(cache), template=True)
+        afresh = SleepingModel(model, Path(cache), template=False)
+        napping = NappingModel(model, Path(cache))
+        for one in (template, afresh, napping):
             stack.callback(one.stop)
+        wakers: dict[str, Callable[[], float]] = {
+            "through web, forked from the template": template.wake,
+            "through web, started afresh": afresh.wake,
+            "of a nap at level 2": lambda: napping.wake(ask),
+        }
+        if criu():
+            restored = RestoredModel(model, Path(cache))
+            wakers["restored, with plain weights"] = lambda: restored.wake(ask)
         starts: dict[str, list[Start]] = {contender: [] for contender in contenders}
-        wakes: dict[str, list[float]] = {name: [] for name in sleeping}
+        wakes: dict[str, list[float]] = {how: [] for how in wakers}
         for number in range(rounds + 1):
             started = {contender: start() for contender, start in contenders.items()}
-            woken = {name: one.wake() for name, one in sleeping.items()}
+            woken = {how: wake() for how, wake in wakers.items()}
             if number:  # the first round warms the page cache, and is remembered
                 for contender in contenders:
                     starts[contender].append(started[contender])
-                for name_of_wake in sleeping:
-                    wakes[name_of_wake].append(woken[name_of_wake])
-        template_bytes = sleeping["template"].template_bytes
+                for how in wakers:
+                    wakes[how].append(woken[how])
+        template_bytes = template.template_bytes
     load = os.getloadavg()[0]
     print(f"\n{name}: medians of {rounds} starts of each side in turn, warm page cache, load average {load:.1f}")
     _print_starts(benchmark, starts)
     floor = _median(starts["floor"], lambda one: one.at["first token"])
-    for name_of_wake, seconds in wakes.items():
+    for how, seconds in wakes.items():
         median = statistics.median(seconds)
         print(
-            f"  asleep to first {'picture' if benchmark.kind == 'image' else 'token'} through web, {name_of_wake}: "
+            f"  to the first {'picture' if benchmark.kind == 'image' else 'token'}, {how}: "
             f"{median:.2f} s, {median / floor:.2f} of the floor; {min(seconds):.2f} to {max(seconds):.2f}"
         )
     print(f"  the template takes {template_bytes >> 20} MiB of memory")
@@ -166,7 +177,7 @@ def _plain(benchmark: ColdStart, model: Path) -> Start:
     )
     try:
         at = {"port open": _port_opened(port, child) - begun}
-        _ask(port, benchmark)
+        _ask(port, benchmark.instance)
         at["first token"] = time.monotonic() - begun
         return Start(at, _cpu_seconds(child.pid))
     finally:
@@ -193,7 +204,7 @@ def start_predictor(benchmark: ColdStart, model: Path, *more: str) -> Start:
             while notices.recv(4096) != b"READY=1":
                 pass
             at["ready"] = time.monotonic() - begun
-            _ask(port, benchmark)
+            _ask(port, benchmark.instance)
             at["first token"] = time.monotonic() - begun
             return Start(at, _cpu_seconds(child.pid), _phases(port))
         finally:
@@ -201,8 +212,8 @@ def start_predictor(benchmark: ColdStart, model: Path, *more: str) -> Start:
             child.wait(60)
 
 
-def _ask(port: int, benchmark: ColdStart) -> None:
-    body = {"instances": [{"prompt": PROMPT, **benchmark.instance}]}
+def _ask(port: int, instance: Mapping[str, Any]) -> None:
+    body = {"instances": [{"prompt": PROMPT, **instance}]}
     url = f"http://{HOST}:{port}/v1/models/m:predict"
     with client() as http:
         http.post(url, json=body).raise_for_status()

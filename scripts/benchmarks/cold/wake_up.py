@@ -1,16 +1,20 @@
-"""Wake-ups of `scripts/run`: from a request through web to a model that is asleep, to its first token or picture."""
+"""Other ways to a first token or picture than a start: a model of `scripts/run` that wakes up, one that naps, and one
+that is restored. `wake` of each gives the seconds from the request, or from the exec of what restores."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from scripts.benchmarks.cold.floor import PROMPT
 from scripts.local.run_folder import RunFolder
@@ -88,3 +92,79 @@ class SleepingModel:
         if state is None:
             raise RuntimeError("scripts/run does not run yet")
         return state
+
+
+class NappingModel:
+    """`model` in a predictor that stays, and has dropped the weights (level 2). It remembers in `cache`."""
+
+    def __init__(self, model: Path, cache: Path) -> None:
+        self._port, self._admin = free_port(), free_port()
+        flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(self._port)]
+        flags += ["--admin-port", str(self._admin), "--cache-folder", str(cache), "--quiet-seconds", "0"]
+        self._process = _predictor(["predictor", *flags])
+        wait_until_ready(self._port, self._process)
+
+    def wake(self, ask: Callable[[int], None]) -> float:
+        with client() as http:
+            http.post(f"http://{HOST}:{self._admin}/sleep?level=2").raise_for_status()
+        begun = time.monotonic()
+        ask(self._port)
+        return time.monotonic() - begun
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+
+class RestoredModel:
+    """`model` in a snapshot that is made here: as root, with the criu that SNAPSHOT_CRIU names or the PATH has."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self._flags = ["--model", str(model), "--memory", "4Gi", "--no-pack-weights", "--cache-folder", ""]
+        self._images = folder / "snapshot"
+        self._environment = {"SNAPSHOT_USER": "0", "SNAPSHOT_IMAGES": str(self._images), "SNAPSHOT_SECONDS": "30"}
+        self._environment["SNAPSHOT_CRIU"] = criu() or ""
+        dumping = _predictor(["predictor", "dump", str(self._images), *self._flags], self._environment)
+        if dumping.wait(READY_SECONDS):
+            raise RuntimeError(f"the dump ended with {dumping.returncode}")
+
+    def wake(self, ask: Callable[[int], None]) -> float:
+        port = free_port()
+        flags = [*self._flags, "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
+        begun = time.monotonic()
+        process = _predictor(["predictor.snapshot", *flags], self._environment)
+        try:
+            wait_until_ready(port, process)
+            ask(port)
+            return time.monotonic() - begun
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def criu() -> str | None:
+    """The program, where a snapshot can be made and restored here."""
+    return (os.environ.get("SNAPSHOT_CRIU") or shutil.which("criu")) if os.geteuid() == 0 else None
+
+
+def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a predictor of the model m is ready. Raises a RuntimeError when it ends, or takes too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} has ended with {process.returncode}")
+        with suppress(httpx.TransportError), client() as http:
+            if http.get(f"http://{HOST}:{port}/v2/health/ready").is_success:
+                return
+        time.sleep(POLL_SECONDS / 4)
+    raise RuntimeError(f"{process.args!r} is not ready after {READY_SECONDS:g} s")
+
+
+def _predictor(module: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *(["-S"] if module[0] == "predictor.snapshot" else []), "-m", *module],
+        cwd=ROOT,
+        env=os.environ | dict(environment or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
