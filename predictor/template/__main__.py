@@ -7,7 +7,7 @@ import linecache
 import os
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +59,7 @@ class Template:
         if any(name.startswith("diffusers.") for name in names):
             self._lean.enter_context(lean_picture_imports())
         self._files.import_modules(names)
+        _fill_caches()
         from predictor.loading.tokenizer_file import preload_tokenizer
 
         resident = _trimmed()
@@ -88,6 +89,15 @@ class Template:
         """In the fork, which lends to modules by itself what they need while a model is loaded."""
         self._lean.close()
         run()
+
+
+def _fill_caches() -> None:
+    """What a library makes at its first use, and keeps: transformers compiles a thousand expressions for the names of
+    weights, of all its models."""
+    mapping = sys.modules.get("transformers.conversion_mapping")
+    if mapping is not None:
+        with suppress(Exception):  # its own affair, which may change
+            mapping.get_checkpoint_conversion_mapping("")
 
 
 def _resident() -> int:
