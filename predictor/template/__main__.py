@@ -45,16 +45,23 @@ class Template:
                     order, descriptors = receive(self._control)
                 except (EOFError, OSError):
                     return
-                answer = self._prepare(order) if "modules" in order else self._fork(order, descriptors)
+                answer = self._answer(order, descriptors)
                 send(self._control, answer)
                 if "refused" in answer:
                     return
 
+    def _answer(self, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Follow an order, unless a fresh process would be another one than what is forked."""
+        try:
+            if changed := self._files.changed():
+                return {"refused": f"{changed} has changed"}
+            return self._prepare(order) if "modules" in order else self._fork(order, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
     def _prepare(self, order: dict[str, Any]) -> dict[str, Any]:
         """Import what predictors have imported, and load the tokenizers of folders."""
-        changed = self._files.changed()
-        if changed:
-            return {"refused": f"{changed} has changed"}
         names = [name for file in order["modules"] for name in read_modules(Path(file))]
         if any(name.startswith("diffusers.") for name in names):
             self._lean.enter_context(lean_picture_imports())
@@ -72,18 +79,12 @@ class Template:
         return {"ready": _resident()}
 
     def _fork(self, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """A predictor, unless a fresh process would be another one."""
+        """A predictor."""
+        told = Order(self._supervisor, order["name"], order["arguments"], order["variables"], *descriptors)
         try:
-            changed = self._files.changed()
-            if changed:
-                return {"refused": f"{changed} has changed"}
-            told = Order(self._supervisor, order["name"], order["arguments"], order["variables"], *descriptors)
             return {"pid": fork_predictor(told, self._run)}
         except (ForkError, OSError) as error:
             return {"refused": str(error)}
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
 
     def _run(self) -> NoReturn:
         """In the fork, which lends to modules by itself what they need while a model is loaded."""

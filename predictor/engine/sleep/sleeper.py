@@ -82,13 +82,17 @@ class Sleeper:
             self._submitting -= 1
             self._busy_at = time.monotonic()
 
-    async def sleep(self, level: SleepLevel | None = None, *, abort: bool = False) -> None:
+    async def sleep(
+        self, level: SleepLevel | None = None, *, abort: bool = False, busy_seconds: float | None = None
+    ) -> None:
         """Sleep at `level`, or deeper where it does already. What runs and waits is finished before; with `abort` it
-        ends with a problem. Raises a ProblemError when that takes too long, or when the engine cannot sleep.
+        ends with a problem. Raises a ProblemError when that takes longer than `busy_seconds`, by default BUSY_SECONDS,
+        or when the engine cannot sleep.
 
         A task that comes meanwhile wakes it again. To cancel the wait changes nothing.
         """
-        await asyncio.shield(asyncio.create_task(self._sleep(level, abort, BUSY_SECONDS)))
+        longest = BUSY_SECONDS if busy_seconds is None else busy_seconds
+        await asyncio.shield(asyncio.create_task(self._sleep(level, abort, longest)))
 
     async def wake_up(self) -> None:
         """Be awake. Raises a ProblemError when that fails. Several calls at once wake it once."""
@@ -109,7 +113,7 @@ class Sleeper:
                 continue
             try:
                 # A task that has come since then is not to wait until all others are finished.
-                await asyncio.shield(asyncio.create_task(self._sleep(None, abort=False, busy_seconds=0.0)))
+                await self.sleep(busy_seconds=0.0)
             except ProblemError as error:
                 if error.kind is problems.OVERLOADED:
                     continue

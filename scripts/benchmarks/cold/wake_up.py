@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from scripts.benchmarks.cold.floor import PROMPT
+from scripts.benchmarks.servers import start_server
+from scripts.benchmarks.wake.clients import Service
 from scripts.local.run_folder import RunFolder
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client
@@ -26,13 +28,15 @@ IDLE_SECONDS = 1
 READY_SECONDS = 300.0
 POLL_SECONDS = 0.02
 
+READY_PATH = "/v2/health/ready"
+
 
 class SleepingModel:
     """`model` under a `scripts/run` of its own, with or without a `template`. It remembers in `cache`."""
 
     def __init__(self, model: Path, cache: Path, *, template: bool) -> None:
         port = free_port()
-        self._url = f"http://{HOST}:{port}/generate"
+        self._service = Service(f"http://{HOST}:{port}", "m", "", {}, PROMPT)
         self._folder = RunFolder(port)
         flags = ["--port", str(port), "--model", f"m={model}", "--idle", str(IDLE_SECONDS)]
         flags += ["--template", "auto" if template else "off"]
@@ -51,23 +55,14 @@ class SleepingModel:
         """Resident memory of the template."""
         return int(self._state()["template"]["resident_bytes"])
 
-    def wake(self, **body: Any) -> float:
+    def wake(self) -> float:
         """Ask once it is asleep; seconds to the first token, or to the picture."""
         self._wait(lambda state: state["models"]["m"]["state"] == "asleep")
         time.sleep(0.5)  # what it held is given back by then
-        begun = time.monotonic()
-        headers = {"Accept": "text/event-stream"}
-        with (
-            client() as http,
-            http.stream("POST", self._url, json={"prompt": PROMPT, **body}, headers=headers) as stream,
-        ):
-            for line in stream.iter_lines():
-                if line in ("event: token", "event: result"):
-                    seconds = time.monotonic() - begun
-                    break
-            else:
-                raise RuntimeError(f"{self._url} has answered without a token or a result")
-        return seconds
+        answer = self._service.ask()
+        if answer.failure:
+            raise RuntimeError(f"{self._service.url}: {answer.failure}")
+        return answer.first_s
 
     def stop(self) -> None:
         self._process.terminate()
@@ -98,11 +93,12 @@ class NappingModel:
     """`model` in a predictor that stays, and has dropped the weights (level 2). It remembers in `cache`."""
 
     def __init__(self, model: Path, cache: Path) -> None:
-        self._port, self._admin = free_port(), free_port()
-        flags = ["--model", str(model), "--name", "m", "--host", HOST, "--port", str(self._port)]
-        flags += ["--admin-port", str(self._admin), "--cache-folder", str(cache), "--quiet-seconds", "0"]
-        self._process = _predictor(["predictor", *flags])
-        wait_until_ready(self._port, self._process)
+        self._admin = free_port()
+        flags = ["--model", str(model), "--name", "m", "--quiet-seconds", "0"]
+        flags += ["--admin-port", str(self._admin), "--cache-folder", str(cache)]
+        self._running = ExitStack()
+        server = self._running.enter_context(start_server("predictor", flags, READY_PATH))
+        self._port = int(server.url.rpartition(":")[2])
 
     def wake(self, ask: Callable[[int], None]) -> float:
         with client() as http:
@@ -112,8 +108,7 @@ class NappingModel:
         return time.monotonic() - begun
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(60)
+        self._running.close()
 
 
 class RestoredModel:
@@ -154,17 +149,17 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} has ended with {process.returncode}")
         with suppress(httpx.TransportError), client() as http:
-            if http.get(f"http://{HOST}:{port}/v2/health/ready").is_success:
+            if http.get(f"http://{HOST}:{port}{READY_PATH}").is_success:
                 return
         time.sleep(POLL_SECONDS / 4)
     raise RuntimeError(f"{process.args!r} is not ready after {READY_SECONDS:g} s")
 
 
-def _predictor(module: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _predictor(module: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, *(["-S"] if module[0] == "predictor.snapshot" else []), "-m", *module],
         cwd=ROOT,
-        env=os.environ | dict(environment or {}),
+        env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
-import psutil
 
 from scripts.benchmarks.wake.timeline import finished_requests, own_phases, pod_phases
 from scripts.cluster.doctor.cluster_state import ClusterState, NotFound
@@ -127,15 +128,12 @@ class LocalDeployment:
         return bool(self._state()["state"] == "asleep")
 
     def kill(self) -> bool:
-        if self._state()["state"] != "waking":
+        state = self._state()
+        if state["state"] != "waking" or state["pid"] is None:
             return False
-        port = int(self._state()["url"].rpartition(":")[2])
-        for process in psutil.Process(self._run()["pid"]).children(recursive=True):
-            with suppress(psutil.Error):
-                connections = getattr(process, "net_connections", None) or process.connections  # before psutil 6
-                if any(one.laddr and one.laddr.port == port for one in connections("tcp")):
-                    process.kill()
-                    return True
+        with suppress(ProcessLookupError):
+            os.kill(state["pid"], signal.SIGKILL)
+            return True
         return False
 
     def timeline(self, asked_at: float) -> Timeline:
