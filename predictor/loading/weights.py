@@ -77,7 +77,7 @@ def merges_tensors(config: Any) -> bool:
 def stored_types() -> Iterator[None]:
     """In here from_pretrained leaves the tensors of a file in their own types, and mapped, while the model is made in
     the type that is asked for: in which it computes constants. Nothing is changed with an untested transformers."""
-    from transformers import PreTrainedModel
+    from transformers.modeling_utils import PreTrainedModel
 
     if not version("transformers").startswith(f"{TESTED['transformers']}."):
         yield

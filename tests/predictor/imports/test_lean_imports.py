@@ -139,3 +139,18 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item(), sym
 """
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert output.stdout == "torch.Size([1, 2]) AutoModelForCausalLM\nDiffusionPipeline\n2.0 2\n", output.stderr
+
+
+@pytest.mark.slow
+def test_the_start_of_a_text_model_runs_nothing_that_was_deferred() -> None:
+    code = """
+import sys
+from predictor.engine.engine_settings import EngineSettings
+from predictor.text.transformers_engine import TransformersEngine
+TransformersEngine(EngineSettings(model="models/poet")).load(lambda _: None)
+deferred = {name: module._begun for name, module in sys.modules.items() if type(module).__name__ == "_Deferred"}
+assert "torch._dynamo" in deferred
+print(deferred.get("transformers"), [name for name, has_run in deferred.items() if has_run])
+"""
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert output.stdout == "False []\n", output.stdout + output.stderr
