@@ -46,11 +46,12 @@ EXACT, ROUNDED = 0.01, 0.1
 @dataclass(frozen=True, slots=True)
 class Sharing:
     """Whether texts of up to `length` tokens share a batch. Where not, `obstacle` says why, and prompts come in parts
-    of `prefill_tokens`; both are None where they do."""
+    of `prefill_tokens`; both are None where they do. `remembered`: an earlier start found that out."""
 
     length: int
     obstacle: str | None
     prefill_tokens: int | None
+    remembered: bool = False
 
     def most(self, max_concurrency: int | None) -> int | None:
         """Most slots, of `max_concurrency` as in EngineSettings."""
@@ -62,13 +63,13 @@ def check_sharing(checkpoint: Checkpoint, max_length: int | None, cache: Measure
     what its device raises."""
     length = served_length(checkpoint, max_length)
     key = measurement_key({"model": checkpoint.model}, length=length)
-    verdict = cache.find(TextVerdict, key)
+    verdict = known = cache.find(TextVerdict, key)
     if verdict is None:
         obstacle = why_not_batched(checkpoint.model, length)
         part = solo_prefill_tokens(checkpoint.model, length) if obstacle else None
         verdict = TextVerdict(obstacle=obstacle, prefill_tokens=part)
         cache.keep(verdict, key)
-    return Sharing(length, verdict.obstacle, verdict.prefill_tokens)
+    return Sharing(length, verdict.obstacle, verdict.prefill_tokens, remembered=known is not None)
 
 
 def why_not_batched(model: Any, length: int = 0) -> str | None:

@@ -52,6 +52,8 @@ class TextEngineCore(EngineCore):
     the model reasons before it answers, where the task does not say."""
 
     batch: TextBatch
+    warm_up_tokens = 2
+    """The first comes of the prompt, and the second is decoded."""
 
     def __init__(
         self, checkpoint: Checkpoint, batch: TextBatch, max_waiting: int, *, enable_thinking: bool = False
@@ -69,7 +71,7 @@ class TextEngineCore(EngineCore):
         return self.checkpoint.device
 
     async def warm_up(self) -> None:
-        task = TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=2))
+        task = TextTask(({"role": "user", "content": "a"},), Sampling(max_tokens=self.warm_up_tokens))
         await (await self.submit(task)).complete()
 
     async def submit(self, task: Any) -> Generation:

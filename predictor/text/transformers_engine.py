@@ -70,7 +70,10 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
             if settings.compile:
                 report("compiling")
                 compile_decoding(batch)
-        return TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)
+        core = TextEngineCore(checkpoint, batch, settings.max_waiting, enable_thinking=settings.enable_thinking)
+        if shared.remembered:  # decoding has been tried then, and somebody may be waiting
+            core.warm_up_tokens = 1
+        return core
 
     def again(self, core: TextEngineCore) -> tuple[Sequence[torch.nn.Module], Callable[[], TextEngineCore]]:
         from predictor.text.batch import TextBatch

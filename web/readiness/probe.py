@@ -31,7 +31,7 @@ POLL_SECONDS = 0.25
 FIRST_POLL_SECONDS = 0.04
 """Shortest: a model that is forked is ready in a fifth of a second."""
 
-POLL_SHARE = 0.15
+POLL_SHARE = 0.08
 """Of the time for which it has been asked, until it is asked again."""
 
 FAILED_SECONDS = 5.0

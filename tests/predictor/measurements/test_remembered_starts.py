@@ -214,6 +214,7 @@ def test_verdict_and_cost_of_texts_are_remembered(
     assert type(first.core.batch) is type(second.core.batch)
     assert first.core.batch.prefill_tokens == second.core.batch.prefill_tokens
     assert first.fingerprint == second.fingerprint
+    assert (first.core.warm_up_tokens, second.core.warm_up_tokens) == (2, 1)  # decoding was tried by the first start
     assert (f"cannot be batched: {obstacle}" in caplog.text) == bool(obstacle)
 
 
