@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from contract.request import Kind
+from predictor import systemd
 from predictor.cpu.threads import prepare_threads
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.imports.lean_imports import lean_server_imports, use_lean_imports
-from predictor.loading import systemd
 from predictor.loading.early_port import open_ports
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age

@@ -38,7 +38,7 @@ def wait_for_restore(
     try:
         settings = _settings()
         _check(dumped, engine_settings(settings), memory, computing)
-        ports = open_ports(settings)
+        ports = open_ports(settings, gate.listener)
     except (ModelError, OSError) as error:
         gate.answer(str(error))
         raise

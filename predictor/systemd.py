@@ -21,7 +21,12 @@ def inherited_listener() -> socket.socket | None:
     count = os.environ.pop("LISTEN_FDS", "")
     if count != "1":
         raise OSError(f"LISTEN_FDS is {count}; one socket is listened on")
-    listener = socket.socket(fileno=LISTEN_FD)
+    return adopted_listener(LISTEN_FD)
+
+
+def adopted_listener(descriptor: int) -> socket.socket:
+    """The socket of a descriptor that this process was given, and which is its own from now on."""
+    listener = socket.socket(fileno=descriptor)
     listener.set_inheritable(False)
     if listener.family != socket.AF_UNIX:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

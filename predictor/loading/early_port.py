@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
-from predictor.loading import systemd
+from predictor import systemd
 from predictor.settings import Settings
 from wire.listener import listen
 
@@ -18,9 +18,10 @@ class Ports:
     admin: socket.socket | None
 
 
-def open_ports(settings: Settings) -> Ports:
-    """The supervisor's listening socket, or a new one. Raises an OSError whose message is one line."""
-    listener = systemd.inherited_listener() or listen(settings.host, settings.port)
+def open_ports(settings: Settings, listener: socket.socket | None = None) -> Ports:
+    """With this `listener`, or the supervisor's listening socket, or a new one. Raises an OSError whose message is one
+    line."""
+    listener = listener or systemd.inherited_listener() or listen(settings.host, settings.port)
     if settings.grpc_port:
         listen(settings.host, settings.grpc_port).close()  # gRPC opens it later; its own message would say less
     return Ports(listener, listen("127.0.0.1", settings.admin_port) if settings.admin_port else None)

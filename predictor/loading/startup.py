@@ -12,8 +12,7 @@ from typing import Any
 
 from contract import problems
 from contract.problems import ProblemError
-from predictor import metrics
-from predictor.loading import systemd
+from predictor import metrics, systemd
 
 log = logging.getLogger(__name__)
 

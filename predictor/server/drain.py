@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from grpc import aio
 
+from predictor import systemd
 from predictor.events.subscriber import EventSubscriber
-from predictor.loading import systemd
 from predictor.protocols.generation_model import GenerationModel
 from predictor.server.rest_server import PredictorRestServer
 from wire.drain import LAST_SECONDS

@@ -6,7 +6,6 @@ drawn anew. See predictor.snapshot.meeting_point for how.
 
 from __future__ import annotations
 
-import array
 import gc
 import json
 import logging
@@ -23,6 +22,7 @@ from typing import Any
 
 from predictor.snapshot.meeting_point import FIFO, LINE_BYTES, OK, READY
 from predictor.system_calls import allow_tracing, end_with, return_free_memory
+from predictor.systemd import adopted_listener
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ class Gate:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._launcher: socket.socket | None = None
+        self.listener: socket.socket | None = None
+        """That the launcher has passed on."""
 
     def wait(self) -> Restored:
         """Give memory back, say that this process may be dumped, and wait until it has been restored. It must have no
@@ -51,7 +53,7 @@ class Gate:
         _resume_device()
         restored = Restored.of(told)
         if restored.socket:
-            self._launcher = _connect(restored.socket)
+            self._launcher, self.listener = _connect(restored.socket)
             end_with(os.getppid())  # the launcher's, which is its parent: outside of a container nobody else ends it
         restored.apply()
         draw_seeds()
@@ -123,19 +125,15 @@ def _read_line(fifo: Path) -> bytes:
     return bytes(line)
 
 
-def _connect(path: str) -> socket.socket:
-    """The connection to the launcher, with its standard files in the place of ours."""
+def _connect(path: str) -> tuple[socket.socket, socket.socket | None]:
+    """The connection to the launcher, with its standard files in the place of ours; and a listening socket."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
-    files = array.array("i")
-    _, messages, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(3 * files.itemsize))
-    for level, kind, data in messages:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            files.frombytes(data[: len(data) - len(data) % files.itemsize])
-    for number, received in enumerate(files):
+    _, files, _, _ = socket.recv_fds(connection, 1, 4)
+    for number, received in enumerate(files[:3]):
         os.dup2(received, number, inheritable=True)
         os.close(received)
-    return connection
+    return connection, adopted_listener(files[3]) if files[3:] else None
 
 
 def _release_memory() -> None:

@@ -23,9 +23,13 @@ from predictor.snapshot import key as keys
 from predictor.snapshot import processes
 from predictor.snapshot.meeting_point import FIFO, LINE_BYTES, OK, SOCKET
 from predictor.system_calls import adopt_orphans, give_up_privileges
+from predictor.systemd import LISTEN_FD
 
 DEADLINE_SECONDS = 2.0
 """Longest from the launcher's start to the answer of the restored process; SNAPSHOT_SECONDS says otherwise."""
+
+CRASH_SECONDS = 60.0
+"""A crash sooner after the restore is held against it."""
 
 IMAGES = "/snapshot"
 """Where the images are; SNAPSHOT_IMAGES says otherwise."""
@@ -39,7 +43,10 @@ class Failure(Exception):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve with these arguments of `python -m predictor`. The exit status; does not return after a usual start."""
+    """Serve with these arguments of `python -m predictor`. The exit status; does not return after a usual start.
+
+    What was restored and soon crashes may do so at each restore, so that the container goes on with a usual start.
+    """
     begun = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -52,9 +59,15 @@ def run(arguments: Sequence[str]) -> int:
         processes.hold_signals(False)
         expected = isinstance(reason, Failure | keys.Mismatch)
         _start_as_usual(arguments, str(reason) if expected else f"{type(reason).__name__}: {reason}")
-    print(f"predictor: restored within {time.monotonic() - begun:.3f} s", file=sys.stderr, flush=True)
+    restored = time.monotonic()
+    print(f"predictor: restored within {restored - begun:.3f} s", file=sys.stderr, flush=True)
     give_up_privileges()
-    return processes.stand_for(pid)
+    end = processes.stand_for(pid)
+    if end.crash and (served := time.monotonic() - restored) < CRASH_SECONDS:
+        processes.kill_all()
+        processes.hold_signals(False)
+        _start_as_usual(arguments, f"what was restored ended with {end.crash} after {served:.1f} s")
+    return end.status
 
 
 def restore(arguments: Sequence[str], begun: float) -> int:
@@ -156,7 +169,10 @@ def _meet(listener: socket.socket, deadline: float) -> int:
     with connection:
         peer = array.array("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         processes.hold_signals(True)  # until it is known whose they are
-        connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+        files = [0, 1, 2]
+        if os.environ.get("LISTEN_PID") == str(os.getpid()):  # ours, which the restored process has not
+            files.append(LISTEN_FD)
+        connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
         answer = b""
         while not answer.endswith(b"\n"):
             if not processes.readable(connection.fileno(), deadline):

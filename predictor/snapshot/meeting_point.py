@@ -2,8 +2,9 @@
 
 The predictor waits to open the FIFO, without a limit of time, because its clock may stand earlier after a restore. A
 line of JSON in the FIFO ends the wait: {"arguments": [...], "environment": {...}, "socket": PATH}; what is left out
-stays. Where it names a socket, the predictor connects to it, gets its three standard files with SCM_RIGHTS, and
-answers with one line: OK, or why it cannot serve with these settings.
+stays. Where it names a socket, the predictor connects to it, gets with SCM_RIGHTS its three standard files and the
+listening socket that the launcher has inherited, if any, and answers with one line: OK, or why it cannot serve with
+these settings.
 """
 
 from __future__ import annotations

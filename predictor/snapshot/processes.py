@@ -7,8 +7,13 @@ import select
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+_AWAITED = (*FORWARDED, signal.SIGCHLD)
+
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 
 KILL_SECONDS = 1.0
 """Longest that killed processes may take to be gone: what one does in the kernel ends first."""
@@ -74,21 +79,39 @@ def _descendants() -> list[int]:
 
 def hold_signals(held: bool) -> None:
     """Have signals wait, or come again."""
-    signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, FORWARDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, _AWAITED)
 
 
-def stand_for(pid: int) -> int:
-    """Pass signals on to a child, reap all that ends, and return the child's exit status, as a shell says it."""
+@dataclass(frozen=True)
+class End:
+    """Of a process: its `code`, negative for a signal, and whether a signal was passed on to it before."""
+
+    code: int
+    asked: bool
+
+    @property
+    def status(self) -> int:
+        """As a shell says it."""
+        return self.code if self.code >= 0 else 128 - self.code
+
+    @property
+    def crash(self) -> str | None:
+        """The name of the signal that it brought upon itself."""
+        return None if self.asked or -self.code not in _CRASHES else signal.Signals(-self.code).name
+
+
+def stand_for(pid: int) -> End:
+    """Pass signals on to a child, and reap all that ends, until the child does."""
     # Waited for, and not handled: a signal that comes just before a wait for children would be handled after it.
-    awaited = (*FORWARDED, signal.SIGCHLD)
-    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    hold_signals(True)
+    asked = False
     while True:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == pid:
-                    code = os.waitstatus_to_exitcode(ended[1])
-                    return code if code >= 0 else 128 - code
-        number = signal.sigwait(awaited)
+                    return End(os.waitstatus_to_exitcode(ended[1]), asked)
+        number = signal.sigwait(_AWAITED)
         if number != signal.SIGCHLD:
+            asked = True
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -15,8 +15,8 @@ from predictor.__main__ import run
 from predictor.cpu.threads import prepare_threads
 from predictor.imports.imported_modules import ModuleFiles, read_modules
 from predictor.imports.lean_imports import lean_imports, lean_picture_imports, lean_server_imports
-from predictor.loading.systemd import inherited_listener
 from predictor.system_calls import end_with, return_free_memory
+from predictor.systemd import inherited_listener
 from predictor.template.control import receive, send
 from predictor.template.fork import ForkError, Order, fork_predictor
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from predictor.loading.systemd import LISTEN_FD
 from predictor.system_calls import end_with
+from predictor.systemd import LISTEN_FD
 
 _PID = struct.Struct("i")
 

@@ -1,8 +1,9 @@
 """Send requests to models at random moments around the one at which they fall asleep, and count the outcomes.
 
 Without --poet the predictors are stubs that start in half a second; the supervisor, web and the predictor's HTTP server
-are the real ones. With --nap the poet's process stays, and its naps are the cycles. Exits with 0 if every request was
-answered correctly and no process, open file or memory leaked.
+are the real ones. With --nap the poet's process stays, and its naps are the cycles; with --restore it is restored from
+a snapshot at each wake-up. Exits with 0 if every request was answered correctly and no process, open file or memory
+leaked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from scripts.loopback_http import async_client, get
 from scripts.project import ROOT
 from scripts.reliability import resource_usage
 from scripts.reliability.resource_usage import ResourceUsage
+from scripts.snapshot import criu
 
 STUBS = ROOT / "tests" / "scripts" / "local" / "stub_run.py"
 CHAT = "/openai/v1/chat/completions"
@@ -43,11 +45,17 @@ ANSWER_SECONDS = 120.0
 CHANGE_SECONDS = 0.3
 """About as long as a predictor takes to end, from the moment at which it may."""
 
+WEB_KEEP_ALIVE_SECONDS = 0.3
+"""So long web keeps a connection to a model; stubs are told --keep-alive."""
+
 NAP_CHANGE_SECONDS = 0.08
 """About as long as a model takes to fall asleep in a process that stays."""
 
 STAYING_SECONDS = 10.0
 """After so long without a request a process that naps leaves, which it does only in the end."""
+
+RESTORED, NOT_RESTORED = "predictor: restored within", "predictor: not restored"
+"""Lines of the launcher's output."""
 
 _WAKE_UPS = re.compile(r"^shangcai_wake_up_seconds_count\{.*\} (\S+)$", re.MULTILINE)
 
@@ -130,20 +138,28 @@ def main() -> int:
     parser.add_argument("--keep-alive", type=float, default=1.2, help="seconds that a stub keeps a connection")
     parser.add_argument("--poet", action="store_true", help="the poet in the place of stubs, by scripts/run")
     parser.add_argument("--nap", type=float, default=0, help="the poet, which naps after so many seconds and stays")
+    parser.add_argument(
+        "--restore", action="store_true", help="the poet, restored at each wake-up: as root, with SNAPSHOT_CRIU"
+    )
     arguments = parser.parse_args()
+    if arguments.restore and not criu():
+        parser.error("--restore: needs root, and CRIU 4.2 or later on the PATH or named by SNAPSHOT_CRIU")
     if arguments.nap:
-        arguments.poet, arguments.idle = True, STAYING_SECONDS
+        arguments.idle = STAYING_SECONDS
+    arguments.poet = arguments.poet or arguments.restore or bool(arguments.nap)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the run is stopped, too
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         flags = ["--port", str(port), "--idle", str(arguments.idle)]
         if arguments.poet:
-            command = ["-m", "scripts.local.run", *flags, "--model", str(ROOT / "models" / "poet")]
+            module = "scripts.reliability.restored_run" if arguments.restore else "scripts.local.run"
+            command = ["-m", module, *flags, "--model", str(ROOT / "models" / "poet")]
         else:
             command = [str(STUBS), *flags, "--models", str(arguments.models), "--behaviours", folder]
             command += ["--keep-alive", str(arguments.keep_alive)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PREDICTOR_NAP": str(arguments.nap)}
+        environment["KEEPALIVE_SECONDS"] = str(WEB_KEEP_ALIVE_SECONDS)  # a connection keeps a model awake
         with output.open("wb") as out:
             run = subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, env=environment, cwd=ROOT)
         try:
@@ -155,7 +171,7 @@ def main() -> int:
 
 
 def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: int, output: Path) -> int:
-    keep_alive = 5.0 if arguments.poet else arguments.keep_alive
+    keep_alive = WEB_KEEP_ALIVE_SECONDS if arguments.poet else arguments.keep_alive
     states = _wait_until_asleep(run, port, output)
     before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
@@ -185,10 +201,13 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     children = psutil.Process(run.pid).children()
     run.send_signal(signal.SIGTERM)
     status = run.wait(60)
+    starts = output.read_text()
     left = [child.pid for child in children if child.is_running()]
     print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {clients.longest_seconds:.1f} s")
     for outcome, count in clients.outcomes.most_common():
         print(f"  {count:6d}  {outcome}")
+    if arguments.restore:
+        print(f"restored {starts.count(RESTORED)} times, started as usual {starts.count(NOT_RESTORED)} times")
     print(f"before: {before}")
     print(f"after:  {after}")
     print(f"exit status {status}, processes left: {left}")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from predictor.loading import systemd
+from predictor import systemd
 from predictor.loading.startup import Startup
 from wire.listener import listen
 
 ANSWER_ONE = (
-    "import os; from predictor.loading.systemd import inherited_listener; listener = inherited_listener();"
+    "import os; from predictor.systemd import inherited_listener; listener = inherited_listener();"
     "connection, _ = listener.accept(); connection.sendall(b'here');"
     "print(listener.get_inheritable(), os.environ.get('LISTEN_PID'), os.environ.get('LISTEN_FDS'))"
 )

@@ -19,6 +19,7 @@ SHARED = {
     "predictor.limits",
     "predictor.metrics",
     "predictor.system_calls",
+    "predictor.systemd",
     "predictor.errors",
     "web.settings",
     "web.setting_values",

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.cold.floor import PROMPT
-from scripts.benchmarks.cold.wake_up import NappingModel, RestoredModel, SleepingModel, criu
+from scripts.benchmarks.cold.wake_up import NappingModel, RestoredModel, SleepingModel
 from scripts.benchmarks.models import gemma
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client, get
 from scripts.project import ROOT
+from scripts.snapshot import criu
 
 POLL_SECONDS = 0.005
 

@@ -4,7 +4,6 @@ that is restored. `wake` of each gives the seconds from the request, or from the
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from scripts.local.run_folder import RunFolder
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client
 from scripts.project import ROOT
+from scripts.snapshot import LocalSnapshot
 
 IDLE_SECONDS = 1
 READY_SECONDS = 300.0
@@ -112,22 +112,22 @@ class NappingModel:
 
 
 class RestoredModel:
-    """`model` in a snapshot that is made here: as root, with the criu that SNAPSHOT_CRIU names or the PATH has."""
+    """`model` in a snapshot that is made here."""
 
     def __init__(self, model: Path, folder: Path) -> None:
-        self._flags = ["--model", str(model), "--memory", "4Gi", "--no-pack-weights", "--cache-folder", ""]
-        self._images = folder / "snapshot"
-        self._environment = {"SNAPSHOT_USER": "0", "SNAPSHOT_IMAGES": str(self._images), "SNAPSHOT_SECONDS": "30"}
-        self._environment["SNAPSHOT_CRIU"] = criu() or ""
-        dumping = _predictor(["predictor", "dump", str(self._images), *self._flags], self._environment)
-        if dumping.wait(READY_SECONDS):
-            raise RuntimeError(f"the dump ended with {dumping.returncode}")
+        self._snapshot = LocalSnapshot(model, folder)
 
     def wake(self, ask: Callable[[int], None]) -> float:
         port = free_port()
-        flags = [*self._flags, "--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
+        flags = ["--name", "m", "--host", HOST, "--port", str(port), "--quiet-seconds", "0"]
         begun = time.monotonic()
-        process = _predictor(["predictor.snapshot", *flags], self._environment)
+        process = subprocess.Popen(
+            self._snapshot.command(*flags),
+            cwd=ROOT,
+            env=os.environ | self._snapshot.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             wait_until_ready(port, process)
             ask(port)
@@ -135,11 +135,6 @@ class RestoredModel:
         finally:
             process.terminate()
             process.wait(60)
-
-
-def criu() -> str | None:
-    """The program, where a snapshot can be made and restored here."""
-    return (os.environ.get("SNAPSHOT_CRIU") or shutil.which("criu")) if os.geteuid() == 0 else None
 
 
 def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -153,13 +148,3 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(POLL_SECONDS / 4)
     raise RuntimeError(f"{process.args!r} is not ready after {READY_SECONDS:g} s")
-
-
-def _predictor(module: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, *(["-S"] if module[0] == "predictor.snapshot" else []), "-m", *module],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from predictor.loading.systemd import LISTEN_FD
 from predictor.system_calls import end_with
+from predictor.systemd import LISTEN_FD
 from scripts.project import ROOT
 
 

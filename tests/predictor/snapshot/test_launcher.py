@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,9 +40,8 @@ def started_as_usual(launched: subprocess.Popen[str], criu: ScriptedCriu) -> str
     for pid in criu.started:
         assert not is_running(pid)
     assert not (criu.folder / "meeting").exists()
-    reason = errors.splitlines()[0]
     before = "predictor: not restored, but started as usual: "
-    assert reason.startswith(before)
+    [reason] = [line for line in errors.splitlines() if line.startswith(before)]
     return reason.removeprefix(before)
 
 
@@ -59,14 +59,46 @@ def test_a_restored_process_has_the_arguments_the_environment_and_the_files_of_t
     wait_until_gone(criu.started[-1])
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGABRT])
-def test_a_restored_process_that_dies_has_the_launcher_end(criu: ScriptedCriu, signal_number: int) -> None:
+def test_a_restored_process_has_the_listening_socket_of_the_launcher(criu: ScriptedCriu) -> None:
+    criu.answer("gate.answer(); print(gate.listener.getsockname()[1] if gate.listener else None, flush=True)")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        launched = criu.launch(listener=listener)
+        assert launched.stdout
+        assert launched.stdout.readline() == f"{port}\n"
+
+        alone = criu.launch()
+        assert alone.stdout
+        assert alone.stdout.readline() == "None\n"
+
+
+def test_a_restored_process_that_is_killed_has_the_launcher_end(criu: ScriptedCriu) -> None:
     launched = criu.launch()
     assert launched.stdout
     launched.stdout.readline()
-    os.kill(criu.started[-1], signal_number)
+    os.kill(criu.started[-1], signal.SIGKILL)
     launched.communicate(timeout=SECONDS)
-    assert launched.returncode == 128 + signal_number
+    assert launched.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_crash_soon_after_a_restore_is_held_against_the_snapshot(criu: ScriptedCriu, signal_number: int) -> None:
+    launched = criu.launch(*WRONG)
+    assert launched.stdout
+    launched.stdout.readline()
+    os.kill(criu.started[-1], signal_number)
+    reason = started_as_usual(launched, criu)
+    assert reason.startswith(f"what was restored ended with {signal.Signals(signal_number).name} after ")
+
+
+def test_a_crash_of_a_process_that_was_asked_to_end_is_its_end(criu: ScriptedCriu) -> None:
+    criu.answer("gate.answer(); signal.signal(signal.SIGTERM, lambda *_: os.abort())")
+    launched = criu.launch()
+    assert launched.stdout
+    launched.stdout.readline()
+    launched.send_signal(signal.SIGTERM)
+    launched.communicate(timeout=SECONDS)
+    assert launched.returncode == 128 + signal.SIGABRT
 
 
 def test_an_environment_larger_than_a_pipe_arrives(criu: ScriptedCriu, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from predictor.loading import systemd
+from predictor import systemd
 from predictor.server.http_server import HttpServer
 from predictor.server.request_tracker import RequestTracker
 from wire.connections.http_protocol import HttpProtocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from predictor.snapshot import key
+from predictor.systemd import LISTEN_FD
 from tests.support.processes import ROOT
 
 RESTORED = """
@@ -83,8 +85,10 @@ class ScriptedCriu:
         described = key.describe(str(self.images), str(self.folder / "meeting"), [sys.executable])
         key.write(str(self.images), {**described, **changed})
 
-    def launch(self, *arguments: str, seconds: float = 20.0) -> subprocess.Popen[str]:
-        """The launcher, with these arguments for the predictor."""
+    def launch(
+        self, *arguments: str, seconds: float = 20.0, listener: socket.socket | None = None
+    ) -> subprocess.Popen[str]:
+        """The launcher, with these arguments for the predictor; a `listener` is passed on as systemd does it."""
         environment = {
             **os.environ,
             "SNAPSHOT_IMAGES": str(self.images),
@@ -92,10 +96,15 @@ class ScriptedCriu:
             "SNAPSHOT_SECONDS": str(seconds),
             "COLOUR": "green",
         }
+        command = [sys.executable, "-S", "-m", "predictor.snapshot", *arguments]
+        if listener:
+            command = ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *command]
         launched = subprocess.Popen(
-            [sys.executable, "-S", "-m", "predictor.snapshot", *arguments],
+            command,
             cwd=ROOT,
             env=environment,
+            pass_fds=[LISTEN_FD] if listener else [],
+            preexec_fn=lambda: listener and os.dup2(listener.fileno(), LISTEN_FD),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
