@@ -65,6 +65,7 @@ def main() -> int:
 
     cache = measurement_cache(settings.model, settings.cache_folder)
     facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
+    facts["name"] = settings.served_name  # every model is at the same place in a pod
     imported = "torch" in sys.modules  # as in a fork of the template, whose starts are other ones
     start_times = StartTimes(cache, kind=kind, imported=imported, **facts)
     startup.expected_seconds = start_times.expected_seconds

@@ -46,6 +46,7 @@ def _plan_texts(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple
 def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device]:
     refuse_for_pictures(settings.quantize)
     from predictor.pictures.capacity import plan_pictures
+    from predictor.pictures.model_defaults import ModelDefaults
     from predictor.pictures.pipeline_loading import load_pipeline
 
     pipeline = load_pipeline(
@@ -54,6 +55,7 @@ def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tu
         settings.dtype,
         lambda _: None,
         revision=settings.revision,
+        defaults=ModelDefaults(settings.steps, settings.guidance),
         size=settings.size,
         max_pixels=settings.max_pixels,
         pack_weights=settings.pack_weights,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
-from contract.fields import PictureSize
+from contract.fields import Guidance, PictureSize, Steps
 from contract.limits import PICTURE_SIDE
 from contract.request import Kind
 from predictor.limits import MAX_CONCURRENCY, MAX_CUDA_CONCURRENCY, MAX_LENGTH, MAX_SMALL_CONCURRENCY
@@ -89,6 +89,12 @@ class PlanSettings(BaseSettings):
         description="most tokens of one text, prompt included, that a slot has room for; when unset "
         f"{MAX_LENGTH}, or as many as the model attends to, or as many as leave the texts beside them as they are "
         "(longrope, dynamic rope)",
+    )
+    steps: Steps | None = Field(
+        default=None, description="denoising steps where a request leaves them out; the model's own when unset"
+    )
+    guidance: Guidance | None = Field(
+        default=None, description="guidance where a request leaves it out; the model's own when unset"
     )
     size: PictureSize | None = Field(
         default=None,

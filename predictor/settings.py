@@ -16,7 +16,6 @@ from pydantic import (
 from pydantic_settings import CliImplicitFlag, SettingsConfigDict
 
 from contract.cloudevents import EVENT_BYTES
-from contract.fields import Guidance, Steps
 from contract.limits import BODY_BYTES
 from predictor.limits import (
     MAX_WAITING,
@@ -99,12 +98,6 @@ class Settings(PlanSettings):
         default=None,
         ge=1,
         description="slots that `plan` has found on such a machine: measuring them anew would only make a start longer",
-    )
-    steps: Steps | None = Field(
-        default=None, description="denoising steps where a request leaves them out; the model's own when unset"
-    )
-    guidance: Guidance | None = Field(
-        default=None, description="guidance where a request leaves it out; the model's own when unset"
     )
     max_waiting: int = Field(default=MAX_WAITING, ge=1, description="most requests that wait for a slot")
     body_bytes: int = Field(

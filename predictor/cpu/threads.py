@@ -93,7 +93,7 @@ def threads_for(positions: int) -> Iterator[None]:
     are MANY_POSITIONS."""
     import torch
 
-    chosen, most = torch.get_num_threads(), _most_threads()
+    chosen, most = torch.get_num_threads(), most_threads()
     if positions < MANY_POSITIONS or chosen == most:
         yield
         return
@@ -105,7 +105,8 @@ def threads_for(positions: int) -> Iterator[None]:
 
 
 @cache
-def _most_threads() -> int:
+def most_threads() -> int:
+    """That compute anything but a small language model, and a small one's long prompts, too."""
     return thread_count(_cores())
 
 

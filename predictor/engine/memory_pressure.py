@@ -97,10 +97,11 @@ class MemoryPressure:
 
 
 def free_cached_memory() -> None:
-    """Give back what nobody uses any more."""
+    """Give back what nobody uses any more: the device's memory, and what is pinned of the host's."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()
 
 
 def wait_for_memory(wanted: int | None = None, device: torch.device | None = None) -> None:

@@ -15,6 +15,7 @@ import torch
 from predictor.cpu.features import description
 from predictor.cpu.packed_linear import PackedLinear
 from predictor.cpu.stored_embedding import StoredEmbedding
+from predictor.cpu.threads import most_threads
 
 _PACKAGES = ("shangcai", "torch", "transformers", "tokenizers", "diffusers")
 
@@ -51,7 +52,8 @@ def _device(model: torch.nn.Module) -> list[object]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return ["cuda", name, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
-    return [device.type, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), *description()]
+    threads = [torch.get_num_threads(), most_threads()]
+    return [device.type, torch.backends.cpu.get_cpu_capability(), *threads, *description()]
 
 
 def _model(model: torch.nn.Module) -> list[object]:

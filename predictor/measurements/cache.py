@@ -24,7 +24,7 @@ from predictor.measurements.records import Record
 log = logging.getLogger(__name__)
 
 BESIDE_MODEL = ".shangcai"
-"""Name of the folder in the model's own, for measurements that come with the model."""
+"""Name of the folder in the model's own, for measurements that come with the model: all that read it read them."""
 
 MOUNTED = Path("/mnt/cache")
 """A volume for caches, where a pod has one."""
@@ -79,7 +79,7 @@ class MeasurementCache:
         for folder in self._kept_in:
             file = folder / _file_name(type(record), key)
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.mkdir(mode=0o755 if folder.name == BESIDE_MODEL else 0o700, parents=True, exist_ok=True)
                 _replace(file, text + "\n")
                 _forget_oldest(folder)
             except OSError as error:

@@ -7,6 +7,7 @@ import linecache
 import os
 import socket
 import sys
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,10 +16,18 @@ from predictor.__main__ import run
 from predictor.cpu.threads import prepare_threads
 from predictor.imports.imported_modules import ModuleFiles, read_modules
 from predictor.imports.lean_imports import lean_imports, lean_picture_imports, lean_server_imports
+from predictor.loading.startup import process_age
+from predictor.snapshot.gate import draw_seeds
 from predictor.system_calls import end_with, return_free_memory
 from predictor.systemd import inherited_listener
 from predictor.template.control import receive, send
 from predictor.template.fork import ForkError, Order, fork_predictor
+
+CLOCK_TICK_NS = 20_000_000
+"""The age of a process is known to a tick of 10 ms."""
+
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""With this variable torch asks the driver for its devices, and makes no context, which no fork could use."""
 
 RESIDENT_BYTES = 400 * 2**20
 """Most resident memory with all modules, and without tokenizers: a template that takes more is not worth it."""
@@ -30,10 +39,13 @@ class Template:
     def __init__(self, control: socket.socket, supervisor: int) -> None:
         self._control = control
         self._supervisor = supervisor
-        self._files = ModuleFiles()
+        self._files = ModuleFiles(time.time_ns() - round(1e9 * process_age()) - CLOCK_TICK_NS)
         self._tokenizer_bytes = 0
         self._lean = ExitStack()
         """What is lent to modules while they are imported."""
+        self._checks_by_nvml = NVML_CHECK in os.environ
+        """As somebody has set it, for predictors, too."""
+        os.environ[NVML_CHECK] = "1"
 
     def serve(self) -> None:
         """Until the supervisor closes the socket, or there is no use in going on."""
@@ -47,7 +59,7 @@ class Template:
                     return
                 answer = self._answer(order, descriptors)
                 send(self._control, answer)
-                if "refused" in answer:
+                if answer.keys() & {"refused", "useless"}:
                     return
 
     def _answer(self, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -71,7 +83,7 @@ class Template:
 
         resident = _trimmed()
         if resident - self._tokenizer_bytes > RESIDENT_BYTES:
-            return {"refused": f"it takes {resident >> 20} MiB of memory, more than {RESIDENT_BYTES >> 20}"}
+            return {"useless": f"it takes {resident >> 20} MiB of memory, more than {RESIDENT_BYTES >> 20}"}
         for source in order["tokenizers"]:
             preload_tokenizer(source)
         self._tokenizer_bytes += _trimmed() - resident
@@ -89,6 +101,9 @@ class Template:
     def _run(self) -> NoReturn:
         """In the fork, which lends to modules by itself what they need while a model is loaded."""
         self._lean.close()
+        if not self._checks_by_nvml:
+            del os.environ[NVML_CHECK]  # a device that only the driver can use is none
+        draw_seeds()
         run()
 
 
@@ -125,8 +140,6 @@ def main() -> None:
         raise SystemExit(2)
     gc.disable()  # as in the predictor
     prepare_threads()
-    # torch then asks the driver for its devices, and makes no context, which no fork could use.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     Template(control, supervisor).serve()
 
 

@@ -1,4 +1,8 @@
-"""What the supervisor and the template say to each other, over a socket of packets: a JSON object in each."""
+"""What the supervisor and the template say to each other, over a socket of packets: a JSON object in each.
+
+An order is answered with "ready" (bytes of resident memory), "pid", "refused" (why this template cannot go on, but
+another one may), or "useless" (why no template is of use).
+"""
 
 from __future__ import annotations
 

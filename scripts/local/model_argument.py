@@ -15,7 +15,8 @@ from predictor.settings import NAME_PATTERN, Settings
 from wire.settings import describe
 
 SET_HERE = {"model", "name", "host", "port", "grpc_port", "quiet_seconds", "idle_seconds", "log_level"}
-"""What a predictor of scripts/run cannot be told, because it is told so already."""
+SET_HERE |= {"wait_for_restore"}
+"""What a predictor of scripts/run cannot be told: it is told so already, or would wait and serve nothing."""
 
 OPTIONS = {field.replace("_", "-"): field for field in Settings.model_fields if field not in SET_HERE}
 """The options of a model: the predictor's settings, by the names of their flags."""

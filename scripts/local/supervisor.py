@@ -84,8 +84,7 @@ class Supervisor:
         """
         self._handle_signals()
         try:
-            if not adopt_orphans():
-                self._template = None
+            self._template = self._template if self._template and adopt_orphans() else None
             for model in self._models:
                 model.listener.setblocking(False)
                 self._selector.register(model.notices, selectors.EVENT_READ, partial(self._read_notices, model))
@@ -159,11 +158,13 @@ class Supervisor:
 
     def _watch_template(self) -> None:
         """Start the template while nobody waits for a model, and be told when it says something."""
-        template = self._template
+        template, now = self._template, time.monotonic()
         if template is None:
             return
+        if template.overdue(now):
+            self._print_template(template)
         waking = any(model.process.state == "waking" for model in self._models)
-        if self._announced and not waking and template.due(time.monotonic()):
+        if self._announced and not waking and template.due(now):
             template.start()
             if template.control is not None:
                 self._selector.register(template.control, selectors.EVENT_READ, self._read_template)

@@ -26,7 +26,8 @@ class HostWeights:
     """The weights and other tensors of models, moved to the host and back. What is on the host already stays there.
 
     The host's memory is pinned for a GPU, so that it is copied at the speed of the bus. It is taken once, and kept
-    while the weights are on the device: for as long as the models are used, it is there twice.
+    while the weights are on the device: for as long as the models are used, it is there twice. torch takes a power of
+    two of bytes for each storage.
     """
 
     def __init__(self) -> None:

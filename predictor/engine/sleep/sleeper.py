@@ -57,7 +57,7 @@ class Sleeper:
 
     @property
     def sleeping(self) -> SleepLevel | None:
-        """The level at which the engine sleeps, or falls asleep; None while it is awake."""
+        """The level at which the engine sleeps; None while it is awake, or still falls asleep."""
         return self._engine.sleeping
 
     @property

@@ -24,6 +24,10 @@ class StartBackoff:
     def succeeded(self) -> None:
         self._failures = 0
 
+    def give_up(self) -> None:
+        """No further start would be another one."""
+        self._failures = max(self._failures, TRIES)
+
     def failed(self, now: float) -> None:
         self._failures += 1
         self.retry_at = now + BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS)) - 1]

@@ -22,6 +22,9 @@ from scripts.local.processes.child_process import spawn
 from scripts.local.processes.forked_process import ForkedProcess
 from scripts.local.processes.start_backoff import StartBackoff
 
+STARTING_SECONDS = 120.0
+"""Longest wait for the template to import everything."""
+
 FORK_SECONDS = 5.0
 """Longest wait for a fork: it takes some milliseconds, and a fresh process is ready before this ends."""
 
@@ -47,6 +50,7 @@ class TemplateProcess:
         self._backoff = StartBackoff(time.monotonic())
         self._child: subprocess.Popen[bytes] | None = None
         self._told: set[str] = set()
+        self._starting_since = 0.0
         self.state: State = "off"
         self.why: str | None = None
         """Why the latest one has ended."""
@@ -64,6 +68,13 @@ class TemplateProcess:
     def due(self, now: float) -> bool:
         """Whether it is to be started; `now` is in seconds of time.monotonic."""
         return self.state == "off" and not self.given_up and now >= self._backoff.retry_at
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has taken too long to become ready, and was ended."""
+        if self.state != "starting" or now < self._starting_since + STARTING_SECONDS:
+            return False
+        self._end(f"it was not ready after {STARTING_SECONDS:g} s")
+        return True
 
     def start(self) -> None:
         self._told = set()
@@ -143,7 +154,7 @@ class TemplateProcess:
     def _prepare(self, tokenizers: Sequence[str]) -> None:
         assert self.control is not None
         self._told = self._modules()
-        self.state = "starting"
+        self.state, self._starting_since = "starting", time.monotonic()
         try:
             send(self.control, {"modules": [str(file) for file in self._files], "tokenizers": list(tokenizers)})
         except OSError:
@@ -155,6 +166,9 @@ class TemplateProcess:
     def _take(self, answer: Mapping[str, Any]) -> None:
         if "ready" in answer:
             self.state, self.why, self.resident_bytes = "ready", None, answer["ready"]
+        elif "useless" in answer:
+            self._end(answer["useless"])
+            self._backoff.give_up()
         elif "refused" in answer:
             self._end(answer["refused"])
 

@@ -195,7 +195,7 @@ def test_many_positions_of_a_small_model_have_all_threads(
     monkeypatch: pytest.MonkeyPatch, chosen: int, positions: int, computed: int
 ) -> None:
     now = [chosen]
-    monkeypatch.setattr(threads, "_most_threads", lambda: 4)
+    monkeypatch.setattr(threads, "most_threads", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
     monkeypatch.setattr(torch, "set_num_threads", now.append)
     with threads_for(positions):

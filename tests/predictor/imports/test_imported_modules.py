@@ -55,7 +55,7 @@ def test_names_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
 def test_a_file_that_has_changed_is_found(modules: Path) -> None:
     os.utime(modules / "noodle.py", ns=(1, 1))
     os.utime(modules / "dough.py", ns=(1, 1))
-    files = ModuleFiles()
+    files = ModuleFiles(time.time_ns())
     files.import_modules(["noodle"])
     assert files.changed() is None
     os.utime(modules / "noodle.py", ns=(2, 2))
@@ -70,6 +70,16 @@ def test_a_file_that_has_changed_is_found(modules: Path) -> None:
 
 def test_a_file_that_was_written_while_it_was_imported_counts_as_changed(modules: Path) -> None:
     os.utime(modules / "noodle.py", (time.time() + 1, time.time() + 1))
-    files = ModuleFiles()
+    files = ModuleFiles(time.time_ns())
     files.import_modules(["noodle"])
     assert files.changed() == str(modules / "noodle.py")
+
+
+def test_a_file_that_was_written_after_the_process_began_counts_as_changed(modules: Path) -> None:
+    now = time.time()
+    os.utime(modules / "noodle.py", (now + 100, now + 100))  # no other file is of a time to come
+    import_modules(["noodle"])
+    for since, changed in ((now + 50, str(modules / "noodle.py")), (now + 150, None)):
+        files = ModuleFiles(int(since * 1e9))
+        files.import_modules([])
+        assert files.changed() == changed

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,10 +269,13 @@ def test_a_plan_that_is_saved_goes_with_the_model(
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(request.getfixturevalue("tiny_model" if kind == "text" else "tiny_sd"), folder)
-    assert print_plan(["--model", str(folder), "--save"]) == 0
+    settings: dict[str, Any] = {"steps": 2, "guidance": 3.0} if kind == "image" else {}
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    assert print_plan(["--model", str(folder), "--save", *flags]) == 0
     assert "containerConcurrency: " in capsys.readouterr().out
     moved = folder.rename(tmp_path / "moved")
     assert list((moved / ".shangcai").iterdir())
+    assert stat.S_IMODE((moved / ".shangcai").stat().st_mode) == 0o755  # a pod reads it as another user
     measure_nothing()
     caplog.set_level(logging.INFO)
     if kind == "text":
@@ -279,7 +283,7 @@ def test_a_plan_that_is_saved_goes_with_the_model(
     else:
         from predictor.pictures.diffusers_engine import DiffusersEngine
 
-        engine = DiffusersEngine(EngineSettings(model=str(moved), cache_folder=str(tmp_path / "none")))
+        engine = DiffusersEngine(EngineSettings(model=str(moved), cache_folder=str(tmp_path / "none"), **settings))
         engine.load(lambda _: None)
         engine.close()
     assert f"remembered from {moved / '.shangcai'}" in caplog.text

@@ -106,7 +106,7 @@ def test_what_cannot_be_forked_starts_afresh_and_the_template_again(
 
 
 def test_one_that_refuses_to_be_one_is_given_up_after_some_tries(make: Make) -> None:
-    template = make('{"refused": "it takes 400 MiB of memory, more than 350"}')
+    template = make('{"refused": "a.py has changed"}')
     for _ in range(TRIES):
         assert not template.given_up
         if template.state == "off":
@@ -114,7 +114,25 @@ def test_one_that_refuses_to_be_one_is_given_up_after_some_tries(make: Make) -> 
         assert template.read()
     assert template.given_up
     assert not template.due(time.monotonic() + 1_000)
-    assert template.document()["why"] == "it takes 400 MiB of memory, more than 350"
+    assert template.document()["why"] == "a.py has changed"
+
+
+def test_one_that_is_of_no_use_is_given_up_at_once(make: Make) -> None:
+    template = make('{"useless": "it takes 500 MiB of memory, more than 400"}')
+    assert template.read()
+    assert template.given_up
+    assert template.document()["why"] == "it takes 500 MiB of memory, more than 400"
+
+
+def test_one_that_is_never_ready_is_ended(make: Make) -> None:
+    template = make("silence")
+    [pid] = template.pids
+    now = time.monotonic()
+    assert not template.overdue(now)
+    assert template.overdue(now + template_process.STARTING_SECONDS)
+    assert (template.state, template.why) == ("off", "it was not ready after 120 s")
+    wait_until_gone(pid)
+    assert not template.overdue(now + 1_000)
 
 
 @pytest.mark.parametrize("failing", ["spawn", "socket.socketpair"])
