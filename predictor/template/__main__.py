@@ -108,8 +108,13 @@ class Template:
 
 
 def _fill_caches() -> None:
-    """What a library makes at its first use, and keeps: transformers compiles a thousand expressions for the names of
-    weights, of all its models."""
+    """What is made at its first use, and kept: transformers compiles a thousand expressions for the names of weights,
+    of all its models; and we read the versions of packages and our own code for the names of measurements."""
+    from torch.nn import Linear
+
+    from predictor.measurements.key import measurement_key
+
+    measurement_key({"any": Linear(1, 1, device="meta")})
     mapping = sys.modules.get("transformers.conversion_mapping")
     if mapping is not None:
         with suppress(Exception):  # its own affair, which may change

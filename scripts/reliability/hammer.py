@@ -43,7 +43,10 @@ ANSWER_SECONDS = 120.0
 """Longest that a request, or a change of all models' states, may take."""
 
 CHANGE_SECONDS = 0.3
-"""About as long as a predictor takes to end, from the moment at which it may."""
+"""About as long as a stub takes to end, from the moment at which it may."""
+
+POET_CHANGE_SECONDS = 0.6
+"""The same of the poet, which writes for as long."""
 
 WEB_KEEP_ALIVE_SECONDS = 0.3
 """So long web keeps a connection to a model; stubs are told --keep-alive."""
@@ -176,7 +179,8 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
     awake_seconds = arguments.nap or max(arguments.idle, keep_alive)
-    change_seconds = NAP_CHANGE_SECONDS if arguments.nap else CHANGE_SECONDS
+    change_seconds = POET_CHANGE_SECONDS if arguments.poet else CHANGE_SECONDS
+    change_seconds = NAP_CHANGE_SECONDS if arguments.nap else change_seconds
     clients = Clients(f"http://{HOST}:{port}", urls, awake_seconds, not arguments.poet, change_seconds)
 
     def cycles_now() -> int:
