@@ -45,8 +45,11 @@ ANSWER_SECONDS = 120.0
 CHANGE_SECONDS = 0.3
 """About as long as a stub takes to end, from the moment at which it may."""
 
-POET_CHANGE_SECONDS = 0.6
-"""The same of the poet, which writes for as long."""
+POET_CHANGE_SECONDS = 0.4
+"""The same of the poet."""
+
+TOKENS = 8
+"""Of a text: what is looked at is the moment at which it begins."""
 
 WEB_KEEP_ALIVE_SECONDS = 0.3
 """So long web keeps a connection to a model; stubs are told --keep-alive."""
@@ -114,7 +117,9 @@ class Clients:
 
     async def _through_web(self, model: str, prompt: str) -> str:
         async with async_client(timeout=ANSWER_SECONDS) as client:
-            answer = await client.post(f"{self._url}/generate", json={"model": model, "prompt": prompt})
+            answer = await client.post(
+                f"{self._url}/generate", json={"model": model, "prompt": prompt, "max_tokens": TOKENS}
+            )
         if answer.status_code != httpx.codes.OK:
             return answer.text
         text = answer.json()["text"]
@@ -122,7 +127,7 @@ class Clients:
 
     async def _directly(self, model: str, prompt: str) -> str:
         """On a new connection each time; repeated after Retry-After while the model loads."""
-        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True, "max_tokens": TOKENS}
         while True:
             async with async_client(timeout=ANSWER_SECONDS) as client:
                 answer = await client.post(self._urls[model] + CHAT, json=body, headers={"Connection": "close"})
