@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.engine.engine_settings import EngineSettings
+from predictor.loading.model_source import cached_folder
 from predictor.measurements.cache import BESIDE_MODEL
 from predictor.settings import Settings
 from predictor.snapshot import dumped_process, images, key
@@ -43,7 +44,7 @@ def dump(argv: Sequence[str]) -> int:
     folder = Path(argv[0])
     settings = read_settings(Settings, argv[1:])
     try:
-        write_snapshot(folder, engine_arguments(settings), int(os.environ.get("SNAPSHOT_USER", USER)))
+        write_snapshot(folder, settings, int(os.environ.get("SNAPSHOT_USER", USER)))
     except (OSError, RuntimeError, ValueError) as error:
         print(f"predictor dump: {error}", file=sys.stderr)
         return 1
@@ -53,10 +54,12 @@ def dump(argv: Sequence[str]) -> int:
 
 
 def engine_arguments(settings: Settings) -> list[str]:
-    """The flags of the settings that an engine is made of, where they are not the default; others may be secrets."""
-    names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings) if field.name != "cache_folder")]
-    found = []
+    """The model, and what else an engine is made of where that is not the default, as flags; others may be secrets."""
+    names = ["kind", "lean_imports", *(field.name for field in fields(EngineSettings))]
+    found = ["--model", settings.model]
     for name in names:
+        if name in ("model", "cache_folder"):
+            continue
         value = getattr(settings, name)
         if value == Settings.model_fields[name].get_default():
             continue
@@ -68,8 +71,8 @@ def engine_arguments(settings: Settings) -> list[str]:
     return found
 
 
-def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_point: Path = Path(FOLDER)) -> None:
-    """Start a predictor with these arguments, dump it, and end it. Raises OSError or RuntimeError."""
+def write_snapshot(folder: Path, settings: Settings, user: int, meeting_point: Path = Path(FOLDER)) -> None:
+    """Start a predictor with these settings, dump it, and end it. Raises OSError or RuntimeError."""
     if folder.exists() and any(folder.iterdir()):
         raise RuntimeError(f"{folder} is not empty")
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +83,10 @@ def write_snapshot(folder: Path, arguments: Sequence[str], user: int, meeting_po
     meeting_point.mkdir(mode=0o700, parents=True)
     os.chown(meeting_point, user, user)
     dumped_process.reach_pid()
-    process = dumped_process.start([*arguments, "--wait-for-restore", str(meeting_point)], user)
+    process = dumped_process.start([*engine_arguments(settings), "--wait-for-restore", str(meeting_point)], user)
     try:
         dumped_process.wait_until_ready(process, meeting_point, LOAD_SECONDS)
-        files = [*dumped_process.mapped_files(process.pid), *_sources(arguments)]
+        files = [*dumped_process.mapped_files(process.pid), *source_files(settings.model, settings.revision)]
         bounding_set = images.bounding_set(Path(f"/proc/{process.pid}/status").read_text())
         run_criu(["dump", "--tree", str(process.pid)], folder, user)
     finally:
@@ -120,15 +123,20 @@ def run_criu(command: Sequence[str], folder: Path, user: int) -> None:
         raise RuntimeError(f"{program} ended with {done.returncode}: {said}")
 
 
-def _sources(arguments: Sequence[str]) -> list[str]:
-    """The files of our code and of the model, where it is a folder: what was read of them is in the images."""
+def source_files(model: str, revision: str | None) -> list[str]:
+    """The files of our code and of the model: what was read of them is in the images. Of a hub id they are those that
+    huggingface_hub's cache has, and its note of which commit a branch is."""
     root = Path(__file__).parents[1]
     folders = [root / name for name in ("contract", "wire", "predictor")]
-    if "--model" in arguments:
-        folders.append(Path(arguments[arguments.index("--model") + 1]).absolute())
-    found = (path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file())
+    found: list[Path] = []
+    if os.path.isdir(model):
+        folders.append(Path(model).absolute())
+    elif cached := cached_folder(model, revision):
+        folders.append(cached)
+        found.append(cached.parents[1] / "refs" / (revision or "main"))
+    found += [path for folder in folders for path in folder.rglob("*")]
     # What is measured lies beside the model, and starts write it.
-    return [str(path) for path in found if path.suffix != ".pyc" and BESIDE_MODEL not in path.parts]
+    return [str(path) for path in found if path.is_file() and path.suffix != ".pyc" and BESIDE_MODEL not in path.parts]
 
 
 def _secrets() -> list[str]:

@@ -106,6 +106,16 @@ def kind_on_hub(
     )
 
 
+def cached_folder(model: str, revision: str | None = None) -> Path | None:
+    """Where huggingface_hub's cache has the files of this hub id; None where it has none of them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for index in _INDEX.values():
+        if isinstance(found := try_to_load_from_cache(model, index, revision=revision), str):
+            return Path(found).parent
+    return None
+
+
 def _ask_hub(model: str, file: str, revision: str | None, seconds: float) -> bool | Exception:
     """Whether the model has the file, or why that is not known: in a thread, as no timeout ends the resolver's own."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url

@@ -23,7 +23,7 @@ HOST_NAME = "snapshot"
 _NEW_UTS = 0x04000000  # CLONE_NEWUTS of unshare(2)
 
 ENVIRONMENT = (
-    "PATH", "HOME", "LANG", "LC_ALL", "HF_HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS",
+    "PATH", "HOME", "LANG", "LC_ALL", "HF_HOME", "HF_HUB_CACHE", "LD_LIBRARY_PATH", "OMP_NUM_THREADS",
     "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPYCACHEPREFIX",
 )  # fmt: skip
 """Variables that the process has of this one's, where they are set. All are in its images."""

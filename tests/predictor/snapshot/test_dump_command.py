@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from predictor.dump_command import engine_arguments
+from predictor.dump_command import engine_arguments, source_files
+from predictor.measurements.cache import BESIDE_MODEL
+from predictor.plan_settings import MOUNT_POINT
 from predictor.settings import Settings
 from tests.support.processes import ROOT
 from wire.settings import read_settings
@@ -23,7 +26,46 @@ def test_only_what_an_engine_is_made_of_goes_in() -> None:
     kept = read_settings(Settings, arguments)
     for name in ("model", "slots", "memory", "pack_weights", "guidance", "enable_thinking", "kind"):
         assert getattr(kept, name) == getattr(read_settings(Settings, given), name), name
-    assert engine_arguments(Settings()) == []
+
+
+def test_the_model_goes_in_where_it_is_the_default_too() -> None:
+    assert engine_arguments(Settings()) == ["--model", MOUNT_POINT]
+    assert engine_arguments(read_settings(Settings, ["--model", MOUNT_POINT])) == ["--model", MOUNT_POINT]
+
+
+def test_a_snapshot_is_tied_to_our_code_and_to_the_files_of_a_folder(tmp_path: Path) -> None:
+    weights = tmp_path / "unet" / "model.safetensors"
+    measured = tmp_path / BESIDE_MODEL / "fp_0.json"
+    for file in (weights, measured):
+        file.parent.mkdir()
+        file.touch()
+    found = source_files(str(tmp_path), None)
+    assert str(weights) in found
+    assert str(measured) not in found
+    assert str(ROOT / "predictor" / "dump_command.py") in found
+
+
+def test_a_snapshot_is_tied_to_what_the_hubs_cache_has_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    stored = tmp_path / "models--some--poet"
+    for name, text in {"refs/main": "c0ffee", "refs/v1": "decaf", "blobs/1": "{}", "blobs/2": "[]"}.items():
+        (stored / name).parent.mkdir(parents=True, exist_ok=True)
+        (stored / name).write_text(text)
+    for commit, blob in {"c0ffee": 1, "decaf": 2}.items():
+        (stored / "snapshots" / commit).mkdir(parents=True)
+        (stored / "snapshots" / commit / "config.json").symlink_to(stored / "blobs" / str(blob))
+
+    def of_model(model: str, revision: str | None) -> set[str]:
+        found = {Path(file) for file in source_files(model, revision)}
+        return {str(file.relative_to(stored)) for file in found if file.is_relative_to(stored)}
+
+    # The branch, too: once it has moved, a usual start loads another commit.
+    assert of_model("some/poet", None) == {"refs/main", "snapshots/c0ffee/config.json"}
+    assert of_model("some/poet", "v1") == {"refs/v1", "snapshots/decaf/config.json"}
+    assert of_model("some/poet", "decaf") == {"snapshots/decaf/config.json"}
+    assert of_model("some/painter", None) == set()
 
 
 def dump(*arguments: str, criu: str = "/nowhere/criu") -> subprocess.CompletedProcess[str]:
