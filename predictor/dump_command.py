@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from predictor.engine.engine_settings import EngineSettings
 from predictor.loading.model_source import cached_folder
@@ -32,7 +34,8 @@ USER = 65532
 """Of the predictor in its image; SNAPSHOT_USER says otherwise."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY|STORE_URL")
-_SECRET_CHARS = 8
+SECRET_CHARS = 8
+"""Of the least that is looked for: shorter texts are in hundreds of megabytes by chance."""
 
 
 def dump(argv: Sequence[str]) -> int:
@@ -43,6 +46,8 @@ def dump(argv: Sequence[str]) -> int:
         return 2
     folder = Path(argv[0])
     settings = read_settings(Settings, argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _give_up)
     try:
         write_snapshot(folder, settings, int(os.environ.get("SNAPSHOT_USER", USER)))
     except (OSError, RuntimeError, ValueError) as error:
@@ -51,6 +56,11 @@ def dump(argv: Sequence[str]) -> int:
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:,.0f} MB")
     return 0
+
+
+def _give_up(number: int, _: object) -> NoReturn:
+    """End by an exception, so that what was begun is undone; and not with 0, by which an image would be committed."""
+    raise SystemExit(128 + number)
 
 
 def engine_arguments(settings: Settings) -> list[str]:
@@ -72,11 +82,32 @@ def engine_arguments(settings: Settings) -> list[str]:
 
 
 def write_snapshot(folder: Path, settings: Settings, user: int, meeting_point: Path = Path(FOLDER)) -> None:
-    """Start a predictor with these settings, dump it, and end it. Raises OSError or RuntimeError."""
+    """Start a predictor with these settings, dump it, and end it. Raises OSError or RuntimeError, and leaves nothing
+    in the folder then."""
     if folder.exists() and any(folder.iterdir()):
         raise RuntimeError(f"{folder} is not empty")
+    with _undone_after_failure(folder):
+        os.chown(folder, user, user)
+        _write(folder, settings, user, meeting_point)
+
+
+@contextmanager
+def _undone_after_failure(folder: Path) -> Iterator[None]:
+    """Make a folder, unless there is an empty one, and leave nothing in it after any exception: half a snapshot may
+    hold what must not be in one, and the next try would not begin."""
+    there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    os.chown(folder, user, user)
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir():
+            path.unlink()
+        if not there:
+            folder.rmdir()
+        raise
+
+
+def _write(folder: Path, settings: Settings, user: int, meeting_point: Path) -> None:
     unwanted = [os.uname().nodename, *_secrets()]
     dumped_process.forget_host_name()
     shutil.rmtree(meeting_point, ignore_errors=True)
@@ -96,8 +127,7 @@ def write_snapshot(folder: Path, settings: Settings, user: int, meeting_point: P
     for name in ("criu.log", "stats-dump"):
         (folder / name).unlink(missing_ok=True)
     images.fill_bounding_set(folder, bounding_set)
-    if leaked := images.find(folder, [text for text in unwanted if len(text) >= _SECRET_CHARS]):
-        shutil.rmtree(folder)
+    if leaked := images.find(folder, [text for text in unwanted if len(text) >= SECRET_CHARS]):
         raise RuntimeError(f"the images hold {len(leaked)} secrets or host names of this machine; nothing is written")
     described = key.describe(str(folder), str(meeting_point), files)
     described["user"] = user

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from predictor.dump_command import engine_arguments, source_files
+from predictor.dump_command import SECRET_CHARS, engine_arguments, source_files, write_snapshot
 from predictor.measurements.cache import BESIDE_MODEL
 from predictor.plan_settings import MOUNT_POINT
 from predictor.settings import Settings
+from predictor.snapshot import dumped_process, images, key
 from tests.support.processes import ROOT
+from tests.support.waiting import SECONDS
 from wire.settings import read_settings
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="CRIU is for Linux")
 
 
 def test_only_what_an_engine_is_made_of_goes_in() -> None:
@@ -86,3 +93,102 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     answer = dump(str(tmp_path), "--model", "models/poet")
     assert answer.returncode == 1
     assert answer.stderr == f"predictor dump: {tmp_path} is not empty\n"
+
+
+WRITES = "import pathlib, sys; pathlib.Path(sys.argv[sys.argv.index('--images-dir') + 1], 'pages-1.img')"
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Dumped is one that does nothing, by whoever runs the tests."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "3600"]))
+        return started[-1]
+
+    monkeypatch.setattr(dumped_process, "start", start)
+    for name in ("forget_host_name", "reach_pid", "wait_until_ready"):
+        monkeypatch.setattr(dumped_process, name, lambda *_: None)
+    monkeypatch.setattr(images, "fill_bounding_set", lambda *_: None)
+    yield started
+    for each in started:
+        each.kill()
+        each.wait()
+
+
+def snapshot_by(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this Python in the place of criu."""
+    criu = folder.with_name("criu")
+    criu.write_text(f"#!{sys.executable} -S\n{program}\n")
+    criu.chmod(0o755)
+    monkeypatch.setenv("SNAPSHOT_CRIU", str(criu))
+    write_snapshot(folder, Settings(model="models/poet"), os.geteuid(), folder.with_name("meeting"))
+
+
+@linux
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (f"{WRITES}.touch(); sys.exit(3)", "ended with 3"),
+        (f"{WRITES}.write_text('the-token-of-the-build')", "the images hold 1 secrets or host names"),
+    ],
+)
+def test_a_failure_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    process: list[subprocess.Popen[bytes]],
+    there: bool,
+    program: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "the-token-of-the-build")
+    folder = tmp_path / "snapshot"
+    if there:
+        folder.mkdir()
+    with pytest.raises(RuntimeError, match=reason):
+        snapshot_by(program, folder, monkeypatch)
+    assert folder.exists() == there
+    assert not folder.exists() or not list(folder.iterdir())
+    assert process[0].poll() is not None
+    snapshot_by(f"{WRITES}.touch()", folder, monkeypatch)
+    assert {path.name for path in folder.iterdir()} == {"pages-1.img", key.FILE}
+
+
+@linux
+def test_short_secrets_are_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: list[subprocess.Popen[bytes]]
+) -> None:
+    """They would be found by chance."""
+    monkeypatch.setenv("SOME_TOKEN", "x" * (SECRET_CHARS - 1))
+    snapshot_by(f"{WRITES}.write_text('{'x' * SECRET_CHARS}')", tmp_path / "snapshot", monkeypatch)
+
+
+INTERRUPTED = """
+import os, sys, time
+from pathlib import Path
+from predictor import dump_command
+
+def write(folder, *_):
+    try:
+        print("begun", flush=True)
+        time.sleep(3600)
+    finally:
+        print("undone", flush=True)
+
+dump_command.write_snapshot = write
+sys.argv[1:] = ["dump", "/nowhere"]
+from predictor.__main__ import run
+run()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_failure_too(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=ROOT, stdout=subprocess.PIPE, text=True) as dumping:
+        assert dumping.stdout
+        assert dumping.stdout.readline() == "begun\n"
+        dumping.send_signal(number)
+        assert dumping.stdout.readline() == "undone\n"
+        assert dumping.wait(SECONDS) == 128 + number
