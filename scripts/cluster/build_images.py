@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scripts.cluster.commands import Failure
-from scripts.cluster.snapshot_image import add_arguments, snapshot
+from scripts.cluster.snapshot_image import add_arguments, clash, snapshot
 from scripts.project import ROOT, version
 from scripts.torch_index import reachable_index
 
@@ -48,7 +48,7 @@ def main() -> int:
             return 0
         names = [build(tool, image, arguments, passed_on) for image in images]
         predictor = f"{arguments.prefix}/predictor:{arguments.tag}"
-        names += [snapshot(run, output, tool, predictor, spec, arguments) for spec in arguments.checkpoint]
+        names += [snapshot(run, output, tool, predictor, each, arguments) for each in arguments.checkpoint]
         for name in names:
             print(describe(name, list(layers(tool, name))))
         if arguments.push:
@@ -115,6 +115,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.error("--checkpoint: it is made of the image predictor, which is not among those that are built")
     if arguments.checkpoint and (arguments.platform or arguments.digests):
         parser.error("--checkpoint: a process is dumped on the platform of this machine; leave out the others")
+    if clashing := clash(arguments.checkpoint):
+        parser.error(f"--checkpoint: {clashing}")
     arguments.platforms = [platform for platform in arguments.platform.split(",") if platform]
     if arguments.digests and not arguments.push:
         parser.error("--digests: only a registry gives an image its digest; add --push")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from scripts.cluster.commands import Failure
 
 ENTRYPOINT = ["/opt/venv/bin/python", "-S", "-m", "predictor.snapshot"]
 USER = "65532:65532"
@@ -27,10 +26,57 @@ Run = Callable[[list[str]], None]
 Output = Callable[[list[str]], str]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """One --checkpoint as it was `said`: the model, and flags of the predictor."""
+
+    said: str
+    model: str
+    flags: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, said: str) -> Checkpoint:
+        """Raises argparse's error for what cannot be read or names no model."""
+        try:
+            model, *flags = shlex.split(said) or [""]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{said!r} cannot be read: {error}") from None
+        if not Path(model).name:
+            raise argparse.ArgumentTypeError(f"{said!r} names no model")
+        return cls(said, model, tuple(flags))
+
+    @property
+    def name(self) -> str:
+        """Last part of its image's name."""
+        return Path(self.model).name
+
+    @property
+    def base(self) -> str:
+        """The same of the image that it is made in."""
+        return f"{self.name}-base"
+
+    @property
+    def folder(self) -> str:
+        """Of the model, in the image."""
+        return self.model if self.model.startswith("/") else f"{MODELS}/{self.model}"
+
+
+def clash(checkpoints: Sequence[Checkpoint]) -> str | None:
+    """What is wrong where an image of one would take the name of another's, so that one of them would be lost."""
+    taken: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        for name in (checkpoint.name, checkpoint.base):
+            if other := taken.get(name):
+                return f"{other.said!r} and {checkpoint.said!r} would have one name, {name}"
+        taken |= {checkpoint.name: checkpoint, checkpoint.base: checkpoint}
+    return None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         action="append",
+        type=Checkpoint.parse,
         default=[],
         metavar="'MODEL FLAGS'",
         help="make an image predictor:TAG-MODEL, too, with a snapshot of this model, loaded: an embedded one, or a "
@@ -51,20 +97,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def snapshot(run: Run, output: Output, tool: str, predictor: str, spec: str, arguments: argparse.Namespace) -> str:
+def snapshot(
+    run: Run, output: Output, tool: str, predictor: str, checkpoint: Checkpoint, arguments: argparse.Namespace
+) -> str:
     """Make the image of one --checkpoint from the image `predictor`; its name. Raises a Failure."""
-    model, *flags = shlex.split(spec) or [""]
-    short = Path(model).name
-    if not short:
-        raise Failure("--checkpoint: names no model")
-    folder = model if model.startswith("/") else f"{MODELS}/{model}"
-    name = f"{predictor}-{short}"
-    base = f"{name}-base"
+    name, base = f"{predictor}-{checkpoint.name}", f"{predictor}-{checkpoint.base}"
     command = [tool, "build", "--tag", base, "--file", "predictor/snapshot.Dockerfile"]
     command += ["--build-arg", f"PREDICTOR={predictor}", "--build-arg", f"CRIU_BASE={arguments.criu_base}"]
     run([*command, *(["--layers"] if tool == "buildah" else []), "."])
     dump = ["/usr/bin/env", f"OMP_NUM_THREADS={arguments.checkpoint_threads}", ENTRYPOINT[0], "-m", "predictor"]
-    dump += ["dump", IMAGES, "--model", folder, *flags]
+    dump += ["dump", IMAGES, "--model", checkpoint.folder, *checkpoint.flags]
     if tool == "buildah":
         _with_buildah(run, output, base, name, dump)
     else:

@@ -62,9 +62,9 @@ def image(
     with pytest.MonkeyPatch.context() as patched:
         for name, value in store.items():
             patched.setenv(name, value)
-        spec = "poet --slots 16 --memory 2Gi"
+        poet = snapshot_image.Checkpoint.parse("poet --slots 16 --memory 2Gi")
         try:
-            name = snapshot_image.snapshot(build_images.run, build_images.output, "buildah", predictor, spec, arguments)
+            name = snapshot_image.snapshot(build_images.run, build_images.output, "buildah", predictor, poet, arguments)
         except Failure:
             container = images.buildah("from", f"{predictor}-poet-base")
             added = [part for each in snapshot_image.CAPABILITIES for part in ("--cap-add", f"CAP_{each}")]

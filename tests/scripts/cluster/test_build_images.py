@@ -37,6 +37,24 @@ BUILD = "scripts.cluster.build_images"
             ["--checkpoint", "poet", "--platform", "linux/arm64"],
             "--checkpoint: a process is dumped on the platform of this machine; leave out the others",
         ),
+        (
+            ["--checkpoint", "poet --name 'spring"],
+            '--checkpoint: "poet --name \'spring" cannot be read: No closing quotation',
+        ),
+        (["--checkpoint", "  "], "--checkpoint: '  ' names no model"),
+        (["--checkpoint", "/"], "--checkpoint: '/' names no model"),
+        (
+            ["--checkpoint", "poet --slots 4", "--checkpoint", "painter", "--checkpoint", "poet --slots 16"],
+            "--checkpoint: 'poet --slots 4' and 'poet --slots 16' would have one name, poet",
+        ),
+        (
+            ["--checkpoint", "/b/m", "--checkpoint", "/a/m"],
+            "--checkpoint: '/b/m' and '/a/m' would have one name, m",
+        ),
+        (  # an image that a snapshot is made in has such a name
+            ["--checkpoint", "poet-base", "--checkpoint", "poet"],
+            "--checkpoint: 'poet-base' and 'poet' would have one name, poet-base",
+        ),
         ([], "docker is not on the PATH; podman is not on the PATH; buildah is not on the PATH"),
     ],
 )
