@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from predictor.cpu.threads import snapshot_threads, thread_count
 from predictor.engine.engine_settings import EngineSettings
 from predictor.loading.model_source import cached_folder
 from predictor.measurements.cache import BESIDE_MODEL
@@ -108,6 +109,9 @@ def _undone_after_failure(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, settings: Settings, user: int, meeting_point: Path) -> None:
+    computing = thread_count(len(os.sched_getaffinity(0)))
+    if (wanted := snapshot_threads()) and computing < wanted:  # no pod with so many would restore it
+        raise RuntimeError(f"SNAPSHOT_THREADS is {wanted}, and here {computing} threads would compute")
     unwanted = [os.uname().nodename, *_secrets()]
     dumped_process.forget_host_name()
     shutil.rmtree(meeting_point, ignore_errors=True)

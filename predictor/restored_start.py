@@ -55,21 +55,23 @@ def _settings() -> Settings:
         raise ModelError("the settings cannot be read") from None
 
 
-def _check(dumped: EngineSettings, wanted: EngineSettings, memory: int, computing: int) -> None:
+def _check(dumped: EngineSettings, wanted: EngineSettings, memory: int, computing: tuple[int, int]) -> None:
     names = [name for name in dumped.__slots__ if getattr(dumped, name) != getattr(wanted, name)]
     if names := [name for name in names if name != "cache_folder"]:  # nothing is measured any more
         raise ModelError(f"another engine is wanted than was dumped: {', '.join(names)}")
-    here = _threads()
-    if computing != here:  # how work is split decides how a CPU rounds
-        raise ModelError(f"it was dumped with {computing} threads, and here there would be {here}")
+    # How work is split decides how a CPU rounds.
+    for what, dumped_with, here in zip(("it", "a small language model"), computing, _threads(), strict=True):
+        if dumped_with != here:
+            raise ModelError(f"{what} was dumped with {dumped_with} threads, and here there would be {here}")
     available = _memory(wanted)
     if memory > available:
         raise ModelError(f"slots were planned for {memory} bytes of memory, and here there are {available}")
 
 
-def _threads() -> int:
-    """That compute any but a small language model."""
-    return thread_count(len(os.sched_getaffinity(0)))
+def _threads() -> tuple[int, int]:
+    """That compute any model, and a token of a small language model."""
+    cores = len(os.sched_getaffinity(0))
+    return thread_count(cores), thread_count(cores, 0)
 
 
 def _memory(settings: EngineSettings) -> int:

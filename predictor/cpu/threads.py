@@ -13,6 +13,9 @@ poet writes 410 tokens/s with two threads that spin and 490 with one; beside the
 No model has more threads than the container may use cores. Those above the quota use it up, until the kernel stops all
 of them for the rest of the period: with a quota of one core, two threads write a token of the poet in 1.5 to 3 times
 the time of one. With 1.5 cores one thread is quicker, too, so the quota is rounded down.
+
+A snapshot is made on another machine than its pods run on, often without their quota, so that SNAPSHOT_THREADS stands
+in for it. It is a limit, which leaves a small model its one thread; OMP_NUM_THREADS is what the operator says instead.
 """
 
 from __future__ import annotations
@@ -119,13 +122,22 @@ def adopt_threads() -> None:
 
 
 def thread_count(cores: int, parameters: int | None = None, root: Path = Path("/")) -> int:
-    """As many as OMP_NUM_THREADS says, or as the model and the container's quota allow."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the others are for nested regions
-    if asked.isdecimal() and int(asked):  # a process that was forked reads here what torch has not seen
-        return int(asked)
+    """As many as OMP_NUM_THREADS says, or as the model, the container's quota and SNAPSHOT_THREADS allow."""
+    if asked := _number("OMP_NUM_THREADS"):  # a process that was forked reads here what torch has not seen
+        return asked
     if parameters is not None and parameters < SMALL:
         return 1
-    return max(1, min(cores, int(cpu_quota(root) or cores)))
+    return max(1, min(cores, int(cpu_quota(root) or cores), snapshot_threads() or cores))
+
+
+def snapshot_threads() -> int | None:
+    """Most threads of a snapshot and of the pods that are to restore it; None where nobody has said."""
+    return _number("SNAPSHOT_THREADS")
+
+
+def _number(variable: str) -> int | None:
+    first = os.environ.get(variable, "").partition(",")[0]  # the others are for nested regions
+    return int(first) or None if first.isdecimal() else None
 
 
 @cache

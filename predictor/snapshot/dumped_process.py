@@ -23,7 +23,8 @@ HOST_NAME = "snapshot"
 _NEW_UTS = 0x04000000  # CLONE_NEWUTS of unshare(2)
 
 ENVIRONMENT = (
-    "PATH", "HOME", "LANG", "LC_ALL", "HF_HOME", "HF_HUB_CACHE", "LD_LIBRARY_PATH", "OMP_NUM_THREADS",
+    "PATH", "HOME", "LANG", "LC_ALL", "HF_HOME", "HF_HUB_CACHE", "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS", "SNAPSHOT_THREADS",
     "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPYCACHEPREFIX",
 )  # fmt: skip
 """Variables that the process has of this one's, where they are set. All are in its images."""
@@ -60,7 +61,8 @@ def reach_pid(least: int = LEAST_PID) -> None:
 
 def start(arguments: Sequence[str], user: int) -> subprocess.Popen[bytes]:
     """`python -m predictor` as a user and group, without any privilege. It computes with threads that wait asleep, as
-    they have to where a quota may bound them."""
+    they have to where a quota may bound them: libgomp reads how they wait, and how many cores there are, when it is
+    loaded, so that a restored process can choose neither."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
     same_user = user == os.geteuid()

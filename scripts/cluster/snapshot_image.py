@@ -88,7 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="OMP_NUM_THREADS of the snapshots: the cores that a pod may use (default: %(default)s)",
+        help="SNAPSHOT_THREADS of the snapshots: the cores that a pod may use, which this machine must have, too "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--criu-base",
@@ -105,7 +106,7 @@ def snapshot(
     command = [tool, "build", "--tag", base, "--file", "predictor/snapshot.Dockerfile"]
     command += ["--build-arg", f"PREDICTOR={predictor}", "--build-arg", f"CRIU_BASE={arguments.criu_base}"]
     run([*command, *(["--layers"] if tool == "buildah" else []), "."])
-    dump = ["/usr/bin/env", f"OMP_NUM_THREADS={arguments.checkpoint_threads}", ENTRYPOINT[0], "-m", "predictor"]
+    dump = ["/usr/bin/env", f"SNAPSHOT_THREADS={arguments.checkpoint_threads}", ENTRYPOINT[0], "-m", "predictor"]
     dump += ["dump", IMAGES, "--model", checkpoint.folder, *checkpoint.flags]
     if tool == "buildah":
         _with_buildah(run, output, base, name, dump)

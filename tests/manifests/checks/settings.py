@@ -23,7 +23,7 @@ BARE = {"STORE_URL", "ARTIFACTS_URL", "K_SINK"}
 PREDICTOR_NAMES = (
     {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields}
     | BARE
-    | {"STORAGE_URI", "NAMESPACE", "OMP_NUM_THREADS"}
+    | {"STORAGE_URI", "NAMESPACE", "SNAPSHOT_THREADS"}
 )
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
 EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}

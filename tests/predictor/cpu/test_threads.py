@@ -25,6 +25,7 @@ from predictor.cpu.threads import (
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
     "OMP_NUM_THREADS",
+    "SNAPSHOT_THREADS",
     "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
@@ -128,6 +129,21 @@ def test_a_small_model_has_one(tmp_path: Path) -> None:
 def test_the_operator_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert thread_count(8, SMALL - 1, quota(tmp_path, "200000")) == threads
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "threads"),
+    [("max", "2", 2), ("max", "16", 8), ("100000", "2", 1), ("max", "0", 8), ("max", "", 8), ("max", "many", 8)],
+)
+def test_a_snapshot_has_no_more_than_its_pods_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, limit: str, threads: int
+) -> None:
+    monkeypatch.setenv("SNAPSHOT_THREADS", limit)
+    root = quota(tmp_path, text)
+    assert thread_count(8, root=root) == threads
+    assert thread_count(8, SMALL - 1, root) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count(8, SMALL - 1, root) == 3
 
 
 FORKED = """if True:

@@ -165,6 +165,18 @@ def test_short_secrets_are_not_looked_for(
     snapshot_by(f"{WRITES}.write_text('{'x' * SECRET_CHARS}')", tmp_path / "snapshot", monkeypatch)
 
 
+@linux
+def test_a_machine_must_have_as_many_cores_as_the_pods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: list[subprocess.Popen[bytes]]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("SNAPSHOT_THREADS", "2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    with pytest.raises(RuntimeError, match="SNAPSHOT_THREADS is 2, and here 1 threads would compute"):
+        snapshot_by(f"{WRITES}.touch()", tmp_path / "snapshot", monkeypatch)
+    assert not process
+
+
 INTERRUPTED = """
 import os, sys, time
 from pathlib import Path

@@ -226,7 +226,7 @@ def test_a_checkpoint_is_dumped_in_a_container_that_is_committed(fails: bool, tm
     assert f"--name {container} --user 0:0 --network none" in run
     assert "--cap-add CHECKPOINT_RESTORE" in run
     assert "seccomp=unconfined" in run
-    dumped = "OMP_NUM_THREADS=3 /opt/venv/bin/python -m predictor dump /snapshot --model /app/models/poet"
+    dumped = "SNAPSHOT_THREADS=3 /opt/venv/bin/python -m predictor dump /snapshot --model /app/models/poet"
     assert run.endswith(f"shangcai/predictor:7-poet-base {dumped} --slots 16 --memory 2Gi")
     if fails:
         assert steps == ["build", "build", "run", "rm"]

@@ -142,7 +142,7 @@ def pod(
         bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
         become += [f"--bounding-set={bounds}", *([] if privileged else ["--no-new-privs"])]
-    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1", **(environment or {})}
+    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "SNAPSHOT_THREADS": "1", **(environment or {})}
     passed = [f"{name}={value}" for name, value in variables.items()]
     entering = {"KEPT": " ".join(kept), "CLOSED": " ".join(closed), "HOST": host, "FOLDER": str(image or ROOT)}
     script = _ENTER_IMAGE if image else _ENTER
