@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from predictor.cpu.kernel_variables import KERNEL_VARIABLES
 from predictor.cpu.threads import snapshot_threads, thread_count
 from predictor.engine.engine_settings import EngineSettings
 from predictor.loading.model_source import cached_folder
@@ -118,7 +119,8 @@ def _write(folder: Path, settings: Settings, user: int, meeting_point: Path) -> 
     meeting_point.mkdir(mode=0o700, parents=True)
     os.chown(meeting_point, user, user)
     dumped_process.reach_pid()
-    process = dumped_process.start([*engine_arguments(settings), "--wait-for-restore", str(meeting_point)], user)
+    arguments = [*engine_arguments(settings), "--wait-for-restore", str(meeting_point)]
+    process = dumped_process.start(arguments, user, KERNEL_VARIABLES)
     try:
         dumped_process.wait_until_ready(process, meeting_point, LOAD_SECONDS)
         files = [*dumped_process.mapped_files(process.pid), *source_files(settings.model, settings.revision)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from predictor import metrics
+from predictor.cpu.kernel_variables import kernel_variables
 from predictor.cpu.threads import thread_count
 from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
@@ -29,7 +31,7 @@ def wait_for_restore(
     assert settings.wait_for_restore is not None
     dumped = engine_settings(settings)
     memory = _memory(dumped)
-    computing = _threads()
+    computing = _Computing.here()
     gate = Gate(settings.wait_for_restore)
     gate.wait()
     startup = Startup()
@@ -55,23 +57,40 @@ def _settings() -> Settings:
         raise ModelError("the settings cannot be read") from None
 
 
-def _check(dumped: EngineSettings, wanted: EngineSettings, memory: int, computing: tuple[int, int]) -> None:
+def _check(dumped: EngineSettings, wanted: EngineSettings, memory: int, computing: _Computing) -> None:
     names = [name for name in dumped.__slots__ if getattr(dumped, name) != getattr(wanted, name)]
     if names := [name for name in names if name != "cache_folder"]:  # nothing is measured any more
         raise ModelError(f"another engine is wanted than was dumped: {', '.join(names)}")
-    # How work is split decides how a CPU rounds.
-    for what, dumped_with, here in zip(("it", "a small language model"), computing, _threads(), strict=True):
-        if dumped_with != here:
-            raise ModelError(f"{what} was dumped with {dumped_with} threads, and here there would be {here}")
+    computing.check(_Computing.here())
     available = _memory(wanted)
     if memory > available:
         raise ModelError(f"slots were planned for {memory} bytes of memory, and here there are {available}")
 
 
-def _threads() -> tuple[int, int]:
-    """That compute any model, and a token of a small language model."""
-    cores = len(os.sched_getaffinity(0))
-    return thread_count(cores), thread_count(cores, 0)
+@dataclass(frozen=True)
+class _Computing:
+    """What decides how a CPU rounds: how work is split, and the kernels. `threads` are those that compute any model,
+    `of_small` those of a token of a small language model."""
+
+    threads: int
+    of_small: int
+    kernels: Mapping[str, str | None]
+
+    @classmethod
+    def here(cls) -> _Computing:
+        cores = len(os.sched_getaffinity(0))
+        return cls(thread_count(cores), thread_count(cores, 0), kernel_variables())
+
+    def check(self, here: _Computing) -> None:
+        """Raises ModelError where others are wanted here."""
+        for what, dumped, wanted in (
+            ("it", self.threads, here.threads),
+            ("a small language model", self.of_small, here.of_small),
+        ):
+            if dumped != wanted:
+                raise ModelError(f"{what} was dumped with {dumped} threads, and here there would be {wanted}")
+        if names := [name for name, value in self.kernels.items() if here.kernels[name] != value]:
+            raise ModelError(f"it was dumped with another {', '.join(names)}, which chooses kernels")
 
 
 def _memory(settings: EngineSettings) -> int:

@@ -10,13 +10,7 @@ import platform
 
 import torch
 
-KERNEL_VARIABLES = (
-    "ONEDNN_MAX_CPU_ISA",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "ATEN_CPU_CAPABILITY",
-)
-"""Environment variables by which libraries choose other kernels than the CPU's best."""
+from predictor.cpu.kernel_variables import kernel_variables
 
 PACKED_TYPES = (torch.float32, torch.bfloat16)
 """Of weights that are packed where the CPU has kernels for them."""
@@ -55,7 +49,7 @@ def computes_packed(dtype: torch.dtype) -> bool:
 
 def description() -> list[object]:
     """What chooses the kernels of libraries on this CPU, as values of JSON."""
-    return [platform.machine(), _features(), [os.environ.get(name) for name in KERNEL_VARIABLES]]
+    return [platform.machine(), _features(), [*kernel_variables().values()]]
 
 
 def _features() -> list[str]:

@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from predictor.snapshot.meeting_point import READY
@@ -27,7 +27,7 @@ ENVIRONMENT = (
     "OMP_NUM_THREADS", "SNAPSHOT_THREADS",
     "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPYCACHEPREFIX",
 )  # fmt: skip
-"""Variables that the process has of this one's, where they are set. All are in its images."""
+"""Variables that each such process has of this one's, where they are set. All are in its images."""
 
 LIMITS = {
     resource.RLIMIT_NOFILE: 65_536,
@@ -59,11 +59,12 @@ def reach_pid(least: int = LEAST_PID) -> None:
             return
 
 
-def start(arguments: Sequence[str], user: int) -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str], user: int, variables: Iterable[str] = ()) -> subprocess.Popen[bytes]:
     """`python -m predictor` as a user and group, without any privilege. It computes with threads that wait asleep, as
     they have to where a quota may bound them: libgomp reads how they wait, and how many cores there are, when it is
-    loaded, so that a restored process can choose neither."""
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    loaded, so that a restored process can choose neither. Of this environment it has what ENVIRONMENT and `variables`
+    name."""
+    environment = {name: os.environ[name] for name in (*ENVIRONMENT, *variables) if name in os.environ}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
     same_user = user == os.geteuid()
     return subprocess.Popen(  # noqa: S603  our own program

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from predictor.cpu.kernel_variables import KERNEL_VARIABLES
 from predictor.dump_command import SECRET_CHARS, engine_arguments, source_files, write_snapshot
 from predictor.measurements.cache import BESIDE_MODEL
 from predictor.plan_settings import MOUNT_POINT
@@ -154,6 +155,28 @@ def test_a_failure_leaves_nothing(
     assert process[0].poll() is not None
     snapshot_by(f"{WRITES}.touch()", folder, monkeypatch)
     assert {path.name for path in folder.iterdir()} == {"pages-1.img", key.FILE}
+
+
+@linux
+def test_the_dumped_process_has_the_variables_that_choose_how_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"OMP_NUM_THREADS": "1", "SNAPSHOT_THREADS": "1", **{name: f"some {name}" for name in KERNEL_VARIABLES}}
+    for name, value in {**wanted, "SOME_TOKEN": "a-secret-of-the-build"}.items():
+        monkeypatch.setenv(name, value)
+    given: dict[str, str] = {}
+
+    def start(*_: object, env: dict[str, str], **__: object) -> None:
+        given.update(env)
+        raise OSError("that is all")
+
+    for name in ("forget_host_name", "reach_pid"):
+        monkeypatch.setattr(dumped_process, name, lambda *_: None)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(OSError, match="that is all"):
+        snapshot_by("", tmp_path / "snapshot", monkeypatch)
+    assert wanted.items() <= given.items()
+    assert "SOME_TOKEN" not in given
 
 
 @linux

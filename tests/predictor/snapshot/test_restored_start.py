@@ -103,3 +103,13 @@ def test_threads_that_the_operator_wants_for_small_models_too(tmp_path: Path) ->
     with at_the_gate(tmp_path, LOADED):
         answer = tell(tmp_path, arguments=MODEL, environment=bare({"OMP_NUM_THREADS": str(cores)}))
     assert answer == f"a small language model was dumped with 1 threads, and here there would be {cores}"
+
+
+@pytest.mark.parametrize(("dumped", "here"), [({}, "AVX2"), ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, None), ({}, None)])
+def test_variables_that_choose_kernels(tmp_path: Path, dumped: Mapping[str, str], here: str | None) -> None:
+    """What has been packed is packed for the kernels of the dump."""
+    environment = bare({"ONEDNN_MAX_CPU_ISA": here} if here else {})
+    with at_the_gate(tmp_path, LOADED, environment=dumped):
+        answer = tell(tmp_path, arguments=[*MODEL, "--port", "0"], environment=environment)
+    differs = "it was dumped with another ONEDNN_MAX_CPU_ISA, which chooses kernels"
+    assert answer == (OK if environment.get("ONEDNN_MAX_CPU_ISA") == dumped.get("ONEDNN_MAX_CPU_ISA") else differs)
