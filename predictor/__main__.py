@@ -74,6 +74,7 @@ def main() -> int:
     if modules_file:
         startup.on_ready.append(lambda _: imported_modules.write_modules(Path(modules_file)))
     use_lean_imports(settings.lean_imports)
+    flags = sys.argv[1:]
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
     with lean_server_imports():
         from predictor.protocols.access import Access
@@ -87,6 +88,7 @@ def main() -> int:
 
             try:
                 engine.load(startup.enter)
+                sys.argv[1:] = flags  # they stay where the launcher tells none
                 settings, ports, startup = wait_for_restore(settings, engine_settings)
             except (ModelError, OSError, ValueError) as error:
                 print(f"predictor: {error}", file=sys.stderr)

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from predictor.snapshot.meeting_point import FIFO, OK, READY, SOCKET
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, free_port
 from tests.support.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CRIU is for Linux")
@@ -113,3 +114,26 @@ def test_variables_that_choose_kernels(tmp_path: Path, dumped: Mapping[str, str]
         answer = tell(tmp_path, arguments=[*MODEL, "--port", "0"], environment=environment)
     differs = "it was dumped with another ONEDNN_MAX_CPU_ISA, which chooses kernels"
     assert answer == (OK if environment.get("ONEDNN_MAX_CPU_ISA") == dumped.get("ONEDNN_MAX_CPU_ISA") else differs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [{}, {"arguments": [*MODEL, "--name", "summer"]}])
+def test_flags_stay_where_none_are_told(tmp_path: Path, told: dict[str, list[str]]) -> None:
+    """KServe must not see them while it is imported, before the gate."""
+    port = free_port()
+    told = {name: [*flags, "--port", str(port)] for name, flags in told.items()}
+    with at_the_gate(tmp_path, SERVING, "--name", "spring", "--port", str(port)):
+        (tmp_path / FIFO).write_text(json.dumps(told) + "\n")
+        assert models(port) == ["summer" if told else "spring"]
+
+
+def models(port: int) -> list[str]:
+    """That are served, once there is an answer."""
+
+    def answer() -> list[str] | None:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=SECONDS) as found:
+            names: list[str] = json.load(found)["models"]
+            return names
+        return None
+
+    return wait_until(answer, "an answer")
