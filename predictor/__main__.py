@@ -47,6 +47,10 @@ def main() -> int:
         from predictor.dump_command import dump
 
         return dump(sys.argv[2:])
+    return _serve()
+
+
+def _serve() -> int:
     gc.disable()  # until Startup ends: imports make half a million objects, which each collection would search
     startup = Startup(process_age())
     settings = read_settings(Settings)
@@ -63,16 +67,7 @@ def main() -> int:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
 
-    cache = measurement_cache(settings.model, settings.cache_folder)
-    facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
-    facts["name"] = settings.served_name  # every model is at the same place in a pod
-    imported = "torch" in sys.modules  # as in a fork of the template, whose starts are other ones
-    start_times = StartTimes(cache, kind=kind, imported=imported, **facts)
-    startup.expected_seconds = start_times.expected_seconds
-    startup.on_ready.append(start_times.add)
-    modules_file = os.environ.pop(imported_modules.VARIABLE, "")
-    if modules_file:
-        startup.on_ready.append(lambda _: imported_modules.write_modules(Path(modules_file)))
+    _remember(startup, settings, kind)
     use_lean_imports(settings.lean_imports)
     flags = sys.argv[1:]
     del sys.argv[1:]  # KServe 0.21 parses them when it is imported, and does not know our flags
@@ -112,6 +107,24 @@ def main() -> int:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _remember(startup: Startup, settings: Settings, kind: Kind) -> None:
+    """Tell how long earlier starts took, and keep of this one how long it takes, and what it imports where the
+    supervisor asks for that."""
+    facts = settings.model_dump(mode="json", include={"model", "revision", "device", "dtype", "quantize"})
+    start_times = StartTimes(
+        measurement_cache(settings.model, settings.cache_folder),
+        name=settings.served_name,  # in pods every model is at the same place
+        kind=kind,
+        imported="torch" in sys.modules,  # as in a fork of the template, whose starts are other ones
+        **facts,
+    )
+    startup.expected_seconds = start_times.expected_seconds
+    startup.on_ready.append(start_times.add)
+    modules_file = os.environ.pop(imported_modules.VARIABLE, "")
+    if modules_file:
+        startup.on_ready.append(lambda _: imported_modules.write_modules(Path(modules_file)))
 
 
 def _set_up_logging(level: str) -> None:
