@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Startup:
         self.phase = "starting"
         self.ready = False
         self._ready_at = 0.0
+        self._refused_at = -math.inf
         self.error: str | None = None
         self.on_ready: list[Callable[[float], None]] = []
         """Called with the seconds since the process was started, once it is ready."""
@@ -55,6 +57,11 @@ class Startup:
     def ready_s(self) -> float:
         """Seconds since it became ready; 0 before."""
         return time.monotonic() - self._ready_at if self.ready else 0.0
+
+    @property
+    def awaits_retry(self) -> bool:
+        """Whether somebody who was told to come again in RETRY_SECONDS may not have come yet."""
+        return time.monotonic() - self._refused_at < 2 * RETRY_SECONDS
 
     def enter(self, phase: str) -> None:
         """End the current phase, and report the next one."""
@@ -93,6 +100,7 @@ class Startup:
 
     def problem(self, name: str) -> ProblemError:
         """What a request to the model `name` is answered while it loads."""
+        self._refused_at = time.monotonic()
         expected: dict[str, Any] = {} if self.expected_seconds is None else {"expected_seconds": self.expected_seconds}
         return ProblemError(
             problems.LOADING,

@@ -90,6 +90,8 @@ class ServerDrain:
         idle_s = min(self._rest.requests.quiet_s, self._model.startup.ready_s)
         if not self._lifetime.idle_seconds or idle_s < self._lifetime.idle_seconds:
             return False
+        if self._model.startup.awaits_retry:
+            return False
         if self._subscriber.busy or not self._rest.stop_accepting_if_unconnected():
             return False
         log.info("leaving: nothing has come for %.0f s", idle_s)

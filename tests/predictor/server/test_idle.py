@@ -98,6 +98,19 @@ async def test_it_does_not_end_before_it_is_ready(serve: Callable[..., Serving])
     await asyncio.wait_for(serving.task, 20)
 
 
+async def test_it_does_not_end_before_who_was_told_to_come_again(serve: Callable[..., Serving], url: str) -> None:
+    serving = serve(0.01, load=False)
+    serving.engine.enqueue("spring", " rain")
+    async with httpx.AsyncClient(base_url=url, timeout=10, headers={"Connection": "close"}) as client:
+        refused = await client.post(ROUTE, json=CHAT)
+        assert refused.status_code == 503
+        serving.engine.load_gate.set()
+        await asyncio.sleep(float(refused.headers["Retry-After"]))  # as it was told
+        assert (await client.post(ROUTE, json=CHAT)).status_code == 200
+    assert serving.engine.generations
+    await asyncio.wait_for(serving.task, 20)
+
+
 async def test_a_late_connection_is_served_by_the_next_server(serve: Callable[..., Serving], url: str) -> None:
     await asyncio.wait_for(serve(0.01).task, 20)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
