@@ -128,11 +128,14 @@ class Clients:
     async def _directly(self, model: str, prompt: str) -> str:
         """On a new connection each time; repeated after Retry-After while the model loads."""
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True, "max_tokens": TOKENS}
+        deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             async with async_client(timeout=ANSWER_SECONDS) as client:
                 answer = await client.post(self._urls[model] + CHAT, json=body, headers={"Connection": "close"})
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or answer.json().get("phase") in (None, "failed"):
                 break
+            if time.monotonic() > deadline:
+                return f"not answered for {ANSWER_SECONDS:g} s"
             await asyncio.sleep(float(answer.headers["Retry-After"]))
         whole = answer.status_code == httpx.codes.OK and answer.text.endswith("data: [DONE]\n\n")
         return "answered" if whole else answer.text[:500]
