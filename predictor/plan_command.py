@@ -98,6 +98,11 @@ def print_plan(argv: list[str]) -> int:
             raise
         print(f"predictor: {failure}", file=sys.stderr)
         return 1
+    if settings.save and not cache.kept:
+        print("predictor: nothing is kept: measuring took too long, as beside other programs", file=sys.stderr)
+        return 1
+    for file in cache.kept:
+        print(f"# measured, and kept in {file}")
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
     from predictor.engine.slot_plan import PROCESS_BYTES
 

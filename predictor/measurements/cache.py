@@ -49,6 +49,8 @@ class MeasurementCache:
         self._folders = folders
         self._kept_in = kept_in
         self.must_keep = must_keep
+        self.kept: list[Path] = []
+        """Files that were written."""
 
     def find(self, record: type[AnyRecord], key: str) -> AnyRecord | None:
         """What was kept under this key; None where there is nothing that can be used."""
@@ -88,6 +90,7 @@ class MeasurementCache:
                 log.debug("nothing is kept in %s: %s", folder, error)
                 continue
             log.info("measured, and kept in %s", file)
+            self.kept.append(file)
             return file
         if self._kept_in:
             log.info("what was measured is not kept: no folder can be written to")

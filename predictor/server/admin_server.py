@@ -14,6 +14,7 @@ from typing import get_args
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -78,7 +79,8 @@ class AdminRoutes:
         await self._model.sleeper.wake_up()
         return Response()
 
-    async def is_sleeping(self, _: Request) -> Response:
+    async def is_sleeping(self, http_request: Request) -> Response:
+        _checked(http_request.query_params, {})
         return JSONResponse({"is_sleeping": self._model.sleeper.sleeping is not None})
 
     async def unload(self, http_request: Request) -> Response:
@@ -131,11 +133,14 @@ async def _refuse_pages(scope: Scope) -> None:
         raise ProblemError(problems.FORBIDDEN, "Pages of browsers may not ask this port.")
 
 
-def _checked(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
-    """The query's fields. Raises a ProblemError that names each one that is unknown, or has no allowed value."""
+def _checked(given: QueryParams, allowed: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
+    """The query's fields. Raises a ProblemError that names each one that is unknown, comes twice, or has no allowed
+    value."""
     errors = []
     for field, value in given.items():
-        if field not in allowed:
+        if len(given.getlist(field)) > 1:
+            errors.append(FieldError(field=field[:64], detail="may be given once"))
+        elif field not in allowed:
             names = f"allowed are {', '.join(allowed)}" if allowed else "none is allowed"
             errors.append(FieldError(field=field[:64], detail=f"unknown field; {names}"))
         elif value not in allowed[field]:

@@ -143,10 +143,13 @@ def _run_criu(images: str, folder: str, deadline: float) -> None:
 
 
 def _last_error(log: str) -> str:
+    """Why criu has failed: its last error but the one that says that it has. It also says, and goes on, that it cannot
+    raise its own limits where a capability is missing."""
     with suppress(OSError), open(log, errors="replace") as file:
         lines = [line.strip() for line in file if "Error" in line]
-        if lines:
-            return lines[0][:300]
+        told = [line for line in lines if "rlimit:" not in line and "FAILED" not in line] or lines
+        if told:
+            return told[-1][:300]
     return "its log says nothing"
 
 

@@ -8,7 +8,8 @@ import os
 import socket
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,7 +78,8 @@ class Template:
         names = [name for file in order["modules"] for name in read_modules(Path(file))]
         if any(name.startswith("diffusers.") for name in names):
             self._lean.enter_context(lean_picture_imports())
-        self._files.import_modules(names)
+        with _silent():
+            self._files.import_modules(names)
         _fill_caches()
         from predictor.loading.tokenizer_file import preload_tokenizer
 
@@ -105,6 +107,19 @@ class Template:
             del os.environ[NVML_CHECK]  # a device that only the driver can use is none
         draw_seeds()
         run()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' remarks on what is not installed: predictors that need it say so."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _fill_caches() -> None:

@@ -51,6 +51,7 @@ class TemplateProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._told: set[str] = set()
         self._starting_since = 0.0
+        self._was_ready = False
         self.state: State = "off"
         self.why: str | None = None
         """Why the latest one has ended."""
@@ -77,7 +78,7 @@ class TemplateProcess:
         return True
 
     def start(self) -> None:
-        self._told = set()
+        self._told, self._was_ready = set(), False
         try:
             self.control, inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with inherited:
@@ -93,16 +94,18 @@ class TemplateProcess:
             self._prepare([])
 
     def read(self) -> bool:
-        """Take in what it says; whether its state has changed."""
+        """Take in what it says; whether it has ended, or is ready for the first time."""
         assert self.control is not None
-        before = self.state
         try:
             answer, _ = receive(self.control)
         except (EOFError, OSError, ValueError):
             self._end("it has ended")
             return True
         self._take(answer)
-        return self.state != before
+        if self.state != "ready":
+            return True
+        learned, self._was_ready = self._was_ready, True
+        return not learned
 
     def fork(
         self, name: str, arguments: Sequence[str], variables: Mapping[str, str], listener: socket.socket

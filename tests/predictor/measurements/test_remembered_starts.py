@@ -272,7 +272,10 @@ def test_a_plan_that_is_saved_goes_with_the_model(
     settings: dict[str, Any] = {"steps": 2, "guidance": 3.0} if kind == "image" else {}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     assert print_plan(["--model", str(folder), "--save", *flags]) == 0
-    assert "containerConcurrency: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "containerConcurrency: " in printed
+    for file in (folder / ".shangcai").iterdir():
+        assert f"# measured, and kept in {file}\n" in printed
     moved = folder.rename(tmp_path / "moved")
     assert list((moved / ".shangcai").iterdir())
     assert stat.S_IMODE((moved / ".shangcai").stat().st_mode) == 0o755  # a pod reads it as another user
@@ -287,6 +290,15 @@ def test_a_plan_that_is_saved_goes_with_the_model(
         engine.load(lambda _: None)
         engine.close()
     assert f"remembered from {moved / '.shangcai'}" in caplog.text
+
+
+def test_a_plan_that_took_too_long_to_measure_is_told(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "SEARCH_SECONDS", 0)
+    assert print_plan(["--model", str(tiny_sd), "--save", "--cache-folder", str(tmp_path / "cache")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "predictor: nothing is kept: measuring took too long, as beside other programs"
 
 
 def test_a_plan_that_cannot_be_saved_is_told_in_one_line(

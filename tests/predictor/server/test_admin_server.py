@@ -120,6 +120,7 @@ async def test_the_serving_port_refuses_to_load_and_unload(clients: Any, engine:
         ("/sleep?mode=keep", "mode", "input should be wait or abort"),
         ("/sleep?offload_tags=weights", "offload_tags", "unknown field; allowed are level, mode"),
         ("/wake_up?tags=weights", "tags", "unknown field; none is allowed"),
+        ("/sleep?level=1&level=2", "level", "may be given once"),
     ],
 )
 async def test_a_wrong_value_is_named_with_what_is_allowed(

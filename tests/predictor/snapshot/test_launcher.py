@@ -129,6 +129,11 @@ def test_orphans_are_reaped(criu: ScriptedCriu) -> None:
     [
         ("sys.exit(1)", "criu ended with 1: its log says nothing"),
         ("log('Error (criu/x.c:1): no'); sys.exit(3)", "criu ended with 3: Error (criu/x.c:1): no"),
+        (
+            "log('Error (criu/util.c:1): rlimit: no\\nError (criu/x.c:2): no pid\\nError (y.c:3): Restoring FAILED.');"
+            " sys.exit(1)",
+            "criu ended with 1: Error (criu/x.c:2): no pid",
+        ),
         ("os.kill(os.getpid(), 9)", "criu ended with -9: its log says nothing"),
         ("restore(); os.kill(os.getpid(), 9)", "criu ended with -9: its log says nothing"),
     ],
