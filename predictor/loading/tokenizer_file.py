@@ -28,7 +28,7 @@ _SETTINGS = (
 )
 
 
-_preloaded: dict[str, tuple[object, Any]] = {}
+_kept: dict[str, tuple[object, Any]] = {}
 """By the model's folder: its files as they were, and the tokenizer."""
 
 
@@ -36,21 +36,26 @@ def preload_tokenizer(source: str) -> None:
     """Load the tokenizer of a folder for the `load_tokenizer` of processes that are forked from this one. Nothing where
     that fails, and for a hub id, whose files may be others by then."""
     try:
-        versions = _versions(source)
+        versions = file_versions(source)
         tokenizer = load_tokenizer(source)
         if tokenizer.chat_template is not None:  # its program is compiled once
             tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     except Exception as error:
         log.debug("the tokenizer of %s is not loaded beforehand: %s", source, error)
     else:
-        _preloaded[source] = versions, tokenizer
+        keep_tokenizer(source, versions, tokenizer)
+
+
+def keep_tokenizer(source: str, versions: object, tokenizer: Any) -> None:
+    """For the next `load_tokenizer` of this folder, whose files had these versions before it was loaded."""
+    _kept[source] = versions, tokenizer
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
     """The tokenizer that AutoTokenizer makes of a folder, or of a hub id at `revision`. Raises what it raises."""
-    if source in _preloaded and revision is None:
-        versions, tokenizer = _preloaded.pop(source)
-        if versions == _versions(source):
+    if source in _kept and revision is None:
+        versions, tokenizer = _kept.pop(source)
+        if versions == file_versions(source):
             return tokenizer
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
@@ -66,8 +71,8 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
     return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
-def _versions(source: str) -> object:
-    """What tells the files of a folder from later ones, but for the weights."""
+def file_versions(source: str) -> object:
+    """What tells the files of a folder from later ones, but for the weights. Raises an OSError without a folder."""
     status = {path.name: path.stat() for path in Path(source).iterdir() if path.suffix != ".safetensors"}
     return {name: (each.st_mtime_ns, each.st_size, each.st_ino) for name, each in status.items()}
 

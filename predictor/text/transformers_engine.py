@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from predictor.engine.base import SleepLevel
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
+from predictor.loading.tokenizer_file import file_versions, keep_tokenizer
 from predictor.measurements.cache import MeasurementCache, measurement_cache
 from predictor.measurements.process_cache import ProcessCache
 from predictor.text.checkpoint import load_checkpoint
@@ -28,12 +30,23 @@ log = logging.getLogger(__name__)
 class TransformersEngine(BatchedEngine["TextEngineCore"]):
     """Writes texts."""
 
+    _files: object = None
+    """Versions of the files of a model in a folder, before it was loaded."""
+
     @cached_property
     def _cache(self) -> MeasurementCache:
         return ProcessCache(measurement_cache(self.settings.model, self.settings.cache_folder))
 
+    def sleep(self, level: SleepLevel) -> None:
+        """At level 2 the tokenizer is kept: a large one takes longer to read than the weights."""
+        tokenizer = None if self._core is None else self._core.checkpoint.tokenizer
+        super().sleep(level)
+        if level == 2 and tokenizer is not None and self._files is not None:
+            keep_tokenizer(self.settings.model, self._files, tokenizer)
+
     def load_core(self, report: Callable[[str], None]) -> TextEngineCore:
         settings = self.settings
+        self._files = file_versions(settings.model) if os.path.isdir(settings.model) else None
         checkpoint = load_checkpoint(
             settings.model,
             settings.device,

@@ -139,6 +139,19 @@ async def test_what_the_start_has_frozen_is_dropped_too(engine: BatchedEngine[An
         gc.unfreeze()
 
 
+@pytest.mark.parametrize("changed", [False, True])
+async def test_the_tokenizer_is_kept_unless_its_files_have_changed(
+    texts: TransformersEngine, folder: Path, changed: bool
+) -> None:
+    before = texts.core.checkpoint.tokenizer
+    await asyncio.to_thread(texts.sleep, 2)
+    if changed:
+        (folder / "tokenizer.json").touch()
+    await asyncio.to_thread(texts.wake_up)
+    assert (texts.core.checkpoint.tokenizer is before) == (not changed)
+    assert await answer(texts)
+
+
 async def test_from_level_1_it_falls_to_level_2(texts: TransformersEngine) -> None:
     from transformers import LlamaForCausalLM
 
