@@ -27,14 +27,12 @@ def computes_bfloat16() -> bool:
 
     x86 only: Arm's bfloat16 has other kernels, which nobody has measured here.
     """
-    level = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
-    return level.startswith(_BFLOAT16_LEVELS) and bool({"avx512_bf16", "amx_bf16"}.intersection(_features()))
+    return _onednn_level().startswith(_BFLOAT16_LEVELS) and bool({"avx512_bf16", "amx_bf16"}.intersection(_features()))
 
 
 def multiplies_tiles() -> bool:
     """Whether oneDNN multiplies bfloat16 by the CPU's tiles (AMX)."""
-    level = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
-    return level.startswith(("avx512_core_amx", "avx10", "all", "default")) and "amx_bf16" in _features()
+    return _onednn_level().startswith(("avx512_core_amx", "avx10", "all", "default")) and "amx_bf16" in _features()
 
 
 def computes_packed_float32() -> bool:
@@ -50,6 +48,11 @@ def computes_packed(dtype: torch.dtype) -> bool:
 def description() -> list[object]:
     """What chooses the kernels of libraries on this CPU, as values of JSON."""
     return [platform.machine(), _features(), [*kernel_variables().values()]]
+
+
+def _onednn_level() -> str:
+    """The best instructions that oneDNN may use."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "all").lower()
 
 
 def _features() -> list[str]:

@@ -175,7 +175,7 @@ def _meet(listener: socket.socket, deadline: float) -> int:
         files = [0, 1, 2]
         if os.environ.get("LISTEN_PID") == str(os.getpid()):  # ours, which the restored process has not
             files.append(LISTEN_FD)
-        connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
+        socket.send_fds(connection, [b"\n"], files)
         answer = b""
         while not answer.endswith(b"\n"):
             if not processes.readable(connection.fileno(), deadline):

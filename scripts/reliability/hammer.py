@@ -187,8 +187,9 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     before = resource_usage.measure(run.pid)
     urls = {name: model["url"] for name, model in states.items()}
     awake_seconds = arguments.nap or max(arguments.idle, keep_alive)
-    change_seconds = POET_CHANGE_SECONDS if arguments.poet else CHANGE_SECONDS
-    change_seconds = NAP_CHANGE_SECONDS if arguments.nap else change_seconds
+    change_seconds = CHANGE_SECONDS
+    if arguments.poet:
+        change_seconds = NAP_CHANGE_SECONDS if arguments.nap else POET_CHANGE_SECONDS
     clients = Clients(f"http://{HOST}:{port}", urls, awake_seconds, not arguments.poet, change_seconds)
 
     def cycles_now() -> int:
@@ -213,12 +214,12 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     children = psutil.Process(run.pid).children()
     run.send_signal(signal.SIGTERM)
     status = run.wait(60)
-    starts = output.read_text()
     left = [child.pid for child in children if child.is_running()]
     print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {clients.longest_seconds:.1f} s")
     for outcome, count in clients.outcomes.most_common():
         print(f"  {count:6d}  {outcome}")
     if arguments.restore:
+        starts = output.read_text()
         print(f"restored {starts.count(RESTORED)} times, started as usual {starts.count(NOT_RESTORED)} times")
     print(f"before: {before}")
     print(f"after:  {after}")

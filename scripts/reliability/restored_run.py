@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from scripts.local.run_folder import RunFolder
 from scripts.local.served_model import ServedModel
-from scripts.local.supervisor import ProcessEnded, Supervisor
 from scripts.loopback import HOST
+from scripts.reliability.supervised_run import supervise
 from scripts.snapshot import LocalSnapshot
 from wire.listener import listen
 
@@ -23,24 +22,19 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     arguments = parser.parse_args()
     name = arguments.model.name
-    folder = RunFolder(arguments.port)
-    if not folder.hold():
-        return 1
+    flags = ["--name", name, "--host", HOST, "--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
     with tempfile.TemporaryDirectory() as images:
-        try:
+
+        def make(folder: RunFolder) -> list[ServedModel]:
             snapshot = LocalSnapshot(arguments.model, Path(images))
-            flags = ["--name", name, "--host", HOST, "--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
-            listener, notices = listen(HOST, 0), folder.open_notices(0)
-            model = ServedModel(name, "text", listener, notices, snapshot.command(*flags), snapshot.environment)
-            web = [sys.executable, "-m", "web", "--host", HOST, "--port", str(arguments.port)]
-            web += ["--models", json.dumps({name: model.url}), "--log-level", "warning"]
-            Supervisor([model], web, folder, arguments.idle, lambda: print("all are up", flush=True)).run()
-            return 0
-        except (ProcessEnded, RuntimeError) as error:
+            sockets = listen(HOST, 0), folder.open_notices(0)
+            return [ServedModel(name, "text", *sockets, snapshot.command(*flags), snapshot.environment)]
+
+        try:
+            return supervise(arguments.port, arguments.idle, make)
+        except RuntimeError as error:
             print(f"restored_run: {error}", flush=True)
             return 1
-        finally:
-            folder.release()
 
 
 if __name__ == "__main__":
