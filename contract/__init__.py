@@ -44,7 +44,16 @@ from contract.request import (
     TextPrompt,
     Writing,
 )
-from contract.result import FinishReason, Picture, PictureResult, PictureTiming, TextResult, Timing, Usage
+from contract.result import (
+    FinishReason,
+    LinkedPicture,
+    Picture,
+    PictureResult,
+    PictureTiming,
+    TextResult,
+    Timing,
+    Usage,
+)
 from contract.status import ModelState, ModelStatus, Statuses, Waking
 
 __all__ = [
@@ -72,6 +81,7 @@ __all__ = [
     "JobList",
     "JobState",
     "Kind",
+    "LinkedPicture",
     "LiveEvent",
     "ModelChoice",
     "ModelState",

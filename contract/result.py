@@ -59,6 +59,19 @@ class Picture(StrictModel):
     height: int
 
 
+class LinkedPicture(StrictModel):
+    """One picture by its address, where that was asked for. What is stored, or is an event, has files."""
+
+    url: str = Field(description="Where its file is; whoever has the address can read it until it expires.")
+    expires_at: str = Field(description="When that is, in RFC 3339 and UTC.")
+    media_type: str
+    seed: int | None = Field(
+        description="Asked for with n = 1, it gives this picture again; null when the runtime behind does not tell."
+    )
+    width: int
+    height: int
+
+
 class PictureTiming(StrictModel):
     """Seconds, as `web` saw them."""
 

@@ -22,6 +22,8 @@ from web.api.generate import GenerateEndpoint
 from web.api.health import PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
+from web.api.picture_addresses import PictureAddresses
+from web.api.picture_file import PictureFileEndpoint
 from web.api.status import StatusEndpoints
 from web.callers.authentication import CallerAuthentication
 from web.callers.counters import MemoryCounters
@@ -98,7 +100,8 @@ def create_app(
     backend = rest or EventBackend(client, settings, replies)
     jobs = JobService(settings, store, backend, background, Results(artifacts, memory))
     drain.subscribe(jobs.drain)
-    job_endpoints = JobEndpoints(settings, jobs, readiness)
+    addresses = PictureAddresses(settings, jobs)
+    job_endpoints = JobEndpoints(settings, jobs, readiness, addresses)
     key_file = KeyFile(settings.callers_file) if settings.callers_file else None
     shares = _shares(settings, key_file)
     generate = GenerateEndpoint(settings, job_endpoints, rest, readiness, shares)
@@ -147,6 +150,7 @@ def create_app(
         Route("/generate", generate, methods=["POST"]),
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
+        Route("/generations/{id}/images/{number}", PictureFileEndpoint(jobs, addresses).serve, methods=["GET"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
         Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),

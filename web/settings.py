@@ -59,6 +59,11 @@ class Settings(UpstreamSettings, BaseSettings):
     root_path: RootPath = Field(
         default="", description="Prefix under which a proxy serves this, and which it takes off: /shangcai."
     )
+    public_url: BaseUrl | None = Field(
+        default=None,
+        description="Address that clients have of this server, root_path included, for the addresses of pictures. "
+        "Unset, it is what a request says: its Host, or what trusted_hops forward.",
+    )
 
     routes: Annotated[Literal["all", "inbox"], BeforeValidator(lower)] = Field(
         default="all",
@@ -87,8 +92,9 @@ class Settings(UpstreamSettings, BaseSettings):
         default=None,
         min_length=16,
         description="Secret that the ids of jobs with an Idempotency-Key are made with, so that nobody finds a job by "
-        "guessing its key, and the salts of predictors' caches; the same on all replicas. Unset, one is drawn where "
-        "callers are told apart, and kept where the jobs are; for the salts each replica draws its own.",
+        "guessing its key, the salts of predictors' caches, and the signatures of pictures' addresses; the same on all "
+        "replicas. Unset, one is drawn where it is needed, and kept where the jobs are; for the salts each replica "
+        "draws its own.",
     )
     callers_header: str = Field(
         default="X-Forwarded-User",
@@ -176,6 +182,9 @@ class Settings(UpstreamSettings, BaseSettings):
     )
     job_seconds: PositiveFloat = Field(default=3_600, description="Longest that a job may take.")
     job_keep_seconds: PositiveFloat = Field(default=3_600, description="How long an ended job is remembered.")
+    picture_url_seconds: PositiveInt = Field(
+        default=3_600, description="How long a signed address of a picture may be read; no longer than its job is kept."
+    )
 
     heartbeat_seconds: PositiveFloat = Field(
         default=HEARTBEAT_SECONDS, description="Silence after which an event stream sends a comment."
@@ -220,6 +229,8 @@ class Settings(UpstreamSettings, BaseSettings):
         missing = next((f"models.{name}.url" for name, model in self.models.items() if model.url is None), None)
         if self.dispatch == "rest" and missing:
             raise ValueError(f"{missing}: is required where dispatch is rest")
+        if self.public_url is not None and not self.public_url.endswith(self.root_path):
+            raise ValueError(f"public_url: must end with root_path, {self.root_path}")
         if self.cors_credentials and (not self.cors_origins or "*" in self.cors_origins):
             raise ValueError("cors_credentials: needs cors_origins, each by its name")
         return self

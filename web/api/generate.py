@@ -34,7 +34,8 @@ if TYPE_CHECKING:  # see web.rest.upstream
 
 
 class GenerateEndpoint:
-    """A call becomes a job where its headers ask for one, and always where there is no `rest` backend.
+    """A call becomes a job where its headers ask for one, or its query for addresses of pictures, which are a job's;
+    and always where there is no `rest` backend.
 
     An ASGI endpoint and no function that returns a response: so the generation is closed however the response ends.
     """
@@ -85,7 +86,7 @@ class GenerateEndpoint:
     @asynccontextmanager
     async def _response(self, call: GenerationCall) -> AsyncGenerator[Response]:
         """The answer. Leaving the context cancels what has no preference to go on."""
-        if self._rest is None or call.preferences.outlives_connection:
+        if self._rest is None or call.preferences.outlives_connection or call.base is not None:
             async with self._jobs.response(call) as response:
                 yield response
             return

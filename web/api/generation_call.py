@@ -13,6 +13,7 @@ from web.api.model_choice import chosen_model
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences
+from web.http.public_address import address_base
 from web.jobs.cost import cost
 from wire.deadline import request_seconds
 from wire.request_context import RequestContext
@@ -40,6 +41,8 @@ class GenerationCall:
     caller: str
     cost: float
     """See web.jobs.cost."""
+    base: str | None = None
+    """What the addresses of its pictures begin with, where these are to take the place of the pictures."""
 
 
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
@@ -47,6 +50,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
     headers = http_request.headers
     model = chosen_model(settings.models, sent, headers)
     form = _form(settings, model, sent, headers)
+    base = address_base(settings, http_request)
     request = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
     preferences = RequestPreferences.of(headers, settings.generate_seconds)
     limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
@@ -61,6 +65,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
         headers=headers,
         caller=caller_of(http_request.scope),
         cost=cost(request, settings.models[model].kind),
+        base=base if settings.models[model].kind == "image" else None,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,13 @@ log = logging.getLogger(__name__)
 
 
 async def job_frames(
-    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: str | None, *, resumable: bool
+    jobs: JobService,
+    readiness: Readiness | None,
+    record: JobRecord,
+    after: str | None,
+    *,
+    resumable: bool,
+    outcome: Callable[[JobRecord], Awaitable[str]] | None = None,
 ) -> AsyncGenerator[bytes]:
     """Frames from the beginning or `after` an entry. The last is the result or the error that the job has ended with.
 
@@ -35,8 +41,9 @@ async def job_frames(
     error: `resumable` is false.
 
     Statuses of waiting have no id: they are no part of the log and cannot be replayed. `readiness` is the model's,
-    where it is served here.
+    where it is served here. `outcome` makes the JSON of the last one, where that is not to be as it is stored.
     """
+    document = outcome or jobs.results.document
     ended = False
     try:
         told = await jobs.waiting(record, FIRST_STATUS_SECONDS) if after is None else None
@@ -51,14 +58,15 @@ async def job_frames(
                     if ended:
                         record = await jobs.find(record.id)
                         async with jobs.results.held(record):
-                            yield frame(entry.data or await jobs.results.document(record), entry.event, entry.id)
+                            stored = "" if outcome else entry.data
+                            yield frame(stored or await document(record), entry.event, entry.id)
                     else:
                         yield frame(entry.data, entry.event, entry.id)
         if not ended:  # the client has seen the whole log already, or only the outcome is left of it
             record = await jobs.find(record.id)
             assert record.end is not None
             async with jobs.results.held(record):
-                yield frame(await jobs.results.document(record), last_event(record.end))
+                yield frame(await document(record), last_event(record.end))
     except ProblemError as error:
         log.info("a stream of job %s ends early: %s", record.id, error)
         if not resumable:

@@ -14,11 +14,13 @@ from starlette.responses import Response
 from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
 from web.api.generation_call import GenerationCall
 from web.api.job_stream import job_frames
+from web.api.picture_addresses import PictureAddresses
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
 from web.http.entity_tag import unless_known
 from web.http.last_event_id import last_event_id
 from web.http.parted_response import HeldResponse, PartedResponse, json_parts, without_files
+from web.http.public_address import address_base
 from web.http.responses import whole
 from web.jobs.record import JobRecord
 from web.jobs.service import JobService, NewJob
@@ -36,9 +38,16 @@ _UNCACHED = {"Cache-Control": "no-store"}
 class JobEndpoints:
     """See the module."""
 
-    def __init__(self, settings: Settings, jobs: JobService, readiness: Mapping[str, Readiness]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: JobService,
+        readiness: Mapping[str, Readiness],
+        addresses: PictureAddresses,
+    ) -> None:
         self._settings = settings
         self._jobs = jobs
+        self._addresses = addresses
         self._readiness = readiness  # a shared store has other replicas' models, too
 
     # POST /generate
@@ -54,16 +63,22 @@ class JobEndpoints:
             headers["Preference-Applied"] = call.preferences.applied
         if call.form == SSE:
             try:
-                yield await self._events(record, after, headers, resumable=call.preferences.outlives_connection)
+                resumable = call.preferences.outlives_connection
+                yield await self._events(record, after, call.base, headers, resumable=resumable)
             finally:
                 await self._abandon(call, record)
             return
         record = await self._wait(call, record)
         if record.state not in ENDS:
-            yield await self._document(record, 202, headers)
+            yield await self._document(record, 202, call.base, headers)
             return
         async with self._jobs.results.held(record):
-            response = whole(await self._jobs.results.result(record), call.form)
+            result = await self._jobs.results.result(record)
+            if call.form == JSON and call.base is not None and isinstance(result, PictureResult):
+                document = await self._addresses.result(record, result, call.base)
+                response = Response(document, media_type=JSON, headers=_UNCACHED)
+            else:
+                response = whole(result, call.form)
             response.headers.update(headers)
             yield response
 
@@ -117,7 +132,7 @@ class JobEndpoints:
         record = await self._jobs.find(http_request.path_params["id"], caller_of(http_request.scope))
         if http_request.method == "DELETE":
             if record.state not in ENDS:
-                return await self._document(await self._jobs.cancel(record.id), 200)
+                return await self._document(await self._jobs.cancel(record.id), 200, None)
             await self._jobs.delete(record)
             return Response(status_code=204)
         return await self._get(http_request, record)
@@ -126,22 +141,26 @@ class JobEndpoints:
         """In the form that is accepted most: the job as JSON, its events from the first or the Last-Event-ID, or the
         result itself, which is a 202 with the job while there is none."""
         after = last_event_id(http_request.headers)
+        base = address_base(self._settings, http_request)
         form = heaviest(http_request.headers, _forms(record))
         if form is None:
             raise _not_acceptable(record)
         if form == SSE:
-            return await self._events(record, after)
+            return await self._events(record, after, base)
         if record.state not in ENDS:
-            return await self._document(record, 200 if form == JSON else 202)
+            return await self._document(record, 200 if form == JSON else 202, base)
         if form == JSON:
-            return HeldResponse(self._jobs.results.held(record), partial(self._document, record, 200))
+            return HeldResponse(self._jobs.results.held(record), partial(self._document, record, 200, base))
         return HeldResponse(self._jobs.results.held(record), partial(self._file, http_request, record, form))
 
     async def _file(self, http_request: Request, record: JobRecord, form: str) -> Response:
         response = whole(await self._jobs.results.result(record), form)
         return unless_known(http_request.headers, response) if "ETag" in response.headers else response
 
-    async def _document(self, record: JobRecord, status: int, headers: dict[str, str] | None = None) -> Response:
+    async def _document(
+        self, record: JobRecord, status: int, base: str | None, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The job; with the addresses of its pictures, which begin with `base`, in their place if there is one."""
         headers = {**_UNCACHED, **(headers or {})}
         job = await self._jobs.document(record)
         readiness = self._readiness.get(record.model)
@@ -156,21 +175,33 @@ class JobEndpoints:
         files: list[str] = []
         if job.result is not None:  # a result says null where something is not known
             result = job.result
-            if isinstance(result, PictureResult):
+            if isinstance(result, PictureResult) and base is not None:
+                answer = await self._addresses.result(record, result, base)
+            elif isinstance(result, PictureResult):
                 files = [picture.data for picture in result.images]
-                result = without_files(result)
-            document = f'{document[:-1]},"result":{result.model_dump_json()}}}'
+                answer = without_files(result).model_dump_json()
+            else:
+                answer = result.model_dump_json()
+            document = f'{document[:-1]},"result":{answer}}}'
         parts, size = json_parts(document, files)
         return PartedResponse(parts, size, status, headers={**headers, "Content-Type": JSON})
 
     async def _events(
-        self, record: JobRecord, after: str | None, headers: dict[str, str] | None = None, *, resumable: bool = True
+        self,
+        record: JobRecord,
+        after: str | None,
+        base: str | None,
+        headers: dict[str, str] | None = None,
+        *,
+        resumable: bool = True,
     ) -> Response:
         if after is not None and record.state in ENDS:
             left = [entry async for entry in self._jobs.watch(record.id, after)]
             if not left:  # an EventSource that has seen the end would connect again and again otherwise
                 return Response(status_code=204)
-        frames = job_frames(self._jobs, self._readiness.get(record.model), record, after, resumable=resumable)
+        outcome = None if base is None else partial(self._addresses.outcome, base=base)
+        readiness = self._readiness.get(record.model)
+        frames = job_frames(self._jobs, readiness, record, after, resumable=resumable, outcome=outcome)
         stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds, resumable=resumable)
         stream.headers.update(headers or {})
         return stream

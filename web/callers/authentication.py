@@ -13,13 +13,15 @@ from contract import ProblemError, problems
 from web.callers.caller import DEFAULT_CALLER, NAME_TEXT, is_caller_name
 from web.callers.issuer_keys import IssuerKeys
 from web.callers.key_file import KeyFile
+from web.callers.signed_address import is_signed
 from wire.request_context import Hops, from_trusted_hop
 
 if TYPE_CHECKING:
     from web.settings import Settings
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-"""That everybody may GET, and so everything below STATIC. Whatever is not named here needs a caller."""
+"""That everybody may GET, and so everything below STATIC, and what has a signed address (see is_signed), which its
+endpoint checks. Whatever is not named here needs a caller."""
 
 STATIC = "/static/"
 
@@ -115,5 +117,5 @@ def bearer(scope: Scope) -> str:
 def _is_open(scope: Scope) -> bool:
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     if scope["method"] in ("GET", "HEAD"):
-        return path in OPEN_PATHS or path.startswith(STATIC)
+        return path in OPEN_PATHS or path.startswith(STATIC) or is_signed(scope, path)
     return path == EVENTS and scope["method"] == "POST"

@@ -14,6 +14,7 @@ from web.http.quality_values import weighted
 JSON = "application/json"
 SSE = "text/event-stream"
 MULTIPART = "multipart/mixed"
+FILE = "application/octet-stream"
 IMAGES: dict[str, PictureFormat] = {f"image/{name}": name for name in get_args(PictureFormat)}
 
 # By preference.

@@ -59,18 +59,22 @@ def whole(result: TextResult | PictureResult, form: str) -> Response:
     if form == JSON:
         parts, size = json_parts(without_files(result).model_dump_json(), [picture.data for picture in result.images])
         return PartedResponse(parts, size, headers={**_UNCACHED, "Content-Type": JSON})
-    return _multipart(result) if form == MULTIPART else _file(result)
+    if form == MULTIPART:
+        return _multipart(result)
+    assert len(result.images) == 1
+    return picture_file(result, 0)
 
 
-def _file(result: PictureResult) -> Response:
-    [picture] = result.images
+def picture_file(result: PictureResult, number: int) -> Response:
+    """One of the pictures as its file."""
+    picture = result.images[number]
     digest = hashlib.sha256()
     for part in decoded(picture.data):
         digest.update(part)
     headers = {
         **_UNCACHED,
         **_result_headers(result),
-        **_picture_headers(result, picture),
+        **_picture_headers(result, picture, number),
         "ETag": f'"{digest.hexdigest()[:32]}"',
         "Content-Type": picture.media_type,
     }

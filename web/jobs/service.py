@@ -138,12 +138,20 @@ class JobService:
         """The id of the job that this caller's idempotency key makes. Nobody without the secret can tell it from the
         key. Where everybody is one caller and no secret is given, ids are those of commit 73ec94b, whose replicas may
         share the store: a key that both are asked with makes one job."""
-        given = self._settings.callers_secret
-        if given is None and self._settings.callers in (None, "off"):
+        if self._settings.callers_secret is None and self._settings.callers in (None, "off"):
             return hashlib.sha256(f"shangcai:{key}".encode()).hexdigest()[:32]
-        secret = await self._store.secret() if given is None else given.get_secret_value()
         # No key holds a line feed.
-        return hmac.new(secret.encode(), f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
+        secret = (await self.secret()).encode()
+        return hmac.new(secret, f"{caller}\n{key}".encode(), hashlib.sha256).hexdigest()[:32]
+
+    async def secret(self) -> str:
+        """What all replicas know and nobody else: CALLERS_SECRET, or else what was drawn where the jobs are."""
+        given = self._settings.callers_secret
+        return await self._store.secret() if given is None else given.get_secret_value()
+
+    async def now(self) -> float:
+        """Seconds since 1970, on the clock that the times of jobs are of."""
+        return await self._store.now()
 
     async def replays(self, caller: str, key: str) -> bool:
         """Whether a request with this idempotency key gets a job that there is already."""

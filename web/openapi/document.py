@@ -9,8 +9,9 @@ from web.http.accept import IMAGES, JSON, MULTIPART, SSE
 from web.http.responses import UNDERSTOOD_CHARS
 from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
-from web.openapi.jobs import PREFERENCES, generation_path, generations_operation, job_response, parameter
+from web.openapi.jobs import IMAGES_QUERY, PREFERENCES, generation_path, generations_operation, job_response, parameter
 from web.openapi.page import page_path
+from web.openapi.picture_file import picture_file_path
 from web.openapi.problems import RATE_LIMIT, refusals
 from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
@@ -54,6 +55,7 @@ def describe(
             "/generate": {"post": _generate()},
             "/generations": {"get": generations_operation()},
             "/generations/{id}": generation_path(_PICTURE_FORMS),
+            "/generations/{id}/images/{number}": picture_file_path(),
             "/events": {"post": events_operation()},
             "/status": {"get": status_operation()},
             "/warm": {"post": warm_operation()},
@@ -110,6 +112,7 @@ def _generate() -> dict[str, Any]:
         "come in that form only.",
         "parameters": [
             *PREFERENCES,
+            IMAGES_QUERY,
             parameter("X-Request-Id", "Names the request in logs and in the answer; made up when left out."),
             parameter("traceparent", "W3C trace context, passed on to the model server."),
             parameter("tracestate", "W3C trace context, passed on to the model server."),

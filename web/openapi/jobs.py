@@ -54,6 +54,14 @@ PREFERENCES = (
     ),
 )
 
+IMAGES_QUERY = parameter(
+    "images",
+    "Of a JSON answer or a result event: `url` has the addresses of pictures, signed and for a while, in the place of "
+    "their files; a request that asks for them becomes a job.",
+    location="query",
+    enum=["data", "url"],
+)
+
 _LAST_EVENT = parameter("Last-Event-ID", f"With {SSE}: go on after this event.")
 
 
@@ -68,6 +76,21 @@ def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
     return response | {"links": _LINKS} if created else response
 
 
+OUTCOMES = set(problems.PROBLEM_TYPES) - {
+    problems.MALFORMED_BODY,
+    problems.MALFORMED_EVENT,
+    problems.FORBIDDEN,
+    problems.METHOD_NOT_ALLOWED,
+    problems.BODY_TIMEOUT,
+    problems.BODY_TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.KEY_REUSED,
+    problems.QUOTA_EXCEEDED,
+    problems.NOT_IMPLEMENTED,
+}
+"""Problems of who asks for a job, its own among them."""
+
+
 def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
     """`/generations/{id}`; `picture_forms` are those that only pictures have."""
     of_a_job = refusals({problems.UNAUTHORIZED, problems.NOT_FOUND, problems.UNAVAILABLE, problems.INTERNAL})
@@ -75,18 +98,6 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
     shown["content"] |= {
         SSE: event_stream("What happens to it, as in the stream of a request."),
         **{form: {"schema": FILE} for form in picture_forms},
-    }
-    failures = set(problems.PROBLEM_TYPES) - {
-        problems.MALFORMED_BODY,
-        problems.MALFORMED_EVENT,
-        problems.FORBIDDEN,
-        problems.METHOD_NOT_ALLOWED,
-        problems.BODY_TIMEOUT,
-        problems.BODY_TOO_LARGE,
-        problems.UNSUPPORTED_MEDIA_TYPE,
-        problems.KEY_REUSED,
-        problems.QUOTA_EXCEEDED,
-        problems.NOT_IMPLEMENTED,
     }
     return {
         "parameters": [{**parameter("id", "Of the job.", location="path"), "required": True}],
@@ -97,13 +108,13 @@ def generation_path(picture_forms: Collection[str]) -> dict[str, Any]:
             "description": f"The Accept header chooses: {JSON} (default) is the job with its result or its error, "
             f"{SSE} what was told and is being told of it, and {', '.join(picture_forms)} the pictures themselves, "
             "which are a 202 with the job before there are any, and the problem where there will be none.",
-            "parameters": [_LAST_EVENT, IF_NONE_MATCH],
+            "parameters": [IMAGES_QUERY, _LAST_EVENT, IF_NONE_MATCH],
             "responses": {
                 "200": shown,
                 "202": job_response("The job, because there are no pictures yet."),
                 "204": {"description": "There is nothing after Last-Event-ID: it was the end. Do not connect again."},
                 **NOT_MODIFIED,
-                **refusals(failures),
+                **refusals(OUTCOMES),
             },
         },
         "delete": {

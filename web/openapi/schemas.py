@@ -13,6 +13,7 @@ from contract import (
     GenerationRequest,
     Job,
     JobList,
+    LinkedPicture,
     ModelChoice,
     ModelStatus,
     PictureResult,
@@ -30,7 +31,7 @@ from contract.cloudevents import ATTRIBUTE_CHARS, EVENT_TYPES, FAMILY
 from web.http.accept import JSON
 
 _REQUESTS = (GenerationRequest, ModelChoice)
-_ANSWERS = (Problem, Job, JobList, ModelStatus, Statuses)
+_ANSWERS = (Problem, Job, JobList, LinkedPicture, ModelStatus, Statuses)
 _STREAM = (StatusEvent, ReasoningEvent, TokenEvent, ProgressEvent, PreviewEvent)
 
 
@@ -88,6 +89,8 @@ def _schemas() -> dict[str, Any]:
     ]
     _, document = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")
     models: dict[str, Any] = document["$defs"]
+    # Which of them is asked for in the query; what is stored, and the contract's own model, has files.
+    models["PictureResult"]["properties"]["images"]["items"] = {"anyOf": [ref("Picture"), ref("LinkedPicture")]}
     asked = {model.__name__ for model in _REQUESTS}
     return (
         {name: _without_defaults(schema if name in asked else _answered(schema)) for name, schema in models.items()}

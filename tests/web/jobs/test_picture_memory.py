@@ -134,8 +134,8 @@ async def test_a_model_is_asked_for_no_picture_that_has_no_room(
     assert (answer.status_code, answer.json()["type"]) == (503, problems.OVERLOADED.uri)
     assert answer.headers["Retry-After"]
     assert len(asked) == 1
-    for form in ({}, PNG):  # nor is a stored one read
-        answer = await client.get(location, headers=form)
+    for path, form in ((location, {}), (location, PNG), (f"{location}/images/0", {}), (f"{location}?images=url", {})):
+        answer = await client.get(path, headers=form)  # nor is a stored one read
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
@@ -153,6 +153,11 @@ async def test_pictures_give_their_room_back_in_every_form(
         await ended(client, location)
         for headers in ({}, PNG, LIVE):
             assert (await client.get(location, headers=headers)).status_code == 200
+            assert (await client.get(f"{location}?images=url", headers=headers)).status_code == 200
+        for path in (f"{location}/images/0", f"{location}/images/9"):
+            assert (await client.get(path)).status_code == (200 if path.endswith("0") else 404)
+        for headers in ({}, LIVE):
+            assert (await client.post("/generate?images=url", json=CAT, headers=headers)).status_code == 200
         request = {"prompt": "x", "kind": "image", "n": 3}
         assert len((await client.post("/generate", json=request)).json()["images"]) == 3
 
