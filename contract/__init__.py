@@ -14,6 +14,7 @@ from contract.events import (
     ResultEvent,
     StatusEvent,
     TokenEvent,
+    ToolCallEvent,
 )
 from contract.job import ENDS, Job, JobList, JobState
 from contract.limits import (
@@ -40,7 +41,6 @@ from contract.request import (
     ModelChoice,
     Painting,
     PicturePrompt,
-    Sampling,
     TextPrompt,
     Writing,
 )
@@ -55,6 +55,7 @@ from contract.result import (
     Usage,
 )
 from contract.status import ModelState, ModelStatus, Statuses, Waking
+from contract.texts.sampling import Sampling
 
 __all__ = [
     "BODY_BYTES",
@@ -107,6 +108,7 @@ __all__ = [
     "TextResult",
     "Timing",
     "TokenEvent",
+    "ToolCallEvent",
     "Usage",
     "Waking",
     "Writing",

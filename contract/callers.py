@@ -10,6 +10,9 @@ DEFAULT_CALLER = "default"
 EVENTS_CALLER = "events"
 """Whom events belong to that come without proof of another caller."""
 
+CACHE_SALT = r"^[!-~]{1,128}$"
+"""What a salt of the cache may be: visible ASCII, so that it fits a header."""
+
 CALLER_CHARS = 128
 """Longest name of a caller."""
 

@@ -1,5 +1,5 @@
-"""Server-sent events of one generation: any number of status and of reasoning and token or progress and preview, then
-exactly one result or error."""
+"""Server-sent events of one generation: any number of status and of reasoning, token and tool call or progress and
+preview, then exactly one result or error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from contract.fields import Omittable, StrictModel
 from contract.problems import Problem
 from contract.result import PictureResult, TextResult
+from contract.texts.logprobs import TokenLogprob
 
 
 class StatusEvent(StrictModel):
@@ -48,6 +49,20 @@ class TokenEvent(StrictModel):
 
     event: ClassVar[str] = "token"
     text: str
+    logprobs: Omittable[list[TokenLogprob]] = Field(
+        default=None, description="Of the tokens since the last piece, where `top_logprobs` asked for that."
+    )
+
+
+class ToolCallEvent(StrictModel):
+    """The next piece of a call that the model asks for. The first of each `index` has its id and its name; the
+    `arguments` of all joined are the result's."""
+
+    event: ClassVar[str] = "tool_call"
+    index: int = Field(description="Which of the calls, from 0.")
+    id: Omittable[str] = None
+    name: Omittable[str] = None
+    arguments: str = ""
 
 
 class ProgressEvent(StrictModel):
@@ -87,7 +102,16 @@ class ErrorEvent(Problem):
     event: ClassVar[str] = "error"
 
 
-LiveEvent = StatusEvent | ReasoningEvent | TokenEvent | ProgressEvent | PreviewEvent | ResultEvent | PictureResultEvent
+LiveEvent = (
+    StatusEvent
+    | ReasoningEvent
+    | TokenEvent
+    | ToolCallEvent
+    | ProgressEvent
+    | PreviewEvent
+    | ResultEvent
+    | PictureResultEvent
+)
 """What a generation yields. A failure is raised as a ProblemError, and becomes an ErrorEvent where it is sent."""
 
 Event = LiveEvent | ErrorEvent

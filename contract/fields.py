@@ -3,7 +3,9 @@ come as the context of a validation: contract.limits.RequestLimits."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -43,6 +45,27 @@ class StrictModel(BaseModel):
         return cls.model_validate_json(document, extra="ignore")
 
 
+def only(*neutral: object) -> Callable[[object], object]:
+    """A validator that accepts None and the values `neutral`, which change nothing: clients send such out of habit."""
+
+    def check(value: object) -> object:
+        if value is not None and value not in neutral:
+            raise ValueError(f"is not supported here; leave it out or send {json.dumps(neutral[0])}")
+        return value
+
+    return check
+
+
+def _given(value: T | None) -> T:
+    if value is None:
+        raise ValueError("must not be null; leave it out where there is none")
+    return value
+
+
+given = BeforeValidator(_given)
+"""Of a field that may be left out, and is no null where it stands. Its default is not validated."""
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must contain more than white space")
@@ -73,6 +96,7 @@ def _size(text: str) -> str:
 
 
 PromptText = Annotated[str, Field(min_length=1), AfterValidator(_not_too_long), AfterValidator(_not_blank)]
+SystemText = PromptText
 TokenLimit = Annotated[int, Field(ge=1), AfterValidator(_not_too_many)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]

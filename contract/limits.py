@@ -44,6 +44,36 @@ SEND_SECONDS = 30.0
 SEND_BYTES_PER_SECOND = 16_384
 """Slowest that a client may take a large answer, after SEND_SECONDS."""
 
+MESSAGES = 1_024
+"""Most turns in one conversation."""
+
+TOOLS = 128
+"""Most tools of one request, and most calls in one turn (OpenAI's number)."""
+
+TOOL_BYTES = 65_536
+"""Most bytes of the tools of one request, as JSON."""
+
+TEMPLATE_BYTES = 16_384
+"""Most bytes of the variables of a chat template, as JSON."""
+
+TOP_K = 2**31 - 1
+"""Most tokens to sample from: more than any vocabulary has."""
+
+LOGIT_BIASES = 1_024
+"""Most tokens whose logits one request may change."""
+
+TOP_LOGPROBS = 20
+"""Most likely tokens that are told in the place of each (OpenAI's number)."""
+
+SCHEMA_BYTES = 65_536
+"""Most bytes of a JSON Schema that a text is held to, as JSON."""
+
+REGEX_CHARS = 4_096
+"""Longest regular expression that a text is held to."""
+
+CHOICES, CHOICE_CHARS = 256, 1_024
+"""Most texts to choose from, and how long each may be."""
+
 INSTANCES = 16
 """Most prompts in one KServe V1 or V2 request."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from contract.fields import StrictModel
 
@@ -183,6 +184,11 @@ def raised(problem: Problem) -> ProblemError:
     return error
 
 
+def of_field(field: str, detail: str) -> PydanticCustomError:
+    """For a validator that finds a mistake in another field of the same object than its own."""
+    return PydanticCustomError("of_field", "{detail}", {"field": field, "detail": detail})
+
+
 def invalid_field(field: str, detail: str) -> ProblemError:
     """An INVALID_FIELD problem of one field."""
     return field_problem([FieldError(field=field, detail=detail)])
@@ -203,6 +209,9 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
                 detail = "input should be an object"
             case "value_error":
                 detail = str(item["ctx"]["error"])
+            case "of_field":
+                detail = item["ctx"]["detail"]
+                item["loc"] = (*item["loc"][:-1], item["ctx"]["field"])
             case _:
                 detail = item["msg"][:1].lower() + item["msg"][1:]
         name = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"])

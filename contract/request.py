@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from contract.fields import (
     Guidance,
@@ -16,25 +17,55 @@ from contract.fields import (
     PromptText,
     Seed,
     Steps,
-    StopSequences,
     StrictModel,
-    Temperature,
-    TokenLimit,
-    TopP,
+    SystemText,
+    given,
 )
-from contract.problems import FieldError, ProblemError, field_problem, invalid_field
+from contract.limits import TEMPLATE_BYTES
+from contract.problems import FieldError, ProblemError, field_problem, invalid_field, of_field
+from contract.texts.messages import ChatMessage, Messages
+from contract.texts.sampling import Sampling
+from contract.texts.structure import GuidedChoice, GuidedRegex, ResponseFormat, TextFormat
+from contract.texts.tools import ChosenTool, ToolChoice, Tools
 
 Kind = Literal["text", "image"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+OWN_TEMPLATE_KWARGS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "conversations",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "self",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+"""Not a template's variables, but what transformers is told to do with it, which is the server's business."""
 
 
-class Sampling(StrictModel):
-    """How to write. What is left out takes the model's own default."""
+def _template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    for name in kwargs:
+        if name in OWN_TEMPLATE_KWARGS:
+            raise ValueError(f"may not have {name}, which the server sets; it takes variables of the chat template")
+    if len(json.dumps(kwargs)) > TEMPLATE_BYTES:
+        raise ValueError(f"may have at most {TEMPLATE_BYTES} bytes")
+    return kwargs
 
-    max_tokens: TokenLimit | None = Field(default=None, description="Stop after this many tokens.")
-    temperature: Temperature | None = Field(default=None, description="0 always takes the likeliest token.")
-    top_p: TopP | None = Field(default=None, description="Sample from the likeliest tokens of this total probability.")
-    stop: StopSequences | None = Field(default=None, description="Stop before any of these texts (one or a list).")
-    seed: Seed | None = Field(default=None, description="Same seed and same request: same result.")
+
+TemplateKwargs = Annotated[dict[str, Any], AfterValidator(_template_kwargs)]
 
 
 class Writing(Sampling):
@@ -44,12 +75,107 @@ class Writing(Sampling):
         default=None,
         description="Whether a model that can reason does so before it answers; the deployment's choice when left out.",
     )
+    reasoning_effort: ReasoningEffort | None = Field(
+        default=None, description="How long a model that can reason is to do so, where its chat template knows that."
+    )
+    chat_template_kwargs: TemplateKwargs | None = Field(
+        default=None, description="Further variables of the model's chat template."
+    )
+    response_format: ResponseFormat | None = Field(
+        default=None, description="Hold the text to JSON, or to a JSON Schema, in OpenAI's shape."
+    )
+    guided_regex: GuidedRegex | None = Field(default=None, description="Hold the text to a regular expression.")
+    guided_choice: GuidedChoice | None = Field(default=None, description="Hold the text to one of these.")
+    tools: Tools | None = Field(default=None, description="Functions that the model may ask to call, as OpenAI's.")
+    tool_choice: ToolChoice | None = Field(
+        default=None,
+        validate_default=True,
+        description="Whether it may call one (auto), must (required or a function's name), or not (none).",
+    )
+    parallel_tool_calls: bool | None = Field(
+        default=None, description="Whether it may call several at once; the model's choice when left out."
+    )
+
+    @field_validator("guided_regex", "guided_choice")
+    @classmethod
+    def _only_structure(cls, value: object, info: ValidationInfo) -> object:
+        others = [name for name in ("response_format", "guided_regex") if _structures(info.data.get(name))]
+        if value is not None and others and others != [info.field_name]:
+            raise ValueError(f"may not stand beside {others[0]}: a text has one structure")
+        return value
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _of_tools(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
+        names = {tool.function.name for tool in info.data.get("tools") or ()}
+        if isinstance(choice, ChosenTool) and choice.function.name not in names:
+            raise ValueError("must name one of the tools")
+        if choice == "required" and not names:
+            raise ValueError("needs tools")
+        structure = [name for name in ("response_format", *_GUIDED) if _structures(info.data.get(name))]
+        if structure and names and choice != "none":
+            raise of_field("tools", f"may not stand beside {structure[0]}, unless tool_choice is none")
+        return choice
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call a function."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+
+_GUIDED = ("guided_regex", "guided_choice")
+
+
+def _structures(value: object) -> bool:
+    return value is not None and not isinstance(value, TextFormat)
 
 
 class TextPrompt(Writing):
-    """One thing to write."""
+    """One thing to write: a prompt, or a conversation to go on with."""
 
-    prompt: PromptText = Field(description="What to write about, in any language.")
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]})
+
+    prompt: Annotated[PromptText | None, given] = Field(default=None, description="What to write about.")
+    messages: Annotated[Messages | None, given] = Field(
+        default=None,
+        description="A conversation, in OpenAI's shape, which goes through the model's chat template; in place of the "
+        "prompt.",
+    )
+    system: SystemText | None = Field(default=None, description="What the model is told before the conversation.")
+    raw: bool | None = Field(
+        default=None,
+        validate_default=True,
+        description="Whether the model goes on with the prompt as it is, without a chat template.",
+    )
+
+    @field_validator("messages")
+    @classmethod
+    def _one_prompt(cls, messages: Messages | None, info: ValidationInfo) -> Messages | None:
+        if info.data.get("prompt") is not None:
+            raise ValueError("may not stand beside prompt: send one of the two")
+        return messages
+
+    @field_validator("system")
+    @classmethod
+    def _one_system(cls, system: str | None, info: ValidationInfo) -> str | None:
+        turns: list[ChatMessage] = info.data.get("messages") or []
+        if system is not None and any(turn.role in ("system", "developer") for turn in turns):
+            raise ValueError("may not stand beside a message of that role")
+        return system
+
+    @field_validator("raw")
+    @classmethod
+    def _with_prompt(cls, raw: bool | None, info: ValidationInfo) -> bool | None:
+        """It comes last, and so it knows of the others."""
+        if info.data.get("prompt", "") is None and info.data.get("messages", "") is None:
+            raise of_field("prompt", "is required")
+        foreign = [name for name in _OF_TEMPLATES if info.data.get(name) is not None]
+        if raw and foreign:
+            raise ValueError(f"may not stand beside {foreign[0]}, which needs the chat template")
+        return raw
+
+
+_OF_TEMPLATES = ("messages", "system", "tools", "thinking", "reasoning_effort", "chat_template_kwargs")
 
 
 class Painting(StrictModel):
@@ -70,10 +196,12 @@ class PicturePrompt(Painting):
     prompt: PromptText = Field(description="What to paint, in any language.")
 
 
-class GenerationRequest(TextPrompt, PicturePrompt):
-    """One generation. Only `prompt` is required."""
+class GenerationRequest(TextPrompt, Painting):
+    """One generation. Only `prompt` is required, or `messages` in its place."""
 
-    prompt: PromptText = Field(description="What to write about, or what to paint, in any language.")
+    prompt: Annotated[PromptText | None, given] = Field(
+        default=None, description="What to write about, or what to paint, in any language."
+    )
     model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
     kind: Kind | None = Field(default=None, description="To write or to paint; the model says when left out.")
     stream: bool = Field(default=False, description="Answer as server-sent events; false when left out.")
@@ -89,10 +217,10 @@ class ModelChoice(StrictModel):
     kind: Kind | None = Field(default=None, description="To write or to paint; the first served model when left out.")
 
 
-TEXT_FIELDS = frozenset(Writing.model_fields) - frozenset(Painting.model_fields)
+TEXT_FIELDS = frozenset(TextPrompt.model_fields) - frozenset(PicturePrompt.model_fields)
 """The fields of a request that only texts have."""
 
-PICTURE_FIELDS = frozenset(Painting.model_fields) - frozenset(Writing.model_fields) | {"previews"}
+PICTURE_FIELDS = frozenset(PicturePrompt.model_fields) - frozenset(TextPrompt.model_fields) | {"previews"}
 """The fields of a request that only pictures have."""
 
 MAKES: dict[Kind, str] = {"text": "writes texts", "image": "makes pictures"}
@@ -110,7 +238,7 @@ def check_fits(request: GenerationRequest, model: str, kind: Kind) -> None:
     kind."""
     if request.kind not in (None, kind):
         raise not_of_kind(model, kind)
-    given = request.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
-    if given:
+    foreign = request.model_dump(exclude_none=True, include=set(_FOREIGN_FIELDS[kind]))
+    if foreign:
         detail = f"the model {model} {MAKES[kind]} and does not take this"
-        raise field_problem([FieldError(field=field, detail=detail) for field in given])
+        raise field_problem([FieldError(field=field, detail=detail) for field in foreign])

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from contract.fields import Omittable, StrictModel
+from contract.texts.logprobs import TokenLogprob
+from contract.texts.tools import ToolCall
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 Fingerprint = Annotated[
     Omittable[str],
@@ -21,6 +23,9 @@ class Usage(StrictModel):
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: Omittable[int] = Field(
+        default=None, description="Of the prompt's, those that need not be computed again; absent where there are none."
+    )
 
 
 class Timing(StrictModel):
@@ -41,7 +46,15 @@ class TextResult(StrictModel):
     reasoning_content: Omittable[str] = Field(
         default=None, description="What the model has thought before its answer; absent where it thought nothing."
     )
-    finish_reason: FinishReason = Field(description="`stop`: the text is complete; `length`: max_tokens cut it.")
+    tool_calls: Omittable[list[ToolCall]] = Field(
+        default=None, description="The functions that it asks to call; absent where it calls none."
+    )
+    logprobs: Omittable[list[TokenLogprob]] = Field(
+        default=None, description="How likely its tokens were, where `top_logprobs` asked for that."
+    )
+    finish_reason: FinishReason = Field(
+        description="`stop`: the text is complete; `length`: max_tokens cut it; `tool_calls`: it calls functions."
+    )
     usage: Usage
     timing: Timing
     system_fingerprint: Fingerprint = None

@@ -1,18 +1,15 @@
-"""OpenAI's plain completions: the body of a request, and the documents that answer it."""
+"""OpenAI's plain completions: the body of a request."""
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from contract.fields import PromptText
+from contract.fields import PromptText, only
 from contract.limits import PROMPTS
-from predictor.engine.events import TextFinished
-from predictor.engine.generation import Completion
-from predictor.engine.tasks import TextTask
-from predictor.protocols.openai.fields import TextRequest, fingerprint_member, only, totals
+from contract.openai.fields import TextRequest
+from contract.request import GenerationRequest
 
 
 def _as_prompts(value: object) -> object:
@@ -24,46 +21,28 @@ def _as_prompts(value: object) -> object:
 
 
 class CompletionRequest(TextRequest):
-    """Body of `POST /openai/v1/completions`: prompts go to the model as they are, without a chat template."""
+    """Body of `POST /v1/completions`: prompts go to the model as they are, without a chat template."""
 
-    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=PROMPTS), BeforeValidator(_as_prompts)]
+    prompt: Annotated[
+        list[PromptText],
+        Field(min_length=1, max_length=PROMPTS),
+        BeforeValidator(_as_prompts, json_schema_input_type=PromptText | list[PromptText]),
+    ]
+    logprobs: Annotated[int | None, Field(ge=0, le=5)] = None  # OpenAI's limit
+    # Accepted only where they ask for what is done anyway
     best_of: Annotated[int | None, AfterValidator(only(1))] = None
     echo: Annotated[bool | None, AfterValidator(only(False))] = None
-    logprobs: Annotated[int | None, AfterValidator(only(None))] = None
     suffix: Annotated[str | None, AfterValidator(only(""))] = None
+    top_logprobs: Annotated[int | None, AfterValidator(only(None))] = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_too_many(cls, prompts: list[str], info: ValidationInfo) -> list[str]:
+        if len(prompts) * (info.data.get("n") or 1) > PROMPTS:
+            raise ValueError(f"may have at most {PROMPTS} texts written, n of each")
+        return prompts
 
     @property
-    def tasks(self) -> list[TextTask]:
-        return [TextTask(prompt, self, cache_salt=self.cache_salt) for prompt in self.prompt]
-
-
-class CompletionDocuments:
-    """The answer to plain completions: a whole document, or chunks of the same shape."""
-
-    def __init__(self, id: str, model: str, fingerprint: str | None) -> None:
-        head = {"id": f"cmpl-{id}", "object": "text_completion", "created": int(time.time()), "model": model}
-        self._head = {**head, **fingerprint_member(fingerprint)}
-
-    def whole(self, completions: list[Completion]) -> dict[str, Any]:
-        choices = [_choice(index, one.text, one.end.finish_reason) for index, one in enumerate(completions)]
-        usage = totals([one.end for one in completions], max(one.queue_s for one in completions))
-        return {**self._head, "choices": choices, **usage}
-
-    def first(self, index: int) -> dict[str, Any]:
-        return self._chunk(index, "")
-
-    def piece(self, index: int, text: str) -> dict[str, Any]:
-        return self._chunk(index, text)
-
-    def last(self, index: int, end: TextFinished) -> dict[str, Any]:
-        return self._chunk(index, "", end.finish_reason)
-
-    def totals(self, ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
-        return {**self._head, "choices": [], **totals(ends, queue_s)}
-
-    def _chunk(self, index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
-        return {**self._head, "choices": [_choice(index, text, finish_reason)]}
-
-
-def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    def requests(self) -> list[GenerationRequest]:
+        asked = {"raw": True, "top_logprobs": self.logprobs}
+        return [request for prompt in self.prompt for request in self._each({"prompt": prompt, **asked})]

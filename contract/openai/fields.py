@@ -1,4 +1,4 @@
-"""What the bodies and answers of OpenAI's routes have in common.
+"""What the bodies and answers of OpenAI's text routes have in common.
 
 Fields that clients send out of habit are accepted as long as they ask for what is done anyway. Fields that would change
 the answer in a way that this server does not know are refused by name.
@@ -6,27 +6,23 @@ the answer in a way that this server does not know are refused by name.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from contract.callers import CACHE_SALT
 from contract.fields import StrictModel
-from contract.request import Sampling
-from predictor.engine.events import TextFinished
-from predictor.protocols.access import CACHE_SALT
+from contract.limits import PROMPTS
+from contract.request import GenerationRequest
+from contract.result import Usage
+from contract.texts.sampling import Sampling
 
+SAMPLING = frozenset(Sampling.model_fields) - {"top_logprobs"}
+"""The fields of Sampling that mean the same in OpenAI's bodies."""
 
-def only(*neutral: object) -> Callable[[object], object]:
-    """A validator that accepts None and the values `neutral`, which change nothing."""
-
-    def check(value: object) -> object:
-        if value is not None and value not in neutral:
-            raise ValueError(f"is not supported here; leave it out or send {json.dumps(neutral[0])}")
-        return value
-
-    return check
+SEEDS = 2**63
 
 
 class StreamOptions(StrictModel):
@@ -42,14 +38,30 @@ class TextRequest(Sampling):
     stream_options: StreamOptions | None = None
     user: str | None = None
     cache_salt: Annotated[str | None, Field(pattern=CACHE_SALT)] = None  # vLLM's
-    n: Annotated[int | None, AfterValidator(only(1))] = None
-    presence_penalty: Annotated[float | None, AfterValidator(only(0))] = None
-    frequency_penalty: Annotated[float | None, AfterValidator(only(0))] = None
-    logit_bias: Annotated[dict[str, float] | None, AfterValidator(only({}))] = None
+    n: Annotated[int | None, Field(ge=1, le=PROMPTS)] = None
 
     @property
     def streams_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    @abstractmethod
+    def requests(self) -> list[GenerationRequest]:
+        """One for each text that is asked for, in the order of the choices."""
+
+    def _each(self, fields: dict[str, Any]) -> list[GenerationRequest]:
+        """The `n` requests of these fields and of those of the sampling; each has the next seed."""
+        shared = {"model": self.model, "stream": bool(self.stream), **self._sampling, **fields}
+        given = {name: value for name, value in shared.items() if value is not None}
+        request = GenerationRequest.model_validate(given)
+        if (self.n or 1) == 1:
+            return [request]
+        seeds = [None if self.seed is None else (self.seed + number) % SEEDS for number in range(self.n or 1)]
+        return [request.model_copy(update={"seed": seed}) for seed in seeds]
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SAMPLING}
 
 
 def fingerprint_member(fingerprint: str | None) -> dict[str, str]:
@@ -57,12 +69,12 @@ def fingerprint_member(fingerprint: str | None) -> dict[str, str]:
     return {} if fingerprint is None else {"system_fingerprint": fingerprint}
 
 
-def totals(ends: list[TextFinished], queue_s: float) -> dict[str, Any]:
+def totals(usages: Sequence[Usage], queue_s: float | None) -> dict[str, Any]:
     """OpenAI's usage of all texts together, and an extension that OpenAI's clients ignore: the seconds that the request
     was queued."""
-    prompt_tokens = sum(end.prompt_tokens for end in ends)
-    completion_tokens = sum(end.completion_tokens for end in ends)
-    cached_tokens = sum(end.cached_tokens for end in ends)
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages)
+    completion_tokens = sum(usage.completion_tokens for usage in usages)
+    cached_tokens = sum(usage.cached_tokens or 0 for usage in usages)
     usage: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

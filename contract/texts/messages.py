@@ -1,4 +1,4 @@
-"""The turns of a conversation, as OpenAI's clients send them."""
+"""The turns of a conversation, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import from_json  # unlike json's, it bounds how deep a value may be
 
-from contract.fields import StrictModel
-from predictor.engine.tasks import Message, ToolCall
-from predictor.protocols.openai.fields import only
-
-TOOL_CALLS = 128
-"""Most tool calls in one turn (the number of tools that OpenAI takes)."""
+from contract.fields import StrictModel, only
+from contract.limits import MESSAGES, TOOLS, RequestLimits
 
 
 def _as_parts(value: object) -> object:
@@ -62,11 +58,6 @@ class MessageToolCall(StrictModel):
     custom: Annotated[Any, AfterValidator(only(None))] = None
     index: int | None = None  # of pieces of a stream that a client has put together
 
-    @property
-    def as_turn(self) -> ToolCall:
-        function = {"name": self.function.name, "arguments": from_json(self.function.arguments or "{}")}
-        return ToolCall(type="function", id=self.id or "", function=function)
-
 
 class ChatMessage(StrictModel):
     """A turn of any role, with all that an answer's message holds, so that a client can append it as it is."""
@@ -80,7 +71,7 @@ class ChatMessage(StrictModel):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None  # the newer name of the same at vLLM
-    tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=TOOL_CALLS)
+    tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=TOOLS)
     annotations: list[Any] | None = None  # where the text cites pages; the text is the same without
     parsed: Any = None  # the text once more, by openai's helpers
     audio: Annotated[Any, AfterValidator(only(None))] = None
@@ -108,16 +99,14 @@ class ChatMessage(StrictModel):
         parts = "".join(part.text or part.refusal for part in self.content or ())
         return parts or self.refusal or ""
 
-    @property
-    def as_turn(self) -> Message:
-        # Chat templates know "system"; OpenAI renamed that role for its newer models.
-        turn = Message(role="system" if self.role == "developer" else self.role, content=self.text)
-        if reasoning := self.reasoning_content or self.reasoning:
-            turn["reasoning_content"] = reasoning
-        if self.tool_calls:
-            turn["tool_calls"] = [call.as_turn for call in self.tool_calls]
-        if self.role == "tool":
-            turn["tool_call_id"] = self.tool_call_id or ""
-            if self.name:  # which some templates know a tool by
-                turn["name"] = self.name
-        return turn
+
+def _not_too_long(messages: list[ChatMessage], info: ValidationInfo) -> list[ChatMessage]:
+    """The turns together may be as long as a prompt."""
+    if isinstance(info.context, RequestLimits):
+        most = info.context.prompt_chars
+        if sum(len(message.text) for message in messages) > most:
+            raise ValueError(f"should have at most {most} characters together")
+    return messages
+
+
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES), AfterValidator(_not_too_long)]

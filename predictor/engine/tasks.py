@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 from contract.callers import DEFAULT_CALLER
-from contract.request import Painting, Sampling
+from contract.request import Painting
+from contract.texts.sampling import Sampling
 
 
 class ToolCall(TypedDict):

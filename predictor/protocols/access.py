@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from contract import problems
-from contract.callers import DEFAULT_CALLER, EVENTS_CALLER, is_caller
+from contract.callers import CACHE_SALT, DEFAULT_CALLER, EVENTS_CALLER, is_caller
 from contract.cloudevents import CALLER, CloudEvent
 from contract.problems import ProblemError
 from wire.cloudevents import is_signed
 from wire.request_context import CACHE_SALT_HEADER, CALLER_HEADER
-
-CACHE_SALT = r"^[!-~]{1,128}$"
-"""What a salt of the cache may be: visible ASCII, so that it fits a header."""
 
 _HEADER = CALLER_HEADER.lower()
 

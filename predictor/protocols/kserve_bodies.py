@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from contract import problems
 from contract.limits import INSTANCES
 from contract.problems import ProblemError, invalid_field, invalid_fields
-from contract.request import TextPrompt
+from contract.request import PicturePrompt
 
 Body = TypeVar("Body", bound=BaseModel)
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -58,7 +58,7 @@ def read_v2_tensors(
         fields = to_http_parameters(infer_request.parameters or {})
         fields.pop("binary_data_output", None)
         parameters = shape.model_validate(fields, strict=False)
-        prompts = [TextPrompt.model_validate({"prompt": text}).prompt for text in texts]
+        prompts = [PicturePrompt.model_validate({"prompt": text}).prompt for text in texts]
     except ValidationError as error:
         raise invalid_fields(error, shape) from None
     return prompts, parameters

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from kserve.protocol.infer_type import InferRequest, InferResponse
 from pydantic import Field
 
-from contract.fields import StrictModel
+from contract.fields import PictureFormat, StrictModel
 from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
 from contract.result import Picture, PictureResult, PictureTiming
@@ -64,7 +64,7 @@ class PictureModel(GenerationModel):
         return pictures
 
     def task(self, request: GenerationRequest) -> Task:
-        return PictureTask(request.prompt, request)
+        return PictureTask(request.prompt or "", request)  # check_fits has refused what has none
 
     async def result(
         self,
@@ -78,7 +78,7 @@ class PictureModel(GenerationModel):
         return PictureResult(
             id=result_id,
             model=self.name,
-            images=await _encoded(pictures, request, self.name),
+            images=await _encoded(pictures, request.prompt or "", request.format, self.name),
             steps=pictures[0].steps,
             understood=pictures[0].understood,
             timing=PictureTiming(queue_s=round(queue_s, 4), total_s=round(time.monotonic() - begun, 4)),
@@ -87,15 +87,17 @@ class PictureModel(GenerationModel):
 
 async def _prediction(pictures: list[PictureFinished], prompt: PicturePrompt, model: str) -> dict[str, Any]:
     """A V1 prediction of one prompt, with the members that `/generate` answers with, too."""
-    images = [picture.model_dump() for picture in await _encoded(pictures, prompt, model)]
+    images = [picture.model_dump() for picture in await _encoded(pictures, prompt.prompt, prompt.format, model)]
     return {"images": images, "steps": pictures[0].steps, "understood": pictures[0].understood}
 
 
-async def _encoded(pictures: list[PictureFinished], prompt: PicturePrompt, model: str) -> list[Picture]:
-    form = prompt.format or "png"
+async def _encoded(
+    pictures: list[PictureFinished], prompt: str, form: PictureFormat | None, model: str
+) -> list[Picture]:
+    form = form or "png"
     encoded = []
     for picture in pictures:
-        file = await asyncio.to_thread(encode_finished, picture, form, prompt.prompt, model)
+        file = await asyncio.to_thread(encode_finished, picture, form, prompt, model)
         encoded.append(
             Picture(
                 data=base64.b64encode(file).decode(),

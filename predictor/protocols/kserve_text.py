@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,13 +11,15 @@ from pydantic import Field
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, TextPrompt, Writing
-from contract.result import TextResult, Timing, Usage
+from contract.result import TextResult
 from predictor.engine.events import EventListener
 from predictor.engine.generation import Completion, Generation
 from predictor.engine.tasks import Task, TextTask
+from predictor.protocols.conversation import text_task
 from predictor.protocols.fan_out import all_instances, all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.kserve_bodies import read_v1_body, read_v2_tensors
+from predictor.protocols.text_answer import text_result
 
 
 class _V1Body(StrictModel):
@@ -39,15 +40,15 @@ class TextModel(GenerationModel):
     async def _predict_v1(self, payload: dict[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         body = read_v1_body(payload, _V1Body)
         self.check_count("instances", len(body.instances))
-        completions = await all_instances(
-            [self._complete(instance.prompt, instance, headers) for instance in body.instances]
-        )
+        completions = await all_instances([self._complete(text_task(instance), headers) for instance in body.instances])
         return {"predictions": [_prediction(completion) for completion in completions]}
 
     async def _infer(self, infer_request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         prompts, writing = read_v2_tensors(infer_request, Writing, self.outputs)
         self.check_count("inputs.prompt", len(prompts))
-        completions = await all_of([self._complete(prompt, writing, headers) for prompt in prompts])
+        given = writing.model_dump(exclude_none=True)
+        tasks = [text_task(TextPrompt.model_validate(given | {"prompt": prompt})) for prompt in prompts]
+        completions = await all_of([self._complete(task, headers) for task in tasks])
         # Without the reasoning: clients get each output, and most texts have none.
         columns: dict[str, list[Any]] = {
             "text": [completion.text for completion in completions],
@@ -57,12 +58,12 @@ class TextModel(GenerationModel):
         }
         return self._response(infer_request, columns)
 
-    async def _complete(self, prompt: str, writing: Writing, headers: Mapping[str, str]) -> Completion:
-        generation = await self.submit(_task(prompt, writing), headers)
+    async def _complete(self, task: TextTask, headers: Mapping[str, str]) -> Completion:
+        generation = await self.submit(task, headers)
         return await generation.complete()
 
     def task(self, request: GenerationRequest) -> Task:
-        return _task(request.prompt, request)
+        return text_task(request)
 
     async def result(
         self,
@@ -73,24 +74,7 @@ class TextModel(GenerationModel):
         listener: EventListener | None,
     ) -> TextResult:
         completion = await generation.complete(listener)
-        end = completion.end
-        return TextResult(
-            id=result_id,
-            model=self.name,
-            text=completion.text,
-            reasoning_content=completion.reasoning or None,
-            finish_reason=end.finish_reason,
-            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
-            timing=Timing(
-                queue_s=round(completion.queue_s, 4),
-                first_token_s=round(completion.first_token_at - begun, 4),
-                total_s=round(time.monotonic() - begun, 4),
-            ),
-        )
-
-
-def _task(prompt: str, writing: Writing) -> TextTask:
-    return TextTask(({"role": "user", "content": prompt},), writing, thinking=writing.thinking, field="prompt")
+        return text_result(result_id, self.name, completion, begun)
 
 
 def _prediction(completion: Completion) -> dict[str, Any]:

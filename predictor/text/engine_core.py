@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from contract.problems import ProblemError, invalid_field
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation

@@ -29,7 +29,9 @@ from contract.fields import (
     Seed,
     Steps,
     StrictModel,
+    only,
 )
+from contract.openai.fields import fingerprint_member
 from contract.problems import ProblemError
 from contract.request import Painting
 from predictor.engine.events import PictureFinished, Preview, Progress, Started
@@ -37,7 +39,6 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai.fields import fingerprint_member, only
 from predictor.protocols.picture_file import encode, encode_finished
 from wire.body import json_body
 from wire.sse import EventStream, frame

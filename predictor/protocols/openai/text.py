@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contract import problems
+from contract.openai.chat import ChatRequest
+from contract.openai.completions import CompletionRequest
+from contract.openai.fields import TextRequest
+from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
 from contract.problems import FieldError, ProblemError, field_problem
 from predictor.engine.events import Reasoning, Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
+from predictor.protocols.conversation import text_task
 from predictor.protocols.fan_out import all_of, merged
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.openai.chat import ChatDocuments, ChatRequest
-from predictor.protocols.openai.completions import CompletionDocuments, CompletionRequest
+from predictor.protocols.text_answer import text_result, usage
 from wire.body import json_body
 from wire.sse import EventStream, frame
-
-Documents = ChatDocuments | CompletionDocuments
 
 
 def text_router(model: GenerationModel) -> APIRouter:
@@ -39,11 +43,10 @@ def text_router(model: GenerationModel) -> APIRouter:
     async def completions(http_request: Request) -> Response:
         return await answer(http_request, await json_body(http_request, CompletionRequest), CompletionDocuments)
 
-    async def answer(
-        http_request: Request, body: ChatRequest | CompletionRequest, documents_of: type[Documents]
-    ) -> Response:
+    async def answer(http_request: Request, body: TextRequest, documents_of: type[TextDocuments]) -> Response:
+        begun = time.monotonic()
         model.check_name(body.model)
-        tasks = body.tasks
+        tasks = [replace(text_task(request), cache_salt=body.cache_salt) for request in body.requests]
         model.check_count("prompt", len(tasks))
         documents = documents_of(uuid.uuid4().hex, body.model, model.fingerprint)
         generations: list[Generation] = []
@@ -54,10 +57,13 @@ def text_router(model: GenerationModel) -> APIRouter:
 
         try:
             for number, task in enumerate(tasks):
-                generations.append(await _submitted(model, task, http_request, number if len(tasks) > 1 else None))
+                # Of several prompts the one is named that is refused.
+                named = number // (body.n or 1) if len(tasks) > (body.n or 1) else None
+                generations.append(await _submitted(model, task, http_request, named))
             if not body.stream:
                 completions = await all_of([generation.complete() for generation in generations])
-                return JSONResponse(documents.whole(completions))
+                results = [text_result(documents.id, model.name, completion, begun) for completion in completions]
+                return JSONResponse(documents.whole(results))
         except BaseException:
             close()
             raise
@@ -80,7 +86,7 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
 
 
 async def text_frames(
-    generations: list[Generation], documents: Documents, usage: bool, path: str
+    generations: list[Generation], documents: TextDocuments, with_usage: bool, path: str
 ) -> AsyncGenerator[bytes]:
     """Of each text a first chunk once it has a slot, pieces, and the finish reason; totals if asked for, and [DONE].
 
@@ -98,17 +104,17 @@ async def text_frames(
                         made.append(_data(documents.first(index)))
                     case Token():
                         made.append(_data(documents.piece(index, event.text)))
-                    case Reasoning() if isinstance(documents, ChatDocuments):  # plain completions have none
-                        made.append(_data(documents.reasoning(index, event.text)))
+                    case Reasoning() if document := documents.reasoning(index, event.text):
+                        made.append(_data(document))
                     case TextFinished():
                         ends.append(event)
-                        made.append(_data(documents.last(index, event)))
+                        made.append(_data(documents.last(index, event.finish_reason)))
                 is_last = len(ends) == len(generations)
                 if made and not is_last and not (len(generations) == 1 and generations[0].has_more):
                     yield b"".join(made)
                     made.clear()
-        if usage:
-            made.append(_data(documents.totals(ends, queue_s)))
+        if with_usage:
+            made.append(_data(documents.totals([usage(end) for end in ends], queue_s)))
         made.append(frame("[DONE]"))
     except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
         made.append(_data(error_documents.document(path, error)))

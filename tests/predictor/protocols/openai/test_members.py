@@ -21,7 +21,6 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.chat.chat_completion_message import ChatCompletionMessage
 from openai.types.chat.parsed_chat_completion import ParsedChatCompletionMessage
 from openai.types.chat.parsed_function_tool_call import ParsedFunction
-
 from predictor.protocols.openai.fields import StreamOptions
 from predictor.protocols.openai.messages import ChatMessage, ContentPart, FunctionCall
 

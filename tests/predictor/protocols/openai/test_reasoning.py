@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from predictor.protocols.openai.chat import OWN_TEMPLATE_KWARGS, TEMPLATE_BYTES
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from predictor.engine.events import Reasoning
-from predictor.protocols.openai.chat import OWN_TEMPLATE_KWARGS, TEMPLATE_BYTES
 
 CHAT = "/openai/v1/chat/completions"
 PREDICT = "/v1/models/poet:predict"

@@ -9,12 +9,12 @@ from unittest import mock
 
 import httpx
 import pytest
+from predictor.protocols.openai.completions import CompletionDocuments
 
 from contract import problems
 from contract.problems import ProblemError
 from predictor.engine.events import EngineEvent, Started, TextFinished, Token
 from predictor.engine.generation import Generation
-from predictor.protocols.openai.completions import CompletionDocuments
 from predictor.protocols.openai.text import text_frames
 from tests.support.waiting import eventually
 
