@@ -56,16 +56,6 @@ def only(*neutral: object) -> Callable[[object], object]:
     return check
 
 
-def _given(value: T | None) -> T:
-    if value is None:
-        raise ValueError("must not be null; leave it out where there is none")
-    return value
-
-
-given = BeforeValidator(_given)
-"""Of a field that may be left out, and is no null where it stands. Its default is not validated."""
-
-
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must contain more than white space")

@@ -196,13 +196,17 @@ def invalid_field(field: str, detail: str) -> ProblemError:
 
 def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemError:
     """INVALID_FIELD with every field that `body` refused and what is allowed there; MALFORMED_BODY for invalid JSON."""
-    errors = []
+    errors: list[FieldError] = []
+    listed: set[tuple[int | str, ...]] = set()  # objects whose fields have been told
     for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
         match item["type"]:
             case "json_invalid":
                 return ProblemError(MALFORMED_BODY, f"The body is not valid JSON: {item['ctx']['error']}.")
             case "extra_forbidden":
-                detail = f"unknown field; allowed are {', '.join(_fields_beside(body, item['loc']))}"
+                detail = "unknown field"
+                if (place := item["loc"][:-1]) not in listed:
+                    listed.add(place)
+                    detail += f"; allowed are {', '.join(_fields_beside(body, item['loc']))}"
             case "missing":
                 detail = "is required"
             case "model_type" | "model_attributes_type" | "dict_type":  # pydantic's messages would name our classes
@@ -216,6 +220,8 @@ def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemErro
                 detail = item["msg"][:1].lower() + item["msg"][1:]
         name = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"])
         errors.append(FieldError(field=name or "body", detail=detail))
+    places = {field: place for place, field in enumerate(body.model_fields)}
+    errors.sort(key=lambda one: places.get(one.field.partition(".")[0], len(places)))
     return field_problem(errors)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from contract.fields import (
     Guidance,
@@ -19,7 +20,6 @@ from contract.fields import (
     Steps,
     StrictModel,
     SystemText,
-    given,
 )
 from contract.limits import TEMPLATE_BYTES
 from contract.problems import FieldError, ProblemError, field_problem, invalid_field, of_field
@@ -130,14 +130,35 @@ def _structures(value: object) -> bool:
     return value is not None and not isinstance(value, TextFormat)
 
 
-class TextPrompt(Writing):
+def _no_null(kind: Literal["string_type", "list_type"]) -> BeforeValidator:
+    """A field that may be left out, but is no null where it stands. Its default is not validated."""
+
+    def check(value: object) -> object:
+        if value is None:
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(check)
+
+
+class OptionalPrompt(StrictModel):
+    """What stands before all other fields."""
+
+    prompt: Annotated[PromptText | None, _no_null("string_type")] = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="What to write about, or what to paint, in any language.",
+    )
+
+
+class TextPrompt(Writing, OptionalPrompt):
     """One thing to write: a prompt, or a conversation to go on with."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]})
 
-    prompt: Annotated[PromptText | None, given] = Field(default=None, description="What to write about.")
-    messages: Annotated[Messages | None, given] = Field(
+    messages: Annotated[Messages | None, _no_null("list_type")] = Field(
         default=None,
+        exclude_if=lambda value: value is None,
         description="A conversation, in OpenAI's shape, which goes through the model's chat template; in place of the "
         "prompt.",
     )
@@ -199,9 +220,6 @@ class PicturePrompt(Painting):
 class GenerationRequest(TextPrompt, Painting):
     """One generation. Only `prompt` is required, or `messages` in its place."""
 
-    prompt: Annotated[PromptText | None, given] = Field(
-        default=None, description="What to write about, or what to paint, in any language."
-    )
     model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
     kind: Kind | None = Field(default=None, description="To write or to paint; the model says when left out.")
     stream: bool = Field(default=False, description="Answer as server-sent events; false when left out.")

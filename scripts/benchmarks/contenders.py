@@ -123,7 +123,7 @@ def batched_engine(model: Path, dtype: str, slots: int, device: str = "auto") ->
 
 def engine_writer(engine: Any) -> WriteText:
     """Texts of a loaded TransformersEngine."""
-    from contract.request import Sampling
+    from contract.texts.sampling import Sampling
     from predictor.engine.events import TextFinished, Token
     from predictor.engine.tasks import TextTask
 

@@ -83,7 +83,7 @@ def _ask(http: httpx.Client, url: str, turns: list[dict[str, str]], fields: dict
 
 def _measure_drafts(model: Path, arguments: argparse.Namespace) -> None:
     """In the engine, one text at a time, by turns."""
-    from contract.request import Sampling
+    from contract.texts.sampling import Sampling
     from predictor.engine.engine_settings import EngineSettings
     from predictor.engine.tasks import TextTask
     from predictor.text.transformers_engine import TransformersEngine

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.tasks import TextTask
 from predictor.text.transformers_engine import TransformersEngine

@@ -127,7 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"previews": -1}, "previews", "greater than or equal to 0"),
     ({"previews": PREVIEWS + 1}, "previews", f"less than or equal to {PREVIEWS}"),
     ({"width": 64}, "width", "unknown field; allowed are "),
-    ({"messages": []}, "messages", "unknown field; allowed are "),
+    ({"conversation": []}, "conversation", "unknown field; allowed are "),
 ]
 
 
@@ -157,7 +157,11 @@ def test_one_stop_text_is_a_list_of_one() -> None:
 
 
 def test_every_field_belongs_to_texts_to_pictures_or_to_both() -> None:
-    assert {"max_tokens", "temperature", "top_p", "stop", "thinking"} == TEXT_FIELDS
+    sampled = {"max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "logit_bias", "top_logprobs"}
+    penalties = {"repetition_penalty", "frequency_penalty", "presence_penalty"}
+    templated = {"messages", "system", "raw", "thinking", "reasoning_effort", "chat_template_kwargs"}
+    structured = {"response_format", "guided_regex", "guided_choice", "tools", "tool_choice", "parallel_tool_calls"}
+    assert sampled | penalties | templated | structured == TEXT_FIELDS
     assert {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"} == PICTURE_FIELDS
     both = {"prompt", "model", "kind", "seed", "stream"}
     assert set(GenerationRequest.model_fields) == TEXT_FIELDS | PICTURE_FIELDS | both

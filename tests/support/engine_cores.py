@@ -9,7 +9,8 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from contract.request import Painting, Sampling
+from contract.request import Painting
+from contract.texts.sampling import Sampling
 from predictor.engine.admission_queue import Admission
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation

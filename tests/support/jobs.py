@@ -194,7 +194,7 @@ def new_record(job: str = "a", **changes: Any) -> JobRecord:
         id=job,
         model="poet",
         kind="text",
-        request=REQUEST.model_dump_json(),
+        request=REQUEST.model_dump_json(exclude_none=True),
         digest="d",
         created=now,
         deadline=now + 60,

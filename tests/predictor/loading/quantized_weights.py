@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import torch
 
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.tasks import TextTask
 from predictor.loading.device_memory import model_bytes

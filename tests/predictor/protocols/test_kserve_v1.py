@@ -11,7 +11,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 
 PREDICT = "/v1/models/poet:predict"
 
@@ -59,7 +59,7 @@ async def test_each_instance_has_its_own_sampling(client: httpx.AsyncClient, eng
     await client.post(PREDICT, json=body)
 
     names = set(Sampling.model_fields)
-    assert engine.tasks[0].sampling.model_dump(include=names) == fields
+    assert engine.tasks[0].sampling.model_dump(include=names, exclude_none=True) == fields
     assert engine.tasks[1].sampling.model_dump(include=names) == dict.fromkeys(names)
 
 

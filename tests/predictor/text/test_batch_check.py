@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.tasks import TextTask
 from predictor.text.batch_check import why_not_batched
 from predictor.text.cache.slot_cache import SlotCache

@@ -12,7 +12,7 @@ import pytest
 
 from contract import problems
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine import admission_queue
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Completion
 from predictor.engine.tasks import TextTask

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.tasks import TextTask
 from predictor.text.batch import TextBatch
 from predictor.text.batch_check import solo_prefill_tokens, why_not_batched

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from contract.problems import ProblemError
-from contract.request import GenerationRequest, Sampling
+from contract.request import GenerationRequest
+from contract.texts.sampling import Sampling
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.events import Started, TextFinished, Token
 from predictor.engine.generation import Completion

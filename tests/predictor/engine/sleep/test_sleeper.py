@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from contract.problems import ProblemError
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.engine.sleep import sleeper as sleeper_module
 from predictor.engine.sleep.sleeper import Sleeper
 from predictor.engine.tasks import TextTask

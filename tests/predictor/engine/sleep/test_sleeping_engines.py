@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from contract.problems import ProblemError
-from contract.request import Painting, Sampling
+from contract.request import Painting
+from contract.texts.sampling import Sampling
 from predictor.engine.base import SleepLevel
 from predictor.engine.batched import BatchedEngine
 from predictor.engine.engine_settings import EngineSettings

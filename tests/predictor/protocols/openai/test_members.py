@@ -21,8 +21,9 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.chat.chat_completion_message import ChatCompletionMessage
 from openai.types.chat.parsed_chat_completion import ParsedChatCompletionMessage
 from openai.types.chat.parsed_function_tool_call import ParsedFunction
-from predictor.protocols.openai.fields import StreamOptions
-from predictor.protocols.openai.messages import ChatMessage, ContentPart, FunctionCall
+
+from contract.openai.fields import StreamOptions
+from contract.texts.messages import ChatMessage, ContentPart, FunctionCall
 
 CHAT = "/openai/v1/chat/completions"
 COMPLETIONS = "/openai/v1/completions"
@@ -111,25 +112,25 @@ TAKEN: dict[str, dict[str, list[object]]] = {
 REFUSED: dict[str, dict[str, list[object]]] = {
     CHAT: {
         "audio": [{"format": "wav", "voice": "ash"}],
-        "frequency_penalty": [1],
+        "frequency_penalty": [3],
         "function_call": [{"name": "rain"}],
         "functions": [[{"name": "rain"}]],
-        "logit_bias": [{"5": 1}],
-        "logprobs": [True],
+        "logit_bias": [{"5": 101}, {"five": 1}],
+        "logprobs": ["yes"],
         "modalities": [["text", "audio"]],
         "moderation": [{"model": "m"}],
-        "n": [2],
+        "n": [0, 21],
         "prediction": [{"type": "content", "content": "x"}],
-        "presence_penalty": [1],
+        "presence_penalty": [-3],
         "reasoning_effort": ["some"],
-        "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "x"}}],
+        "response_format": [{"type": "json_schema", "json_schema": {"name": "x"}}],
         "tool_choice": ["required", {"type": "function", "function": {"name": "rain"}}],
-        "tools": [[{"type": "function", "function": {"name": "rain"}}]],
-        "top_logprobs": [3],
+        "tools": [[{"type": "function", "function": {"name": "rain in June"}}]],
+        "top_logprobs": [21],
         "verbosity": ["low"],
         "web_search_options": [{}],
     },
-    COMPLETIONS: {"best_of": [2], "echo": [True], "logprobs": [0], "n": [2], "suffix": ["x"], "prompt": [[1, 2]]},
+    COMPLETIONS: {"best_of": [2], "echo": [True], "logprobs": [6], "n": [0], "suffix": ["x"], "prompt": [[1, 2]]},
     IMAGES: {
         "background": ["transparent"],
         "complexity": ["low"],

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from predictor.protocols.openai.chat import OWN_TEMPLATE_KWARGS, TEMPLATE_BYTES
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from contract.limits import TEMPLATE_BYTES
+from contract.request import OWN_TEMPLATE_KWARGS
 from predictor.engine.events import Reasoning
 
 CHAT = "/openai/v1/chat/completions"

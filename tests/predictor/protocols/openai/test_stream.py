@@ -9,9 +9,9 @@ from unittest import mock
 
 import httpx
 import pytest
-from predictor.protocols.openai.completions import CompletionDocuments
 
 from contract import problems
+from contract.openai.text_documents import CompletionDocuments
 from contract.problems import ProblemError
 from predictor.engine.events import EngineEvent, Started, TextFinished, Token
 from predictor.engine.generation import Generation
@@ -210,7 +210,7 @@ async def test_awkward_text_survives_the_framing(client: httpx.AsyncClient, engi
 async def test_what_is_there_already_is_sent_together() -> None:
     """And nothing waits for what is not there."""
     generation = Generation()
-    frames = text_frames([generation], CompletionDocuments("1", "poet", None), usage=True, path=COMPLETION[0])
+    frames = text_frames([generation], CompletionDocuments("1", "poet", None), with_usage=True, path=COMPLETION[0])
     sent = []
     steps: list[list[EngineEvent]] = [
         [Started(0.0), Token("a")],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from contract.request import Sampling
+from contract.texts.sampling import Sampling
 from predictor.cpu import number_types, packed_linear, stored_embedding
 from predictor.cpu.features import computes_bfloat16
 from predictor.cpu.packed_linear import PackedLinear
