@@ -56,7 +56,7 @@ def about(job: str | None, kind: str, data: Any = None, **extensions: str) -> Cl
 
 def completed(request: CloudEvent) -> CloudEvent:
     """The reply to a request: what its model makes."""
-    model = json.loads(request.data or b"")["model"]
+    model = json.loads(request.data or b"").get("model")
     result = painting(request.subject) if model == "painter" else poem(request.subject)
     return about(request.subject, COMPLETED, result)
 

@@ -11,7 +11,8 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
+from contract import ENDS, PictureResult, ProblemError, TextResult, problems
+from contract.stored import request_of
 from web.api.generation_call import GenerationCall
 from web.api.job_stream import job_frames
 from web.api.picture_addresses import PictureAddresses
@@ -219,6 +220,6 @@ def _files(record: JobRecord) -> list[str]:
     """The forms in which the result itself can be had: its pictures are in one format."""
     if record.kind == "text":
         return []
-    request = GenerationRequest.of_any_version(record.request)
+    request = request_of(record.request)
     single = [form for form, name in IMAGES.items() if name == (request.format or "png") and request.n in (None, 1)]
     return [*single, MULTIPART]

@@ -23,6 +23,7 @@ from contract.cloudevents import (
     now,
     written,
 )
+from contract.stored import event_data
 from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
 from web.jobs.backend import sink_missing
@@ -58,7 +59,7 @@ class EventBackend:
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Send the request. The reply is in the sink's answer, or comes later as an event of its own."""
         event = self._event(REQUESTED, record, {EXPIRY: written(record.deadline)}, record.id)
-        event = event.model_copy(update={"datacontenttype": JSON, "data": record.request.encode()})
+        event = event.model_copy(update={"datacontenttype": JSON, "data": event_data(record.request)})
         journal.passed_on(record.id)
         headers, content = await self._send(event, record.deadline - await journal.now())
         if not is_event(headers):

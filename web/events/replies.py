@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from contract import (
-    GenerationRequest,
     PictureResult,
     Problem,
     ProblemError,
@@ -40,6 +39,7 @@ from contract.cloudevents import (
 from contract.fields import StrictModel
 from contract.problems import invalid_fields, raised
 from contract.result import result_of_any_version
+from contract.stored import request_of
 from web.jobs.picture_memory import PictureMemory, result_bytes
 from web.jobs.results import PICTURES_BYTES
 from wire.cloudevents import is_json
@@ -163,13 +163,13 @@ def check_type(event: CloudEvent, where: str = "") -> None:
 
 
 def _most_bytes(record: JobRecord) -> int:
-    return result_bytes(GenerationRequest.of_any_version(record.request), record.kind)
+    return result_bytes(request_of(record.request), record.kind)
 
 
 def _check_pictures(result: PictureResult, record: JobRecord) -> None:
     """Raise BAD_UPSTREAM unless these are the pictures that were requested. Clients get them as files, and their media
     types in headers."""
-    request = GenerationRequest.of_any_version(record.request)
+    request = request_of(record.request)
     wanted = f"image/{request.format or 'png'}"
     if len(result.images) != (request.n or 1) or any(picture.media_type != wanted for picture in result.images):
         detail = f"The model server's answer is not what was asked for: {request.n or 1} of {wanted}."

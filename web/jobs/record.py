@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from contract import ENDS, JobState, Kind, Problem
+from contract.stored import ENVELOPE
 from web.callers.caller import DEFAULT_CALLER
 
 BEGINNING = "0-0"
@@ -121,6 +122,7 @@ def ended_request(request: str) -> str:
     """What is left of a job's request once it has ended: what its answers are made by, and a prompt of one character,
     without which no version reads it."""
     whole = json.loads(request)
+    whole = whole.get(ENVELOPE, whole)
     return json.dumps({"prompt": "-", **{name: whole[name] for name in ("n", "format") if name in whole}})
 
 

@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from contract import ENDS, GenerationRequest, PictureResult, ProblemError, TextResult, problems
+from contract import ENDS, PictureResult, ProblemError, TextResult, problems
 from contract.cloudevents import EVENT_BYTES
 from contract.problems import raised
 from contract.result import result_of_any_version
+from contract.stored import request_of
 from web.jobs.picture_memory import PictureMemory, result_bytes
 
 if TYPE_CHECKING:  # only few deployments need it
@@ -88,7 +89,7 @@ class Results:
         """All who want it at the same time get what one of them reads."""
         fetch = self._fetches.get(artifact)
         if fetch is None:
-            limit = result_bytes(GenerationRequest.of_any_version(record.request), record.kind)
+            limit = result_bytes(request_of(record.request), record.kind)
             fetch = self._fetches[artifact] = asyncio.create_task(self._known.get(artifact, limit))
             fetch.add_done_callback(partial(self._fetched, artifact))
         return await self._read(asyncio.shield(fetch))

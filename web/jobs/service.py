@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, problems
 from contract.cloudevents import written
+from contract.stored import stored_request
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.backend import sink_missing
 from web.jobs.background_loops import BackgroundLoops
@@ -107,7 +108,7 @@ class JobService:
             id=uuid.uuid4().hex if key is None else await self._keyed_id(new.caller, key),
             model=model,
             kind=self._settings.models[model].kind,
-            request=request.model_dump_json(exclude={"stream"}, exclude_none=True),
+            request=stored_request(request),
             digest=hashlib.sha256(f"{model} {body}".encode()).hexdigest(),
             created=now,
             deadline=now + new.seconds,

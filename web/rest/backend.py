@@ -12,8 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from contract import GenerationRequest, PictureResultEvent, PreviewEvent, ProblemError, ResultEvent, StatusEvent
+from contract import PictureResultEvent, PreviewEvent, ProblemError, ResultEvent, StatusEvent
 from contract.events import LiveEvent
+from contract.stored import request_of
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
 from web.jobs.picture_memory import DEFAULT_PIXELS, picture_bytes
@@ -91,7 +92,7 @@ class RestBackend:
         """Generate a job to its end; a ProblemError when there is no result."""
         now = await journal.now()
         rest_request = RestRequest(
-            request=GenerationRequest.of_any_version(record.request),
+            request=request_of(record.request),
             model=record.model,
             id=record.id,
             arrived=time.perf_counter() - (now - record.created),

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from contract.stored import ENVELOPE
+
 WRITTEN = 1
 UNCHANGED = 0
 """The job is unknown, has ended, or is as it was to become already."""
@@ -93,6 +95,7 @@ FINISH = f"""{_CHECK}
 if not repeated then
     local read, request = pcall(cjson.decode, redis.call('HGET', job, 'order'))
     if not read then request = {{}} end
+    request = request.{ENVELOPE} or request
     local left = {{prompt = '-', n = request.n, format = request.format}}
     -- Redis refuses writes in want of memory, but not those after one that frees some: short ends are always stored.
     if #ARGV[8] < tonumber(ARGV[10]) then redis.call('HDEL', job, 'order') end
