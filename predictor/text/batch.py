@@ -12,7 +12,8 @@ from predictor.text.cache.prefix_cache import PrefixCache
 from predictor.text.cache.slot_cache import AttentionMasks, SlotCache
 from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together, rounded_up, short_prompts_together
 from predictor.text.row import Decoding, TextRow
-from predictor.text.sampler import BatchSampler, Choice, TokenHistory
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.token_history import TokenHistory
 
 KEY_STEP = 64
 """On a CPU a token attends to a multiple of so many keys, the last of them masked. Attention rounds otherwise with few

@@ -25,7 +25,8 @@ from predictor.text.checkpoint import Checkpoint
 from predictor.text.prefill import most_prefill_tokens
 from predictor.text.rope_scaling import unscaled_length
 from predictor.text.row import TextRow
-from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.row_sampling import RowSampling
 from predictor.text.single_text_batch import SoloBatch
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from predictor.text.batch import TextBatch
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
 from predictor.text.row import TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampling.row_sampling import RowSampling
 
 if TYPE_CHECKING:
     import torch

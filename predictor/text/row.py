@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from predictor.text.prompt_lookup import PromptLookup
-from predictor.text.sampler import BatchSampler, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler
+from predictor.text.sampling.row_sampling import RowSampling
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ from transformers.generation.configuration_utils import GenerationConfig
 
 from predictor.text.batch import TextBatch
 from predictor.text.row import Decoding, TextRow
-from predictor.text.sampler import Choice
+from predictor.text.sampling.batch_sampler import Choice
 
 
 class SoloBatch(TextBatch):

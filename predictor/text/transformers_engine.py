@@ -121,7 +121,7 @@ def compile_decoding(batch: TextBatch, backend: str = "inductor") -> None:
     import torch._dynamo
 
     from predictor.text.row import TextRow
-    from predictor.text.sampler import RowSampling
+    from predictor.text.sampling.row_sampling import RowSampling
 
     # Its own code must run before its modules, which import from it: lean imports may have deferred it.
     getattr(torch._dynamo, "reset")  # noqa: B009  a plain attribute would be an expression without use

@@ -14,7 +14,8 @@ import torch
 from predictor.text.batch import TextBatch
 from predictor.text.cache.slot_cache import SlotCache
 from predictor.text.row import TextRow
-from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.row_sampling import RowSampling
 from tests.support.texts.batches import (
     ARCHITECTURES,
     LENGTH,

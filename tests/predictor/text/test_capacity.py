@@ -53,7 +53,7 @@ def test_the_cost_of_the_tiny_model_is_what_one_counts_by_hand(checkpoint: Check
 def test_the_counted_keys_and_values_are_those_that_a_batch_allocates(checkpoint: Checkpoint) -> None:
 
     from predictor.text.row import TextRow
-    from predictor.text.sampler import RowSampling
+    from predictor.text.sampling.row_sampling import RowSampling
 
     batch = TextBatch(checkpoint.model, slots=3, length=64)
     batch.join(TextRow([5, 6], RowSampling.greedy(), lambda _: True))

@@ -20,7 +20,8 @@ from predictor.text.batch import TextBatch
 from predictor.text.batch_check import solo_prefill_tokens, why_not_batched
 from predictor.text.checkpoint import load_checkpoint
 from predictor.text.row import TextRow
-from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.row_sampling import RowSampling
 from predictor.text.single_text_batch import SoloBatch
 from predictor.text.transformers_engine import TransformersEngine
 

@@ -11,7 +11,7 @@ import torch
 from predictor.text.batch import TextBatch
 from predictor.text.prefill import logits_at, prompts_together, short_prompts_together
 from predictor.text.row import TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampling.row_sampling import RowSampling
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -14,7 +14,8 @@ import transformers
 from predictor.text.batch_check import solo_prefill_tokens
 from predictor.text.prefill import most_prefill_tokens
 from predictor.text.row import TextRow
-from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.row_sampling import RowSampling
 from predictor.text.single_text_batch import SoloBatch
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from predictor.text.batch import TextBatch
 from predictor.text.row import TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampling.row_sampling import RowSampling
 
 pytestmark = pytest.mark.slow
 
@@ -91,8 +91,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         for name in UPLOADS:
             spy(torch, name, only_ours=True)
         # A CPU has ways of its own, which copy nothing.
-        patch.setattr("predictor.text.sampler._likeliest", lambda logits: logits.argmax(-1))
-        patch.setattr("predictor.text.sampler._largest", torch.topk)
+        patch.setattr("predictor.text.sampling.token_choice.likeliest", lambda logits: logits.argmax(-1))
+        patch.setattr("predictor.text.sampling.token_choice.largest", torch.topk)
         yield counts
 
 

@@ -379,7 +379,7 @@ compile_decoding(batch, sys.argv[2])
 import random
 import torch
 from predictor.text.row import TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampling.row_sampling import RowSampling
 
 def write(model):
     batch.decode_model = model

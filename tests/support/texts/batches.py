@@ -10,7 +10,8 @@ import torch
 
 from predictor.text.batch import TextBatch
 from predictor.text.row import TextRow
-from predictor.text.sampler import BatchSampler, Choice, RowSampling
+from predictor.text.sampling.batch_sampler import BatchSampler, Choice
+from predictor.text.sampling.row_sampling import RowSampling
 
 VOCABULARY = 60
 LENGTH = 48

@@ -13,7 +13,7 @@ from predictor.cpu.packed_linear import pack_linear_layers
 from predictor.text import batch as text_batch
 from predictor.text.batch import TextBatch
 from predictor.text.row import TextRow
-from predictor.text.sampler import RowSampling
+from predictor.text.sampling.row_sampling import RowSampling
 from tests.support.texts.batches import run_out, tiny
 
 pytestmark = [

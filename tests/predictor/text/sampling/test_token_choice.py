@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.text.sampler
-from predictor.text.sampler import BatchSampler, RowSampling, TokenHistory
+from predictor.text.sampling import token_choice
+from predictor.text.sampling.batch_sampler import BatchSampler
+from predictor.text.sampling.row_sampling import RowSampling
+from predictor.text.sampling.token_history import TokenHistory
 
 pytestmark = pytest.mark.slow
 
@@ -182,9 +184,9 @@ def test_looking_at_the_likeliest_first_changes_no_choice(
     def choices() -> list[int]:
         return sample(logits.clone(), [row(seed=seed, **parameters) for seed in range(300)])
 
-    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 200)
+    monkeypatch.setattr(token_choice, "CANDIDATES", 200)
     expected = choices()
-    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 10)
+    monkeypatch.setattr(token_choice, "CANDIDATES", 10)
     assert choices() == expected
 
 
@@ -230,9 +232,9 @@ def test_of_equals_the_lower_id_comes_first_however_the_choice_is_made(
     for seed in range(0, 128, rows):
         logits = torch.cat([tied_logits(3_000, at) for at in range(seed, seed + rows)])
         samplings = [row(seed=at, **parameters) for at in range(seed, seed + rows)]
-        monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 3_000)
+        monkeypatch.setattr(token_choice, "CANDIDATES", 3_000)
         in_order = sample(logits.clone(), samplings)
-        monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 100)
+        monkeypatch.setattr(token_choice, "CANDIDATES", 100)
 
         assert sample(logits.clone(), samplings) == in_order
 
@@ -247,14 +249,14 @@ def test_of_equal_likeliest_ones_greedy_and_top_k_1_take_the_first() -> None:
 
 def test_a_row_that_is_not_decided_costs_one_more_look_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     decided: list[list[int]] = []
-    decide = BatchSampler._decide
+    decide = BatchSampler.decide
 
     def recording(self: BatchSampler, logits: Any, numbers: list[int]) -> Any:
         decided.append(numbers)
         return decide(self, logits, numbers)
 
-    monkeypatch.setattr(BatchSampler, "_decide", recording)
-    monkeypatch.setattr(predictor.text.sampler, "CANDIDATES", 10)
+    monkeypatch.setattr(BatchSampler, "decide", recording)
+    monkeypatch.setattr(token_choice, "CANDIDATES", 10)
     flat = torch.zeros(1, 200)
     peaked = torch.cat([torch.full((1, 1), 50.0), torch.zeros(1, 199)], 1)
 
@@ -270,7 +272,7 @@ def test_a_few_candidates_where_no_row_keeps_more_choose_as_many_do(monkeypatch:
     logits = torch.randn(40, 3_000) * 3
     rows = [row(0.75, top_k=1 + seed % 64, top_p=0.5 + seed % 3 / 4, seed=seed) for seed in range(40)]
     few = sample(logits, rows)
-    monkeypatch.setattr(predictor.text.sampler, "FEW_CANDIDATES", 0)
+    monkeypatch.setattr(token_choice, "FEW_CANDIDATES", 0)
 
     assert sample(logits, rows) == few
 
@@ -278,13 +280,13 @@ def test_a_few_candidates_where_no_row_keeps_more_choose_as_many_do(monkeypatch:
 def test_a_row_of_few_candidates_looks_at_as_many_beside_one_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over other numbers of candidates round otherwise."""
     looked: list[tuple[int, bool]] = []
-    sample_likeliest = predictor.text.sampler._sample_likeliest
+    sample_likeliest = token_choice.sample_likeliest
 
     def recording(logits: Any, parameters: Any, draws: Any, few: bool) -> Any:
         looked.append((len(logits), few))
         return sample_likeliest(logits, parameters, draws, few)
 
-    monkeypatch.setattr(predictor.text.sampler, "_sample_likeliest", recording)
+    monkeypatch.setattr(token_choice, "sample_likeliest", recording)
     sample(torch.zeros(4, 3_000), [row(top_k=40), row(top_k=100), row(0.0), row()])
 
     assert sorted(looked) == [(1, True), (2, False)]
@@ -305,7 +307,7 @@ def test_the_largest_are_those_that_torch_finds(kind: str, vocabulary: int, coun
     elif kind == "no number":
         values[2] = math.nan
 
-    largest, places = predictor.text.sampler._largest(values, count)
+    largest, places = token_choice.largest(values, count)
 
     torch.testing.assert_close(largest, values.topk(count).values, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(values.gather(1, places), largest, rtol=0, atol=0, equal_nan=True)
