@@ -130,7 +130,7 @@ class TextBatch(Batch):
 
     def _ended(self) -> list[TextRow]:
         """The last ones first: where several end together, none of them takes the place of another."""
-        return [row for row in reversed(self.running) if row.ended]
+        return [row for row in (*reversed(self.joining), *reversed(self.running)) if row.ended]
 
     def _compute(self) -> tuple[list[TextRow], Choice | None]:
         """The forward of a step: the rows that get a token, and the choice of their tokens.
@@ -206,11 +206,11 @@ class TextBatch(Batch):
         return min(rounded_up(keys, KEY_STEP), self.length) if self.always_masks else keys
 
     def _find_draft(self) -> list[int]:
-        """What may follow where a row runs alone. A repetition penalty depends on every token before."""
+        """What may follow where a row runs alone. Penalties and constraints depend on every token before."""
         if not self.drafts or len(self.running) != 1:
             return []
         [row] = self.running
-        if row.ended or row.sampling.repetition_penalty != 1:
+        if row.ended or row.sampling.depends_on_text:
             return []
         most = self.length - len(row.tokens) - 1
         if self._is_coarse:
@@ -264,7 +264,16 @@ class TextBatch(Batch):
             first = 0 if rows[0] in self.running else len(self.running)
             longest = max(len(row.tokens) for row in rows)
             self._history.penalize(logits, first, longest, sampler.penalty)
-        return sampler.choose(logits)
+        return sampler.choose(logits, [self._mask_of(rows[number]) for number in sampler.constrained])
+
+    def _mask_of(self, row: TextRow) -> torch.Tensor:
+        """The tokens that the constraint of a row allows next. What it raises ends this row alone."""
+        assert row.sampling.constraint is not None
+        try:
+            return row.sampling.constraint.mask()
+        except Exception as error:
+            row.failure = error
+            raise
 
     def _take(self, rows: list[TextRow], tokens: list[int]) -> None:
         """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
@@ -283,7 +292,11 @@ class TextBatch(Batch):
                 continue
             row.cached = len(row.tokens)
             row.tokens.append(token)
-            row.sampling.accept()
+            try:
+                row.sampling.accept(token)
+            except Exception as error:
+                row.failure = error
+                continue
             self._unwritten.append(row)
         self._write_texts(defers=self.defers_texts)
 

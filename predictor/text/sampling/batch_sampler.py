@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from predictor.text.sampling import token_choice
+from predictor.text.sampling.constraint import forbid
 from predictor.text.sampling.row_sampling import RowSampling
 
 
@@ -33,6 +34,10 @@ class BatchSampler:
             if own := [at for at, row in enumerate(rows) if row.temperature and _looks_at_few(row) == few]:
                 self._sampling[few] = torch.tensor(own, device=device)
 
+        self.constrained = [at for at, row in enumerate(rows) if row.constraint is not None]
+        """The numbers of the rows that have a constraint."""
+        self._constrained = torch.tensor(self.constrained, device=device) if self.constrained else None
+
     def draw(self, draws: Sequence[float] = ()) -> None:
         """Copy the rows' random numbers to the device, or `draws` in their place. Before the forward, because the copy
         waits for what runs."""
@@ -40,8 +45,11 @@ class BatchSampler:
             numbers = draws or [row.draw for row in self._rows]
             self._draws = torch.tensor(numbers, device=self._device)[:, None]
 
-    def choose(self, logits: torch.Tensor) -> Choice:
-        """One token for each row of `logits` [rows, vocabulary]. Does not wait for the device."""
+    def choose(self, logits: torch.Tensor, masks: Sequence[torch.Tensor] = ()) -> Choice:
+        """One token for each row of `logits` [rows, vocabulary], which are changed where `masks` of the `constrained`
+        rows forbid tokens. Does not wait for the device."""
+        if self._constrained is not None:
+            forbid(logits, self._constrained, masks)
         for few, own in self._sampling.items():
             if len(own) == len(logits):
                 return Choice(token_choice.sample_likeliest(logits, self._parameters, self._draws, few), logits, self)

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 
+from predictor.text.sampling.constraint import Constraint
+
 
 @dataclass(slots=True)
 class RowSampling:
@@ -15,6 +17,7 @@ class RowSampling:
     The random numbers are the row's own, drawn on the CPU, one for each token: a seed gives the same numbers alone, in
     any batch and on any device. What may still differ is the rounding of a kernel at another batch size.
     Nothing changes here before `accept`, so a step that fails may be tried again.
+    `constraint` holds the text to a structure.
     """
 
     temperature: float
@@ -23,6 +26,7 @@ class RowSampling:
     min_p: float
     repetition_penalty: float
     random: random.Random
+    constraint: Constraint | None = None
     draw: float = field(init=False)  # in [0, 1): decides on the next token
     _following: deque[float] = field(init=False, default_factory=deque)  # drawn already, for the tokens after it
 
@@ -34,9 +38,16 @@ class RowSampling:
     def __post_init__(self) -> None:
         self.draw = self.random.random()
 
-    def accept(self) -> None:
-        """The choice was taken; draw the number for the next one."""
+    def accept(self, token: int) -> None:
+        """This token was taken; draw the number for the next one."""
+        if self.constraint is not None:
+            self.constraint.accept(token)
         self.draw = self._following.popleft() if self._following else self.random.random()
+
+    @property
+    def depends_on_text(self) -> bool:
+        """Whether the choice depends on the tokens before it, beside the logits."""
+        return self.repetition_penalty != 1 or self.constraint is not None
 
     def draws(self, tokens: int) -> list[float]:
         """The numbers that decide on the next so many tokens."""

@@ -214,7 +214,7 @@ def test_a_choice_may_be_repeated_until_it_was_taken() -> None:
     draws = []
     for _ in range(3):
         draws.append(sampling.draw)
-        sampling.accept()
+        sampling.accept(0)
     numbers = random.Random(5)
     assert draws == [numbers.random() for _ in range(3)]
 
