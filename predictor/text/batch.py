@@ -264,16 +264,7 @@ class TextBatch(Batch):
             first = 0 if rows[0] in self.running else len(self.running)
             longest = max(len(row.tokens) for row in rows)
             self._history.penalize(logits, first, longest, sampler.penalty)
-        return sampler.choose(logits, [self._mask_of(rows[number]) for number in sampler.constrained])
-
-    def _mask_of(self, row: TextRow) -> torch.Tensor:
-        """The tokens that the constraint of a row allows next. What it raises ends this row alone."""
-        assert row.sampling.constraint is not None
-        try:
-            return row.sampling.constraint.mask()
-        except Exception as error:
-            row.failure = error
-            raise
+        return sampler.choose(logits, [rows[number].mask() for number in sampler.constrained])
 
     def _take(self, rows: list[TextRow], tokens: list[int]) -> None:
         """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
@@ -290,13 +281,7 @@ class TextBatch(Batch):
                 self._write_texts()  # its token before this one, of a draft
             if row.ended:  # its text turned out to be over while this token was computed
                 continue
-            row.cached = len(row.tokens)
-            row.tokens.append(token)
-            try:
-                row.sampling.accept(token)
-            except Exception as error:
-                row.failure = error
-                continue
+            row.take(token)
             self._unwritten.append(row)
         self._write_texts(defers=self.defers_texts)
 
@@ -304,10 +289,7 @@ class TextBatch(Batch):
         """Write the last tokens of rows; with `defers` only of those that end with it, as far as is known."""
         rows, self._unwritten = self._unwritten, []
         for row in rows:
-            if defers and len(row.tokens) < self.length and not row.is_last(row.tokens[-1]):
+            if defers and not row.ended and len(row.tokens) < self.length and not row.is_last(row.tokens[-1]):
                 self._unwritten.append(row)
                 continue
-            try:
-                row.done = row.write(row.tokens[-1])
-            except Exception as error:
-                row.failure = error
+            row.write_last()

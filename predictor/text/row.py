@@ -40,6 +40,33 @@ class TextRow:
     def so_far(self) -> str:
         return f"{len(self.tokens)} tokens"
 
+    def mask(self) -> torch.Tensor:
+        """The tokens that its constraint allows next. What that raises is this row's failure, too."""
+        assert self.sampling.constraint is not None
+        try:
+            return self.sampling.constraint.mask()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def take(self, token: int) -> None:
+        """The text goes on with this token, which is to be written."""
+        self.cached = len(self.tokens)
+        self.tokens.append(token)
+        try:
+            self.sampling.accept(token)
+        except Exception as error:
+            self.failure = error
+
+    def write_last(self) -> None:
+        """Write the last token, unless it has failed before that."""
+        if self.failure is not None:
+            return
+        try:
+            self.done = self.write(self.tokens[-1])
+        except Exception as error:
+            self.failure = error
+
 
 @dataclass(slots=True)
 class Decoding:
