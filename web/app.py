@@ -147,6 +147,7 @@ def create_app(
     public = [
         Route("/", page.serve, methods=["GET", "POST"]),
         Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
+        Route("/generate.js", assets.serve_client, methods=["GET"]),
         Route("/generate", generate, methods=["POST"]),
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +90,15 @@ def test_dockerignore_lets_all_of_our_packages_through() -> None:
 def test_the_wheel_holds_all_of_our_packages(app: Path) -> None:
     found = {file.relative_to(app) for file in app.rglob("*") if file.is_file()}
     assert sources() <= found
+
+
+def test_a_checkout_has_the_client_and_no_image_does(app: Path) -> None:
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    setuptools: Any = importlib.import_module("setuptools")  # it has no types
+    found = setuptools.find_packages(str(ROOT), include=configured["packages"]["find"]["include"])
+    assert {"shangcai", *PACKAGES} <= set(found)
+    assert configured["package-data"]["shangcai"] == ["py.typed"]
+    assert not (app / "shangcai").exists()
 
 
 @pytest.mark.parametrize(("package", "other"), [("web", "predictor"), ("predictor", "web")])

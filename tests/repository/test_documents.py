@@ -17,7 +17,20 @@ from wire.cloudevents import read_events
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for place in ("", "docs/", "models/*/", ".github/") for path in ROOT.glob(f"{place}*.md"))
-ROOMS = ("contract", "deploy", "docs", "knative", "kserve", "models", "predictor", "scripts", "tests", "web", "wire")
+ROOMS = (
+    "contract",
+    "deploy",
+    "docs",
+    "knative",
+    "kserve",
+    "models",
+    "predictor",
+    "scripts",
+    "shangcai",
+    "tests",
+    "web",
+    "wire",
+)
 README = ROOT / "README.md"
 CHINESE = ROOT / "README.zh-CN.md"
 

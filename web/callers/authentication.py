@@ -19,7 +19,7 @@ from wire.request_context import Hops, from_trusted_hop
 if TYPE_CHECKING:
     from web.settings import Settings
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/generate.js", "/healthz", "/readyz", "/openapi.json"})
 """That everybody may GET, and so everything below STATIC, and what has a signed address (see is_signed), which its
 endpoint checks. Whatever is not named here needs a caller."""
 

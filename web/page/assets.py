@@ -1,4 +1,6 @@
-"""The files that the page loads. Their address changes with their content, so browsers keep them for ever."""
+"""The files that the page loads. Their address changes with their content, so browsers keep them for ever.
+
+One of them is the client that other pages and Node load, too: it has an address that stays."""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from web.http.quality_values import weighted
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOLDER = Path(__file__).parent / "static"
+_CLIENT = Path(__file__).parent / "module" / "generate.js"
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -24,7 +27,7 @@ class Assets:
 
     def __init__(self, root_path: str, folder: Path = _FOLDER) -> None:
         self._root_path = root_path
-        self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        self._files = {path.name: path.read_bytes() for path in (*sorted(folder.iterdir()), _CLIENT)}
         self._packed = {name: packed(content) for name, content in self._files.items()}
         self._tags = {name: entity_tag(content) for name, content in self._files.items()}
         everything = hashlib.sha256()
@@ -46,19 +49,22 @@ class Assets:
     async def serve(self, http_request: Request) -> Response:
         """Under the address of another version, too, as while a rollout is going on; browsers do not keep that."""
         name = http_request.path_params["name"]
-        media_type = _TYPES.get(Path(name).suffix)
-        if name not in self._files or media_type is None:
+        if name not in self._files or Path(name).suffix not in _TYPES:
             raise ProblemError(problems.NOT_FOUND, f"There is nothing at {http_request.url.path}.")
         known = http_request.path_params["digest"] == self.digest
-        headers = {
-            "Cache-Control": _FOREVER if known else "no-store",
-            "ETag": self._tags[name],
-            "Vary": "Accept-Encoding",
-        }
+        return self._response(name, http_request, _FOREVER if known else "no-store")
+
+    async def serve_client(self, http_request: Request) -> Response:
+        """The client of `POST /generate`, which whoever imports it asks for again and seldom gets anew."""
+        return self._response(_CLIENT.name, http_request, "no-cache")
+
+    def _response(self, name: str, http_request: Request, cache_control: str) -> Response:
+        headers = {"Cache-Control": cache_control, "ETag": self._tags[name], "Vary": "Accept-Encoding"}
         content = self._files[name]
         if takes_gzip(http_request.headers):
             content, headers["Content-Encoding"] = self._packed[name], "gzip"
-        return unless_known(http_request.headers, Response(content, headers=headers, media_type=media_type))
+        response = Response(content, headers=headers, media_type=_TYPES[Path(name).suffix])
+        return unless_known(http_request.headers, response)
 
 
 def packed(content: bytes) -> bytes:

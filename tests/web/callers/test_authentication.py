@@ -26,6 +26,7 @@ OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
+    ("GET", "/generate.js"),
     ("GET", "/static/{digest}/{name}"),
     ("POST", "/events"),  # whose senders have proofs of their own
 }

@@ -1,5 +1,4 @@
 // An order becomes a job, a job becomes a result, and results are kept.
-import { ProblemError } from "./api.js";
 import { copyResult, copyText, download } from "./carry.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
@@ -55,7 +54,6 @@ async function run(next) {
 			progress: (progress) => stage.progress(progress),
 			preview: (preview) => stage.preview(preview),
 			result: (document) => serve(document, order),
-			error: (problem) => end(new ProblemError(problem)),
 			lost: () => stage.lost(),
 			found: () => stage.found(),
 		});

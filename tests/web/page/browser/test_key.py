@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from tests.support.waiting import eventually
 from web.callers import key_file
 from web.callers.key_file import entry
 
@@ -50,6 +52,11 @@ async def give(page: Page, key: str) -> None:
     await page.locator("#key").press("Enter")
 
 
+async def keeps(page: Page, key: str) -> bool:
+    """Which it does a moment after the door has closed."""
+    return bool(await page.evaluate("localStorage.getItem('key')") == key)
+
+
 async def test_the_key_is_asked_for_once_and_kept(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, REFUSED)
     await expect(door(page)).to_be_visible()
@@ -74,7 +81,7 @@ async def test_what_no_header_may_have_is_not_taken_for_a_key(url: str, visit: O
     await expect(page.locator("#key:invalid")).to_be_visible()
     await give(page, f" {KEY} ")
     await expect(door(page)).to_be_hidden()
-    assert await page.evaluate("localStorage.getItem('key')") == KEY
+    await eventually(partial(keeps, page, KEY), "the key is kept")
 
 
 async def test_a_wrong_key_is_told_and_forgotten_when_asked(url: str, visit: Open) -> None:
@@ -83,7 +90,7 @@ async def test_a_wrong_key_is_told_and_forgotten_when_asked(url: str, visit: Ope
     await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
     await give(page, KEY)
     await expect(door(page)).to_be_hidden()
-    assert await page.evaluate("localStorage.getItem('key')") == KEY
+    await eventually(partial(keeps, page, KEY), "the key is kept")
     await page.locator("#forget").click()
     await expect(page.locator("#forget")).to_be_hidden()
     assert await page.evaluate("localStorage.length") == 0
