@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 
 PART_CHARS = 262_144
 """A multiple of four: every part can be decoded by itself."""
+
+
+_DATA_URL = re.compile("data:image/[a-z]{1,16};base64,", re.ASCII | re.IGNORECASE)
+
+
+def file_text(text: str) -> str:
+    """The base64 in a data: URL; the text itself where it is none."""
+    head = _DATA_URL.match(text)
+    return text if head is None else text[head.end() :]
 
 
 def decoded(text: str) -> Iterator[bytes]:

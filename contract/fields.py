@@ -3,6 +3,7 @@ come as the context of a validation: contract.limits.RequestLimits."""
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticKnownError
 
+from contract.base64_parts import decoded, decoded_size, file_text
 from contract.limits import (
     GUIDANCE,
+    IMAGE_BYTES,
+    IMAGE_CHARS,
     PICTURE_SIDE,
     PICTURES,
     PREVIEWS,
@@ -85,6 +89,32 @@ def _size(text: str) -> str:
     return text
 
 
+_FILE_HEADS = ("iVBORw0K", "/9j/", "UklG")
+"""How PNG, JPEG and WebP files begin, in base64."""
+
+
+def _picture_file(text: str) -> str:
+    """Only the beginning is looked at, and that it is base64: whether it is a picture shows when it is decoded."""
+    file = file_text(text)
+    if decoded_size(file) > IMAGE_BYTES:
+        raise ValueError(f"the file may have at most {IMAGE_BYTES} bytes")
+    if not file.startswith(_FILE_HEADS):
+        raise ValueError("must be a PNG, JPEG or WebP file in base64, or a data: URL of one")
+    try:
+        for _ in decoded(file):
+            pass
+    except binascii.Error:
+        raise ValueError("is no base64") from None
+    return text
+
+
+def _beside_image(value: T, info: ValidationInfo) -> T:
+    """`image` stands before it in the model; where it is wrong itself, that alone is told."""
+    if "image" in info.data and info.data["image"] is None:
+        raise ValueError("is taken beside image only")
+    return value
+
+
 PromptText = Annotated[str, Field(min_length=1), AfterValidator(_not_too_long), AfterValidator(_not_blank)]
 SystemText = PromptText
 TokenLimit = Annotated[int, Field(ge=1), AfterValidator(_not_too_many)]
@@ -106,4 +136,17 @@ Guidance = Annotated[float, Field(ge=0, le=GUIDANCE)]
 PictureCount = Annotated[int, Field(ge=1, le=PICTURES)]
 PreviewCount = Annotated[int, Field(ge=0, le=PREVIEWS)]
 PictureFormat = Literal["png", "jpeg", "webp"]
+PictureFile = Annotated[
+    str,
+    AfterValidator(_picture_file),
+    Field(
+        json_schema_extra={
+            "maxLength": IMAGE_CHARS,
+            "pattern": f"^(data:image/[a-z]{{1,16}};base64,)?({'|'.join(_FILE_HEADS)})([A-Za-z0-9+/]{{4}})*"
+            "([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        }
+    ),
+]
+Mask = Annotated[PictureFile, AfterValidator(_beside_image)]
+Strength = Annotated[float, Field(gt=0, le=1), AfterValidator(_beside_image)]
 NegativePrompt = Annotated[str, AfterValidator(_not_too_long)]

@@ -86,6 +86,24 @@ PICTURES = 8
 PICTURE_SIDE = 2_048
 """Longest side of a picture, in pixels. A model may serve less."""
 
+IMAGE_BYTES = 4_194_304
+"""Largest file of a picture that is sent in."""
+
+IMAGE_SIDE = 8_192
+"""Longest side of a picture that is sent in, in pixels."""
+
+IMAGE_PIXELS = 16_777_216
+"""Most pixels of a picture that is sent in: a phone's photo has 12 million."""
+
+IMAGE_CHARS = -(-IMAGE_BYTES // 3) * 4 + 64
+"""Longest text of such a file: its base64, after the head of a data: URL."""
+
+LARGE_BODIES_BYTES = 33_554_432
+"""Most bytes, at a time, of all request bodies that are larger than BODY_BYTES each."""
+
+BODY_BYTES_PER_SECOND = 262_144
+"""Slowest that a client may send what its body has beyond BODY_BYTES, after BODY_SECONDS."""
+
 STEPS = 200
 """Most denoising steps of a picture."""
 
@@ -112,3 +130,8 @@ class RequestLimits:
         """The longest prompt and negative prompt still fit, each character written as a JSON escape pair; and no less
         than by default, for replies to events come in bodies, too."""
         return max(BODY_BYTES, 2 * _ESCAPE_PAIR_BYTES * self.prompt_chars + _OTHER_FIELDS_BYTES)
+
+    @property
+    def picture_body_bytes(self) -> int:
+        """The same where a picture and its mask may be sent in, too."""
+        return self.body_bytes + 2 * IMAGE_CHARS

@@ -10,14 +10,18 @@ from pydantic_core import PydanticKnownError
 
 from contract.fields import (
     Guidance,
+    Mask,
     NegativePrompt,
+    Omittable,
     PictureCount,
+    PictureFile,
     PictureFormat,
     PictureSize,
     PreviewCount,
     PromptText,
     Seed,
     Steps,
+    Strength,
     StrictModel,
     SystemText,
 )
@@ -209,6 +213,19 @@ class Painting(StrictModel):
     n: PictureCount | None = Field(default=None, description="How many pictures; each has the next seed.")
     seed: Seed | None = Field(default=None, description="Same seed and same request: same result.")
     format: PictureFormat | None = Field(default=None, description="File format of the pictures; png when left out.")
+    image: Omittable[PictureFile] = Field(
+        default=None, repr=False, description="A picture to begin with: a PNG, JPEG or WebP file, in base64."
+    )
+    mask: Omittable[Mask] = Field(
+        default=None,
+        repr=False,
+        description="Of the same size as `image`: what is white in it, or transparent, is painted anew, and nothing "
+        "else.",
+    )
+    strength: Omittable[Strength] = Field(
+        default=None,
+        description="How much of `image` may change, and so which part of the steps is taken: 1 is all of it.",
+    )
 
 
 class PicturePrompt(Painting):

@@ -103,7 +103,8 @@ class Settings(PlanSettings):
     body_bytes: int = Field(
         default=BODY_BYTES,
         ge=1,
-        description="largest request body or gRPC message; how long a prompt may be says the model's context alone",
+        description="largest request body or gRPC message, pictures that are sent in aside; how long a prompt may be "
+        "says the model's context alone",
     )
     enable_thinking: CliImplicitFlag[bool] = Field(
         default=False,

@@ -168,11 +168,13 @@ def create_app(
     )
     routes.router.redirect_slashes = False  # it would redirect to whatever host the Host header names
     body_bytes = settings.body_bytes or settings.limits.body_bytes
+    paints = any(model.kind == "image" for model in settings.models.values())
+    generate_bytes = settings.limits.picture_body_bytes if paints and not settings.body_bytes else body_bytes
     guarded = RequestGuard(
         routes,
         admit=None if is_inbox else CallerAuthentication(settings, key_file, transport),
         body_bytes=body_bytes,
-        path_bytes={"/events": max(body_bytes, BATCH_BYTES)},
+        path_bytes={"/events": max(body_bytes, BATCH_BYTES), "/generate": generate_bytes},
         body_seconds=settings.body_seconds,
         drain=drain,
     )

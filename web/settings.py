@@ -198,7 +198,8 @@ class Settings(UpstreamSettings, BaseSettings):
         default=MAX_TOKENS, description="Most tokens that a request may ask for; a model's context may hold fewer."
     )
     body_bytes: PositiveInt | None = Field(
-        default=None, description=f"Largest request body; {BODY_BYTES} when unset, or what the longest prompts need."
+        default=None,
+        description=f"Largest request body; {BODY_BYTES} when unset, or what the longest prompts and pictures need.",
     )
     body_seconds: PositiveFloat = Field(default=BODY_SECONDS, description="Longest a client may take to send its body.")
     send_seconds: PositiveFloat = Field(

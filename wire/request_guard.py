@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum, auto
 
 from starlette.datastructures import Headers
@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract import problems
-from contract.limits import BODY_BYTES, BODY_SECONDS
+from contract.limits import BODY_BYTES, BODY_BYTES_PER_SECOND, BODY_SECONDS, LARGE_BODIES_BYTES
 from contract.problems import ProblemError
 from wire.drain import Drain
 from wire.first_of_two import finishes_first
@@ -32,13 +32,18 @@ REFUSED_BYTES = 33_554_432
 """Most that is read, and thrown away, of a body that has been refused."""
 
 
+RETRY_SECONDS = 2.0
+"""The Retry-After of a large body for which there is no room."""
+
+
 class BrokenAnswerError(Exception):
     """An answer that has begun cannot be finished; the connection is to be closed. The log says why already."""
 
 
 class RequestGuard:
     """See the module; the limits bound what a client may send, and how slowly. `path_bytes` are paths whose bodies
-    have another limit than `body_bytes`.
+    have another limit than `body_bytes`. Bodies of more than BODY_BYTES have `large_bytes` together, each until its
+    answer has ended, and get time for what they have beyond that.
 
     `admit` may refuse a request by its header with a ProblemError, before anything of its body is kept. `respond` makes
     the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
@@ -51,6 +56,7 @@ class RequestGuard:
         admit: Callable[[Scope], Awaitable[None]] | None = None,
         body_bytes: int = BODY_BYTES,
         path_bytes: Mapping[str, int] | None = None,
+        large_bytes: int = LARGE_BODIES_BYTES,
         body_seconds: float = BODY_SECONDS,
         respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error),
         drain: Drain | None = None,
@@ -59,6 +65,7 @@ class RequestGuard:
         self.admit = admit
         self.body_bytes = body_bytes
         self.path_bytes = path_bytes or {}
+        self.large_bodies = _LargeBodies(large_bytes)
         self.body_seconds = body_seconds
         self.respond = respond
         self.drain = drain or Drain()
@@ -67,14 +74,18 @@ class RequestGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        with self.large_bodies.room() as room:
+            await self._serve(scope, receive, send, room)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, room: _Room) -> None:
         try:
             if self.admit is not None:
                 await self.admit(scope)
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             most = self.path_bytes.get(path, self.body_bytes)
-            body = await self._read_body(Headers(scope=scope), receive, most)
+            body = await self._read_body(Headers(scope=scope), receive, most, room)
         except ProblemError as error:
-            await self._refuse(error, scope, receive, send)
+            await self._refuse(error, scope, receive, send, room)
             return
         if body is None:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
@@ -89,7 +100,7 @@ class RequestGuard:
             raise BrokenAnswerError(f"{scope['path']} failed after its answer had begun") from problem
         await self.respond(scope["path"], problem)(scope, receive, send)
 
-    async def _refuse(self, problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, problem: ProblemError, scope: Scope, receive: Receive, send: Send, room: _Room) -> None:
         """Answer a client that may still be sending its body, and close the connection when it stops.
 
         A connection that is closed over unread data is reset, and the reset destroys the answer on its way.
@@ -101,33 +112,76 @@ class RequestGuard:
         left = REFUSED_BYTES
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.body_seconds):
-                while left > 0 and (message := await receive()).get("more_body", False):
+                while left > 0 and not room.whole:
+                    message = await receive()
+                    room.whole = not message.get("more_body", False)
                     left -= len(message.get("body", b""))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read_body(self, headers: Headers, receive: Receive, most: int) -> bytes | None:
+    async def _read_body(self, headers: Headers, receive: Receive, most: int, room: _Room) -> bytes | None:
         """The whole body, of `most` bytes at most; or None when the client left while sending it."""
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > most:
             raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
+        seconds = self.body_seconds
+        begun = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self.body_seconds):
+            async with asyncio.timeout(seconds) as limit:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
+                    room.whole = not message.get("more_body", False)
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
                     if size > most:
                         raise _too_large(most)
-                    if not message.get("more_body", False):
+                    if size > BODY_BYTES:
+                        room.take(size)
+                        seconds = self.body_seconds + (size - BODY_BYTES) / BODY_BYTES_PER_SECOND
+                        limit.reschedule(begun + seconds)
+                    if room.whole:
                         return b"".join(chunks)
         except TimeoutError:
             raise ProblemError(
-                problems.BODY_TIMEOUT, f"The body did not arrive whole within {self.body_seconds:g} s."
+                problems.BODY_TIMEOUT, f"The body did not arrive whole within {seconds:.3g} s."
             ) from None
+
+
+class _LargeBodies:
+    """Up to `most_bytes` of bodies at a time."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held = 0
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[_Room]:
+        """That one request may take; it is free again at the end."""
+        room = _Room(self)
+        try:
+            yield room
+        finally:
+            self.held -= room.size
+
+
+class _Room:
+    """What the body of one request takes of _LargeBodies, and whether it has come to its end."""
+
+    def __init__(self, bodies: _LargeBodies) -> None:
+        self._bodies = bodies
+        self.size = 0
+        self.whole = False
+
+    def take(self, size: int) -> None:
+        """So much in all. OVERLOADED where that is not free."""
+        if self._bodies.held - self.size + size > self._bodies.most_bytes:
+            detail = f"Large bodies take all of the {self._bodies.most_bytes} bytes that are for them."
+            raise ProblemError(problems.OVERLOADED, detail, retry_after=RETRY_SECONDS)
+        self._bodies.held += size - self.size
+        self.size = size
 
 
 def _too_large(most: int) -> ProblemError:

@@ -47,7 +47,9 @@ class PictureRow:
 
     @property
     def so_far(self) -> str:
-        return f"{self.steps} of {self.parameters.steps} steps at {self.parameters.width}x{self.parameters.height}"
+        return (
+            f"{self.steps} of {self.parameters.taken_steps} steps at {self.parameters.width}x{self.parameters.height}"
+        )
 
 
 class PictureBatch(Batch):

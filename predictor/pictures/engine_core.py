@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,12 +22,15 @@ from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import PictureTask
 from predictor.loading.fingerprint import fingerprint
 from predictor.pictures.batch import PictureBatch, PictureRow
+from predictor.pictures.inputs.source import read_source
 from predictor.pictures.latent_preview import LatentPreview
-from predictor.pictures.parameters import DiffusionParameters
+from predictor.pictures.parameters import DiffusionParameters, SourcePicture
 from predictor.pictures.pipeline import Pipeline
 
 WARM_UP_STEPS = 4
 """Denoising steps of the first picture: readiness waits for it."""
+
+_decoding = ThreadPoolExecutor(1, "decoding")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -71,6 +76,8 @@ class PictureEngineCore(EngineCore):
                 len(prompt) > PROMPT_CHARS
             ):  # a pipeline cuts off what its text encoder has no room for, and never refuses
                 raise invalid_field(field, f"may have at most {PROMPT_CHARS} characters where a picture is made")
+        deadline = None if task.seconds is None else time.monotonic() + task.seconds
+        source = await self._source(asked)
         count = asked.n or 1
         if count > self.max_scheduled:  # waiting would not help
             raise invalid_field("n", f"this server has {self.max_scheduled} places in all")
@@ -80,16 +87,17 @@ class PictureEngineCore(EngineCore):
                 task.prompt,
                 seed=(first_seed + number) % 2**63,
                 size=asked.size,
+                source=source,
+                strength=asked.strength,
                 steps=asked.steps,
                 guidance=asked.guidance,
                 negative_prompt=asked.negative_prompt,
             )
             for number in range(count)
         ]
-        deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation(parts=count)
         for number, parameters in enumerate(pictures):
-            work = parameters.width * parameters.height * parameters.steps
+            work = parameters.width * parameters.height * parameters.taken_steps
             picture = ScheduledPicture(
                 generation, work, deadline, task.caller, parameters=parameters, number=number, previews=task.previews
             )
@@ -99,6 +107,15 @@ class PictureEngineCore(EngineCore):
                 generation.close()  # all or none: those that were admitted are removed from the queue
                 raise
         return generation
+
+    async def _source(self, asked: Painting) -> SourcePicture | None:
+        """The picture that a request begins with, decoded on a thread of its own, one at a time: a large one takes
+        some 200 MB meanwhile. Raises a ProblemError that names the field which is wrong."""
+        if asked.image is None:
+            return None
+        self.pipeline.from_source(masked=asked.mask is not None)  # raises where it cannot
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_decoding, read_source, asked, self.pipeline.sizes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,7 +134,7 @@ class PictureOutput:
         self._task = task
         self._preview = preview
         self._understood = understood
-        steps, previews = task.parameters.steps, task.previews
+        steps, previews = task.parameters.taken_steps, task.previews
         self._previewed_at = {round(steps * number / (previews + 1)) for number in range(1, previews + 1)} - {0, steps}
         self._published_step = 0
         self._latents: torch.Tensor | None = None
@@ -128,7 +145,7 @@ class PictureOutput:
         if step <= self._published_step:  # a picture that starts again after a failed step must not appear to go back
             return
         self._published_step = step
-        generation.publish(Progress(self._task.number, step, parameters.steps))
+        generation.publish(Progress(self._task.number, step, parameters.taken_steps))
         if step in self._previewed_at:
             image = self._preview.draw(latents, (parameters.width, parameters.height))
             if image is not None:
@@ -140,4 +157,4 @@ class PictureOutput:
         assert self._latents is not None
         if not self._preview.learned:  # only from the warm-up: previews must not depend on the requests of others
             self._preview.learn(self._latents, picture)
-        return PictureFinished(self._task.number, picture, parameters.seed, parameters.steps, self._understood)
+        return PictureFinished(self._task.number, picture, parameters.seed, parameters.taken_steps, self._understood)

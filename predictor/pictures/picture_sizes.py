@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +56,28 @@ class PictureSizes:
                 f"with at most {self.most_pixels} pixels together",
             )
         return size
+
+    def nearest(self, size: Size) -> Size:
+        """The size that is next to one of any picture. One that is too large becomes as large as by default, of the
+        same form as far as that may be: there models paint best."""
+        width, height = size
+        if self.only:
+            return min(self.only, key=lambda one: abs(math.log(one[0] * height / (one[1] * width))))
+        scale = 1.0
+        if self._too_many(size) or max(size) > self.longest:
+            scale = min(math.sqrt(math.prod(self.default) / math.prod(size)), self.longest / max(size))
+        nearest = [self._whole(side * scale, round) for side in size]
+        if self._too_many((nearest[0], nearest[1])):
+            nearest = [self._whole(side * scale, math.floor) for side in size]
+        shorter, longer = sorted(nearest)
+        if shorter * longer > self.most_pixels:  # a strip, whose shorter side became longer than it was
+            longer = self._whole(self.most_pixels / shorter, math.floor)
+        return (longer, shorter) if width > height else (shorter, longer)
+
+    def _whole(self, side: float, rounded: Callable[[float], int]) -> int:
+        """In multiples, one at least."""
+        most = self.longest // self.multiple
+        return self.multiple * min(max(1, rounded(side / self.multiple)), most)
 
     def up_to(self, pixels: int) -> PictureSizes:
         """Those of at most so many pixels."""

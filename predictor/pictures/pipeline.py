@@ -19,8 +19,9 @@ from contract.problems import FieldError, ProblemError, field_problem, invalid_f
 from predictor.errors import ModelError
 from predictor.loading.device_memory import free_host_memory, model_bytes
 from predictor.pictures.decoder import Decoder, DecoderCall
+from predictor.pictures.inputs.derived import DerivedPipeline, derived_pipeline
 from predictor.pictures.model_defaults import ModelDefaults, most_steps
-from predictor.pictures.parameters import DiffusionParameters
+from predictor.pictures.parameters import DiffusionParameters, SourcePicture
 from predictor.pictures.picture_sizes import sizes_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Pipeline:
         self, pipe: Any, defaults: ModelDefaults, size: str | None = None, max_pixels: int | None = None
     ) -> None:
         self.pipe = pipe
+        self._from_picture = derived_pipeline(pipe, "Img2Img")
+        self._inpainting = derived_pipeline(pipe, "Inpaint")
         self.decoder = Decoder(pipe)
         self._offloads_models = False
         self.name = type(pipe).__name__
@@ -106,8 +109,10 @@ class Pipeline:
         steps: int | None = None,
         guidance: float | None = None,
         negative_prompt: str | None = None,
+        source: SourcePicture | None = None,
+        strength: float | None = None,
     ) -> DiffusionParameters:
-        """A request with the defaults filled in; `size` is "WIDTHxHEIGHT".
+        """A request with the defaults filled in; `size` is "WIDTHxHEIGHT", and that of `source` where there is one.
 
         Raises a ProblemError that names the fields which this pipeline does not take.
         """
@@ -116,7 +121,10 @@ class Pipeline:
         if refused:
             detail = f"{self.name} does not take this"
             raise field_problem([FieldError(field=field, detail=detail) for field in refused])
-        width, height = self.sizes.read(size) if size else self.sizes.default
+        if source:
+            width, height = source.image.size
+        else:
+            width, height = self.sizes.read(size) if size else self.sizes.default
         guidance = self.guidance if guidance is None else guidance
         if self._guidance_name == "true_cfg_scale":
             guided = (self._own["true_cfg_scale"] if guidance is None else guidance) > 1
@@ -127,7 +135,20 @@ class Pipeline:
         steps = steps or self.steps
         if self._most_steps and steps > self._most_steps:
             raise invalid_field("steps", f"the scheduler of this model has at most {self._most_steps}")
-        return DiffusionParameters(prompt, width, height, steps, seed, guidance, negative_prompt)
+        if source:
+            strength = self.from_source(masked=source.mask is not None).strength if strength is None else strength
+            if int(steps * strength) < 1:
+                least = math.ceil(1000 / steps) / 1000
+                raise invalid_field("strength", f"must be at least {least:g} with {steps} steps, to take one of them")
+        return DiffusionParameters(prompt, width, height, steps, seed, guidance, negative_prompt, source, strength)
+
+    def from_source(self, *, masked: bool) -> DerivedPipeline:
+        """The pipeline that begins with a picture, and a mask. Raises a ProblemError where there is none."""
+        derived = self._inpainting if masked else self._from_picture
+        if derived is None:
+            does = "repaints no part of a picture" if masked else "begins with no picture"
+            raise invalid_field("mask" if masked else "image", f"is not taken here: {self.name} {does}")
+        return derived
 
     def check(self, defaults: ModelDefaults) -> None:
         """Raises ModelError where a deployment's defaults are not what this pipeline takes."""
@@ -152,27 +173,29 @@ class Pipeline:
         on_step: Callable[[int, torch.Tensor], None],
         decode: Callable[[DecoderCall], Any] | None = None,
     ) -> Image.Image:
-        """The pipeline from beginning to end. `on_step` takes the number of steps done, of those that were asked for,
+        """The pipeline from beginning to end. `on_step` takes the number of steps done, of those that are taken,
         and the latents as the pipeline keeps them; `decode` is called in the place of its decoder."""
+
+        told = parameters.taken_steps
 
         def step_ended(running: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             # Some schedulers, such as PNDM, take more steps than they are asked for.
-            taken = max(int(getattr(running, "num_timesteps", None) or parameters.steps), step + 1)
-            on_step((step + 1) * parameters.steps // taken, tensors["latents"])
+            taken = max(int(getattr(running, "num_timesteps", None) or told), step + 1)
+            on_step((step + 1) * told // taken, tensors["latents"])
             return tensors
 
-        pipe = self._own_copy()
+        source = parameters.source
+        derived = self.from_source(masked=source.mask is not None) if source else None
+        pipe = _own_copy(derived.pipe if derived else self.pipe)
         if decode is not None:
             self.decoder.replace(pipe, decode)
         output = pipe(
             prompt=parameters.prompt,
-            width=parameters.width,
-            height=parameters.height,
             num_inference_steps=parameters.steps,
             generator=torch.Generator("cpu").manual_seed(parameters.seed),
             callback_on_step_end=step_ended,
             output_type="pil",
-            **self._options(parameters),
+            **self._options(parameters, derived),
         )
         picture: Image.Image = output[0][0]  # called "images" by most, and "image" by Kandinsky 5
         return picture
@@ -210,17 +233,8 @@ class Pipeline:
                 taken.discard("guidance")
         return taken
 
-    def _own_copy(self) -> Any:
-        """A pipeline keeps the state of a run in its attributes, its scheduler and its guider: each run has its own."""
-        pipe = copy.copy(self.pipe)
-        for name in ("scheduler", "guider", "ocr_guider"):
-            if hasattr(pipe, name):
-                # Not by setattr: diffusers' own (0.42) imports a compiler to see whether the value is compiled.
-                object.__setattr__(pipe, name, copy.deepcopy(getattr(pipe, name)))
-        return pipe
-
-    def _options(self, parameters: DiffusionParameters) -> dict[str, Any]:
-        options: dict[str, Any] = {}
+    def _options(self, parameters: DiffusionParameters, derived: DerivedPipeline | None) -> dict[str, Any]:
+        options: dict[str, Any] = {"width": parameters.width, "height": parameters.height}
         if parameters.guidance is not None and "guidance" in self._takes:
             options[self._guidance_name] = parameters.guidance
         if parameters.negative_prompt is not None:
@@ -231,7 +245,21 @@ class Pipeline:
             options["max_area"] = parameters.width * parameters.height
         if "intermediate_timesteps" in self._own and parameters.steps != 2:  # SANA Sprint has them for two steps only
             options["intermediate_timesteps"] = None
-        return options
+        source = parameters.source
+        if derived is None or source is None:
+            return options
+        options |= {"image": source.image, "strength": parameters.strength, "mask_image": source.mask}
+        return {name: value for name, value in options.items() if name in derived.takes}
+
+
+def _own_copy(pipe: Any) -> Any:
+    """A pipeline keeps the state of a run in its attributes, its scheduler and its guider: each run has its own."""
+    own = copy.copy(pipe)
+    for name in ("scheduler", "guider", "ocr_guider"):
+        if hasattr(own, name):
+            # Not by setattr: diffusers' own (0.42) imports a compiler to see whether the value is compiled.
+            object.__setattr__(own, name, copy.deepcopy(getattr(own, name)))
+    return own
 
 
 def _check(pipe: Any, parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -13,7 +13,7 @@ import socket
 
 from kserve.model_server import ModelServer
 
-from contract.limits import BODY_BYTES
+from contract.limits import BODY_BYTES, IMAGE_CHARS
 from predictor.events.subscriber import EventSubscriber
 from predictor.protocols.access import Access
 from predictor.protocols.generation_model import GenerationModel
@@ -26,8 +26,8 @@ from predictor.server.rest_server import PredictorRestServer
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
     """Serves `model` on a `listener` that is listening already, for a `lifetime`. No gRPC without `grpc_port`. A body
-    and a message of gRPC have at most `body_bytes`. `access` says who may ask; everybody by default. `admin` listens
-    for who may put the model to sleep."""
+    and a message of gRPC have at most `body_bytes`, and where the model paints, room for a picture and its mask.
+    `access` says who may ask; everybody by default. `admin` listens for who may put the model to sleep."""
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve is not typed
         admin: socket.socket | None = None,
     ) -> None:
         self._access = access or Access()
+        if model.kind == "image":
+            body_bytes += 2 * IMAGE_CHARS
         self._body_bytes = body_bytes
         self._host, port, *_ = listener.getsockname()
         super().__init__(http_port=port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1)

@@ -25,6 +25,7 @@ from contract import (
     RequestLimits,
     invalid_fields,
 )
+from contract.limits import IMAGE_BYTES
 
 ALLOWED: list[dict[str, Any]] = [
     {"prompt": "x"},
@@ -61,6 +62,12 @@ ALLOWED: list[dict[str, Any]] = [
     {"format": "webp"},
     {"previews": 0},
     {"previews": PREVIEWS},
+    {"image": "iVBORw0K"},
+    {"image": "data:image/webp;base64,UklGRg=="},
+    {"image": "/9j/" + "A" * (IMAGE_BYTES // 3 * 4 - 4)},
+    {"image": "/9j/", "mask": "iVBORw0K", "strength": 1},
+    {"image": "/9j/", "mask": None, "strength": 0.01},
+    {"image": None, "mask": None, "strength": None},
     {"kind": None, "size": None, "steps": None, "guidance": None, "n": None, "format": None, "previews": None},
     {"max_tokens": None, "temperature": None, "top_p": None, "stop": None, "seed": None, "model": None},
 ]
@@ -126,6 +133,22 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"format": "PNG"}, "format", "should be 'png', 'jpeg' or 'webp'"),
     ({"previews": -1}, "previews", "greater than or equal to 0"),
     ({"previews": PREVIEWS + 1}, "previews", f"less than or equal to {PREVIEWS}"),
+    ({"image": ""}, "image", "PNG, JPEG or WebP"),
+    ({"image": "R0lGODlh"}, "image", "PNG, JPEG or WebP"),
+    ({"image": "https://elsewhere.test/cat.png"}, "image", "PNG, JPEG or WebP"),
+    ({"image": "data:image/png,iVBORw0K"}, "image", "PNG, JPEG or WebP"),
+    ({"image": "/9j/*"}, "image", "is no base64"),
+    ({"image": "/9j/A"}, "image", "is no base64"),
+    ({"image": "/9j/" + "A" * (IMAGE_BYTES // 3 * 4)}, "image", f"at most {IMAGE_BYTES} bytes"),
+    ({"image": 1}, "image", "valid string"),
+    ({"image": "/9j/", "mask": "x"}, "mask", "PNG, JPEG or WebP"),
+    ({"image": "x", "mask": "/9j/"}, "image", "PNG, JPEG or WebP"),
+    ({"mask": "/9j/"}, "mask", "beside image only"),
+    ({"strength": 0.5}, "strength", "beside image only"),
+    ({"image": None, "strength": 0.5}, "strength", "beside image only"),
+    ({"image": "/9j/", "strength": 0}, "strength", "greater than 0"),
+    ({"image": "/9j/", "strength": 1.01}, "strength", "less than or equal to 1"),
+    ({"image": "/9j/", "strength": "1"}, "strength", "valid number"),
     ({"width": 64}, "width", "unknown field; allowed are "),
     ({"conversation": []}, "conversation", "unknown field; allowed are "),
 ]
@@ -162,7 +185,8 @@ def test_every_field_belongs_to_texts_to_pictures_or_to_both() -> None:
     templated = {"messages", "system", "raw", "thinking", "reasoning_effort", "chat_template_kwargs"}
     structured = {"response_format", "guided_regex", "guided_choice", "tools", "tool_choice", "parallel_tool_calls"}
     assert sampled | penalties | templated | structured == TEXT_FIELDS
-    assert {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"} == PICTURE_FIELDS
+    painted = {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"}
+    assert painted | {"image", "mask", "strength"} == PICTURE_FIELDS
     both = {"prompt", "model", "kind", "seed", "stream"}
     assert set(GenerationRequest.model_fields) == TEXT_FIELDS | PICTURE_FIELDS | both
 
@@ -182,3 +206,11 @@ def test_the_longest_request_fits_into_a_body(characters: int) -> None:
     encoded = json.dumps(body).encode()
     assert len(encoded) < limits.body_bytes >= RequestLimits().body_bytes == BODY_BYTES
     GenerationRequest.model_validate_json(encoded, context=limits)
+    largest = "data:image/webp;base64,UklG" + "A" * (IMAGE_BYTES // 3 * 4 - 4)
+    encoded = json.dumps({**body, "image": largest, "mask": largest}).encode()
+    assert len(encoded) < limits.picture_body_bytes
+    GenerationRequest.model_validate_json(encoded, context=limits)
+
+
+def test_a_picture_is_shown_in_no_log() -> None:
+    assert "iVBORw0K" not in repr(GenerationRequest(prompt="x", image="iVBORw0K", mask="iVBORw0K"))

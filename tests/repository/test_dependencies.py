@@ -17,7 +17,18 @@ from tests.support.processes import ROOT
 MAY_IMPORT = {
     "contract": {"pydantic", "pydantic_core"},
     "shangcai": {"contract", "httpx", "pydantic", "pydantic_core"},
-    "wire": {"anyio", "contract", "fsspec", "h11", "pydantic", "pydantic_settings", "redis", "starlette", "uvicorn"},
+    "wire": {
+        "anyio",
+        "contract",
+        "fsspec",
+        "h11",
+        "pydantic",
+        "pydantic_settings",
+        "python_multipart",
+        "redis",
+        "starlette",
+        "uvicorn",
+    },
 }
 HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.support.run import Run
 
@@ -55,6 +55,29 @@ def test_a_picture_can_be_watched(served: Run) -> None:
     [picture] = events[-1][1]["images"]
     with Image.open(io.BytesIO(base64.b64decode(picture["data"]))) as image:
         assert image.size == (picture["width"], picture["height"])
+
+
+def test_a_picture_from_a_picture_keeps_what_its_strength_leaves(served: Run) -> None:
+    """A red disc on white, of which little and then much may change; the steps are those that were taken."""
+    drawn = Image.new("RGB", (256, 256), "white")
+    ImageDraw.Draw(drawn).ellipse((48, 48, 208, 208), fill=(220, 30, 30))
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    body = {"prompt": "a green apple", "model": "painter", "seed": 1, "steps": 20, "size": "64x64"}
+    body["image"] = base64.b64encode(file.getvalue()).decode()
+
+    for strength, steps, redder in ((0.2, 4, True), (0.9, 18, False)):
+        result = post(served, body | {"strength": strength}).json()
+        assert result["steps"] == steps
+        with Image.open(io.BytesIO(base64.b64decode(result["images"][0]["data"]))) as picture:
+            red, green, _ = picture.convert("RGB").getpixel((32, 32))  # type: ignore[misc]
+        assert (red > green + 50) == redder, (strength, red, green)
+
+    refused = httpx.post(f"{served.url}/generate", json=body | {"mask": body["image"]}, timeout=120)
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == [
+        {"field": "mask", "detail": "is not taken here: StableDiffusionPipeline repaints no part of a picture"}
+    ]
 
 
 def test_an_unknown_thing_gives_a_picture_that_nothing_was_understood_of(served: Run) -> None:

@@ -11,8 +11,12 @@ import httpx
 import pytest
 
 from contract import MAX_TOKENS, PROMPT_CHARS
+from contract.limits import IMAGE_CHARS
 
 Web = Callable[..., httpx.AsyncClient]
+
+PICTURES = 2 * IMAGE_CHARS
+"""A picture and its mask."""
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -55,9 +59,10 @@ async def test_what_is_set_is_allowed_and_no_more(
 
 
 @pytest.mark.parametrize(("settings", "most"), [
-    ({}, 1_048_576),
-    ({"max_prompt_chars": 5}, 1_048_576),
-    ({"max_prompt_chars": 65_536}, 1_835_008),
+    ({}, 1_048_576 + PICTURES),
+    ({"max_prompt_chars": 5}, 1_048_576 + PICTURES),
+    ({"max_prompt_chars": 65_536}, 1_835_008 + PICTURES),
+    ({"max_prompt_chars": 65_536, "models": {"poet": "http://poet.test"}}, 1_835_008),
     ({"max_prompt_chars": 65_536, "body_bytes": 100}, 100),
 ])  # fmt: skip
 async def test_the_largest_body_follows_from_the_longest_prompt(web: Web, settings: dict[str, Any], most: int) -> None:

@@ -80,6 +80,53 @@ async def test_the_rest_of_a_refused_body_is_read_but_not_kept(wire: Wire) -> No
     assert wire.incoming.empty()
 
 
+MEBIBYTE = 1_048_576
+
+
+async def test_large_bodies_have_a_limit_together_and_a_small_one_always_passes(wire: Wire) -> None:
+    """What one takes is free again once its answer has ended."""
+    answers: list[tuple[int, int]] = []
+
+    async def another(size: int) -> None:
+        other = type(wire)()
+        other.body(b"x" * size)
+        await other.run(guard)
+        answers.append((size, other.status))
+        if other.status != 200:
+            assert (slug(other), other.headers["retry-after"]) == ("overloaded", "2")
+
+    async def meanwhile(scope: Scope, receive: Receive, send: Send) -> None:
+        if not answers:
+            answers.append((0, 0))
+            await another(MEBIBYTE)
+            await another(MEBIBYTE + 1)
+        await echo(scope, receive, send)
+
+    guard = RequestGuard(meanwhile, body_bytes=3 * MEBIBYTE, large_bytes=2 * MEBIBYTE + 2)
+    wire.body(b"x" * (MEBIBYTE + 2))
+    await wire.run(guard)
+    await another(2 * MEBIBYTE + 2)
+    assert answers[1:] == [(MEBIBYTE, 200), (MEBIBYTE + 1, 503), (2 * MEBIBYTE + 2, 200)]
+
+
+async def test_a_large_body_has_time_for_what_it_has_beyond_a_mebibyte(wire: Wire, slow_rate: None) -> None:
+    """A client on a slow line can send a picture, and not one byte at a time."""
+    wire.body(b"x" * (MEBIBYTE + 100), more=True)
+    asyncio.get_running_loop().call_later(0.1, wire.body, b"x")
+    await wire.run(RequestGuard(echo, body_bytes=2 * MEBIBYTE, body_seconds=0.02))
+    assert wire.status == 200
+    wire.sent.clear()
+    wire.body(b"x" * (MEBIBYTE + 1), more=True)
+    await wire.run(RequestGuard(never_called, body_bytes=2 * MEBIBYTE, body_seconds=0.02))
+    assert slug(wire) == "body-timeout"
+
+
+@pytest.fixture
+def slow_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred bytes take ten seconds."""
+    monkeypatch.setattr("wire.request_guard.BODY_BYTES_PER_SECOND", 10)
+
+
 async def test_a_slow_body_is_given_up(wire: Wire) -> None:
     wire.body(b"x", more=True)
     await wire.run(RequestGuard(never_called, body_seconds=0.02))

@@ -17,4 +17,5 @@ def cost(request: GenerationRequest, kind: Kind) -> float:
     if kind == "text":
         return float(request.max_tokens or TOKENS)
     width, height = map(int, (request.size or f"{SIDE}x{SIDE}").split("x"))
-    return (request.n or 1) * (request.steps or STEPS) * width * height / SIDE**2
+    steps = (request.steps or STEPS) * (request.strength or 1)
+    return (request.n or 1) * steps * width * height / SIDE**2

@@ -25,6 +25,9 @@ TEXT_BYTES = 33_554_432
 DEFAULT_PIXELS = 1_048_576
 """Of a picture whose size the request leaves to the model, until the model has made one."""
 
+LARGER_PIXELS = 2
+"""So many times its default may a picture have that is made from one that was sent in."""
+
 _PIXEL_BYTES = 4
 """Of a picture that does not compress at all."""
 
@@ -85,6 +88,11 @@ def picture_bytes(request: GenerationRequest, pixels: int | None = None) -> int:
         width, height = map(int, request.size.split("x"))
         pixels = width * height
     return (_PIXEL_BYTES * (pixels or PICTURE_SIDE**2) + _PNG_BYTES) * 4 // 3
+
+
+def sent_bytes(request: GenerationRequest) -> int:
+    """Bytes in base64 of the pictures that a request sends in: as they came, and in what the model server is asked."""
+    return 2 * sum(len(file) for file in (request.image, request.mask) if file is not None)
 
 
 def result_bytes(request: GenerationRequest, kind: Kind) -> int:

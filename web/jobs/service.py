@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, problems
-from contract.cloudevents import written
+from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, invalid_field, problems
+from contract.cloudevents import EVENT_BYTES, written
 from contract.stored import stored_request
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.backend import sink_missing
@@ -116,6 +116,10 @@ class JobService:
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),
         )
+        if self._settings.dispatch == "events" and new.request.image and len(record.request) > EVENT_BYTES:
+            raise invalid_field(
+                "image", f"requests go as events here, which have at most {EVENT_BYTES} bytes with all their pictures"
+            )
         if self._settings.sink_missing and await self._is_new(record):
             raise sink_missing()
         if await self._store.open_jobs() >= self._settings.max_jobs and await self._is_new(record):

@@ -19,6 +19,9 @@ from contract import (
 from contract.events import LiveEvent
 from wire.sse import frame
 
+# The smallest picture there is: one transparent pixel.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
 REQUESTS: dict[str, dict[str, Any]] = {
     "poem": {"summary": "All that is needed", "value": {"prompt": "写一首关于CPU的现代诗"}},
     "sampling": {
@@ -49,6 +52,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
             "format": "webp",
         },
     },
+    "from a picture": {
+        "summary": "Another picture of a picture",
+        "value": {"prompt": "a red apple", "kind": "image", "image": _PIXEL, "strength": 0.6},
+    },
     "live picture": {
         "summary": "See it while it is made",
         "value": {"prompt": "a red apple", "kind": "image", "stream": True, "previews": 4},
@@ -65,8 +72,6 @@ TEXT_RESULT = ResultEvent(
     timing=Timing(queue_s=0.0021, first_token_s=0.0312, total_s=0.1984),
 )
 
-# The smallest picture there is: one transparent pixel.
-_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PICTURE_RESULT = PictureResultEvent(
     id="6d1f3b7a9c5e4d8fa2b4c6e8f0a1b3d5",
     model="painter",

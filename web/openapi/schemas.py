@@ -77,6 +77,7 @@ def schemas(limits: RequestLimits) -> dict[str, Any]:
     fields["prompt"]["maxLength"] = limits.prompt_chars
     fields["negative_prompt"]["anyOf"][0]["maxLength"] = limits.prompt_chars
     fields["max_tokens"]["anyOf"][0]["maximum"] = limits.max_tokens
+    request["dependentRequired"] = {"mask": ["image"], "strength": ["image"]}
     return _schemas() | {"GenerationRequest": request}
 
 

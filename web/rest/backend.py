@@ -17,7 +17,7 @@ from contract.events import LiveEvent
 from contract.stored import request_of
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
-from web.jobs.picture_memory import DEFAULT_PIXELS, picture_bytes
+from web.jobs.picture_memory import DEFAULT_PIXELS, LARGER_PIXELS, picture_bytes, sent_bytes
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS
 from web.readiness.waiting_statuses import PASSED_ON, with_waiting_statuses
 from web.rest.picture_call import picture_call
@@ -59,10 +59,12 @@ class RestBackend:
         """
         model, request = rest_request.model, rest_request.request
         pictures = request.n or 1 if self._models[model].kind == "image" else 0
-        size = pictures * picture_bytes(request, self._default_pixels[model])
+        # Of a picture that is sent in, the model takes the size, up to twice its default.
+        pixels = self._default_pixels[model] * (1 if request.image is None else LARGER_PIXELS)
+        size = pictures * picture_bytes(request, pixels) + sent_bytes(request)
         async with self._memory.held(size), aclosing(self._attempts(rest_request)) as events:
             async for event in events:
-                if isinstance(event, PictureResultEvent) and request.size is None:
+                if isinstance(event, PictureResultEvent) and request.size is None and request.image is None:
                     self._default_pixels[model] = max(picture.width * picture.height for picture in event.images)
                 yield event
 

@@ -16,7 +16,7 @@ OTHER_BYTES = 1_048_576
 PREVIEW_BYTES = 1_048_576
 """Most bytes of each preview, on average."""
 
-_FIELDS = {"negative_prompt", "size", "steps", "guidance", "n", "seed"}
+_FIELDS = {"negative_prompt", "size", "steps", "guidance", "n", "seed", "image", "mask", "strength"}
 
 
 def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> Call[PictureStreamEvent]:
@@ -25,7 +25,7 @@ def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> C
     count, picture = request.n or 1, picture_bytes(request) + EVENT_BYTES
     beside = OTHER_BYTES + PREVIEW_BYTES * (request.previews or 0 if previews else 0)
     return Call(
-        path="/images/generations",
+        path="/images/generations" if request.image is None else "/images/edits",
         body={
             "model": model,
             "prompt": request.prompt,

@@ -43,14 +43,14 @@ class _StreamEvent(BaseModel):
 class Started(_StreamEvent):
     """The pictures have left the queue."""
 
-    type: Literal["image_generation.started"]
+    type: Literal["image_generation.started", "image_edit.started"]
     queue_s: float | None = Field(default=None, ge=0)
 
 
 class Progress(_StreamEvent):
     """Some steps are done."""
 
-    type: Literal["image_generation.progress"]
+    type: Literal["image_generation.progress", "image_edit.progress"]
     step: int = Field(ge=0)
     of: int = Field(ge=1)
     eta_s: float | None = Field(default=None, ge=0)
@@ -59,7 +59,7 @@ class Progress(_StreamEvent):
 class PartialImage(_StreamEvent):
     """A preview."""
 
-    type: Literal["image_generation.partial_image"]
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     b64_json: FileText
     output_format: PictureFormat
     image_index: Index | None = None
@@ -69,7 +69,7 @@ class PartialImage(_StreamEvent):
 class Completed(_StreamEvent):
     """One picture."""
 
-    type: Literal["image_generation.completed"]
+    type: Literal["image_generation.completed", "image_edit.completed"]
     b64_json: FileText
     output_format: PictureFormat
     size: Pixels

@@ -1,4 +1,4 @@
-"""OpenAI's picture route, streaming and not, with further fields that diffusion models take.
+"""OpenAI's picture routes, streaming and not, with further fields that diffusion models take.
 
 Fields that diffusers does not know are accepted as long as they ask for what is done anyway.
 """
@@ -20,14 +20,17 @@ from starlette.responses import JSONResponse, Response
 
 from contract.fields import (
     Guidance,
+    Mask,
     NegativePrompt,
     PictureCount,
+    PictureFile,
     PictureFormat,
     PictureSize,
     PreviewCount,
     PromptText,
     Seed,
     Steps,
+    Strength,
     StrictModel,
     only,
 )
@@ -41,6 +44,7 @@ from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.picture_file import encode, encode_finished
 from wire.body import json_body
+from wire.body.multipart import is_multipart, multipart_body
 from wire.sse import EventStream, frame
 
 PREVIEW_FORMAT: PictureFormat = "jpeg"
@@ -83,7 +87,7 @@ class ImagesRequest(StrictModel):
     user: str | None = None
 
     @property
-    def task(self) -> PictureTask:
+    def painting(self) -> Painting:
         fields = {
             "negative_prompt": self.negative_prompt,
             "size": self.size,
@@ -92,42 +96,74 @@ class ImagesRequest(StrictModel):
             "n": self.n,
             "seed": self.seed,
         }
+        return Painting.model_validate(fields)
+
+    @property
+    def task(self) -> PictureTask:
         previews = self.partial_images if self.stream else None
-        return PictureTask(self.prompt, Painting.model_validate(fields), previews or 0)
+        return PictureTask(self.prompt, self.painting, previews or 0)
+
+
+class EditRequest(ImagesRequest):
+    """Body of `POST /openai/v1/images/edits`: JSON with the files in base64, or a form."""
+
+    image: PictureFile
+    mask: Mask | None = None
+    strength: Strength | None = None  # beyond OpenAI's
+    # Accepted only where they ask for what is done anyway
+    input_fidelity: Annotated[str | None, AfterValidator(only("low"))] = None
+    markup: Annotated[Any, AfterValidator(only(None))] = None
+
+    @property
+    def painting(self) -> Painting:
+        files = {"image": self.image, "mask": self.mask, "strength": self.strength}
+        return super().painting.model_copy(update=files)  # which were checked already, and are large
 
 
 def images_router(model: GenerationModel) -> APIRouter:
-    """The route of a picture model."""
+    """The routes of a picture model."""
     router = APIRouter(prefix=error_documents.OPENAI_PREFIX)
 
     @router.post("/images/generations")
     async def images(http_request: Request) -> Response:
-        body = await json_body(http_request, ImagesRequest)
+        return await answer(await json_body(http_request, ImagesRequest), http_request, "image_generation")
+
+    @router.post("/images/edits")
+    async def edits(http_request: Request) -> Response:
+        if is_multipart(http_request):
+            body = await multipart_body(http_request, EditRequest, files=("image", "mask"))
+        else:
+            body = await json_body(http_request, EditRequest)
+        return await answer(body, http_request, "image_edit")
+
+    async def answer(body: ImagesRequest, http_request: Request, kind: str) -> Response:
         model.check_name(body.model)
         generation = await model.submit(body.task, http_request.headers)
         documents = _Documents(body, model.fingerprint)
         if body.stream:
-            frames = _frames(generation, documents, body.progress, http_request.url.path)
+            frames = _frames(generation, documents, kind, body.progress, http_request.url.path)
             return EventStream(frames, on_close=generation.close)
         return JSONResponse(await documents.whole(generation))
 
     return router
 
 
-async def _frames(generation: Generation, documents: _Documents, progress: bool, path: str) -> AsyncGenerator[bytes]:
-    """Previews and steps if asked for, and every finished picture."""
+async def _frames(
+    generation: Generation, documents: _Documents, kind: str, progress: bool, path: str
+) -> AsyncGenerator[bytes]:
+    """Previews and steps if asked for, and every finished picture, as events of this kind."""
     progressed = _StreamProgress()
     try:
         async for event in generation:
             match event:
                 case Started() if progress:
-                    yield _frame("image_generation.started", documents.named({"queue_s": event.queue_s}))
+                    yield _frame(f"{kind}.started", documents.named({"queue_s": event.queue_s}))
                 case Progress() if progress and progressed.note(event, documents.count):
-                    yield _frame("image_generation.progress", documents.named(progressed.document))
+                    yield _frame(f"{kind}.progress", documents.named(progressed.document))
                 case Preview():
-                    yield _frame("image_generation.partial_image", documents.named(await documents.preview(event)))
+                    yield _frame(f"{kind}.partial_image", documents.named(await documents.preview(event)))
                 case PictureFinished():
-                    yield _frame("image_generation.completed", documents.named(await documents.completed(event)))
+                    yield _frame(f"{kind}.completed", documents.named(await documents.completed(event)))
     except ProblemError as error:  # too late for a status
         yield _frame("error", error_documents.document(path, error))
 

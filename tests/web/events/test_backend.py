@@ -14,6 +14,7 @@ import pytest
 from contract.cloudevents import (
     CALLER,
     CANCELLED,
+    EVENT_BYTES,
     EXPIRY,
     MODEL,
     REQUESTED,
@@ -312,3 +313,17 @@ async def test_cancelling_does_not_wait_for_a_sink_that_is_busy(front: Front, si
     assert (await client.delete(f"/generations/{job}")).json()["state"] == "cancelled"
     await asyncio.wait_for(hung_up.wait(), LIMIT)
     assert len(sink.of(CANCELLED)) == 1
+
+
+async def test_an_event_carries_a_small_picture_and_a_larger_one_is_refused(front: Front, sink: Sink) -> None:
+    """Brokers take no event of megabytes, and a dead letter would come too late."""
+    client = await front()
+    small, large = "/9j/" + "A" * 40, "/9j/" + "A" * EVENT_BYTES
+    refused = await client.post("/generate", json={"prompt": "a cat", "kind": "image", "image": large})
+    assert refused.status_code == 400
+    [error] = refused.json()["errors"]
+    assert (error["field"], f"at most {EVENT_BYTES} bytes" in error["detail"]) == ("image", True)
+    assert sink.events == []
+    await submit(client, kind="image", image=small)
+    [event] = await eventually(lambda: sink.events)
+    assert json.loads(event.data or b"")["image"] == small

@@ -97,3 +97,20 @@ async def test_all_pictures_are_of_one_answer(
     begun, whole = picture_stream(*story("fp_1", b"one")[:7]), picture_stream(*story("fp_2", b"other"))
     images = (await web(dying((begun, RESET), whole)).post("/generate", json=BODY)).json()["images"]
     assert {image["data"] for image in images} == {"b3RoZXI="}
+
+
+async def test_of_a_picture_that_was_sent_in_it_is_asked_for_the_same_again(
+    web: Web, dying: Dying, events: Events, story: Callable[..., list[dict[str, Any]]], picture_stream: PictureStream
+) -> None:
+    told = [{**event, "type": event["type"].replace("generation", "edit")} for event in story()]
+    whole, begun = picture_stream(*told), picture_stream(*told[:4])
+    server = dying((whole[: len(begun)], RESET), whole)
+    body = {**BODY, "image": "iVBORw0K", "mask": "/9j/", "strength": 0.5, "stream": True}
+    response = await web(server).post("/generate", json=body)
+    found = events(response.text)
+    assert [data["step"] for name, data in found if name == "progress"] == [1, 2, 3]
+    assert found[-1][0] == "result"
+    first, second = server.asked
+    assert first.url.path == second.url.path == "/openai/v1/images/edits"
+    assert first.content == second.content
+    assert b'"image":"iVBORw0K"' in first.content

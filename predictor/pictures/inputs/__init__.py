@@ -1,0 +1,1 @@
+"""Pictures that requests send in, and the pipelines that begin with them."""
