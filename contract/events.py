@@ -114,5 +114,10 @@ LiveEvent = (
 )
 """What a generation yields. A failure is raised as a ProblemError, and becomes an ErrorEvent where it is sent."""
 
+ON_THE_WAY: dict[str, type[LiveEvent]] = {
+    kind.event: kind for kind in (StatusEvent, ReasoningEvent, TokenEvent, ToolCallEvent, ProgressEvent, PreviewEvent)
+}
+"""What comes before the end, by its name."""
+
 Event = LiveEvent | ErrorEvent
 """What a stream of server-sent events holds."""

@@ -189,6 +189,11 @@ def of_field(field: str, detail: str) -> PydanticCustomError:
     return PydanticCustomError("of_field", "{detail}", {"field": field, "detail": detail})
 
 
+def internal() -> ProblemError:
+    """INTERNAL, of which a client learns nothing more."""
+    return ProblemError(INTERNAL, "Something went wrong on the server; its log says what.")
+
+
 def invalid_field(field: str, detail: str) -> ProblemError:
     """An INVALID_FIELD problem of one field."""
     return field_problem([FieldError(field=field, detail=detail)])

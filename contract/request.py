@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
 
 from contract.fields import (
@@ -157,8 +157,6 @@ class OptionalPrompt(StrictModel):
 
 class TextPrompt(Writing, OptionalPrompt):
     """One thing to write: a prompt, or a conversation to go on with."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]})
 
     messages: Annotated[Messages | None, _no_null("list_type")] = Field(
         default=None,

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from contract import Kind, ProblemError
 from contract.cloudevents import BATCH_BYTES
 from web.api.generate import GenerateEndpoint
+from web.api.generations import Generations
 from web.api.health import PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
@@ -41,6 +42,9 @@ from web.jobs.picture_memory import PictureMemory
 from web.jobs.results import Results
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
+from web.openai.models import ModelEndpoints
+from web.openai.problems import ProblemResponses
+from web.openai.texts import chat_endpoint, completions_endpoint
 from web.openapi.document import describe
 from web.page.assets import Assets
 from web.page.endpoint import Page
@@ -52,7 +56,6 @@ from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
 from wire.drain import LAST_SECONDS, Drain
-from wire.problems import handle_http_exception, handle_problem
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
@@ -104,7 +107,8 @@ def create_app(
     job_endpoints = JobEndpoints(settings, jobs, readiness, addresses)
     key_file = KeyFile(settings.callers_file) if settings.callers_file else None
     shares = _shares(settings, key_file)
-    generate = GenerateEndpoint(settings, job_endpoints, rest, readiness, shares)
+    generations = Generations(settings, job_endpoints, rest, readiness, shares)
+    generate = GenerateEndpoint(settings, job_endpoints, generations)
     callers_known = settings.callers not in (None, "off")
     description = describe(
         _version(), _kinds(settings), settings.limits, callers_known=callers_known, root_path=settings.root_path
@@ -137,6 +141,8 @@ def create_app(
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
                 await background.close(*others)
 
+    models = ModelEndpoints(settings.models)
+    responses = ProblemResponses(settings.root_path)
     health = HealthEndpoints(settings, background, drain)
     shared = [
         Route("/events", events.receive, methods=["POST"]),
@@ -152,6 +158,10 @@ def create_app(
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/generations/{id}/images/{number}", PictureFileEndpoint(jobs, addresses).serve, methods=["GET"]),
+        Route("/v1/models", models.list, methods=["GET"]),
+        Route("/v1/models/{model:path}", models.show, methods=["GET"]),
+        Route("/v1/chat/completions", chat_endpoint(settings, generations), methods=["POST"]),
+        Route("/v1/completions", completions_endpoint(settings, generations), methods=["POST"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
         Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),
@@ -160,8 +170,8 @@ def create_app(
     routes = Starlette(
         routes=[*shared, *(inbox if is_inbox else public)],
         exception_handlers={
-            ProblemError: handle_problem,
-            HTTPException: handle_http_exception,
+            ProblemError: responses.handle_problem,
+            HTTPException: responses.handle_http_exception,
             Exception: _raise_to_guard,
         },
         lifespan=lifespan,
@@ -176,6 +186,7 @@ def create_app(
         body_bytes=body_bytes,
         path_bytes={"/events": max(body_bytes, BATCH_BYTES), "/generate": generate_bytes},
         body_seconds=settings.body_seconds,
+        respond=responses.of,
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.

@@ -1,4 +1,4 @@
-"""Problem documents as HTTP responses, and starlette's own errors as problem documents."""
+"""Problem documents as HTTP responses, and starlette's own errors as problems."""
 
 from __future__ import annotations
 
@@ -19,19 +19,6 @@ def problem_response(error: ProblemError) -> Response:
         headers={"Cache-Control": "no-store", **error.headers},
         media_type=problems.MEDIA_TYPE,
     )
-
-
-async def handle_problem(_http_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return problem_response(error)
-
-
-async def handle_http_exception(http_request: Request, error: Exception) -> Response:
-    """For unknown paths and methods, where Starlette raises an HTTPException."""
-    assert isinstance(error, HTTPException)
-    response = problem_response(from_http_exception(http_request, error))
-    response.headers.update(error.headers or {})
-    return response
 
 
 def from_http_exception(http_request: Request, error: HTTPException) -> ProblemError:

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract import problems
 from contract.limits import BODY_BYTES, BODY_BYTES_PER_SECOND, BODY_SECONDS, LARGE_BODIES_BYTES
 from contract.problems import ProblemError
+from wire.concurrency.first_of_two import finishes_first
 from wire.drain import Drain
-from wire.first_of_two import finishes_first
 from wire.problems import problem_response
 from wire.sse import RESUMABLE, frame
 
@@ -229,7 +229,7 @@ class _GuardedRequest:
             return error
         except Exception:
             log.exception("%s %r failed", self._scope["method"], self._scope["path"])
-            return ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what.")
+            return problems.internal()
         finally:
             watch.cancel()
             await asyncio.wait({watch})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from contract.fields import TokenLimit, only
 from contract.openai.fields import TextRequest
@@ -19,7 +19,7 @@ class ChatRequest(TextRequest, Writing):
 
     messages: Messages
     max_completion_tokens: TokenLimit | None = None
-    logprobs: bool | None = None
+    logprobs: bool | None = Field(default=None, validate_default=True)
     # Accepted only where they ask for what is done anyway
     modalities: Annotated[list[str] | None, AfterValidator(only(["text"]))] = None
     functions: Annotated[Any, AfterValidator(only([]))] = None

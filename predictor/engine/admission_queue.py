@@ -12,7 +12,7 @@ from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.scheduled_task import ScheduledTask, too_late
-from wire.fair_queue import FairQueue
+from wire.concurrency.fair_queue import FairQueue
 
 _TURNS: tuple[Callable[[ScheduledTask], float], ...] = (
     lambda task: task.work,

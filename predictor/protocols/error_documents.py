@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from contract import problems
 from contract.problems import FieldError, ProblemError, field_problem
+from wire.openai_problems import error_document
 from wire.problems import from_http_exception
 
 OPENAI_PREFIX = "/openai/v1"
@@ -27,15 +28,7 @@ def document(path: str, error: ProblemError) -> dict[str, Any]:
     problem = error.document
     if not path.startswith(OPENAI_PREFIX):
         return problem | {"error": error.problem.detail}
-    errors = error.problem.errors
-    return problem | {
-        "error": {
-            "message": error.problem.detail,
-            "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
-            "param": errors[0].field if errors else None,
-            "code": error.kind.slug,
-        }
-    }
+    return error_document(error)
 
 
 def respond(path: str, error: ProblemError) -> Response:

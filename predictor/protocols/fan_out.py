@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from contract.problems import ProblemError, within
-from predictor.engine.events import EngineEvent, TextFinished
-from predictor.engine.generation import Generation
 
 Result = TypeVar("Result")
 
@@ -33,33 +31,3 @@ async def all_instances(generations: list[Coroutine[Any, Any, Result]]) -> list[
             raise within(f"instances.{number}", error) from None
 
     return await all_of([named(number, generation) for number, generation in enumerate(generations)])
-
-
-async def merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, EngineEvent]]:
-    """The events of several texts as they come, each with the number of its text. Raises the ProblemError that one of
-    them ends with."""
-    if len(generations) == 1:
-        async for event in generations[0]:
-            yield 0, event
-        return
-    events: asyncio.Queue[tuple[int, EngineEvent | ProblemError]] = asyncio.Queue()  # bounded as each generation is
-
-    async def collect(number: int, generation: Generation) -> None:
-        try:
-            async for event in generation:
-                events.put_nowait((number, event))
-        except ProblemError as error:
-            events.put_nowait((number, error))
-
-    tasks = [asyncio.create_task(collect(number, generation)) for number, generation in enumerate(generations)]
-    try:
-        left = len(tasks)
-        while left:
-            number, item = await events.get()
-            if isinstance(item, ProblemError):
-                raise item
-            yield number, item
-            left -= isinstance(item, TextFinished)
-    finally:
-        for task in tasks:
-            task.cancel()

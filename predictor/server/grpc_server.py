@@ -84,4 +84,4 @@ def _status(error: Exception, method: str) -> GrpcException:
         return grpc_error(as_problem(error))
     except Exception:
         log.exception("%s failed", method)
-        return grpc_error(ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what."))
+        return grpc_error(problems.internal())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from contract import ProblemError, problems
 from web.jobs.service_time import ServiceTime
-from wire.fair_queue import FairQueue
+from wire.concurrency.fair_queue import FairQueue
 
 SPARE = 20
 """One more place for so many, for callers with nothing in flight: where all others end at the same moment, a caller

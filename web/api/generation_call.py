@@ -44,6 +44,11 @@ class GenerationCall:
     base: str | None = None
     """What the addresses of its pictures begin with, where these are to take the place of the pictures."""
 
+    @property
+    def live(self) -> bool:
+        """Whether the client gets events on the way."""
+        return self.form == SSE
+
 
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
     """As the headers ask for it; a problem that names the header or the field which cannot be served."""
@@ -70,13 +75,13 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
 
 
 def plain_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
-    """For a caller that wants the whole result, whatever the headers say of forms and preferences."""
+    """For a caller that gets its answer in one form, whatever the headers say of forms and preferences."""
     model = chosen_model(settings.models, sent, Headers())
     return GenerationCall(
         sent=sent,
         request=sent,
         model=model,
-        form=JSON,
+        form=SSE if sent.stream else JSON,
         preferences=RequestPreferences(),
         seconds=request_seconds(http_request.headers, settings.generate_seconds),
         context=RequestContext.of(http_request.scope),

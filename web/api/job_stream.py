@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from contract import ProblemError, StatusEvent
+from contract import PictureResultEvent, ProblemError, ResultEvent, StatusEvent, TextResult
+from contract.events import ON_THE_WAY, LiveEvent
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event
 from web.jobs.service import JobService
 from web.jobs.store import PLACE_SECONDS
@@ -71,6 +72,24 @@ async def job_frames(
         log.info("a stream of job %s ends early: %s", record.id, error)
         if not resumable:
             yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+
+
+async def job_events(jobs: JobService, readiness: Readiness | None, record: JobRecord) -> AsyncGenerator[LiveEvent]:
+    """The same as events, from the beginning. Raises the problem that the job has ended with."""
+    told = await jobs.waiting(record, FIRST_STATUS_SECONDS)
+    if told is not None:
+        yield told
+    async with aclosing(_entries(jobs, readiness, record, BEGINNING, told)) as entries:
+        async for entry in entries:
+            if isinstance(entry, StatusEvent):
+                yield entry
+            elif entry.event in ON_THE_WAY:
+                yield ON_THE_WAY[entry.event].of_any_version(entry.data)
+    record = await jobs.find(record.id)
+    async with jobs.results.held(record):
+        result = await jobs.results.result(record)
+        kind = ResultEvent if isinstance(result, TextResult) else PictureResultEvent
+        yield kind.model_construct(**dict(result))
 
 
 async def _entries(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ENDS, PictureResult, ProblemError, TextResult, problems
+from contract.events import LiveEvent
 from contract.stored import request_of
 from web.api.generation_call import GenerationCall
-from web.api.job_stream import job_frames
+from web.api.job_stream import job_events, job_frames
 from web.api.picture_addresses import PictureAddresses
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, MULTIPART, SSE, heaviest
@@ -82,6 +83,16 @@ class JobEndpoints:
                 response = whole(result, call.form)
             response.headers.update(headers)
             yield response
+
+    @asynccontextmanager
+    async def live_events(self, call: GenerationCall) -> AsyncGenerator[AsyncGenerator[LiveEvent]]:
+        """The events of a call, by way of a job. Leaving the context cancels a job that nobody else can find."""
+        record = await self._submit(call)
+        try:
+            async with aclosing(job_events(self._jobs, self._readiness.get(record.model), record)) as events:
+                yield events
+        finally:
+            await self._abandon(call, record)
 
     async def is_replay(self, call: GenerationCall) -> bool:
         """Whether the call's idempotency key has made its job already."""

@@ -140,7 +140,7 @@ async def _frames(first: LiveEvent, events: AsyncGenerator[LiveEvent]) -> AsyncG
         yield _error_frame(error)
     except Exception:
         log.exception("a stream failed")
-        yield _error_frame(ProblemError(problems.INTERNAL, "Something went wrong on the server; its log says what."))
+        yield _error_frame(problems.internal())
 
 
 def _frame(event: LiveEvent) -> bytes:

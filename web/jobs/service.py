@@ -23,8 +23,8 @@ from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace
 from web.jobs.results import Results
 from web.jobs.worker import JobWorker
+from wire.concurrency.first_of_two import finishes_first
 from wire.drain import LAST_SECONDS
-from wire.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contract import ProblemError, StatusEvent, problems
 from web.jobs.background_loops import IDLE_SECONDS, RETRY_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import ClaimLost
-from wire.first_of_two import finishes_first
+from wire.concurrency.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend

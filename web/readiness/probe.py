@@ -18,7 +18,7 @@ from web.client.scoped_task import ScopedTask
 from web.http.accept import JSON
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
 from web.readiness.state import SILENCE_SECONDS
-from wire.first_of_two import finishes_first
+from wire.concurrency.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings

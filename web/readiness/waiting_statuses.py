@@ -13,7 +13,7 @@ from contract import StatusEvent
 from contract.events import LiveEvent
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS, Readiness
 from web.readiness.state import SILENCE_SECONDS
-from wire.first_of_two import finishes_first
+from wire.concurrency.first_of_two import finishes_first
 
 REPEAT_SECONDS = 5.0
 """Between two status events of a model that is waking, where its phase does not change."""

@@ -40,7 +40,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         if not event.choices:
             return ()
         [choice, *_] = event.choices
-        piece = choice.delta.content or ""
+        piece = choice.delta.content or choice.text or ""
         reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
         self._finish_reason = choice.finish_reason or self._finish_reason
         if piece or reasoning or choice.finish_reason:

@@ -17,9 +17,10 @@ class Delta(BaseModel):
 
 
 class Choice(BaseModel):
-    """One of the completions; only one is asked for."""
+    """One of the completions; only one is asked for. A plain completion has its `text` here."""
 
-    delta: Delta
+    delta: Delta = Delta()
+    text: str | None = None
     finish_reason: str | None = None
 
 

@@ -24,10 +24,11 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
 from predictor.protocols.conversation import text_task
-from predictor.protocols.fan_out import all_of, merged
+from predictor.protocols.fan_out import all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.text_answer import text_result, usage
 from wire.body import json_body
+from wire.concurrency.merged_streams import merged
 from wire.sse import EventStream, frame
 
 

@@ -32,7 +32,7 @@ def check(answer: httpx.Response, status: int, slug: str) -> None:
     assert "Traceback" not in answer.text
     if answer.request.url.path.startswith("/openai/"):
         assert problem["error"]["message"] == problem["detail"]
-        assert problem["error"]["code"] == slug
+        assert problem["error"]["code"] == {"unknown-model": "model_not_found"}.get(slug, slug)
     else:
         assert problem["error"] == problem["detail"]
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from web.jobs.record import JobRecord, QueuePlace
 from web.jobs.store import PLACE_SECONDS
-from wire.fair_queue import FairQueue
+from wire.concurrency.fair_queue import FairQueue
 
 
 class MemoryQueue:

@@ -1,8 +1,8 @@
 """What is done with a model's queue in Redis, as Lua scripts: each is one atomic step and one round trip.
 
-KEYS are `RedisKeys.fair`. It is the fair order of `wire.fair_queue`, which says how it works: what is `_due`
-there is `turns` here, and `_waiting` is `waiting`, whose members are a caller's name, a zero byte and an entry's id,
-padded so that Redis' order of them is the one in which they came.
+KEYS are `RedisKeys.fair`. It is the fair order of `wire.concurrency.fair_queue`, which says how it works: what is
+`_due` there is `turns` here, and `_waiting` is `waiting`, whose members are a caller's name, a zero byte and an entry's
+id, padded so that Redis' order of them is the one in which they came.
 """
 
 from __future__ import annotations

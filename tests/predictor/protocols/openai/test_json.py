@@ -298,7 +298,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: st
     answer = await client.post(path, json=body)
 
     assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "unknown-model"
+    assert answer.json()["error"]["code"] == "model_not_found"
     assert "'cook'" in answer.json()["error"]["message"]
     assert "'poet'" in answer.json()["error"]["message"]
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from wire.fair_queue import FairQueue
+from wire.concurrency.fair_queue import FairQueue
 
 
 def put(queue: FairQueue[str, str], *items: str, cost: float = 1.0) -> None:

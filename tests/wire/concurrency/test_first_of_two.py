@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from wire.first_of_two import finishes_first
+from wire.concurrency.first_of_two import finishes_first
 
 
 async def forever(cleaned: list[str]) -> None:

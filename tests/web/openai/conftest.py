@@ -1,0 +1,21 @@
+"""The official client in front of the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+
+@pytest.fixture
+def client(web: Callable[..., httpx.AsyncClient]) -> Callable[..., openai.AsyncOpenAI]:
+    """A client that does not try again by itself; arguments are those of the application."""
+
+    def make(*arguments: Any, **settings: Any) -> openai.AsyncOpenAI:
+        served = web(*arguments, **settings)
+        return openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=served, max_retries=0)
+
+    return make

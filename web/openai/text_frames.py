@@ -1,0 +1,124 @@
+"""Events of texts as OpenAI's chunks. What a text waits for is said in comments, which its clients pass over."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from contract import (
+    LiveEvent,
+    ProblemError,
+    ReasoningEvent,
+    ResultEvent,
+    StatusEvent,
+    TokenEvent,
+    ToolCallEvent,
+    Usage,
+    problems,
+)
+from contract.openai.text_documents import TextDocuments
+from wire.openai_problems import error_document
+from wire.sse import frame
+
+log = logging.getLogger(__name__)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+async def text_frames(
+    first: tuple[int, LiveEvent],
+    events: AsyncGenerator[tuple[int, LiveEvent]],
+    documents: TextDocuments,
+    *,
+    with_usage: bool,
+) -> AsyncGenerator[bytes]:
+    """Of each text its chunks; then totals if asked for, and [DONE]. They end with an error where one text fails."""
+    told: dict[int, _Told] = {}
+    usages: list[Usage] = []
+    queue_s: float | None = None
+    try:
+        async for number, event in _chained(first, events):
+            text = told.setdefault(number, _Told(number, documents))
+            for document in text.documents(event):
+                yield document
+            if isinstance(event, ResultEvent):
+                usages.append(event.usage)
+                queue_s = max(filter(None, (queue_s, event.timing.queue_s)), default=queue_s)
+        if with_usage:
+            yield _data(documents.totals(usages, queue_s))
+        yield frame("[DONE]")
+    except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
+        yield _data(error_document(error))
+    except Exception:
+        log.exception("a stream failed")
+        yield _data(error_document(problems.internal()))
+
+
+async def _chained(
+    first: tuple[int, LiveEvent], others: AsyncGenerator[tuple[int, LiveEvent]]
+) -> AsyncGenerator[tuple[int, LiveEvent]]:
+    yield first
+    async for other in others:
+        yield other
+
+
+class _Told:
+    """What the client has of one text. A backend need not tell pieces: the result holds all that was not told."""
+
+    def __init__(self, index: int, documents: TextDocuments) -> None:
+        self._index = index
+        self._documents = documents
+        self._begun = False
+        self._text = self._reasoning = 0  # characters
+        self._calls = 0
+
+    def documents(self, event: LiveEvent) -> Iterator[bytes]:
+        """The frames of an event, often one."""
+        match event:
+            case StatusEvent():
+                yield f": {event.model_dump_json()}\n\n".encode()
+                if event.state == "running":
+                    yield from self._begin()
+            case ReasoningEvent():
+                yield from self._begin()
+                self._reasoning += len(event.text)
+                yield from _some(self._documents.reasoning(self._index, event.text))
+            case TokenEvent():
+                yield from self._begin()
+                self._text += len(event.text)
+                yield _data(self._documents.piece(self._index, event.text, event.logprobs))
+            case ToolCallEvent():
+                yield from self._begin()
+                self._calls = max(self._calls, event.index + 1)
+                yield from _some(self._documents.tool_call(self._index, event))
+            case ResultEvent():
+                yield from self._rest(event)
+                self._documents.fingerprint = event.system_fingerprint
+                yield _data(self._documents.last(self._index, event.finish_reason))
+
+    def _begin(self) -> Iterator[bytes]:
+        if not self._begun:
+            self._begun = True
+            yield _data(self._documents.first(self._index))
+
+    def _rest(self, result: ResultEvent) -> Iterator[bytes]:
+        yield from self._begin()
+        if reasoning := (result.reasoning_content or "")[self._reasoning :]:
+            yield from _some(self._documents.reasoning(self._index, reasoning))
+        if text := result.text[self._text :]:
+            logprobs = None if self._text else result.logprobs
+            yield _data(self._documents.piece(self._index, text, logprobs))
+        for number, call in list(enumerate(result.tool_calls or ()))[self._calls :]:
+            whole = ToolCallEvent(index=number, id=call.id, name=call.function.name, arguments=call.function.arguments)
+            yield from _some(self._documents.tool_call(self._index, whole))
+
+
+def _some(document: dict[str, Any] | None) -> Iterator[bytes]:
+    if document is not None:
+        yield _data(document)
+
+
+def _data(document: dict[str, Any]) -> bytes:
+    return frame(_encode(document))

@@ -1,0 +1,32 @@
+"""Problems on OpenAI's routes: OpenAI's error object beside the members of the problem document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from contract import problems
+from contract.problems import ProblemError
+
+_CODES = {problems.UNKNOWN_MODEL: "model_not_found"}
+"""OpenAI's own names, where clients look for them."""
+
+
+def error_document(error: ProblemError) -> dict[str, Any]:
+    """The problem, and in `error` what OpenAI's clients raise."""
+    errors = error.problem.errors
+    return error.document | {
+        "error": {
+            "message": error.problem.detail,
+            "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
+            "param": errors[0].field if errors else None,
+            "code": _CODES.get(error.kind, error.kind.slug),
+        }
+    }
+
+
+def error_response(error: ProblemError) -> Response:
+    """As JSON and not as a problem: some clients read the body of no other type."""
+    headers = {"Cache-Control": "no-store", **error.headers}
+    return JSONResponse(error_document(error), status_code=error.kind.status, headers=headers)
