@@ -43,7 +43,7 @@ from web.jobs.results import Results
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
 from web.openai.models import ModelEndpoints
-from web.openai.problems import ProblemResponses
+from web.openai.problems import problem_responses
 from web.openai.texts import chat_endpoint, completions_endpoint
 from web.openapi.document import describe
 from web.page.assets import Assets
@@ -56,6 +56,7 @@ from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
 from wire.drain import LAST_SECONDS, Drain
+from wire.problems import ProblemHandlers
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
@@ -142,7 +143,7 @@ def create_app(
                 await background.close(*others)
 
     models = ModelEndpoints(settings.models)
-    responses = ProblemResponses(settings.root_path)
+    handlers = ProblemHandlers(problem_responses(settings.root_path))
     health = HealthEndpoints(settings, background, drain)
     shared = [
         Route("/events", events.receive, methods=["POST"]),
@@ -170,8 +171,8 @@ def create_app(
     routes = Starlette(
         routes=[*shared, *(inbox if is_inbox else public)],
         exception_handlers={
-            ProblemError: responses.handle_problem,
-            HTTPException: responses.handle_http_exception,
+            ProblemError: handlers.problem,
+            HTTPException: handlers.http_exception,
             Exception: _raise_to_guard,
         },
         lifespan=lifespan,
@@ -186,7 +187,7 @@ def create_app(
         body_bytes=body_bytes,
         path_bytes={"/events": max(body_bytes, BATCH_BYTES), "/generate": generate_bytes},
         body_seconds=settings.body_seconds,
-        respond=responses.of,
+        respond=handlers.respond,
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -19,6 +20,26 @@ def problem_response(error: ProblemError) -> Response:
         headers={"Cache-Control": "no-store", **error.headers},
         media_type=problems.MEDIA_TYPE,
     )
+
+
+class ProblemHandlers:
+    """What Starlette does with problems and with errors of its own: `respond` makes the response of a path."""
+
+    def __init__(
+        self, respond: Callable[[str, ProblemError], Response] = lambda _path, error: problem_response(error)
+    ) -> None:
+        self.respond = respond
+
+    async def problem(self, http_request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return self.respond(http_request.scope["path"], error)
+
+    async def http_exception(self, http_request: Request, error: Exception) -> Response:
+        """For unknown paths and methods, where Starlette raises an HTTPException."""
+        assert isinstance(error, HTTPException)
+        response = self.respond(http_request.scope["path"], from_http_exception(http_request, error))
+        response.headers.update(error.headers or {})
+        return response
 
 
 def from_http_exception(http_request: Request, error: HTTPException) -> ProblemError:

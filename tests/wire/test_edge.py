@@ -13,7 +13,7 @@ from starlette.requests import Request
 from contract import GenerationRequest, ProblemError, problems
 from wire.body import json_body
 from wire.listener import listen
-from wire.problems import handle_http_exception, problem_response
+from wire.problems import ProblemHandlers, problem_response
 from wire.settings import read_settings
 
 
@@ -44,7 +44,7 @@ def test_a_problem_response() -> None:
     ],
 )
 async def test_starlettes_errors_are_problems(error: HTTPException, name: str, detail: str) -> None:
-    response = await handle_http_exception(request(), error)
+    response = await ProblemHandlers().http_exception(request(), error)
     document = json.loads(bytes(response.body))
     assert document["type"] == f"urn:shangcai:problem:{name}"
     assert document["detail"] == detail

@@ -39,7 +39,7 @@ from contract.cloudevents import ERROR_CODE, ERROR_DATA, ERROR_DESTINATION, Clou
 from contract.problems import invalid_fields
 from wire.cloudevents import is_event, read_events, write_event
 from wire.listener import listen
-from wire.problems import handle_problem
+from wire.problems import ProblemHandlers
 
 TTL = "knativebrokerttl"
 """Extension: how many more brokers the event may pass. No subscriber sees it."""
@@ -336,7 +336,7 @@ def create_app(broker: Broker) -> Starlette:
             Route("/config", configure, methods=["PUT"]),
             Route("/{path:path}", take, methods=["POST"]),
         ],
-        exception_handlers={ProblemError: handle_problem},
+        exception_handlers={ProblemError: ProblemHandlers().problem},
         lifespan=lifespan,
     )
 

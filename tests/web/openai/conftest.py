@@ -15,7 +15,7 @@ def client(web: Callable[..., httpx.AsyncClient]) -> Callable[..., openai.AsyncO
     """A client that does not try again by itself; arguments are those of the application."""
 
     def make(*arguments: Any, **settings: Any) -> openai.AsyncOpenAI:
-        served = web(*arguments, **settings)
+        served: Any = web(*arguments, **settings)  # the client's types want httpx2
         return openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=served, max_retries=0)
 
     return make

@@ -253,7 +253,7 @@ async def test_with_events_a_text_comes_of_a_job(
     sink = Sink()
     sink.replies()
     settings = Settings(models={"poet": "http://poet.test"}, dispatch="events", k_sink="http://broker.test")
-    http_client = await opened(create_app(settings, httpx.MockTransport(sink)))
+    http_client: Any = await opened(create_app(settings, httpx.MockTransport(sink)))
     client = openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=http_client, max_retries=0)
     answer = await client.chat.completions.create(model="poet", messages=[USER])
     assert answer.choices[0].message.content
