@@ -48,6 +48,15 @@ class JobRecord:
     """What it takes of a share: see web.jobs.cost."""
     generation: int = 0
     """How often it was claimed. What an earlier claim still writes is refused."""
+    keep_seconds: float | None = None
+    """How long it is kept after its end, where that is not as long as other jobs are."""
+    response: str | None = field(default=None, repr=False)
+    """JSON of what a response was asked with (web.responses), which is kept as long as the job is."""
+
+    @property
+    def request_bytes(self) -> int:
+        """Bytes of what it was asked with."""
+        return len(self.request.encode()) + len((self.response or "").encode())
 
     @property
     def state(self) -> JobState:

@@ -8,6 +8,7 @@ from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
 from contract import JobState
 from web.callers.caller import DEFAULT_CALLER
@@ -46,9 +47,9 @@ class _Job:
 
 
 class MemoryStore(JobStore):
-    """Keeps up to `most_bytes`. Forgets a job `keep_seconds` after its end, or earlier where memory is full; but never
-    the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries` events, or fewer
-    where memory is full of jobs that have not ended."""
+    """Keeps up to `most_bytes`. Forgets a job its own or else these `keep_seconds` after its end, or earlier if memory
+    is full; but never the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries`
+    events, or fewer where memory is full of jobs that have not ended."""
 
     def __init__(self, keep_seconds: float, most_bytes: int, log_entries: int) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class MemoryStore(JobStore):
         self._jobs: dict[str, _Job] = {}
         self._listed: defaultdict[str, list[str]] = defaultdict(list)  # the cursors of each caller's jobs, sorted
         self._ended: OrderedDict[str, float] = OrderedDict()  # when to forget each job, in seconds since 1970
+        self._forgotten: list[tuple[float, str]] = []  # the same as a heap; what was forgotten earlier is there, too
         self._bytes = 0
         self._request_bytes = 0  # of jobs that have not ended
         self._freed = FreedMemory()
@@ -78,7 +80,7 @@ class MemoryStore(JobStore):
         existing = self._jobs.get(record.id)
         if existing is not None and not record.replaces(existing.record):
             return existing.record
-        request_bytes = _size(record.request)
+        request_bytes = _request_size(record)
         if self._request_bytes and self._request_bytes + request_bytes > self._most_request_bytes:
             raise requests_full(self._most_request_bytes)
         first = 1
@@ -104,7 +106,8 @@ class MemoryStore(JobStore):
         cursors = self._listed.get(caller, [])
         end = len(cursors) if before is None else bisect_left(cursors, before)
         ids = [cursor.partition("-")[2] for cursor in reversed(cursors[max(end - limit, 0) : end])]
-        return [replace(self._jobs[job].record, request="", headers={}, outcome=None) for job in ids]
+        records = [self._jobs[job].record for job in ids]
+        return [replace(record, request="", headers={}, outcome=None, response=None) for record in records]
 
     async def delete(self, record: JobRecord) -> None:
         if self._ended.pop(record.id, None) is not None:
@@ -184,12 +187,16 @@ class MemoryStore(JobStore):
         if stored is None:
             return False
         request, left = stored.record.request, ended_request(stored.record.request)
-        self._request_bytes -= _size(request)
+        self._request_bytes -= _request_size(stored.record)
         self._resize(stored, _size(left) - _size(request))
         stored.record = replace(
             stored.record, request=left, end=end, ended=now, outcome=None if artifact else outcome, artifact=artifact
         )
-        self._ended[job] = now + self._keep_seconds
+        keep = self._keep_seconds if stored.record.keep_seconds is None else stored.record.keep_seconds
+        self._ended[job] = now + keep
+        heappush(self._forgotten, (now + keep, job))
+        if len(self._forgotten) > 2 * len(self._ended) + 64:
+            self._forgotten = sorted((at, job) for job, at in self._ended.items())
         self._log(stored, last_event(end), "" if artifact else outcome)
         self._queues[stored.record.model].remove(job)
         stored.notify()
@@ -239,12 +246,13 @@ class MemoryStore(JobStore):
             self._resize(stored, -ENTRY_BYTES - _size(stored.log.pop(0).data))
 
     def _forget(self, now: float) -> None:
-        while self._ended:
-            job, at = next(iter(self._ended.items()))
-            if at > now and (self._bytes <= self._most_bytes or len(self._ended) == 1):
-                return
-            del self._ended[job]
-            self._drop(job)
+        while self._forgotten and self._forgotten[0][0] <= now:
+            at, job = heappop(self._forgotten)
+            if self._ended.get(job) == at:
+                del self._ended[job]
+                self._drop(job)
+        while self._bytes > self._most_bytes and len(self._ended) > 1:
+            self._drop(self._ended.popitem(last=False)[0])
 
     def _drop(self, job: str) -> None:
         stored = self._jobs.pop(job)
@@ -267,6 +275,10 @@ def _record_bytes(record: JobRecord) -> int:
     """Of the texts of a record beside its request."""
     headers = [text for header in record.headers.items() for text in header]
     return sum(map(_size, (record.id, record.model, record.digest, record.caller, *headers)))
+
+
+def _request_size(record: JobRecord) -> int:
+    return _size(record.request) + (0 if record.response is None else _size(record.response))
 
 
 def _size(text: str) -> int:

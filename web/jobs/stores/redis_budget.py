@@ -70,24 +70,25 @@ end
 """
 
 _KEEP = f"""{_FORGET}
-local id, bytes, keep, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local id, bytes, keep, most, own = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 forget(id) -- it may be counted already; and after it Redis refuses nothing for want of memory
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - keep)) do forget(expired) end
-redis.call('ZADD', KEYS[1], now, id)
+redis.call('ZADD', KEYS[1], now + own - keep, id) -- in the order in which they expire
 redis.call('HSET', KEYS[2], id, bytes)
 local open = redis.call('HGET', KEYS[3], 'total') or 0
 local total = redis.call('HINCRBY', KEYS[2], 'total', bytes) + open
 local forgotten = {{}}
 while total > most do
-    local oldest = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
-    if oldest == id then break end
+    local oldest, newer = unpack(redis.call('ZRANGE', KEYS[1], 0, 1))
+    if oldest == id then oldest = newer end
+    if not oldest then break end
     total = forget(oldest) + open
     table.insert(forgotten, oldest)
 end
 return forgotten
 """
-"""KEYS: `RedisKeys.ended`, and the bytes of open jobs. ARGV: the job, its bytes, seconds that it is kept,
-and the most bytes of all jobs. The answer is the jobs that are to be forgotten."""
+"""KEYS: `RedisKeys.ended`, and the bytes of open jobs. ARGV: the job, its bytes, seconds that jobs are kept, the most
+bytes of all jobs, and seconds that this one is kept. The answer is the jobs that are to be forgotten."""
 
 _FREE = f"""{_FORGET}
 local left, forgotten = tonumber(ARGV[1]), {{}}
@@ -118,7 +119,7 @@ class RedisBudget:
 
     async def open(self, record: JobRecord) -> None:
         """Count a new job's request. Raises OVERLOADED where there is no room for it."""
-        arguments = [record.id, record.deadline, len(record.request.encode()), self._most_request_bytes]
+        arguments = [record.id, record.deadline, record.request_bytes, self._most_request_bytes]
         with outages():
             room = await self._reserve(self._keys.open, [*arguments, RECOUNT_SECONDS])
         if not room:
@@ -138,9 +139,9 @@ class RedisBudget:
         """The job has ended, or is not there any more."""
         pipe.eval(_CLOSE, 2, *self._keys.open, job)
 
-    async def keep(self, job: str, job_bytes: int) -> None:
-        """Count an ended job, and forget the oldest ones where it is too much."""
-        arguments = [job, job_bytes, self._keep_seconds, self._most_bytes]
+    async def keep(self, job: str, job_bytes: int, seconds: int) -> None:
+        """Count an ended job that is kept for so many seconds, and forget the oldest ones where it is too much."""
+        arguments = [job, job_bytes, self._keep_seconds, self._most_bytes, seconds]
         with outages():
             await self._delete(await self._keep([*self._keys.ended, self._keys.open[1]], arguments))
 

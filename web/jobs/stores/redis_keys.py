@@ -16,13 +16,15 @@ both directions.
 | `shangcai:secret` | string | web's own secret, where none is given; whoever needs it first draws it |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
-| `shangcai:ended-jobs` | sorted set | ended jobs, by when they ended |
+| `shangcai:ended-jobs` | sorted set | ended jobs, by when; one that is kept longer than others, so much later |
 | `shangcai:ended-bytes` | hash | the bytes of each, and `total` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
 claimed it; `writes`, the numbers of the last writes, see `redis_scripts`; `artifact`, where the result is that is too
 large for Redis. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
 those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
+`keep`, how many seconds it is kept after its end, and `response`, what a response was asked with, are there where they
+are not None. Replicas up to commit bcaa36b keep all jobs equally long.
 
 In a Redis Cluster, where no version up to 31fe71b has ever run, ID, MODEL and NAME stand in braces, and the last four
 names begin with `{jobs}:`: hash tags, so that what is used together is on one node. Messages go through all nodes.
@@ -118,6 +120,8 @@ def fields_of(record: JobRecord) -> dict[str, str]:
         "headers": json.dumps(record.headers),
         "caller": record.caller,
         "cost": str(record.cost),
+        **({} if record.keep_seconds is None else {"keep": str(record.keep_seconds)}),
+        **({} if record.response is None else {"response": record.response}),
     }
 
 
@@ -144,4 +148,6 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         caller=fields.get("caller", DEFAULT_CALLER),
         cost=float(fields.get("cost", 1.0)),
         generation=int(fields.get("generation", 0)),
+        keep_seconds=float(fields["keep"]) if "keep" in fields else None,
+        response=fields.get("response"),
     )

@@ -92,6 +92,8 @@ return {{1}}
 """What is added to its attempts."""
 
 FINISH = f"""{_CHECK}
+local own = redis.call('HGET', job, 'keep')
+local keep = own and math.floor(own) + 1 or ARGV[5]
 if not repeated then
     local read, request = pcall(cjson.decode, redis.call('HGET', job, 'order'))
     if not read then request = {{}} end
@@ -102,8 +104,8 @@ if not repeated then
     redis.call('HSET', job, 'order', cjson.encode(left), 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
     if ARGV[11] ~= '' then redis.call('HSET', job, 'artifact', ARGV[11]) end
     redis.call('XADD', log, '*', 'event', ARGV[9], 'data', '')
-    redis.call('EXPIRE', job, ARGV[5])
-    redis.call('EXPIRE', log, ARGV[5])
+    redis.call('EXPIRE', job, keep)
+    redis.call('EXPIRE', log, keep)
     redis.call('PUBLISH', ARGV[4], '')
     redis.call('PUBLISH', 'shangcai:changed', ARGV[3])
     redis.call('PUBLISH', 'shangcai:ended', ARGV[3])
@@ -111,11 +113,11 @@ if not repeated then
 end
 local model, entry = unpack(redis.call('HMGET', job, 'model', 'entry'))
 local bytes = redis.call('MEMORY', 'USAGE', job, 'SAMPLES', 0) + redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
-return {{1, bytes, model, entry}}
+return {{1, bytes, model, entry, keep - 1}}
 """
-"""Seconds that it is kept, its end, the time, its outcome, the name of the last event, SHORT_END, and its artifact. Of
-the request stays what answers are made by, as in `ended_request`. The answer has the bytes that the job takes, its
-model and its entry in the queue."""
+"""Seconds that it is kept where its hash does not say so, its end, the time, its outcome, the name of the last event,
+SHORT_END, and its artifact. Of the request stays what answers are made by, as in `ended_request`. The answer has the
+bytes that the job takes, its model, its entry in the queue and the seconds that it is kept."""
 
 CLAIM = """
 local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))

@@ -98,7 +98,7 @@ class RedisStore(JobStore):
         existing = await self.get(record.id)
         if existing is not None and not record.replaces(existing):
             return existing
-        size = len(record.request.encode())
+        size = record.request_bytes
         await self._budget.with_room(lambda: self._budget.open(record), size)
 
         elsewhere: Any = None
@@ -122,8 +122,8 @@ class RedisStore(JobStore):
             if existing is not None:
                 return
             pipe.hset(self._keys.job(record.id), mapping=fields_of(record))
-            pipe.expireat(self._keys.job(record.id), self._latest_expiry(record.deadline))
-            self._listing.add(elsewhere, record, self._keep_seconds)
+            pipe.expireat(self._keys.job(record.id), round(record.deadline + self._kept(record)) + 1)
+            self._listing.add(elsewhere, record, self._kept(record))
             if queued:
                 self._queue.enqueue(elsewhere, record)
 
@@ -223,11 +223,11 @@ class RedisStore(JobStore):
             async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
                 self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
                 if code == WRITTEN and rest[2] is not None:
-                    self._queue.dequeue(pipe, *rest[1:])
+                    self._queue.dequeue(pipe, *rest[1:3])
                 await pipe.execute()
         if code == WRITTEN:
             with suppress(ProblemError):  # it has ended; uncounted it is forgotten when its time is over
-                await self._budget.keep(job, rest[0])
+                await self._budget.keep(job, rest[0], rest[3])
         return bool(code == WRITTEN)
 
     async def wait_for_end(self, job: str) -> None:
@@ -289,9 +289,9 @@ class RedisStore(JobStore):
         """Of a log."""
         return self._log_entries, self._keep_seconds
 
-    def _latest_expiry(self, deadline: float) -> int:
-        """When an open job is forgotten, in seconds since 1970; its end sets an earlier time."""
-        return round(deadline + self._keep_seconds) + 1
+    def _kept(self, record: JobRecord) -> float:
+        """How long it is kept after its end, or an open one after its deadline."""
+        return self._keep_seconds if record.keep_seconds is None else record.keep_seconds
 
     async def _read(self, client: Any, job: str) -> JobRecord | None:
         return record_of(job, await client.hgetall(self._keys.job(job)))
