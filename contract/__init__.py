@@ -16,7 +16,7 @@ from contract.events import (
     TokenEvent,
     ToolCallEvent,
 )
-from contract.job import ENDS, Job, JobList, JobState
+from contract.job import ENDS, Job, JobList, JobState, Webhook, WebhookDelivery
 from contract.limits import (
     BODY_BYTES,
     BODY_SECONDS,
@@ -111,6 +111,8 @@ __all__ = [
     "ToolCallEvent",
     "Usage",
     "Waking",
+    "Webhook",
+    "WebhookDelivery",
     "Writing",
     "invalid_field",
     "invalid_fields",

@@ -23,6 +23,7 @@ from contract.limits import (
     STEPS,
     STOP_CHARS,
     STOP_SEQUENCES,
+    WEBHOOK_CHARS,
     RequestLimits,
 )
 
@@ -150,3 +151,5 @@ PictureFile = Annotated[
 Mask = Annotated[PictureFile, AfterValidator(_beside_image)]
 Strength = Annotated[float, Field(gt=0, le=1), AfterValidator(_beside_image)]
 NegativePrompt = Annotated[str, AfterValidator(_not_too_long)]
+WebhookUrl = Annotated[str, Field(min_length=1, max_length=WEBHOOK_CHARS)]
+"""Web says which it takes."""

@@ -113,6 +113,12 @@ GUIDANCE = 50.0
 PREVIEWS = 16
 """Most previews of each picture while it is made."""
 
+WEBHOOK_CHARS = 2_048
+"""Longest address of a webhook."""
+
+WEBHOOK_ATTEMPTS = 32
+"""Most attempts to deliver to a webhook that a deployment may set; a job lists all of them."""
+
 _ESCAPE_PAIR_BYTES = 12
 _OTHER_FIELDS_BYTES = 262_144
 

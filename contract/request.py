@@ -24,6 +24,7 @@ from contract.fields import (
     Strength,
     StrictModel,
     SystemText,
+    WebhookUrl,
 )
 from contract.limits import TEMPLATE_BYTES
 from contract.problems import FieldError, ProblemError, field_problem, invalid_field, of_field
@@ -240,6 +241,11 @@ class GenerationRequest(TextPrompt, Painting):
     stream: bool = Field(default=False, description="Answer as server-sent events; false when left out.")
     previews: PreviewCount | None = Field(
         default=None, description="Small pictures on the way, in a stream; 0 when left out."
+    )
+    webhook: WebhookUrl | None = Field(
+        default=None,
+        description="Of a job, which Prefer: respond-async or an Idempotency-Key makes: where its end is posted to, as "
+        "a signed CloudEvent; nowhere when left out.",
     )
 
 

@@ -35,8 +35,8 @@ ENVELOPE = "newer"
 
 def stored_request(request: GenerationRequest) -> str:
     """JSON of a request. One that has newer fields is put where older replicas do not find it: their attempt fails, and
-    one of this version tries again."""
-    fields: dict[str, Any] = request.model_dump(mode="json", exclude={"stream"}, exclude_none=True)
+    one of this version tries again. The address of a webhook is web's business alone: no predictor gets it."""
+    fields: dict[str, Any] = request.model_dump(mode="json", exclude={"stream", "webhook"}, exclude_none=True)
     return to_json(fields if fields.keys() <= _KNOWN_BEFORE else {ENVELOPE: fields}).decode()
 
 

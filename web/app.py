@@ -55,6 +55,8 @@ from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
+from web.webhooks.deliveries import WebhookDeliveries
+from web.webhooks.policy import WebhookPolicy
 from wire.drain import LAST_SECONDS, Drain
 from wire.problems import ProblemHandlers
 from wire.request_context import RequestContextMiddleware
@@ -102,11 +104,13 @@ def create_app(
     store = _store(settings, background)
     broadcast = ReadinessBroadcast(store, readiness, background)
     backend = rest or EventBackend(client, settings, replies)
-    jobs = JobService(settings, store, backend, background, Results(artifacts, memory))
+    key_file = KeyFile(settings.callers_file) if settings.callers_file else None
+    webhooks = WebhookPolicy(settings, key_file)
+    jobs = JobService(settings, store, backend, background, Results(artifacts, memory), webhooks.check)
+    deliveries = WebhookDeliveries(settings, store, jobs.results, webhooks, background)
     drain.subscribe(jobs.drain)
     addresses = PictureAddresses(settings, jobs)
     job_endpoints = JobEndpoints(settings, jobs, readiness, addresses)
-    key_file = KeyFile(settings.callers_file) if settings.callers_file else None
     shares = _shares(settings, key_file)
     generations = Generations(settings, job_endpoints, rest, readiness, shares)
     generate = GenerateEndpoint(settings, job_endpoints, generations)
@@ -130,12 +134,14 @@ def create_app(
         async with client:
             await jobs.open()
             broadcast.open()
+            deliveries.open()
             others = [background.start("the closing of idle connections", connections.reap)]
             if watch:
                 others.append(background.start("the watch of the models' endpoints", watch.turn))
             try:
                 yield
             finally:
+                await deliveries.close()
                 await broadcast.close()
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
                 await shares.close()

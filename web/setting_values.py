@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated, get_args
 
 from pydantic import (
@@ -107,6 +110,62 @@ def trust(authorities: str) -> ssl.SSLContext:
     return context
 
 
+@dataclass(frozen=True)
+class AllowedHost:
+    """An entry of webhook_hosts. With `subdomains` it is for all names below `host`, but not for itself."""
+
+    text: str
+    host: str
+    port: int | None
+    subdomains: bool
+
+    def allows(self, host: str, port: int, default_port: int) -> bool:
+        """Whether it is for a host, which is in lower case. Where it names no port it is for the scheme's own."""
+        found = host.endswith(f".{self.host}") if self.subdomains else host == self.host
+        return found and port == (self.port or default_port)
+
+
+def allowed_host(text: str) -> AllowedHost:
+    """Raises a ValueError that says what an entry looks like."""
+    form = "must be host, host:port, or *.example.com for all names below it; an IPv6 address stands in brackets"
+    entry = re.fullmatch(r"(\*\.)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
+    if entry is None:
+        raise ValueError(form)
+    subdomains, host, port = bool(entry[1]), entry[2].lower(), int(entry[3]) if entry[3] else None
+    if (port is not None and not 1 <= port <= 65535) or (subdomains and not re.fullmatch(r"[^.]+(\.[^.]+)+", host)):
+        raise ValueError(form)
+    try:
+        host = str(ip_address(host.strip("[]")))
+    except ValueError:
+        if host.startswith("["):
+            raise ValueError(form) from None
+    else:
+        if subdomains:
+            raise ValueError(form)
+    return AllowedHost(text, host, port, subdomains)
+
+
+def _checked_host(text: str) -> str:
+    allowed_host(text)
+    return text
+
+
+def signing_key(secret: str) -> bytes:
+    """The key in a secret of the Standard Webhooks specification. Raises a ValueError, which does not show it."""
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("must be whsec_ and then 24 to 64 random bytes in base64")
+    return key
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    signing_key(secret.get_secret_value())
+    return secret
+
+
 def _store_url(url: SecretStr) -> SecretStr:
     parse_address(url.get_secret_value())
     return url
@@ -117,4 +176,6 @@ ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ModelAddress = Annotated[ServedModel, BeforeValidator(_served_model)]
 Overrides = Annotated[str, AfterValidator(_checked_overrides)]
 Authorities = Annotated[str, AfterValidator(_authorities)]
+WebhookHost = Annotated[str, AfterValidator(_checked_host)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]

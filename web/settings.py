@@ -38,11 +38,12 @@ from web.setting_values import (
     trust,
 )
 from web.upstream_settings import UpstreamSettings
+from web.webhook_settings import WebhookSettings
 from wire.shared_store.address import FORMS
 from wire.sse import HEARTBEAT_SECONDS
 
 
-class Settings(UpstreamSettings, BaseSettings):
+class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
     """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers. Each flag is
     an environment variable, too: --read-seconds is READ_SECONDS."""
 
@@ -248,6 +249,8 @@ class Settings(UpstreamSettings, BaseSettings):
         }
         if missing := next((name for name in needed.get(self.callers or "off", []) if not getattr(self, name)), None):
             raise ValueError(f"{missing}: is required where callers is {self.callers}")
+        if self.webhook_hosts and self.callers in (None, "off") and not (self.webhook_secret or self.callers_file):
+            raise ValueError("webhook_secret: is required where webhook_hosts is set and callers is off")
         return self
 
     @property

@@ -116,9 +116,12 @@ def _read_request(event: CloudEvent) -> GenerationRequest:
     if event.data is None:
         raise invalid_field("data", "is required: what the body of POST /generate is")
     try:
-        return GenerationRequest.of_any_version(event.data)
+        request = GenerationRequest.of_any_version(event.data)
     except ValidationError as error:
         raise invalid_fields(error, GenerationRequest) from None
+    if request.webhook is not None:
+        raise invalid_field("webhook", "is for POST /generate alone: what comes of an event is its reply")
+    return request
 
 
 def _seconds_left(event: CloudEvent) -> float | None:

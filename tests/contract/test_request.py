@@ -187,7 +187,7 @@ def test_every_field_belongs_to_texts_to_pictures_or_to_both() -> None:
     assert sampled | penalties | templated | structured == TEXT_FIELDS
     painted = {"negative_prompt", "size", "steps", "guidance", "n", "format", "previews"}
     assert painted | {"image", "mask", "strength"} == PICTURE_FIELDS
-    both = {"prompt", "model", "kind", "seed", "stream"}
+    both = {"prompt", "model", "kind", "seed", "stream", "webhook"}
     assert set(GenerationRequest.model_fields) == TEXT_FIELDS | PICTURE_FIELDS | both
 
 

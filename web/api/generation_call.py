@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from contract import GenerationRequest
+from contract import GenerationRequest, invalid_field
 from web.api.model_choice import chosen_model
 from web.callers.caller import caller_of
 from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
@@ -58,6 +58,8 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
     base = address_base(settings, http_request)
     request = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
     preferences = RequestPreferences.of(headers, settings.generate_seconds)
+    if sent.webhook is not None and not preferences.outlives_connection:
+        raise invalid_field("webhook", "needs Prefer: respond-async, or an Idempotency-Key: only jobs have one")
     limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
     return GenerationCall(
         sent=sent,

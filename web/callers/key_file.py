@@ -1,7 +1,8 @@
 """The file of the callers' keys and shares.
 
 One line a caller: its name, the hash of its key, and what it may take where that is another share than everybody's:
-`NAME sha256:HEX concurrency=2 cost_per_minute=600`. The hash or the share may be missing. Empty lines and those that
+`NAME sha256:HEX concurrency=2 cost_per_minute=600`. The hash or the share may be missing. A caller's
+webhooks are signed with the `webhook_secret=whsec_…` of one of its lines. Empty lines and those that
 begin with # count for nothing. A caller may have several keys, which is how one key takes the place of another. A
 deployment keeps the file in a Secret, which is mounted as a folder: an update swaps a link there.
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from web.callers.caller import NAME_TEXT, is_caller_name
 from web.callers.share import Share, parse_share
+from web.setting_values import signing_key
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ FILE_BYTES = 1_048_576
 
 KEY_PREFIX = "shangcai_"
 """So that scanners for leaked secrets know a key when they see one."""
+
+WEBHOOK_SECRET = "webhook_secret="  # noqa: S105 - its name
 
 _ENTRY = re.compile(r"(\S+)(?:[ \t]+sha256:([0-9a-f]{64}))?((?:[ \t]+[a-z_]+=\S+)*)")
 
@@ -47,7 +51,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._version = self._stat()
-        self._callers, self._shares = self._read()
+        self._callers, self._shares, self._signing_keys = self._read()
         self._checked = time.monotonic()
 
     def caller(self, key: str) -> str | None:
@@ -62,6 +66,11 @@ class KeyFile:
         found = self._shares.get(caller)
         return replace(of_all, **found) if found else of_all
 
+    def signing_key(self, caller: str) -> bytes | None:
+        """What this caller's webhooks are signed with, if there is anything."""
+        self._reload()
+        return self._signing_keys.get(caller)
+
     def _reload(self) -> None:
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
@@ -72,7 +81,7 @@ class KeyFile:
             return
         self._version = version
         try:
-            self._callers, self._shares = self._read()
+            self._callers, self._shares, self._signing_keys = self._read()
         except KeyFileError as error:
             log.error("the keys of before stay good: %s", error)
         else:
@@ -86,8 +95,8 @@ class KeyFile:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    def _read(self) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-        """The caller of each hash, and what is said of each caller's share."""
+    def _read(self) -> tuple[dict[str, str], dict[str, dict[str, float]], dict[str, bytes]]:
+        """The caller of each hash, and what is said of each caller's share and webhooks."""
         try:
             with self._path.open("rb") as file:
                 content = file.read(FILE_BYTES + 1)
@@ -97,6 +106,7 @@ class KeyFile:
             raise KeyFileError(f"{self._path}: has more than {FILE_BYTES} bytes")
         callers: dict[str, str] = {}
         shares: dict[str, dict[str, float]] = {}
+        signing_keys: dict[str, bytes] = {}
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -104,17 +114,28 @@ class KeyFile:
             if entry is None or not (entry[2] or entry[3]):
                 form = "a name, sha256: with 64 hex digits, and perhaps a share such as concurrency=2"
                 raise KeyFileError(f"{self._path}: line {number}: must be {form}")
-            name, digest, share = entry.groups()
+            name, digest, words = entry[1], entry[2], entry[3].split()
+            share = [word for word in words if not word.startswith(WEBHOOK_SECRET)]
             if not is_caller_name(name):
                 raise KeyFileError(f"{self._path}: line {number}: a name must be {NAME_TEXT}")
             if digest and callers.setdefault(digest, name) != name:
                 raise KeyFileError(f"{self._path}: line {number}: {callers[digest]} has the same key")
             try:
-                if share and shares.setdefault(name, parse_share(share.split())) != parse_share(share.split()):
+                if share and shares.setdefault(name, parse_share(share)) != parse_share(share):
                     raise ValueError("the caller has another share in a line before")
+                for secret in (word.removeprefix(WEBHOOK_SECRET) for word in words if word not in share):
+                    if signing_keys.setdefault(name, key := _signing_key(secret)) != key:
+                        raise ValueError("the caller has another webhook_secret in a line before")
             except ValueError as error:
                 raise KeyFileError(f"{self._path}: line {number}: {error}") from None
-        return callers, shares
+        return callers, shares, signing_keys
+
+
+def _signing_key(secret: str) -> bytes:
+    try:
+        return signing_key(secret)
+    except ValueError as error:
+        raise ValueError(f"webhook_secret {error}") from None
 
 
 def key_hash(key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from contract import ENDS, JobState, Kind, Problem
+from contract import ENDS, JobState, Kind, Problem, Webhook
 from contract.stored import ENVELOPE
 from web.callers.caller import DEFAULT_CALLER
 
@@ -52,6 +52,8 @@ class JobRecord:
     """How long it is kept after its end, where that is not as long as other jobs are."""
     response: str | None = field(default=None, repr=False)
     """JSON of what a response was asked with (web.responses), which is kept as long as the job is."""
+    webhook: Webhook | None = None
+    """Where its end is delivered to, and what has become of that."""
 
     @property
     def request_bytes(self) -> int:

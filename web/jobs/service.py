@@ -8,11 +8,11 @@ import hmac
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, invalid_field, problems
+from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, Webhook, invalid_field, problems
 from contract.cloudevents import EVENT_BYTES, written
 from contract.stored import stored_request
 from web.callers.caller import DEFAULT_CALLER
@@ -55,7 +55,8 @@ class NewJob:
 
 
 class JobService:
-    """The jobs of this replica and, where the store is shared, of all others."""
+    """The jobs of this replica and, where the store is shared, of all others. `check_webhook` raises what is wrong with
+    the address of a webhook and the caller that asks for it; without it, none is taken."""
 
     def __init__(
         self,
@@ -64,10 +65,12 @@ class JobService:
         backend: Backend,
         background: BackgroundLoops | None = None,
         results: Results | None = None,
+        check_webhook: Callable[[str, str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._backend = backend
+        self._check_webhook = check_webhook
         self.journal = JobJournal(store, results)
         self.results = self.journal.results
         self._leaving = asyncio.Event()
@@ -94,10 +97,14 @@ class JobService:
         """A new job, or the one that its idempotency key has made; a new one again where that has failed for a reason
         that may have passed.
 
-        Raises KEY_REUSED when another body came with the key before, OVERLOADED when `max_jobs` are open, UNAVAILABLE
-        where nobody has said where they are to be sent.
+        Raises INVALID_FIELD for a webhook that is not allowed, KEY_REUSED when another body came with the key before,
+        OVERLOADED when `max_jobs` are open, UNAVAILABLE where nobody has said where they are to be sent.
         """
-        model, key = new.model, new.key
+        model, key, url = new.model, new.key, new.request.webhook
+        if url is not None:
+            if self._check_webhook is None:
+                raise invalid_field("webhook", "is not taken here")
+            self._check_webhook(url, new.caller)
         body = new.sent.model_dump_json(exclude={"stream"}, exclude_none=True)
         now = await self._store.now()
         # A further attempt and a redelivered event must have the same result, and a predictor that serves several
@@ -115,6 +122,7 @@ class JobService:
             headers=new.headers,
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),
+            webhook=None if url is None else Webhook(url=url),
         )
         if self._settings.dispatch == "events" and new.request.image and len(record.request) > EVENT_BYTES:
             raise invalid_field(
@@ -184,6 +192,7 @@ class JobService:
                 "expected_seconds": None if place is None else self._expected_seconds(record.model, place),
                 "result": await self.results.result(record) if record.state == "completed" else None,
                 "error": record.problem,
+                "webhook": record.webhook,
             }
         )
 

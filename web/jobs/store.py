@@ -10,7 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from contract import JobState, ProblemError, problems
+from contract import JobState, ProblemError, Webhook, problems
+from web.jobs.due_list import DueList
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace
 
 PLACE_SECONDS = 2.0
@@ -40,6 +41,9 @@ class JobStore(ABC):
 
     shared = False
     """Whether other replicas see the same jobs."""
+
+    due: DueList
+    """Of the jobs that have a webhook: a new one is due at its deadline, and one that ends at once."""
 
     def __init__(self) -> None:
         self._receivers: list[Callable[[str], None]] = []
@@ -152,6 +156,10 @@ class JobStore(ABC):
     @abstractmethod
     async def wait_for_end(self, job: str) -> None:
         """Wait until the job has ended; not at all when it is unknown."""
+
+    @abstractmethod
+    async def note_webhook(self, record: JobRecord, webhook: Webhook) -> None:
+        """What has become of a job's webhook. Nothing where the job is forgotten, or another one has its id."""
 
     # The queue
 

@@ -271,6 +271,7 @@ async def test_pythons_own_sdk_sends_and_reads(client: httpx.AsyncClient, engine
         ({"prompt": "a", "kind": "image"}, "kind"),
         ({"prompt": "a", "steps": 5}, "steps"),
         ({"prompt": "a", "previews": 1}, "previews"),
+        ({"prompt": "a", "webhook": "https://hooks.example.com/"}, "webhook"),
         ([{"prompt": "a"}], "body"),
     ],
 )

@@ -10,21 +10,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from contract import JobState
+from contract import JobState, Webhook
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, ended_request, last_event
 from web.jobs.store import CLAIM_SECONDS, REQUESTS_SHARE, ClaimLost, JobStore, requests_full
-from web.jobs.stores.freed_memory import FreedMemory
+from web.jobs.stores.due_lists.memory_due_list import MemoryDueList
 from web.jobs.stores.memory_queue import MemoryQueue
-
-JOB_BYTES = 2_048
-"""What the objects around a job take: its record, its log, its places in the dictionaries and in the queue."""
-
-ENTRY_BYTES = 128
-"""What the objects around an entry of a log take."""
-
-TEXT_BYTES = 64
-"""What a text takes beside its characters."""
+from web.jobs.stores.memory_use.freed_memory import FreedMemory
+from web.jobs.stores.memory_use.sizes import ENTRY_BYTES, JOB_BYTES, record_size, request_size, text_size
 
 
 @dataclass(slots=True)
@@ -66,6 +59,7 @@ class MemoryStore(JobStore):
         self._request_bytes = 0  # of jobs that have not ended
         self._freed = FreedMemory()
         self._queues: defaultdict[str, MemoryQueue] = defaultdict(MemoryQueue)
+        self.due: MemoryDueList = MemoryDueList()
 
     async def secret(self) -> str:
         return self._secret
@@ -80,7 +74,7 @@ class MemoryStore(JobStore):
         existing = self._jobs.get(record.id)
         if existing is not None and not record.replaces(existing.record):
             return existing.record
-        request_bytes = _request_size(record)
+        request_bytes = request_size(record)
         if self._request_bytes and self._request_bytes + request_bytes > self._most_request_bytes:
             raise requests_full(self._most_request_bytes)
         first = 1
@@ -91,9 +85,11 @@ class MemoryStore(JobStore):
             self._drop(record.id)
         self._request_bytes += request_bytes
         self._jobs[record.id] = stored = _Job(record, 0, first=first)
-        self._resize(stored, JOB_BYTES + request_bytes + _record_bytes(record))
+        self._resize(stored, JOB_BYTES + request_bytes + record_size(record))
         if record.caller != DEFAULT_CALLER:
             insort(self._listed[record.caller], record.cursor)
+        if record.webhook is not None:
+            self.due.add(record.id, record.deadline)
         if queued:
             self._queues[record.model].add(record)
         return record
@@ -187,8 +183,8 @@ class MemoryStore(JobStore):
         if stored is None:
             return False
         request, left = stored.record.request, ended_request(stored.record.request)
-        self._request_bytes -= _request_size(stored.record)
-        self._resize(stored, _size(left) - _size(request))
+        self._request_bytes -= request_size(stored.record)
+        self._resize(stored, text_size(left) - text_size(request))
         stored.record = replace(
             stored.record, request=left, end=end, ended=now, outcome=None if artifact else outcome, artifact=artifact
         )
@@ -199,9 +195,15 @@ class MemoryStore(JobStore):
             self._forgotten = sorted((at, job) for job, at in self._ended.items())
         self._log(stored, last_event(end), "" if artifact else outcome)
         self._queues[stored.record.model].remove(job)
+        self.due.hasten(job, now)
         stored.notify()
         self._forget(now)
         return True
+
+    async def note_webhook(self, record: JobRecord, webhook: Webhook) -> None:
+        stored = self._jobs.get(record.id)
+        if stored is not None and stored.record.created == record.created:
+            stored.record = replace(stored.record, webhook=webhook)
 
     async def wait_for_end(self, job: str) -> None:
         while (stored := self._open(job)) is not None:
@@ -240,10 +242,10 @@ class MemoryStore(JobStore):
     def _log(self, stored: _Job, event: str, data: str) -> None:
         number = _number(stored.log[-1].id) + 1 if stored.log else stored.first
         stored.log.append(LogEntry(f"0-{number}", event, data))
-        self._resize(stored, ENTRY_BYTES + _size(data))
+        self._resize(stored, ENTRY_BYTES + text_size(data))
         self._forget(0)
         while len(stored.log) > self._log_entries or (len(stored.log) > 1 and self._bytes > self._most_bytes):
-            self._resize(stored, -ENTRY_BYTES - _size(stored.log.pop(0).data))
+            self._resize(stored, -ENTRY_BYTES - text_size(stored.log.pop(0).data))
 
     def _forget(self, now: float) -> None:
         while self._forgotten and self._forgotten[0][0] <= now:
@@ -256,6 +258,7 @@ class MemoryStore(JobStore):
 
     def _drop(self, job: str) -> None:
         stored = self._jobs.pop(job)
+        self.due.forget(job)
         self._resize(stored, -stored.size)
         cursors = self._listed.get(stored.record.caller, [])
         place = bisect_left(cursors, stored.record.cursor)
@@ -269,22 +272,6 @@ class MemoryStore(JobStore):
         self._bytes += change
         if change < 0:
             self._freed.add(-change)
-
-
-def _record_bytes(record: JobRecord) -> int:
-    """Of the texts of a record beside its request."""
-    headers = [text for header in record.headers.items() for text in header]
-    return sum(map(_size, (record.id, record.model, record.digest, record.caller, *headers)))
-
-
-def _request_size(record: JobRecord) -> int:
-    return _size(record.request) + (0 if record.response is None else _size(record.response))
-
-
-def _size(text: str) -> int:
-    """Bytes that it takes at most. One character beyond ASCII, and Python gives each up to four; and it keeps the UTF-8
-    of what was parsed, with up to four more."""
-    return TEXT_BYTES + len(text) * (1 if text.isascii() else 8)
 
 
 def _number(entry: str) -> int:

@@ -18,15 +18,17 @@ both directions.
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
 | `shangcai:ended-jobs` | sorted set | ended jobs, by when; one that is kept longer than others, so much later |
 | `shangcai:ended-bytes` | hash | the bytes of each, and `total` |
+| `shangcai:due` | sorted set | jobs with a webhook, by when their end is to be delivered: see `web.jobs.due_list` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
 claimed it; `writes`, the numbers of the last writes, see `redis_scripts`; `artifact`, where the result is that is too
-large for Redis. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
+large for Redis; `webhook`, as JSON, where its end goes to and what has become of that, which replicas up to commit
+bcaa36b ignore. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
 those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
 `keep`, how many seconds it is kept after its end, and `response`, what a response was asked with, are there where they
 are not None. Replicas up to commit bcaa36b keep all jobs equally long.
 
-In a Redis Cluster, where no version up to 31fe71b has ever run, ID, MODEL and NAME stand in braces, and the last four
+In a Redis Cluster, where no version up to 31fe71b has ever run, ID, MODEL and NAME stand in braces, and the last five
 names begin with `{jobs}:`: hash tags, so that what is used together is on one node. Messages go through all nodes.
 
 Channels: `shangcai:changed:ID` says that a job has changed, `shangcai:ended` carries the ids of those that have ended,
@@ -42,6 +44,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from contract import Webhook
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
 
@@ -101,6 +104,11 @@ class RedisKeys:
         """Jobs that have ended, and their bytes."""
         return self._sets("ended-jobs", "ended-bytes")
 
+    @property
+    def due(self) -> str:
+        """Jobs whose end is to be delivered."""
+        return self._sets("due")[0]
+
     def _sets(self, *names: str) -> list[str]:
         return [f"shangcai:{{jobs}}:{name}" if self.cluster else f"shangcai:{name}" for name in names]
 
@@ -110,7 +118,8 @@ class RedisKeys:
 
 def fields_of(record: JobRecord) -> dict[str, str]:
     """The hash of a new job."""
-    return {
+    webhook = {} if record.webhook is None else {"webhook": record.webhook.model_dump_json()}
+    return webhook | {
         "model": record.model,
         "kind": record.kind,
         "order": record.request,
@@ -129,7 +138,7 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
     """The job of a hash; None where there is no such job."""
     if not fields.get("created"):
         return None
-    artifact = fields.get("artifact")
+    artifact, webhook = fields.get("artifact"), fields.get("webhook")
     return JobRecord(
         id=job,
         model=fields["model"],
@@ -150,4 +159,5 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         generation=int(fields.get("generation", 0)),
         keep_seconds=float(fields["keep"]) if "keep" in fields else None,
         response=fields.get("response"),
+        webhook=Webhook.of_any_version(webhook) if webhook else None,
     )

@@ -1,9 +1,10 @@
 """Every write to a job that is stored already, as a Lua script: checking the claim and writing are one atomic step and
 one round trip.
 
-KEYS are the job's hash and its log. ARGV begins with the number of the write, the generation of the claim that writes
-("" for who holds none, as a broker's events), the job's id and its channel; what follows is each script's own. The
-answer is one of WRITTEN, UNCHANGED and LOST, and what a script adds to it.
+KEYS are the job's hash, its log and, outside of a Redis Cluster, `RedisKeys.due`. ARGV begins with the number of the
+write, the generation of the claim that writes ("" for who holds none, as a broker's events), the job's id and its
+channel; what follows is each script's own. The answer is one of WRITTEN, UNCHANGED and LOST, and what a script adds to
+it.
 
 A write whose answer was lost is sent again: the hash keeps the last numbers, so that it is done once.
 """
@@ -103,6 +104,7 @@ if not repeated then
     if #ARGV[8] < tonumber(ARGV[10]) then redis.call('HDEL', job, 'order') end
     redis.call('HSET', job, 'order', cjson.encode(left), 'end', ARGV[6], 'ended', ARGV[7], 'outcome', ARGV[8])
     if ARGV[11] ~= '' then redis.call('HSET', job, 'artifact', ARGV[11]) end
+    if KEYS[3] then redis.call('ZADD', KEYS[3], 'XX', ARGV[7], ARGV[3]) end
     redis.call('XADD', log, '*', 'event', ARGV[9], 'data', '')
     redis.call('EXPIRE', job, keep)
     redis.call('EXPIRE', log, keep)

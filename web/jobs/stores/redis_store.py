@@ -10,19 +10,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from contract import JobState, ProblemError
+from contract import JobState, ProblemError, Webhook
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, last_event
 from web.jobs.store import ClaimLost, JobStore
+from web.jobs.stores.due_lists.redis_due_list import RedisDueList
 from web.jobs.stores.redis_budget import RedisBudget
 from web.jobs.stores.redis_connection import RedisClock, SharedSecret, connect, outages
-from web.jobs.stores.redis_keys import (
-    BROADCAST,
-    RUN_FIELDS,
-    RedisKeys,
-    fields_of,
-    record_of,
-)
+from web.jobs.stores.redis_keys import BROADCAST, RUN_FIELDS, RedisKeys, fields_of, record_of
 from web.jobs.stores.redis_listing import RedisListing
 from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
@@ -64,6 +59,7 @@ class RedisStore(JobStore):
         self._queue = RedisQueue(self._redis, self._keys)
         self._listing = RedisListing(self._redis, self._keys)
         self._budget = RedisBudget(self._redis, self._keys, keep_seconds, most_bytes)
+        self.due: RedisDueList = RedisDueList(self._redis, self._keys)
         self._clock = RedisClock(self._redis)
         self._secret = SharedSecret(self._redis)
         self._signals = RedisSignals(self._redis, self._keys, self._deliver, background or BackgroundLoops())
@@ -124,6 +120,8 @@ class RedisStore(JobStore):
             pipe.hset(self._keys.job(record.id), mapping=fields_of(record))
             pipe.expireat(self._keys.job(record.id), round(record.deadline + self._kept(record)) + 1)
             self._listing.add(elsewhere, record, self._kept(record))
+            if record.webhook is not None:
+                self.due.add(elsewhere, record.id, record.deadline)
             if queued:
                 self._queue.enqueue(elsewhere, record)
 
@@ -224,11 +222,16 @@ class RedisStore(JobStore):
                 self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
                 if code == WRITTEN and rest[2] is not None:
                     self._queue.dequeue(pipe, *rest[1:3])
+                if code == WRITTEN and self._keys.cluster:
+                    self.due.hasten(pipe, job, now)
                 await pipe.execute()
         if code == WRITTEN:
             with suppress(ProblemError):  # it has ended; uncounted it is forgotten when its time is over
                 await self._budget.keep(job, rest[0], rest[3])
         return bool(code == WRITTEN)
+
+    async def note_webhook(self, record: JobRecord, webhook: Webhook) -> None:
+        await self.due.note(record.id, record.created, webhook.model_dump_json())
 
     async def wait_for_end(self, job: str) -> None:
         with self._signals.end(job) as signal:
@@ -272,7 +275,7 @@ class RedisStore(JobStore):
     async def _write(self, script: Any, job: str, generation: int | None, *arguments: object) -> list[Any]:
         """What the script answers. Raises ClaimLost where the job was claimed again since this generation."""
         number, holds = f"{self._replica}-{next(self._writes)}", "" if generation is None else generation
-        keys = [self._keys.job(job), self._keys.log(job)]
+        keys = [self._keys.job(job), self._keys.log(job), *([] if self._keys.cluster else [self._keys.due])]
 
         async def write() -> list[Any]:
             with outages():

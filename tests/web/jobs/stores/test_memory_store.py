@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from contract import ProblemError, problems
+from contract import ProblemError, Webhook, problems
 from tests.support.jobs import KEEP_SECONDS, added, entries_of, new_record, request_of
 from web.jobs.stores.memory_store import MemoryStore
 
@@ -63,6 +63,15 @@ async def test_the_objects_around_the_texts_count() -> None:
         await added(store, str(job))
         await store.finish(str(job), "failed", "{}", 7)
     assert 10 < sum([await store.get(str(job)) is not None for job in range(1_000)]) < 50
+
+
+async def test_webhooks_count_with_all_the_attempts_that_may_come() -> None:
+    store = store_of(100_000)
+    for job in range(50):
+        await store.add(new_record(str(job), webhook=Webhook(url="https://hooks.example.com/")))
+        await store.finish(str(job), "failed", "{}", 7)
+    assert 5 < sum([await store.get(str(job)) is not None for job in range(50)]) < 12
+    assert len(await store.due.claim(8, 1, 50)) < 12
 
 
 async def test_the_job_that_ended_last_is_kept_however_large_it_is() -> None:

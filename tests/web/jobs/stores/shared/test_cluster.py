@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from contract import Webhook
 from tests.support.jobs import KEEP_SECONDS, added, claimed, entries_of, new_record, pairs
 from tests.support.waiting import eventually, wait_until
 from web.jobs.record import QueuePlace
@@ -122,3 +123,19 @@ async def test_all_replicas_hear_what_one_broadcasts(stores: list[RedisStore]) -
 
     await eventually(heard)
     assert abs(await one.now() - time.time()) < 60
+
+
+async def test_the_end_of_a_job_is_due_to_its_webhook(stores: list[RedisStore], node: redis.Redis) -> None:
+    one, other = stores
+    record = await one.add(new_record(webhook=Webhook(url="https://hooks.example.com/"), deadline=4e9))
+    assert await other.due.claim(1e9, 10, 9) == []
+    await other.finish("a", "completed", "{}", 1e9)
+    [claim] = await one.due.claim(1e9, 10, 9)
+    assert claim.job == "a"
+    await one.note_webhook(record, Webhook(url="https://hooks.example.com/", delivered=True))
+    found = await other.get("a")
+    assert found is not None
+    assert found.webhook == Webhook(url="https://hooks.example.com/", delivered=True)
+    await one.due.settle(claim)
+    assert await other.due.claim(3e9, 10, 9) == []
+    assert node.zcard("shangcai:{jobs}:due") == 0

@@ -1,0 +1,1 @@
+"""Where the deliveries that are due are kept: beside the jobs, in either store."""

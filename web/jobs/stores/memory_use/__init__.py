@@ -1,0 +1,1 @@
+"""What the jobs in memory take, and how it is given back."""
