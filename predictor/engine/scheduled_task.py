@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from contract.problems import ProblemError
 from predictor import metrics
 from predictor.engine.events import End, PictureFinished
 from predictor.engine.generation import Generation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,8 +73,13 @@ def too_late(task: ScheduledTask) -> ProblemError:
     return ProblemError(problems.TOO_LATE, f"The request's time was over after {task.age_s:.1f} s.")
 
 
-def model_failed() -> ProblemError:
-    """The problem of a task that failed for a reason which is none of the client's business."""
+def model_failed(failure: Exception | None = None, so_far: str = "") -> ProblemError:
+    """The problem of a task that failed for a reason which is none of the client's business: its own work may have
+    raised `failure`, after it had come `so_far`. But a ProblemError says what is wrong with the request."""
+    if isinstance(failure, ProblemError):
+        return failure
+    if failure is not None:
+        log.error("a request failed by itself, at %s", so_far, exc_info=failure)
     return ProblemError(problems.INTERNAL, "The model failed on this request; the server's log says why.")
 
 

@@ -205,8 +205,7 @@ class Scheduler:
             else:
                 self._end(row, event)
                 return
-        log.error("a request failed by itself, at %s", row.so_far, exc_info=failure)
-        self._end(row, model_failed())
+        self._end(row, model_failed(failure, row.so_far))
 
     def _end(self, row: Row, event: End | ProblemError | None) -> None:
         """Remove a row and publish its end, unless its client has left."""

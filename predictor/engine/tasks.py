@@ -33,12 +33,60 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """A text that is the JSON of a value which this schema allows, without white space but for a space after , and :"""
+
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """A text all of which this expression matches."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these texts."""
+
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lark:
+    """A text of the rule `answer`, in llguidance's dialect of Lark: what the other three cannot say, such as a tag,
+    then JSON of a schema, then a tag, or any text until a tag comes.
+
+    `rules` defines `answer` and what it needs, and neither `start` nor options, such as
+
+        answer: "<tool_call>\\n" call "\\n</tool_call>"
+        call: %json {"type": "object", "x-guidance": {"whitespace_flexible": false}}
+
+    A special token stands there as its name, <|python_tag|>, and any other text in quotes. Who writes the rules answers
+    for them: clients may give schemas and names in them, and no rules.
+    """
+
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What shape a text has to have: the answer, that is, where the model reasons first. `field` is what the client
+    calls it, for problems."""
+
+    form: JsonSchema | Regex | Choice | Lark
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class TextTask:
     """A text to write. A conversation goes through the model's chat template, a plain string as it is.
 
     `seconds` is how long the client waits for the end; None is without a limit. `thinking` asks for reasoning before
     the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
     `field` is what the client calls a conversation: its member of the request. `caller` is who asks.
+    `structure` is the shape that the text is held to; None leaves it free.
     What texts of the same caller and `cache_salt` have left in the cache need not be computed again; None: nothing.
     """
 
@@ -48,6 +96,7 @@ class TextTask:
     thinking: bool | None = None
     template: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     field: str = "messages"
+    structure: Structure | None = None
     caller: str = DEFAULT_CALLER
     cache_salt: str | None = None
 

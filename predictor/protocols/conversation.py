@@ -7,6 +7,7 @@ from pydantic_core import from_json
 from contract.request import TextPrompt
 from contract.texts.messages import ChatMessage, MessageToolCall
 from predictor.engine.tasks import Message, TextTask, ToolCall
+from predictor.protocols.structure import structure_of
 
 
 def text_task(request: TextPrompt) -> TextTask:
@@ -24,6 +25,7 @@ def text_task(request: TextPrompt) -> TextTask:
         thinking=request.thinking,
         template=effort | (request.chat_template_kwargs or {}),
         field="prompt" if request.messages is None else "messages",
+        structure=structure_of(request),
     )
 
 

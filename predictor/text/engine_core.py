@@ -24,6 +24,7 @@ from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
 from predictor.text.row import TextRow
 from predictor.text.sampling.row_sampling import RowSampling
+from predictor.text.structure.compiler import CompiledStructure, StructureCompiler
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ class ScheduledText(ScheduledTask):
     prompt: EncodedPrompt
     sampling: Sampling
     cache_salt: str | None = None
+    structure: CompiledStructure | None = None
 
 
 class TextEngineCore(EngineCore):
@@ -65,6 +67,7 @@ class TextEngineCore(EngineCore):
         # One thread: a tokenizer that is reconfigured while another thread encodes with it raises "Already borrowed"
         # (huggingface/tokenizers#537, huggingface/transformers#47085).
         self._encoder = ThreadPoolExecutor(1, "tokenizer")
+        self.structures = StructureCompiler(checkpoint)
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +94,7 @@ class TextEngineCore(EngineCore):
                 "prompt" if isinstance(task.prompt, str) else task.field,
                 f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
             )
+        structure = None if task.structure is None else await self.structures.compile(task.structure, prompt.reasoning)
         thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))
         default = self._defaults.max_new_tokens or (THINKING_TOKENS if thinks else DEFAULT_TOKENS)
         max_tokens = min(task.sampling.max_tokens or default, self.length - len(prompt.ids))
@@ -105,6 +109,7 @@ class TextEngineCore(EngineCore):
                 prompt=prompt,
                 sampling=task.sampling,
                 cache_salt=task.cache_salt,
+                structure=structure,
             )
         )
         return generation
@@ -122,6 +127,7 @@ class TextEngineCore(EngineCore):
         defaults, asked = self._defaults, task.sampling
         samples = bool(defaults.do_sample) or asked.temperature is not None or asked.top_p is not None
         temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
+        constraint = None if task.structure is None else task.structure.begin()
         output = TextOutput(
             task.generation,
             self.checkpoint.tokenizer.backend_tokenizer,
@@ -130,6 +136,7 @@ class TextEngineCore(EngineCore):
             eos=self.checkpoint.end_tokens,
             stops=asked.stop or [],
             reasoning=task.prompt.reasoning,
+            is_complete=(lambda: False) if constraint is None else constraint.is_complete,
         )
         sampling = RowSampling(
             temperature=temperature if samples and temperature >= GREEDY_BELOW else 0.0,
@@ -138,6 +145,7 @@ class TextEngineCore(EngineCore):
             min_p=defaults.min_p or 0.0,
             repetition_penalty=defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
+            constraint=constraint,
         )
         scope = None if task.cache_salt is None else (task.caller, task.cache_salt)
         row = TextRow(
@@ -170,4 +178,5 @@ class TextEngineCore(EngineCore):
 
     def close(self, problem: ProblemError | None = None) -> None:
         super().close(problem)
+        self.structures.close()
         self._encoder.shutdown(wait=False)  # what it encodes at the moment is refused by the closed admission

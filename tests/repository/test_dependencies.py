@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "uvicorn",
     },
 }
-HEAVY = {"torch", "kserve", "transformers", "diffusers", "fastapi", "grpcio", "pandas", "numpy"}
+HEAVY = {"torch", "kserve", "transformers", "diffusers", "llguidance", "fastapi", "grpcio", "pandas", "numpy"}
 
 
 def imported(package: str) -> Iterator[tuple[str, str]]:

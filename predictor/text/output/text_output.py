@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from tokenizers import Tokenizer
 
@@ -55,7 +55,8 @@ class IncrementalDetokenizer:
 
 class TextOutput:
     """Publishes a text while it is written, and decides when it ends: at an `eos` token, a stop sequence or
-    `max_tokens`. `reasoning` are the tags of a model that may reason first; stop sequences apply to the answer."""
+    `max_tokens`, or where `is_complete` says that nothing may follow. `reasoning` are the tags of a model that may
+    reason first; stop sequences apply to the answer."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class TextOutput:
         eos: Set[int],
         stops: list[str],
         reasoning: ReasoningTags | None = None,
+        is_complete: Callable[[], bool] = lambda: False,
     ) -> None:
         self.generation = generation
         self._detokenizer = IncrementalDetokenizer(tokenizer)
@@ -77,6 +79,7 @@ class TextOutput:
         self._max_tokens = max_tokens
         self._eos = eos
         self._eos_seen = False
+        self._is_complete = is_complete
         self._count = 0
         self._reused = 0
 
@@ -86,7 +89,7 @@ class TextOutput:
 
     def is_last(self, token: int) -> bool:
         """Whether the next token is the last, whatever its text."""
-        return token in self._eos or self._count + 1 >= self._max_tokens
+        return token in self._eos or self._count + 1 >= self._max_tokens or self._is_complete()
 
     def put(self, token: int) -> bool:
         """Take the next token; whether it is the last."""
@@ -95,7 +98,7 @@ class TextOutput:
             self._eos_seen = True
         else:
             self._take(self._detokenizer.push(token) + self._hidden_tags.get(token, ""))
-        return self._eos_seen or self._stop_scanner.stopped or self._count >= self._max_tokens
+        return self._complete or self._count >= self._max_tokens
 
     def finish(self) -> TextFinished:
         """Publish the text held back; the end of the text."""
@@ -104,9 +107,12 @@ class TextOutput:
             if self._splitter:
                 self._take_apart(self._splitter.flush())
             self._publish(self._stop_scanner.flush())
-        complete = self._eos_seen or self._stop_scanner.stopped
         reused = min(self._reused, self._prompt_tokens)  # a text that was taken out goes on with its own tokens
-        return TextFinished("stop" if complete else "length", self._prompt_tokens, self._count, reused)
+        return TextFinished("stop" if self._complete else "length", self._prompt_tokens, self._count, reused)
+
+    @property
+    def _complete(self) -> bool:
+        return self._eos_seen or self._stop_scanner.stopped or self._is_complete()
 
     def _take(self, piece: str) -> None:
         self._take_apart(self._splitter.push(piece) if self._splitter else ("", piece))

@@ -1,0 +1,1 @@
+"""Texts that are held to a structure: JSON of a schema, a regular expression, a choice, or any grammar."""
