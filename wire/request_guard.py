@@ -43,7 +43,7 @@ class BrokenAnswerError(Exception):
 class RequestGuard:
     """See the module; the limits bound what a client may send, and how slowly. `path_bytes` are paths whose bodies
     have another limit than `body_bytes`. Bodies of more than BODY_BYTES have `large_bytes` together, each until its
-    answer has ended, and get time for what they have beyond that.
+    answer begins, and get time for what they have beyond that.
 
     `admit` may refuse a request by its header with a ProblemError, before anything of its body is kept. `respond` makes
     the response of a path and a problem. `drain` cuts off what a shutdown leaves no time for.
@@ -90,7 +90,7 @@ class RequestGuard:
         if body is None:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
             return
-        request = _GuardedRequest(scope, body, receive, send)
+        request = _GuardedRequest(scope, body, receive, send, room)
         with self.drain.request(request.cut_off):
             problem = await request.run(self.app)
         if problem is None:
@@ -121,7 +121,8 @@ class RequestGuard:
     async def _read_body(self, headers: Headers, receive: Receive, most: int, room: _Room) -> bytes | None:
         """The whole body, of `most` bytes at most; or None when the client left while sending it."""
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > most:
+        length = int(announced) if announced.isdecimal() else most
+        if announced.isdecimal() and length > most:
             raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
@@ -139,7 +140,7 @@ class RequestGuard:
                     if size > most:
                         raise _too_large(most)
                     if size > BODY_BYTES:
-                        room.take(size)
+                        room.take(length)  # all of it: many that come at once would take all room and none be whole
                         seconds = self.body_seconds + (size - BODY_BYTES) / BODY_BYTES_PER_SECOND
                         limit.reschedule(begun + seconds)
                     if room.whole:
@@ -151,7 +152,7 @@ class RequestGuard:
 
 
 class _LargeBodies:
-    """Up to `most_bytes` of bodies at a time."""
+    """Up to `most_bytes` of bodies at a time. Who keeps something of a body for longer than that counts it himself."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -159,12 +160,12 @@ class _LargeBodies:
 
     @contextlib.contextmanager
     def room(self) -> Iterator[_Room]:
-        """That one request may take; it is free again at the end."""
+        """That one request may take; it is free again at the end at the latest."""
         room = _Room(self)
         try:
             yield room
         finally:
-            self.held -= room.size
+            room.free()
 
 
 class _Room:
@@ -175,12 +176,19 @@ class _Room:
         self.size = 0
         self.whole = False
 
+    def free(self) -> None:
+        self._bodies.held -= self.size
+        self.size = 0
+
     def take(self, size: int) -> None:
-        """So much in all. OVERLOADED where that is not free."""
-        if self._bodies.held - self.size + size > self._bodies.most_bytes:
+        """So much, once; all there is for a body that is larger. OVERLOADED where that is not free."""
+        if self.size:
+            return
+        size = min(size, self._bodies.most_bytes)
+        if self._bodies.held + size > self._bodies.most_bytes:
             detail = f"Large bodies take all of the {self._bodies.most_bytes} bytes that are for them."
             raise ProblemError(problems.OVERLOADED, detail, retry_after=RETRY_SECONDS)
-        self._bodies.held += size - self.size
+        self._bodies.held += size
         self.size = size
 
 
@@ -207,7 +215,8 @@ class _Interruption(Enum):
 class _GuardedRequest:
     """One request whose body has been read, until its answer is sent or it is interrupted."""
 
-    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send, room: _Room) -> None:
+        self._room = room
         self.answer = _Answer.NOT_BEGUN
         self._scope = scope
         self._body: bytes | None = body
@@ -260,6 +269,7 @@ class _GuardedRequest:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             content_type = Headers(raw=message["headers"]).get("content-type", "")
+            self._room.free()
             self.answer = _Answer.EVENTS if content_type.startswith("text/event-stream") else _Answer.BEGUN
         await self._client_send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):

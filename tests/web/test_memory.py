@@ -16,6 +16,7 @@ from contextlib import closing
 import httpx
 import pytest
 
+from contract.limits import IMAGE_BYTES
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_until
 from web.settings import Settings
@@ -157,3 +158,36 @@ async def test_pictures_of_many_clients_fit_into_a_pod(start_web: StartWeb, raw_
     assert {status for status, _ in answers} <= {200, 503}
     assert Counter(size > 12_000_000 for _, size in answers)[True] >= 4
     assert web.most_resident_bytes - before < 3 * Settings.model_fields["picture_bytes"].default
+
+
+SMALL = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    b'data: {"type":"image_edit.completed","output_format":"png","size":"8x8","b64_json":"iVBORw0K"}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+async def test_pictures_that_many_clients_send_in_fit_into_a_pod(start_web: StartWeb, raw_server: RawServer) -> None:
+    """Twelve megabytes each: two at a time, and the others come again."""
+
+    async def paint(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SMALL)
+        await writer.drain()
+        writer.close()
+
+    web = await asyncio.to_thread(start_web, url=await raw_server(paint), kind="image")
+    largest = "data:image/webp;base64,UklG" + "A" * (IMAGE_BYTES // 3 * 4 - 4)
+    body = json.dumps({"prompt": "x", "size": "8x8", "image": largest, "mask": largest}).encode()
+    async with httpx.AsyncClient(base_url=web.client.base_url, trust_env=False, timeout=120) as client:
+
+        async def send() -> None:
+            async with asyncio.timeout(100):
+                while True:
+                    answer = await client.post("/generate", content=body, headers={"Content-Type": "application/json"})
+                    if answer.status_code == 200:
+                        return
+                    assert answer.status_code == 503, answer.text
+                    assert answer.headers["Retry-After"]
+
+        await asyncio.gather(*(send() for _ in range(8)))
+    assert web.most_resident_bytes < 320 * MIB

@@ -84,13 +84,13 @@ MEBIBYTE = 1_048_576
 
 
 async def test_large_bodies_have_a_limit_together_and_a_small_one_always_passes(wire: Wire) -> None:
-    """What one takes is free again once its answer has ended."""
+    """What one takes is free again once its answer begins."""
     answers: list[tuple[int, int]] = []
 
     async def another(size: int) -> None:
         other = type(wire)()
         other.body(b"x" * size)
-        await other.run(guard)
+        await other.run(guard, {"Content-Length": str(size)})
         answers.append((size, other.status))
         if other.status != 200:
             assert (slug(other), other.headers["retry-after"]) == ("overloaded", "2")
@@ -104,9 +104,24 @@ async def test_large_bodies_have_a_limit_together_and_a_small_one_always_passes(
 
     guard = RequestGuard(meanwhile, body_bytes=3 * MEBIBYTE, large_bytes=2 * MEBIBYTE + 2)
     wire.body(b"x" * (MEBIBYTE + 2))
-    await wire.run(guard)
-    await another(2 * MEBIBYTE + 2)
-    assert answers[1:] == [(MEBIBYTE, 200), (MEBIBYTE + 1, 503), (2 * MEBIBYTE + 2, 200)]
+    await wire.run(guard, {"Content-Length": str(MEBIBYTE + 2)})
+    await another(3 * MEBIBYTE)  # more than there is, and alone
+    assert answers[1:] == [(MEBIBYTE, 200), (MEBIBYTE + 1, 503), (3 * MEBIBYTE, 200)]
+
+
+async def test_of_many_large_bodies_that_come_at_once_some_are_taken(wire: Wire) -> None:
+    """Room for a whole body is taken once it is known to be large."""
+    guard = RequestGuard(echo, body_bytes=3 * MEBIBYTE, large_bytes=2 * MEBIBYTE + 2)
+    others = [type(wire)() for _ in range(4)]
+    runs = [asyncio.create_task(other.run(guard, {"Content-Length": str(MEBIBYTE + 2)})) for other in others]
+    for part in (MEBIBYTE, 1, 1):
+        for other in others:
+            other.body(b"x" * part, more=True)
+        await eventually(lambda: all(other.incoming.empty() for other in others))
+    for other in others:
+        other.body(b"")
+    await asyncio.gather(*runs)
+    assert sorted(other.status for other in others) == [200, 503, 503, 503]
 
 
 async def test_a_large_body_has_time_for_what_it_has_beyond_a_mebibyte(wire: Wire, slow_rate: None) -> None:

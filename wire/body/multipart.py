@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from contract import problems
 from contract.problems import ProblemError, invalid_field, invalid_fields
+from wire.body.strict_json import whole_body
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -63,7 +64,7 @@ async def multipart_parts(http_request: Request) -> list[Part]:
         parser = MultipartParser(
             boundary, form.callbacks, max_header_count=PART_HEADERS, max_header_size=PART_HEADER_BYTES
         )
-        parser.write(await http_request.body())
+        parser.write(await whole_body(http_request))
         parser.finalize()
     except FormParserError as error:
         raise _malformed(str(error)) from None

@@ -13,6 +13,11 @@ from contract.problems import ProblemError, invalid_fields
 Body = TypeVar("Body", bound=BaseModel)
 
 
+async def whole_body(http_request: Request) -> bytes:
+    """All of it, once: the request keeps none, as it would of `body()`, for a picture is large."""
+    return b"".join([part async for part in http_request.stream()])
+
+
 async def json_body(http_request: Request, model: type[Body], limits: RequestLimits | None = None) -> Body:
     """The body as `model`, within `limits`. UNSUPPORTED_MEDIA_TYPE, MALFORMED_BODY or INVALID_FIELD says what is wrong
     with it."""
@@ -29,6 +34,6 @@ async def json_body(http_request: Request, model: type[Body], limits: RequestLim
         detail = f"The body came with Content-Encoding: {coding}; send it as it is."
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail)
     try:
-        return model.model_validate_json(await http_request.body(), context=limits)
+        return model.model_validate_json(await whole_body(http_request), context=limits)
     except ValidationError as error:
         raise invalid_fields(error, model) from None
