@@ -45,6 +45,9 @@ MALFORMED_REQUEST = ProblemType("malformed-request", 400, "The request cannot be
 MALFORMED_BODY = ProblemType("malformed-body", 400, "The request body cannot be read")
 INVALID_FIELD = ProblemType("invalid-field", 400, "A field of the request is not allowed")
 MALFORMED_EVENT = ProblemType("malformed-event", 400, "The request is no CloudEvent that can be read")
+PREVIOUS_RESPONSE_NOT_FOUND = ProblemType(
+    "previous-response-not-found", 400, "There is no response of this id to go on from"
+)
 UNAUTHORIZED = ProblemType("unauthorized", 401, "The request does not prove who sent it")
 FORBIDDEN = ProblemType("forbidden", 403, "This sender may not do that")
 NOT_FOUND = ProblemType("not-found", 404, "There is nothing at this address")
@@ -80,6 +83,7 @@ PROBLEM_TYPES = (
     MALFORMED_BODY,
     INVALID_FIELD,
     MALFORMED_EVENT,
+    PREVIOUS_RESPONSE_NOT_FOUND,
     UNAUTHORIZED,
     FORBIDDEN,
     NOT_FOUND,

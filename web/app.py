@@ -53,6 +53,7 @@ from web.readiness.endpoint_watch import endpoint_watch
 from web.readiness.model_readiness import Readiness
 from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
+from web.responses.routes import response_routes
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
 from web.webhooks.deliveries import WebhookDeliveries
@@ -169,6 +170,7 @@ def create_app(
         Route("/v1/models/{model:path}", models.show, methods=["GET"]),
         Route("/v1/chat/completions", chat_endpoint(settings, generations), methods=["POST"]),
         Route("/v1/completions", completions_endpoint(settings, generations), methods=["POST"]),
+        *response_routes(settings, jobs, generations, readiness),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
         Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),

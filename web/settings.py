@@ -183,6 +183,9 @@ class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
     )
     job_seconds: PositiveFloat = Field(default=3_600, description="Longest that a job may take.")
     job_keep_seconds: PositiveFloat = Field(default=3_600, description="How long an ended job is remembered.")
+    response_seconds: PositiveFloat = Field(
+        default=3_600, description="How long an ended response of /v1/responses is remembered."
+    )
     picture_url_seconds: PositiveInt = Field(
         default=3_600, description="How long a signed address of a picture may be read; no longer than its job is kept."
     )

@@ -9,7 +9,10 @@ from starlette.responses import JSONResponse, Response
 from contract import problems
 from contract.problems import ProblemError
 
-_CODES = {problems.UNKNOWN_MODEL: "model_not_found"}
+_CODES = {
+    problems.UNKNOWN_MODEL: "model_not_found",
+    problems.PREVIOUS_RESPONSE_NOT_FOUND: "previous_response_not_found",
+}
 """OpenAI's own names, where clients look for them."""
 
 

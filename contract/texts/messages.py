@@ -35,7 +35,7 @@ class ContentPart(StrictModel):
         return value
 
 
-def _arguments(text: str) -> str:
+def _json(text: str) -> str:
     try:
         from_json(text or "{}")
     except ValueError:
@@ -43,9 +43,12 @@ def _arguments(text: str) -> str:
     return text
 
 
+JsonText = Annotated[str, AfterValidator(_json)]
+
+
 class FunctionCall(StrictModel):
     name: str
-    arguments: Annotated[str, AfterValidator(_arguments)]
+    arguments: JsonText
     parsed_arguments: Any = None  # the same once more, by openai's helpers
 
 

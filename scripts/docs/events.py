@@ -45,6 +45,7 @@ NO_REPLY = {
     problems.NOT_ACCEPTABLE,
     problems.BODY_TOO_LARGE,
     problems.KEY_REUSED,
+    problems.PREVIOUS_RESPONSE_NOT_FOUND,
     problems.CONTENT_FILTERED,
     problems.REFUSED_UPSTREAM,
     problems.QUOTA_EXCEEDED,

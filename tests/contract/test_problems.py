@@ -14,6 +14,7 @@ TABLE = {
     "malformed-body": 400,
     "invalid-field": 400,
     "malformed-event": 400,
+    "previous-response-not-found": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "not-found": 404,

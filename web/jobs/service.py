@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, Webhook, invalid_field, problems
 from contract.cloudevents import EVENT_BYTES, written
 from contract.stored import stored_request
@@ -40,7 +42,7 @@ ANSWER_SECONDS = 0.5
 class NewJob:
     """What is to become a job."""
 
-    sent: GenerationRequest
+    sent: BaseModel
     """The body as it came, which an idempotency key is bound to."""
     request: GenerationRequest
     """What is generated."""
@@ -52,6 +54,10 @@ class NewJob:
     key: str | None = None
     """Idempotency key."""
     caller: str = DEFAULT_CALLER
+    keep_seconds: float | None = None
+    """How long it is kept after its end; as all jobs are where that is None."""
+    response: str | None = None
+    """See JobRecord."""
 
 
 class JobService:
@@ -123,6 +129,8 @@ class JobService:
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),
             webhook=None if url is None else Webhook(url=url),
+            keep_seconds=new.keep_seconds,
+            response=new.response,
         )
         if self._settings.dispatch == "events" and new.request.image and len(record.request) > EVENT_BYTES:
             raise invalid_field(

@@ -18,6 +18,7 @@ from web.openapi.status import status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
     problems.MALFORMED_EVENT,
+    problems.PREVIOUS_RESPONSE_NOT_FOUND,
     problems.FORBIDDEN,
     problems.NOT_FOUND,
     problems.METHOD_NOT_ALLOWED,

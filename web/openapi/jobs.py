@@ -79,6 +79,7 @@ def job_response(description: str, *, created: bool = False) -> dict[str, Any]:
 OUTCOMES = set(problems.PROBLEM_TYPES) - {
     problems.MALFORMED_BODY,
     problems.MALFORMED_EVENT,
+    problems.PREVIOUS_RESPONSE_NOT_FOUND,
     problems.FORBIDDEN,
     problems.METHOD_NOT_ALLOWED,
     problems.BODY_TIMEOUT,

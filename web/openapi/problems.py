@@ -19,6 +19,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.MALFORMED_BODY: "The body is not valid JSON: EOF while parsing an object at line 1 column 1.",
     problems.INVALID_FIELD: "max_tokens: input should be greater than or equal to 1",
     problems.MALFORMED_EVENT: "header ce-id: is required",
+    problems.PREVIOUS_RESPONSE_NOT_FOUND: "Previous response with id 'resp_0' not found.",
     problems.UNAUTHORIZED: "Send the header Authorization: Bearer, with your key or token.",
     problems.FORBIDDEN: "source: events from 'urn:somebody:else' are not taken here.",
     problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",

@@ -1,0 +1,169 @@
+"""The items of a conversation: what the model is given, and what it has answered before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from contract.fields import StrictModel, only
+from contract.limits import MESSAGES
+from contract.texts.messages import JsonText
+
+Status = Literal["in_progress", "completed", "incomplete"] | None
+
+_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+class TextPart(StrictModel):
+    """A piece of a message: a text, or the words of a refusal."""
+
+    type: Literal["input_text", "output_text", "refusal"]
+    text: str = ""
+    refusal: str = ""
+    # Of an answer that comes back; the text is the same without
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+    parsed: Any = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if isinstance(kind, str) and kind not in _PARTS:
+            raise ValueError(f"parts of the type {kind[:64]} are not read here; texts are: {', '.join(_PARTS)}")
+        if isinstance(kind, str) and _PARTS[kind] not in value:
+            raise ValueError(f"a part of the type {kind} needs the member {_PARTS[kind]}")
+        return value
+
+
+def _as_parts(value: object) -> object:
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+Parts = Annotated[
+    list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart]), Field(max_length=MESSAGES)
+]
+
+
+def joined(parts: Sequence[TextPart]) -> str:
+    """The text of all parts together."""
+    return "".join(part.text or part.refusal for part in parts)
+
+
+class MessageItem(StrictModel):
+    """What somebody has said, or the model before."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Parts
+    id: str | None = None
+    status: Status = None
+    phase: str | None = None
+
+
+class FunctionCallItem(StrictModel):
+    """A call that the model has asked for."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: JsonText
+    id: str | None = None
+    status: Status = None
+    namespace: Annotated[str | None, AfterValidator(only(None))] = None
+    caller: Any = None
+    parsed_arguments: Any = None  # the same once more, by openai's helpers
+
+
+class FunctionOutputItem(StrictModel):
+    """What a call has given."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Parts
+    id: str | None = None
+    status: Status = None
+    name: str | None = None
+    namespace: Annotated[str | None, AfterValidator(only(None))] = None
+    caller: Any = None
+
+
+class SummaryPart(StrictModel):
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningPart(StrictModel):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningItem(StrictModel):
+    """What the model has thought before it answered."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: list[SummaryPart] = Field(default_factory=list, max_length=MESSAGES)
+    content: list[ReasoningPart] | None = Field(default=None, max_length=MESSAGES)
+    encrypted_content: Annotated[str | None, AfterValidator(only(None))] = None
+    status: Status = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content or self.summary)
+
+
+class ItemReference(StrictModel):
+    """An item of an earlier response, by its id."""
+
+    type: Literal["item_reference"] | None = None
+    id: str = Field(max_length=128)
+
+
+_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+
+
+def item_type(value: Any) -> str:
+    if not isinstance(value, dict):
+        kind: str = value.type or "item_reference"
+        return kind
+    kind = value.get("type") or ("item_reference" if "id" in value and "role" not in value else "message")
+    return str(kind)
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict) and (kind := item_type(value)) not in _TYPES:
+        raise ValueError(f"items of the type {kind[:64]} are not taken here; allowed are {', '.join(_TYPES)}")
+    return value
+
+
+Item = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
+"""What a conversation is made of."""
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[FunctionOutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")]
+    | Annotated[ItemReference, Tag("item_reference")],
+    Discriminator(item_type),
+    BeforeValidator(_known),
+]
+"""What a request may hold of it."""
+
+
+def _as_items(value: object) -> object:
+    return [{"type": "message", "role": "user", "content": value}] if isinstance(value, str) else value
+
+
+InputItems = Annotated[
+    list[InputItem],
+    Field(min_length=1, max_length=MESSAGES),
+    BeforeValidator(
+        _as_items,
+        json_schema_input_type=str | Annotated[list[InputItem], Field(min_length=1, max_length=MESSAGES)],
+    ),
+]

@@ -1,0 +1,216 @@
+"""New responses, as the official client sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel
+
+from contract import problems
+from tests.support.waiting import eventually
+from tests.support.web.job_requests import Poet
+from web.callers.key_file import entry
+
+Client = Callable[..., Awaitable[openai.AsyncOpenAI]]
+
+
+class Poem(BaseModel):
+    line: str
+
+
+async def test_a_response(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    poet.finish.set()
+    asked = await client(**store)
+    response = await asked.responses.create(
+        model="poet", input="moon", instructions="Rhyme.", max_output_tokens=9, metadata={"a": "b"}
+    )
+    assert response.id.startswith("resp_")
+    assert (response.object, response.status, response.model) == ("response", "completed", "poet")
+    assert response.output_text == "春天"
+    reasoning, message = response.output
+    assert reasoning.type == "reasoning"
+    assert reasoning.content is not None
+    assert [part.text for part in reasoning.content] == ["Hmm."]
+    assert message.type == "message"
+    assert (message.role, message.status) == ("assistant", "completed")
+    assert response.usage is not None
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (7, 3, 10)
+    assert (response.instructions, response.max_output_tokens, response.metadata) == ("Rhyme.", 9, {"a": "b"})
+    assert (response.tool_choice, response.tools, response.parallel_tool_calls) == ("auto", [], True)
+    body = json.loads(poet.asked[0].content)
+    assert body["messages"] == [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "moon"}]
+    assert await asked.responses.retrieve(response.id) == response
+
+
+async def test_one_that_was_cut_is_incomplete(client: Client, stream: Callable[..., bytes]) -> None:
+    poet = Poet(stream("春", "天", finish_reason="length"))
+    poet.finish.set()
+    response = await (await client(poet)).responses.create(model="poet", input="moon", max_output_tokens=2)
+    assert (response.status, response.output_text) == ("incomplete", "春天")
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+async def test_it_is_parsed_by_the_clients_helper(client: Client, stream: Callable[..., bytes]) -> None:
+    poet = Poet(stream('{"line":"', '天"}'))
+    poet.finish.set()
+    asked = await client(poet)
+    response = await asked.responses.parse(model="poet", input="moon", text_format=Poem)
+    assert response.output_parsed == Poem(line="天")
+    schema = json.loads(poet.asked[0].content)["response_format"]["json_schema"]
+    assert (schema["name"], schema["strict"], schema["schema"]["required"]) == ("Poem", True, ["line"])
+
+
+async def test_in_the_background(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    asked = await client(**store)
+    response = await asked.responses.create(model="poet", input="moon", background=True)
+    assert (response.status, response.background, response.output) == ("queued", True, [])
+
+    async def status(*wanted: str) -> Any:
+        found = await asked.responses.retrieve(response.id)
+        return found if found.status in wanted else None
+
+    await eventually(lambda: status("in_progress"), "it runs")
+    poet.finish.set()
+    found = await eventually(lambda: status("completed"), "it has ended")
+    assert found.output_text == "春天"
+    assert found.completed_at >= found.created_at
+
+
+async def test_what_the_client_leaves_is_cancelled(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    asked = await client(**store)
+    stream = await asked.responses.create(model="poet", input="moon", stream=True)
+    first = await anext(aiter(stream))
+    assert first.type == "response.created"
+    await stream.close()
+
+    async def status() -> bool:
+        return (await asked.responses.retrieve(first.response.id)).status == "cancelled"
+
+    await eventually(status, "it is cancelled")
+
+
+async def test_a_plain_one_is_cancelled_when_its_client_leaves(client: Client, poet: Poet) -> None:
+    asked = await client()
+    waiting = asyncio.ensure_future(asked.responses.create(model="poet", input="moon"))
+    await eventually(lambda: poet.asked, "the model server is asked")
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    poet.finish.set()
+    response = await asked.responses.create(model="poet", input="moon")
+    assert response.status == "completed"
+    assert len(poet.asked) == 2
+
+
+async def test_of_one_that_is_not_stored_nothing_is_left(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    poet.finish.set()
+    asked = await client(**store)
+    response = await asked.responses.create(model="poet", input="moon", store=False)
+    assert response.output_text == "春天"
+    with pytest.raises(openai.NotFoundError, match="not kept at all where store was false"):
+        await asked.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError):
+        await asked.responses.create(model="poet", input="more", previous_response_id=response.id)
+    job = response.id.removeprefix("resp_")
+    with pytest.raises(openai.NotFoundError):
+        await asked.get(f"../generations/{job}", cast_to=httpx.Response)
+
+
+async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(client: Client) -> None:
+    asked = await client()
+    stream = await asked.responses.create(model="poet", input="moon", store=False, stream=True)
+    first = await anext(aiter(stream))
+    assert first.type == "response.created"
+    with pytest.raises(openai.NotFoundError):
+        await asked.responses.retrieve(first.response.id)
+    await stream.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"background": True, "store": False}, "background", "needs store"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0", "the type web_search is not offered here"),
+        ({"model": "painter"}, "model", "painter makes pictures"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0.id", "there is no item of this id"),
+        ({"conversation": "conv_1"}, "conversation", "is not supported here"),
+        ({"extra_headers": {"Idempotency-Key": "k"}, "store": False}, "Idempotency-Key", "store"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
+    ],
+)
+async def test_what_is_not_done_is_refused_by_name(
+    client: Client, fields: dict[str, Any], param: str, message: str
+) -> None:
+    asked = await client()
+    with pytest.raises(openai.BadRequestError, match=message) as error:
+        await asked.responses.create(**{"model": "poet", "input": "moon", **fields})
+    assert (error.value.param, error.value.type) == (param, "invalid_request_error")
+
+
+async def test_an_unknown_model(client: Client) -> None:
+    with pytest.raises(openai.NotFoundError) as error:
+        await (await client()).responses.create(model="gpt", input="moon")
+    assert error.value.code == "model_not_found"
+
+
+async def test_a_failure_is_an_error_of_a_plain_request_and_the_status_of_any_other(client: Client, poet: Poet) -> None:
+    refusal = {"error": {"message": "the template takes no tools", "type": "invalid_request_error", "param": "tools"}}
+    poet.refusal = httpx.Response(400, json=refusal)
+    asked = await client()
+    with pytest.raises(openai.BadRequestError):
+        await asked.responses.create(model="poet", input="moon")
+    events = [event async for event in await asked.responses.create(model="poet", input="moon", stream=True)]
+    assert [event.type for event in events] == ["response.created", "response.failed"]
+    failed = events[-1]
+    assert failed.type == "response.failed"
+    assert failed.response.error is not None
+    assert failed.response.error.code == "invalid_prompt"
+    assert (await asked.responses.retrieve(failed.response.id)).status == "failed"
+
+
+async def test_a_key_makes_one_response(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    poet.finish.set()
+    asked = await client(**store)
+    key = {"Idempotency-Key": "k"}
+    first = await asked.responses.create(model="poet", input="moon", extra_headers=key)
+    again = await asked.responses.create(model="poet", input="moon", extra_headers=key)
+    assert (again.id, again.output) == (first.id, first.output)
+    assert len(poet.asked) == 1
+    with pytest.raises(openai.UnprocessableEntityError):
+        await asked.responses.create(model="poet", input="sun", extra_headers=key)
+
+
+async def test_it_takes_from_the_share_of_its_caller(client: Client, poet: Poet, tmp_path: Any) -> None:
+    poet.finish.set()
+    keys = tmp_path / "keys"
+    keys.write_text(entry("ann", "key-of-ann-1") + "\n" + entry("bob", "key-of-bob-1"))
+    settings = {"callers": "keys", "callers_file": keys, "caller_requests_per_minute": 1}
+    ann = await client(api_key="key-of-ann-1", **settings)
+    response = await ann.responses.create(model="poet", input="moon")
+    with pytest.raises(openai.RateLimitError):
+        await ann.responses.create(model="poet", input="moon")
+    bob = ann.with_options(api_key="key-of-bob-1")
+    with pytest.raises(openai.NotFoundError):
+        await bob.responses.retrieve(response.id)
+    with pytest.raises(openai.NotFoundError):
+        await bob.responses.delete(response.id)
+    with pytest.raises(openai.BadRequestError) as error:
+        await bob.responses.create(model="poet", input="more", previous_response_id=response.id)
+    assert error.value.code == "previous_response_not_found"
+
+
+async def test_while_the_model_is_loading_a_plain_request_waits(client: Client, poet: Poet) -> None:
+    loading = {"type": problems.LOADING.uri, "title": "t", "status": 503, "detail": "d", "retry_after": 1}
+    poet.refusal = httpx.Response(503, json=loading, headers={"Content-Type": "application/problem+json"})
+    asked = await client()
+    waiting = asyncio.ensure_future(asked.responses.create(model="poet", input="moon"))
+    await eventually(lambda: poet.asked, "the model server is asked")
+    poet.refusal = None
+    poet.finish.set()
+    assert (await waiting).output_text == "春天"

@@ -1,0 +1,169 @@
+"""Streams of responses: OpenAI's events, their numbers, and coming back for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.waiting import eventually
+from tests.support.web.job_requests import Poet
+
+Client = Callable[..., Awaitable[openai.AsyncOpenAI]]
+
+TYPES = [
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.reasoning_text.delta",
+    "response.reasoning_text.delta",
+    "response.reasoning_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.completed",
+]
+
+
+async def events_of(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+async def test_the_events_of_a_response(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    poet.finish.set()
+    asked = await client(**store)
+    events = await events_of(await asked.responses.create(model="poet", input="moon", stream=True))
+    assert [event.type for event in events] == TYPES
+    assert [event.sequence_number for event in events] == list(range(len(TYPES)))
+    assert [event.delta for event in events if event.type.endswith(".delta")] == ["Hm", "m.", "春", "天"]
+    assert [event.item.id[:3] for event in events if event.type == "response.output_item.done"] == ["rs_", "msg"]
+    done = events[-1].response
+    assert (done.status, done.output_text) == ("completed", "春天")
+    assert [item.id for item in done.output] == [event.item.id for event in events if "item.done" in event.type]
+    assert await asked.responses.retrieve(done.id) == done
+
+
+async def test_the_clients_helper_puts_them_together(client: Client, poet: Poet) -> None:
+    poet.finish.set()
+    asked = await client()
+    async with asked.responses.stream(model="poet", input="moon") as stream:
+        texts = [event.snapshot async for event in stream if event.type == "response.output_text.delta"]
+        response = await stream.get_final_response()
+    assert texts == ["春", "春天"]
+    assert response.output_text == "春天"
+
+
+async def test_whoever_comes_back_gets_the_rest_with_the_same_numbers(
+    client: Client, poet: Poet, store: dict[str, Any]
+) -> None:
+    asked = await client(**store)
+    stream = await asked.responses.create(model="poet", input="moon", background=True, stream=True)
+    seen: list[Any] = []
+    async for event in stream:
+        seen.append(event)
+        if event.type == "response.output_text.delta":
+            break
+    await stream.close()
+    assert [event.type for event in seen[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    poet.finish.set()
+    response, last = seen[0].response.id, seen[-1].sequence_number
+    rest = await events_of(await asked.responses.retrieve(response, stream=True, starting_after=last))
+    assert rest[0].sequence_number == last + 1
+    assert "".join(event.delta for event in [*seen, *rest] if event.type == "response.output_text.delta") == "春天"
+    assert rest[-1].type == "response.completed"
+    again = await events_of(await asked.responses.retrieve(response, stream=True))
+    assert again == [*seen, *rest]
+    assert await events_of(await asked.responses.retrieve(response, stream=True, starting_after=1_000)) == []
+
+
+async def test_a_background_response_is_followed_by_the_clients_helper(client: Client, poet: Poet) -> None:
+    asked = await client()
+    response = await asked.responses.create(model="poet", input="moon", background=True)
+    poet.finish.set()
+    async with asked.responses.stream(response_id=response.id) as stream:
+        assert (await stream.get_final_response()).output_text == "春天"
+
+
+async def test_while_it_waits_comments_say_what_for(client: Client, poet: Poet) -> None:
+    overloaded = {"type": "urn:shangcai:problem:loading", "title": "t", "status": 503, "detail": "loading the weights"}
+    poet.refusal = httpx.Response(503, json=overloaded, headers={"Content-Type": "application/problem+json"})
+    asked = await client()
+    body = {"model": "poet", "input": "moon", "stream": True}
+    lines: list[str] = []
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        http.stream("POST", f"{asked.base_url}responses", json=body) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            lines.append(line)
+            if line.startswith(": {"):
+                break
+    assert lines[0] == "event: response.created"
+    assert json.loads(lines[-1][2:])["state"] in ("queued", "waking")
+
+
+async def test_a_cancelled_one_ends_its_stream(client: Client, poet: Poet, store: dict[str, Any]) -> None:
+    asked = await client(**store)
+    response = await asked.responses.create(model="poet", input="moon", background=True)
+    following = asyncio.ensure_future(events_of(await asked.responses.retrieve(response.id, stream=True)))
+    await eventually(lambda: poet.asked, "the model server is asked")
+    cancelled = await asked.responses.cancel(response.id)
+    assert cancelled.status == "cancelled"
+    last = (await following)[-1]
+    assert (last.type, last.response.status) == ("response.failed", "cancelled")
+    assert (await asked.responses.cancel(response.id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("query", ["stream=maybe", "stream=true&starting_after=x", "starting_after=-1"])
+async def test_a_query_that_cannot_be_read(client: Client, poet: Poet, query: str) -> None:
+    poet.finish.set()
+    asked = await client()
+    response = await asked.responses.create(model="poet", input="moon")
+    with pytest.raises(openai.BadRequestError):
+        await asked.get(f"/responses/{response.id}?{query}", cast_to=httpx.Response)
+
+
+async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client: Client) -> None:
+    """Nothing is told on the way here: a response still has all of its events in the end."""
+    sent: list[httpx.Request] = []
+
+    def sink(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(202)
+
+    asked = await client(sink, dispatch="events", k_sink="http://sink.test")
+    response = await asked.responses.create(model="poet", input="moon", background=True)
+    await eventually(lambda: sent, "the request is sent")
+    job = response.id.removeprefix("resp_")
+    result = {
+        "id": job,
+        "model": "poet",
+        "kind": "text",
+        "text": "春天",
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        "timing": {"queue_s": None, "first_token_s": 0.1, "total_s": 0.2},
+    }
+    event = {
+        "Ce-Specversion": "1.0",
+        "Ce-Id": "1",
+        "Ce-Source": "urn:predictor",
+        "Ce-Type": "ai.shangcai.generation.completed.v1",
+        "Ce-Subject": job,
+    }
+    await asked.post("../events", cast_to=httpx.Response, body=result, options={"headers": event})
+    events = await events_of(await asked.responses.retrieve(response.id, stream=True))
+    assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春天"]
+    assert events[-1].response.output_text == "春天"

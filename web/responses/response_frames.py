@@ -1,0 +1,69 @@
+"""The events of a response as server-sent events. What it waits for is said in comments."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from contract import ProblemError, ResultEvent, StatusEvent
+from contract.openai.responses.documents import Document
+from contract.openai.responses.stream import ResponseEvents
+from web.api.job_stream import job_events
+from web.responses.kept_responses import documents_of
+from wire.openai_problems import error_document
+from wire.sse import frame
+
+if TYPE_CHECKING:  # see web.rest.upstream
+    from web.jobs.record import JobRecord
+    from web.jobs.service import JobService
+    from web.readiness.model_readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+async def response_frames(
+    jobs: JobService, readiness: Readiness | None, record: JobRecord, after: int, *, resumable: bool
+) -> AsyncGenerator[bytes]:
+    """The frames of the events after this number, to the end.
+
+    Where the store is lost meanwhile they just stop, and a client that comes back goes on. To one that cannot, because
+    `resumable` is false, the loss is told.
+    """
+    events = ResponseEvents(documents_of(record))
+
+    def new(documents: Iterable[Document]) -> Iterator[bytes]:
+        for document in documents:
+            if document["sequence_number"] > after:
+                yield frame(_encode(document), document["type"])
+
+    for told in new(events.begin()):
+        yield told
+    try:
+        async with aclosing(job_events(jobs, readiness, record)) as live:
+            async for event in live:
+                if isinstance(event, StatusEvent) and event.state != "running":
+                    yield f": {event.model_dump_json()}\n\n".encode()
+                if isinstance(event, ResultEvent):
+                    record = await jobs.find(record.id)
+                    following = events.complete(event, record.ended or 0.0)
+                else:
+                    following = events.add(event)
+                for told in new(following):
+                    yield told
+                if events.ended:
+                    return
+    except ProblemError as error:
+        with suppress(ProblemError):
+            record = await jobs.find(record.id)
+        if (problem := record.problem) is not None:
+            for told in new(events.fail(problem, record.ended or 0.0, cancelled=record.end == "cancelled")):
+                yield told
+            return
+        log.info("a stream of response %s ends early: %s", record.id, error)
+        if not resumable:
+            yield frame(_encode(error_document(error)), "error")
