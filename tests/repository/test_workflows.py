@@ -103,15 +103,15 @@ def test_a_release_has_the_images_that_its_manifests_need() -> None:
 
 
 def test_dependabot_looks_where_there_is_something() -> None:
-    files = {"pip": "pyproject.toml", "docker": "Dockerfile", "npm": "package-lock.json", "github-actions": ".github"}
+    files = {"pip": "*s.txt", "docker": "Dockerfile", "npm": "package-lock.json", "github-actions": ".github"}
     updates = read(ROOT / ".github" / "dependabot.yml")["updates"]
     for update in updates:
         for folder in update.get("directories") or [update["directory"]]:
-            assert (ROOT / folder.lstrip("/") / files[update["package-ecosystem"]]).exists()
-    locked = {f"/{path.parent.relative_to(ROOT)}" for path in (ROOT / "tests").rglob("package-lock.json")}
-    assert locked == {
-        folder for update in updates if update["package-ecosystem"] == "npm" for folder in update["directories"]
-    }
+            assert list((ROOT / folder.lstrip("/")).glob(files[update["package-ecosystem"]]))
+    for system, file in (("npm", "package-lock.json"), ("pip", "requirements.txt")):
+        locked = {f"/{path.parent.relative_to(ROOT)}" for path in (ROOT / "tests").rglob(file)}
+        [folders] = [update["directories"] for update in updates if update["package-ecosystem"] == system]
+        assert locked == {folder for folder in folders if folder != "/"}
 
 
 def test_pre_commit_runs_the_linters_of_the_project() -> None:
