@@ -11,7 +11,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import contention, conversation, memory_growth, overhead, picture_throughput, slot_release
+from scripts.benchmarks import (
+    contention,
+    conversation,
+    memory_growth,
+    overhead,
+    picture_throughput,
+    slot_release,
+    structure,
+)
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import gemma, random_model, without_end
 from scripts.benchmarks.peers import peers
@@ -28,6 +36,7 @@ def main() -> None:
         "conversation": conversation.main,
         "peers": peers.main,
         "quality": quality.main,
+        "structure": structure.main,
         "wake": wake.main,
     }
     if sys.argv[1:] and sys.argv[1] in commands:

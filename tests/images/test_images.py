@@ -194,7 +194,7 @@ def test_a_start_compiles_nothing(image: str, within: Callable[..., str]) -> Non
     """Python says "code object from" of what it had to compile."""
     imports = {
         "web": "web.__main__, web.jobs.stores.redis_store, jwt",
-        "predictor": "predictor.server.model_server, predictor.text.transformers_engine, "
+        "predictor": "predictor.server.model_server, predictor.text.transformers_engine, llguidance, "
         "predictor.pictures.diffusers_engine, predictor.events.redis_reply_store",
     }
     said = within(image, "sh", "-c", f"{PYTHON} -v -c 'import {imports[image]}' 2>&1")

@@ -27,7 +27,7 @@ def vocabulary(tokenizer: Tokenizer, ends: frozenset[int], size: int) -> Vocabul
     """Of a model that has logits of `size` tokens. Where none of them ends a text, one more does, which the model
     cannot say: the text then ends where nothing else may follow."""
     tokens = list(_tokens(tokenizer, size))
-    known = sorted(end for end in ends if end < size)
+    known = sorted(end for end in ends if 0 <= end < size)  # a config may say -1
     for end in known:
         if not tokens[end].startswith(SPECIAL):
             tokens[end] = SPECIAL + tokens[end]

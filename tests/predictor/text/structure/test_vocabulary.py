@@ -83,7 +83,7 @@ def test_a_model_without_an_end_gets_one_that_it_cannot_say() -> None:
 
 
 def test_ends_are_no_texts() -> None:
-    known = vocabulary(byte_level(), frozenset({256, 259, 999}), 260)
+    known = vocabulary(byte_level(), frozenset({-1, 256, 259, 999}), 260)
 
     assert known.ends == [256, 259]
     assert known.tokens[256] == SPECIAL + b" hi"
