@@ -10,6 +10,7 @@ from contract.fields import PromptText, only
 from contract.limits import PROMPTS
 from contract.openai.fields import TextRequest
 from contract.request import GenerationRequest
+from contract.texts.sampling import TopLogprobs
 
 
 def _as_prompts(value: object) -> object:
@@ -28,7 +29,7 @@ class CompletionRequest(TextRequest):
         Field(min_length=1, max_length=PROMPTS),
         BeforeValidator(_as_prompts, json_schema_input_type=PromptText | list[PromptText]),
     ]
-    logprobs: Annotated[int | None, Field(ge=0, le=5)] = None  # OpenAI's limit
+    logprobs: TopLogprobs | None = None  # OpenAI takes 5 at most
     # Accepted only where they ask for what is done anyway
     best_of: Annotated[int | None, AfterValidator(only(1))] = None
     echo: Annotated[bool | None, AfterValidator(only(False))] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,9 +169,10 @@ def _plain(logprobs: Sequence[TokenLogprob] | None, offset: int) -> dict[str, An
     if logprobs is None:
         return None
     offsets = []
+    characters = getincrementaldecoder("utf-8")("replace")  # of which some take several tokens
     for one in logprobs:
         offsets.append(offset)
-        offset += len(one.token)
+        offset += len(characters.decode(bytes(one.bytes)))
     return {
         "tokens": [one.token for one in logprobs],
         "token_logprobs": [one.logprob for one in logprobs],

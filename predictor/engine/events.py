@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contract.result import FinishReason
+from contract.texts.logprobs import TokenLogprob
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,9 +22,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The next piece of text; never empty, and never part of a stop sequence."""
+    """The next piece of text, never part of a stop sequence. `logprobs` of the tokens that begin in it, where they are
+    asked for; only then it may be empty, of tokens that are no text."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from contract.problems import ProblemError
+from contract.texts.logprobs import TokenLogprob
 from predictor.engine.events import (
     End,
     EngineEvent,
@@ -27,13 +28,14 @@ from predictor.engine.events import (
 @dataclass(frozen=True, slots=True)
 class Completion:
     """All events of a text in one. `first_token_at` is on the clock of time.monotonic; that of the end if there was no
-    token. `reasoning` is empty where the model wrote none."""
+    token. `reasoning` is empty where the model wrote none, and `logprobs` None where nobody asked."""
 
     text: str
     queue_s: float
     end: TextFinished
     first_token_at: float = field(compare=False)
     reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 PIECE_SECONDS = 0.01
@@ -145,6 +147,7 @@ class Generation:
         queue_s = 0.0
         pieces: list[str] = []
         reasoning: list[str] = []
+        logprobs: list[TokenLogprob] | None = None
         first_token_at: float | None = None
         try:
             async for event in self:
@@ -156,9 +159,19 @@ class Generation:
                     case Token() | Reasoning():
                         first_token_at = first_token_at or time.monotonic()
                         (pieces if isinstance(event, Token) else reasoning).append(event.text)
+                        if isinstance(event, Token) and event.logprobs is not None:
+                            logprobs = logprobs or []
+                            logprobs += event.logprobs
                     case TextFinished():
                         first_token_at = first_token_at or time.monotonic()
-                        return Completion("".join(pieces), queue_s, event, first_token_at, "".join(reasoning))
+                        return Completion(
+                            "".join(pieces),
+                            queue_s,
+                            event,
+                            first_token_at,
+                            "".join(reasoning),
+                            None if logprobs is None else tuple(logprobs),
+                        )
         finally:
             self.close()
         raise AssertionError("a generation ends with TextFinished or raises")

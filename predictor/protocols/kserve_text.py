@@ -10,6 +10,7 @@ from pydantic import Field
 
 from contract.fields import StrictModel
 from contract.limits import INSTANCES
+from contract.problems import invalid_field
 from contract.request import GenerationRequest, Kind, TextPrompt, Writing
 from contract.result import TextResult
 from predictor.engine.events import EventListener
@@ -46,6 +47,8 @@ class TextModel(GenerationModel):
     async def _infer(self, infer_request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         prompts, writing = read_v2_tensors(infer_request, Writing, self.outputs)
         self.check_count("inputs.prompt", len(prompts))
+        if writing.top_logprobs is not None:
+            raise invalid_field("top_logprobs", "is not told over this protocol; the others tell it")
         given = writing.model_dump(exclude_none=True)
         tasks = [text_task(TextPrompt.model_validate(given | {"prompt": prompt})) for prompt in prompts]
         completions = await all_of([self._complete(task, headers) for task in tasks])
@@ -81,9 +84,12 @@ def _prediction(completion: Completion) -> dict[str, Any]:
     """A V1 prediction, with the members that `/generate` answers with, too."""
     end = completion.end
     reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
+    told = completion.logprobs
+    logprobs = {} if told is None else {"logprobs": [one.model_dump() for one in told]}
     return {
         "text": completion.text,
         **reasoning,
+        **logprobs,
         "finish_reason": end.finish_reason,
         "usage": {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens},
     }

@@ -25,6 +25,7 @@ def text_result(result_id: str, model: str, completion: Completion, begun: float
         model=model,
         text=completion.text,
         reasoning_content=completion.reasoning or None,
+        logprobs=None if completion.logprobs is None else list(completion.logprobs),
         finish_reason=completion.end.finish_reason,
         usage=usage(completion.end),
         timing=Timing(

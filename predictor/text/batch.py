@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +15,8 @@ from predictor.text.cache.slot_cache import AttentionMasks, SlotCache
 from predictor.text.prefill import logits_at, most_prefill_tokens, prompts_together, rounded_up, short_prompts_together
 from predictor.text.row import Decoding, TextRow
 from predictor.text.sampling.batch_sampler import BatchSampler, Choice
-from predictor.text.sampling.token_history import TokenHistory
+from predictor.text.sampling.log_probabilities import TokenLikelihood
+from predictor.text.sampling.penalties import Penalties
 
 KEY_STEP = 64
 """On a CPU a token attends to a multiple of so many keys, the last of them masked. Attention rounds otherwise with few
@@ -53,7 +56,7 @@ class TextBatch(Batch):
         self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, slots, length)
         self._prefixes = PrefixCache(self.cache)
         self._decoding: Decoding | None = None  # None when it must be made from the rows
-        self._history: TokenHistory | None = None  # None until a row has a repetition penalty
+        self._penalties = Penalties(slots, length, self._device)
         # A CPU computes a step before it returns: to write later would only be later.
         self.defers_texts = not on_cpu
         # Not on a GPU, where it has not been measured, and where a step of one token is compiled and needs no mask.
@@ -94,8 +97,7 @@ class TextBatch(Batch):
         last = len(self.running) - 1
         if at < last:
             self.cache.replace(at, last, self.running[last].cached, kept)
-            if self._history is not None:
-                self._history.move(last, at)
+            self._penalties.move(last, at)
             self.running[at] = self.running[last]
         self.running.pop()
         if not (self.joining and self.joining[0].cached):
@@ -119,13 +121,14 @@ class TextBatch(Batch):
                 rows, choice = self._compute()
                 self._write_texts()  # of the step before: the device computes meanwhile
                 tokens = choice.read() if choice is not None else []
+                likelihoods = choice.read_likelihoods() if choice is not None else {}
         except Exception:
             self._forget()
             self._write_texts()
             if ended := self._ended():
                 return ended  # the step is tried again without them
             raise
-        self._take(rows, tokens)
+        self._take(rows, tokens, likelihoods)
         return self._ended()
 
     def _ended(self) -> list[TextRow]:
@@ -184,8 +187,7 @@ class TextBatch(Batch):
         rows = list(self.running)
         now = self._decoding = self._decoding or Decoding.of(rows, self._device)
         now.sampler.draw()
-        if self._history is not None and now.sampler.penalizes:
-            self._history.append(now.tokens, now.positions)
+        self._penalties.append(now.tokens, now.positions, now.sampler)
         longest = 1 + max(row.cached for row in rows)
         choice = self.choose(rows, self._next_logits(now, self._whole_steps(longest)), now.sampler)
         now.tokens, now.positions = choice.tokens, now.positions + 1
@@ -240,11 +242,7 @@ class TextBatch(Batch):
         """For rows that join as the running ones from number `first` on."""
         sampler = BatchSampler([row.sampling for row in rows], self._device)
         sampler.draw()
-        if sampler.penalizes:
-            if self._history is None:
-                self._history = TokenHistory(self.slots, self.length, self._device)
-            for number, row in enumerate(rows, first):
-                self._history.begin(number, row.tokens)
+        self._penalties.begin(rows, first, sampler)
         return sampler
 
     def _inputs(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any) -> dict[str, Any]:
@@ -260,13 +258,15 @@ class TextBatch(Batch):
     def choose(self, rows: list[TextRow], logits: torch.Tensor, sampler: BatchSampler) -> Choice:
         """The next token of each row from its logits [rows, vocabulary], which may be changed."""
         logits = logits.float()
-        if self._history is not None and sampler.penalizes:
+        log_probabilities = sampler.log_probabilities(logits)
+        if sampler.looks_back:
             first = 0 if rows[0] in self.running else len(self.running)
-            longest = max(len(row.tokens) for row in rows)
-            self._history.penalize(logits, first, longest, sampler.penalty)
-        return sampler.choose(logits, [rows[number].mask() for number in sampler.constrained])
+            self._penalties.apply(logits, first, max(len(row.tokens) for row in rows), sampler)
+        return sampler.choose(logits, [rows[number].mask() for number in sampler.constrained], log_probabilities)
 
-    def _take(self, rows: list[TextRow], tokens: list[int]) -> None:
+    def _take(
+        self, rows: list[TextRow], tokens: list[int], likelihoods: Mapping[int, TokenLikelihood] = MappingProxyType({})
+    ) -> None:
         """Append the new tokens. Nothing was changed before this, and the device cannot fail after it."""
         if self.joining and rows and rows[0] in self.joining:
             for row in rows:
@@ -276,12 +276,12 @@ class TextBatch(Batch):
         if self._draft:
             tokens = tokens[: 1 + rows[0].lookup.note(self._draft, tokens)]
             self._forget()
-        for row, token in zip(rows, tokens, strict=False):
+        for number, (row, token) in enumerate(zip(rows, tokens, strict=False)):
             if self._unwritten[-1:] == [row]:
                 self._write_texts()  # its token before this one, of a draft
             if row.ended:  # its text turned out to be over while this token was computed
                 continue
-            row.take(token)
+            row.take(token, likelihoods.get(number))
             self._unwritten.append(row)
         self._write_texts(defers=self.defers_texts)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from contract.problems import ProblemError, invalid_field
+from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 from contract.texts.sampling import Sampling
 from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
@@ -22,6 +22,7 @@ from predictor.loading.fingerprint import fingerprint
 from predictor.text.batch import TextBatch
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
+from predictor.text.output.token_bytes import TokenBytes
 from predictor.text.row import TextRow
 from predictor.text.sampling.row_sampling import RowSampling
 from predictor.text.structure.compiler import CompiledStructure, StructureCompiler
@@ -94,6 +95,7 @@ class TextEngineCore(EngineCore):
                 "prompt" if isinstance(task.prompt, str) else task.field,
                 f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
             )
+        self._check_biases(task.sampling)
         structure = None if task.structure is None else await self.structures.compile(task.structure, prompt.reasoning)
         thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))
         default = self._defaults.max_new_tokens or (THINKING_TOKENS if thinks else DEFAULT_TOKENS)
@@ -114,6 +116,13 @@ class TextEngineCore(EngineCore):
         )
         return generation
 
+    def _check_biases(self, sampling: Sampling) -> None:
+        vocabulary = self.checkpoint.model.config.get_text_config().vocab_size
+        foreign = [token for token in sampling.logit_bias or () if int(token) >= vocabulary]
+        if foreign:
+            detail = f"must be one of the model's tokens, which are 0 to {vocabulary - 1}"
+            raise field_problem([FieldError(field=f"logit_bias.{token}", detail=detail) for token in foreign])
+
     def _thinking(self, task: TextTask) -> bool:
         return self._enable_thinking if task.thinking is None else task.thinking
 
@@ -125,7 +134,8 @@ class TextEngineCore(EngineCore):
     def make_row(self, task: ScheduledText) -> tuple[TextRow, TextOutput]:
         """The request's sampling parameters, and the model's own defaults where it has none."""
         defaults, asked = self._defaults, task.sampling
-        samples = bool(defaults.do_sample) or asked.temperature is not None or asked.top_p is not None
+        narrowing = (asked.temperature, asked.top_p, asked.top_k, asked.min_p)
+        samples = bool(defaults.do_sample) or any(one is not None for one in narrowing)
         temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
         constraint = None if task.structure is None else task.structure.begin()
         output = TextOutput(
@@ -137,21 +147,36 @@ class TextEngineCore(EngineCore):
             stops=asked.stop or [],
             reasoning=task.prompt.reasoning,
             is_complete=(lambda: False) if constraint is None else constraint.is_complete,
+            token_bytes=None if asked.top_logprobs is None else self._token_bytes,
         )
         sampling = RowSampling(
             temperature=temperature if samples and temperature >= GREEDY_BELOW else 0.0,
-            top_k=defaults.top_k or 0,
+            top_k=max(asked.top_k if asked.top_k is not None else (defaults.top_k or 0), 0),
             top_p=asked.top_p if asked.top_p is not None else (defaults.top_p or 1.0),
-            min_p=defaults.min_p or 0.0,
-            repetition_penalty=defaults.repetition_penalty or 1.0,
+            min_p=asked.min_p if asked.min_p is not None else (defaults.min_p or 0.0),
+            repetition_penalty=asked.repetition_penalty or defaults.repetition_penalty or 1.0,
             random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
             constraint=constraint,
+            frequency_penalty=asked.frequency_penalty or 0.0,
+            presence_penalty=asked.presence_penalty or 0.0,
+            logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
+            top_logprobs=asked.top_logprobs,
         )
         scope = None if task.cache_salt is None else (task.caller, task.cache_salt)
         row = TextRow(
-            list(task.prompt.ids), sampling, output.put, output.is_last, scope=scope, note_reuse=output.note_reuse
+            list(task.prompt.ids),
+            sampling,
+            output.put,
+            output.is_last,
+            scope=scope,
+            note_reuse=output.note_reuse,
+            note_likelihood=output.note_likelihood,
         )
         return row, output
+
+    @cached_property
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes(self.checkpoint.tokenizer.backend_tokenizer)
 
     def make_probe(self) -> TextRow:
         return TextRow([0], RowSampling.greedy(), lambda _token: True)

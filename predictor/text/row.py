@@ -9,6 +9,7 @@ import torch
 
 from predictor.text.prompt_lookup import PromptLookup
 from predictor.text.sampling.batch_sampler import BatchSampler
+from predictor.text.sampling.log_probabilities import TokenLikelihood
 from predictor.text.sampling.row_sampling import RowSampling
 
 
@@ -18,6 +19,7 @@ class TextRow:
 
     `tokens` are the prompt and the text so far; the first `cached` of them are in the cache. `write` takes each new
     token and returns whether it was the last. `is_last` says so beforehand where that takes no text: not of all.
+    `note_likelihood` is told before `write` how likely its token was, where the sampling asks for that.
     A row may begin with what others of the same `scope` have left in the cache; `note_reuse` is told how many tokens.
     """
 
@@ -27,10 +29,16 @@ class TextRow:
     is_last: Callable[[int], bool] = lambda _: False
     scope: Hashable | None = None
     note_reuse: Callable[[int], None] = lambda _: None
+    note_likelihood: Callable[[TokenLikelihood], None] = lambda _: None
+    prompt_tokens: int = field(init=False)
     lookup: PromptLookup = field(default_factory=PromptLookup)
     cached: int = 0
     done: bool = False
     failure: Exception | None = None
+    _likelihood: TokenLikelihood | None = field(init=False, default=None)  # of the last token
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = len(self.tokens)
 
     @property
     def ended(self) -> bool:
@@ -49,8 +57,9 @@ class TextRow:
             self.failure = error
             raise
 
-    def take(self, token: int) -> None:
+    def take(self, token: int, likelihood: TokenLikelihood | None = None) -> None:
         """The text goes on with this token, which is to be written."""
+        self._likelihood = likelihood
         self.cached = len(self.tokens)
         self.tokens.append(token)
         try:
@@ -63,6 +72,8 @@ class TextRow:
         if self.failure is not None:
             return
         try:
+            if self._likelihood is not None:
+                self.note_likelihood(self._likelihood)
             self.done = self.write(self.tokens[-1])
         except Exception as error:
             self.failure = error

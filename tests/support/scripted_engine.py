@@ -21,10 +21,10 @@ from tests.support.waiting import SECONDS
 
 @dataclass
 class Script:
-    """What the engine says to one task: each piece is a text, reasoning, a gate to wait at, or an exception to end
-    with."""
+    """What the engine says to one task: each piece is a text, alone or as a Token, reasoning, a gate to wait at, or an
+    exception to end with."""
 
-    pieces: tuple[str | Reasoning | asyncio.Event | Exception, ...]
+    pieces: tuple[str | Token | Reasoning | asyncio.Event | Exception, ...]
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 3
     completion_tokens: int = 2
@@ -57,7 +57,7 @@ class ScriptedEngine(Engine):
         self._scripts: deque[Script | Exception] = deque()
         self._speakers: set[asyncio.Task[None]] = set()
 
-    def enqueue(self, *pieces: str | Reasoning | asyncio.Event | Exception, **ending: Any) -> None:
+    def enqueue(self, *pieces: str | Token | Reasoning | asyncio.Event | Exception, **ending: Any) -> None:
         """What to say to the next task that has no script yet."""
         self._scripts.append(Script(pieces, **ending))
 
@@ -96,7 +96,7 @@ class ScriptedEngine(Engine):
             match piece:
                 case str():
                     generation.publish(Token(piece))
-                case Reasoning():
+                case Token() | Reasoning():
                     generation.publish(piece)
                 case asyncio.Event():
                     await piece.wait()

@@ -16,6 +16,7 @@ from contract import (
     TokenEvent,
     problems,
 )
+from contract.texts.logprobs import TokenLogprob
 from web.client.failures import ServerGoneError
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Delivered:
         self._texts: dict[type[LiveEvent], str] = {ReasoningEvent: "", TokenEvent: ""}
         self._fresh: dict[type[LiveEvent], list[str]] = {ReasoningEvent: [], TokenEvent: []}  # of this answer
         self._repeated: dict[type[LiveEvent], int] = {ReasoningEvent: 0, TokenEvent: 0}  # characters of _texts
+        self._logprobs = TokenCount()
         self._step = 0
         self._previews: set[tuple[int, int]] = set()
         self._any = False
@@ -99,6 +101,7 @@ class Delivered:
             self._texts[kind] += "".join(pieces)
             self._fresh[kind] = []
             self._repeated[kind] = 0
+        self._logprobs.again()
 
     def new(self, event: LiveEvent, fingerprint: str | None) -> LiveEvent | None:
         """What the client does not have of the event of an answer that this has decided. Raises DIVERGED where the
@@ -131,10 +134,11 @@ class Delivered:
         if event.text[: len(known)] != known or (new and self._out_of_order(kind)):
             raise _diverged()
         self._repeated[kind] += len(known)
-        if not new:
+        logprobs = self._logprobs.new(event.logprobs) if isinstance(event, TokenEvent) else None
+        if not new and not logprobs:
             return None
         self._fresh[kind].append(new)
-        return kind(text=new) if known else event
+        return event.model_copy(update={"text": new, "logprobs": logprobs} if logprobs is not None else {"text": new})
 
     def _out_of_order(self, kind: type[LiveEvent]) -> bool:
         """All of the reasoning comes before the text."""
@@ -149,6 +153,28 @@ class Delivered:
         new = key not in self._previews
         self._previews.add(key)
         return event if new else None
+
+
+class TokenCount:
+    """Of a text's tokens, those that the client knows the log probabilities of. All answers have the same tokens in the
+    same order, so they are counted and not compared: numbers may round otherwise, and pieces be cut otherwise."""
+
+    def __init__(self) -> None:
+        self._told = 0
+        self._repeated = 0  # how many this answer had so far
+
+    def again(self) -> None:
+        """A further answer begins."""
+        self._repeated = 0
+
+    def new(self, logprobs: list[TokenLogprob] | None) -> list[TokenLogprob] | None:
+        """What the client does not have of those of the next piece; None where there are none."""
+        if logprobs is None:
+            return None
+        known = min(self._told - self._repeated, len(logprobs))
+        self._told += len(logprobs) - known
+        self._repeated += len(logprobs)
+        return logprobs[known:]
 
 
 def _diverged() -> ProblemError:

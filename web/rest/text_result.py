@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from contract import FinishReason, ReasoningEvent, ResultEvent, Timing, TokenEvent, Usage
+from contract.texts.logprobs import TokenLogprob
 from web.client.failures import bad_answer, cut_off, kept_back
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
@@ -21,6 +22,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         super().__init__(url, rest_request)
         self._pieces: list[str] = []
         self._reasoning: list[str] = []
+        self._logprobs: list[TokenLogprob] | None = None
         self._finish_reason: str | None = None
         self._first_token_s: float | None = None
         self._total_s = 0.0
@@ -29,7 +31,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
     def again(self) -> None:
         super().again()
         self._pieces, self._reasoning = [], []
-        self._finish_reason = self._usage = None
+        self._finish_reason = self._usage = self._logprobs = None
 
     def add(self, event: Chunk) -> Iterable[ReasoningEvent | TokenEvent]:
         self.fingerprint = event.system_fingerprint or self.fingerprint
@@ -41,6 +43,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             return ()
         [choice, *_] = event.choices
         piece = choice.delta.content or choice.text or ""
+        logprobs = choice.logprobs.told if choice.logprobs else None
         reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
         self._finish_reason = choice.finish_reason or self._finish_reason
         if piece or reasoning or choice.finish_reason:
@@ -51,9 +54,12 @@ class TextResultBuilder(ResultBuilder[Chunk]):
         if reasoning:
             self._reasoning.append(reasoning)
             events.append(ReasoningEvent(text=reasoning))
-        if piece:
+        if logprobs is not None:
+            self._logprobs = self._logprobs or []
+            self._logprobs += logprobs
+        if piece or logprobs:
             self._pieces.append(piece)
-            events.append(TokenEvent(text=piece))
+            events.append(TokenEvent(text=piece, logprobs=logprobs))
         return events
 
     def result(self) -> ResultEvent:
@@ -70,6 +76,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             model=self._model,
             text="".join(self._pieces),
             reasoning_content="".join(self._reasoning) or None,
+            logprobs=self._logprobs,
             finish_reason=_FINISH_REASONS[self._finish_reason],
             usage=Usage(
                 prompt_tokens=self._usage.prompt_tokens,

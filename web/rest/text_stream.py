@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field, ValidationError
 
 from web.client.failures import unusable_event
+from web.rest.text_logprobs import ChoiceLogprobs
 
 
 class Delta(BaseModel):
@@ -21,6 +22,7 @@ class Choice(BaseModel):
 
     delta: Delta = Delta()
     text: str | None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: str | None = None
 
 

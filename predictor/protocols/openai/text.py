@@ -82,8 +82,11 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
     except ProblemError as error:
         if number is None or error.kind is not problems.INVALID_FIELD:
             raise
-        errors = [FieldError(field=f"{one.field}.{number}", detail=one.detail) for one in error.problem.errors or ()]
-        raise field_problem(errors) from None
+        errors = error.problem.errors or ()
+        named = {"prompt": f"prompt.{number}"}
+        raise field_problem(
+            [FieldError(field=named.get(one.field, one.field), detail=one.detail) for one in errors]
+        ) from None
 
 
 async def text_frames(
@@ -104,7 +107,7 @@ async def text_frames(
                         queue_s = max(queue_s, event.queue_s)
                         made.append(_data(documents.first(index)))
                     case Token():
-                        made.append(_data(documents.piece(index, event.text)))
+                        made.append(_data(documents.piece(index, event.text, event.logprobs)))
                     case Reasoning() if document := documents.reasoning(index, event.text):
                         made.append(_data(document))
                     case TextFinished():

@@ -86,6 +86,11 @@ class ReasoningSplitter:
             self._state = "answer"
         return reasoning, text
 
+    @property
+    def reasons(self) -> bool:
+        """Whether the reasoning goes on, or has ended with nothing of the answer after it yet."""
+        return self._state in ("reasoning", "ended")
+
     def flush(self) -> tuple[str, str]:
         """The reasoning and the text that were held back, when no piece follows."""
         held, self._held = self._held, ""

@@ -6,10 +6,14 @@ from collections.abc import Callable, Set
 
 from tokenizers import Tokenizer
 
+from contract.texts.logprobs import LikelyToken, TokenLogprob
 from predictor.engine.events import Reasoning, TextFinished, Token
 from predictor.engine.generation import Generation
+from predictor.text.output.aligned_tokens import AlignedTokens
 from predictor.text.output.reasoning import ReasoningSplitter, ReasoningTags
 from predictor.text.output.stop_sequences import StopScanner
+from predictor.text.output.token_bytes import TokenBytes
+from predictor.text.sampling.log_probabilities import TokenLikelihood
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -56,7 +60,7 @@ class IncrementalDetokenizer:
 class TextOutput:
     """Publishes a text while it is written, and decides when it ends: at an `eos` token, a stop sequence or
     `max_tokens`, or where `is_complete` says that nothing may follow. `reasoning` are the tags of a model that may
-    reason first; stop sequences apply to the answer."""
+    reason first; stop sequences apply to the answer. `token_bytes` are there where log probabilities are told."""
 
     def __init__(
         self,
@@ -69,12 +73,16 @@ class TextOutput:
         stops: list[str],
         reasoning: ReasoningTags | None = None,
         is_complete: Callable[[], bool] = lambda: False,
+        token_bytes: TokenBytes | None = None,
     ) -> None:
         self.generation = generation
         self._detokenizer = IncrementalDetokenizer(tokenizer)
         self._splitter = ReasoningSplitter(reasoning) if reasoning else None
         self._hidden_tags = reasoning.hidden if reasoning else {}
         self._stop_scanner = StopScanner(stops)
+        self._token_bytes = token_bytes
+        self._aligned: AlignedTokens[TokenLogprob] | None = None if token_bytes is None else AlignedTokens()
+        self._likelihood: TokenLikelihood | None = None  # of the next token
         self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
         self._eos = eos
@@ -87,6 +95,10 @@ class TextOutput:
         """So many tokens of the prompt were in the cache already."""
         self._reused = max(self._reused, tokens)
 
+    def note_likelihood(self, likelihood: TokenLikelihood) -> None:
+        """Of the next token."""
+        self._likelihood = likelihood
+
     def is_last(self, token: int) -> bool:
         """Whether the next token is the last, whatever its text."""
         return token in self._eos or self._count + 1 >= self._max_tokens or self._is_complete()
@@ -97,6 +109,7 @@ class TextOutput:
         if token in self._eos:
             self._eos_seen = True
         else:
+            self._align(token)
             self._take(self._detokenizer.push(token) + self._hidden_tags.get(token, ""))
         return self._complete or self._count >= self._max_tokens
 
@@ -107,6 +120,7 @@ class TextOutput:
             if self._splitter:
                 self._take_apart(self._splitter.flush())
             self._publish(self._stop_scanner.flush())
+            self._publish_rest()
         reused = min(self._reused, self._prompt_tokens)  # a text that was taken out goes on with its own tokens
         return TextFinished("stop" if self._complete else "length", self._prompt_tokens, self._count, reused)
 
@@ -114,15 +128,43 @@ class TextOutput:
     def _complete(self) -> bool:
         return self._eos_seen or self._stop_scanner.stopped or self._is_complete()
 
+    def _align(self, token: int) -> None:
+        likelihood, self._likelihood = self._likelihood, None
+        if likelihood is not None and self._token_bytes is not None and self._aligned is not None:
+            self._aligned.add(token_logprob(token, likelihood, self._token_bytes, first=self._count == 1))
+
     def _take(self, piece: str) -> None:
+        if self._aligned is not None:
+            self._aligned.decode(len(piece))
         self._take_apart(self._splitter.push(piece) if self._splitter else ("", piece))
 
     def _take_apart(self, pieces: tuple[str, str]) -> None:
         reasoning, answer = pieces
         if reasoning:
             self.generation.publish(Reasoning(reasoning))
+        if self._aligned is not None:
+            self._aligned.answer(len(answer))
         self._publish(self._stop_scanner.push(answer))
 
     def _publish(self, text: str) -> None:
         if text:
-            self.generation.publish(Token(text))
+            logprobs = None if self._aligned is None else tuple(self._aligned.publish(len(text)))
+            self.generation.publish(Token(text, logprobs))
+
+    def _publish_rest(self) -> None:
+        if self._aligned is None or (self._splitter is not None and self._splitter.reasons):
+            return
+        if rest := self._aligned.rest():
+            self.generation.publish(Token("", tuple(rest)))
+
+
+def token_logprob(token: int, likelihood: TokenLikelihood, token_bytes: TokenBytes, *, first: bool) -> TokenLogprob:
+    """As clients get it. `first`: whether the text begins with it."""
+
+    def likely(id: int, logprob: float) -> LikelyToken:
+        name, value = token_bytes.name(id, first=first), token_bytes.of(id, first=first)
+        return LikelyToken(token=name, logprob=logprob, bytes=list(value))
+
+    chosen = likely(token, likelihood.logprob)
+    others = [likely(id, logprob) for id, logprob in likelihood.likeliest]
+    return TokenLogprob(token=chosen.token, logprob=chosen.logprob, bytes=chosen.bytes, top_logprobs=others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,7 +18,9 @@ class RowSampling:
     The random numbers are the row's own, drawn on the CPU, one for each token: a seed gives the same numbers alone, in
     any batch and on any device. What may still differ is the rounding of a kernel at another batch size.
     Nothing changes here before `accept`, so a step that fails may be tried again.
-    `constraint` holds the text to a structure.
+    `frequency_penalty` and `presence_penalty` are OpenAI's, `logit_bias` is what is added to the logits of tokens,
+    `top_logprobs` how many of the likeliest tokens are told beside each (None tells nothing). `constraint` holds the
+    text to a structure.
     """
 
     temperature: float
@@ -26,6 +29,10 @@ class RowSampling:
     min_p: float
     repetition_penalty: float
     random: random.Random
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int | None = None
     constraint: Constraint | None = None
     draw: float = field(init=False)  # in [0, 1): decides on the next token
     _following: deque[float] = field(init=False, default_factory=deque)  # drawn already, for the tokens after it
@@ -47,7 +54,12 @@ class RowSampling:
     @property
     def depends_on_text(self) -> bool:
         """Whether the choice depends on the tokens before it, beside the logits."""
-        return self.repetition_penalty != 1 or self.constraint is not None
+        return self.repetition_penalty != 1 or self.counts or self.constraint is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the choice depends on how often the text has each token."""
+        return self.frequency_penalty != 0 or self.presence_penalty != 0
 
     def draws(self, tokens: int) -> list[float]:
         """The numbers that decide on the next so many tokens."""

@@ -27,10 +27,11 @@ UPLOADS = ("tensor", "as_tensor", "from_numpy", "asarray", "scalar_tensor")
 
 GREEDY, SAMPLING = {"temperature": 0.0}, {"temperature": 1.0, "top_k": 50, "top_p": 0.9}
 PENALIZED = {"temperature": 0.8, "top_k": 50, "repetition_penalty": 1.2}
-BATCHES = {
+BATCHES: dict[str, list[dict[str, Any]]] = {
     "greedy": [GREEDY] * 3,
     "sampling": [SAMPLING, {"temperature": 0.5, "top_k": 5}],
     "penalized": [PENALIZED, {**GREEDY, "repetition_penalty": 1.3}],
+    "counted": [{**SAMPLING, "frequency_penalty": 0.5}, {**SAMPLING, "presence_penalty": 0.5, "logit_bias": {5: 2.0}}],
     "mixed": [GREEDY, SAMPLING, PENALIZED, GREEDY],
 }
 
@@ -154,6 +155,19 @@ def test_nothing_in_a_forward_and_a_choice_waits_for_the_device(llama: Any, kind
     with pytest.raises(NotImplementedError):
         choice.read()
     assert copies == []
+
+
+def test_a_row_that_asks_for_log_probabilities_costs_two_small_copies_more(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = TextBatch(llama, slots=16, length=LENGTH)
+    join_rows(batch, [{**SAMPLING, "top_logprobs": 3}, GREEDY])
+    batch.step()
+    batch.step()
+    with counted(monkeypatch) as counts:
+        batch.step()
+
+    assert counts == {"tolist": 3, "tensor": 1}
 
 
 def test_a_row_that_joins_or_leaves_costs_a_few_copies_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:

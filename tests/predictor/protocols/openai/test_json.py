@@ -247,7 +247,7 @@ async def test_how_long_a_prompt_and_a_text_may_be_is_for_the_model_to_say(
         (COMPLETIONS, "n", 0),
         (COMPLETIONS, "best_of", 2),
         (COMPLETIONS, "echo", True),
-        (COMPLETIONS, "logprobs", 6),
+        (COMPLETIONS, "logprobs", 21),
         (COMPLETIONS, "suffix", "end"),
         (COMPLETIONS, "prompt", ""),
         (COMPLETIONS, "prompt", " \n"),

@@ -130,7 +130,7 @@ REFUSED: dict[str, dict[str, list[object]]] = {
         "verbosity": ["low"],
         "web_search_options": [{}],
     },
-    COMPLETIONS: {"best_of": [2], "echo": [True], "logprobs": [6], "n": [0], "suffix": ["x"], "prompt": [[1, 2]]},
+    COMPLETIONS: {"best_of": [2], "echo": [True], "logprobs": [21], "n": [0], "suffix": ["x"], "prompt": [[1, 2]]},
     IMAGES: {
         "background": ["transparent"],
         "complexity": ["low"],
