@@ -128,8 +128,8 @@ _TYPES = ("message", "function_call", "function_call_output", "reasoning", "item
 
 def item_type(value: Any) -> str:
     if not isinstance(value, dict):
-        kind: str = value.type or "item_reference"
-        return kind
+        known: str | None = getattr(value, "type", None)
+        return known or ("item_reference" if isinstance(value, ItemReference) else "message")
     kind = value.get("type") or ("item_reference" if "id" in value and "role" not in value else "message")
     return str(kind)
 
