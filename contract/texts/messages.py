@@ -75,7 +75,7 @@ class ChatMessage(StrictModel):
     reasoning_content: str | None = None
     reasoning: str | None = None  # the newer name of the same at vLLM
     tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=TOOLS)
-    annotations: list[Any] | None = None  # where the text cites pages; the text is the same without
+    annotations: list[dict[str, Any]] | None = None  # where the text cites pages; the text is the same without
     parsed: Any = None  # the text once more, by openai's helpers
     audio: Annotated[Any, AfterValidator(only(None))] = None
     function_call: Annotated[Any, AfterValidator(only(None))] = None

@@ -85,7 +85,7 @@ async def test_the_stream_goes_on_and_nothing_is_told_twice(
         with pytest.raises(openai.APIConnectionError):
             await follow()
         monkeypatch.setattr(redis_queue, "LEASE_SECONDS", 0.1)
-        other = await serve(create_app(Settings(models={"poet": {"url": upstream}}, store_url=redis_url)))  # type: ignore[arg-type]
+        other = await serve(create_app(Settings(models={"poet": {"url": upstream}}, store_url=redis_url)))
         again = client.with_options(base_url=f"{other}/v1")
         response, last = events[0].response.id, events[-1].sequence_number
         rest = await again.responses.retrieve(response, stream=True, starting_after=last)
