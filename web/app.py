@@ -42,9 +42,8 @@ from web.jobs.picture_memory import PictureMemory
 from web.jobs.results import Results
 from web.jobs.service import JobService
 from web.jobs.stores.memory_store import MemoryStore
-from web.openai.models import ModelEndpoints
 from web.openai.problems import problem_responses
-from web.openai.texts import chat_endpoint, completions_endpoint
+from web.openai.routes import EDITS, openai_routes
 from web.openapi.document import describe
 from web.page.assets import Assets
 from web.page.endpoint import Page
@@ -149,7 +148,6 @@ def create_app(
                 await asyncio.gather(*(probe.close() for probe in probes.values()))
                 await background.close(*others)
 
-    models = ModelEndpoints(settings.models)
     handlers = ProblemHandlers(problem_responses(settings.root_path))
     health = HealthEndpoints(settings, background, drain)
     shared = [
@@ -166,10 +164,7 @@ def create_app(
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/generations/{id}/images/{number}", PictureFileEndpoint(jobs, addresses).serve, methods=["GET"]),
-        Route("/v1/models", models.list, methods=["GET"]),
-        Route("/v1/models/{model:path}", models.show, methods=["GET"]),
-        Route("/v1/chat/completions", chat_endpoint(settings, generations), methods=["POST"]),
-        Route("/v1/completions", completions_endpoint(settings, generations), methods=["POST"]),
+        *openai_routes(settings, generations, job_endpoints),
         *response_routes(settings, jobs, generations, readiness),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
@@ -193,7 +188,7 @@ def create_app(
         routes,
         admit=None if is_inbox else CallerAuthentication(settings, key_file, transport),
         body_bytes=body_bytes,
-        path_bytes={"/events": max(body_bytes, BATCH_BYTES), "/generate": generate_bytes},
+        path_bytes={"/events": max(body_bytes, BATCH_BYTES), "/generate": generate_bytes, EDITS: generate_bytes},
         body_seconds=settings.body_seconds,
         respond=handlers.respond,
         drain=drain,

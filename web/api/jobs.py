@@ -105,6 +105,17 @@ class JobEndpoints:
         async with self._jobs.results.held(record):
             return await self._jobs.results.result(record)
 
+    async def addresses(self, call: GenerationCall, base: str) -> tuple[PictureResult, list[str]]:
+        """The result of a call for pictures, by way of a job that is kept, and their addresses."""
+        record = await self._wait(call, await self._submit(call))
+        if record.state not in ENDS:
+            raise ProblemError(problems.TOO_LATE, "The time that the request was given is over.")
+        async with self._jobs.results.held(record):
+            result = await self._jobs.results.result(record)
+            assert isinstance(result, PictureResult)
+            made = [await self._addresses.address(record, number, base) for number in range(len(result.images))]
+            return result, [url for url, _ in made]
+
     async def _submit(self, call: GenerationCall) -> JobRecord:
         new = NewJob(
             sent=call.sent,

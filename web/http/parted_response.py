@@ -41,23 +41,20 @@ async def _content(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def json_parts(document: str, files: Sequence[str]) -> tuple[Iterator[bytes], int]:
-    """A JSON document, and its size in bytes. Where there are `files`, in base64, each of its members `data` is empty
-    and stands for one of them."""
+def json_parts(document: str, files: Sequence[str], member: str = "data") -> tuple[Iterator[bytes], int]:
+    """A JSON document without white space, and its size in bytes. Where there are `files`, in base64, each `member` of
+    this name in it is empty and stands for one of them."""
     # Within a text quotes are escaped, so that this is a member.
-    begin, *rest = document.split(_EMPTY) if files else [document]
+    begin, *rest = document.split(f'"{member}":""') if files else [document]
     assert len(rest) == len(files)
     size = len(document.encode()) + sum(map(len, files))
-    return _json_parts(begin, rest, files), size
+    return _json_parts(begin, rest, files, member), size
 
 
-_EMPTY = '"data":""'
-
-
-def _json_parts(begin: str, rest: Sequence[str], files: Sequence[str]) -> Iterator[bytes]:
+def _json_parts(begin: str, rest: Sequence[str], files: Sequence[str], member: str) -> Iterator[bytes]:
     yield begin.encode()
     for file, after in zip(files, rest, strict=True):
-        yield b'"data":"'
+        yield f'"{member}":"'.encode()
         yield from text_parts(file)
         yield b'"' + after.encode()
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from contract import (
     LiveEvent,
-    ProblemError,
     ReasoningEvent,
     ResultEvent,
     StatusEvent,
     TokenEvent,
     ToolCallEvent,
     Usage,
-    problems,
 )
 from contract.openai.text_documents import TextDocuments
-from wire.openai_problems import error_document
+from web.openai.event_frames import data_frame, status_frame
 from wire.sse import frame
-
-log = logging.getLogger(__name__)
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 async def text_frames(
@@ -34,26 +26,20 @@ async def text_frames(
     *,
     with_usage: bool,
 ) -> AsyncGenerator[bytes]:
-    """Of each text its chunks; then totals if asked for, and [DONE]. They end with an error where one text fails."""
+    """Of each text its chunks; then totals if asked for, and [DONE]."""
     told: dict[int, _Told] = {}
     usages: list[Usage] = []
     queue_s: float | None = None
-    try:
-        async for number, event in _chained(first, events):
-            text = told.setdefault(number, _Told(number, documents))
-            for document in text.documents(event):
-                yield document
-            if isinstance(event, ResultEvent):
-                usages.append(event.usage)
-                queue_s = max(filter(None, (queue_s, event.timing.queue_s)), default=queue_s)
-        if with_usage:
-            yield _data(documents.totals(usages, queue_s))
-        yield frame("[DONE]")
-    except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
-        yield _data(error_document(error))
-    except Exception:
-        log.exception("a stream failed")
-        yield _data(error_document(problems.internal()))
+    async for number, event in _chained(first, events):
+        text = told.setdefault(number, _Told(number, documents))
+        for document in text.documents(event):
+            yield document
+        if isinstance(event, ResultEvent):
+            usages.append(event.usage)
+            queue_s = max(filter(None, (queue_s, event.timing.queue_s)), default=queue_s)
+    if with_usage:
+        yield data_frame(documents.totals(usages, queue_s))
+    yield frame("[DONE]")
 
 
 async def _chained(
@@ -78,7 +64,7 @@ class _Told:
         """The frames of an event, often one."""
         match event:
             case StatusEvent():
-                yield f": {event.model_dump_json()}\n\n".encode()
+                yield from status_frame(event)
                 if event.state == "running":
                     yield from self._begin()
             case ReasoningEvent():
@@ -88,7 +74,7 @@ class _Told:
             case TokenEvent():
                 yield from self._begin()
                 self._text += len(event.text)
-                yield _data(self._documents.piece(self._index, event.text, event.logprobs))
+                yield data_frame(self._documents.piece(self._index, event.text, event.logprobs))
             case ToolCallEvent():
                 yield from self._begin()
                 self._calls = max(self._calls, event.index + 1)
@@ -96,12 +82,12 @@ class _Told:
             case ResultEvent():
                 yield from self._rest(event)
                 self._documents.fingerprint = event.system_fingerprint
-                yield _data(self._documents.last(self._index, event.finish_reason))
+                yield data_frame(self._documents.last(self._index, event.finish_reason))
 
     def _begin(self) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
-            yield _data(self._documents.first(self._index))
+            yield data_frame(self._documents.first(self._index))
 
     def _rest(self, result: ResultEvent) -> Iterator[bytes]:
         yield from self._begin()
@@ -109,7 +95,7 @@ class _Told:
             yield from _some(self._documents.reasoning(self._index, reasoning))
         if text := result.text[self._text :]:
             logprobs = None if self._text else result.logprobs
-            yield _data(self._documents.piece(self._index, text, logprobs))
+            yield data_frame(self._documents.piece(self._index, text, logprobs))
         for number, call in list(enumerate(result.tool_calls or ()))[self._calls :]:
             whole = ToolCallEvent(index=number, id=call.id, name=call.function.name, arguments=call.function.arguments)
             yield from _some(self._documents.tool_call(self._index, whole))
@@ -117,8 +103,4 @@ class _Told:
 
 def _some(document: dict[str, Any] | None) -> Iterator[bytes]:
     if document is not None:
-        yield _data(document)
-
-
-def _data(document: dict[str, Any]) -> bytes:
-    return frame(_encode(document))
+        yield data_frame(document)

@@ -17,6 +17,7 @@ from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
 from web.api.generation_call import plain_call
 from web.api.generations import Generations
+from web.openai.event_frames import caught
 from web.openai.text_frames import text_frames
 from wire.body import json_body
 from wire.concurrency.merged_streams import merged
@@ -51,7 +52,7 @@ class TextEndpoint:
         ):
             if body.stream:
                 first = await anext(events)  # a problem before it has a status of its own
-                frames = text_frames(first, events, documents, with_usage=body.streams_usage)
+                frames = caught(text_frames(first, events, documents, with_usage=body.streams_usage))
                 response: Response = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
             else:
                 results: dict[int, TextResult] = {}

@@ -10,6 +10,7 @@ from web.http.responses import UNDERSTOOD_CHARS
 from web.openapi.events import events_operation
 from web.openapi.examples import PICTURE_RESULT, PICTURE_STREAM, REQUESTS, TEXT_RESULT, TEXT_STREAM
 from web.openapi.jobs import IMAGES_QUERY, PREFERENCES, generation_path, generations_operation, job_response, parameter
+from web.openapi.openai import openai_paths, openai_problem
 from web.openapi.page import page_path
 from web.openapi.picture_file import picture_file_path
 from web.openapi.problems import RATE_LIMIT, refusals
@@ -57,6 +58,7 @@ def describe(
             "/generations": {"get": generations_operation()},
             "/generations/{id}": generation_path(_PICTURE_FORMS),
             "/generations/{id}/images/{number}": picture_file_path(),
+            **openai_paths(),
             "/events": {"post": events_operation()},
             "/status": {"get": status_operation()},
             "/warm": {"post": warm_operation()},
@@ -74,7 +76,11 @@ def describe(
             "/openapi.json": {"get": _openapi()},
             "/": page_path(),
         },
-        "components": {"schemas": schemas(limits), "headers": _headers(), "securitySchemes": _SECURITY_SCHEMES},
+        "components": {
+            "schemas": {**schemas(limits), "OpenAIProblem": openai_problem()},
+            "headers": _headers(),
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
 
 
@@ -93,6 +99,7 @@ _SECURITY_SCHEMES = {
 
 _TAGS = [
     {"name": "generation", "description": "Texts and pictures, at once or on the way."},
+    {"name": "openai", "description": "The same for OpenAI's clients."},
     {"name": "jobs", "description": "Generations that outlive the connection they were asked for on."},
     {"name": "models", "description": "Whether models are awake."},
     {"name": "events", "description": "CloudEvents about jobs."},

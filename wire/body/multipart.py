@@ -16,7 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from contract import problems
+from contract import RequestLimits, problems
 from contract.problems import ProblemError, invalid_field, invalid_fields
 from wire.body.strict_json import whole_body
 
@@ -73,7 +73,9 @@ async def multipart_parts(http_request: Request) -> list[Part]:
     return form.parts
 
 
-async def multipart_body(http_request: Request, model: type[Body], files: Collection[str]) -> Body:
+async def multipart_body(
+    http_request: Request, model: type[Body], files: Collection[str], limits: RequestLimits | None = None
+) -> Body:
     """The form as `model`: numbers are read from their texts, and the parts named in `files` become base64. A part may
     be named as an element of a list (`image[]`), as long as there is one."""
     values: defaultdict[str, list[Any]] = defaultdict(list)
@@ -95,7 +97,7 @@ async def multipart_body(http_request: Request, model: type[Body], files: Collec
             raise invalid_field(name, "is taken once only")
     try:
         # Texts are all that a form has: not strict.
-        return model.model_validate({name: given[0] for name, given in values.items()}, strict=False)
+        return model.model_validate({name: given[0] for name, given in values.items()}, strict=False, context=limits)
     except ValidationError as error:
         raise invalid_fields(error, model) from None
 

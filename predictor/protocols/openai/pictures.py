@@ -1,7 +1,4 @@
-"""OpenAI's picture routes, streaming and not, with further fields that diffusion models take.
-
-Fields that diffusers does not know are accepted as long as they ask for what is done anyway.
-"""
+"""OpenAI's picture routes, streaming and not."""
 
 from __future__ import annotations
 
@@ -10,33 +7,18 @@ import base64
 import json
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter
 from PIL import Image
-from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract.fields import (
-    Guidance,
-    Mask,
-    NegativePrompt,
-    PictureCount,
-    PictureFile,
-    PictureFormat,
-    PictureSize,
-    PreviewCount,
-    PromptText,
-    Seed,
-    Steps,
-    Strength,
-    StrictModel,
-    only,
-)
+from contract.fields import PictureFormat
 from contract.openai.fields import fingerprint_member
-from contract.problems import ProblemError
-from contract.request import Painting
+from contract.openai.picture_documents import NO_USAGE, picture_head
+from contract.openai.pictures import EditRequest, ImagesRequest
+from contract.problems import ProblemError, invalid_field
 from predictor.engine.events import PictureFinished, Preview, Progress, Started
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
@@ -48,76 +30,6 @@ from wire.body.multipart import is_multipart, multipart_body
 from wire.sse import EventStream, frame
 
 PREVIEW_FORMAT: PictureFormat = "jpeg"
-
-
-def _none_if_auto(value: object) -> object:
-    """OpenAI's "auto" leaves the choice to the model, and so does None."""
-    return None if value == "auto" else value
-
-
-class ImagesRequest(StrictModel):
-    """Body of `POST /openai/v1/images/generations`."""
-
-    model: str
-    prompt: PromptText
-    n: PictureCount | None = None
-    size: Annotated[PictureSize | None, BeforeValidator(_none_if_auto)] = None
-    output_format: PictureFormat | None = None
-    stream: bool | None = None
-    partial_images: PreviewCount | None = None
-    # Beyond OpenAI's
-    negative_prompt: NegativePrompt | None = None
-    steps: Steps | None = None
-    guidance: Guidance | None = None
-    seed: Seed | None = None
-    progress: bool = Field(default=False, description="Whether a stream tells of every denoising step.")
-    # Accepted only where they ask for what is done anyway
-    response_format: Annotated[str | None, AfterValidator(only("b64_json"))] = None
-    quality: Annotated[str | None, AfterValidator(only("auto", "standard"))] = None
-    background: Annotated[str | None, AfterValidator(only("auto", "opaque"))] = None
-    moderation: Annotated[str | None, AfterValidator(only("auto"))] = None
-    style: Annotated[str | None, AfterValidator(only(None))] = None
-    output_compression: Annotated[int | None, AfterValidator(only(None))] = None
-    complexity: Annotated[Any, AfterValidator(only(None))] = None
-    frame_count: Annotated[Any, AfterValidator(only(None))] = None
-    frame_duration_ms: Annotated[Any, AfterValidator(only(None))] = None
-    svg: Annotated[Any, AfterValidator(only(None))] = None
-    # Accepted whatever they say
-    safety_identifier: str | None = None
-    user: str | None = None
-
-    @property
-    def painting(self) -> Painting:
-        fields = {
-            "negative_prompt": self.negative_prompt,
-            "size": self.size,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "n": self.n,
-            "seed": self.seed,
-        }
-        return Painting.model_validate(fields)
-
-    @property
-    def task(self) -> PictureTask:
-        previews = self.partial_images if self.stream else None
-        return PictureTask(self.prompt, self.painting, previews or 0)
-
-
-class EditRequest(ImagesRequest):
-    """Body of `POST /openai/v1/images/edits`: JSON with the files in base64, or a form."""
-
-    image: PictureFile
-    mask: Mask | None = None
-    strength: Strength | None = None  # beyond OpenAI's
-    # Accepted only where they ask for what is done anyway
-    input_fidelity: Annotated[str | None, AfterValidator(only("low"))] = None
-    markup: Annotated[Any, AfterValidator(only(None))] = None
-
-    @property
-    def painting(self) -> Painting:
-        files = {"image": self.image, "mask": self.mask, "strength": self.strength}
-        return super().painting.model_copy(update=files)  # which were checked already, and are large
 
 
 def images_router(model: GenerationModel) -> APIRouter:
@@ -137,9 +49,12 @@ def images_router(model: GenerationModel) -> APIRouter:
         return await answer(body, http_request, "image_edit")
 
     async def answer(body: ImagesRequest, http_request: Request, kind: str) -> Response:
-        model.check_name(body.model)
-        generation = await model.submit(body.task, http_request.headers)
-        documents = _Documents(body, model.fingerprint)
+        model.check_name(body.model or model.name)
+        if body.response_format == "url":
+            raise invalid_field("response_format", 'is not supported here; leave it out or send "b64_json"')
+        task = PictureTask(body.prompt, body.painting, body.previews)
+        generation = await model.submit(task, http_request.headers)
+        documents = _Documents(body, model.name, model.fingerprint)
         if body.stream:
             frames = _frames(generation, documents, kind, body.progress, http_request.url.path)
             return EventStream(frames, on_close=generation.close)
@@ -200,10 +115,10 @@ class _StreamProgress:
 class _Documents:
     """The answer to one request: a whole document, or events. Other threads encode the files: a large PNG is slow."""
 
-    def __init__(self, body: ImagesRequest, fingerprint: str | None) -> None:
+    def __init__(self, body: ImagesRequest, model: str, fingerprint: str | None) -> None:
         self._fingerprint = fingerprint_member(fingerprint)
         self.count = body.n or 1
-        self._model = body.model
+        self._model = model
         self._prompt = body.prompt
         self._format: PictureFormat = body.output_format or "png"
         self._previews: dict[int, int] = {}
@@ -222,7 +137,7 @@ class _Documents:
             "data": data,
             "steps": first.steps,
             "understood": first.understood,
-            "usage": _USAGE,
+            "usage": NO_USAGE,
             "timing": {"queue_s": queue_s},
         }
         return self.named(document)
@@ -246,7 +161,7 @@ class _Documents:
             "seed": event.seed,
             "steps": event.steps,
             "understood": event.understood,
-            "usage": _USAGE,
+            "usage": NO_USAGE,
             **self._head(event.image, self._format),
         }
 
@@ -255,19 +170,7 @@ class _Documents:
 
     @staticmethod
     def _head(image: Image.Image, form: PictureFormat) -> dict[str, Any]:
-        now = int(time.time())
-        size = f"{image.width}x{image.height}"
-        head = {"created": now, "created_at": now, "size": size, "quality": "auto", "background": "opaque"}
-        return head | {"output_format": form}
-
-
-_USAGE = {
-    "input_tokens": 0,
-    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
-    "output_tokens": 0,
-    "total_tokens": 0,
-}
-"""OpenAI's clients ask for it; a diffusion model counts no tokens."""
+        return picture_head(f"{image.width}x{image.height}", form)
 
 
 def _base64(data: bytes) -> str:

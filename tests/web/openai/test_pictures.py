@@ -1,0 +1,103 @@
+"""Pictures, as the official client sees them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from web.app import create_app
+from web.settings import Settings
+
+Client = Callable[..., openai.AsyncOpenAI]
+Web = Callable[..., httpx.AsyncClient]
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def sent(request: httpx.Request) -> Any:
+    return json.loads(request.content)
+
+
+async def test_pictures_come_in_base64(client: Client, seen: list[httpx.Request]) -> None:
+    beyond = {"steps": 2, "seed": 5, "negative_prompt": "dog"}
+    answer = await client().images.generate(model="painter", prompt="cat", n=2, size="64x48", extra_body=beyond)
+    assert answer.data is not None
+    assert [base64.b64decode(picture.b64_json or "") for picture in answer.data] == [b"picture 0", b"picture 1"]
+    assert [(picture.model_extra or {})["seed"] for picture in answer.data] == [5, 6]
+    assert (answer.size, answer.output_format) == ("64x48", "png")
+    asked = sent(seen[0])
+    assert {name: asked[name] for name in beyond} == beyond
+    assert (asked["n"], asked["size"]) == (2, "64x48")
+
+
+async def test_without_a_model_the_first_that_paints_does(client: Client, seen: list[httpx.Request]) -> None:
+    await client().images.generate(prompt="cat")
+    assert sent(seen[0])["model"] == "painter"
+
+
+async def test_a_stream_has_previews_and_ends_with_the_pictures(client: Client) -> None:
+    stream = await client().images.generate(model="painter", prompt="cat", stream=True, partial_images=1)
+    events = [event async for event in stream]
+    assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+    assert [base64.b64decode(event.b64_json) for event in events] == [b"a preview", b"picture 0"]
+
+
+async def test_pictures_by_address(
+    opened: Callable[..., Awaitable[httpx.AsyncClient]], painter: Callable[[httpx.Request], httpx.Response]
+) -> None:
+    settings = Settings(models={"painter": {"url": "http://painter.test", "kind": "image"}})
+    http_client: Any = await opened(create_app(settings, httpx.MockTransport(painter)))
+    client = openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=http_client, max_retries=0)
+    answer = await client.images.generate(model="painter", prompt="cat", n=2, response_format="url")
+    assert answer.data is not None
+    found = [(await http_client.get(picture.url or "")).content for picture in answer.data]
+    assert found == [b"picture 0", b"picture 1"]
+
+
+async def test_an_edit_sends_its_files(client: Client, seen: list[httpx.Request]) -> None:
+    await client().images.edit(
+        model="painter", image=io.BytesIO(PNG), mask=io.BytesIO(PNG), prompt="cat", extra_body={"strength": 0.5}
+    )
+    asked = sent(seen[0])
+    assert seen[0].url.path == "/openai/v1/images/edits"
+    assert [base64.b64decode(asked[name]) for name in ("image", "mask")] == [PNG, PNG]
+    assert asked["strength"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"style": "vivid"}, "style"),
+        ({"size": "big"}, "size"),
+        ({"response_format": "url", "stream": True}, "response_format"),
+        ({"n": 9}, "n"),
+        ({"model": "poet"}, "kind"),
+        ({"image": "x"}, "image"),
+    ],
+)
+async def test_mistakes_are_named(web: Web, fields: dict[str, Any], param: str) -> None:
+    answer = await web().post("/v1/images/generations", json={"model": "painter", "prompt": "cat"} | fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_failure_in_a_stream_is_raised_by_the_client(
+    client: Client, sse_answer: Callable[..., httpx.Response]
+) -> None:
+    begun = {"type": "image_generation.progress", "step": 1, "of": 2}
+    problem = {"type": "urn:shangcai:problem:out-of-memory", "title": "t", "status": 413, "detail": "no room"}
+    events = ((begun["type"], begun), ("error", problem))
+    body = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in events)
+    stream = await client(lambda _: sse_answer(body.encode())).images.generate(
+        model="painter", prompt="cat", stream=True
+    )
+    with pytest.raises(openai.APIError, match="no room"):
+        [event async for event in stream]

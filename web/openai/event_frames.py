@@ -1,0 +1,42 @@
+"""What the streams of all of OpenAI's routes have in common: comments on waiting, and an error at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from contract import LiveEvent, ProblemError, StatusEvent, problems
+from wire.openai_problems import error_document
+from wire.sse import frame
+
+log = logging.getLogger(__name__)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def data_frame(document: dict[str, Any], event: str | None = None) -> bytes:
+    """A document as the data of an event."""
+    return frame(_encode(document), event)
+
+
+def status_frame(event: LiveEvent) -> Iterator[bytes]:
+    """What a generation waits for, as a comment, which OpenAI's clients pass over."""
+    if isinstance(event, StatusEvent):
+        yield f": {event.model_dump_json()}\n\n".encode()
+
+
+async def caught(frames: AsyncGenerator[bytes], event: str | None = None) -> AsyncGenerator[bytes]:
+    """The frames, and where they fail an error as the last: it is too late for a status, and OpenAI's clients raise
+    what `error` says."""
+    try:
+        async with aclosing(frames):
+            async for encoded in frames:
+                yield encoded
+    except ProblemError as error:
+        yield data_frame(error_document(error), event)
+    except Exception:
+        log.exception("a stream failed")
+        yield data_frame(error_document(problems.internal()), event)
