@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
-
 from contract import problems
 from contract.problems import ProblemError
 
@@ -27,9 +25,3 @@ def error_document(error: ProblemError) -> dict[str, Any]:
             "code": _CODES.get(error.kind, error.kind.slug),
         }
     }
-
-
-def error_response(error: ProblemError) -> Response:
-    """As JSON and not as a problem: some clients read the body of no other type."""
-    headers = {"Cache-Control": "no-store", **error.headers}
-    return JSONResponse(error_document(error), status_code=error.kind.status, headers=headers)

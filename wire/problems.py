@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,9 +14,10 @@ from contract import problems
 from contract.problems import ProblemError, ProblemType
 
 
-def problem_response(error: ProblemError) -> Response:
+def problem_response(error: ProblemError, document: dict[str, Any] | None = None) -> Response:
+    """The response to a problem; `document` has further members."""
     return JSONResponse(
-        error.document,
+        error.document if document is None else document,
         status_code=error.kind.status,
         headers={"Cache-Control": "no-store", **error.headers},
         media_type=problems.MEDIA_TYPE,

@@ -13,12 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from kserve.errors import InvalidInput, ModelNotFound, ServerNotLive
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from contract import problems
 from contract.problems import FieldError, ProblemError, field_problem
 from wire.openai_problems import error_document
-from wire.problems import from_http_exception
+from wire.problems import from_http_exception, problem_response
 
 OPENAI_PREFIX = "/openai/v1"
 
@@ -32,12 +32,7 @@ def document(path: str, error: ProblemError) -> dict[str, Any]:
 
 
 def respond(path: str, error: ProblemError) -> Response:
-    return JSONResponse(
-        document(path, error),
-        status_code=error.kind.status,
-        headers={"Cache-Control": "no-store", **error.headers},
-        media_type=problems.MEDIA_TYPE,
-    )
+    return problem_response(error, document(path, error))
 
 
 async def handle(http_request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.responses import Response
 
 from contract.problems import ProblemError
-from wire.openai_problems import error_response
+from wire.openai_problems import error_document
 from wire.problems import problem_response
 
 PREFIX = "/v1/"
@@ -18,6 +18,6 @@ def problem_responses(root_path: str) -> Callable[[str, ProblemError], Response]
     prefix = root_path + PREFIX
 
     def respond(path: str, error: ProblemError) -> Response:
-        return error_response(error) if path.startswith(prefix) else problem_response(error)
+        return problem_response(error, error_document(error) if path.startswith(prefix) else None)
 
     return respond

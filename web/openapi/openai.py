@@ -125,7 +125,7 @@ def _refusals(kinds: set[problems.ProblemType]) -> dict[str, Any]:
     """As elsewhere, in OpenAI's shape."""
     answers = refusals(kinds)
     for answer in answers.values():
-        answer["content"] = {JSON: {"schema": ref("OpenAIProblem")}}
+        answer["content"] = {problems.MEDIA_TYPE: {"schema": ref("OpenAIProblem")}}
     return answers
 
 

@@ -57,7 +57,7 @@ async def test_every_route_but_the_open_ones_needs_a_caller(
     every = routes(key_file)
     assert every > OPEN
     for method, path in sorted(every):
-        answer = await client.request(method, path.format(id="x", digest="x", name="main.js", number=0))
+        answer = await client.request(method, path.format(id="x", digest="x", name="main.js", number=0, model="x"))
         if (method if method != "HEAD" else "GET", path) in OPEN:
             assert answer.status_code != 401, (method, path)
             continue
@@ -65,7 +65,7 @@ async def test_every_route_but_the_open_ones_needs_a_caller(
         assert answer.headers["www-authenticate"] == "Bearer"
         if method != "HEAD":
             assert slug(answer) == "unauthorized"
-        known = await client.request(method, path.format(id="x", number=0), headers=bearer("alice"))
+        known = await client.request(method, path.format(id="x", number=0, model="x"), headers=bearer("alice"))
         assert known.status_code != 401, (method, path)
 
 

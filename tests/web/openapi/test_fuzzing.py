@@ -16,14 +16,25 @@ KEY = "the key of ann"
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(300, marks=pytest.mark.nightly)])
+# Each value of each field takes minutes.
+@pytest.mark.parametrize(
+    ("examples", "phases"),
+    [
+        (10, "examples,fuzzing,stateful"),
+        pytest.param(300, "examples,coverage,fuzzing,stateful", marks=pytest.mark.nightly),
+    ],
+)
 async def test_every_answer_is_documented(
-    start: Callable[..., Awaitable[str]], run_program: Callable[..., Awaitable[str]], tmp_path: Path, examples: int
+    start: Callable[..., Awaitable[str]],
+    run_program: Callable[..., Awaitable[str]],
+    tmp_path: Path,
+    examples: int,
+    phases: str,
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text(entry("ann", KEY))
     address = await start(callers="keys", callers_file=keys, callers_secret="s" * 32)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)]
-    command += ["run", f"{address}/openapi.json", "--max-examples", str(examples)]
+    command += ["run", f"{address}/openapi.json", "--max-examples", str(examples), "--phases", phases]
     command += ["--header", f"Authorization: Bearer {KEY}"]
     print(await run_program(*command, cwd=tmp_path))

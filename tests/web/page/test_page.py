@@ -192,6 +192,7 @@ def test_every_problem_that_a_client_can_meet_is_a_sentence() -> None:
         assert missing == {
             "malformed-request",
             "malformed-body",
+            "previous-response-not-found",
             "malformed-event",
             "unsupported-media-type",
             "header-timeout",
