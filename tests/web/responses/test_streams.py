@@ -167,3 +167,37 @@ async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client
     events = await events_of(await asked.responses.retrieve(response.id, stream=True))
     assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春天"]
     assert events[-1].response.output_text == "春天"
+
+
+async def test_how_likely_the_tokens_were(client: Client) -> None:
+    likely = {"token": "天", "logprob": -0.5, "bytes": [1], "top_logprobs": []}
+    chunks: list[Any] = [
+        {"choices": [{"index": 0, "delta": {"content": "天"}, "logprobs": {"content": [likely]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}},
+    ]
+    poet = Poet("".join(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks).encode())
+    poet.finish.set()
+    asked = await client(poet)
+    include: Any = ["message.output_text.logprobs"]
+    answered = await asked.responses.create(model="poet", input="x", include=include, top_logprobs=2, stream=True)
+    events = await events_of(answered)
+    sent = json.loads(poet.asked[0].content)
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 2)
+    [told] = [event.logprobs for event in events if event.type == "response.output_text.delta"]
+    [kept] = events[-1].response.output[0].content[0].logprobs
+    assert (told[0].token, told[0].logprob) == (kept.token, kept.logprob) == ("天", -0.5)
+
+
+async def test_the_client_without_async(client: Client, poet: Poet) -> None:
+    poet.finish.set()
+    asked = await client()
+
+    def ask() -> tuple[str, list[str]]:
+        http_client: Any = httpx.Client(trust_env=False)
+        with openai.OpenAI(base_url=asked.base_url, api_key="none", http_client=http_client) as plain:
+            text = plain.responses.create(model="poet", input="moon").output_text
+            with plain.responses.stream(model="poet", input="moon") as stream:
+                return text, [event.delta for event in stream if event.type == "response.output_text.delta"]
+
+    assert await asyncio.to_thread(ask) == ("春天", ["春", "天"])
