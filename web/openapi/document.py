@@ -14,6 +14,7 @@ from web.openapi.openai import openai_paths, openai_problem
 from web.openapi.page import page_path
 from web.openapi.picture_file import picture_file_path
 from web.openapi.problems import RATE_LIMIT, refusals
+from web.openapi.responses import RESPONSE_SCHEMAS, response_paths
 from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref, schemas
 from web.openapi.status import status_operation, warm_operation
 
@@ -59,6 +60,7 @@ def describe(
             "/generations/{id}": generation_path(_PICTURE_FORMS),
             "/generations/{id}/images/{number}": picture_file_path(),
             **openai_paths(),
+            **response_paths(),
             "/events": {"post": events_operation()},
             "/status": {"get": status_operation()},
             "/warm": {"post": warm_operation()},
@@ -77,7 +79,7 @@ def describe(
             "/": page_path(),
         },
         "components": {
-            "schemas": {**schemas(limits), "OpenAIProblem": openai_problem()},
+            "schemas": {**schemas(limits), **RESPONSE_SCHEMAS, "OpenAIProblem": openai_problem()},
             "headers": _headers(),
             "securitySchemes": _SECURITY_SCHEMES,
         },

@@ -12,6 +12,7 @@ from web.openapi.schemas import ref
 
 _NOT_OF_GENERATIONS = {
     problems.MALFORMED_EVENT,
+    problems.PREVIOUS_RESPONSE_NOT_FOUND,
     problems.FORBIDDEN,
     problems.METHOD_NOT_ALLOWED,
     problems.NOT_ACCEPTABLE,
@@ -116,12 +117,12 @@ def _operation(
                 "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *RATE_LIMIT)},
                 "content": {JSON: {"schema": answer}, SSE: {"schema": event}},
             },
-            **_refusals(set(problems.PROBLEM_TYPES) - _NOT_OF_GENERATIONS),
+            **openai_refusals(set(problems.PROBLEM_TYPES) - _NOT_OF_GENERATIONS),
         },
     }
 
 
-def _refusals(kinds: set[problems.ProblemType]) -> dict[str, Any]:
+def openai_refusals(kinds: set[problems.ProblemType]) -> dict[str, Any]:
     """As elsewhere, in OpenAI's shape."""
     answers = refusals(kinds)
     for answer in answers.values():
@@ -185,6 +186,6 @@ def _reading(name: str, summary: str, answer: dict[str, Any], refused: set[probl
         "summary": summary,
         "responses": {
             "200": {"description": summary + ".", "content": {JSON: {"schema": answer}}},
-            **_refusals(refused | {problems.UNAVAILABLE}),
+            **openai_refusals(refused | {problems.UNAVAILABLE}),
         },
     }
