@@ -37,6 +37,17 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """The next piece of a call of a function, number `index` of the text's calls, from 0. The first of each has its
+    `id` and its `name`; the `arguments` of all joined are the JSON of an object. No Token comes after one."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TextFinished:
     """The last event of a task that ended well. Token counts include the end-of-sequence token; `cached_tokens` of the
     prompt were not computed again."""
@@ -76,6 +87,6 @@ class PictureFinished:
     understood: list[str] | None
 
 
-EngineEvent = Started | Reasoning | Token | TextFinished | Progress | Preview | PictureFinished
+EngineEvent = Started | Reasoning | Token | ToolCallPiece | TextFinished | Progress | Preview | PictureFinished
 End = TextFinished | PictureFinished
 EventListener = Callable[[EngineEvent], None]

@@ -7,12 +7,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from contract.problems import ProblemError
 from contract.texts.logprobs import TokenLogprob
+from contract.texts.tools import CalledFunction, ToolCall
 from predictor.engine.events import (
     End,
     EngineEvent,
@@ -22,13 +23,14 @@ from predictor.engine.events import (
     Started,
     TextFinished,
     Token,
+    ToolCallPiece,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """All events of a text in one. `first_token_at` is on the clock of time.monotonic; that of the end if there was no
-    token. `reasoning` is empty where the model wrote none, and `logprobs` None where nobody asked."""
+    token. `reasoning` and `tool_calls` are empty where the model wrote none, and `logprobs` None where nobody asked."""
 
     text: str
     queue_s: float
@@ -36,6 +38,7 @@ class Completion:
     first_token_at: float = field(compare=False)
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 PIECE_SECONDS = 0.01
@@ -122,7 +125,7 @@ class Generation:
 
     def publish(self, event: EngineEvent | ProblemError) -> None:
         """At once, or shortly after where it is a further piece of a text."""
-        is_piece = isinstance(event, Token | Reasoning)
+        is_piece = isinstance(event, Token | Reasoning | ToolCallPiece)
         may_wait = is_piece and self._has_pieces
         self._has_pieces |= is_piece
         try:
@@ -131,8 +134,8 @@ class Generation:
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
-        """A text: Started, any number of Reasonings and then of Tokens, TextFinished. Pictures: Started, Progress,
-        Preview and PictureFinished of each. Raises the ProblemError that a part ends with."""
+        """A text: Started, any number of Reasonings, then of Tokens, then of ToolCallPieces, TextFinished. Pictures:
+        Started, Progress, Preview and PictureFinished of each. Raises the ProblemError that a part ends with."""
         left = self._parts
         while left:
             event = await self._events.get()
@@ -148,6 +151,7 @@ class Generation:
         pieces: list[str] = []
         reasoning: list[str] = []
         logprobs: list[TokenLogprob] | None = None
+        calls: list[ToolCallPiece] = []
         first_token_at: float | None = None
         try:
             async for event in self:
@@ -162,6 +166,9 @@ class Generation:
                         if isinstance(event, Token) and event.logprobs is not None:
                             logprobs = logprobs or []
                             logprobs += event.logprobs
+                    case ToolCallPiece():
+                        first_token_at = first_token_at or time.monotonic()
+                        calls.append(event)
                     case TextFinished():
                         first_token_at = first_token_at or time.monotonic()
                         return Completion(
@@ -171,6 +178,7 @@ class Generation:
                             first_token_at,
                             "".join(reasoning),
                             None if logprobs is None else tuple(logprobs),
+                            _joined(calls),
                         )
         finally:
             self.close()
@@ -192,3 +200,15 @@ class Generation:
         finally:
             self.close()
         return sorted(pictures, key=lambda each: each.picture), queue_s
+
+
+def _joined(pieces: Sequence[ToolCallPiece]) -> tuple[ToolCall, ...]:
+    """The calls of these pieces."""
+    calls: dict[int, tuple[str, str, list[str]]] = {}
+    for piece in pieces:
+        _, _, arguments = calls.setdefault(piece.index, (piece.id or "", piece.name or "", []))
+        arguments.append(piece.arguments)
+    return tuple(
+        ToolCall(id=id, function=CalledFunction(name=name, arguments="".join(arguments)))
+        for id, name, arguments in calls.values()
+    )

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 from contract.callers import DEFAULT_CALLER
 from contract.request import Painting
 from contract.texts.sampling import Sampling
+from contract.texts.tools import Function
 
 
 class ToolCall(TypedDict):
@@ -64,10 +65,11 @@ class Lark:
         call: %json {"type": "object", "x-guidance": {"whitespace_flexible": false}}
 
     A special token stands there as its name, <|python_tag|>, and any other text in quotes. Who writes the rules answers
-    for them: clients may give schemas and names in them, and no rules.
+    for them: clients may give schemas and names in them, and no rules. `schemas` are those of clients.
     """
 
     rules: str
+    schemas: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,17 @@ class Structure:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedTools:
+    """Functions that a text may call: all of them are `described` to the model, in OpenAI's shape, and those in
+    `callable` it may call. Where calls are `required` it writes nothing else; `several` at once, or one."""
+
+    described: tuple[dict[str, Any], ...]
+    callable: tuple[Function, ...]
+    required: bool = False
+    several: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class TextTask:
     """A text to write. A conversation goes through the model's chat template, a plain string as it is.
 
@@ -87,6 +100,7 @@ class TextTask:
     the answer, or for none; None leaves it to the deployment. `template` are further variables of the chat template.
     `field` is what the client calls a conversation: its member of the request. `caller` is who asks.
     `structure` is the shape that the text is held to; None leaves it free.
+    `tools` need a chat template that takes them.
     What texts of the same caller and `cache_salt` have left in the cache need not be computed again; None: nothing.
     """
 
@@ -99,6 +113,7 @@ class TextTask:
     structure: Structure | None = None
     caller: str = DEFAULT_CALLER
     cache_salt: str | None = None
+    tools: OfferedTools | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic_core import from_json
 
 from contract.request import TextPrompt
 from contract.texts.messages import ChatMessage, MessageToolCall
-from predictor.engine.tasks import Message, TextTask, ToolCall
+from contract.texts.tools import ChosenTool, Tool
+from predictor.engine.tasks import Message, OfferedTools, TextTask, ToolCall
 from predictor.protocols.structure import structure_of
 
 
@@ -26,7 +29,33 @@ def text_task(request: TextPrompt) -> TextTask:
         template=effort | (request.chat_template_kwargs or {}),
         field="prompt" if request.messages is None else "messages",
         structure=structure_of(request),
+        tools=_offered(request) if request.offers_tools else None,
     )
+
+
+def _offered(request: TextPrompt) -> OfferedTools:
+    tools, choice = request.tools or [], request.tool_choice
+    chosen = choice.function.name if isinstance(choice, ChosenTool) else None
+    return OfferedTools(
+        described=tuple(_described(tool) for tool in tools),
+        callable=tuple(tool.function for tool in tools if chosen in (None, tool.function.name)),
+        required=choice == "required" or chosen is not None,
+        several=request.parallel_tool_calls is not False and chosen is None,
+    )
+
+
+def _described(tool: Tool) -> dict[str, Any]:
+    """As chat templates read it: some fail where a function has no parameters."""
+    function = tool.function
+    described = {
+        "name": function.name,
+        "description": function.description or "",
+        "parameters": function.parameters or _NO_PARAMETERS,
+    }
+    return {"type": "function", "function": described}
+
+
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 def _turns(request: TextPrompt) -> tuple[Message, ...]:

@@ -49,6 +49,8 @@ class TextModel(GenerationModel):
         self.check_count("inputs.prompt", len(prompts))
         if writing.top_logprobs is not None:
             raise invalid_field("top_logprobs", "is not told over this protocol; the others tell it")
+        if writing.offers_tools:
+            raise invalid_field("tools", "are not served over V2, whose outputs have no place for calls")
         given = writing.model_dump(exclude_none=True)
         tasks = [text_task(TextPrompt.model_validate(given | {"prompt": prompt})) for prompt in prompts]
         completions = await all_of([self._complete(task, headers) for task in tasks])
@@ -86,9 +88,11 @@ def _prediction(completion: Completion) -> dict[str, Any]:
     reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
     told = completion.logprobs
     logprobs = {} if told is None else {"logprobs": [one.model_dump() for one in told]}
+    calls = {"tool_calls": [call.model_dump() for call in completion.tool_calls]} if completion.tool_calls else {}
     return {
         "text": completion.text,
         **reasoning,
+        **calls,
         **logprobs,
         "finish_reason": end.finish_reason,
         "usage": {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens},

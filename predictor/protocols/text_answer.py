@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from contract.events import ToolCallEvent
 from contract.result import TextResult, Timing, Usage
-from predictor.engine.events import TextFinished
+from predictor.engine.events import TextFinished, ToolCallPiece
 from predictor.engine.generation import Completion
 
 
@@ -18,6 +19,11 @@ def usage(end: TextFinished) -> Usage:
     )
 
 
+def tool_call_event(piece: ToolCallPiece) -> ToolCallEvent:
+    """A piece of a call as the contract's event."""
+    return ToolCallEvent(index=piece.index, id=piece.id, name=piece.name, arguments=piece.arguments)
+
+
 def text_result(result_id: str, model: str, completion: Completion, begun: float) -> TextResult:
     """Of a request that came at `begun`, on the clock of time.monotonic."""
     return TextResult(
@@ -25,6 +31,7 @@ def text_result(result_id: str, model: str, completion: Completion, begun: float
         model=model,
         text=completion.text,
         reasoning_content=completion.reasoning or None,
+        tool_calls=list(completion.tool_calls) or None,
         logprobs=None if completion.logprobs is None else list(completion.logprobs),
         finish_reason=completion.end.finish_reason,
         usage=usage(completion.end),

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from contract.problems import invalid_field
 from predictor.cpu.threads import limit_threads
-from predictor.engine.tasks import Message
+from predictor.engine.tasks import Message, OfferedTools
 from predictor.errors import ModelError, first_line
 from predictor.loading.tokenizer_file import load_tokenizer
 from predictor.loading.weights import placement, read_weights, stored_types
 from predictor.plan_settings import LoadFormat, Quantization
 from predictor.text.output.reasoning import ReasoningTags, reasoning_tags
+from predictor.text.output.tool_format import ToolFormat, takes_tools, tool_format
 from predictor.text.rope_scaling import scaled_context
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """Token ids, at least one; and between which tags the model may reason before it answers."""
+    """Token ids, at least one; between which tags the model may reason before it answers; and how it writes the calls
+    of functions that it was offered."""
 
     ids: list[int]
     reasoning: ReasoningTags | None
+    tools: ToolFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -56,32 +59,55 @@ class Checkpoint:
         ends = _ids(self.model.generation_config.eos_token_id) | _ids(self.tokenizer.eos_token_id)
         return frozenset(ends | (_ids(getattr(config, "eos_token_id", None)) & special))
 
-    def encode(self, prompt: str | tuple[Message, ...], variables: Mapping[str, Any] | None = None) -> EncodedPrompt:
-        """A plain text, or a conversation in the model's chat template, which reads further `variables`.
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """Raises a ProblemError where the model's chat template takes no tools, or calls are not read here."""
+        if not takes_tools(self.tokenizer):
+            raise invalid_field("tools", "are not taken by this model: its chat template has no place for them")
+        form = tool_format(self.tokenizer)
+        if form is None:
+            detail = "are not served with this model: its chat template writes calls in a format that is not read here"
+            raise invalid_field("tools", detail)
+        return form
 
-        Raises a ProblemError when the template refuses the conversation, or would leave out part of it.
+    def encode(
+        self,
+        prompt: str | tuple[Message, ...],
+        variables: Mapping[str, Any] | None = None,
+        tools: OfferedTools | None = None,
+        field: str = "messages",
+    ) -> EncodedPrompt:
+        """A plain text, or a conversation in the model's chat template, which reads further `variables` and `tools`.
+
+        Raises a ProblemError when the template refuses the conversation, or would leave out part of it; `field` is what
+        the client calls the conversation.
         """
         tokenizer = self.tokenizer
+        form = None if tools is None else self.tool_format
         text = ""
         if isinstance(prompt, str):
             ids = tokenizer(prompt)["input_ids"]
         elif _with_tools(prompt) and "tool_calls" not in str(tokenizer.chat_template or ""):
-            raise invalid_field("messages", "have turns of tools, which the model's chat template would leave out")
+            raise invalid_field(field, "have turns of tools, which the model's chat template would leave out")
         elif tokenizer.chat_template is None:
             # A base model knows no roles, so it continues the turns as plain text.
             ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]
         else:
             try:
                 text = tokenizer.apply_chat_template(
-                    list(prompt), add_generation_prompt=True, tokenize=False, **(variables or {})
+                    list(prompt),
+                    tools=None if tools is None else list(tools.described),
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **(variables or {}),
                 )
             except Exception as error:  # a template is a program, and fails in any way at what it does not expect
-                raise invalid_field("messages", f"the model's chat template refuses them: {error}") from None
+                raise invalid_field(field, f"the model's chat template refuses this: {error}") from None
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids:  # some tokenizers drop every character of a text, and a model needs at least one token
             ids = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
         # A plain text is continued as it is, tags and all.
-        return EncodedPrompt(list(ids), None if isinstance(prompt, str) else reasoning_tags(tokenizer, text))
+        return EncodedPrompt(list(ids), None if isinstance(prompt, str) else reasoning_tags(tokenizer, text), form)
 
 
 def _ids(ids: int | list[int] | None) -> set[int]:

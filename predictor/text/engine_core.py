@@ -17,15 +17,17 @@ from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
-from predictor.engine.tasks import TextTask
+from predictor.engine.tasks import Lark, OfferedTools, Structure, TextTask
 from predictor.loading.fingerprint import fingerprint
 from predictor.text.batch import TextBatch
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
 from predictor.text.output.text_output import TextOutput
 from predictor.text.output.token_bytes import TokenBytes
+from predictor.text.output.tool_calls import CallIds, ToolCallSplitter
 from predictor.text.row import TextRow
 from predictor.text.sampling.row_sampling import RowSampling
 from predictor.text.structure.compiler import CompiledStructure, StructureCompiler
+from predictor.text.structure.tool_rules import tool_rules
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,7 @@ class ScheduledText(ScheduledTask):
     sampling: Sampling
     cache_salt: str | None = None
     structure: CompiledStructure | None = None
+    tools: OfferedTools | None = None
 
 
 class TextEngineCore(EngineCore):
@@ -86,7 +89,10 @@ class TextEngineCore(EngineCore):
     async def _submit(self, task: TextTask) -> Generation:
         loop = asyncio.get_running_loop()
         try:
-            encoding = loop.run_in_executor(self._encoder, self.checkpoint.encode, task.prompt, self._variables(task))
+            variables = self._variables(task)
+            encoding = loop.run_in_executor(
+                self._encoder, self.checkpoint.encode, task.prompt, variables, task.tools, task.field
+            )
         except RuntimeError:  # no futures after a shutdown
             raise shutting_down() from None
         prompt = await encoding
@@ -96,7 +102,8 @@ class TextEngineCore(EngineCore):
                 f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
             )
         self._check_biases(task.sampling)
-        structure = None if task.structure is None else await self.structures.compile(task.structure, prompt.reasoning)
+        asked = _structure(task, prompt)
+        structure = None if asked is None else await self.structures.compile(asked, prompt.reasoning)
         thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))
         default = self._defaults.max_new_tokens or (THINKING_TOKENS if thinks else DEFAULT_TOKENS)
         max_tokens = min(task.sampling.max_tokens or default, self.length - len(prompt.ids))
@@ -112,6 +119,7 @@ class TextEngineCore(EngineCore):
                 sampling=task.sampling,
                 cache_salt=task.cache_salt,
                 structure=structure,
+                tools=task.tools,
             )
         )
         return generation
@@ -138,6 +146,7 @@ class TextEngineCore(EngineCore):
         samples = bool(defaults.do_sample) or any(one is not None for one in narrowing)
         temperature = asked.temperature if asked.temperature is not None else (defaults.temperature or 1.0)
         constraint = None if task.structure is None else task.structure.begin()
+        seed = secrets.randbits(64) if asked.seed is None else asked.seed
         output = TextOutput(
             task.generation,
             self.checkpoint.tokenizer.backend_tokenizer,
@@ -146,6 +155,7 @@ class TextEngineCore(EngineCore):
             eos=self.checkpoint.end_tokens,
             stops=asked.stop or [],
             reasoning=task.prompt.reasoning,
+            calls=_calls(task, seed),
             is_complete=(lambda: False) if constraint is None else constraint.is_complete,
             token_bytes=None if asked.top_logprobs is None else self._token_bytes,
         )
@@ -155,7 +165,7 @@ class TextEngineCore(EngineCore):
             top_p=asked.top_p if asked.top_p is not None else (defaults.top_p or 1.0),
             min_p=asked.min_p if asked.min_p is not None else (defaults.min_p or 0.0),
             repetition_penalty=asked.repetition_penalty or defaults.repetition_penalty or 1.0,
-            random=random.Random(secrets.randbits(64) if asked.seed is None else asked.seed),
+            random=random.Random(seed),
             constraint=constraint,
             frequency_penalty=asked.frequency_penalty or 0.0,
             presence_penalty=asked.presence_penalty or 0.0,
@@ -205,3 +215,17 @@ class TextEngineCore(EngineCore):
         super().close(problem)
         self.structures.close()
         self._encoder.shutdown(wait=False)  # what it encodes at the moment is refused by the closed admission
+
+
+def _structure(task: TextTask, prompt: EncodedPrompt) -> Structure | None:
+    """Calls of functions are held to their format, and their arguments to the schemas of those."""
+    if task.tools is None or prompt.tools is None:
+        return task.structure
+    schemas = tuple(function.parameters or {} for function in task.tools.callable)
+    return Structure(Lark(tool_rules(prompt.tools, task.tools), schemas), "tools")
+
+
+def _calls(task: ScheduledText, seed: int) -> ToolCallSplitter | None:
+    if task.tools is None or task.prompt.tools is None:
+        return None
+    return ToolCallSplitter(task.prompt.tools, CallIds(seed, task.prompt.ids), several=task.tools.several)

@@ -13,7 +13,7 @@ from contract import problems
 from contract.problems import ProblemError
 from contract.result import FinishReason
 from predictor.engine.base import Engine, SleepLevel, put_to_sleep
-from predictor.engine.events import Reasoning, Started, TextFinished, Token
+from predictor.engine.events import Reasoning, Started, TextFinished, Token, ToolCallPiece
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task, TextTask
 from tests.support.waiting import SECONDS
@@ -21,10 +21,10 @@ from tests.support.waiting import SECONDS
 
 @dataclass
 class Script:
-    """What the engine says to one task: each piece is a text, alone or as a Token, reasoning, a gate to wait at, or an
-    exception to end with."""
+    """What the engine says to one task: each piece is a text, alone or as a Token, reasoning, of a call, a gate to wait
+    at, or an exception to end with."""
 
-    pieces: tuple[str | Token | Reasoning | asyncio.Event | Exception, ...]
+    pieces: tuple[str | Token | Reasoning | ToolCallPiece | asyncio.Event | Exception, ...]
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 3
     completion_tokens: int = 2
@@ -57,7 +57,9 @@ class ScriptedEngine(Engine):
         self._scripts: deque[Script | Exception] = deque()
         self._speakers: set[asyncio.Task[None]] = set()
 
-    def enqueue(self, *pieces: str | Token | Reasoning | asyncio.Event | Exception, **ending: Any) -> None:
+    def enqueue(
+        self, *pieces: str | Token | Reasoning | ToolCallPiece | asyncio.Event | Exception, **ending: Any
+    ) -> None:
         """What to say to the next task that has no script yet."""
         self._scripts.append(Script(pieces, **ending))
 
@@ -96,7 +98,7 @@ class ScriptedEngine(Engine):
             match piece:
                 case str():
                     generation.publish(Token(piece))
-                case Token() | Reasoning():
+                case Token() | Reasoning() | ToolCallPiece():
                     generation.publish(piece)
                 case asyncio.Event():
                     await piece.wait()

@@ -79,11 +79,13 @@ def stream() -> Callable[..., bytes]:
         done: bool = True,
         reasoning: tuple[str, ...] = (),
         fingerprint: str | None = None,
+        calls: tuple[dict[str, Any], ...] = (),
     ) -> bytes:
         deltas: list[dict[str, Any]] = [
             {"role": "assistant", "content": ""},
             *({"reasoning_content": piece} for piece in reasoning),
             *({"content": piece} for piece in pieces),
+            *({"tool_calls": [piece]} for piece in calls),
         ]
         chunks: list[dict[str, Any]] = [
             {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas

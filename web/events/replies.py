@@ -6,6 +6,7 @@ import base64
 import binascii
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from contract import (
     StatusEvent,
     TextResult,
     TokenEvent,
+    ToolCallEvent,
     problems,
 )
 from contract.cloudevents import (
@@ -40,6 +42,7 @@ from contract.fields import StrictModel
 from contract.problems import invalid_fields, raised
 from contract.result import result_of_any_version
 from contract.stored import request_of
+from contract.texts.tools import ToolCall
 from web.jobs.picture_memory import PictureMemory, result_bytes
 from web.jobs.results import PICTURES_BYTES
 from wire.cloudevents import is_json
@@ -125,8 +128,9 @@ class ReplyReceiver:
             # No other reply will come, and the client is not to blame for this one.
             await journal.end(record.id, ProblemError(problems.BAD_UPSTREAM, str(error)))
             raise ProblemError(problems.MALFORMED_EVENT, str(error)) from None
-        if isinstance(result, TextResult):  # whose last tokens no progress event may have brought
+        if isinstance(result, TextResult):  # whose last tokens no progress event may have brought, and no call
             await _append_text(result.reasoning_content or "", result.text, record, journal)
+            await _append_calls(result, record, journal)
         artifact = event.extensions.get(DATAREF)
         await journal.end(record.id, result.model_copy(update={"id": record.id}), artifact=artifact)
 
@@ -203,6 +207,17 @@ async def _append_text(reasoning: str, text: str, record: JobRecord, journal: Jo
     await journal.append_progress(
         record.id, thought + len(text), lambda before: TokenEvent(text=text[before - thought :])
     )
+
+
+async def _append_calls(result: TextResult, record: JobRecord, journal: JobJournal) -> None:
+    """Append the calls after the text. The progress counts each of them as one more character."""
+    before = len(result.reasoning_content or "") + len(result.text)
+    for index, call in enumerate(result.tool_calls or ()):
+        await journal.append_progress(record.id, before + index + 1, partial(_whole_call, index, call))
+
+
+def _whole_call(index: int, call: ToolCall, _before: int) -> ToolCallEvent:
+    return ToolCallEvent(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments)
 
 
 def _failure(event: CloudEvent) -> ProblemError:

@@ -167,8 +167,8 @@ def _generate() -> dict[str, Any]:
 
 _EVENTS_TEXT = (
     "Server-sent events whose data is JSON: any number of `status` (`asleep` and `waking` where the model has to wake "
-    "up first, then `queued` and `running`), then of `reasoning` and `token` or of `progress` and `preview`, then "
-    "exactly one `result` or `error`. Comments keep a silent stream open."
+    "up first, then `queued` and `running`), then of `reasoning`, `token` and `tool_call` or of `progress` and "
+    "`preview`, then exactly one `result` or `error`. Comments keep a silent stream open."
 )
 
 _OF_PICTURES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import defaultdict
 
 from contract import (
     LiveEvent,
@@ -14,6 +15,7 @@ from contract import (
     ReasoningEvent,
     ResultEvent,
     TokenEvent,
+    ToolCallEvent,
     problems,
 )
 from contract.texts.logprobs import TokenLogprob
@@ -80,9 +82,9 @@ class Delivered:
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
-        self._texts: dict[type[LiveEvent], str] = {ReasoningEvent: "", TokenEvent: ""}
-        self._fresh: dict[type[LiveEvent], list[str]] = {ReasoningEvent: [], TokenEvent: []}  # of this answer
-        self._repeated: dict[type[LiveEvent], int] = {ReasoningEvent: 0, TokenEvent: 0}  # characters of _texts
+        self._texts: defaultdict[int, str] = defaultdict(str)  # by their places, see _place
+        self._fresh: defaultdict[int, list[str]] = defaultdict(list)  # of this answer
+        self._repeated: defaultdict[int, int] = defaultdict(int)  # characters of _texts
         self._logprobs = TokenCount()
         self._step = 0
         self._previews: set[tuple[int, int]] = set()
@@ -97,10 +99,10 @@ class Delivered:
             self._bound_to = self._bound_to or fingerprint
             if self._bound_to is None:
                 raise error
-        for kind, pieces in self._fresh.items():
-            self._texts[kind] += "".join(pieces)
-            self._fresh[kind] = []
-            self._repeated[kind] = 0
+        for place, pieces in self._fresh.items():
+            self._texts[place] += "".join(pieces)
+        self._fresh.clear()
+        self._repeated.clear()
         self._logprobs.again()
 
     def new(self, event: LiveEvent, fingerprint: str | None) -> LiveEvent | None:
@@ -110,14 +112,14 @@ class Delivered:
             return event
         new: LiveEvent | None = event
         match event:
-            case ReasoningEvent() | TokenEvent():
+            case ReasoningEvent() | TokenEvent() | ToolCallEvent():
                 new = self._new_text(event)
             case ProgressEvent():
                 new = event if event.step > self._step else None
                 self._step = max(self._step, event.step)
             case PreviewEvent():
                 new = self._new_preview(event)
-            case ResultEvent() if any(len(self._texts[kind]) > self._repeated[kind] for kind in self._texts):
+            case ResultEvent() if any(self._left(place) for place in list(self._texts)):
                 raise _diverged()
         unknown = fingerprint is None and new is None  # as long as it repeats, it may say so later
         if self._bound_to is not None and fingerprint != self._bound_to and not unknown:
@@ -126,25 +128,32 @@ class Delivered:
         self._any = True
         return new
 
-    def _new_text(self, event: ReasoningEvent | TokenEvent) -> LiveEvent | None:
-        kind = type(event)
-        begin = self._repeated[kind]
-        known = self._texts[kind][begin : begin + len(event.text)]
-        new = event.text[len(known) :]
-        if event.text[: len(known)] != known or (new and self._out_of_order(kind)):
+    def _new_text(self, event: ReasoningEvent | TokenEvent | ToolCallEvent) -> LiveEvent | None:
+        place, text = _place(event), _text(event)
+        begin = self._repeated[place]
+        known = self._texts[place][begin : begin + len(text)]
+        new = text[len(known) :]
+        if text[: len(known)] != known or (new and self._out_of_order(place)):
             raise _diverged()
-        self._repeated[kind] += len(known)
+        self._repeated[place] += len(known)
         logprobs = self._logprobs.new(event.logprobs) if isinstance(event, TokenEvent) else None
         if not new and not logprobs:
             return None
-        self._fresh[kind].append(new)
+        self._fresh[place].append(new)
+        if isinstance(event, ToolCallEvent):
+            return ToolCallEvent(index=event.index, arguments=new) if known else event
         return event.model_copy(update={"text": new, "logprobs": logprobs} if logprobs is not None else {"text": new})
 
-    def _out_of_order(self, kind: type[LiveEvent]) -> bool:
-        """All of the reasoning comes before the text."""
-        if kind is TokenEvent:
-            return self._repeated[ReasoningEvent] < len(self._texts[ReasoningEvent])
-        return bool(self._texts[TokenEvent])
+    def _left(self, place: int) -> int:
+        """Characters that this answer has not repeated."""
+        return len(self._texts[place]) - self._repeated[place]
+
+    def _out_of_order(self, place: int) -> bool:
+        """One text ends before the next begins."""
+        others = list(self._texts)
+        return any(self._left(other) for other in others if other < place) or any(
+            self._texts[other] for other in others if other > place
+        )
 
     def _new_preview(self, event: PreviewEvent) -> LiveEvent | None:
         if event.step is None:
@@ -175,6 +184,24 @@ class TokenCount:
         self._told += len(logprobs) - known
         self._repeated += len(logprobs)
         return logprobs[known:]
+
+
+def _place(event: ReasoningEvent | TokenEvent | ToolCallEvent) -> int:
+    """Of the text that this is a piece of, among those of an answer: reasoning, words, and each call."""
+    match event:
+        case ReasoningEvent():
+            return 0
+        case TokenEvent():
+            return 1
+        case _:
+            return 2 + event.index
+
+
+def _text(event: ReasoningEvent | TokenEvent | ToolCallEvent) -> str:
+    """A call as a text is its name, a line feed, and its arguments; its id is that of the first answer."""
+    if not isinstance(event, ToolCallEvent):
+        return event.text
+    return event.arguments if event.name is None else f"{event.name}\n{event.arguments}"
 
 
 def _diverged() -> ProblemError:

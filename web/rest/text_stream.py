@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, ValidationError
 
+from contract.limits import TOOLS
 from web.client.failures import unusable_event
 from web.rest.text_logprobs import ChoiceLogprobs
+
+
+class DeltaFunction(BaseModel):
+    """The name comes first; other servers may cut it off from the arguments, or send it whole each time."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class DeltaToolCall(BaseModel):
+    """A piece of a call."""
+
+    index: int = Field(ge=0, lt=TOOLS)
+    id: str | None = None
+    function: DeltaFunction = DeltaFunction()
 
 
 class Delta(BaseModel):
     """A piece of text. The first of a stream has a role and no text."""
 
     content: str | None = None
+    tool_calls: list[DeltaToolCall] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     """The newer name of the same at vLLM."""

@@ -19,14 +19,14 @@ from contract.openai.completions import CompletionRequest
 from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
 from contract.problems import FieldError, ProblemError, field_problem
-from predictor.engine.events import Reasoning, Started, TextFinished, Token
+from predictor.engine.events import Reasoning, Started, TextFinished, Token, ToolCallPiece
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
 from predictor.protocols.conversation import text_task
 from predictor.protocols.fan_out import all_of
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.text_answer import text_result, usage
+from predictor.protocols.text_answer import text_result, tool_call_event, usage
 from wire.body import json_body
 from wire.concurrency.merged_streams import merged
 from wire.sse import EventStream, frame
@@ -109,6 +109,8 @@ async def text_frames(
                     case Token():
                         made.append(_data(documents.piece(index, event.text, event.logprobs)))
                     case Reasoning() if document := documents.reasoning(index, event.text):
+                        made.append(_data(document))
+                    case ToolCallPiece() if document := documents.tool_call(index, tool_call_event(event)):
                         made.append(_data(document))
                     case TextFinished():
                         ends.append(event)

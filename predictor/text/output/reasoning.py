@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from predictor.text.output.stop_sequences import overlap
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-_TAGS = (
+REASONING_TAGS = (
     ("<think>", "</think>"),  # Qwen's, DeepSeek's, GLM's and most others'
     ("<|channel>thought", "<channel|>"),  # Gemma's since 4, which may open and close it though it is not to think
     ("[THINK]", "[/THINK]"),  # Mistral's
@@ -34,14 +35,19 @@ def reasoning_tags(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Reasoning
     """The tags of a model that reasons, by its chat template or its vocabulary; None of another model, which may write
     about such tags. `prompt` is what the answer follows, as the template has written it."""
     template, backend = str(tokenizer.chat_template or ""), tokenizer.backend_tokenizer
-    for first, last in _TAGS:
+    for first, last in REASONING_TAGS:
         if last in template or backend.token_to_id(last) is not None:
-            ids = backend.encode(first + last, add_special_tokens=False).ids
-            tokens = {number: backend.id_to_token(number) for number in ids if not backend.decode([number])}
-            # A token for a space alone decodes to nothing, too, and stands in no tag.
-            hidden = {number: token for number, token in tokens.items() if token in first + last}
-            return ReasoningTags(first, last, begun=prompt.rstrip().endswith(first), hidden=hidden)
+            begun = prompt.rstrip().endswith(first)
+            return ReasoningTags(first, last, begun=begun, hidden=hidden_tokens(backend, first + last))
     return None
+
+
+def hidden_tokens(tokenizer: Tokenizer, text: str) -> dict[int, str]:
+    """The special tokens in a text, by their ids."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    tokens = {number: tokenizer.id_to_token(number) or "" for number in ids if not tokenizer.decode([number])}
+    # A token for a space alone decodes to nothing, too, and stands in no tag.
+    return {number: token for number, token in tokens.items() if token and token in text}
 
 
 class ReasoningSplitter:

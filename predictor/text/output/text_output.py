@@ -1,4 +1,4 @@
-"""From the token ids of one text to its Token events."""
+"""From the token ids of one text to its events."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable, Set
 
 from tokenizers import Tokenizer
 
+from contract.result import FinishReason
 from contract.texts.logprobs import LikelyToken, TokenLogprob
-from predictor.engine.events import Reasoning, TextFinished, Token
+from predictor.engine.events import Reasoning, TextFinished, Token, ToolCallPiece
 from predictor.engine.generation import Generation
 from predictor.text.output.aligned_tokens import AlignedTokens
 from predictor.text.output.reasoning import ReasoningSplitter, ReasoningTags
 from predictor.text.output.stop_sequences import StopScanner
 from predictor.text.output.token_bytes import TokenBytes
+from predictor.text.output.tool_calls import ToolCallSplitter
 from predictor.text.sampling.log_probabilities import TokenLikelihood
 
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
@@ -59,8 +61,9 @@ class IncrementalDetokenizer:
 
 class TextOutput:
     """Publishes a text while it is written, and decides when it ends: at an `eos` token, a stop sequence or
-    `max_tokens`, or where `is_complete` says that nothing may follow. `reasoning` are the tags of a model that may
-    reason first; stop sequences apply to the answer. `token_bytes` are there where log probabilities are told."""
+    `max_tokens`, after the calls of functions, or where `is_complete` says that nothing may follow. `reasoning` are the
+    tags of a model that may reason first, `calls` tells the calls that may come last; stop sequences apply to the words
+    between the two. `token_bytes` are there where log probabilities are told."""
 
     def __init__(
         self,
@@ -74,11 +77,13 @@ class TextOutput:
         reasoning: ReasoningTags | None = None,
         is_complete: Callable[[], bool] = lambda: False,
         token_bytes: TokenBytes | None = None,
+        calls: ToolCallSplitter | None = None,
     ) -> None:
         self.generation = generation
         self._detokenizer = IncrementalDetokenizer(tokenizer)
         self._splitter = ReasoningSplitter(reasoning) if reasoning else None
-        self._hidden_tags = reasoning.hidden if reasoning else {}
+        self._calls = calls
+        self._hidden_tags = {**(reasoning.hidden if reasoning else {}), **(calls.hidden if calls else {})}
         self._stop_scanner = StopScanner(stops)
         self._token_bytes = token_bytes
         self._aligned: AlignedTokens[TokenLogprob] | None = None if token_bytes is None else AlignedTokens()
@@ -119,14 +124,18 @@ class TextOutput:
             self._take(self._detokenizer.flush())
             if self._splitter:
                 self._take_apart(self._splitter.flush())
+            for part in self._calls.flush() if self._calls else ():
+                self._take_part(part)
             self._publish(self._stop_scanner.flush())
             self._publish_rest()
+        called: FinishReason = "tool_calls" if self._calls and self._calls.called else "stop"
         reused = min(self._reused, self._prompt_tokens)  # a text that was taken out goes on with its own tokens
-        return TextFinished("stop" if self._complete else "length", self._prompt_tokens, self._count, reused)
+        return TextFinished(called if self._complete else "length", self._prompt_tokens, self._count, reused)
 
     @property
     def _complete(self) -> bool:
-        return self._eos_seen or self._stop_scanner.stopped or self._is_complete()
+        called = self._calls is not None and self._calls.ended
+        return self._eos_seen or self._stop_scanner.stopped or called or self._is_complete()
 
     def _align(self, token: int) -> None:
         likelihood, self._likelihood = self._likelihood, None
@@ -144,7 +153,17 @@ class TextOutput:
             self.generation.publish(Reasoning(reasoning))
         if self._aligned is not None:
             self._aligned.answer(len(answer))
-        self._publish(self._stop_scanner.push(answer))
+        for part in self._calls.push(answer) if self._calls else (answer,):
+            self._take_part(part)
+
+    def _take_part(self, part: str | ToolCallPiece) -> None:
+        if self._stop_scanner.stopped:
+            return
+        if isinstance(part, str):
+            self._publish(self._stop_scanner.push(part))
+        else:
+            self._publish(self._stop_scanner.flush())
+            self.generation.publish(part)
 
     def _publish(self, text: str) -> None:
         if text:
@@ -152,7 +171,8 @@ class TextOutput:
             self.generation.publish(Token(text, logprobs))
 
     def _publish_rest(self) -> None:
-        if self._aligned is None or (self._splitter is not None and self._splitter.reasons):
+        called = self._calls is not None and self._calls.called
+        if self._aligned is None or called or (self._splitter is not None and self._splitter.reasons):
             return
         if rest := self._aligned.rest():
             self.generation.publish(Token("", tuple(rest)))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from contract import problems
 from contract.problems import ProblemError, invalid_field
 from predictor.engine.base import shutting_down
-from predictor.engine.tasks import JsonSchema, Structure
+from predictor.engine.tasks import Choice, JsonSchema, Lark, Regex, Structure
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.output.reasoning import ReasoningTags
 from predictor.text.structure.constraint import StructureConstraint
@@ -83,8 +83,9 @@ class StructureCompiler:
         """For a text that may reason between those tags first. Raises a ProblemError where the structure is none that
         this model's texts can be held to, or there are too many at once."""
         field = structure.field
-        if isinstance(structure.form, JsonSchema) and (obstacle := _obstacle(structure.form.schema)):
-            raise invalid_field(field, obstacle)
+        for schema in _schemas(structure.form):
+            if obstacle := _obstacle(schema):
+                raise invalid_field(field, obstacle)
         text = grammar(structure, reasoning)
         matcher = self._kept.get(text)
         if matcher is None:
@@ -172,6 +173,15 @@ class _TokenizerWrapper:
 def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and with it every client
         loop.call_soon_threadsafe(*call)
+
+
+def _schemas(form: JsonSchema | Regex | Choice | Lark) -> tuple[Mapping[str, Any], ...]:
+    match form:
+        case JsonSchema(schema):
+            return (schema,)
+        case Lark(schemas=schemas):
+            return schemas
+    return ()
 
 
 def _obstacle(schema: Mapping[str, Any]) -> str | None:

@@ -31,7 +31,7 @@ from contract.cloudevents import (
     CloudEvent,
     now,
 )
-from predictor.engine.events import Reasoning
+from predictor.engine.events import Reasoning, ToolCallPiece
 from predictor.events.deduplication import Deduplicator
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
@@ -139,6 +139,21 @@ async def test_a_request_may_ask_for_reasoning(client: httpx.AsyncClient, engine
     result = TextResult.model_validate_json(reply(answer).data or b"")
     assert (result.text, result.reasoning_content) == ("月", "hm")
     assert engine.tasks[0].thinking is True
+
+
+async def test_a_request_may_be_a_conversation_with_tools(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.enqueue(ToolCallPiece(0, "{}", "call_1", "ping"), finish_reason="tool_calls")
+    tools = [{"type": "function", "function": {"name": "ping"}}]
+    turns = [{"role": "user", "content": "月"}]
+
+    answer = await send(client, requested({"messages": turns, "system": "短", "tools": tools}))
+
+    result = TextResult.model_validate_json(reply(answer).data or b"")
+    [call] = result.tool_calls or []
+    assert (result.text, result.finish_reason, call.function.name) == ("", "tool_calls", "ping")
+    [task] = engine.tasks
+    assert task.prompt == ({"role": "system", "content": "短"}, {"role": "user", "content": "月"})
+    assert [function.name for function in task.tools.callable] == ["ping"]
 
 
 async def test_a_text_may_be_empty(client: httpx.AsyncClient, engine: Any) -> None:

@@ -58,6 +58,20 @@ async def test_a_binary_tensor_is_a_list_of_prompts_too(client: httpx.AsyncClien
     assert next(o["data"] for o in answer.json()["outputs"] if o["name"] == "text") == ["a", "b"]
 
 
+async def test_tools_are_refused_because_no_output_has_calls(client: httpx.AsyncClient) -> None:
+    tools = [{"type": "function", "function": {"name": "rain"}}]
+    body, headers = binary(b"moon", parameters={"tools": tools})
+    answers = [
+        await client.post(INFER, content=body, headers=headers),
+        await client.post(INFER, json=prompts("moon") | {"parameters": {"tools": tools}}),  # KServe's own refusal
+    ]
+
+    for answer in answers:
+        assert answer.status_code == 400
+        assert "tools" in answer.text
+    assert "have no place for calls" in answers[0].text
+
+
 async def test_outputs_are_binary_when_asked_for(client: httpx.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前")
     wanted = [{"name": "text", "parameters": {"binary_data": True}}]

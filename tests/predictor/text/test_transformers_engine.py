@@ -234,7 +234,7 @@ async def test_a_chat_template_that_refuses_is_a_problem_of_the_messages(
         await write(loaded, chat("Be brief.", role="system"))
 
     assert refused.value.kind.status == 400
-    assert str(refused.value) == "messages: the model's chat template refuses them: System role not supported"
+    assert str(refused.value) == "messages: the model's chat template refuses this: System role not supported"
     assert (await write(loaded, chat("moon"))).end.completion_tokens > 0
 
 
@@ -243,7 +243,7 @@ async def test_a_chat_template_that_breaks_is_a_problem_of_the_messages(
 ) -> None:
     monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", "{{ messages[0].content + 1 }}")
 
-    with pytest.raises(ProblemError, match=r"^messages: the model's chat template refuses them: ") as refused:
+    with pytest.raises(ProblemError, match=r"^messages: the model's chat template refuses this: ") as refused:
         await write(loaded, chat("moon"))
 
     assert refused.value.kind.status == 400

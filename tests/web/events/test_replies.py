@@ -25,6 +25,7 @@ from contract.cloudevents import (
     CloudEvent,
     GenerationProgress,
 )
+from contract.texts.tools import CalledFunction, ToolCall
 from tests.support.events import (
     Events,
     Front,
@@ -64,6 +65,24 @@ async def test_events_of_a_generation(front: Front, sink: Sink, events: Events) 
     assert [data["text"] for name, data in found if name == "token"] == ["春眠", "不觉", "晓"]
     assert found[-1][0] == "result"
     assert found[-1][1]["id"] == job
+
+
+async def test_calls_come_after_the_text_and_once(front: Front, sink: Sink, events: Events) -> None:
+    client = await front()
+    job = await submit(client)
+    await eventually(lambda: sink.events)
+    await deliver(client, about(job, PROGRESS, GenerationProgress(model="poet", state="running", text="春")))
+    calls = [ToolCall(id=f"call_{number}", function=CalledFunction(name="rain", arguments="{}")) for number in range(2)]
+    result = poem(job).model_copy(update={"tool_calls": calls, "finish_reason": "tool_calls"})
+    for _ in range(2):
+        await deliver(client, about(job, COMPLETED, result))
+
+    found = events(await log_of(client, job))
+    order = [name for name, _ in found if name != "status"]
+    assert order == ["token", "token", "tool_call", "tool_call", "result"]
+    told = [data for name, data in found if name == "tool_call"]
+    assert told == [{"index": number, "id": f"call_{number}", "name": "rain", "arguments": "{}"} for number in range(2)]
+    assert found[-1][1]["tool_calls"] == [call.model_dump() for call in calls]
 
 
 async def test_reasoning_comes_before_the_text(front: Front, sink: Sink, events: Events) -> None:

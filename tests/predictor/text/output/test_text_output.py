@@ -14,18 +14,9 @@ from predictor.engine.events import Reasoning, Token
 from predictor.text.output.reasoning import ReasoningSplitter, ReasoningTags, reasoning_tags
 from predictor.text.output.stop_sequences import StopScanner
 from predictor.text.output.text_output import IncrementalDetokenizer, TextOutput
+from tests.support.texts.tokenizers import bytes_and
 
 CUT = "\N{REPLACEMENT CHARACTER}"
-
-
-def bytes_and(*added: str, special: bool = False) -> Tokenizer:
-    """One token for each byte, as byte-level BPE has them when nothing merges, and the added ones."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(list(added))
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
