@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -36,7 +35,8 @@ from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
 from web.events.replies import ReplyReceiver
-from web.http.responses import JOB_HEADERS, PICTURE_HEADERS, StaticDocument
+from web.http.cross_origin import with_cross_origin
+from web.http.responses import StaticDocument
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.picture_memory import PictureMemory
 from web.jobs.results import Results
@@ -194,30 +194,7 @@ def create_app(
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.
-    return RequestContextMiddleware(_with_cors(guarded, settings), PATHS, settings.trusted_hops)
-
-
-def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
-    if not settings.cors_origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=settings.cors_origins,
-        allow_credentials=settings.cors_credentials,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=[
-            "Authorization",
-            "Content-Type",
-            "Idempotency-Key",
-            "Last-Event-ID",
-            "Prefer",
-            "X-Request-Id",
-            "X-Request-Timeout",
-            "traceparent",
-            "tracestate",
-        ],
-        expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", *JOB_HEADERS, *PICTURE_HEADERS],
-    )
+    return RequestContextMiddleware(with_cross_origin(guarded, settings), PATHS, settings.trusted_hops)
 
 
 def _store(settings: Settings, background: BackgroundLoops) -> JobStore:

@@ -199,3 +199,15 @@ async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFi
     assert first.endswith(" s, client 127.0.0.1, caller default, request order-66")
     assert second.startswith("GET '/no\\nwhere' -> 404 in ")
     assert "secret" not in caplog.text
+
+
+async def test_openais_client_in_a_page_of_another_origin_may_send_its_headers(web: Web) -> None:
+    sent = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version"
+    sent += ",x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
+    asked = {
+        "Origin": "https://page.test",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": sent,
+    }
+    answer = await web(cors_origins=["https://page.test"]).options("/v1/chat/completions", headers=asked)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://page.test")

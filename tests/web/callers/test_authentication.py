@@ -43,7 +43,7 @@ def routes(path: Path) -> set[tuple[str, str]]:
     while not isinstance(app, Starlette):
         app = app.app
     return {
-        (method, route.path)
+        (method, route.path.replace(":path", ""))
         for route in app.routes
         if isinstance(route, Route)
         for method in route.methods or ("GET", "POST", "PUT", "PATCH", "DELETE")
