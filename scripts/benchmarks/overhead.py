@@ -15,7 +15,7 @@ from contract.cloudevents import COMPLETED, JSON, REQUESTED, CloudEvent
 from scripts.benchmarks.contenders import generate, load, on_own_thread
 from scripts.benchmarks.peers.load import Load
 from scripts.benchmarks.peers.load import measure as send
-from scripts.benchmarks.request_shapes import CHAT, GENERATE, RequestShape, prompt
+from scripts.benchmarks.request_shapes import CHAT, GENERATE, WEB_CHAT, RequestShape, prompt
 from scripts.benchmarks.servers import Server, start_predictor, start_server, start_web
 from scripts.loopback_http import client
 from wire.cloudevents import write_event
@@ -42,6 +42,7 @@ def measure_rest(model: Path, dtype: str) -> None:
             "generate": bare,
             "predictor": _quantiles(lambda number: _post(http, predictor, CHAT, number)),
             "web": _quantiles(lambda number: _post(http, web, GENERATE, number)),
+            "web /v1": _quantiles(lambda number: _post(http, web, WEB_CHAT, number)),
         }
     print(f"overhead: p50/p99 of {TEXTS} texts of {SHORT} tokens, one at a time: {_line(found)} ms", flush=True)
 
@@ -51,7 +52,7 @@ def measure_one_token(model: Path, dtype: str) -> None:
     second at 16."""
     bare = on_own_thread(lambda: _time_generate(model, dtype, tokens=1)[0])
     with start_predictor(model, dtype, CLIENTS) as predictor, start_web(predictor.url) as web:
-        servers = {"predictor": (predictor, CHAT), "web": (web, GENERATE)}
+        servers = {"predictor": (predictor, CHAT), "web": (web, GENERATE), "web /v1": (web, WEB_CHAT)}
         alone: dict[str, list[float]] = {name: [] for name in servers}
         rates: dict[str, list[float]] = {name: [] for name in servers}
         for _ in range(1 + ROUNDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -41,4 +41,5 @@ def _generate_body(number: int, tokens: int, stream: bool) -> dict[str, Any]:
 
 
 CHAT = RequestShape("/openai/v1/chat/completions", _chat_body, '"role":"assistant"', '"delta":{"content":')
+WEB_CHAT = replace(CHAT, path="/v1/chat/completions")
 GENERATE = RequestShape("/generate", _generate_body, '"state":"running"', '{"text":')
