@@ -56,9 +56,10 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
     model = chosen_model(settings.models, sent, headers)
     form = _form(settings, model, sent, headers)
     base = address_base(settings, http_request)
+    base = base if settings.models[model].kind == "image" else None
     request = sent.model_copy(update={"format": IMAGES[form]}) if form in IMAGES else sent
     preferences = RequestPreferences.of(headers, settings.generate_seconds)
-    if sent.webhook is not None and not preferences.outlives_connection:
+    if sent.webhook is not None and base is None and not preferences.outlives_connection:
         raise invalid_field("webhook", "needs Prefer: respond-async, or an Idempotency-Key: only jobs have one")
     limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
     return GenerationCall(
@@ -72,7 +73,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
         headers=headers,
         caller=caller_of(http_request.scope),
         cost=cost(request, settings.models[model].kind),
-        base=base if settings.models[model].kind == "image" else None,
+        base=base,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contract import problems
+from contract.limits import WEBHOOK_CHARS
 from web.http.accept import JSON, SSE
 from web.http.idempotency_key import KEY_CHARS
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
@@ -29,6 +30,11 @@ RESPONSE_SCHEMAS: dict[str, Any] = {
             "model": {"type": "string"},
             "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]},
             **{name: {"type": [kind, "null"]} for name, kind in _NULLABLE.items()},
+            "webhook": {
+                "type": ["string", "null"],
+                "maxLength": WEBHOOK_CHARS,
+                "description": "Not OpenAI's: where the end of a response in the background is posted to.",
+            },
         },
     },
     "OpenAIResponse": {
@@ -39,6 +45,7 @@ RESPONSE_SCHEMAS: dict[str, Any] = {
             "object": {"const": "response"},
             "status": {"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
             "output": {"type": "array", "items": {"type": "object"}},
+            "webhook": ref("Webhook"),
         },
     },
     "OpenAIResponseEvent": {

@@ -50,7 +50,13 @@ class KeptResponses:
         return record
 
     async def document(self, record: JobRecord) -> Document:
-        """The response as it is now."""
+        """The response as it is now, with what has become of its webhook."""
+        document = await self._document(record)
+        if record.webhook is not None:
+            document["webhook"] = record.webhook.model_dump(mode="json", exclude_none=True)
+        return document
+
+    async def _document(self, record: JobRecord) -> Document:
         documents = documents_of(record)
         if record.state not in ENDS:
             waits = record.state == "queued" and documents.kept.in_background

@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from contract.fields import StrictModel, TokenLimit, only
+from contract.fields import StrictModel, TokenLimit, WebhookUrl, only
 from contract.limits import RequestLimits
 from contract.openai.fields import SAMPLING
 from contract.openai.responses.conversation import turns_of
@@ -126,6 +126,7 @@ class ResponsesRequest(Sampling):
     stream_options: StreamOptions | None = None
     store: bool | None = None
     background: bool | None = None
+    webhook: WebhookUrl | None = None  # beyond OpenAI's
     # Accepted only where they ask for what is done anyway
     access_programs: Annotated[Any, AfterValidator(only(None))] = None
     background_options: Annotated[Any, AfterValidator(only(None))] = None
@@ -152,6 +153,13 @@ class ResponsesRequest(Sampling):
             raise ValueError("needs store: without it nothing is kept that could be asked for later")
         return background
 
+    @field_validator("webhook")
+    @classmethod
+    def _of_background(cls, webhook: str | None, info: ValidationInfo) -> str | None:
+        if webhook is not None and not info.data.get("background", True):
+            raise ValueError("needs background: without it the client waits for the end itself")
+        return webhook
+
     @property
     def is_stored(self) -> bool:
         return self.store is not False
@@ -171,6 +179,7 @@ class ResponsesRequest(Sampling):
             "tools": None if self.tools is None else [_tool(tool) for tool in self.tools],
             "tool_choice": self._tool_choice,
             "parallel_tool_calls": self.parallel_tool_calls,
+            "webhook": self.webhook,
         }
         given = {name: value for name, value in asked.items() if value is not None}
         try:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from contract.cloudevents import JSON, CloudEvent
 from tests.support.jobs import new_record, result
 from tests.support.waiting import eventually
-from tests.support.web.job_requests import ASYNC, ended, submit
+from tests.support.web.job_requests import ASYNC, Poet, ended, submit
 from tests.support.web.webhook_receiver import SECRET, Receiver
 from web.app import create_app
 from web.callers.key_file import key_hash
@@ -25,6 +25,7 @@ from wire.cloudevents import write_event
 Web = Callable[..., httpx.AsyncClient]
 Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
 Receive = Callable[..., Awaitable[Receiver]]
+Handler = Callable[[httpx.Request], httpx.Response]
 
 LIMIT = 10.0
 
@@ -43,7 +44,12 @@ def refusal(answer: httpx.Response) -> str:
 
 def settings_of(receiver: Receiver, **settings: Any) -> Settings:
     fixed: Any = {"models": {"poet": "http://poet.test"}, "webhook_secret": SECRET, "grace_seconds": 1}
-    return Settings(webhook_hosts=[receiver.host], **fixed, **settings)
+    return Settings(webhook_hosts=[receiver.host], **{**fixed, **settings})
+
+
+@pytest.fixture
+def poet(stream: Callable[..., bytes]) -> Poet:
+    return Poet(stream("春", "天"))
 
 
 async def test_webhooks_are_refused_where_no_host_is_allowed(web: Web) -> None:
@@ -163,3 +169,55 @@ async def test_a_job_that_is_cancelled_says_so(opened: Opened, receiver: Receive
     await client.delete(location)
     [received] = await there.has_received(1)
     assert received.verified()["type"] == "ai.shangcai.generation.cancelled.v1"
+
+
+async def test_a_job_that_is_waited_for_by_itself_has_one(opened: Opened, receiver: Receive, painter: Handler) -> None:
+    there = await receiver()
+    models: Any = {"models": {"painter": {"url": "http://painter.test", "kind": "image"}}}
+    client = await opened(create_app(settings_of(there, **models), httpx.MockTransport(painter)))
+    answer = await client.post("/generate?images=url", json={"prompt": "cat", "webhook": there.url})
+    assert answer.status_code == 200, answer.text
+    [received] = await there.has_received(1)
+    assert received.verified()["subject"] == answer.json()["id"]
+
+
+async def test_a_response_in_the_background_has_one(opened: Opened, receiver: Receive, poet: Poet) -> None:
+    there = await receiver()
+    client = await opened(create_app(settings_of(there), httpx.MockTransport(poet)))
+    body = {"model": "poet", "input": "moon", "background": True, "webhook": there.url}
+    made = (await client.post("/v1/responses", json=body)).json()
+    assert made["webhook"] == {"url": there.url, "deliveries": [], "delivered": False}
+    poet.finish.set()
+    [received] = await there.has_received(1)
+    event = received.verified()
+    assert (f"resp_{event['subject']}", event["data"]["text"]) == (made["id"], "春天")
+
+    async def delivered() -> bool:
+        found = (await client.get(f"/v1/responses/{made['id']}")).json()
+        return bool(found["webhook"]["delivered"])
+
+    await eventually(delivered, "it is delivered", LIMIT)
+    without = {"model": "poet", "input": "moon"}
+    assert "webhook" not in (await client.post("/v1/responses", json=without)).json()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "why"),
+    [
+        ("/v1/responses", {}, "needs background"),
+        ("/v1/responses", {"background": False}, "needs background"),
+        ("/v1/responses", {"background": True, "webhook": "https://elsewhere.test/"}, "must be on a host"),
+        ("/v1/responses", {"background": True, "webhook": ""}, "at least 1 character"),
+        ("/v1/images/generations", {}, "unknown field"),
+        ("/v1/chat/completions", {}, "unknown field"),
+    ],
+)
+async def test_openai_routes_that_refuse_one(web: Web, path: str, fields: dict[str, Any], why: str) -> None:
+    prompts: dict[str, Any] = {
+        "/v1/responses": {"input": "moon"},
+        "/v1/images/generations": {"prompt": "cat"},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "moon"}]},
+    }
+    async with web(webhook_hosts=["hooks.example.com"], webhook_secret=SECRET) as client:
+        body = {"model": "poet", "webhook": "https://hooks.example.com/", **prompts[path], **fields}
+        assert why in refusal(await client.post(path, json=body))
