@@ -157,10 +157,10 @@ async def test_the_first_of_a_burst_waits_for_those_whose_prompts_are_being_read
     encode, step = Checkpoint.encode, core.batch.step
     stepped: list[int] = []
 
-    def encoding(self: Checkpoint, prompt: Any, variables: Any) -> Any:
+    def encoding(self: Checkpoint, prompt: Any, *arguments: Any) -> Any:
         if prompt != "first":
             wait_until(lambda: core.scheduler.snapshot().tasks, "the first has a slot")
-        return encode(self, prompt, variables)
+        return encode(self, prompt, *arguments)
 
     def stepping() -> Any:
         stepped.append(len(core.batch))

@@ -108,6 +108,17 @@ async def test_a_call_that_has_begun_is_held_to_its_schema(engine: TransformersE
     check(call)
 
 
+async def test_log_probabilities_are_those_of_the_words(engine: TransformersEngine) -> None:
+    """None of calls, whose tokens are no text of the answer."""
+    called = await write(engine, tool_choice="required", parallel_tool_calls=False, top_logprobs=0)
+    assert (called.tool_calls != (), called.logprobs) == (True, None)
+
+    for seed in range(6):
+        found = await write(engine, seed=seed, max_tokens=60, top_logprobs=0)
+        told = b"".join(bytes(one.bytes) for one in found.logprobs or ())
+        assert told.decode(errors="replace").startswith(found.text)
+
+
 async def test_the_same_seed_gives_the_same_ids(engine: TransformersEngine) -> None:
     first, again, other = [
         await write(engine, tool_choice="required", parallel_tool_calls=False, seed=seed) for seed in (1, 1, 2)
