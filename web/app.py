@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +116,13 @@ def create_app(
     generations = Generations(settings, job_endpoints, rest, readiness, shares)
     generate = GenerateEndpoint(settings, job_endpoints, generations)
     callers_known = settings.callers not in (None, "off")
-    description = describe(
-        _version(), _kinds(settings), settings.limits, callers_known=callers_known, root_path=settings.root_path
+    description = partial(
+        describe,
+        _version(),
+        _kinds(settings),
+        settings.limits,
+        callers_known=callers_known,
+        root_path=settings.root_path,
     )
     assets = Assets(settings.root_path)
     page = Page(settings, assets, _discovery(settings), generate.generate)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -36,11 +37,17 @@ _LINE_END = b"\r\n"
 
 
 class StaticDocument:
-    """A JSON document that stays the same while the server runs."""
+    """A JSON document that stays the same while the server runs, made when it is first asked for."""
 
-    def __init__(self, document: dict[str, Any], **headers: str) -> None:
-        self._response = JSONResponse(document, headers={"Cache-Control": "no-cache", **headers})
-        self._response.headers["ETag"] = entity_tag(bytes(self._response.body))
+    def __init__(self, make: Callable[[], dict[str, Any]], **headers: str) -> None:
+        self._make = make
+        self._headers = {"Cache-Control": "no-cache", **headers}
+
+    @cached_property
+    def _response(self) -> Response:
+        response = JSONResponse(self._make(), headers=self._headers)
+        response.headers["ETag"] = entity_tag(bytes(response.body))
+        return response
 
     async def serve(self, http_request: Request) -> Response:
         return unless_known(http_request.headers, self._response)

@@ -41,7 +41,7 @@ class Page:
     """The empty page is rendered once for each appearance. Programs get the `discovery` document in its place."""
 
     def __init__(self, settings: Settings, assets: Assets, discovery: dict[str, Any], generate: Generate) -> None:
-        self._discovery = StaticDocument(discovery, Vary=_HEADERS["Vary"])
+        self._discovery = StaticDocument(lambda: discovery, Vary=_HEADERS["Vary"])
         self._generate = generate
         self._limits = settings.limits
         self._origins = settings.cors_origins
