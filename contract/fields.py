@@ -7,9 +7,18 @@ import binascii
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticKnownError
 
 from contract.base64_parts import decoded, decoded_size, file_text
@@ -79,8 +88,18 @@ def _not_too_many(tokens: int, info: ValidationInfo) -> int:
     return tokens
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def one_or_list(value: Any, several: ValidatorFunctionWrapHandler) -> Any:
+    """A text stands for the list of it. What is wrong with it is wrong with the field, which has no place 0."""
+    if not isinstance(value, str):
+        return several(value)
+    try:
+        return several([value])
+    except ValidationError as error:
+        first = error.errors()[0]
+        context = first.get("ctx", {})
+        if first["type"] == "value_error":
+            raise context["error"] from None
+        raise PydanticKnownError(cast(Any, first["type"]), context) from None
 
 
 def _size(text: str) -> str:
@@ -126,8 +145,9 @@ StopSequence = Annotated[str, Field(min_length=1, max_length=STOP_CHARS)]
 StopSequences = Annotated[
     list[StopSequence],
     Field(max_length=STOP_SEQUENCES),
-    BeforeValidator(
-        _as_list, json_schema_input_type=StopSequence | Annotated[list[StopSequence], Field(max_length=STOP_SEQUENCES)]
+    WrapValidator(
+        one_or_list,
+        json_schema_input_type=StopSequence | Annotated[list[StopSequence], Field(max_length=STOP_SEQUENCES)],
     ),
 ]
 

@@ -7,13 +7,14 @@ The status decides who tries again: Knative Eventing retries 404, 408, 409, 429 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from contract.field_places import FieldPlace
 from contract.fields import StrictModel
 
 MEDIA_TYPE = "application/problem+json"
@@ -205,48 +206,62 @@ def invalid_field(field: str, detail: str) -> ProblemError:
 
 def invalid_fields(error: ValidationError, body: type[BaseModel]) -> ProblemError:
     """INVALID_FIELD with every field that `body` refused and what is allowed there; MALFORMED_BODY for invalid JSON."""
+    found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
+    if found[0]["type"] == "json_invalid":
+        return ProblemError(MALFORMED_BODY, f"The body is not valid JSON: {found[0]['ctx']['error']}.")
+    placed = [(item, FieldPlace.of(body, item["loc"])) for item in found]
     errors: list[FieldError] = []
-    listed: set[tuple[int | str, ...]] = set()  # objects whose fields have been told
-    for item in error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]:
+    listed: set[tuple[int | str, ...]] = set()  # objects whose fields, and unions whose members, have been told
+    for item, place in placed:
+        path = place.path
+        if (fork := place.fork) is not None and path == fork.path:
+            tried = [(other.path, other.fork.branch) for _, other in placed if other.fork and other.fork.path == path]
+            if any(other != path for other, _ in tried):
+                continue  # another branch was meant, whose own mistakes are told
+            if len({branch for _, branch in tried}) > 1:
+                if path not in listed:
+                    listed.add(path)
+                    errors.append(_field_error(path, fork.detail))
+                continue
+        detail = _detail(item)
         match item["type"]:
-            case "json_invalid":
-                return ProblemError(MALFORMED_BODY, f"The body is not valid JSON: {item['ctx']['error']}.")
-            case "extra_forbidden":
-                detail = "unknown field"
-                if (place := item["loc"][:-1]) not in listed:
-                    listed.add(place)
-                    detail += f"; allowed are {', '.join(_fields_beside(body, item['loc']))}"
-            case "missing":
-                detail = "is required"
-            case "model_type" | "model_attributes_type" | "dict_type":  # pydantic's messages would name our classes
-                detail = "input should be an object"
-            case "value_error":
-                detail = str(item["ctx"]["error"])
+            case "extra_forbidden" if path[:-1] not in listed:
+                listed.add(path[:-1])
+                detail += f"; allowed are {', '.join(place.fields_beside)}"
             case "of_field":
-                detail = item["ctx"]["detail"]
-                item["loc"] = (*item["loc"][:-1], item["ctx"]["field"])
-            case _:
-                detail = item["msg"][:1].lower() + item["msg"][1:]
-        name = ".".join(str(part)[:_LONGEST_NAME] for part in item["loc"])
-        errors.append(FieldError(field=name or "body", detail=detail))
+                path = (*path[:-1], item["ctx"]["field"])
+        errors.append(_field_error(path, f"its name: {detail}" if place.of_name else detail))
     places = {field: place for place, field in enumerate(body.model_fields)}
     errors.sort(key=lambda one: places.get(one.field.partition(".")[0], len(places)))
     return field_problem(errors)
 
 
-def _fields_beside(body: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
-    """The fields of the model in which the last part of `path` is unknown."""
-    for part in path[:-1]:
-        if part in body.model_fields:
-            body = _model_in(body.model_fields[str(part)].annotation) or body
-    return body.model_fields
+def _field_error(path: Sequence[int | str], detail: str) -> FieldError:
+    name = ".".join(str(part)[:_LONGEST_NAME] for part in path)
+    return FieldError(field=name or "body", detail=detail)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation such as `list[Model] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
+def _detail(item: ErrorDetails) -> str:
+    """What is wrong, without pydantic's own terms and the names of our classes."""
+    match item["type"]:
+        case "extra_forbidden":
+            return "unknown field"
+        case "missing":
+            return "is required"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "input should be an object"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case "of_field":
+            return str(item["ctx"]["detail"])
+        case "union_tag_invalid":
+            kind, allowed = (item["ctx"][name].replace("'", "") for name in ("discriminator", "expected_tags"))
+            return f"{kind} must be one of {allowed}"
+        case "union_tag_not_found":
+            return f"{item['ctx']['discriminator'].replace(chr(39), '')} is required"
+        case "too_long" | "too_short":
+            item["msg"] = item["msg"].replace(" after validation", "").replace("Dictionary", "Object")
+    return item["msg"][:1].lower() + item["msg"][1:]
 
 
 def within(place: str, error: ProblemError) -> ProblemError:

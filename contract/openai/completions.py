@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 
-from contract.fields import PromptText, only
+from contract.fields import PromptText, one_or_list, only
 from contract.limits import PROMPTS
 from contract.openai.fields import TextRequest
 from contract.request import GenerationRequest
 from contract.texts.sampling import TopLogprobs
 
 
-def _as_prompts(value: object) -> object:
+def _as_prompts(value: Any, prompts: ValidatorFunctionWrapHandler) -> Any:
     """OpenAI takes one prompt or several, as texts or as token ids; here they are texts."""
     several = value if isinstance(value, list) else [value]
     if any(isinstance(one, int | list) for one in several):
         raise ValueError("must be a text or a list of texts; token ids are not taken here")
-    return several
+    return one_or_list(value, prompts)
 
 
 class CompletionRequest(TextRequest):
@@ -27,7 +27,7 @@ class CompletionRequest(TextRequest):
     prompt: Annotated[
         list[PromptText],
         Field(min_length=1, max_length=PROMPTS),
-        BeforeValidator(_as_prompts, json_schema_input_type=PromptText | list[PromptText]),
+        WrapValidator(_as_prompts, json_schema_input_type=PromptText | list[PromptText]),
     ]
     logprobs: TopLogprobs | None = None  # OpenAI takes 5 at most
     # Accepted only where they ask for what is done anyway

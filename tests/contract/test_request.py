@@ -100,7 +100,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": 1.1}, "top_p", "less than or equal to 1"),
     ({"seed": -1}, "seed", "greater than or equal to 0"),
     ({"seed": 2**63}, "seed", f"less than {2**63}"),
-    ({"stop": ""}, "stop.0", "at least 1 character"),
+    ({"stop": ""}, "stop", "at least 1 character"),
     ({"stop": ["x" * (STOP_CHARS + 1)]}, "stop.0", f"at most {STOP_CHARS} characters"),
     ({"stop": ["x"] * (STOP_SEQUENCES + 1)}, "stop", f"at most {STOP_SEQUENCES} items"),
     ({"stop": [1]}, "stop.0", "valid string"),
