@@ -12,7 +12,7 @@ from contract.openai.responses.kept import item_document
 from web.callers.caller import caller_of
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.responses.kept_responses import KeptResponses, documents_of
-from web.responses.response_frames import response_frames
+from web.responses.response_frames import last_number, response_frames
 from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -48,6 +48,8 @@ class ResponseEndpoints:
         after = _number(http_request, "starting_after", -1)
         if not _flag(http_request, "stream"):
             return JSONResponse(await self._kept.document(record), headers=_UNCACHED)
+        if after >= 0 and record.state in ENDS and after > (last := await last_number(self._jobs, record)):
+            raise invalid_field("starting_after", f"the last event of this response has the number {last}")
         frames = response_frames(self._jobs, self._readiness.get(record.model), record, after, resumable=True)
         return EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds, resumable=True)
 

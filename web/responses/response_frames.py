@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -34,36 +34,53 @@ async def response_frames(
     Where the store is lost meanwhile they just stop, and a client that comes back goes on. To one that cannot, because
     `resumable` is false, the loss is told.
     """
+    try:
+        async with aclosing(_told(jobs, readiness, record)) as all_told:
+            async for told in all_told:
+                if isinstance(told, StatusEvent):
+                    yield f": {told.model_dump_json()}\n\n".encode()
+                elif told["sequence_number"] > after:
+                    yield frame(_encode(told), told["type"])
+    except ProblemError as error:
+        log.info("a stream of response %s ends early: %s", record.id, error)
+        if not resumable:
+            yield frame(_encode(error_document(error)), "error")
+
+
+async def last_number(jobs: JobService, record: JobRecord) -> int:
+    """The number of the last event of a response that has ended."""
+    last = -1
+    async with aclosing(_told(jobs, None, record)) as all_told:
+        async for told in all_told:
+            last = last if isinstance(told, StatusEvent) else told["sequence_number"]
+    return last
+
+
+async def _told(
+    jobs: JobService, readiness: Readiness | None, record: JobRecord
+) -> AsyncGenerator[Document | StatusEvent]:
+    """All events of a response, and what it waits for. Raises a problem that is not the response's own."""
     events = ResponseEvents(documents_of(record))
-
-    def new(documents: Iterable[Document]) -> Iterator[bytes]:
-        for document in documents:
-            if document["sequence_number"] > after:
-                yield frame(_encode(document), document["type"])
-
-    for told in new(events.begin()):
+    for told in events.begin():
         yield told
     try:
         async with aclosing(job_events(jobs, readiness, record)) as live:
             async for event in live:
                 if isinstance(event, StatusEvent) and event.state != "running":
-                    yield f": {event.model_dump_json()}\n\n".encode()
+                    yield event
                 if isinstance(event, ResultEvent):
                     record = await jobs.find(record.id)
                     following = events.complete(event, record.ended or 0.0)
                 else:
                     following = events.add(event)
-                for told in new(following):
+                for told in following:
                     yield told
                 if events.ended:
                     return
-    except ProblemError as error:
+    except ProblemError:
         with suppress(ProblemError):
             record = await jobs.find(record.id)
-        if (problem := record.problem) is not None:
-            for told in new(events.fail(problem, record.ended or 0.0, cancelled=record.end == "cancelled")):
-                yield told
-            return
-        log.info("a stream of response %s ends early: %s", record.id, error)
-        if not resumable:
-            yield frame(_encode(error_document(error)), "error")
+        if (problem := record.problem) is None:
+            raise
+        for told in events.fail(problem, record.ended or 0.0, cancelled=record.end == "cancelled"):
+            yield told

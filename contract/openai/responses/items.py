@@ -156,7 +156,11 @@ InputItem = Annotated[
 
 
 def _as_items(value: object) -> object:
-    return [{"type": "message", "role": "user", "content": value}] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("must contain more than white space")
+    return [{"type": "message", "role": "user", "content": value}]
 
 
 InputItems = Annotated[

@@ -141,6 +141,8 @@ async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(client: Clie
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0.id", "there is no item of this id"),
         ({"conversation": "conv_1"}, "conversation", "is not supported here"),
         ({"extra_headers": {"Idempotency-Key": "k"}, "store": False}, "Idempotency-Key", "store"),
+        ({"input": ""}, "input", "must contain more than white space"),
+        ({"input": " \n"}, "input", "must contain more than white space"),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
     ],
 )

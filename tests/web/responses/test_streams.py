@@ -85,7 +85,11 @@ async def test_whoever_comes_back_gets_the_rest_with_the_same_numbers(
     assert rest[-1].type == "response.completed"
     again = await events_of(await asked.responses.retrieve(response, stream=True))
     assert again == [*seen, *rest]
-    assert await events_of(await asked.responses.retrieve(response, stream=True, starting_after=1_000)) == []
+    last = again[-1].sequence_number
+    assert await events_of(await asked.responses.retrieve(response, stream=True, starting_after=last)) == []
+    with pytest.raises(openai.BadRequestError, match=f"the last event of this response has the number {last}") as error:
+        await asked.responses.retrieve(response, stream=True, starting_after=last + 1)
+    assert error.value.param == "starting_after"
 
 
 async def test_a_background_response_is_followed_by_the_clients_helper(client: Client, poet: Poet) -> None:
