@@ -39,6 +39,8 @@ class TimeLimits:
     silence_seconds: float
     """Longest silence of the model server."""
     may_wake: bool
+    own_limit: bool
+    """Whether the deadline is the client's."""
 
 
 class Exchange(Generic[Event]):
@@ -96,7 +98,7 @@ class Exchange(Generic[Event]):
                 if self._silence.cancelled_caught:
                     raise too_slow(self._url, self._limits.silence_seconds)
                 if whole.cancelled_caught:
-                    raise too_late(self._url)
+                    raise too_late(self._url, own_limit=self._limits.own_limit)
         except Exception as error:  # for whoever reads; nobody awaits this task
             end = error
         finally:

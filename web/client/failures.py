@@ -140,9 +140,10 @@ def too_slow(url: str, seconds: float) -> ProblemError:
     return _failure(url, f"silent for {seconds:g} s", problems.UPSTREAM_TIMEOUT, "The model server took too long.")
 
 
-def too_late(url: str) -> ProblemError:
-    """TOO_LATE: the time for the whole request is over, the client's if it sent a limit, or else web's."""
-    return _failure(url, "not finished in time", problems.TOO_LATE, "The time that the request was given is over.")
+def too_late(url: str, *, own_limit: bool) -> ProblemError:
+    """TOO_LATE: the time for the whole request is over, the client's own limit, which is nobody's failure, or web's."""
+    detail, level = "The time that the request was given is over.", logging.INFO if own_limit else logging.WARNING
+    return _failure(url, "not finished in time", problems.TOO_LATE, detail, level=level)
 
 
 def unusable_event(url: str, data: bytes) -> ProblemError:

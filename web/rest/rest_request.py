@@ -25,6 +25,8 @@ class RestRequest:
     """Who asks."""
     live: bool
     """Whether the client sees events before the end."""
+    own_limit: bool = False
+    """Whether `seconds` come from a limit of the client that is shorter than web's."""
     of_job: bool = False
     """It waits for a model that is waking even where that is expected to take longer than `seconds`, and is tried again
     by the worker of jobs."""

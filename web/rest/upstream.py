@@ -98,6 +98,7 @@ class _Attempts:
         }
         self._waits_for_waking = rest_request.of_job
         self._read_seconds = settings.read_seconds
+        self._own_limit = rest_request.own_limit
         self._now = asyncio.get_running_loop().time
         self._deadline = self._now() + rest_request.seconds
 
@@ -130,7 +131,7 @@ class _Attempts:
         await self._probe.settled(self._left)
         if self._left <= 0:
             readiness = self._probe.readiness
-            raise readiness.problem() if readiness.waking else too_late(self._url)
+            raise readiness.problem() if readiness.waking else too_late(self._url, own_limit=self._own_limit)
 
     async def _accepted(self, call: Call[Event], begun: float) -> Exchange[Event]:
         readiness = self._probe.readiness
@@ -138,6 +139,7 @@ class _Attempts:
             deadline=self._deadline,
             silence_seconds=self._read_seconds,
             may_wake=readiness.may_sleep or readiness.waking is not None,
+            own_limit=self._own_limit,
         )
         headers = self._headers | {HEADER: f"{round(max(self._left, LEAST_SECONDS), 2):g}"}
         exchange = Exchange(self._client, self._url, call, headers, limits)

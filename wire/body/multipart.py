@@ -6,6 +6,7 @@ The body is in memory already, within its limit: no part is written to a disk, a
 from __future__ import annotations
 
 import base64
+import logging
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from starlette.requests import Request
 from contract import RequestLimits, problems
 from contract.problems import ProblemError, invalid_field, invalid_fields
 from wire.body.strict_json import whole_body
+
+logging.getLogger("python_multipart").setLevel(logging.WARNING)  # it logs every piece of a form
 
 Body = TypeVar("Body", bound=BaseModel)
 

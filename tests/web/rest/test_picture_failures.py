@@ -124,17 +124,31 @@ async def test_pictures_have_a_limit(
     assert (response.status_code, slug(response)) == (502, "bad-upstream")
 
 
+@pytest.mark.parametrize(
+    ("settings", "headers", "level"),
+    [({}, {"X-Request-Timeout": "0.1"}, "INFO"), ({"generate_seconds": 0.1}, {}, "WARNING")],
+)
 async def test_progress_does_not_outlast_the_time_for_a_generation(
-    web: Web, picture_stream: PictureStream, slug: Slug
+    web: Web,
+    picture_stream: PictureStream,
+    slug: Slug,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, float],
+    headers: dict[str, str],
+    level: str,
 ) -> None:
+    """A limit of the client's own is nobody's failure."""
+    caplog.set_level("INFO")
+
     async def endless() -> AsyncGenerator[bytes]:
         while True:
             yield picture_stream(PROGRESS)
             await asyncio.sleep(0.01)
 
     answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
-    response = await web(lambda _: answer).post("/generate", json=PICTURE, headers={"X-Request-Timeout": "0.1"})
+    response = await web(lambda _: answer, **settings).post("/generate", json=PICTURE, headers=headers)
     assert (response.status_code, slug(response)) == (504, "too-late")
+    assert [record.levelname for record in caplog.records if record.message.startswith("too-late")] == [level]
 
 
 async def test_each_model_has_its_own_concurrency_limit(web: Web, slug: Slug) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from typing import Any
 
 import httpx
@@ -127,3 +128,7 @@ async def test_a_compressed_one_is_refused() -> None:
 def test_it_is_known_by_its_media_type() -> None:
     assert is_multipart(request_of(b"", "Multipart/Form-Data; boundary=x"))
     assert not is_multipart(request_of(b"", "application/json"))
+
+
+def test_its_parser_logs_no_pieces() -> None:
+    assert not logging.getLogger("python_multipart.multipart").isEnabledFor(logging.INFO)
