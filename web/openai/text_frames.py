@@ -23,16 +23,19 @@ async def text_frames(
     first: tuple[int, LiveEvent],
     events: AsyncGenerator[tuple[int, LiveEvent]],
     documents: TextDocuments,
+    count: int,
     *,
     with_usage: bool,
 ) -> AsyncGenerator[bytes]:
-    """Of each text its chunks; then totals if asked for, and [DONE]."""
-    told: dict[int, _Told] = {}
+    """Of each of `count` texts its chunks; then totals if asked for, and [DONE]. The texts begin in their order, for
+    OpenAI's client for Python takes the order in which it hears of them for their numbers."""
+    told: list[_Told] = []
+    for number in range(count):
+        told.append(_Told(number, documents, told[-1] if told else None))
     usages: list[Usage] = []
     queue_s: float | None = None
     async for number, event in _chained(first, events):
-        text = told.setdefault(number, _Told(number, documents))
-        for document in text.documents(event):
+        for document in told[number].documents(event):
             yield document
         if isinstance(event, ResultEvent):
             usages.append(event.usage)
@@ -53,8 +56,10 @@ async def _chained(
 class _Told:
     """What the client has of one text. A backend need not tell pieces: the result holds all that was not told."""
 
-    def __init__(self, index: int, documents: TextDocuments) -> None:
+    def __init__(self, index: int, documents: TextDocuments, before: _Told | None) -> None:
+        """`before` is the text that begins before this one."""
         self._index = index
+        self._before = before
         self._documents = documents
         self._begun = False
         self._text = self._reasoning = 0  # characters
@@ -87,6 +92,8 @@ class _Told:
     def _begin(self) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
+            if self._before is not None:
+                yield from self._before._begin()
             yield data_frame(self._documents.first(self._index))
 
     def _rest(self, result: ResultEvent) -> Iterator[bytes]:

@@ -52,7 +52,7 @@ class TextEndpoint:
         ):
             if body.stream:
                 first = await anext(events)  # a problem before it has a status of its own
-                frames = caught(text_frames(first, events, documents, with_usage=body.streams_usage))
+                frames = caught(text_frames(first, events, documents, len(calls), with_usage=body.streams_usage))
                 response: Response = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
             else:
                 results: dict[int, TextResult] = {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from contract import problems
+from contract import LiveEvent, TokenEvent, problems
+from contract.openai.text_documents import ChatDocuments
 from web.app import create_app
+from web.openai.text_frames import text_frames
 from web.settings import Settings
 
 Client = Callable[..., openai.AsyncOpenAI]
@@ -82,6 +84,18 @@ async def test_the_chunks_of_several_are_told_apart(client: Client) -> None:
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
     assert texts == {0: "春天", 1: "春天"}
+
+
+async def test_several_begin_in_their_order() -> None:
+    """OpenAI's client for Python numbers them as it hears of them."""
+
+    async def later() -> AsyncGenerator[tuple[int, LiveEvent]]:
+        yield 0, TokenEvent(text="天")
+
+    documents = ChatDocuments("1", "poet", None)
+    frames = text_frames((1, TokenEvent(text="春")), later(), documents, 2, with_usage=False)
+    *chunks, _done = [frame.removeprefix(b"data: ") async for frame in frames]
+    assert [json.loads(chunk)["choices"][0]["index"] for chunk in chunks] == [0, 1, 1, 0]
 
 
 async def test_what_is_asked_for_reaches_the_model_server(client: Client, seen: list[httpx.Request]) -> None:
