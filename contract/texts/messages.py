@@ -103,11 +103,17 @@ class ChatMessage(StrictModel):
         return parts or self.refusal or ""
 
 
+def _length(message: ChatMessage) -> int:
+    """Characters of all that a chat template may read."""
+    calls = sum(len(call.function.name) + len(call.function.arguments) for call in message.tool_calls or ())
+    return len(message.text) + len(message.reasoning_content or message.reasoning or "") + calls
+
+
 def _not_too_long(messages: list[ChatMessage], info: ValidationInfo) -> list[ChatMessage]:
     """The turns together may be as long as a prompt."""
     if isinstance(info.context, RequestLimits):
         most = info.context.prompt_chars
-        if sum(len(message.text) for message in messages) > most:
+        if sum(_length(message) for message in messages) > most:
             raise ValueError(f"should have at most {most} characters together")
     return messages
 

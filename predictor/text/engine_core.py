@@ -88,6 +88,7 @@ class TextEngineCore(EngineCore):
 
     async def _submit(self, task: TextTask) -> Generation:
         loop = asyncio.get_running_loop()
+        deadline = None if task.seconds is None else time.monotonic() + task.seconds
         try:
             variables = self._variables(task)
             encoding = loop.run_in_executor(
@@ -107,7 +108,6 @@ class TextEngineCore(EngineCore):
         thinks = prompt.reasoning is not None and (prompt.reasoning.begun or self._thinking(task))
         default = self._defaults.max_new_tokens or (THINKING_TOKENS if thinks else DEFAULT_TOKENS)
         max_tokens = min(task.sampling.max_tokens or default, self.length - len(prompt.ids))
-        deadline = None if task.seconds is None else time.monotonic() + task.seconds
         generation = Generation()
         self.admission.admit(
             ScheduledText(

@@ -96,6 +96,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             raise bad_answer(self._url, "its finish_reason is tool_calls, and it calls none")
         if self._usage is None:
             raise cut_off(self._url, "it ends without the usage that was asked for")
+        cached = self._usage.prompt_tokens_details
         return ResultEvent(
             id=self._id,
             model=self._model,
@@ -108,6 +109,7 @@ class TextResultBuilder(ResultBuilder[Chunk]):
             usage=Usage(
                 prompt_tokens=self._usage.prompt_tokens,
                 completion_tokens=self._usage.completion_tokens,
+                cached_tokens=cached.cached_tokens or None if cached else None,
             ),
             timing=Timing(
                 queue_s=self._rounded_queue_s,

@@ -43,11 +43,18 @@ class Choice(BaseModel):
     finish_reason: str | None = None
 
 
+class PromptTokens(BaseModel):
+    """Of a prompt's tokens, those that were not computed again."""
+
+    cached_tokens: int | None = Field(default=None, ge=0)
+
+
 class ChunkUsage(BaseModel):
     """Not the contract's strict Usage: runtimes add totals and details of their own."""
 
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
+    prompt_tokens_details: PromptTokens | None = None
 
 
 class ChunkTiming(BaseModel):

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,10 +36,14 @@ THREADS = 2
 """How many structures are compiled at once."""
 
 COMPILING = 256
-"""Most different structures that are compiled or wait for it; one more is refused."""
+"""Most different structures that are compiled or wait for a thread; one more is refused."""
 
 COMPILE_SECONDS = 10.0
-"""Longest that a request waits for its structure."""
+"""Longest that a request waits for its structure. One that takes so long is refused for good; where the threads were
+busy with others, the client is to come again."""
+
+OWN_PART = 0.5
+"""Of that time, from which on it is the structure's own fault."""
 
 KEPT = 64
 """Compiled structures that are kept for the next request, those that were used last: up to a few MiB of each."""
@@ -78,6 +83,7 @@ class StructureCompiler:
         self._loading = threading.Lock()
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
         self._compiling: dict[str, Future[LLMatcher]] = {}
+        self._begun: dict[str, float] = {}  # of those that have a thread
 
     async def compile(self, structure: Structure, reasoning: ReasoningTags | None) -> CompiledStructure:
         """For a text that may reason between those tags first. Raises a ProblemError where the structure is none that
@@ -90,11 +96,14 @@ class StructureCompiler:
         matcher = self._kept.get(text)
         if matcher is None:
             matcher = await self._compiled(text, field)
-            self._kept[text] = matcher
+        self._keep(text, matcher)
+        return CompiledStructure(matcher, field)
+
+    def _keep(self, text: str, matcher: LLMatcher) -> None:
+        self._kept[text] = matcher
         self._kept.move_to_end(text)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return CompiledStructure(matcher, field)
 
     async def _compiled(self, text: str, field: str) -> LLMatcher:
         """Once for all that ask for it meanwhile."""
@@ -104,18 +113,33 @@ class StructureCompiler:
                 detail = "Too many different structures are being compiled."
                 raise ProblemError(problems.OVERLOADED, detail, retry_after=1)
             try:
-                work = self._compiling[text] = self._threads.submit(self.compile_grammar, text)
+                work = self._compiling[text] = self._threads.submit(self._compile, text)
             except RuntimeError:  # no futures after a shutdown
                 raise shutting_down() from None
             loop = asyncio.get_running_loop()
-            work.add_done_callback(lambda _: _call_soon(loop, self._compiling.pop, text, None))
+            work.add_done_callback(lambda done: _call_soon(loop, self._finished, text, done))
         try:
             # Shielded: others may wait for it, too.
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(work)), COMPILE_SECONDS)
         except TimeoutError:
+            begun = self._begun.get(text, math.inf)
+            if time.monotonic() - begun < COMPILE_SECONDS * OWN_PART:
+                detail = "The structures of other requests are being compiled."
+                raise ProblemError(problems.OVERLOADED, detail, retry_after=COMPILE_SECONDS) from None
             raise invalid_field(field, f"takes more than {COMPILE_SECONDS:g} s to compile: make it simpler") from None
         except _UnusableError as error:
             raise invalid_field(field, refusal(str(error))) from None
+
+    def _finished(self, text: str, work: Future[LLMatcher]) -> None:
+        """Kept, even if nobody has waited for it to the end: whoever was told to comes again."""
+        self._compiling.pop(text, None)
+        self._begun.pop(text, None)
+        if not work.cancelled() and work.exception() is None:
+            self._keep(text, work.result())
+
+    def _compile(self, text: str) -> LLMatcher:
+        self._begun[text] = time.monotonic()
+        return self.compile_grammar(text)
 
     def compile_grammar(self, text: str) -> LLMatcher:
         """On a thread of its own."""

@@ -40,6 +40,15 @@ async def test_a_chat_completion(client: Client, seen: list[httpx.Request]) -> N
     assert sent(seen[0])["messages"] == [USER]
 
 
+async def test_tokens_that_were_in_the_cache_are_told(client: Client, stream: Stream, sse_answer: Answer) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    cached = client(lambda _: sse_answer(stream("春", usage=usage)))
+    answer = await cached.chat.completions.create(model="poet", messages=[USER])
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 4
+
+
 async def test_a_stream_has_the_shape_of_openais(client: Client) -> None:
     stream = await client().chat.completions.create(
         model="poet", messages=[USER], stream=True, stream_options={"include_usage": True}

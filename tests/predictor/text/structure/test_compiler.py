@@ -241,9 +241,27 @@ async def test_only_so_many_are_compiled_at_once(
 async def test_who_waits_too_long_is_refused(
     compiler: StructureCompiler, held_threads: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 0.2)
+
+    assert await refused(compiler, schema_of()) == "takes more than 0.2 s to compile: make it simpler"
+
+
+async def test_who_waits_for_others_is_to_come_again_and_finds_it_compiled(
+    compiler: StructureCompiler, held_threads: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = [asyncio.ensure_future(compiler.compile(schema_of(const=number), None)) for number in range(2)]
+    await asyncio.sleep(0)
     monkeypatch.setattr(compiling, "COMPILE_SECONDS", 0.01)
 
-    assert await refused(compiler, schema_of()) == "takes more than 0.01 s to compile: make it simpler"
+    with pytest.raises(ProblemError) as caught:
+        await compiler.compile(schema_of(const=2), None)
+
+    assert caught.value.kind is problems.OVERLOADED
+    assert caught.value.problem.retry_after == 1
+    held_threads.set()
+    await asyncio.gather(*slow)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", SECONDS)
+    assert (await compiler.compile(schema_of(const=2), None)).begin().is_complete() is False
 
 
 async def test_who_leaves_does_not_take_it_from_the_others(compiler: StructureCompiler, held_threads: Event) -> None:
