@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from contract import ENDS, ProblemError, invalid_field
+from contract import ENDS, ProblemError, invalid_field, problems
+from contract.openai.responses.documents import PREFIX
 from contract.openai.responses.request import ResponsesRequest
 from contract.problems import raised
 from web.api.generation_call import GenerationCall, plain_call
@@ -101,7 +102,7 @@ class ResponseCreation:
                 response=kept,
             )
         )
-        lasting = call.preferences.outlives_connection
+        lasting, answered = call.preferences.outlives_connection, False
         try:
             if body.stream:
                 frames = response_frames(
@@ -112,18 +113,24 @@ class ResponseCreation:
             else:
                 if not body.background:
                     record = await self._jobs.wait(record.id, self._settings.generate_seconds, found_again=lasting)
-                    if record.state in ENDS and (problem := record.problem) is not None:
+                    if record.state not in ENDS:  # this replica ends, and another goes on with it
+                        detail = f"{PREFIX}{record.id} is not finished yet; the same Idempotency-Key finds it again."
+                        raise ProblemError(
+                            problems.UNAVAILABLE, detail, retry_after=await self._jobs.retry_after(record)
+                        )
+                    if (problem := record.problem) is not None:
                         raise raised(problem)
                 yield JSONResponse(await self._kept.document(record), headers={"Cache-Control": "no-store"})
+            answered = True
         finally:
             if not lasting:
-                await self._leave(record, stored=body.is_stored)
+                await self._leave(record, answered=answered, stored=body.is_stored)
 
-    async def _leave(self, record: JobRecord, *, stored: bool) -> None:
-        """The client has its answer, or has left."""
+    async def _leave(self, record: JobRecord, *, answered: bool, stored: bool) -> None:
+        """The client has its answer, or has left. A stream may end before its job, of which the rest is kept then."""
         with anyio.CancelScope(shield=True):
             try:
-                if record.state not in ENDS:
+                if record.state not in ENDS and not (answered and stored):
                     record = await self._jobs.cancel(record.id)
                 if not stored:
                     await self._jobs.delete(record)

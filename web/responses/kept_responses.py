@@ -34,19 +34,16 @@ class KeptResponses:
     """See the module."""
 
     def __init__(self, settings: Settings, jobs: JobService) -> None:
-        self._settings = settings
         self._jobs = jobs
+        seconds = f"{settings.response_seconds:g} s"
+        self._kept_for = f"one is forgotten {seconds} after its end, and not kept at all where store was false."
         self._most_bytes = settings.body_bytes or settings.limits.body_bytes
 
     async def find(self, response: str, caller: str) -> JobRecord:
         """The job of a response. NOT_FOUND where it is unknown, forgotten, not stored, or another caller's."""
-        record = await self._job(response.removeprefix(PREFIX), caller) if response.startswith(PREFIX) else None
+        record = await self._response(response, caller)
         if record is None:
-            detail = (
-                f"There is no response of this id; one is forgotten {self._settings.response_seconds:g} s after its "
-                "end, and not kept at all where store was false."
-            )
-            raise ProblemError(problems.NOT_FOUND, detail)
+            raise ProblemError(problems.NOT_FOUND, f"There is no response of this id; {self._kept_for}")
         return record
 
     async def document(self, record: JobRecord) -> Document:
@@ -86,6 +83,9 @@ class KeptResponses:
             raise invalid_field(field, f"the conversation may have at most {self._most_bytes} bytes as JSON")
         return kept
 
+    async def _response(self, response: str, caller: str) -> JobRecord | None:
+        return await self._job(response.removeprefix(PREFIX), caller) if response.startswith(PREFIX) else None
+
     async def _job(self, job: str, caller: str) -> JobRecord | None:
         try:
             record = await self._jobs.find(job, caller)
@@ -98,12 +98,9 @@ class KeptResponses:
 
     async def _previous(self, response: str, caller: str) -> list[Item]:
         field = "previous_response_id"
-        record = await self._job(response.removeprefix(PREFIX), caller) if response.startswith(PREFIX) else None
+        record = await self._response(response, caller)
         if record is None:
-            detail = (
-                f"Previous response with id '{response}' not found; one is forgotten "
-                f"{self._settings.response_seconds:g} s after its end, and not kept at all where store was false."
-            )
+            detail = f"Previous response with id '{response}' not found; {self._kept_for}"
             raise ProblemError(
                 problems.PREVIOUS_RESPONSE_NOT_FOUND, detail, errors=[FieldError(field=field, detail="is not there")]
             )
@@ -122,11 +119,20 @@ class KeptResponses:
             for known in outputs[job]:
                 if known.id == item:
                     return known
-        raise invalid_field(field, "there is no item of this id in a response that is kept here")
+        raise invalid_field(
+            field, "there is no item of this id in a response that is kept here, or it is a call that was cut"
+        )
 
     async def _output(self, record: JobRecord) -> list[Item]:
+        """What is gone on from: not calls that were cut, whose arguments are no JSON."""
         documents = documents_of(record).output(await self._result(record))
-        items = _ITEMS.validate_python(documents)
+        items = _ITEMS.validate_python(
+            [
+                document
+                for document in documents
+                if (document["type"], document["status"]) != ("function_call", "incomplete")
+            ]
+        )
         return [item for item in items if not isinstance(item, MessageItem) or joined(item.content)]
 
     async def _result(self, record: JobRecord) -> TextResult:

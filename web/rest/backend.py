@@ -111,9 +111,10 @@ class RestBackend:
                 match event:
                     case StatusEvent(state="pending"):  # not written: up to 73ec94b, pages take it for running
                         journal.passed_on(record.id)
-                    case StatusEvent(state="queued") if not running:
+                    case StatusEvent(state="queued"):  # in the log of one that ran, it says that all comes anew
                         journal.heard_of(record.id)
-                        writer.append_later(event)
+                        if not running:
+                            writer.append_later(event)
                     case ResultEvent() | PictureResultEvent():
                         await writer.flush()
                         # Replicas of commit 73ec94b read stored results strictly, and do not know it.

@@ -49,15 +49,17 @@ class ResponseDocuments:
         return self._document("incomplete" if cut else "completed", **more)
 
     def output(self, result: TextResult) -> list[Document]:
-        """The items of a result."""
+        """The items of a result. Where it was cut, the last one is incomplete."""
         status: Status = "incomplete" if result.finish_reason == "length" else "completed"
         items = []
         calls = result.tool_calls or ()
         if result.reasoning_content:
             items.append(self.reasoning(result.reasoning_content, "completed" if result.text or calls else status))
         if result.text or not calls:
-            items.append(self.message(result.text, status, result.logprobs))
-        return [*items, *(self.call(number, call, "completed") for number, call in enumerate(calls))]
+            items.append(self.message(result.text, "completed" if calls else status, result.logprobs))
+        items += [self.call(number, call, "completed") for number, call in enumerate(calls)]
+        items[-1]["status"] = status
+        return items
 
     def reasoning(self, text: str | None, status: Status) -> Document:
         content = [] if text is None else [reasoning_part(text)]

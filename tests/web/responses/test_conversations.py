@@ -94,6 +94,33 @@ async def test_nothing_goes_on_from_one_that_is_unknown_or_has_no_answer(client:
         await asked.responses.create(model="poet", input="two", previous_response_id=first.id)
 
 
+async def test_a_call_that_was_cut_is_not_gone_on_from(client: Client, stream: Callable[..., bytes]) -> None:
+    calls = [
+        {"index": number, "id": f"call_{number}", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        for number, arguments in enumerate(["{}", '{"a": "天'])
+    ]
+    cut = Poet(stream("Look:", calls=calls, finish_reason="length"))
+    cut.finish.set()
+    asked = await client(cut)
+    tools: Any = [{"type": "function", "name": "f", "parameters": {"type": "object"}}]
+    events = [event async for event in await asked.responses.create(model="poet", input="x", tools=tools, stream=True)]
+    done: list[Any] = [event.item for event in events if event.type == "response.output_item.done"]
+    last: Any = events[-1]
+    assert (last.type, [item.status for item in done]) == (
+        "response.incomplete",
+        ["completed", "completed", "incomplete"],
+    )
+    assert {item.id: item for item in last.response.output} == {item.id: item for item in done}
+    output: Any = {"type": "function_call_output", "call_id": "call_0", "output": "1"}
+    await asked.responses.create(model="poet", input=[output], tools=tools, previous_response_id=last.response.id)
+    [*_, called, answer] = json.loads(cut.asked[-1].content)["messages"]
+    assert ([call["id"] for call in called["tool_calls"]], answer["tool_call_id"]) == (["call_0"], "call_0")
+    items: Any = [{"type": "item_reference", "id": done[-1].id}, {"role": "user", "content": "more"}]
+    with pytest.raises(openai.BadRequestError, match="a call that was cut") as error:
+        await asked.responses.create(model="poet", input=items, tools=tools)
+    assert error.value.param == "input.0.id"
+
+
 async def test_a_conversation_is_bounded(client: Client, poet: Poet) -> None:
     poet.finish.set()
     asked = await client(max_prompt_chars=10)

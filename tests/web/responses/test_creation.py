@@ -11,11 +11,15 @@ import httpx
 import openai
 import pytest
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from contract import problems
 from tests.support.waiting import eventually
-from tests.support.web.job_requests import Poet
+from tests.support.web.job_requests import LIMIT, Poet
+from web.app import create_app
 from web.callers.key_file import entry
+from web.settings import Settings
+from wire.drain import Drain
 
 Client = Callable[..., Awaitable[openai.AsyncOpenAI]]
 
@@ -216,3 +220,30 @@ async def test_while_the_model_is_loading_a_plain_request_waits(client: Client, 
     poet.refusal = None
     poet.finish.set()
     assert (await waiting).output_text == "春天"
+
+
+async def test_a_plain_one_with_a_key_is_found_again_after_its_replica(
+    serve: Callable[[ASGIApp], Awaitable[str]], poet: Poet, redis_url: str
+) -> None:
+    settings = Settings(models={"poet": "http://poet.test"}, grace_seconds=1, store_url=redis_url)
+    drain = Drain()
+    first = create_app(settings, httpx.MockTransport(poet), drain=drain)
+    second = create_app(settings, httpx.MockTransport(poet))
+    async with httpx.AsyncClient(trust_env=False, timeout=LIMIT) as http:
+
+        async def ask(app: str) -> httpx.Response:
+            body = {"model": "poet", "input": "moon"}
+            return await http.post(f"{app}/v1/responses", json=body, headers={"Idempotency-Key": "k"})
+
+        leaving, staying = await serve(first), await serve(second)
+        waiting = asyncio.ensure_future(ask(leaving))
+        await eventually(lambda: poet.asked, "the model server is asked")
+        drain.begin()
+        answer = await waiting
+        assert (answer.status_code, answer.json()["type"]) == (503, problems.UNAVAILABLE.uri)
+        assert int(answer.headers["Retry-After"]) >= 1
+        poet.finish.set()
+        found = await ask(staying)
+    assert (found.status_code, found.json()["status"]) == (200, "completed")
+    assert found.json()["id"] in answer.json()["detail"]
+    assert len(poet.asked) == 1

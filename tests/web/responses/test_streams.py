@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.support.waiting import eventually
+from tests.support.web.dying_server import DyingServer
 from tests.support.web.job_requests import Poet
 
 Client = Callable[..., Awaitable[openai.AsyncOpenAI]]
@@ -171,6 +172,47 @@ async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client
     events = await events_of(await asked.responses.retrieve(response.id, stream=True))
     assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春天"]
     assert events[-1].response.output_text == "春天"
+
+
+def until(whole: bytes, mark: str) -> tuple[bytes, Exception]:
+    """The answer up to this mark, and the end of the connection."""
+    return whole[: whole.index(mark.encode())], httpx.ReadError("reset")
+
+
+@pytest.mark.parametrize("mark", ['"天"', '"finish_reason": "stop"'])
+async def test_a_model_server_that_dies_is_not_seen(
+    client: Client, stream: Callable[..., bytes], store: dict[str, Any], mark: str
+) -> None:
+    whole = stream("春", "天", fingerprint="fp_1")
+    asked = await client(DyingServer([until(whole, mark), whole]), **store)
+    events = await events_of(await asked.responses.create(model="poet", input="moon", background=True, stream=True))
+    assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春", "天"]
+    assert (events[-1].type, events[-1].response.output_text) == ("response.completed", "春天")
+    assert await events_of(await asked.responses.retrieve(events[0].response.id, stream=True)) == events
+
+
+async def test_a_generation_that_goes_another_way_is_finished_all_the_same(
+    client: Client, stream: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.jobs.worker.FIRST_RETRY_SECONDS", 0.01)
+    first = stream("春", "天", fingerprint="fp_1")
+    dies = DyingServer([until(first, '"finish_reason": "stop"'), stream("江", "天", fingerprint="fp_2")])
+    other = Poet(stream("江", "天", fingerprint="fp_2"))
+
+    def model(request: httpx.Request) -> httpx.Response:
+        return dies(request) if len(dies.asked) < 2 else other(request)
+
+    asked = await client(model)
+    events = await events_of(await asked.responses.create(model="poet", input="moon", stream=True))
+    assert (events[-1].type, events[-1].code) == ("error", "diverged")
+    other.finish.set()
+
+    async def ended() -> Any:
+        found = await asked.responses.retrieve(events[0].response.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    found = await eventually(ended, "it has ended")
+    assert (found.status, found.output_text) == ("completed", "江天")
 
 
 async def test_how_likely_the_tokens_were(client: Client) -> None:
