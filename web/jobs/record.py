@@ -52,6 +52,8 @@ class JobRecord:
     """How long it is kept after its end, where that is not as long as other jobs are."""
     response: str | None = field(default=None, repr=False)
     """JSON of what a response was asked with (web.responses), which is kept as long as the job is."""
+    hidden: bool = False
+    """Neither listed nor found by its caller: it is left to who made it."""
     webhook: Webhook | None = None
     """Where its end is delivered to, and what has become of that."""
 
@@ -65,6 +67,10 @@ class JobRecord:
         if self.end is not None:
             return self.end
         return "queued" if self.started is None else "running"
+
+    @property
+    def is_listed(self) -> bool:
+        return self.caller != DEFAULT_CALLER and not self.hidden
 
     @property
     def cursor(self) -> str:

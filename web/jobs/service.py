@@ -57,7 +57,8 @@ class NewJob:
     keep_seconds: float | None = None
     """How long it is kept after its end; as all jobs are where that is None."""
     response: str | None = None
-    """See JobRecord."""
+    hidden: bool = False
+    """See JobRecord, both."""
 
 
 class JobService:
@@ -131,6 +132,7 @@ class JobService:
             webhook=None if url is None else Webhook(url=url),
             keep_seconds=new.keep_seconds,
             response=new.response,
+            hidden=new.hidden,
         )
         if self._settings.dispatch == "events" and new.request.image and len(record.request) > EVENT_BYTES:
             raise invalid_field(
@@ -180,9 +182,9 @@ class JobService:
         return existing is not None and not existing.may_be_retried
 
     async def find(self, job: str, caller: str | None = None) -> JobRecord:
-        """A NOT_FOUND problem when it is unknown, or forgotten, or another caller's where one is given."""
+        """A NOT_FOUND problem when it is unknown, or forgotten, or hidden or another caller's where one is given."""
         record = await self._store.get(job)
-        if record is None or caller not in (None, record.caller):
+        if record is None or (caller is not None and (caller != record.caller or record.hidden)):
             keep = self._settings.job_keep_seconds
             detail = f"There is no generation of this id; one is forgotten {keep:g} s after its end."
             raise ProblemError(problems.NOT_FOUND, detail)

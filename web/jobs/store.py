@@ -92,7 +92,7 @@ class JobStore(ABC):
     @abstractmethod
     async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
         """The newest jobs of a caller, or the newest of those before this cursor, without request, headers and outcome.
-        Those of DEFAULT_CALLER are not listed."""
+        Those of DEFAULT_CALLER and hidden ones are not listed."""
 
     @abstractmethod
     async def delete(self, record: JobRecord) -> None:

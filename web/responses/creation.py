@@ -100,6 +100,7 @@ class ResponseCreation:
                 caller=call.caller,
                 keep_seconds=self._settings.response_seconds if body.is_stored else UNSTORED_SECONDS,
                 response=kept,
+                hidden=not body.is_stored,
             )
         )
         lasting, answered = call.preferences.outlives_connection, False

@@ -48,7 +48,8 @@ class ResponseEndpoints:
         after = _number(http_request, "starting_after", -1)
         if not _flag(http_request, "stream"):
             return JSONResponse(await self._kept.document(record), headers=_UNCACHED)
-        if after >= 0 and record.state in ENDS and after > (last := await last_number(self._jobs, record)):
+        last = await last_number(self._jobs, record) if after >= 0 and record.state in ENDS else None
+        if last is not None and after > last:
             raise invalid_field("starting_after", f"the last event of this response has the number {last}")
         frames = response_frames(self._jobs, self._readiness.get(record.model), record, after, resumable=True)
         return EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds, resumable=True)

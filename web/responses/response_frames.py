@@ -29,17 +29,21 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 async def response_frames(
     jobs: JobService, readiness: Readiness | None, record: JobRecord, after: int, *, resumable: bool
 ) -> AsyncGenerator[bytes]:
-    """The frames of the events after this number, to the end.
+    """The frames of the events after this number, to the end. Who has seen numbers that are no longer known, or are not
+    reached, gets the last one.
 
     Where the store is lost meanwhile they just stop, and a client that comes back goes on. To one that cannot, because
     `resumable` is false, the loss is told.
     """
+    events = ResponseEvents(documents_of(record))
     try:
-        async with aclosing(_told(jobs, readiness, record)) as all_told:
+        async with aclosing(_told(events, jobs, readiness, record)) as all_told:
             async for told in all_told:
                 if isinstance(told, StatusEvent):
                     yield f": {told.model_dump_json()}\n\n".encode()
-                elif told["sequence_number"] > after:
+                elif (number := told["sequence_number"]) > after or (
+                    events.ended and (number < after or events.is_numbered_anew)
+                ):
                     yield frame(_encode(told), told["type"])
     except ProblemError as error:
         log.info("a stream of response %s ends early: %s", record.id, error)
@@ -47,20 +51,19 @@ async def response_frames(
             yield frame(_encode(error_document(error)), "error")
 
 
-async def last_number(jobs: JobService, record: JobRecord) -> int:
-    """The number of the last event of a response that has ended."""
-    last = -1
-    async with aclosing(_told(jobs, None, record)) as all_told:
+async def last_number(jobs: JobService, record: JobRecord) -> int | None:
+    """The number of the last event of a response that has ended; None where it may have been another one."""
+    events, last = ResponseEvents(documents_of(record)), -1
+    async with aclosing(_told(events, jobs, None, record)) as all_told:
         async for told in all_told:
             last = last if isinstance(told, StatusEvent) else told["sequence_number"]
-    return last
+    return None if events.is_numbered_anew else last
 
 
 async def _told(
-    jobs: JobService, readiness: Readiness | None, record: JobRecord
+    events: ResponseEvents, jobs: JobService, readiness: Readiness | None, record: JobRecord
 ) -> AsyncGenerator[Document | StatusEvent]:
     """All events of a response, and what it waits for. Raises a problem that is not the response's own."""
-    events = ResponseEvents(documents_of(record))
     for told in events.begin():
         yield told
     try:

@@ -1,7 +1,8 @@
 """The events of a response, made of its job's log.
 
 The same log gives the same events with the same numbers, so that whoever comes back goes on where it was. A job that
-begins again writes its beginning once more, which is passed over here.
+begins again writes its beginning once more, which is passed over here. A log without its beginning, of which the store
+keeps the newest entries, gives the events of the result alone.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class ResponseEvents:
         self._number = 0
         self._running = False
         self._items: dict[int, _Item] = {}
+        self._cut = False  # a piece came before anything that says that it is generated
+        self.is_numbered_anew = False
+        """Whether nothing of the log was told: whoever followed it earlier may have seen other numbers."""
         self.ended = False
         """Whether the last event was given."""
 
@@ -60,6 +64,10 @@ class ResponseEvents:
 
     def add(self, event: LiveEvent) -> Iterator[Document]:
         """Of an entry of the log before the last one."""
+        if not isinstance(event, StatusEvent) and not self._running:
+            self._cut = True
+        if self._cut:
+            return
         try:
             match event:
                 case StatusEvent(state="running"):
@@ -78,6 +86,7 @@ class ResponseEvents:
 
     def complete(self, result: TextResult, ended: float) -> Iterator[Document]:
         """What was not told of the result, and the end."""
+        self.is_numbered_anew = not self._items
         try:
             yield from self._run()
             yield from self._rest(result)
@@ -95,6 +104,7 @@ class ResponseEvents:
 
     def fail(self, problem: Problem, ended: float, *, cancelled: bool) -> Iterator[Document]:
         """The end without a result."""
+        self.is_numbered_anew = not self._items
         self.ended = True
         document = self._documents.failed(problem, ended, cancelled=cancelled)
         yield self._event("response.failed", response=document)

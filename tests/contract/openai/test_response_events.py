@@ -162,6 +162,12 @@ def test_one_that_goes_another_way_ends_with_an_error(events: list[LiveEvent], e
     assert (last["type"], last["code"]) == ("error", "diverged")
 
 
+@pytest.mark.parametrize("status", [[], [RUNNING], [QUEUED, RUNNING]])
+def test_a_log_without_its_beginning_gives_the_events_of_the_result_alone(status: list[LiveEvent]) -> None:
+    whole = result("春天来", reasoning_content="Hmm.")
+    assert told(TokenEvent(text="天"), *status, TokenEvent(text="来"), end=whole) == told(end=whole)
+
+
 def test_a_failure() -> None:
     problem = Problem(type="urn:x", title="t", status=503, detail="The server is full.")
     last = told(RUNNING, TokenEvent(text="春"), end=problem)[-1]

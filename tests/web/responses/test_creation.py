@@ -126,13 +126,23 @@ async def test_of_one_that_is_not_stored_nothing_is_left(client: Client, poet: P
         await asked.get(f"../generations/{job}", cast_to=httpx.Response)
 
 
-async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(client: Client) -> None:
-    asked = await client()
+async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(
+    client: Client, store: dict[str, Any], tmp_path: Any
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(entry("ann", "key-of-ann-1"))
+    asked = await client(api_key="key-of-ann-1", callers="keys", callers_file=keys, **store)
     stream = await asked.responses.create(model="poet", input="moon", store=False, stream=True)
     first = await anext(aiter(stream))
     assert first.type == "response.created"
     with pytest.raises(openai.NotFoundError):
         await asked.responses.retrieve(first.response.id)
+    job = first.response.id.removeprefix("resp_")
+    for ask in (asked.get, asked.delete):
+        with pytest.raises(openai.NotFoundError):
+            await ask(f"../generations/{job}", cast_to=httpx.Response)
+    listed: Any = await asked.get("../generations", cast_to=object)
+    assert listed["generations"] == []
     await stream.close()
 
 

@@ -215,6 +215,21 @@ async def test_a_generation_that_goes_another_way_is_finished_all_the_same(
     assert (found.status, found.output_text) == ("completed", "江天")
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+async def test_of_a_log_without_its_beginning_the_result_is_told(
+    client: Client, stream: Callable[..., bytes], kept: int
+) -> None:
+    poet = Poet(stream("春", "天", "来"))
+    poet.finish.set()
+    asked = await client(poet, log_entries=kept)
+    response = await asked.responses.create(model="poet", input="moon")
+    for after in (0, 9, 9_999):
+        events = await events_of(await asked.responses.retrieve(response.id, stream=True, starting_after=after))
+        assert (events[-1].type, events[-1].response.output_text) == ("response.completed", "春天来")
+        told = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert told == (["春天来"] if after == 0 else [])
+
+
 async def test_how_likely_the_tokens_were(client: Client) -> None:
     likely = {"token": "天", "logprob": -0.5, "bytes": [1], "top_logprobs": []}
     chunks: list[Any] = [

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from contract import JobState, Webhook
-from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, ended_request, last_event
 from web.jobs.store import CLAIM_SECONDS, REQUESTS_SHARE, ClaimLost, JobStore, requests_full
 from web.jobs.stores.due_lists.memory_due_list import MemoryDueList
@@ -86,7 +85,7 @@ class MemoryStore(JobStore):
         self._request_bytes += request_bytes
         self._jobs[record.id] = stored = _Job(record, 0, first=first)
         self._resize(stored, JOB_BYTES + request_bytes + record_size(record))
-        if record.caller != DEFAULT_CALLER:
+        if record.is_listed:
             insort(self._listed[record.caller], record.cursor)
         if record.webhook is not None:
             self.due.add(record.id, record.deadline)
@@ -262,7 +261,8 @@ class MemoryStore(JobStore):
         self._resize(stored, -stored.size)
         cursors = self._listed.get(stored.record.caller, [])
         place = bisect_left(cursors, stored.record.cursor)
-        del cursors[place : place + 1]
+        if cursors[place : place + 1] == [stored.record.cursor]:
+            del cursors[place]
         if not cursors:
             self._listed.pop(stored.record.caller, None)
         stored.notify()

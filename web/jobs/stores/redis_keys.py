@@ -131,6 +131,7 @@ def fields_of(record: JobRecord) -> dict[str, str]:
         "cost": str(record.cost),
         **({} if record.keep_seconds is None else {"keep": str(record.keep_seconds)}),
         **({} if record.response is None else {"response": record.response}),
+        **({"hidden": "1"} if record.hidden else {}),
     }
 
 
@@ -159,5 +160,6 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         generation=int(fields.get("generation", 0)),
         keep_seconds=float(fields["keep"]) if "keep" in fields else None,
         response=fields.get("response"),
+        hidden="hidden" in fields,
         webhook=Webhook.of_any_version(webhook) if webhook else None,
     )

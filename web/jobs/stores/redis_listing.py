@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from web.callers.caller import DEFAULT_CALLER
 from web.jobs.record import JobRecord
 from web.jobs.stores.redis_connection import outages
 from web.jobs.stores.redis_keys import RedisKeys, record_of
@@ -35,7 +34,7 @@ class RedisListing:
 
     def add(self, pipe: Any, record: JobRecord, keep_seconds: float) -> None:
         """`keep_seconds`: how long the job is kept after its deadline."""
-        if record.caller != DEFAULT_CALLER:
+        if record.is_listed:
             seconds = round(record.deadline - record.created + keep_seconds) + 1
             pipe.eval(_ADD, 1, self._keys.caller(record.caller), record.cursor, MOST_LISTED, seconds)
 
