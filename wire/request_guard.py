@@ -90,7 +90,7 @@ class RequestGuard:
         if body is None:
             log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
             return
-        request = _GuardedRequest(scope, body, receive, send, room)
+        request = _GuardedRequest(scope, body, receive, send, room, self.respond)
         with self.drain.request(request.cut_off):
             problem = await request.run(self.app)
         if problem is None:
@@ -215,8 +215,17 @@ class _Interruption(Enum):
 class _GuardedRequest:
     """One request whose body has been read, until its answer is sent or it is interrupted."""
 
-    def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send, room: _Room) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        room: _Room,
+        respond: Callable[[str, ProblemError], Response],
+    ) -> None:
         self._room = room
+        self._respond = respond
         self.answer = _Answer.NOT_BEGUN
         self._scope = scope
         self._body: bytes | None = body
@@ -254,7 +263,8 @@ class _GuardedRequest:
         if self.answer is not _Answer.EVENTS:
             return problem
         resumable = self._scope.get("state", {}).get(RESUMABLE, False)
-        last = b"" if resumable else frame(problem.problem.model_dump_json(exclude_none=True), "error")
+        document = bytes(self._respond(self._scope["path"], problem).body)  # OpenAI's clients raise its `error` only
+        last = b"" if resumable else frame([document], "error")
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         return None
 

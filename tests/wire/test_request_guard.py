@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from contract import ProblemError, problems
 from tests.support.waiting import eventually
 from wire.drain import Drain
+from wire.problems import problem_response
 from wire.request_guard import BrokenAnswerError, RequestGuard
 from wire.sse import EventStream, frame
 
@@ -303,6 +304,22 @@ async def test_a_drain_that_ends_ends_a_stream_with_an_error(wire: Wire) -> None
     assert last.startswith("event: error\ndata: ")
     assert json.loads(last.partition("data: ")[2])["status"] == 503
     assert wire.sent[-1]["more_body"] is False
+
+
+async def test_the_error_that_ends_a_stream_is_that_of_its_path(wire: Wire) -> None:
+    """OpenAI's clients take a stream without it for whole."""
+
+    def respond(path: str, error: ProblemError) -> Response:
+        return problem_response(error, {**error.document, "error": {"at": path}})
+
+    drain = Drain()
+    wire.body(b"")
+    running = asyncio.create_task(wire.run(RequestGuard(stream_and_hang, drain=drain, respond=respond)))
+    await eventually(lambda: b"token" in wire.answer)
+    drain.end()
+    await running
+    last = json.loads(wire.answer.decode().rpartition("data: ")[2])
+    assert (last["status"], last["error"]) == (503, {"at": "/x"})
 
 
 async def test_a_drain_that_ends_just_closes_a_stream_that_can_be_resumed(wire: Wire) -> None:
