@@ -52,6 +52,8 @@ CLOSE_SECONDS = 2.0
 GONE = 410
 """By this status a receiver says that it wants no more."""
 
+_Host = tuple[str, int]
+
 
 class WebhookDeliveries:
     """At least once: an attempt whose replica dies is made again, with the same id. Nothing at all where no host is
@@ -74,8 +76,8 @@ class WebhookDeliveries:
         self._sender = sender
         self._loop: BackgroundLoop | None = None
         self._attempts: dict[asyncio.Task[None], DueDelivery] = {}
-        self._of_host: Counter[str] = Counter()
-        self._turned_away: Counter[str] = Counter()
+        self._of_host: Counter[_Host] = Counter()
+        self._turned_away: Counter[_Host] = Counter()
         """How many each host had no place for since it last had one."""
 
     def open(self) -> None:
@@ -118,7 +120,7 @@ class WebhookDeliveries:
             return
         if record.ended is None:  # its deadline has just passed: it is about to be ended, and is due then
             return
-        host = webhook.url.partition("//")[2].partition("/")[0].lower()
+        host = self._host(webhook.url)
         if self._of_host[host] >= MOST_PER_HOST:
             self._turned_away[host] += 1
             await self._again(delivery, BUSY_SECONDS * (1 + self._turned_away[host] / MOST_AT_ONCE))
@@ -137,7 +139,7 @@ class WebhookDeliveries:
         self._attempts[attempt] = delivery
         attempt.add_done_callback(lambda done: self._done(done, host))
 
-    def _done(self, attempt: asyncio.Task[None], host: str) -> None:
+    def _done(self, attempt: asyncio.Task[None], host: _Host) -> None:
         del self._attempts[attempt]
         self._of_host[host] -= 1
         if not self._of_host[host]:
@@ -171,6 +173,13 @@ class WebhookDeliveries:
                 await self._again(delivery, min(wait, MOST_RETRY_SECONDS))
         except ProblemError as error:
             log.warning("job %s: the delivery of its webhook is left to its lease: %s", record.id, error)
+
+    def _host(self, url: str) -> _Host:
+        try:
+            target = self._policy.target(url)
+        except ValueError:
+            return "", 0  # it is allowed no longer, which the attempt finds out, too
+        return target.host, target.port
 
     def _is_over(self, webhook: Webhook) -> bool:
         """Whether no further attempt is to be made."""

@@ -67,9 +67,11 @@ async def deliver(store: JobStore) -> AsyncGenerator[Deliver]:
         await each.close()
 
 
-async def ended(store: JobStore, receiver: Receiver, job: str = "a", **changes: Any) -> JobRecord:
+async def ended(
+    store: JobStore, receiver: Receiver, job: str = "a", url: str | None = None, **changes: Any
+) -> JobRecord:
     """A job that has ended."""
-    record = await store.add(new_record(job, webhook=Webhook(url=receiver.url), **changes))
+    record = await store.add(new_record(job, webhook=Webhook(url=url or receiver.url), **changes))
     await store.finish(job, "completed", result(record).model_dump_json(), await store.now())
     return record
 
@@ -191,7 +193,7 @@ async def test_a_slow_receiver_holds_up_nobody_else(store: JobStore, deliver: De
     slow, there = await receiver(silence), await receiver()
     await deliver(slow, there)
     for number in range(3 * MOST_PER_HOST):
-        await ended(store, slow, f"slow {number}")
+        await ended(store, slow, f"slow {number}", url=f"http://{slow.host}?{number}")  # it is one host all the same
     await slow.has_received(MOST_PER_HOST)
     await ended(store, there)
     [received] = await there.has_received(1)
