@@ -127,7 +127,10 @@ class AllowedHost:
 
 def allowed_host(text: str) -> AllowedHost:
     """Raises a ValueError that says what an entry looks like."""
-    form = "must be host, host:port, or *.example.com for all names below it; an IPv6 address stands in brackets"
+    form = (
+        "must be host, host:port, or *.example.com for all names below it; an IPv6 address stands in brackets, a name "
+        "with other letters as punycode, such as xn--mnchen-3ya.example"
+    )
     entry = re.fullmatch(r"(\*\.)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
     if entry is None:
         raise ValueError(form)

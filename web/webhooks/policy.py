@@ -30,7 +30,7 @@ class Target:
 
     url: httpx.URL
     host: str
-    """Name or IP address, in lower case and without brackets."""
+    """Name, of other letters than ASCII's in punycode, or IP address; in lower case and without brackets."""
     port: int
     is_address: bool
     """Whether the host is an IP address, and so needs no name server."""
@@ -66,9 +66,10 @@ class WebhookPolicy:
         except httpx.InvalidURL:
             parsed = httpx.URL("")
         default_port = _PORTS.get(parsed.scheme)
-        if default_port is None or not parsed.host or "#" in url:
+        if default_port is None or not parsed.raw_host or "#" in url:
             raise ValueError("must be a URL such as https://example.com/path, without a fragment")
-        host, port = parsed.host.lower(), default_port if parsed.port is None else parsed.port
+        host = parsed.raw_host.decode().lower()
+        port = default_port if parsed.port is None else parsed.port
         try:
             address = ip_address(host)
         except ValueError:

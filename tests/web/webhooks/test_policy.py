@@ -22,6 +22,8 @@ HOSTS = [
     "127.0.0.1:9000",
     "[fd00::1]:9000",
     "8.8.8.8",
+    "xn--mnchen-3ya.example",
+    "*.XN--FIQS8S.example",
 ]
 
 
@@ -43,6 +45,8 @@ def policy_of(*hosts: str, key_file: KeyFile | None = None, **settings: Any) -> 
         ("http://[fd00::1]:9000/", "fd00::1", 9000),
         ("http://[FD00:0::1]:9000/", "fd00::1", 9000),
         ("https://8.8.8.8/", "8.8.8.8", 443),
+        ("https://xn--mnchen-3ya.example/", "xn--mnchen-3ya.example", 443),
+        ("https://Hooks.XN--fiqs8s.example/", "hooks.xn--fiqs8s.example", 443),
     ],
 )
 def test_addresses_that_are_allowed(url: str, host: str, port: int) -> None:
@@ -82,6 +86,7 @@ def test_addresses_that_are_allowed(url: str, host: str, port: int) -> None:
         ("https://hooks.example.com/a b", "visible ASCII"),
         ("https://hooks.example.com/\r\nHost: x", "visible ASCII"),
         ("https://höoks.example.com/", "visible ASCII"),
+        ("https://xn--0.example/", "must be on a host"),
         ("ftp://hooks.example.com/", "must be a URL such as"),
         ("file:///etc/passwd", "must be a URL such as"),
         ("hooks.example.com", "must be a URL such as"),
@@ -127,6 +132,12 @@ def test_a_problem_names_a_few_hosts_only() -> None:
 )
 def test_entries_that_are_none(entry: str) -> None:
     with pytest.raises(ValidationError, match=r"must be host, host:port, or \*\.example\.com"):
+        policy_of(entry)
+
+
+@pytest.mark.parametrize("entry", ["münchen.example", "*.中国.example"])
+def test_an_entry_with_other_letters_is_told_to_be_punycode(entry: str) -> None:
+    with pytest.raises(ValidationError, match=r"with other letters as punycode, such as xn--mnchen-3ya\.example"):
         policy_of(entry)
 
 

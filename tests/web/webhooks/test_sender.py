@@ -24,6 +24,7 @@ from web.webhooks.sender import ANSWER_BYTES, NotAnswered, WebhookSender
 Receive = Callable[..., Awaitable[Receiver]]
 
 NAME = "hooks.example.com"
+PUNYCODE = "xn--mnchen-3ya.example"
 
 
 def sender_of(
@@ -52,7 +53,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME), x509.DNSName(PUNYCODE)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -92,6 +93,15 @@ async def test_redirects_are_not_followed(receiver: Receive, status: int) -> Non
 def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """The receiver of these tests has no other address."""
     monkeypatch.setattr(module, "is_public", lambda address: str(address) == "127.0.0.1")
+
+
+async def test_a_name_in_punycode_is_its_certificates(
+    receiver: Receive, certificate: Path, loopback_is_public: None
+) -> None:
+    there = await receiver(trust=served(certificate))
+    sender = sender_of(f"{PUNYCODE}:{there.port}", finds=["127.0.0.1"], trust=certificate)
+    assert await sender.post(f"https://{PUNYCODE}:{there.port}/", {}, b"") == 204
+    assert there.received[0].headers["host"] == f"{PUNYCODE}:{there.port}"
 
 
 async def test_the_certificate_is_that_of_the_name(
