@@ -27,6 +27,7 @@ from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
 from web.api.jobs import JobEndpoints
 from web.http.accept import JSON
+from web.http.origin import check_origin
 from web.http.parted_response import PartedResponse, json_parts
 from web.http.public_address import public_base
 from web.openai.event_frames import caught, status_frame
@@ -72,6 +73,7 @@ class PictureEndpoint:
     async def _read(self, http_request: Request) -> ImagesRequest:
         limits = self._settings.limits
         if self._body is EditRequest and is_multipart(http_request):
+            check_origin(http_request.headers, self._settings.cors_origins)  # forms are sent without a preflight
             body: ImagesRequest = await multipart_body(
                 http_request, EditRequest, files=("image", "mask"), limits=limits
             )

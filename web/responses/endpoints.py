@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from contract import ENDS, invalid_field
 from contract.openai.responses.kept import item_document
 from web.callers.caller import caller_of
+from web.http.origin import check_origin
 from web.http.page_query import DEFAULT_LIMIT, MOST_LIMIT
 from web.responses.kept_responses import KeptResponses, documents_of
 from web.responses.response_frames import last_number, response_frames
@@ -55,6 +56,7 @@ class ResponseEndpoints:
         return EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds, resumable=True)
 
     async def cancel(self, http_request: Request) -> Response:
+        check_origin(http_request.headers, self._settings.cors_origins)  # without a body there is no preflight
         record = await self._find(http_request)
         if not documents_of(record).kept.in_background:
             raise invalid_field("background", "only a response in the background can be cancelled")

@@ -73,6 +73,17 @@ async def test_an_edit_sends_its_files(client: Client, seen: list[httpx.Request]
     assert asked["strength"] == 0.5
 
 
+@pytest.mark.parametrize(("origin", "status"), [(None, 200), ("https://page.test", 200), ("https://evil.test", 403)])
+async def test_other_sites_pages_send_no_form(web: Web, origin: str | None, status: int) -> None:
+    """Browsers send a form at once, and ask nobody before."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": origin} if origin else {}
+    fields, files = {"model": "painter", "prompt": "cat"}, {"image": PNG}
+    asked = web(cors_origins=["https://page.test"])
+    answer = await asked.post("/v1/images/edits", data=fields, files=files, headers=headers)
+    assert answer.status_code == status
+    assert origin != "https://evil.test" or answer.json()["error"]["code"] == "forbidden"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -171,6 +171,17 @@ async def test_only_one_in_the_background_is_cancelled(client: Client, poet: Poe
         await asked.responses.cancel(response.id)
 
 
+async def test_other_sites_pages_cancel_nothing(client: Client, poet: Poet) -> None:
+    """Without a body browsers send it at once, and ask nobody before."""
+    asked = await client(cors_origins=["https://page.test"])
+    response = await asked.responses.create(model="poet", input="one", background=True)
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.test"}
+    with pytest.raises(openai.PermissionDeniedError):
+        await asked.responses.cancel(response.id, extra_headers=headers)
+    headers["Origin"] = "https://page.test"
+    assert (await asked.responses.cancel(response.id, extra_headers=headers)).status == "cancelled"
+
+
 @pytest.mark.parametrize("id", ["resp_0", "0" * 32, f"resp_{'0' * 32}", "春"])
 async def test_an_unknown_one(client: Client, id: str) -> None:
     asked = await client()
