@@ -17,6 +17,7 @@ from contract import (
     PictureResultEvent,
     PreviewEvent,
     ProgressEvent,
+    StatusEvent,
     invalid_field,
 )
 from contract.fields import PictureFormat
@@ -27,10 +28,10 @@ from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
 from web.api.jobs import JobEndpoints
 from web.http.accept import JSON
+from web.http.event_frames import caught, compact_json, data_frame, status_frame
 from web.http.origin import check_origin
 from web.http.parted_response import PartedResponse, json_parts
 from web.http.public_address import public_base
-from web.openai.event_frames import caught, status_frame
 from wire.body import json_body
 from wire.body.multipart import is_multipart, multipart_body
 from wire.sse import EventStream, frame
@@ -93,7 +94,7 @@ class PictureEndpoint:
         assert isinstance(result, PictureResult)
         document = _document(result, form, [{"b64_json": ""} for _ in result.images])
         files = [picture.data for picture in result.images]
-        parts, size = json_parts(_encode(document), files, "b64_json")
+        parts, size = json_parts(compact_json(document), files, "b64_json")
         return PartedResponse(parts, size, headers=_UNCACHED)
 
 
@@ -165,15 +166,12 @@ def _told(event: LiveEvent, kind: str, body: ImagesRequest, previews: dict[int, 
                     **fingerprint_member(event.system_fingerprint),
                 }
                 yield _frame(f"{kind}.completed", document, picture.data)
-        case _:
-            yield from status_frame(event)
+        case StatusEvent():
+            yield status_frame(event)
 
 
 def _frame(kind: str, document: dict[str, Any], file: str | None = None) -> bytes:
     if file is None:
-        return frame(_encode({"type": kind, **document}), kind)
-    parts, _ = json_parts(_encode({"type": kind, **document, "b64_json": ""}), [file], "b64_json")
+        return data_frame({"type": kind, **document}, kind)
+    parts, _ = json_parts(compact_json({"type": kind, **document, "b64_json": ""}), [file], "b64_json")
     return frame(parts, kind)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -15,7 +15,7 @@ from contract import (
     Usage,
 )
 from contract.openai.text_documents import TextDocuments
-from web.openai.event_frames import data_frame, status_frame
+from web.http.event_frames import data_frame, status_frame
 from wire.sse import frame
 
 
@@ -69,7 +69,7 @@ class _Told:
         """The frames of an event, often one."""
         match event:
             case StatusEvent():
-                yield from status_frame(event)
+                yield status_frame(event)
                 if event.state == "running":
                     yield from self._begin()
             case ReasoningEvent():

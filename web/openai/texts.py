@@ -17,7 +17,7 @@ from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
 from web.api.generation_call import plain_call
 from web.api.generations import Generations
-from web.openai.event_frames import caught
+from web.http.event_frames import caught
 from web.openai.text_frames import text_frames
 from wire.body import json_body
 from wire.concurrency.merged_streams import merged

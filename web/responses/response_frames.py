@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -12,9 +11,9 @@ from contract import ProblemError, ResultEvent, StatusEvent
 from contract.openai.responses.documents import Document
 from contract.openai.responses.stream import ResponseEvents
 from web.api.job_stream import job_events
+from web.http.event_frames import data_frame, status_frame
 from web.responses.kept_responses import documents_of
 from wire.openai_problems import error_document
-from wire.sse import frame
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.record import JobRecord
@@ -22,8 +21,6 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.readiness.model_readiness import Readiness
 
 log = logging.getLogger(__name__)
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 async def response_frames(
@@ -40,15 +37,15 @@ async def response_frames(
         async with aclosing(_told(events, jobs, readiness, record)) as all_told:
             async for told in all_told:
                 if isinstance(told, StatusEvent):
-                    yield f": {told.model_dump_json()}\n\n".encode()
+                    yield status_frame(told)
                 elif (number := told["sequence_number"]) > after or (
                     events.ended and (number < after or events.is_numbered_anew)
                 ):
-                    yield frame(_encode(told), told["type"])
+                    yield data_frame(told, told["type"])
     except ProblemError as error:
         log.info("a stream of response %s ends early: %s", record.id, error)
         if not resumable:
-            yield frame(_encode(error_document(error)), "error")
+            yield data_frame(error_document(error), "error")
 
 
 async def last_number(jobs: JobService, record: JobRecord) -> int | None:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from contract import LiveEvent, ProblemError, StatusEvent, problems
+from contract import ProblemError, StatusEvent, problems
 from wire.openai_problems import error_document
 from wire.sse import frame
 
 log = logging.getLogger(__name__)
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def data_frame(document: dict[str, Any], event: str | None = None) -> bytes:
     """A document as the data of an event."""
-    return frame(_encode(document), event)
+    return frame(compact_json(document), event)
 
 
-def status_frame(event: LiveEvent) -> Iterator[bytes]:
+def status_frame(event: StatusEvent) -> bytes:
     """What a generation waits for, as a comment, which OpenAI's clients pass over."""
-    if isinstance(event, StatusEvent):
-        yield f": {event.model_dump_json()}\n\n".encode()
+    return f": {event.model_dump_json()}\n\n".encode()
 
 
 async def caught(frames: AsyncGenerator[bytes], event: str | None = None) -> AsyncGenerator[bytes]:
