@@ -35,7 +35,7 @@ README = ROOT / "README.md"
 CHINESE = ROOT / "README.zh-CN.md"
 
 
-@pytest.mark.parametrize("page", ["configuration", "events", "metrics"])
+@pytest.mark.parametrize("page", ["configuration", "events", "metrics", "openai"])
 def test_a_page_is_what_its_script_prints(page: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", f"scripts.docs.{page}"], cwd=ROOT, capture_output=True, text=True, check=True

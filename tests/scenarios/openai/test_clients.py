@@ -1,4 +1,5 @@
-"""The official clients and two frameworks, with their defaults, against models that are asleep."""
+"""The official clients and two frameworks, with their defaults, against models that are asleep; and what docs/openai.md
+says of every parameter."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import pytest
 from tests.support.openai.answers import texts
 from tests.support.openai.deployment import Deployment
 from tests.support.openai.javascript_client import JavaScriptClient, run_script
+from tests.support.openai.probe import MethodProbes, Probe
+from tests.support.openai.record import FILE
+from tests.support.openai.recorder import METHODS, Recorder
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +29,8 @@ HERE = Path(__file__).parent
 DEADLINE = 120.0
 IMPATIENT = {"X-Request-Timeout": "0.25"}
 """Enough for two tokens of a model that is awake, and not for one that is asleep."""
+STRIDE = 37
+"""One in so many of what was recorded is tried again with each change: an odd number, which meets both clients."""
 MESSAGES: Any = [{"role": "user", "content": "春雨"}]
 
 
@@ -108,3 +114,31 @@ def test_the_client_for_javascript(asleep: Deployment, programs: Path) -> None:
         impatient = client.call("chat.completions.create", {**body, "max_tokens": 2, "extra_headers": IMPATIENT})
     assert texts(pieces) == texts(whole) != [""]
     assert texts(impatient["answer"]) != [""]
+
+
+def recorded() -> Iterator[tuple[MethodProbes, Probe, str, str]]:
+    """Each value that was tried with a client, and what came of it."""
+    methods = {method["python"] or method["javascript"]: method for method in json.loads(FILE.read_text())["methods"]}
+    for method in METHODS:
+        entry = methods[method.name]
+        for probe in method.probes if entry["offered"] else method.probes[:1]:
+            values = [
+                one
+                for one in entry["parameters"].get(probe.parameter, [])
+                if (one["value"], one.get("with", {})) == (probe.value, dict(probe.more))
+            ]
+            for language in filter(method.named, ("python", "javascript")):
+                state = values[0].get(language) if entry["offered"] else "not offered"
+                if state is not None:
+                    yield method, probe, language, state
+
+
+@pytest.mark.parametrize("stride", [STRIDE, pytest.param(1, marks=pytest.mark.nightly)])
+def test_what_is_recorded_is_what_happens(deployment: Deployment, programs: Path, stride: int) -> None:
+    changed = []
+    with closing(Recorder(deployment, programs)) as recorder:
+        for method, probe, language, state in list(recorded())[::stride]:
+            found = recorder.state(method, probe, language)
+            if found != state:
+                changed.append(f"{language} {method.name} {probe.parameter}={probe.value!r}: {found}, and not {state}")
+    assert changed == []

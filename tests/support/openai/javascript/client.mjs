@@ -59,7 +59,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     outcome = { answer: await call(method, given) };
   } catch (error) {
     outcome =
-      error instanceof APIError && error.status
+      error instanceof APIError
         ? { error: { status: error.status, param: error.param, code: error.code, message: error.message } }
         : { failure: String(error.stack ?? error) };
   }

@@ -6,6 +6,7 @@ import { z } from "zod";
 
 const openai = createOpenAI({ baseURL: process.argv[2], apiKey: "none" });
 const Trip = z.object({ city: z.enum(["杭州", "苏州"]), days: z.number().int().min(1).max(9) });
+const ONCE = { openai: { parallelToolCalls: false } };
 const tools = { trip: tool({ description: "Plans a trip.", inputSchema: Trip }) };
 
 async function streamed(model) {
@@ -18,7 +19,7 @@ async function streamed(model) {
 async function all(poet, caller) {
   const written = await generateText({ model: poet, prompt: "春雨", maxOutputTokens: 8 });
   const object = await generateObject({ model: caller, schema: Trip, prompt: "春雨" });
-  const called = await generateText({ model: caller, tools, toolChoice: "required", prompt: "春雨" });
+  const called = await generateText({ model: caller, tools, toolChoice: "required", prompt: "春雨", providerOptions: ONCE });
   return {
     text: written.text,
     tokens: written.usage.totalTokens,
