@@ -109,6 +109,7 @@ async def test_a_key_that_is_taken_away_is_asked_for_anew(
     await page.locator("#prompt").fill("秋")  # which wakes the model
     await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
     await give(page, "another key")
+    await eventually(partial(keeps, page, "another key"), "the key is kept")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
 
