@@ -136,7 +136,6 @@ def _beside_image(value: T, info: ValidationInfo) -> T:
 
 
 PromptText = Annotated[str, Field(min_length=1), AfterValidator(_not_too_long), AfterValidator(_not_blank)]
-SystemText = PromptText
 TokenLimit = Annotated[int, Field(ge=1), AfterValidator(_not_too_many)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]

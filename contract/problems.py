@@ -194,9 +194,10 @@ def of_field(field: str, detail: str) -> PydanticCustomError:
     return PydanticCustomError("of_field", "{detail}", {"field": field, "detail": detail})
 
 
-def internal() -> ProblemError:
+def internal(retry_after: float | None = None) -> ProblemError:
     """INTERNAL, of which a client learns nothing more."""
-    return ProblemError(INTERNAL, "Something went wrong on the server; its log says what.")
+    detail = "Something went wrong on the server; its log says what."
+    return ProblemError(INTERNAL, detail, retry_after=retry_after)
 
 
 def invalid_field(field: str, detail: str) -> ProblemError:

@@ -23,7 +23,6 @@ from contract.fields import (
     Steps,
     Strength,
     StrictModel,
-    SystemText,
     WebhookUrl,
 )
 from contract.limits import TEMPLATE_BYTES
@@ -165,7 +164,7 @@ class TextPrompt(Writing, OptionalPrompt):
         description="A conversation, in OpenAI's shape, which goes through the model's chat template; in place of the "
         "prompt.",
     )
-    system: SystemText | None = Field(default=None, description="What the model is told before the conversation.")
+    system: PromptText | None = Field(default=None, description="What the model is told before the conversation.")
     raw: bool | None = Field(
         default=None,
         validate_default=True,

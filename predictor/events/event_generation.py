@@ -72,8 +72,7 @@ class EventGeneration:
             return self._replies.failed(self._event, error.problem)
         except Exception:
             log.exception("the request %r from %r failed", self._event.id, self._event.source)
-            detail = "Something went wrong on the server; its log says what."
-            raise ProblemError(problems.INTERNAL, detail, retry_after=RETRY_SECONDS) from None
+            raise problems.internal(retry_after=RETRY_SECONDS) from None
 
     async def _result(self) -> TextResult | PictureResult:
         self._check_cancelled()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from contract import ProblemError, StatusEvent, problems
 from wire.openai_problems import error_document
 from wire.sse import frame
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -25,6 +27,13 @@ def data_frame(document: dict[str, Any], event: str | None = None) -> bytes:
 def status_frame(event: StatusEvent) -> bytes:
     """What a generation waits for, as a comment, which OpenAI's clients pass over."""
     return f": {event.model_dump_json()}\n\n".encode()
+
+
+async def chained(first: Item, others: AsyncIterable[Item]) -> AsyncGenerator[Item]:
+    """What was waited for before the answer began, and what comes after it. Who has made the others closes them."""
+    yield first
+    async for other in others:
+        yield other
 
 
 async def caught(frames: AsyncGenerator[bytes], event: str | None = None) -> AsyncGenerator[bytes]:

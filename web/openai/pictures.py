@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -28,7 +27,7 @@ from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
 from web.api.jobs import JobEndpoints
 from web.http.accept import JSON
-from web.http.event_frames import caught, compact_json, data_frame, status_frame
+from web.http.event_frames import caught, chained, compact_json, data_frame, status_frame
 from web.http.origin import check_origin
 from web.http.parted_response import PartedResponse, json_parts
 from web.http.public_address import public_base
@@ -130,12 +129,9 @@ async def _frames(
 ) -> AsyncGenerator[bytes]:
     """Previews, steps if asked for, and every finished picture."""
     previews: dict[int, int] = {}
-    for encoded in _told(first, kind, body, previews):
-        yield encoded
-    async with aclosing(events):
-        async for event in events:
-            for encoded in _told(event, kind, body, previews):
-                yield encoded
+    async for event in chained(first, events):
+        for encoded in _told(event, kind, body, previews):
+            yield encoded
 
 
 def _told(event: LiveEvent, kind: str, body: ImagesRequest, previews: dict[int, int]) -> Iterator[bytes]:

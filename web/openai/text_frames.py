@@ -15,7 +15,7 @@ from contract import (
     Usage,
 )
 from contract.openai.text_documents import TextDocuments
-from web.http.event_frames import data_frame, status_frame
+from web.http.event_frames import chained, data_frame, status_frame
 from wire.sse import frame
 
 
@@ -34,7 +34,7 @@ async def text_frames(
         told.append(_Told(number, documents, told[-1] if told else None))
     usages: list[Usage] = []
     queue_s: float | None = None
-    async for number, event in _chained(first, events):
+    async for number, event in chained(first, events):
         for document in told[number].documents(event):
             yield document
         if isinstance(event, ResultEvent):
@@ -43,14 +43,6 @@ async def text_frames(
     if with_usage:
         yield data_frame(documents.totals(usages, queue_s))
     yield frame("[DONE]")
-
-
-async def _chained(
-    first: tuple[int, LiveEvent], others: AsyncGenerator[tuple[int, LiveEvent]]
-) -> AsyncGenerator[tuple[int, LiveEvent]]:
-    yield first
-    async for other in others:
-        yield other
 
 
 class _Told:

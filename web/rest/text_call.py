@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contract import GenerationRequest, Sampling
+from contract.openai.fields import SAMPLING
 from contract.request import Writing
 from contract.texts.messages import ChatMessage
 from web.client.call import Call
@@ -16,9 +17,8 @@ EVENT_BYTES = 1_048_576
 ANSWER_BYTES = 16_777_216
 """Most bytes of the whole stream."""
 
-_SAMPLING = set(Sampling.model_fields) - {"top_logprobs"}
-
-_CHAT = _SAMPLING | set(Writing.model_fields) - set(Sampling.model_fields) - {"thinking", "chat_template_kwargs"}
+_RAW = set(SAMPLING)
+_CHAT = _RAW | set(Writing.model_fields) - set(Sampling.model_fields) - {"thinking", "chat_template_kwargs"}
 
 
 def text_call(model: str, request: GenerationRequest) -> Call[Chunk]:
@@ -39,7 +39,7 @@ def text_call(model: str, request: GenerationRequest) -> Call[Chunk]:
 
 def _raw(request: GenerationRequest) -> dict[str, Any]:
     logprobs = {} if request.top_logprobs is None else {"logprobs": request.top_logprobs}
-    return {"prompt": request.prompt, **request.model_dump(include=_SAMPLING, exclude_none=True), **logprobs}
+    return {"prompt": request.prompt, **request.model_dump(include=_RAW, exclude_none=True), **logprobs}
 
 
 def _chat(request: GenerationRequest) -> dict[str, Any]:
