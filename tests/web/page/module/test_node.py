@@ -161,7 +161,9 @@ def test_a_signal_ends_each_call(node: RunNode, served: ServedWeb) -> None:
             say(await end);
         };
         await ends((options) => generate("count", options));
-        await ends((options) => stream("count", options).next());
+        await ends(async (options) => {
+            for await (const event of stream("count", options)) continue;
+        });
         await ends((options) => made.wait(options));
         await ends((options) => submit("count", { ...options, fetch: () => Promise.reject(new Error("broken")) }));
         say((await made.status()).state);
