@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from contract import ENDS, FieldError, ProblemError, TextResult, invalid_field, problems
 from contract.openai.responses.documents import PREFIX, Document, ResponseDocuments
-from contract.openai.responses.items import Item, ItemReference, MessageItem, joined
+from contract.openai.responses.items import Item, ItemReference
 from contract.openai.responses.kept import KeptItem, KeptResponse
 from contract.openai.responses.request import ResponsesRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.service import JobService
     from web.settings import Settings
 
-_ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[KeptItem])
+_ITEM: TypeAdapter[Item] = TypeAdapter(KeptItem)
 
 _ITEM_ID = re.compile(r"(?:msg|rs|fc)_([0-9a-f]{32})(?:_[0-9]{1,4})?")
 
@@ -67,7 +67,7 @@ class KeptResponses:
         """What the model is given: all of the response that the body goes on from, and its own items, with those that
         it refers to. Problems name the field."""
         items = await self._previous(body.previous_response_id, caller) if body.previous_response_id else []
-        outputs: dict[str, list[Item]] = {}
+        outputs: dict[str, list[Document]] = {}
         for place, item in enumerate(body.input):
             if isinstance(item, ItemReference):
                 items.append(await self._referred(item.id, f"input.{place}.id", caller, outputs))
@@ -106,9 +106,9 @@ class KeptResponses:
             )
         if record.state != "completed":
             raise invalid_field(field, f"that response is {record.state}: there is no answer to go on from")
-        return [*documents_of(record).kept.items, *await self._output(record)]
+        return [*documents_of(record).kept.items, *(_item(one, field) for one in await self._output(record))]
 
-    async def _referred(self, item: str, field: str, caller: str, outputs: dict[str, list[Item]]) -> Item:
+    async def _referred(self, item: str, field: str, caller: str, outputs: dict[str, list[Document]]) -> Item:
         """An item of the output of an earlier response; `outputs` are those that were read already."""
         if named := _ITEM_ID.fullmatch(item):
             job = named[1]
@@ -117,25 +117,32 @@ class KeptResponses:
                 ready = record is not None and record.state == "completed"
                 outputs[job] = await self._output(record) if record is not None and ready else []
             for known in outputs[job]:
-                if known.id == item:
-                    return known
+                if known["id"] == item:
+                    return _item(known, field)
         raise invalid_field(
             field, "there is no item of this id in a response that is kept here, or it is a call that was cut"
         )
 
-    async def _output(self, record: JobRecord) -> list[Item]:
-        """What is gone on from: not calls that were cut, whose arguments are no JSON."""
+    async def _output(self, record: JobRecord) -> list[Document]:
+        """What is gone on from: not calls that were cut, whose arguments are no JSON, and no empty message."""
         documents = documents_of(record).output(await self._result(record))
-        items = _ITEMS.validate_python(
-            [
-                document
-                for document in documents
-                if (document["type"], document["status"]) != ("function_call", "incomplete")
-            ]
-        )
-        return [item for item in items if not isinstance(item, MessageItem) or joined(item.content)]
+        return [
+            document
+            for document in documents
+            if (document["type"], document["status"]) != ("function_call", "incomplete")
+            and (document["type"] != "message" or document["content"][0]["text"])
+        ]
 
     async def _result(self, record: JobRecord) -> TextResult:
         result = await self._jobs.results.result(record)
         assert isinstance(result, TextResult)
         return result
+
+
+def _item(document: Document, field: str) -> Item:
+    """An item of an answer. INVALID_FIELD where it is a call that the model server has not held to JSON."""
+    try:
+        return _ITEM.validate_python(document)
+    except ValidationError:
+        detail = "that answer has a call whose arguments are no JSON; go on without it: send the conversation as input"
+        raise invalid_field(field, detail) from None

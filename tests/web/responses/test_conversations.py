@@ -121,6 +121,32 @@ async def test_a_call_that_was_cut_is_not_gone_on_from(client: Client, stream: C
     assert error.value.param == "input.0.id"
 
 
+async def test_arguments_that_are_no_json_are_named_by_what_brings_them(
+    client: Client, stream: Callable[..., bytes], store: dict[str, Any]
+) -> None:
+    """Other servers hold no call to JSON."""
+    call = {"index": 0, "id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{'a': 天}"}}
+    poet = Poet(stream("Look:", calls=(call,), finish_reason="tool_calls"))
+    poet.finish.set()
+    asked = await client(poet, **store)
+    tools: Any = [{"type": "function", "name": "f", "parameters": {"type": "object"}}]
+    first = await asked.responses.create(model="poet", input="x", tools=tools)
+    message, called = first.output
+    output = {"type": "function_call_output", "call_id": "call_0", "output": "1"}
+
+    async def refused(*items: Any, **more: Any) -> str | None:
+        with pytest.raises(openai.BadRequestError, match="JSON") as error:
+            await asked.responses.create(model="poet", input=list(items), tools=tools, **more)
+        return error.value.param
+
+    assert await refused(output, previous_response_id=first.id) == "previous_response_id"
+    assert await refused({"type": "item_reference", "id": called.id}, output) == "input.0.id"
+    assert await refused(called, output) == "input.0.arguments"
+    referred: Any = [{"type": "item_reference", "id": message.id}, {"role": "user", "content": "more"}]
+    await asked.responses.create(model="poet", input=referred, tools=tools)
+    assert turns(poet) == [("assistant", "Look:"), ("user", "more")]
+
+
 async def test_a_conversation_is_bounded(client: Client, poet: Poet) -> None:
     poet.finish.set()
     asked = await client(max_prompt_chars=10)
