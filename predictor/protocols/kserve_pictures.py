@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 from kserve.protocol.infer_type import InferRequest, InferResponse
 from pydantic import Field
 
-from contract.fields import PictureFormat, StrictModel
+from contract.fields import StrictModel
 from contract.limits import INSTANCES
 from contract.request import GenerationRequest, Kind, Painting, PicturePrompt
-from contract.result import Picture, PictureResult, PictureTiming
+from contract.result import PictureResult, PictureTiming
 from predictor.engine.events import EventListener, PictureFinished
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask, Task
 from predictor.protocols.fan_out import all_instances, all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.kserve_bodies import read_v1_body, read_v2_tensors
-from predictor.protocols.picture_file import MEDIA_TYPES, encode_finished
+from predictor.protocols.picture_file import encode_finished, encoded
 
 
 class _V1Body(StrictModel):
@@ -78,7 +78,7 @@ class PictureModel(GenerationModel):
         return PictureResult(
             id=result_id,
             model=self.name,
-            images=await _encoded(pictures, request.prompt or "", request.format, self.name),
+            images=[await encoded(one, request.format or "png", request.prompt or "", self.name) for one in pictures],
             steps=pictures[0].steps,
             understood=pictures[0].understood,
             timing=PictureTiming(queue_s=round(queue_s, 4), total_s=round(time.monotonic() - begun, 4)),
@@ -87,24 +87,5 @@ class PictureModel(GenerationModel):
 
 async def _prediction(pictures: list[PictureFinished], prompt: PicturePrompt, model: str) -> dict[str, Any]:
     """A V1 prediction of one prompt, with the members that `/generate` answers with, too."""
-    images = [picture.model_dump() for picture in await _encoded(pictures, prompt.prompt, prompt.format, model)]
+    images = [(await encoded(one, prompt.format or "png", prompt.prompt, model)).model_dump() for one in pictures]
     return {"images": images, "steps": pictures[0].steps, "understood": pictures[0].understood}
-
-
-async def _encoded(
-    pictures: list[PictureFinished], prompt: str, form: PictureFormat | None, model: str
-) -> list[Picture]:
-    form = form or "png"
-    encoded = []
-    for picture in pictures:
-        file = await asyncio.to_thread(encode_finished, picture, form, prompt, model)
-        encoded.append(
-            Picture(
-                data=base64.b64encode(file).decode(),
-                media_type=MEDIA_TYPES[form],
-                seed=picture.seed,
-                width=picture.image.width,
-                height=picture.image.height,
-            )
-        )
-    return encoded

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from contract.fields import PictureFormat
+from contract.result import Picture
 from predictor.engine.events import PictureFinished
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -33,3 +36,15 @@ def encode_finished(picture: PictureFinished, form: PictureFormat, prompt: str, 
     prompt = prompt.replace("\0", "")  # a NUL would end the text chunk
     notes = {"prompt": prompt, "model": model, "seed": str(picture.seed), "steps": str(picture.steps)}
     return encode(picture.image, form, notes)
+
+
+async def encoded(picture: PictureFinished, form: PictureFormat, prompt: str, model: str) -> Picture:
+    """The same as the contract's picture. Another thread encodes it: a large PNG is slow."""
+    file = await asyncio.to_thread(encode_finished, picture, form, prompt, model)
+    return Picture(
+        data=base64.b64encode(file).decode(),
+        media_type=MEDIA_TYPES[form],
+        seed=picture.seed,
+        width=picture.image.width,
+        height=picture.image.height,
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -17,11 +16,10 @@ from contract import (
     PreviewEvent,
     ProgressEvent,
     StatusEvent,
+    TextResult,
     invalid_field,
 )
-from contract.fields import PictureFormat
-from contract.openai.fields import fingerprint_member
-from contract.openai.picture_documents import NO_USAGE, picture_head
+from contract.openai.picture_documents import PictureDocuments
 from contract.openai.pictures import EditRequest, ImagesRequest
 from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
@@ -29,7 +27,7 @@ from web.api.jobs import JobEndpoints
 from web.http.accept import JSON
 from web.http.event_frames import caught, chained, compact_json, data_frame, status_frame
 from web.http.origin import check_origin
-from web.http.parted_response import PartedResponse, json_parts
+from web.http.parted_response import PartedResponse, json_parts, without_files
 from web.http.public_address import public_base
 from wire.body import json_body
 from wire.body.multipart import is_multipart, multipart_body
@@ -61,7 +59,8 @@ class PictureEndpoint:
             if body.stream:
                 async with self._generations.live([call]) as [events]:
                     first = await anext(events)  # a problem before it has a status of its own
-                    frames = caught(_frames(first, events, self._kind, body))
+                    documents = PictureDocuments(body, self._kind)
+                    frames = caught(_frames(first, events, documents, progress=body.progress))
                     stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
                     stream.headers.update(fields)
                     await stream(scope, receive, send)
@@ -84,15 +83,22 @@ class PictureEndpoint:
         return body
 
     async def _whole(self, body: ImagesRequest, call: GenerationCall, scope: Scope) -> Response:
-        form = body.output_format or "png"
+        result: TextResult | PictureResult
+        urls = None
         if body.response_format == "url":
-            kept_result, urls = await self._jobs.addresses(call, public_base(self._settings, scope))
-            document = _document(kept_result, form, [{"url": url} for url in urls])
-            return Response(json.dumps(document), headers=_UNCACHED)
-        result = await self._generations.result(call)
+            result, urls = await self._jobs.addresses(call, public_base(self._settings, scope))
+        else:
+            result = await self._generations.result(call)
         assert isinstance(result, PictureResult)
-        document = _document(result, form, [{"b64_json": ""} for _ in result.images])
-        files = [picture.data for picture in result.images]
+        documents = PictureDocuments(body, self._kind, result.system_fingerprint)
+        document = documents.whole(
+            without_files(result).images,
+            steps=result.steps,
+            understood=result.understood,
+            queue_s=result.timing.queue_s,
+            urls=urls,
+        )
+        files = [picture.data for picture in result.images] if urls is None else []
         parts, size = json_parts(compact_json(document), files, "b64_json")
         return PartedResponse(parts, size, headers=_UNCACHED)
 
@@ -107,67 +113,26 @@ def edits_endpoint(settings: Settings, generations: Generations, jobs: JobEndpoi
     return PictureEndpoint(settings, generations, jobs, EditRequest, "image_edit")
 
 
-def _document(result: PictureResult, form: PictureFormat, files: list[dict[str, str]]) -> dict[str, Any]:
-    first = result.images[0]
-    data = [
-        {**file, "revised_prompt": None, "seed": picture.seed}
-        for file, picture in zip(files, result.images, strict=True)
-    ]
-    return {
-        **picture_head(f"{first.width}x{first.height}", form),
-        "data": data,
-        "steps": result.steps,
-        "understood": result.understood,
-        "usage": NO_USAGE,
-        "timing": {"queue_s": result.timing.queue_s},
-        **fingerprint_member(result.system_fingerprint),
-    }
-
-
 async def _frames(
-    first: LiveEvent, events: AsyncGenerator[LiveEvent], kind: str, body: ImagesRequest
+    first: LiveEvent, events: AsyncGenerator[LiveEvent], documents: PictureDocuments, *, progress: bool
 ) -> AsyncGenerator[bytes]:
     """Previews, steps if asked for, and every finished picture."""
-    previews: dict[int, int] = {}
     async for event in chained(first, events):
-        for encoded in _told(event, kind, body, previews):
-            yield encoded
+        match event:
+            case StatusEvent():
+                yield status_frame(event)
+            case PreviewEvent():
+                yield _frame(documents.preview(event.model_copy(update={"data": ""})), event.data)
+            case ProgressEvent() if progress:
+                document = documents.progress(event)
+                yield data_frame(document, document["type"])
+            case PictureResultEvent():
+                documents.fingerprint = event.system_fingerprint
+                for number, picture in enumerate(without_files(event).images):
+                    made = documents.completed(number, picture, steps=event.steps, understood=event.understood)
+                    yield _frame(made, event.images[number].data)
 
 
-def _told(event: LiveEvent, kind: str, body: ImagesRequest, previews: dict[int, int]) -> Iterator[bytes]:
-    """The frames of an event. `previews` counts those of each picture."""
-    match event:
-        case PreviewEvent():
-            number = previews.get(event.image, 0)
-            previews[event.image] = number + 1
-            form: Any = event.media_type.removeprefix("image/")
-            document = {
-                **picture_head(body.size or "auto", form),
-                "partial_image_index": number,
-                "image_index": event.image,
-                "step": event.step,
-            }
-            yield _frame(f"{kind}.partial_image", document, event.data)
-        case ProgressEvent() if body.progress:
-            yield _frame(f"{kind}.progress", {"step": event.step, "of": event.of, "eta_s": event.eta_s})
-        case PictureResultEvent():
-            for number, picture in enumerate(event.images):
-                document = {
-                    **picture_head(f"{picture.width}x{picture.height}", body.output_format or "png"),
-                    "image_index": number,
-                    "seed": picture.seed,
-                    "steps": event.steps,
-                    "understood": event.understood,
-                    "usage": NO_USAGE,
-                    **fingerprint_member(event.system_fingerprint),
-                }
-                yield _frame(f"{kind}.completed", document, picture.data)
-        case StatusEvent():
-            yield status_frame(event)
-
-
-def _frame(kind: str, document: dict[str, Any], file: str | None = None) -> bytes:
-    if file is None:
-        return data_frame({"type": kind, **document}, kind)
-    parts, _ = json_parts(compact_json({"type": kind, **document, "b64_json": ""}), [file], "b64_json")
-    return frame(parts, kind)
+def _frame(document: dict[str, Any], file: str) -> bytes:
+    parts, _ = json_parts(compact_json(document), [file], "b64_json")
+    return frame(parts, document["type"])

@@ -6,25 +6,26 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from contract.events import PreviewEvent, ProgressEvent
 from contract.fields import PictureFormat
-from contract.openai.fields import fingerprint_member
-from contract.openai.picture_documents import NO_USAGE, picture_head
+from contract.openai.picture_documents import PictureDocuments
 from contract.openai.pictures import EditRequest, ImagesRequest
 from contract.problems import ProblemError, invalid_field
+from contract.result import Picture
 from predictor.engine.events import PictureFinished, Preview, Progress, Started
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask
 from predictor.protocols import error_documents
 from predictor.protocols.generation_model import GenerationModel
-from predictor.protocols.picture_file import encode, encode_finished
+from predictor.protocols.picture_file import MEDIA_TYPES, encode, encoded
 from wire.body import json_body
 from wire.body.multipart import is_multipart, multipart_body
 from wire.sse import EventStream, frame
@@ -54,124 +55,77 @@ def images_router(model: GenerationModel) -> APIRouter:
             raise invalid_field("response_format", 'is not supported here; leave it out or send "b64_json"')
         task = PictureTask(body.prompt, body.painting, body.previews)
         generation = await model.submit(task, http_request.headers)
-        documents = _Documents(body, model.name, model.fingerprint)
+        documents = PictureDocuments(body, kind, model.fingerprint)
+        encode_one = partial(encoded, form=body.output_format or "png", prompt=body.prompt, model=model.name)
         if body.stream:
-            frames = _frames(generation, documents, kind, body.progress, http_request.url.path)
+            frames = _frames(generation, documents, encode_one, body, http_request.url.path)
             return EventStream(frames, on_close=generation.close)
-        return JSONResponse(await documents.whole(generation))
+        pictures, queue_s = await generation.pictures()  # cancelling the wait closes the generation
+        first, files = pictures[0], [await encode_one(one) for one in pictures]
+        return JSONResponse(documents.whole(files, steps=first.steps, understood=first.understood, queue_s=queue_s))
 
     return router
 
 
 async def _frames(
-    generation: Generation, documents: _Documents, kind: str, progress: bool, path: str
+    generation: Generation,
+    documents: PictureDocuments,
+    encode_one: Callable[[PictureFinished], Awaitable[Picture]],
+    body: ImagesRequest,
+    path: str,
 ) -> AsyncGenerator[bytes]:
-    """Previews and steps if asked for, and every finished picture, as events of this kind."""
-    progressed = _StreamProgress()
+    """Previews and steps if asked for, and every finished picture."""
+    progressed = _StreamProgress(body.n or 1)
     try:
         async for event in generation:
             match event:
-                case Started() if progress:
-                    yield _frame(f"{kind}.started", documents.named({"queue_s": event.queue_s}))
-                case Progress() if progress and progressed.note(event, documents.count):
-                    yield _frame(f"{kind}.progress", documents.named(progressed.document))
+                case Started() if body.progress:
+                    yield _frame(documents.started(event.queue_s))
+                case Progress() if body.progress and (step := progressed.further(event)):
+                    yield _frame(documents.progress(step))
                 case Preview():
-                    yield _frame(f"{kind}.partial_image", documents.named(await documents.preview(event)))
+                    yield _frame(documents.preview(await _preview(event), f"{event.image.width}x{event.image.height}"))
                 case PictureFinished():
-                    yield _frame(f"{kind}.completed", documents.named(await documents.completed(event)))
+                    file = await encode_one(event)
+                    yield _frame(
+                        documents.completed(event.picture, file, steps=event.steps, understood=event.understood)
+                    )
     except ProblemError as error:  # too late for a status
-        yield _frame("error", error_documents.document(path, error))
+        yield frame(_json(error_documents.document(path, error)), "error")
 
 
-def _frame(kind: str, document: dict[str, Any]) -> bytes:
-    return frame(json.dumps({"type": kind} | document, ensure_ascii=False, separators=(",", ":")), kind)
+async def _preview(event: Preview) -> PreviewEvent:
+    file = base64.b64encode(await asyncio.to_thread(encode, event.image, PREVIEW_FORMAT)).decode()
+    media_type = MEDIA_TYPES[PREVIEW_FORMAT]
+    return PreviewEvent(image=event.picture, step=event.step, data=file, media_type=media_type)
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _frame(document: dict[str, Any]) -> bytes:
+    return frame(_json(document), document["type"])
 
 
 class _StreamProgress:
     """The step of the slowest picture, and the seconds until all are done if later steps take as long."""
 
-    def __init__(self) -> None:
+    def __init__(self, pictures: int) -> None:
+        self._pictures = pictures
         self._steps: dict[int, int] = {}  # done, of each picture
         self._begun: float | None = None
         self._step = 0
-        self.document: dict[str, Any] = {}
 
-    def note(self, event: Progress, pictures: int) -> bool:
-        """Take in a step; whether the slowest picture is further by it."""
+    def further(self, event: Progress) -> ProgressEvent | None:
+        """Take in a step; None where the slowest picture is no further by it."""
         now = time.monotonic()
         self._steps[event.picture] = event.step
         if self._begun is None:
             self._begun = now
-        done = min(self._steps.values()) if len(self._steps) == pictures else 0
+        done = min(self._steps.values()) if len(self._steps) == self._pictures else 0
         if done <= self._step:
-            return False
+            return None
         self._step = done
         every = (now - self._begun) / (done - 1) if done > 1 else None  # nobody knows when the first one began
         eta = None if every is None else round(every * (event.of - done), 3)
-        self.document = {"step": done, "of": event.of, "eta_s": eta}
-        return True
-
-
-class _Documents:
-    """The answer to one request: a whole document, or events. Other threads encode the files: a large PNG is slow."""
-
-    def __init__(self, body: ImagesRequest, model: str, fingerprint: str | None) -> None:
-        self._fingerprint = fingerprint_member(fingerprint)
-        self.count = body.n or 1
-        self._model = model
-        self._prompt = body.prompt
-        self._format: PictureFormat = body.output_format or "png"
-        self._previews: dict[int, int] = {}
-
-    def named(self, document: dict[str, Any]) -> dict[str, Any]:
-        """With the fingerprint, which OpenAI has for texts alone."""
-        return {**document, **self._fingerprint}
-
-    async def whole(self, generation: Generation) -> dict[str, Any]:
-        """All pictures in one document; cancelling the wait closes the generation."""
-        pictures, queue_s = await generation.pictures()
-        data = [{"b64_json": await self._file(one), "revised_prompt": None, "seed": one.seed} for one in pictures]
-        first = pictures[0]
-        document = {
-            **self._head(first.image, self._format),
-            "data": data,
-            "steps": first.steps,
-            "understood": first.understood,
-            "usage": NO_USAGE,
-            "timing": {"queue_s": queue_s},
-        }
-        return self.named(document)
-
-    async def preview(self, event: Preview) -> dict[str, Any]:
-        number = self._previews.get(event.picture, 0)
-        self._previews[event.picture] = number + 1
-        data = await asyncio.to_thread(encode, event.image, PREVIEW_FORMAT)
-        return {
-            "b64_json": _base64(data),
-            "partial_image_index": number,
-            "image_index": event.picture,
-            "step": event.step,
-            **self._head(event.image, PREVIEW_FORMAT),
-        }
-
-    async def completed(self, event: PictureFinished) -> dict[str, Any]:
-        return {
-            "b64_json": await self._file(event),
-            "image_index": event.picture,
-            "seed": event.seed,
-            "steps": event.steps,
-            "understood": event.understood,
-            "usage": NO_USAGE,
-            **self._head(event.image, self._format),
-        }
-
-    async def _file(self, picture: PictureFinished) -> str:
-        return _base64(await asyncio.to_thread(encode_finished, picture, self._format, self._prompt, self._model))
-
-    @staticmethod
-    def _head(image: Image.Image, form: PictureFormat) -> dict[str, Any]:
-        return picture_head(f"{image.width}x{image.height}", form)
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+        return ProgressEvent(step=done, of=event.of, eta_s=eta)
