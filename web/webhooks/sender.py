@@ -60,9 +60,10 @@ class WebhookSender:
     async def _post(self, target: Target, headers: dict[str, str], body: bytes) -> int:
         addresses = [target.host] if target.is_address else await self._public_addresses(target)
         why = "no connection"
-        for address in addresses[:MOST_ADDRESSES]:
+        tried = addresses[:MOST_ADDRESSES]
+        for address in tried:
             try:
-                return await self._exchange(target, address, headers, body)
+                return await self._exchange(target, address, self._seconds / len(tried), headers, body)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if _is_about_certificates(error):
                     why = "its certificate is not good"
@@ -79,10 +80,12 @@ class WebhookSender:
             raise NotAnswered("not allowed: its name leads to an address that is not public")
         return [str(address) for address in found]
 
-    async def _exchange(self, target: Target, address: str, headers: dict[str, str], body: bytes) -> int:
+    async def _exchange(
+        self, target: Target, address: str, connect_seconds: float, headers: dict[str, str], body: bytes
+    ) -> int:
         # A client of its own, so that no connection that was made for one host is used for another one behind the
         # same address.
-        timeout = httpx.Timeout(self._seconds, connect=self._seconds / MOST_ADDRESSES)
+        timeout = httpx.Timeout(self._seconds, connect=connect_seconds)
         async with httpx.AsyncClient(verify=self._trust, timeout=timeout, trust_env=False) as client:
             request = client.build_request(
                 "POST",
@@ -119,7 +122,7 @@ async def _read_a_little(response: httpx.Response) -> None:
 def _is_about_certificates(error: BaseException) -> bool:
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(seen):
+        if isinstance(seen, ssl.SSLCertVerificationError):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -15,7 +15,6 @@ from tests.support.waiting import eventually
 
 SECRET = "whsec_" + "c2hhbmdjYWkgdGVzdHMgc2lnbiB3aXRoIHRoaXMga2V5"
 OTHER_SECRET = "whsec_" + "YW5vdGhlciBjYWxsZXIgc2lnbnMgd2l0aCB0aGlzIGtleQ=="
-LIMIT = 10.0
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -90,7 +89,7 @@ class Receiver:
             await self._server.wait_closed()
 
     async def has_received(self, count: int) -> list[Received]:
-        await eventually(lambda: len(self.received) >= count, f"{count} deliveries", LIMIT)
+        await eventually(lambda: len(self.received) >= count, f"{count} deliveries")
         return self.received
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

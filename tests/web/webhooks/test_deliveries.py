@@ -12,7 +12,7 @@ import pytest
 
 from contract import ProblemError, Webhook, problems
 from tests.support.jobs import KEEP_SECONDS, new_record, result
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 from tests.support.web.webhook_receiver import OTHER_SECRET, SECRET, Receiver, answer, hang_up, silence
 from web.callers.key_file import KeyFile
 from web.jobs.background_loops import BackgroundLoops
@@ -28,8 +28,6 @@ from web.webhooks.policy import WebhookPolicy
 
 Receive = Callable[..., Awaitable[Receiver]]
 Deliver = Callable[..., Awaitable[WebhookDeliveries]]
-
-LIMIT = 10.0
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +53,12 @@ async def deliver(store: JobStore) -> AsyncGenerator[Deliver]:
     opened: list[WebhookDeliveries] = []
 
     async def start(*receivers: Receiver, key_file: KeyFile | None = None, **settings: Any) -> WebhookDeliveries:
-        fixed = {"models": {"poet": "http://poet.test"}, "webhook_secret": SECRET, "webhook_retry_seconds": 0.05}
+        fixed = {
+            "models": {"poet": "http://poet.test"},
+            "webhook_secret": SECRET,
+            "webhook_seconds": SECONDS,
+            "webhook_retry_seconds": 0.05,
+        }
         known = Settings(webhook_hosts=[each.host for each in receivers], **{**fixed, **settings})
         policy = WebhookPolicy(known, key_file)
         opened.append(WebhookDeliveries(known, store, Results(None), policy, BackgroundLoops()))
@@ -87,7 +90,7 @@ async def tried(store: JobStore, times: int, job: str = "a") -> Webhook:
     async def noted() -> bool:
         return len((await webhook_of(store, job)).deliveries) >= times
 
-    await eventually(noted, f"{times} attempts are noted", LIMIT)
+    await eventually(noted, f"{times} attempts are noted")
     return await webhook_of(store, job)
 
 
@@ -100,7 +103,7 @@ async def nothing_is_due(store: JobStore) -> None:
             await store.due.settle(claim, 0)  # at once
         return not found
 
-    await eventually(empty, "nothing is due", LIMIT)
+    await eventually(empty, "nothing is due")
 
 
 async def test_an_end_is_delivered_once(store: JobStore, deliver: Deliver, receiver: Receive) -> None:
@@ -173,13 +176,17 @@ async def test_waits_grow(
 ) -> None:
     waits = []
     there = await receiver(answer(500))
-    settle = store.due.settle
+    settle, time = store.due.settle, await store.now()
+
+    async def now() -> float:
+        return time
 
     async def note(delivery: Any, again: float | None = None) -> None:
         if again is not None:
-            waits.append(again - await store.now())
-        await settle(delivery, None if again is None else await store.now())
+            waits.append(again - time)
+        await settle(delivery, None if again is None else time)
 
+    monkeypatch.setattr(store, "now", now)
     monkeypatch.setattr(store.due, "settle", note)
     await deliver(there, webhook_attempts=9, webhook_retry_seconds=5)
     await ended(store, there)
@@ -205,13 +212,33 @@ async def test_no_more_than_so_many_at_once(
     store: JobStore, deliver: Deliver, receiver: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
-    slow = [await receiver(silence) for _ in range(3)]
-    await deliver(*slow, webhook_seconds=0.3)
-    for number, each in enumerate(slow):
+    answered = asyncio.Event()
+    running: list[int] = []
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        running.append(running[-1] + 1 if running else 1)
+        await answered.wait()
+        running.append(running[-1] - 1)
+        await answer(204)(writer)
+
+    receivers = [await receiver(slow) for _ in range(3)]
+    for number, each in enumerate(receivers):
         await ended(store, each, str(number))
-    await eventually(lambda: sum(each.at_once for each in slow) == 2, "two attempts", LIMIT)
-    await eventually(lambda: all(each.received for each in slow), "the third one has had its turn", LIMIT)
-    assert (await tried(store, 1, "0")).deliveries[0].error == "no answer within 0.3 s"
+    await deliver(*receivers)
+    await eventually(lambda: running == [1, 2], "two attempts")
+    [left] = await store.due.claim(await store.now(), 0, 9)
+    assert left.job not in {each.received[0].event["subject"] for each in receivers if each.received}
+    answered.set()
+    for each in receivers:
+        await each.has_received(1)
+    assert max(running) == 2
+
+
+async def test_a_receiver_that_is_silent_is_tried_again(store: JobStore, deliver: Deliver, receiver: Receive) -> None:
+    there = await receiver(silence)
+    await deliver(there, webhook_seconds=0.2, webhook_attempts=2)
+    await ended(store, there)
+    assert [each.error for each in (await tried(store, 2)).deliveries] == ["no answer within 0.2 s"] * 2
 
 
 async def test_many_to_one_host_are_all_delivered(store: JobStore, deliver: Deliver, receiver: Receive) -> None:
@@ -238,7 +265,7 @@ async def test_what_a_dead_replica_has_claimed_is_delivered(
 
 async def test_a_replica_that_leaves_gives_its_claims_up(store: JobStore, deliver: Deliver, receiver: Receive) -> None:
     there = await receiver(silence, answer(204))
-    leaving = await deliver(there, webhook_seconds=60)
+    leaving = await deliver(there)
     await ended(store, there)
     await there.has_received(1)
     await leaving.close()
@@ -271,7 +298,7 @@ async def test_one_end_that_cannot_be_written_keeps_no_other(
 async def test_an_outage_of_the_store_loses_nothing(
     store: JobStore, deliver: Deliver, receiver: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3 - SECONDS)  # claims end soon, and attempts have time
     there = await receiver()
     note, failures = store.note_webhook, [1]
 
@@ -282,7 +309,7 @@ async def test_an_outage_of_the_store_loses_nothing(
         await note(record, webhook)
 
     monkeypatch.setattr(store, "note_webhook", fail_once)
-    await deliver(there, webhook_seconds=0.3)
+    await deliver(there)
     await ended(store, there)
     first, second = (await there.has_received(2))[:2]
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
@@ -301,7 +328,7 @@ async def test_each_caller_signs_with_its_own(
     received = {each.event["caller"]: each for each in await there.has_received(2)}
     received["ann"].verified(SECRET)
     received["bob"].verified(OTHER_SECRET)
-    await eventually(lambda: "nothing to sign its webhook with" in caplog.text, "it is said", LIMIT)
+    await eventually(lambda: "nothing to sign its webhook with" in caplog.text, "it is said")
     assert len(there.received) == 2
 
 

@@ -27,8 +27,6 @@ Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
 Receive = Callable[..., Awaitable[Receiver]]
 Handler = Callable[[httpx.Request], httpx.Response]
 
-LIMIT = 10.0
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +104,7 @@ async def test_a_job_lists_what_was_delivered(opened: Opened, receiver: Receive,
         webhook: dict[str, Any] = (await client.get(location)).json()["webhook"]
         return webhook if webhook["delivered"] else None
 
-    webhook = await eventually(delivered, "it is delivered", LIMIT)
+    webhook = await eventually(delivered, "it is delivered")
     assert webhook is not None
     [attempt] = webhook["deliveries"]
     assert (attempt["status"], sorted(attempt)) == (204, ["at", "status"])
@@ -149,7 +147,7 @@ async def test_the_end_of_a_job_over_events_is_delivered(opened: Opened, receive
     settings = settings_of(there, dispatch="events", k_sink="http://sink.test")
     client = await opened(create_app(settings, httpx.MockTransport(sink)))
     location = await submit(client, {"prompt": "春", "webhook": there.url})
-    await eventually(lambda: bool(sent), "the request is sent", LIMIT)
+    await eventually(lambda: bool(sent), "the request is sent")
     assert "webhook" not in json.loads(sent[0].content)  # the address is nobody's business but web's
     job = location.rpartition("/")[2]
     event = CloudEvent(id="e", source="urn:predictor", type="ai.shangcai.generation.completed.v1", subject=job)
@@ -196,7 +194,7 @@ async def test_a_response_in_the_background_has_one(opened: Opened, receiver: Re
         found = (await client.get(f"/v1/responses/{made['id']}")).json()
         return bool(found["webhook"]["delivered"])
 
-    await eventually(delivered, "it is delivered", LIMIT)
+    await eventually(delivered, "it is delivered")
     without = {"model": "poet", "input": "moon"}
     assert "webhook" not in (await client.post("/v1/responses", json=without)).json()
 

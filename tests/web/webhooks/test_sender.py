@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import ssl
-import time
-from collections.abc import Awaitable, Callable
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from tests.support.waiting import SECONDS
 from tests.support.web.webhook_receiver import SECRET, Receiver, answer, hang_up, silence
 from web.settings import Settings
 from web.webhooks import sender as module
@@ -28,7 +30,7 @@ PUNYCODE = "xn--mnchen-3ya.example"
 
 
 def sender_of(
-    *hosts: str, seconds: float = 5, finds: list[str] | None = None, trust: Path | None = None
+    *hosts: str, seconds: float = SECONDS, finds: list[str] | None = None, trust: Path | None = None
 ) -> WebhookSender:
     """With a name server that finds these addresses, one after the other for each time that it is asked."""
     settings = Settings(models={"poet": "http://poet.test"}, webhook_hosts=list(hosts), webhook_secret=SECRET)
@@ -173,10 +175,32 @@ async def test_a_receiver_that_hangs_up(receiver: Receive) -> None:
 
 async def test_a_receiver_that_is_silent(receiver: Receive) -> None:
     there = await receiver(silence)
-    begun = time.monotonic()
     with pytest.raises(NotAnswered, match=r"no answer within 0\.2 s"):
         await sender_of(there.host, seconds=0.2).post(there.url, {}, b"")
-    assert time.monotonic() - begun < 2
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """httpcore leaves a connection whose TLS does not begin in time to the garbage collector."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+
+
+@pytest.mark.usefixtures("collected")
+async def test_an_address_alone_has_all_of_the_time(receiver: Receive) -> None:
+    """Also until there is a connection, as here, where nobody begins with TLS."""
+    there = await receiver(silence)
+    with pytest.raises(NotAnswered, match=r"no answer within 0\.2 s"):
+        await sender_of(there.host, seconds=0.2).post(f"https://{there.host}/", {}, b"")
+
+
+@pytest.mark.usefixtures("collected", "loopback_is_public")
+async def test_silence_says_nothing_of_a_certificate(receiver: Receive) -> None:
+    there = await receiver(silence)
+    sender = sender_of(f"{NAME}:{there.port}", seconds=0.2, finds=["127.0.0.1 127.0.0.1"])
+    with pytest.raises(NotAnswered, match=r"no connection|no answer within"):
+        await sender.post(f"https://{NAME}:{there.port}/", {}, b"")
 
 
 async def test_a_receiver_that_trickles_its_header(receiver: Receive) -> None:
