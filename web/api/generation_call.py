@@ -36,6 +36,8 @@ class GenerationCall:
     preferences: RequestPreferences
     seconds: float
     """That the generation may take."""
+    own_limit: bool
+    """Whether the client has set that, and less than this server would."""
     context: RequestContext
     headers: Headers
     caller: str
@@ -62,13 +64,15 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
     if sent.webhook is not None and base is None and not preferences.outlives_connection:
         raise invalid_field("webhook", "needs Prefer: respond-async, or an Idempotency-Key: only jobs have one")
     limit = settings.job_seconds if preferences.respond_async else settings.generate_seconds
+    seconds = request_seconds(headers, limit)
     return GenerationCall(
         sent=sent,
         request=request,
         model=model,
         form=form,
         preferences=preferences,
-        seconds=request_seconds(headers, limit),
+        seconds=seconds,
+        own_limit=seconds < limit,
         context=RequestContext.of(http_request.scope),
         headers=headers,
         caller=caller_of(http_request.scope),
@@ -80,13 +84,15 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
 def plain_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
     """For a caller that gets its answer in one form, whatever the headers say of forms and preferences."""
     model = chosen_model(settings.models, sent, Headers())
+    seconds = request_seconds(http_request.headers, settings.generate_seconds)
     return GenerationCall(
         sent=sent,
         request=sent,
         model=model,
         form=SSE if sent.stream else JSON,
         preferences=RequestPreferences(),
-        seconds=request_seconds(http_request.headers, settings.generate_seconds),
+        seconds=seconds,
+        own_limit=seconds < settings.generate_seconds,
         context=RequestContext.of(http_request.scope),
         headers=Headers(),
         caller=caller_of(http_request.scope),

@@ -92,7 +92,7 @@ class Generations:
             headers=call.context.headers,
             caller=call.caller,
             live=call.live,
-            own_limit=call.seconds < self._settings.generate_seconds,
+            own_limit=call.own_limit,
         )
         limit = self._limits[call.model]
         with limit.acquire(call.caller, call.cost) as place:

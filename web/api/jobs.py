@@ -122,6 +122,7 @@ class JobEndpoints:
             request=call.request,
             model=call.model,
             seconds=call.seconds,
+            own_limit=call.own_limit,
             headers=call.context.headers,
             key=call.preferences.idempotency_key,
             caller=call.caller,

@@ -32,6 +32,8 @@ class JobRecord:
     """Of the body that was sent: the same Idempotency-Key must come with the same body."""
     created: float
     deadline: float
+    own_limit: bool = False
+    """Whether its client has set the deadline: that it is missed is nobody's failure then."""
     headers: dict[str, str] = field(default_factory=dict)
     """Those that are passed on to the predictor: the request id and the trace."""
     started: float | None = None

@@ -54,6 +54,8 @@ class NewJob:
     key: str | None = None
     """Idempotency key."""
     caller: str = DEFAULT_CALLER
+    own_limit: bool = False
+    """See JobRecord."""
     keep_seconds: float | None = None
     """How long it is kept after its end; as all jobs are where that is None."""
     response: str | None = None
@@ -126,6 +128,7 @@ class JobService:
             digest=hashlib.sha256(f"{model} {body}".encode()).hexdigest(),
             created=now,
             deadline=now + new.seconds,
+            own_limit=new.own_limit,
             headers=new.headers,
             caller=new.caller,
             cost=cost(request, self._settings.models[model].kind),

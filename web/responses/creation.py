@@ -84,7 +84,8 @@ class ResponseCreation:
         background = bool(body.background)
         limit = settings.job_seconds if background else settings.generate_seconds
         preferences = RequestPreferences(respond_async=background, idempotency_key=key)
-        call = replace(call, preferences=preferences, seconds=request_seconds(headers, limit))
+        seconds = request_seconds(headers, limit)
+        call = replace(call, preferences=preferences, seconds=seconds, own_limit=seconds < limit)
         return call, self._kept.kept(body, items)
 
     @asynccontextmanager
@@ -95,6 +96,7 @@ class ResponseCreation:
                 request=call.request,
                 model=call.model,
                 seconds=call.seconds,
+                own_limit=call.own_limit,
                 headers=call.context.headers,
                 key=call.preferences.idempotency_key,
                 caller=call.caller,

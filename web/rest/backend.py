@@ -102,6 +102,7 @@ class RestBackend:
             headers=record.headers,
             caller=record.caller,
             live=True,
+            own_limit=record.own_limit,
             of_job=True,
         )
         events = self.events(rest_request)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from contract import Job
 from tests.support.waiting import eventually
 from tests.support.web.job_requests import (
+    ASYNC,
     CAT,
     LIMIT,
     LIVE,
@@ -155,6 +156,31 @@ async def test_a_job_takes_no_other_method(front: Front, slug: Slug) -> None:
 async def forgotten(client: httpx.AsyncClient, location: str) -> httpx.Response | None:
     answer = await client.get(location)
     return None if answer.status_code == 200 else answer
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "level"),
+    [({}, {"X-Request-Timeout": "1"}, "INFO"), ({"job_seconds": 1}, {}, "WARNING")],
+)
+async def test_a_limit_of_the_clients_own_is_nobodys_failure(
+    front: Front,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, float],
+    headers: dict[str, str],
+    level: str,
+) -> None:
+    monkeypatch.setattr("web.jobs.worker.REAP_SECONDS", 60)  # which would end it, too
+    caplog.set_level("INFO")
+    client = await front(**settings)
+    answer = await client.post("/generate", json=REQUEST, headers=ASYNC | headers)
+    assert answer.status_code == 202
+
+    def logged() -> list[str]:
+        return [record.levelname for record in caplog.records if record.message.startswith("too-late at")]
+
+    await eventually(logged, "the job is too late")
+    assert logged() == [level]
 
 
 async def test_an_ended_job_is_forgotten(front: Front, slug: Slug) -> None:

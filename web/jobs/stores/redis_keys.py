@@ -26,7 +26,7 @@ large for Redis; `webhook`, as JSON, where its end goes to and what has become o
 bcaa36b ignore. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
 those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
 `keep`, how many seconds it is kept after its end, and `response`, what a response was asked with, are there where they
-are not None. Replicas up to commit bcaa36b keep all jobs equally long.
+are not None; `own_limit` and `hidden` where they are true. Replicas up to commit bcaa36b keep all jobs equally long.
 
 In a Redis Cluster, where no version up to 31fe71b has ever run, ID, MODEL and NAME stand in braces, and the last five
 names begin with `{jobs}:`: hash tags, so that what is used together is on one node. Messages go through all nodes.
@@ -63,8 +63,8 @@ CONSUMER = "replica"
 and replicas that come and go leave no consumers behind. What nobody has claimed is held by `waiting`."""
 
 
-RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", "outcome", "artifact")
-"""What a job's hash holds of its runs. One that replaces a failed one has none of it, but its `generation` grows on, so
+RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", "outcome", "artifact", "own_limit")
+"""What a job's hash holds of its runs, and of a header of its request. One that replaces a failed one has none of it, but its `generation` grows on, so
 that what runs of the older one still write is refused."""
 
 
@@ -126,6 +126,7 @@ def fields_of(record: JobRecord) -> dict[str, str]:
         "digest": record.digest,
         "created": str(record.created),
         "deadline": str(record.deadline),
+        **({"own_limit": "1"} if record.own_limit else {}),
         "headers": json.dumps(record.headers),
         "caller": record.caller,
         "cost": str(record.cost),
@@ -148,6 +149,7 @@ def record_of(job: str, fields: dict[str, Any]) -> JobRecord | None:
         digest=fields["digest"],
         created=float(fields["created"]),
         deadline=float(fields["deadline"]),
+        own_limit="own_limit" in fields,
         headers=json.loads(fields["headers"]),
         started=float(fields["started"]) if "started" in fields else None,
         ended=float(fields["ended"]) if "ended" in fields else None,

@@ -21,10 +21,10 @@ async def end(store: JobStore, record: JobRecord, outcome: str = "{}") -> None:
 
 async def test_a_job_keeps_what_it_was_asked_with_beyond_its_end(make: MakeStore) -> None:
     store = await make()
-    await end(store, new_record("a", response='{"春": 1}', keep_seconds=600))
+    await end(store, new_record("a", response='{"春": 1}', keep_seconds=600, own_limit=True))
     found = await store.get("a")
     assert found is not None
-    assert (found.response, found.keep_seconds) == ('{"春": 1}', 600)
+    assert (found.response, found.keep_seconds, found.own_limit) == ('{"春": 1}', 600, True)
     assert "春" not in found.request
 
 
