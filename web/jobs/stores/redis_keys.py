@@ -64,8 +64,8 @@ and replicas that come and go leave no consumers behind. What nobody has claimed
 
 
 RUN_FIELDS = ("entry", "holder", "started", "told", "attempts", "end", "ended", "outcome", "artifact", "own_limit")
-"""What a job's hash holds of its runs, and of a header of its request. One that replaces a failed one has none of it, but its `generation` grows on, so
-that what runs of the older one still write is refused."""
+"""What a job's hash holds of its runs, and of a header of its request. One that replaces a failed one has none of it,
+but its `generation` grows on, so that what runs of the older one still write is refused."""
 
 
 @dataclass(frozen=True)
