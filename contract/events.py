@@ -34,6 +34,10 @@ class StatusEvent(StrictModel):
         default=None, description="Type of the problem that its last attempt ended with, where a job waits for another."
     )
     reason: Omittable[str] = Field(default=None, description="The same in words.")
+    resumed: Omittable[bool] = Field(
+        default=None,
+        description="Of running, where it goes on after its model server died: what came before still counts.",
+    )
 
 
 class ReasoningEvent(StrictModel):

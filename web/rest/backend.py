@@ -121,7 +121,7 @@ class RestBackend:
                         # Replicas of commit 73ec94b read stored results strictly, and do not know it.
                         await journal.complete(record, event.model_copy(update={"system_fingerprint": None}))
                     case _:
-                        if event == StatusEvent(state="running") and not running:
+                        if isinstance(event, StatusEvent) and event.state == "running" and not running:
                             running = True
                             await journal.until_stored(record, partial(_start, record, journal))
                         writer.append(event)
@@ -149,7 +149,7 @@ class RestBackend:
                 if not running:
                     running = True
                     attempts.runs()
-                    yield StatusEvent(state="running")
+                    yield StatusEvent(state="running", resumed=attempts.resumed)
                 for live_event in builder.add(event):
                     new = delivered.new(live_event, builder.fingerprint)
                     if new is not None:

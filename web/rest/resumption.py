@@ -55,6 +55,11 @@ class Attempts:
         """That are left; negative after the deadline."""
         return self._deadline - self._now()
 
+    @property
+    def resumed(self) -> bool | None:
+        """Whether an earlier attempt ran; as StatusEvent has it."""
+        return True if self._breaks else None
+
     def runs(self) -> None:
         """The generation of this attempt has begun to run."""
         self._runs, self._refusals = True, 0

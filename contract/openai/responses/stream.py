@@ -48,7 +48,7 @@ class ResponseEvents:
         self._number = 0
         self._running = False
         self._items: dict[int, _Item] = {}
-        self._cut = False  # a piece came before anything that says that it is generated
+        self._cut = False  # something that goes on came before anything that says that it is generated
         self.is_numbered_anew = False
         """Whether nothing of the log was told: whoever followed it earlier may have seen other numbers."""
         self.ended = False
@@ -64,7 +64,8 @@ class ResponseEvents:
 
     def add(self, event: LiveEvent) -> Iterator[Document]:
         """Of an entry of the log before the last one."""
-        if not isinstance(event, StatusEvent) and not self._running:
+        goes_on = not isinstance(event, StatusEvent) or event.resumed
+        if goes_on and not self._running:
             self._cut = True
         if self._cut:
             return

@@ -166,6 +166,8 @@ def test_one_that_goes_another_way_ends_with_an_error(events: list[LiveEvent], e
 def test_a_log_without_its_beginning_gives_the_events_of_the_result_alone(status: list[LiveEvent]) -> None:
     whole = result("春天来", reasoning_content="Hmm.")
     assert told(TokenEvent(text="天"), *status, TokenEvent(text="来"), end=whole) == told(end=whole)
+    resumed = StatusEvent(state="running", resumed=True)
+    assert told(resumed, TokenEvent(text="天"), *status, TokenEvent(text="来"), end=whole) == told(end=whole)
 
 
 def test_a_failure() -> None:

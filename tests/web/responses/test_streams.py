@@ -230,6 +230,20 @@ async def test_of_a_log_without_its_beginning_the_result_is_told(
         assert told == (["春天来"] if after == 0 else [])
 
 
+async def test_of_a_log_that_begins_where_a_generation_went_on_the_result_is_told(
+    client: Client, stream: Callable[..., bytes]
+) -> None:
+    """Its model server died, and what it had said until then is no longer there."""
+    whole = stream("春", "天", "来", fingerprint="fp_1")
+    asked = await client(DyingServer([until(whole, '"天"'), whole]), log_entries=4)
+    response = await asked.responses.create(model="poet", input="moon")
+    events = await events_of(await asked.responses.retrieve(response.id, stream=True))
+    assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春天来"]
+    for after in (0, 9, 9_999):
+        events = await events_of(await asked.responses.retrieve(response.id, stream=True, starting_after=after))
+        assert (events[-1].type, events[-1].response.output_text) == ("response.completed", "春天来")
+
+
 async def test_how_likely_the_tokens_were(client: Client) -> None:
     likely = {"token": "天", "logprob": -0.5, "bytes": [1], "top_logprobs": []}
     chunks: list[Any] = [

@@ -78,6 +78,7 @@ export interface Status {
 	position?: number;
 	problem?: string;
 	reason?: string;
+	resumed?: boolean;
 }
 
 /** More events may come: ignore those that you do not know. The last one is the result; a failure is thrown. */
