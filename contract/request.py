@@ -122,6 +122,17 @@ class Writing(Sampling):
         return choice
 
     @property
+    def thinks(self) -> bool | None:
+        """Whether the model is to reason first, by `thinking`, the template's own switch, or the effort."""
+        if self.thinking is not None:
+            return self.thinking
+        kwargs = self.chat_template_kwargs or {}
+        switch = kwargs.get("enable_thinking", kwargs.get("thinking"))
+        if isinstance(switch, bool):
+            return switch
+        return None if self.reasoning_effort is None else self.reasoning_effort not in ("none", "minimal")
+
+    @property
     def offers_tools(self) -> bool:
         """Whether the model may call a function."""
         return bool(self.tools) and self.tool_choice != "none"

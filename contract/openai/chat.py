@@ -52,17 +52,5 @@ class ChatRequest(TextRequest, Writing):
             "messages": self.messages,
             "max_tokens": self.max_completion_tokens or self.max_tokens,
             "top_logprobs": (self.top_logprobs or 0) if self.logprobs else None,
-            "thinking": self._thinks,
         }
         return self._each(fields | asked)
-
-    @property
-    def _thinks(self) -> bool | None:
-        """Whether the model is to reason first, by the template's own switch or by the effort."""
-        if self.thinking is not None:
-            return self.thinking
-        kwargs = self.chat_template_kwargs or {}
-        switch = kwargs.get("enable_thinking", kwargs.get("thinking"))
-        if isinstance(switch, bool):
-            return switch
-        return None if self.reasoning_effort is None else self.reasoning_effort not in ("none", "minimal")

@@ -25,7 +25,7 @@ def text_task(request: TextPrompt) -> TextTask:
     return TextTask(
         prompt,
         request,
-        thinking=request.thinking,
+        thinking=request.thinks,
         template=effort | (request.chat_template_kwargs or {}),
         field="prompt" if request.messages is None else "messages",
         structure=structure_of(request),

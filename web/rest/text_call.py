@@ -69,7 +69,7 @@ def _template(request: GenerationRequest) -> dict[str, Any]:
     """vLLM's name for variables of the chat template. Templates call the switch as Qwen's does, or as DeepSeek's and
     Granite's do. Nothing where the client does not say: older predictors refuse the field, and the default is theirs.
     """
-    wanted = request.thinking
+    wanted = request.thinks
     switch = {} if wanted is None else {"enable_thinking": wanted, "thinking": wanted}
     variables = switch | (request.chat_template_kwargs or {})
     return {"chat_template_kwargs": variables} if variables else {}

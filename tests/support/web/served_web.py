@@ -60,10 +60,10 @@ class ServedWeb:
             ]
         )
         async with AsyncExitStack() as stack:
-            url = await stack.enter_async_context(_listening(model))
+            url = await stack.enter_async_context(listening(model))
             models = {"poet": url, "painter": {"url": url, "kind": "image"}}
             app = create_app(Settings.model_validate({"models": models, "grace_seconds": 1, **settings}))
-            web = await stack.enter_async_context(_listening(app))
+            web = await stack.enter_async_context(listening(app))
             self.url = await stack.enter_async_context(self.relay.listening(web))
             started.set()
             await stop.wait()
@@ -161,7 +161,8 @@ class Relay:
 
 
 @asynccontextmanager
-async def _listening(app: ASGIApp) -> AsyncGenerator[str]:
+async def listening(app: ASGIApp) -> AsyncGenerator[str]:
+    """Serves an application on a port of its own, and gives its address."""
     protocol: Any = partial(HttpProtocol)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, http=protocol, lifespan="on", log_config=None)
     config.timeout_graceful_shutdown = 1
