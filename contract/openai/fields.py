@@ -26,8 +26,11 @@ SEEDS = 2**63
 
 
 class StreamOptions(StrictModel):
-    include_usage: bool | None = None
     include_obfuscation: bool | None = None
+
+
+class UsageOptions(StreamOptions):
+    include_usage: bool | None = None
 
 
 class TextRequest(Sampling):
@@ -35,7 +38,7 @@ class TextRequest(Sampling):
 
     model: str
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: UsageOptions | None = None
     user: str | None = None
     cache_salt: Annotated[str | None, Field(pattern=CACHE_SALT)] = None  # vLLM's
     n: Annotated[int | None, Field(ge=1, le=PROMPTS)] = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import from_json  # unlike json's, it bounds how deep a value may be
@@ -15,10 +16,12 @@ def _as_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-class ContentPart(StrictModel):
-    """A piece of a turn: a text, or the words of a refusal."""
+class Part(StrictModel):
+    """A piece of what somebody says: a text, or the words of a refusal."""
 
-    type: Literal["text", "refusal"]
+    members: ClassVar[dict[str, str]]
+    """Where the words are, by the type."""
+
     text: str = ""
     refusal: str = ""
     prompt_cache_breakpoint: dict[str, Any] | None = None  # says what to cache, not what to read
@@ -28,11 +31,24 @@ class ContentPart(StrictModel):
     def _readable(cls, value: Any) -> Any:
         """What is no text would be left unread."""
         kind = value.get("type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and kind not in ("text", "refusal"):
-            raise ValueError(f"only parts of the type text are read here, and not {kind[:64]}")
-        if isinstance(kind, str) and kind not in value:
-            raise ValueError(f"a part of the type {kind} needs the member {kind}")
+        if isinstance(kind, str) and kind not in cls.members:
+            raise ValueError(f"parts of the type {kind[:64]} are not read here; texts are: {', '.join(cls.members)}")
+        if isinstance(kind, str) and cls.members[kind] not in value:
+            raise ValueError(f"a part of the type {kind} needs the member {cls.members[kind]}")
         return value
+
+
+def joined(parts: Sequence[Part]) -> str:
+    """The text of all parts together."""
+    return "".join(part.text or part.refusal for part in parts)
+
+
+class ContentPart(Part):
+    """A piece of a turn."""
+
+    members: ClassVar = {"text": "text", "refusal": "refusal"}
+
+    type: Literal["text", "refusal"]
 
 
 def _json(text: str) -> str:
@@ -99,8 +115,7 @@ class ChatMessage(StrictModel):
 
     @property
     def text(self) -> str:
-        parts = "".join(part.text or part.refusal for part in self.content or ())
-        return parts or self.refusal or ""
+        return joined(self.content or ()) or self.refusal or ""
 
 
 def _length(message: ChatMessage) -> int:

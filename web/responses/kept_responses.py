@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract import ENDS, FieldError, ProblemError, TextResult, invalid_field, problems
 from contract.openai.responses.documents import PREFIX, Document, ResponseDocuments
-from contract.openai.responses.items import Item, ItemReference
-from contract.openai.responses.kept import KeptItem, KeptResponse
+from contract.openai.responses.items import Item, ItemReference, KeptItem
+from contract.openai.responses.kept import KeptResponse
 from contract.openai.responses.request import ResponsesRequest
 
 if TYPE_CHECKING:  # see web.rest.upstream

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contract.openai.responses.items import FunctionCallItem, FunctionOutputItem, Item, MessageItem, joined
+from contract.openai.responses.items import FunctionCallItem, FunctionOutputItem, Item, MessageItem
+from contract.texts.messages import joined
 
 
 def turns_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:

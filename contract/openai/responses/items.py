@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from contract.fields import StrictModel, only
 from contract.limits import MESSAGES
-from contract.texts.messages import JsonText
+from contract.texts.messages import JsonText, Part
 
 Status = Literal["in_progress", "completed", "incomplete"] | None
 
-_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 
+class TextPart(Part):
+    """A piece of a message."""
 
-class TextPart(StrictModel):
-    """A piece of a message: a text, or the words of a refusal."""
+    members: ClassVar = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 
     type: Literal["input_text", "output_text", "refusal"]
-    text: str = ""
-    refusal: str = ""
     # Of an answer that comes back; the text is the same without
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
     parsed: Any = None
-    prompt_cache_breakpoint: dict[str, Any] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _readable(cls, value: Any) -> Any:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and kind not in _PARTS:
-            raise ValueError(f"parts of the type {kind[:64]} are not read here; texts are: {', '.join(_PARTS)}")
-        if isinstance(kind, str) and _PARTS[kind] not in value:
-            raise ValueError(f"a part of the type {kind} needs the member {_PARTS[kind]}")
-        return value
 
 
 def _as_parts(value: object) -> object:
@@ -46,11 +32,6 @@ def _as_parts(value: object) -> object:
 Parts = Annotated[
     list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart]), Field(max_length=MESSAGES)
 ]
-
-
-def joined(parts: Sequence[TextPart]) -> str:
-    """The text of all parts together."""
-    return "".join(part.text or part.refusal for part in parts)
 
 
 class MessageItem(StrictModel):
@@ -140,15 +121,18 @@ def _known(value: Any) -> Any:
     return value
 
 
-Item = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
-"""What a conversation is made of."""
-
-InputItem = Annotated[
+Item = (
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
     | Annotated[FunctionOutputItem, Tag("function_call_output")]
     | Annotated[ReasoningItem, Tag("reasoning")]
-    | Annotated[ItemReference, Tag("item_reference")],
+)
+"""What a conversation is made of."""
+
+KeptItem = Annotated[Item, Discriminator(item_type)]
+
+InputItem = Annotated[
+    Item | Annotated[ItemReference, Tag("item_reference")],
     Discriminator(item_type),
     BeforeValidator(_known),
 ]

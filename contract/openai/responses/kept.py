@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-from pydantic import Discriminator, Tag
+from typing import Any
 
 from contract.fields import StrictModel
-from contract.openai.responses.items import (
-    FunctionCallItem,
-    FunctionOutputItem,
-    Item,
-    MessageItem,
-    ReasoningItem,
-    item_type,
-)
+from contract.openai.responses.items import FunctionOutputItem, Item, KeptItem, MessageItem
 from contract.openai.responses.request import ResponsesRequest
-
-KeptItem = Annotated[
-    Annotated[MessageItem, Tag("message")]
-    | Annotated[FunctionCallItem, Tag("function_call")]
-    | Annotated[FunctionOutputItem, Tag("function_call_output")]
-    | Annotated[ReasoningItem, Tag("reasoning")],
-    Discriminator(item_type),
-]
 
 _REPEATED = frozenset(
     {

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -21,13 +20,13 @@ from pydantic import (
 
 from contract.fields import StrictModel, TokenLimit, WebhookUrl, only
 from contract.limits import RequestLimits
-from contract.openai.fields import SAMPLING
+from contract.openai.fields import SAMPLING, StreamOptions
 from contract.openai.responses.conversation import turns_of
 from contract.openai.responses.items import InputItems, Item
 from contract.problems import FieldError, ProblemError, field_problem, invalid_fields
 from contract.request import GenerationRequest, ReasoningEffort
 from contract.texts.sampling import Sampling
-from contract.texts.structure import JsonObjectFormat, TextFormat
+from contract.texts.structure import JsonObjectFormat, NamedSchema, TextFormat
 from contract.texts.tools import FunctionName
 
 METADATA, METADATA_NAME_CHARS, METADATA_CHARS = 16, 64, 512
@@ -63,16 +62,10 @@ class ChosenFunctionTool(StrictModel):
     name: FunctionName
 
 
-class FlatSchemaFormat(StrictModel):
+class FlatSchemaFormat(NamedSchema):
     """JSON that its schema allows."""
 
-    model_config = ConfigDict(serialize_by_alias=True)
-
     type: Literal["json_schema"]
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
-    json_schema: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
 
 
 class TextConfig(StrictModel):
@@ -88,10 +81,6 @@ class Reasoning(StrictModel):
     effort: ReasoningEffort | None = None
     summary: Annotated[str | None, AfterValidator(only("auto"))] = None
     generate_summary: Annotated[str | None, AfterValidator(only("auto"))] = None
-
-
-class StreamOptions(StrictModel):
-    include_obfuscation: bool | None = None
 
 
 Metadata = Annotated[

@@ -22,7 +22,7 @@ from openai.types.chat.chat_completion_message import ChatCompletionMessage
 from openai.types.chat.parsed_chat_completion import ParsedChatCompletionMessage
 from openai.types.chat.parsed_function_tool_call import ParsedFunction
 
-from contract.openai.fields import StreamOptions
+from contract.openai.fields import UsageOptions
 from contract.texts.messages import ChatMessage, ContentPart, FunctionCall
 
 CHAT = "/openai/v1/chat/completions"
@@ -383,6 +383,6 @@ def test_no_member_of_an_answer_is_forgotten() -> None:
 
 
 def test_parts_and_options_have_the_members_that_are_known() -> None:
-    assert set(ChatCompletionStreamOptionsParam.__annotations__) <= set(StreamOptions.model_fields)
+    assert set(ChatCompletionStreamOptionsParam.__annotations__) <= set(UsageOptions.model_fields)
     for params in (ChatCompletionContentPartTextParam, ChatCompletionContentPartRefusalParam):
         assert set(params.__annotations__) <= set(ContentPart.model_fields)
