@@ -86,6 +86,10 @@ class PreviewEvent(StrictModel):
     step: int | None = Field(description="Denoising steps behind it; null when the runtime behind does not tell.")
     data: str = Field(description="The file, in base64.")
     media_type: str
+    width: Omittable[int] = Field(
+        default=None, description="Of the file; absent when the runtime behind does not tell."
+    )
+    height: Omittable[int] = Field(default=None, description="As `width`.")
 
 
 class ResultEvent(TextResult):

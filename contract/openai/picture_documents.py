@@ -55,13 +55,14 @@ class PictureDocuments:
         """A further step of all pictures is done."""
         return self._event("progress", event.model_dump())
 
-    def preview(self, event: PreviewEvent, size: str | None = None) -> dict[str, Any]:
-        """A small picture on the way; `size` where it is known."""
+    def preview(self, event: PreviewEvent) -> dict[str, Any]:
+        """A small picture on the way. Where its size is not known, that is said which was asked for."""
         number = self._previews[event.image]
         self._previews[event.image] += 1
         form: Any = event.media_type.removeprefix("image/")
         places = {"partial_image_index": number, "image_index": event.image, "step": event.step}
-        return self._event("partial_image", {"b64_json": event.data, **places, **self._head(size or self._size, form)})
+        size = self._size if event.width is None else f"{event.width}x{event.height}"
+        return self._event("partial_image", {"b64_json": event.data, **places, **self._head(size, form)})
 
     def completed(
         self, index: int, picture: Picture, *, steps: int | None, understood: list[str] | None

@@ -143,7 +143,10 @@ def painter(
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked = json.loads(request.content)
-        preview = {**picture(b"a preview", step=1, output_format="jpeg"), "type": "image_generation.partial_image"}
+        preview = {
+            **picture(b"a preview", step=1, output_format="jpeg", size="32x24"),
+            "type": "image_generation.partial_image",
+        }
         pictures = [
             picture(
                 b"picture %d" % index,

@@ -42,12 +42,15 @@ class PictureResultBuilder(ResultBuilder[PictureStreamEvent]):
             case Progress():
                 return (ProgressEvent(step=event.step, of=event.of, eta_s=event.eta_s),)
             case PartialImage():
+                width, height = map(int, event.size.split("x")) if event.size else (None, None)
                 return (
                     PreviewEvent(
                         image=self._index(event),
                         step=event.step,
                         data=event.b64_json,
                         media_type=f"image/{event.output_format}",
+                        width=width,
+                        height=height,
                     ),
                 )
             case Completed():

@@ -7,9 +7,10 @@ our own predictor's extensions: other runtimes leave them out.
 from __future__ import annotations
 
 import binascii
+import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contract import PICTURES
 from contract.base64_parts import decoded
@@ -29,7 +30,13 @@ def _base64(text: str) -> str:
 
 FileText = Annotated[str, Field(min_length=1), AfterValidator(_base64)]
 Index = Annotated[int, Field(ge=0, lt=PICTURES)]
-Pixels = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")]
+_PIXELS = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
+Pixels = Annotated[str, Field(pattern=f"^{_PIXELS}$")]
+
+
+def _known(size: object) -> object:
+    """Only the size of a finished picture is needed: of others OpenAI may say "auto", and runtimes what they like."""
+    return size if isinstance(size, str) and re.fullmatch(_PIXELS, size) else None
 
 
 class _StreamEvent(BaseModel):
@@ -62,6 +69,7 @@ class PartialImage(_StreamEvent):
     type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     b64_json: FileText
     output_format: PictureFormat
+    size: Annotated[Pixels | None, BeforeValidator(_known)] = None
     image_index: Index | None = None
     step: int | None = Field(default=None, ge=0)
 

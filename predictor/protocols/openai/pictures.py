@@ -84,7 +84,7 @@ async def _frames(
                 case Progress() if body.progress and (step := progressed.further(event)):
                     yield _frame(documents.progress(step))
                 case Preview():
-                    yield _frame(documents.preview(await _preview(event), f"{event.image.width}x{event.image.height}"))
+                    yield _frame(documents.preview(await _preview(event)))
                 case PictureFinished():
                     file = await encode_one(event)
                     yield _frame(
@@ -97,7 +97,10 @@ async def _frames(
 async def _preview(event: Preview) -> PreviewEvent:
     file = base64.b64encode(await asyncio.to_thread(encode, event.image, PREVIEW_FORMAT)).decode()
     media_type = MEDIA_TYPES[PREVIEW_FORMAT]
-    return PreviewEvent(image=event.picture, step=event.step, data=file, media_type=media_type)
+    width, height = event.image.size
+    return PreviewEvent(
+        image=event.picture, step=event.step, data=file, media_type=media_type, width=width, height=height
+    )
 
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

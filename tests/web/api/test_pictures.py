@@ -98,7 +98,8 @@ async def test_events_come_in_order_and_end_with_the_result(web: Web, events: Ev
     response = await web().post("/generate", json={**PICTURE, "stream": True, "previews": 1})
     assert response.headers["content-type"].startswith("text/event-stream")
     found = events(response.text)
-    preview = {"image": 0, "step": 1, "data": encoded(b"a preview"), "media_type": "image/jpeg"}
+    file = {"data": encoded(b"a preview"), "media_type": "image/jpeg", "width": 32, "height": 24}
+    preview = {"image": 0, "step": 1, **file}
     assert found[:-1] == [
         ("status", {"state": "queued"}),
         ("status", {"state": "running"}),
@@ -213,7 +214,8 @@ async def test_previews_of_another_runtime(
     response = await web(lambda _: sse_answer(stream)).post("/generate", json={**PICTURE, "stream": True})
     found = events(response.text)
     assert [name for name, _ in found] == ["status", "status", "preview", "result"]
-    assert found[2][1] == {"image": 0, "step": None, "data": encoded(b"small"), "media_type": "image/png"}
+    size = {"width": 64, "height": 48}  # as it says
+    assert found[2][1] == {"image": 0, "step": None, "data": encoded(b"small"), "media_type": "image/png", **size}
 
 
 async def test_the_queue_time_is_that_of_the_longest_wait(

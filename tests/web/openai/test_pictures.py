@@ -49,6 +49,23 @@ async def test_a_stream_has_previews_and_ends_with_the_pictures(client: Client) 
     events = [event async for event in stream]
     assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
     assert [base64.b64decode(event.b64_json) for event in events] == [b"a preview", b"picture 0"]
+    assert [event.size for event in events] == ["32x24", "64x48"]
+
+
+@pytest.mark.parametrize(("size", "told"), [("auto", "auto"), ("96x64", "96x64")])
+async def test_a_preview_whose_size_is_not_known_has_the_one_that_was_asked_for(
+    client: Client,
+    picture: Callable[..., dict[str, Any]],
+    picture_stream: Callable[..., bytes],
+    sse_answer: Callable[..., httpx.Response],
+    size: Any,
+    told: str,
+) -> None:
+    """Other runtimes say what they like."""
+    previews = [{**picture(size=said), "type": "image_generation.partial_image"} for said in (None, "auto", "0x0", 7)]
+    asked = client(lambda _: sse_answer(picture_stream(*previews, picture())))
+    stream = await asked.images.generate(model="painter", prompt="cat", stream=True, partial_images=4, size=size)
+    assert [event.size async for event in stream] == [told] * 4 + ["64x48"]
 
 
 async def test_pictures_by_address(

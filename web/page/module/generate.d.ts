@@ -87,7 +87,7 @@ export type ServerSentEvent = { id: string | null } & (
 	| { event: "reasoning" | "token"; data: { text: string; logprobs?: unknown[] } }
 	| { event: "tool_call"; data: { index: number; id?: string; name?: string; arguments: string } }
 	| { event: "progress"; data: { step: number; of: number; eta_s: number | null } }
-	| { event: "preview"; data: { image: number; step: number | null; data: string; media_type: string } }
+	| { event: "preview"; data: { image: number; step: number | null; data: string; media_type: string; width?: number; height?: number } }
 	| { event: "result"; data: Result }
 );
 
