@@ -68,7 +68,7 @@ def test_no_wait_is_longer_than_the_caller_has_time(make_client: MakeClient) -> 
     with pytest.raises(ProblemError) as refused:
         client.generate("春", timeout=10)
     assert refused.value.problem.retry_after == 30
-    assert 9 < float(seen[0].headers["x-request-timeout"]) <= 10
+    assert 0 < float(seen[0].headers["x-request-timeout"]) <= 10
 
 
 def test_a_generation_is_not_repeated_where_it_may_double(make_client: MakeClient) -> None:

@@ -92,8 +92,7 @@ def test_a_stream_that_breaks_off_says_so(client: Any, served: ServedWeb) -> Non
 
 def test_a_job(client: Any, served: ServedWeb) -> None:
     job = client.submit("春")
-    wait_until(lambda: served.running == 1)
-    assert client.job(job.id).status().state == "running"
+    wait_until(lambda: client.job(job.id).status().state == "running", "it runs")
     served.say("春", "雨", None)
     assert job.wait().text == "春雨"
     status = client.job(job.id).status()

@@ -50,13 +50,16 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 FIRST_STATUS = [
     f"web.{module}.FIRST_STATUS_SECONDS" for module in ("readiness.waiting_statuses", "api.job_stream", "rest.backend")
 ]
+SILENCE = [f"web.{module}.FIRST_STATUS_SECONDS" for module in ("rest.upstream", "readiness.probe")]
+"""After which a model server is asked whether it is ready."""
 
 
 @pytest.fixture(autouse=True)
 def no_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on how fast this machine is: a model server that answers at all answers before the first status
-    is due. Tests of what is said of one that is silent take `first_status`."""
-    for name in FIRST_STATUS:
+    is due, and before it is asked whether it is ready. Tests of what is said of one that is silent take
+    `first_status`."""
+    for name in FIRST_STATUS + SILENCE:
         monkeypatch.setattr(name, 60.0)
 
 

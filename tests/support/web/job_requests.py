@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 
 Front = Callable[..., Awaitable[httpx.AsyncClient]]
 """Starts a web in front of the poet and the painter, and gives a client of it."""
@@ -17,7 +17,7 @@ Front = Callable[..., Awaitable[httpx.AsyncClient]]
 Event = tuple[str | None, str, Any]
 """Id, name and data of a server-sent event."""
 
-LIMIT = 10.0
+LIMIT = SECONDS
 REQUEST = {"prompt": "春"}
 CAT = {"prompt": "猫", "kind": "image"}
 ASYNC = {"Prefer": "respond-async"}

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 from web.app import create_app
 from web.settings import Settings
 from wire.connections.http_protocol import HttpProtocol
@@ -188,9 +188,9 @@ def served_web(**settings: Any) -> Iterator[ServedWeb]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(SECONDS)
         yield served
     finally:
         served.loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(SECONDS)
         assert not thread.is_alive()

@@ -13,6 +13,7 @@ import pytest
 
 from contract import LiveEvent, TokenEvent, problems
 from contract.openai.text_documents import ChatDocuments
+from tests.support.waiting import SECONDS
 from web.app import create_app
 from web.openai.text_frames import text_frames
 from web.settings import Settings
@@ -255,7 +256,7 @@ async def test_comments_say_what_a_stream_waits_for(
     body = {"model": "poet", "messages": [USER], "stream": True}
     lines: list[str] = []
     async with (
-        httpx.AsyncClient(base_url=url, timeout=10) as http_client,
+        httpx.AsyncClient(base_url=url, timeout=SECONDS) as http_client,
         http_client.stream("POST", "/v1/chat/completions", json=body) as answer,
     ):
         async for line in answer.aiter_lines():

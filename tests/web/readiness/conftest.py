@@ -15,7 +15,10 @@ from web.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(no_pending: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed here, and soon."""
+    for module in ("rest.upstream", "readiness.probe"):
+        monkeypatch.setattr(f"web.{module}.FIRST_STATUS_SECONDS", 0.05)
     for module in (
         "rest.upstream",
         "readiness.probe",

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 from tests.support.web.dying_server import DyingServer
 from tests.support.web.job_requests import Poet
 
@@ -108,7 +108,7 @@ async def test_while_it_waits_comments_say_what_for(client: Client, poet: Poet) 
     body = {"model": "poet", "input": "moon", "stream": True}
     lines: list[str] = []
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, timeout=SECONDS) as http,
         http.stream("POST", f"{asked.base_url}responses", json=body) as answer,
     ):
         async for line in answer.aiter_lines():

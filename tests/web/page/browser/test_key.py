@@ -52,16 +52,21 @@ async def give(page: Page, key: str) -> None:
     await page.locator("#key").press("Enter")
 
 
+async def is_let_in(page: Page, key: str) -> None:
+    """By a key, which the page keeps a moment after the door has closed."""
+    await give(page, key)
+    await expect(door(page)).to_be_hidden()
+    await eventually(partial(keeps, page, key), "the key is kept")
+
+
 async def keeps(page: Page, key: str) -> bool:
-    """Which it does a moment after the door has closed."""
     return bool(await page.evaluate("localStorage.getItem('key')") == key)
 
 
 async def test_the_key_is_asked_for_once_and_kept(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, REFUSED)
     await expect(door(page)).to_be_visible()
-    await give(page, KEY)
-    await expect(door(page)).to_be_hidden()
+    await is_let_in(page, KEY)
     poet.send("春天", None)
     await order(page, "春")
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
@@ -80,17 +85,15 @@ async def test_what_no_header_may_have_is_not_taken_for_a_key(url: str, visit: O
     await give(page, "ключ")
     await expect(page.locator("#key:invalid")).to_be_visible()
     await give(page, f" {KEY} ")
-    await expect(door(page)).to_be_hidden()
     await eventually(partial(keeps, page, KEY), "the key is kept")
+    await expect(door(page)).to_be_hidden()
 
 
 async def test_a_wrong_key_is_told_and_forgotten_when_asked(url: str, visit: Open) -> None:
     page = await visit(url, REFUSED)
     await give(page, "wrong")
     await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
-    await give(page, KEY)
-    await expect(door(page)).to_be_hidden()
-    await eventually(partial(keeps, page, KEY), "the key is kept")
+    await is_let_in(page, KEY)
     await page.locator("#forget").click()
     await expect(page.locator("#forget")).to_be_hidden()
     assert await page.evaluate("localStorage.length") == 0
@@ -102,14 +105,12 @@ async def test_a_key_that_is_taken_away_is_asked_for_anew(
     url: str, poet: FakeModel, visit: Open, callers_file: Path
 ) -> None:
     page = await visit(url, REFUSED)
-    await give(page, KEY)
-    await expect(door(page)).to_be_hidden()
+    await is_let_in(page, KEY)
     await asyncio.to_thread(callers_file.write_text, entry("alice", "another key"))
     poet.send("秋天", None)
     await page.locator("#prompt").fill("秋")  # which wakes the model
     await expect(page.locator("#door-why")).to_have_attribute("data-t", "key.refused")
-    await give(page, "another key")
-    await eventually(partial(keeps, page, "another key"), "the key is kept")
+    await is_let_in(page, "another key")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
 
@@ -118,8 +119,7 @@ async def test_an_order_goes_on_without_a_key_and_is_found_with_one(
     url: str, poet: FakeModel, visit: Open, callers_file: Path
 ) -> None:
     page = await visit(url, REFUSED)
-    await give(page, KEY)
-    await expect(door(page)).to_be_hidden()
+    await is_let_in(page, KEY)
     poet.send("东风")
     await order(page, "东风")
     await expect(page.locator("#text")).to_have_text("东风")
@@ -154,6 +154,7 @@ async def test_a_browser_that_keeps_nothing_has_the_key_until_it_leaves(url: str
     await page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})")
     await page.reload()
     await give(page, KEY)
+    await expect(page.locator("#forget")).to_be_visible()
     poet.send("冬天", None)
     await order(page, "冬")
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")

