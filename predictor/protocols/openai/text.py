@@ -92,11 +92,13 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
 async def text_frames(
     generations: list[Generation], documents: TextDocuments, with_usage: bool, path: str
 ) -> AsyncGenerator[bytes]:
-    """Of each text a first chunk once it has a slot, pieces, and the finish reason; totals if asked for, and [DONE].
+    """Of each text a first chunk once it or a later one has a slot, for OpenAI's client for Python takes the order in
+    which it hears of them for their numbers; pieces, and the finish reason; totals if asked for, and [DONE].
 
     Of a single text those that are there already come together: sending costs more than making them.
     """
     queue_s = 0.0
+    begun = 0
     ends: list[TextFinished] = []
     made: list[bytes] = []
     try:
@@ -105,7 +107,8 @@ async def text_frames(
                 match event:
                     case Started():
                         queue_s = max(queue_s, event.queue_s)
-                        made.append(_data(documents.first(index)))
+                        made += [_data(documents.first(number)) for number in range(begun, index + 1)]
+                        begun = max(begun, index + 1)
                     case Token():
                         made.append(_data(documents.piece(index, event.text, event.logprobs)))
                     case Reasoning() if document := documents.reasoning(index, event.text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 from unittest import mock
 
@@ -205,6 +206,29 @@ async def test_awkward_text_survives_the_framing(client: httpx.AsyncClient, engi
     _, piece, *_ = await stream(client, *CHAT)
 
     assert piece["choices"][0]["delta"]["content"] == awkward
+
+
+async def test_several_begin_in_their_order() -> None:
+    """OpenAI's client for Python numbers them as it hears of them."""
+    first, second = Generation(), Generation()
+    frames = text_frames([first, second], CompletionDocuments("1", "poet", None), with_usage=False, path=COMPLETION[0])
+    events: list[EngineEvent] = [Started(0.0), Token("a"), TextFinished("stop", 1, 1)]
+    for event in events:
+        second.publish(event)
+    sent = await anext(frames)
+    for event in events:
+        first.publish(event)
+    sent += b"".join([frame async for frame in frames])
+    told = [json.loads(line)["choices"][0] for line in re.findall(rb"data: ({.*)", sent)]
+    assert [one["index"] for one in told[:2]] == [0, 1]
+    assert sorted((one["index"], one["text"]) for one in told) == [
+        (0, ""),
+        (0, ""),
+        (0, "a"),
+        (1, ""),
+        (1, ""),
+        (1, "a"),
+    ]
 
 
 async def test_what_is_there_already_is_sent_together() -> None:
