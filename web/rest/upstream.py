@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -141,7 +142,8 @@ class _Attempts:
             may_wake=readiness.may_sleep or readiness.waking is not None,
             own_limit=self._own_limit,
         )
-        headers = self._headers | {HEADER: f"{round(max(self._left, LEAST_SECONDS), 2):g}"}
+        # Not before ours: whose limit it is, is known here alone.
+        headers = self._headers | {HEADER: f"{math.ceil(100 * max(self._left, LEAST_SECONDS)) / 100:g}"}
         exchange = Exchange(self._client, self._url, call, headers, limits)
         try:
             await self._wait_for_acceptance(exchange, begun)

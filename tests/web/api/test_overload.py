@@ -44,6 +44,22 @@ async def test_the_time_limit_is_passed_on_to_the_model_server(web: Web, given: 
     assert seen == [passed_on]
 
 
+async def test_a_model_servers_deadline_is_not_before_webs(web: Web) -> None:
+    """Or it would be logged as a failure of the model server's, whoever has set it."""
+    loop = asyncio.get_running_loop()
+
+    def server(request: httpx.Request) -> httpx.Response:
+        deadlines.append(loop.time() + float(request.headers["x-request-timeout"]))
+        return httpx.Response(500)
+
+    deadlines: list[float] = []
+    client = web(server)
+    for seconds in [10 + number / 2_000 for number in range(20)]:
+        asked = loop.time()
+        await client.post("/generate", json={"prompt": "x"}, headers={"X-Request-Timeout": str(seconds)})
+        assert deadlines[-1] >= asked + seconds
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", ""])
 async def test_an_invalid_time_limit_is_refused(web: Web, given: str) -> None:
     client = web(lambda _: httpx.Response(500))
