@@ -7,7 +7,7 @@ The status decides who tries again: Knative Eventing retries 404, 408, 409, 429 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -267,11 +267,24 @@ def _detail(item: ErrorDetails) -> str:
 
 def within(place: str, error: ProblemError) -> ProblemError:
     """The problem of a part of a request, with its fields named from the whole: `place.field`."""
-    if error.kind is not INVALID_FIELD:
+    return with_fields(error, lambda one: FieldError(field=f"{place}.{one.field}", detail=one.detail))
+
+
+def renamed(error: ProblemError, names: Mapping[str, str]) -> ProblemError:
+    """The problem of a request that was made of another one, where some fields have other `names`."""
+
+    def sent(one: FieldError) -> FieldError:
+        name, dot, place = one.field.partition(".")
+        return FieldError(field=names.get(name, name) + dot + place, detail=one.detail)
+
+    return with_fields(error, sent)
+
+
+def with_fields(error: ProblemError, change: Callable[[FieldError], FieldError]) -> ProblemError:
+    """An INVALID_FIELD with each field so changed; any other problem as it is, and one that names no field."""
+    if error.kind is not INVALID_FIELD or not error.problem.errors:
         return error
-    return field_problem(
-        [FieldError(field=f"{place}.{one.field}", detail=one.detail) for one in error.problem.errors or ()]
-    )
+    return field_problem([change(one) for one in error.problem.errors])
 
 
 def field_problem(errors: list[FieldError]) -> ProblemError:

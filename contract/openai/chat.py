@@ -46,6 +46,13 @@ class ChatRequest(TextRequest, Writing):
         return logprobs
 
     @property
+    def names(self) -> dict[str, str]:
+        limit = {} if self.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}
+        if self.thinking is not None:
+            return limit
+        return limit | {"thinking": "reasoning_effort" if self.chat_template_kwargs is None else "chat_template_kwargs"}
+
+    @property
     def requests(self) -> list[GenerationRequest]:
         fields = {name: getattr(self, name) for name in _WRITING}
         asked = {

@@ -44,6 +44,10 @@ class CompletionRequest(TextRequest):
         return prompts
 
     @property
+    def names(self) -> dict[str, str]:
+        return {"top_logprobs": "logprobs"}
+
+    @property
     def requests(self) -> list[GenerationRequest]:
         asked = {"raw": True, "top_logprobs": self.logprobs}
         return [request for prompt in self.prompt for request in self._each({"prompt": prompt, **asked})]

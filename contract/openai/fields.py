@@ -49,6 +49,11 @@ class TextRequest(Sampling):
 
     @property
     @abstractmethod
+    def names(self) -> dict[str, str]:
+        """What this body calls the fields of its requests that have another name there."""
+
+    @property
+    @abstractmethod
     def requests(self) -> list[GenerationRequest]:
         """One for each text that is asked for, in the order of the choices."""
 

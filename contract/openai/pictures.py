@@ -67,6 +67,11 @@ class ImagesRequest(StrictModel):
     user: str | None = None
 
     @property
+    def names(self) -> dict[str, str]:
+        """What this body calls the fields of its request that have another name there."""
+        return {"format": "output_format", "previews": "partial_images"}
+
+    @property
     def painting(self) -> Painting:
         return Painting.model_validate({name: getattr(self, name) for name in _PAINTING})
 

@@ -39,6 +39,15 @@ def named_model(models: Mapping[str, ServedModel], name: str | None, kind: Kind 
     return name
 
 
+def check_kind(models: Mapping[str, ServedModel], name: str | None, kind: Kind) -> None:
+    """A problem where a request that says no kind, because its route does, means a model of another one, or none."""
+    if name is not None and models[named_model(models, name, None)].kind != kind:
+        other = models[name].kind
+        raise invalid_field("model", f"must be a model that {MAKES[kind]}, and {name} {MAKES[other]}")
+    if all(model.kind != kind for model in models.values()):
+        raise invalid_field("model", f"must be one that {MAKES[kind]}: none is served here")
+
+
 def _first_of_kind(models: Mapping[str, ServedModel], kind: Kind | None) -> str:
     fitting = [name for name, model in models.items() if kind in (None, model.kind)]
     if not fitting and kind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -24,3 +24,5 @@ class Call(Generic[Event]):
     """Longest event."""
     answer_bytes: int
     """Most bytes of the whole stream."""
+    names: Mapping[str, str]
+    """What the request calls the fields of the body that have another name there."""

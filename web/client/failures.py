@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from contract import FieldError, Problem, ProblemError, ProblemType, problems
-from contract.problems import field_problem, raised
+from contract import Problem, ProblemError, ProblemType, problems
+from contract.problems import raised
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,6 @@ _OWN_MISTAKES = {
     problems.HEADER_TOO_LARGE,
     problems.BODY_TIMEOUT,
     problems.UNSUPPORTED_MEDIA_TYPE,
-}
-
-# Fields whose upstream names the client does not know. A prompt goes upstream as the only message of a conversation.
-_CLIENT_NAMES = {
-    "messages": "prompt",
-    "output_format": "format",
-    "partial_images": "previews",
-    "chat_template_kwargs": "thinking",
 }
 
 
@@ -163,11 +155,6 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     kind = raised(problem).kind
     if kind in _OWN_MISTAKES:
         return refused(url, f"it has found {slug}", problem.detail)
-    errors = [
-        FieldError(field=_CLIENT_NAMES.get(error.field, error.field), detail=error.detail)
-        for error in problem.errors or ()
-    ]
-    detail = field_problem(errors).problem.detail if errors else problem.detail
     # What a client did wrong, or too often, is no warning for an operator. A loading model says so several times a
     # second.
     level = logging.INFO if kind.status < 500 or kind is problems.OVERLOADED else logging.WARNING
@@ -175,10 +162,12 @@ def our_problem(url: str, data: bytes, retry_after: int | None = None) -> Proble
     # It shuts down, or only a restart helps. A model that could not be started, whose phase is told, fails again.
     gone = kind is problems.UNAVAILABLE and "phase" not in (problem.model_extra or {})
     wait = problem.retry_after or retry_after
-    passed_on = _failure(url, "its own problem", kind, detail, wait, said=problem.detail, level=level, gone=gone)
+    passed_on = _failure(
+        url, "its own problem", kind, problem.detail, wait, said=problem.detail, level=level, gone=gone
+    )
     # `error` repeats the problem for OpenAI clients of the predictor.
     members = {name: value for name, value in (problem.model_extra or {}).items() if name != "error"}
-    passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": errors or None})
+    passed_on.problem = passed_on.problem.model_copy(update={**members, "errors": problem.errors})
     return passed_on
 
 

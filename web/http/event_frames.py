@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from contract import ProblemError, StatusEvent, problems
+from contract.problems import renamed
 from wire.openai_problems import error_document
 from wire.sse import frame
 
@@ -36,15 +37,17 @@ async def chained(first: Item, others: AsyncIterable[Item]) -> AsyncGenerator[It
         yield other
 
 
-async def caught(frames: AsyncGenerator[bytes], event: str | None = None) -> AsyncGenerator[bytes]:
+async def caught(
+    frames: AsyncGenerator[bytes], names: Mapping[str, str], event: str | None = None
+) -> AsyncGenerator[bytes]:
     """The frames, and where they fail an error as the last: it is too late for a status, and OpenAI's clients raise
-    what `error` says."""
+    what `error` says. `names` are the client's, see `renamed`."""
     try:
         async with aclosing(frames):
             async for encoded in frames:
                 yield encoded
     except ProblemError as error:
-        yield data_frame(error_document(error), event)
+        yield data_frame(error_document(renamed(error, names)), event)
     except Exception:
         log.exception("a stream failed")
         yield data_frame(error_document(problems.internal()), event)

@@ -14,6 +14,7 @@ from contract import (
     PictureResult,
     PictureResultEvent,
     PreviewEvent,
+    ProblemError,
     ProgressEvent,
     StatusEvent,
     TextResult,
@@ -21,9 +22,11 @@ from contract import (
 )
 from contract.openai.picture_documents import PictureDocuments
 from contract.openai.pictures import EditRequest, ImagesRequest
+from contract.problems import renamed
 from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
 from web.api.jobs import JobEndpoints
+from web.api.model_choice import check_kind
 from web.http.accept import JSON
 from web.http.event_frames import caught, chained, compact_json, data_frame, status_frame
 from web.http.origin import check_origin
@@ -54,13 +57,21 @@ class PictureEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http_request = Request(scope, receive)
         body = await self._read(http_request)
+        check_kind(self._settings.models, body.model, "image")
+        try:
+            await self._answer(body, http_request, send)
+        except ProblemError as error:
+            raise renamed(error, body.names) from None
+
+    async def _answer(self, body: ImagesRequest, http_request: Request, send: Send) -> None:
+        scope, receive = http_request.scope, http_request.receive
         call = plain_call(self._settings, body.request, http_request)
         async with self._generations.place(call) as fields:
             if body.stream:
                 async with self._generations.live([call]) as [events]:
                     first = await anext(events)  # a problem before it has a status of its own
                     documents = PictureDocuments(body, self._kind)
-                    frames = caught(_frames(first, events, documents, progress=body.progress))
+                    frames = caught(_frames(first, events, documents, progress=body.progress), body.names)
                     stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
                     stream.headers.update(fields)
                     await stream(scope, receive, send)

@@ -10,13 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from contract import ResultEvent, TextResult, invalid_field
+from contract import ProblemError, ResultEvent, TextResult, invalid_field
 from contract.openai.chat import ChatRequest
 from contract.openai.completions import CompletionRequest
 from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
+from contract.problems import renamed
 from web.api.generation_call import plain_call
 from web.api.generations import Generations
+from web.api.model_choice import check_kind
 from web.http.event_frames import caught
 from web.openai.text_frames import text_frames
 from wire.body import json_body
@@ -43,6 +45,13 @@ class TextEndpoint:
         body = await json_body(http_request, self._body, self._settings.limits)
         if body.cache_salt is not None:
             raise invalid_field("cache_salt", "is not supported here: a cache is one caller's alone already")
+        check_kind(self._settings.models, body.model, "text")
+        try:
+            await self._answer(body, http_request, send)
+        except ProblemError as error:
+            raise renamed(error, body.names) from None
+
+    async def _answer(self, body: TextRequest, http_request: Request, send: Send) -> None:
         calls = [plain_call(self._settings, request, http_request) for request in body.requests]
         documents = self._documents(uuid.uuid4().hex, calls[0].model, None)
         async with (
@@ -52,8 +61,10 @@ class TextEndpoint:
         ):
             if body.stream:
                 first = await anext(events)  # a problem before it has a status of its own
-                frames = caught(text_frames(first, events, documents, len(calls), with_usage=body.streams_usage))
-                response: Response = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
+                frames = text_frames(first, events, documents, len(calls), with_usage=body.streams_usage)
+                response: Response = EventStream(
+                    caught(frames, body.names), heartbeat_seconds=self._settings.heartbeat_seconds
+                )
             else:
                 results: dict[int, TextResult] = {}
                 async for number, event in events:
@@ -63,7 +74,7 @@ class TextEndpoint:
                 documents.fingerprint = ordered[0].system_fingerprint
                 response = JSONResponse(documents.whole(ordered), headers={"Cache-Control": "no-store"})
             response.headers.update(fields)
-            await response(scope, receive, send)
+            await response(http_request.scope, http_request.receive, send)
 
 
 def chat_endpoint(settings: Settings, generations: Generations) -> TextEndpoint:

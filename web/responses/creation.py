@@ -15,10 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from contract import ENDS, ProblemError, invalid_field, problems
 from contract.openai.responses.documents import PREFIX
+from contract.openai.responses.field_names import as_sent
 from contract.openai.responses.request import ResponsesRequest
 from contract.problems import raised
 from web.api.generation_call import GenerationCall, plain_call
-from web.api.model_choice import named_model
+from web.api.model_choice import check_kind
 from web.callers.caller import caller_of
 from web.http.idempotency_key import idempotency_key
 from web.http.preferences import RequestPreferences
@@ -73,9 +74,7 @@ class ResponseCreation:
     async def _read(self, body: ResponsesRequest, http_request: Request) -> tuple[GenerationCall, str]:
         """The call, and what is kept of its response."""
         settings, headers = self._settings, http_request.headers
-        model = named_model(settings.models, body.model, None)
-        if settings.models[model].kind != "text":
-            raise invalid_field("model", f"must be a model that writes texts, and {model} makes pictures")
+        check_kind(settings.models, body.model, "text")
         key = idempotency_key(headers)
         if key is not None and not body.is_stored:
             raise invalid_field("Idempotency-Key", "may not come with store false, which keeps nothing to find again")
@@ -122,7 +121,7 @@ class ResponseCreation:
                             problems.UNAVAILABLE, detail, retry_after=await self._jobs.retry_after(record)
                         )
                     if (problem := record.problem) is not None:
-                        raise raised(problem)
+                        raise as_sent(raised(problem))
                 yield JSONResponse(await self._kept.document(record), headers={"Cache-Control": "no-store"})
             answered = True
         finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract import PictureResultEvent, PreviewEvent, ProblemError, ResultEvent, StatusEvent
 from contract.events import LiveEvent
+from contract.problems import renamed
 from contract.stored import request_of
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
@@ -89,6 +90,8 @@ class RestBackend:
                 builder.again()
                 answer = self._answer(rest_request, call, builder, attempts, delivered, pause)
                 events = with_waiting_statuses(readiness, answer, ran=True)
+            except ProblemError as error:
+                raise renamed(error, call.names) from None
 
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Generate a job to its end; a ProblemError when there is no result."""

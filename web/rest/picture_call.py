@@ -37,4 +37,5 @@ def picture_call(model: str, request: GenerationRequest, *, previews: bool) -> C
         parse=parse_picture_event,
         event_bytes=picture,
         answer_bytes=count * (picture + beside),
+        names={"output_format": "format", "partial_images": "previews"},
     )

@@ -25,15 +25,16 @@ def text_call(model: str, request: GenerationRequest) -> Call[Chunk]:
     """Always a stream: closing the connection then cancels the generation, and the first token can be timed."""
     head = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
     if request.raw:
-        path, fields = "/completions", _raw(request)
+        path, fields, names = "/completions", _raw(request), {"logprobs": "top_logprobs"}
     else:
-        path, fields = "/chat/completions", _chat(request)
+        path, fields, names = "/chat/completions", _chat(request), _names(request)
     return Call(
         path=path,
         body=head | fields,
         parse=parse_chunk,
         event_bytes=EVENT_BYTES,
         answer_bytes=ANSWER_BYTES,
+        names=names,
     )
 
 
@@ -50,6 +51,12 @@ def _chat(request: GenerationRequest) -> dict[str, Any]:
         **logprobs,
         **_template(request),
     }
+
+
+def _names(request: GenerationRequest) -> dict[str, str]:
+    """A prompt goes there as the only message of a conversation, and `thinking` as a variable of the template."""
+    prompt = {"messages": "prompt"} if request.messages is None else {}
+    return prompt | ({"chat_template_kwargs": "thinking"} if request.chat_template_kwargs is None else {})
 
 
 def _messages(request: GenerationRequest) -> list[dict[str, Any]]:

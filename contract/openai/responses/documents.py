@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from contract.openai.responses.field_names import as_sent
 from contract.openai.responses.kept import KeptResponse
-from contract.problems import Problem
+from contract.problems import Problem, raised
 from contract.result import TextResult, Usage
 from contract.texts.logprobs import TokenLogprob
 from contract.texts.tools import ToolCall
@@ -34,7 +35,9 @@ class ResponseDocuments:
     def failed(self, problem: Problem, ended: float, *, cancelled: bool) -> Document:
         """It has ended without a result."""
         status: Status = "cancelled" if cancelled else "failed"
-        error = None if cancelled else {"code": _code(problem.status), "message": problem.detail}
+        error = (
+            None if cancelled else {"code": _code(problem.status), "message": as_sent(raised(problem)).problem.detail}
+        )
         return self._document(status, error=error, completed_at=int(ended))
 
     def ended(self, result: TextResult, ended: float, output: Sequence[Document] | None = None) -> Document:

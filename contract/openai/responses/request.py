@@ -22,8 +22,9 @@ from contract.fields import StrictModel, TokenLimit, WebhookUrl, only
 from contract.limits import RequestLimits
 from contract.openai.fields import SAMPLING, StreamOptions
 from contract.openai.responses.conversation import turns_of
+from contract.openai.responses.field_names import as_sent
 from contract.openai.responses.items import InputItems, Item
-from contract.problems import FieldError, ProblemError, field_problem, invalid_fields
+from contract.problems import invalid_fields
 from contract.request import GenerationRequest, ReasoningEffort
 from contract.texts.sampling import Sampling
 from contract.texts.structure import JsonObjectFormat, NamedSchema, TextFormat
@@ -174,7 +175,7 @@ class ResponsesRequest(Sampling):
         try:
             return GenerationRequest.model_validate(given, context=limits)
         except ValidationError as error:
-            raise _of_this_body(invalid_fields(error, GenerationRequest)) from None
+            raise as_sent(invalid_fields(error, GenerationRequest)) from None
 
     @property
     def _tells_logprobs(self) -> bool:
@@ -197,14 +198,3 @@ class ResponsesRequest(Sampling):
 def _tool(tool: FunctionTool) -> dict[str, Any]:
     function = tool.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)
     return {"type": "function", "function": function}
-
-
-_NAMES = {"messages": "input", "response_format": "text.format", "max_tokens": "max_output_tokens"}
-
-
-def _of_this_body(error: ProblemError) -> ProblemError:
-    errors = []
-    for one in error.problem.errors or ():
-        name, *_ = one.field.split(".")
-        errors.append(FieldError(field=_NAMES.get(name, one.field), detail=one.detail))
-    return field_problem(errors)

@@ -13,12 +13,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from contract import problems
 from contract.openai.chat import ChatRequest
 from contract.openai.completions import CompletionRequest
 from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
-from contract.problems import FieldError, ProblemError, field_problem
+from contract.problems import ProblemError, renamed
 from predictor.engine.events import Reasoning, Started, TextFinished, Token, ToolCallPiece
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
@@ -80,13 +79,7 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
     try:
         return await model.submit(task, http_request.headers)
     except ProblemError as error:
-        if number is None or error.kind is not problems.INVALID_FIELD:
-            raise
-        errors = error.problem.errors or ()
-        named = {"prompt": f"prompt.{number}"}
-        raise field_problem(
-            [FieldError(field=named.get(one.field, one.field), detail=one.detail) for one in errors]
-        ) from None
+        raise renamed(error, {} if number is None else {"prompt": f"prompt.{number}"}) from None
 
 
 async def text_frames(

@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from contract.problems import invalid_field
+
 
 @pytest.fixture
 def client(web: Callable[..., httpx.AsyncClient]) -> Callable[..., openai.AsyncOpenAI]:
@@ -19,3 +21,9 @@ def client(web: Callable[..., httpx.AsyncClient]) -> Callable[..., openai.AsyncO
         return openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=served, max_retries=0)
 
     return make
+
+
+@pytest.fixture
+def refused() -> Callable[[str], Callable[[httpx.Request], httpx.Response]]:
+    """A predictor that refuses this field."""
+    return lambda field: lambda _: httpx.Response(400, json=invalid_field(field, "is too long").document)

@@ -108,7 +108,7 @@ async def test_other_sites_pages_send_no_form(web: Web, origin: str | None, stat
         ({"size": "big"}, "size"),
         ({"response_format": "url", "stream": True}, "response_format"),
         ({"n": 9}, "n"),
-        ({"model": "poet"}, "kind"),
+        ({"model": "poet"}, "model"),
         ({"image": "x"}, "image"),
     ],
 )
@@ -129,3 +129,16 @@ async def test_a_failure_in_a_stream_is_raised_by_the_client(
     )
     with pytest.raises(openai.APIError, match="no room"):
         [event async for event in stream]
+
+
+async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
+    web: Web, refused: Callable[[str], Callable[[httpx.Request], httpx.Response]]
+) -> None:
+    body = {"model": "painter", "prompt": "cat", "output_format": "webp"}
+    answer = await web(refused("output_format")).post("/v1/images/generations", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "output_format")
+
+
+async def test_where_nothing_paints_the_model_is_named(web: Web) -> None:
+    answer = await web(models={"poet": "http://poet.test"}).post("/v1/images/generations", json={"prompt": "cat"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")

@@ -187,6 +187,52 @@ async def test_mistakes_are_named_as_openai_does(web: Web, fields: dict[str, Any
     assert param in error["message"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("route", "body", "upstream", "param"),
+    [
+        ("chat/completions", {"messages": [USER]}, "messages", "messages"),
+        ("chat/completions", {"messages": [USER], "max_completion_tokens": 2}, "max_tokens", "max_completion_tokens"),
+        ("chat/completions", {"messages": [USER], "max_tokens": 2}, "max_tokens", "max_tokens"),
+        (
+            "chat/completions",
+            {"messages": [USER], "chat_template_kwargs": {"a": 1}},
+            "chat_template_kwargs",
+            "chat_template_kwargs",
+        ),
+        (
+            "chat/completions",
+            {"messages": [USER], "reasoning_effort": "low"},
+            "chat_template_kwargs",
+            "reasoning_effort",
+        ),
+        ("completions", {"prompt": "moon", "logprobs": 1}, "logprobs", "logprobs"),
+        ("completions", {"prompt": "moon"}, "prompt", "prompt"),
+    ],
+)
+async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
+    web: Web,
+    refused: Callable[[str], Callable[[httpx.Request], httpx.Response]],
+    stream: bool,
+    route: str,
+    body: dict[str, Any],
+    upstream: str,
+    param: str,
+) -> None:
+    answer = await web(refused(upstream)).post(f"/v1/{route}", json={"model": "poet", "stream": stream} | body)
+    error = json.loads(answer.text.rpartition("data: ")[2])["error"] if stream else answer.json()["error"]
+    assert (error["param"], error["message"]) == (param, f"{param}: is too long")
+
+
+@pytest.mark.parametrize(
+    ("route", "body"), [("chat/completions", {"messages": [USER], "logprobs": True}), ("completions", {"prompt": "a"})]
+)
+async def test_a_model_that_paints_is_named(web: Web, route: str, body: dict[str, Any]) -> None:
+    answer = await web().post(f"/v1/{route}", json={"model": "painter"} | body)
+    assert answer.status_code == 400
+    assert [one["field"] for one in answer.json()["errors"]] == ["model"]
+
+
 async def test_an_unknown_model_is_not_found(client: Client) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client().chat.completions.create(model="gpt", messages=[USER])

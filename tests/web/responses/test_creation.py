@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from contract import problems
+from contract.problems import invalid_field
 from tests.support.waiting import eventually
 from tests.support.web.job_requests import LIMIT, Poet
 from web.app import create_app
@@ -188,6 +189,46 @@ async def test_a_failure_is_an_error_of_a_plain_request_and_the_status_of_any_ot
     assert failed.response.error is not None
     assert failed.response.error.code == "invalid_prompt"
     assert (await asked.responses.retrieve(failed.response.id)).status == "failed"
+
+
+REFUSED = [
+    ("response_format.json_schema.schema", "text.format.schema"),
+    ("response_format", "text.format"),
+    ("messages", "input"),
+    ("tools.0.function.parameters", "tools.0.parameters"),
+    ("max_tokens", "max_output_tokens"),
+]
+
+
+@pytest.mark.parametrize(("upstream", "sent"), REFUSED)
+async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
+    client: Client, poet: Poet, upstream: str, sent: str
+) -> None:
+    problem = invalid_field(upstream, "is not taken").document
+    poet.refusal = httpx.Response(400, json=problem, headers={"Content-Type": "application/problem+json"})
+    asked = await client()
+    with pytest.raises(openai.BadRequestError) as error:
+        await asked.responses.create(model="poet", input="moon")
+    assert error.value.param == sent
+    told: Any = [event async for event in await asked.responses.create(model="poet", input="moon", stream=True)]
+    response = await asked.responses.create(model="poet", input="moon", background=True)
+
+    async def failed() -> Any:
+        found = await asked.responses.retrieve(response.id)
+        return found if found.status == "failed" else None
+
+    for one in (told[-1].response, await eventually(failed, "it has failed")):
+        assert one.error.message == f"{sent}: is not taken"
+
+
+async def test_a_field_that_another_may_not_stand_beside_has_the_clients_name(client: Client) -> None:
+    tools: Any = [{"type": "function", "name": "f"}]
+    with pytest.raises(openai.BadRequestError) as error:
+        await (await client()).responses.create(
+            model="poet", input="moon", tools=tools, text={"format": {"type": "json_object"}}
+        )
+    assert error.value.param == "tools"
+    assert "beside text.format" in str(error.value)
 
 
 async def test_a_key_makes_one_response(client: Client, poet: Poet, store: dict[str, Any]) -> None:

@@ -174,18 +174,23 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
 
 
 @pytest.mark.parametrize(
-    ("upstream", "client"),
+    ("body", "upstream", "client"),
     [
-        ("messages", "prompt"),
-        ("output_format", "format"),
-        ("partial_images", "previews"),
-        ("chat_template_kwargs", "thinking"),
+        ({"prompt": "x"}, "messages", "prompt"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "messages", "messages"),
+        ({"prompt": "x", "raw": True, "top_logprobs": 1}, "logprobs", "top_logprobs"),
+        ({"prompt": "x", "model": "painter"}, "output_format", "format"),
+        ({"prompt": "x", "model": "painter"}, "partial_images", "previews"),
+        ({"prompt": "x", "thinking": True}, "chat_template_kwargs", "thinking"),
+        ({"prompt": "x", "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "chat_template_kwargs"),
     ],
 )
-async def test_a_field_has_the_name_that_the_client_knows(web: Web, upstream: str, client: str) -> None:
+async def test_a_field_has_the_name_that_the_client_knows(
+    web: Web, body: dict[str, Any], upstream: str, client: str
+) -> None:
     errors = [{"field": upstream, "detail": "has 300 tokens; the model's context holds 256"}]
-    body = {"type": "urn:shangcai:problem:invalid-field", "title": "x", "status": 400, "detail": "x", "errors": errors}
-    response = await web(lambda _: httpx.Response(400, json=body)).post("/generate", json={"prompt": "x"})
+    problem = {"type": problems.INVALID_FIELD.uri, "title": "x", "status": 400, "detail": "x", "errors": errors}
+    response = await web(lambda _: httpx.Response(400, json=problem)).post("/generate", json=body)
     assert response.json()["errors"] == [{**errors[0], "field": client}]
     assert response.json()["detail"] == f"{client}: has 300 tokens; the model's context holds 256"
 
