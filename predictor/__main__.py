@@ -130,8 +130,7 @@ def _remember(startup: Startup, settings: Settings, kind: Kind) -> None:
 def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # without a handler KServe configures its own
-    for client in ("httpx", "httpx2"):  # the second is huggingface_hub's
-        logging.getLogger(client).setLevel(logging.WARNING)  # they log every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request; huggingface_hub's client, too
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

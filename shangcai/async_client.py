@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-import httpx
+import httpx2
 
 from contract import ProblemError
 from shangcai.attempts import Attempts
@@ -44,10 +44,10 @@ class AsyncClient:
         key: str | None = None,
         *,
         timeout: float = TIMEOUT_SECONDS,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._timeout = timeout
-        self._http = httpx.AsyncClient(base_url=url, headers=default_headers(key), transport=transport)
+        self._http = httpx2.AsyncClient(base_url=url, headers=default_headers(key), transport=transport)
         self._requests = RequestBuilder(self._http)
         self._exchange = AsyncExchange(self._http)
 
@@ -121,7 +121,7 @@ class AsyncClient:
                 async for event in events:
                     yield event
         finally:
-            with suppress(httpx.TransportError, ProblemError, TimeoutError):
+            with suppress(httpx2.TransportError, ProblemError, TimeoutError):
                 await job.cancel()
 
 
@@ -169,28 +169,28 @@ class AsyncJob:
 class AsyncExchange:
     """Sends requests, as often as their attempts allow."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx2.AsyncClient) -> None:
         self._http = http
 
-    async def answer(self, request: Callable[[], httpx.Request], attempts: Attempts) -> bytes:
+    async def answer(self, request: Callable[[], httpx2.Request], attempts: Attempts) -> bytes:
         """The body of the answer that is no refusal."""
         while True:
             try:
                 response = await self._http.send(request())
                 if response.is_success:
                     return response.content
-                failure: httpx.TransportError | ProblemError = read_problem(response)
-            except httpx.TransportError as error:
+                failure: httpx2.TransportError | ProblemError = read_problem(response)
+            except httpx2.TransportError as error:
                 failure = error
             await asyncio.sleep(attempts.pause(failure))
 
     async def events(self, reader: EventReader) -> AsyncGenerator[Event]:
         """Until the end of the generation, or of what there is to say of it. Raises the problem that it ends with."""
         while not reader.ended:
-            failure: httpx.TransportError | ProblemError = broken()
+            failure: httpx2.TransportError | ProblemError = broken()
             try:
                 async with aclosing(await self._http.send(reader.connection(), stream=True)) as response:
-                    if response.status_code == httpx.codes.NO_CONTENT:
+                    if response.status_code == httpx2.codes.NO_CONTENT:
                         return
                     if response.is_success:
                         async for chunk in response.aiter_bytes():
@@ -201,7 +201,7 @@ class AsyncExchange:
                     else:
                         await response.aread()
                         failure = read_problem(response)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 failure = error
             if not reader.ended:
                 await asyncio.sleep(reader.attempts.pause(failure))

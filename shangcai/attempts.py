@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import httpx
+import httpx2
 
 from contract import ProblemError
 
@@ -15,7 +15,7 @@ PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 8.0
 
 LEAST_SECONDS = 0.001
-"""Left to a call whose time is over: no timeout of httpx is 0."""
+"""Left to a call whose time is over: no timeout of httpx2 is 0."""
 
 
 class Attempts:
@@ -43,15 +43,15 @@ class Attempts:
         if time.monotonic() >= self._deadline:
             raise self._over()
 
-    def pause(self, failure: httpx.TransportError | ProblemError) -> float:
+    def pause(self, failure: httpx2.TransportError | ProblemError) -> float:
         """Seconds until the next attempt. Raises the failure where there is none, or a TimeoutError."""
         now = time.monotonic()
-        if isinstance(failure, httpx.TransportError) and now >= self._deadline:
+        if isinstance(failure, httpx2.TransportError) and now >= self._deadline:
             raise self._over() from failure
         told = _retry_after(failure)
         if told is not None:
             seconds = told
-        elif self._repeatable and (isinstance(failure, httpx.TransportError) or failure.kind.transient):
+        elif self._repeatable and (isinstance(failure, httpx2.TransportError) or failure.kind.transient):
             seconds = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self._lost_at = now if self._lost_at is None else self._lost_at

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-import httpx
+import httpx2
 
 from contract import ProblemError
 from shangcai.attempts import Attempts
@@ -48,10 +48,10 @@ class Client:
         key: str | None = None,
         *,
         timeout: float = TIMEOUT_SECONDS,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._timeout = timeout
-        self._http = httpx.Client(base_url=url, headers=default_headers(key), transport=transport)
+        self._http = httpx2.Client(base_url=url, headers=default_headers(key), transport=transport)
         self._requests = RequestBuilder(self._http)
         self._exchange = Exchange(self._http)
 
@@ -124,7 +124,7 @@ class Client:
             with closing(job.events(timeout=attempts.left)) as events:
                 yield from events
         finally:
-            with suppress(httpx.TransportError, ProblemError, TimeoutError):
+            with suppress(httpx2.TransportError, ProblemError, TimeoutError):
                 job.cancel()
 
 
@@ -172,28 +172,28 @@ class Job:
 class Exchange:
     """Sends requests, as often as their attempts allow."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx2.Client) -> None:
         self._http = http
 
-    def answer(self, request: Callable[[], httpx.Request], attempts: Attempts) -> bytes:
+    def answer(self, request: Callable[[], httpx2.Request], attempts: Attempts) -> bytes:
         """The body of the answer that is no refusal."""
         while True:
             try:
                 response = self._http.send(request())
                 if response.is_success:
                     return response.content
-                failure: httpx.TransportError | ProblemError = read_problem(response)
-            except httpx.TransportError as error:
+                failure: httpx2.TransportError | ProblemError = read_problem(response)
+            except httpx2.TransportError as error:
                 failure = error
             time.sleep(attempts.pause(failure))
 
     def events(self, reader: EventReader) -> Generator[Event]:
         """Until the end of the generation, or of what there is to say of it. Raises the problem that it ends with."""
         while not reader.ended:
-            failure: httpx.TransportError | ProblemError = broken()
+            failure: httpx2.TransportError | ProblemError = broken()
             try:
                 with closing(self._http.send(reader.connection(), stream=True)) as response:
-                    if response.status_code == httpx.codes.NO_CONTENT:
+                    if response.status_code == httpx2.codes.NO_CONTENT:
                         return
                     if response.is_success:
                         for chunk in response.iter_bytes():
@@ -203,7 +203,7 @@ class Exchange:
                     else:
                         response.read()
                         failure = read_problem(response)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 failure = error
             if not reader.ended:
                 time.sleep(reader.attempts.pause(failure))

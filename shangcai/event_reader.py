@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import httpx
+import httpx2
 
 from contract import ProblemError
 from shangcai.attempts import Attempts
@@ -16,9 +16,9 @@ EVENT_BYTES = 256 * 2**20
 _END = b"\n\n"
 
 
-def broken() -> httpx.TransportError:
+def broken() -> httpx2.TransportError:
     """What a stream has failed with that just ended."""
-    return httpx.RemoteProtocolError("the stream has ended without a result")
+    return httpx2.RemoteProtocolError("the stream has ended without a result")
 
 
 class EventReader:
@@ -26,7 +26,7 @@ class EventReader:
     true, `failure` is what the generation has failed with."""
 
     def __init__(
-        self, request: Callable[[str | None], httpx.Request], attempts: Attempts, after: str | None = None
+        self, request: Callable[[str | None], httpx2.Request], attempts: Attempts, after: str | None = None
     ) -> None:
         self.attempts = attempts
         self.last_event_id = after
@@ -35,7 +35,7 @@ class EventReader:
         self._request = request
         self._partial = bytearray()
 
-    def connection(self) -> httpx.Request:
+    def connection(self) -> httpx2.Request:
         """The next request. What the last connection has left unfinished is forgotten."""
         self._partial.clear()
         return self._request(self.last_event_id)
@@ -53,7 +53,7 @@ class EventReader:
             if event is not None:
                 yield event
         if len(self._partial) > EVENT_BYTES:
-            raise httpx.DecodingError("an event of the stream is too large")
+            raise httpx2.DecodingError("an event of the stream is too large")
 
     def _event(self, block: bytes) -> Event | None:
         fields = dict(_field(line) for line in block.split(b"\n"))

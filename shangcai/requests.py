@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -53,30 +53,30 @@ def request_body(prompt: str | None, fields: dict[str, Any]) -> bytes:
 
 
 class RequestBuilder:
-    """Builds the requests of a client of httpx, of either kind."""
+    """Builds the requests of a client of httpx2, of either kind."""
 
-    def __init__(self, http: httpx.Client | httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx2.Client | httpx2.AsyncClient) -> None:
         self._http = http
 
-    def generate(self, body: bytes, attempts: Attempts) -> httpx.Request:
+    def generate(self, body: bytes, attempts: Attempts) -> httpx2.Request:
         return self._post(body, attempts, {DEADLINE: f"{attempts.left:.3f}"})
 
-    def stream(self, body: bytes, attempts: Attempts) -> httpx.Request:
+    def stream(self, body: bytes, attempts: Attempts) -> httpx2.Request:
         return self._post(body, attempts, {DEADLINE: f"{attempts.left:.3f}", "Accept": EVENT_STREAM})
 
-    def submission(self, body: bytes, key: str | None) -> Callable[[Attempts], httpx.Request]:
+    def submission(self, body: bytes, key: str | None) -> Callable[[Attempts], httpx2.Request]:
         """Makes one job, however often it is sent. It names no deadline, which would be that of the job."""
         headers = {"Prefer": "respond-async", "Idempotency-Key": key or uuid.uuid4().hex}
         return lambda attempts: self._post(body, attempts, headers)
 
-    def job(self, id: str, attempts: Attempts, *, method: str = "GET") -> httpx.Request:
+    def job(self, id: str, attempts: Attempts, *, method: str = "GET") -> httpx2.Request:
         return self._http.build_request(method, _address(id), timeout=_timeout(attempts))
 
-    def job_events(self, id: str, attempts: Attempts, after: str | None) -> httpx.Request:
+    def job_events(self, id: str, attempts: Attempts, after: str | None) -> httpx2.Request:
         headers = {"Accept": EVENT_STREAM} | ({} if after is None else {"Last-Event-ID": after})
         return self._http.build_request("GET", _address(id), headers=headers, timeout=_timeout(attempts, stream=True))
 
-    def _post(self, body: bytes, attempts: Attempts, headers: dict[str, str]) -> httpx.Request:
+    def _post(self, body: bytes, attempts: Attempts, headers: dict[str, str]) -> httpx2.Request:
         timeout = _timeout(attempts, stream=headers.get("Accept") == EVENT_STREAM)
         return self._http.build_request(
             "POST", "generate", content=body, headers={"Content-Type": JSON, **headers}, timeout=timeout
@@ -87,6 +87,6 @@ def _address(id: str) -> str:
     return f"generations/{quote(id, safe='')}"
 
 
-def _timeout(attempts: Attempts, *, stream: bool = False) -> httpx.Timeout:
+def _timeout(attempts: Attempts, *, stream: bool = False) -> httpx2.Timeout:
     left = attempts.left
-    return httpx.Timeout(left, connect=min(CONNECT_SECONDS, left), read=min(SILENCE_SECONDS, left) if stream else left)
+    return httpx2.Timeout(left, connect=min(CONNECT_SECONDS, left), read=min(SILENCE_SECONDS, left) if stream else left)

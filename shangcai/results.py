@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import httpx
+import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -93,7 +93,7 @@ def read_event(name: str, data: bytes) -> Event | ProblemError | None:
     return event
 
 
-def read_problem(response: httpx.Response) -> ProblemError:
+def read_problem(response: httpx2.Response) -> ProblemError:
     """Of a refusal whose body has been read; one that is no problem document has the type about:blank (RFC 9457)."""
     try:
         return raised(Problem.of_any_version(response.content))

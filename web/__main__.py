@@ -33,7 +33,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     settings = read_settings(Settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request at info, as we do
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at info, as we do
     if settings.store_url is not None:
         _check_schema(settings.store_url.get_secret_value())
     try:

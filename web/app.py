@@ -64,7 +64,7 @@ from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
     from web.jobs.store import JobStore
     from web.settings import Settings
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 def create_app(
     settings: Settings,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
     drain: Drain | None = None,
     background: BackgroundLoops | None = None,
 ) -> ASGIApp:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 
 from contract import PictureResult, Problem, ProblemError, TextResult
@@ -30,7 +30,7 @@ class _Failure(Exception):
     """Why there is no result, in one line."""
 
 
-def main(argv: Sequence[str] | None = None, transport: httpx.BaseTransport | None = None) -> int:
+def main(argv: Sequence[str] | None = None, transport: httpx2.BaseTransport | None = None) -> int:
     """The exit status: 0 for a request that was completed, or that a broker took; 1 for any other.
 
     `transport` takes the place of the network in tests.
@@ -122,20 +122,20 @@ def _event(arguments: argparse.Namespace) -> CloudEvent:
     return signed(event, token) if token else event
 
 
-def _send(arguments: argparse.Namespace, transport: httpx.BaseTransport | None) -> httpx.Response:
+def _send(arguments: argparse.Namespace, transport: httpx2.BaseTransport | None) -> httpx2.Response:
     """The answer, which is a success. A _Failure when there is none."""
     headers, body = write_event(arguments.event, arguments.mode)
     try:
-        with httpx.Client(transport=transport, timeout=arguments.timeout, trust_env=False) as client:
+        with httpx2.Client(transport=transport, timeout=arguments.timeout, trust_env=False) as client:
             answer = client.post(arguments.to, headers=headers | {"Prefer": "reply"}, content=body)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise _Failure(f"{arguments.to} cannot be asked: {error or type(error).__name__}") from None
     if not answer.is_success:
         raise _Failure(_refusal(answer))
     return answer
 
 
-def _refusal(answer: httpx.Response) -> str:
+def _refusal(answer: httpx2.Response) -> str:
     try:
         reason = _sentence(Problem.of_any_version(answer.content))
     except ValidationError:

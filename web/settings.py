@@ -270,7 +270,7 @@ class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
 
     @property
     def trust(self) -> ssl.SSLContext | bool:
-        """How TLS servers are verified: by httpx's authorities (True), or by the system's and the sink's."""
+        """How TLS servers are verified: by the system's authorities (True), or by the sink's, too."""
         return trust(self.k_ca_certs) if self.k_ca_certs else True
 
     @property

@@ -57,7 +57,7 @@ def is_event(headers: Mapping[str, str]) -> bool:
 def read_events(headers: Mapping[str, str], body: bytes) -> Delivery:
     """The events of an HTTP message; a MALFORMED_EVENT or UNSUPPORTED_MEDIA_TYPE problem that names what is wrong.
 
-    Names of `headers` in lower case; values as Starlette or httpx have them.
+    Names of `headers` in lower case; values as Starlette or httpx2 have them.
 
     Source: CloudEvents 1.0.2, HTTP protocol binding and JSON event format.
     """
@@ -230,7 +230,7 @@ def _decoded(name: str, value: str) -> str:
     """A header's value: percent-encoded UTF-8, perhaps in double quotes (HTTP protocol binding, 3.1.3.2)."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
-    with contextlib.suppress(UnicodeError):  # then it is Latin-1, or was decoded as UTF-8 already (httpx does that)
+    with contextlib.suppress(UnicodeError):  # then it is Latin-1, or was decoded as UTF-8 already (httpx2 does that)
         value = value.encode("latin-1").decode()
     if re.search("%(?![0-9A-Fa-f]{2})", value):
         raise _malformed([_error(f"header {name}", "has a % that begins no percent-encoding")])

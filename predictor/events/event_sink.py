@@ -13,7 +13,7 @@ from contract.cloudevents import CloudEvent
 from wire.cloudevents import signed, write_event
 
 if TYPE_CHECKING:  # imported only where a sink is configured
-    import httpx
+    import httpx2
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class EventSink:
 
     async def send(self) -> None:
         """Send what is put, until this is cancelled. Logs the first of several failures in a row."""
-        import httpx
+        import httpx2
 
-        async with httpx.AsyncClient(timeout=self._send_seconds) as client:
+        async with httpx2.AsyncClient(timeout=self._send_seconds) as client:
             while True:
                 event = await self._queue.get()
                 failure = await self._post(client, event)
@@ -62,11 +62,11 @@ class EventSink:
                     log.warning("%s does not take what is announced: %s", self._url, failure)
                 self._failing = failure is not None
 
-    async def _post(self, client: httpx.AsyncClient, event: CloudEvent) -> str | None:
+    async def _post(self, client: httpx2.AsyncClient, event: CloudEvent) -> str | None:
         """Send one event; why it was not accepted, or None."""
         headers, body = write_event(event)
         try:
-            async with asyncio.timeout(self._send_seconds):  # httpx bounds each of its steps, not their sum
+            async with asyncio.timeout(self._send_seconds):  # httpx2 bounds each of its steps, not their sum
                 answer = await client.post(self._url, headers=headers, content=body)
         except Exception as error:  # no failure of a sink may stop a generation
             return f"{type(error).__name__}: {error}"

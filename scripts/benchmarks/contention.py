@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.request_shapes import CHAT
 from scripts.benchmarks.servers import start_predictor
@@ -31,7 +31,7 @@ TOKENS = 64
 
 BUSY = "busy loops"
 
-Ask = Callable[[httpx.AsyncClient, int], Awaitable[int]]
+Ask = Callable[[httpx2.AsyncClient, int], Awaitable[int]]
 """Send request number i, and tell how many units came of it."""
 
 Speeds = Mapping[str, float]
@@ -90,13 +90,13 @@ async def _speed(ask: Ask, url: str, seconds: float) -> float:
         return sum(made) / (time.perf_counter() - begun)
 
 
-async def _write(http: httpx.AsyncClient, number: int) -> int:
+async def _write(http: httpx2.AsyncClient, number: int) -> int:
     answer = await http.post(CHAT.path, json={**CHAT.body(number, TOKENS, False), "seed": number})
     tokens: int = answer.raise_for_status().json()["usage"]["completion_tokens"]
     return tokens
 
 
-async def _draw(http: httpx.AsyncClient, number: int) -> int:
+async def _draw(http: httpx2.AsyncClient, number: int) -> int:
     body = {"model": "m", "prompt": "画一只猫", "seed": number}
     answer = await http.post("/openai/v1/images/generations", json=body)
     return len(answer.raise_for_status().json()["data"])

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.contenders import on_own_thread
 from scripts.benchmarks.models import gemma, without_end
@@ -61,7 +61,7 @@ def _measure_turns(model: Path, arguments: argparse.Namespace) -> None:
     )
 
 
-def _ask(http: httpx.Client, url: str, turns: list[dict[str, str]], fields: dict[str, Any]) -> tuple[float, str, int]:
+def _ask(http: httpx2.Client, url: str, turns: list[dict[str, str]], fields: dict[str, Any]) -> tuple[float, str, int]:
     """Seconds to the first token, the answer, and how many tokens the prompt had."""
     body = {**CHAT.body(0, ANSWER, True), "messages": turns, **fields}
     begun = time.perf_counter()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from contract.cloudevents import COMPLETED, JSON, REQUESTED, CloudEvent
 from scripts.benchmarks.contenders import generate, load, on_own_thread
@@ -58,7 +58,7 @@ def measure_one_token(model: Path, dtype: str) -> None:
         for _ in range(1 + ROUNDS):
             for name, (server, shape) in servers.items():
                 bodies = [shape.body(number, 1, False) for number in range(TEXTS)]
-                port = httpx.URL(server.url).port or 0
+                port = httpx2.URL(server.url).port or 0
                 alone[name].append(statistics.median(send(Load(port, shape.path, bodies, 1)).each))
                 rates[name].append(TEXTS / send(Load(port, shape.path, bodies, CLIENTS)).seconds)
     lines = []
@@ -90,11 +90,11 @@ def _time_generate(model: Path, dtype: str, tokens: int = SHORT) -> tuple[float,
     return _quantiles(lambda _: generate(checkpoint, [tokens]))
 
 
-def _post(http: httpx.Client, server: Server, shape: RequestShape, number: int) -> None:
+def _post(http: httpx2.Client, server: Server, shape: RequestShape, number: int) -> None:
     http.post(server.url + shape.path, json=shape.body(number, SHORT, False)).raise_for_status()
 
 
-def _send_event(http: httpx.Client, server: Server, number: int) -> None:
+def _send_event(http: httpx2.Client, server: Server, number: int) -> None:
     request: dict[str, Any] = {"prompt": prompt(number), "max_tokens": SHORT}
     event = CloudEvent(id=f"bench-{number}", source="urn:shangcai:bench", type=REQUESTED, datacontenttype=JSON)
     headers, body = write_event(event.model_copy(update={"data": json.dumps(request).encode()}))

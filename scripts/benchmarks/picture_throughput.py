@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvloop
 
 from scripts.benchmarks import slot_release
@@ -25,7 +25,7 @@ PREVIEWS = 4
 LONG = 200
 IMAGES = "/openai/v1/images/generations"
 
-Draw = Callable[[httpx.AsyncClient, int], Awaitable[None]]
+Draw = Callable[[httpx2.AsyncClient, int], Awaitable[None]]
 """Draw picture number i."""
 
 
@@ -113,19 +113,19 @@ def _prompt(number: int) -> str:
     return "画一只" + "猫狗鸟马牛羊猪鸡"[number]
 
 
-async def _draw_by_images(client: httpx.AsyncClient, number: int) -> None:
+async def _draw_by_images(client: httpx2.AsyncClient, number: int) -> None:
     answer = await client.post(IMAGES, json={"model": "m", "prompt": _prompt(number), "seed": number})
     assert answer.raise_for_status().json()["data"][0]["b64_json"]
 
 
-async def _draw_by_generate(client: httpx.AsyncClient, number: int) -> None:
+async def _draw_by_generate(client: httpx2.AsyncClient, number: int) -> None:
     body = {"prompt": _prompt(number), "seed": number}
     answer = await client.post("/generate", json=body, headers={"Accept": "image/png"})
     assert answer.raise_for_status().content.startswith(b"\x89PNG")
 
 
 def _draw_streamed(previews: int) -> Draw:
-    async def draw(client: httpx.AsyncClient, number: int) -> None:
+    async def draw(client: httpx2.AsyncClient, number: int) -> None:
         body = {"model": "m", "prompt": _prompt(number), "seed": number, "stream": True, "partial_images": previews}
         answer = await client.post(IMAGES, json=body)
         assert answer.raise_for_status().text.count("partial_image_index") == previews

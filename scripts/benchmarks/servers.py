@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from contract import Kind
 from scripts.loopback import HOST, free_port
@@ -71,6 +71,6 @@ def _wait(url: str) -> None:
         try:
             get(url, timeout=5)
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.1)
     raise TimeoutError(url)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import uvloop
 
 from scripts.benchmarks.contenders import over_http
@@ -51,7 +51,7 @@ async def _release_seconds(server: Server, shape: RequestShape, length: int) -> 
         return await waiting - gone
 
 
-async def _start_time(client: httpx.AsyncClient, shape: RequestShape) -> float:
+async def _start_time(client: httpx2.AsyncClient, shape: RequestShape) -> float:
     async with client.stream("POST", shape.path, json=shape.body(1, 1, True)) as response:
         await _find(shape.started, response.aiter_lines())
         return time.perf_counter()

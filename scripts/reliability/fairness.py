@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import NO_TLS, TIMEOUT_SECONDS
@@ -56,8 +56,8 @@ def main() -> int:
 
 async def _small(webs: list[str], headers: dict[str, str], count: int, greedy: int) -> float:
     """The 95th percentile of the small caller's times, in seconds."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False, verify=NO_TLS) as http:
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False, verify=NO_TLS) as http:
         turns = itertools.cycle(webs)
 
         async def ask(caller: str) -> float:

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import async_client, get
@@ -64,7 +64,7 @@ async def _order(web: str, count: int, size: int) -> Counter[str]:
                         return _outcome(document)
                     await asyncio.sleep(0.2)
                     answer = await http.get(f"{web}/generations/{document['id']}")
-                if answer.status_code == httpx.codes.NOT_FOUND:  # the oldest ended ones make room
+                if answer.status_code == httpx2.codes.NOT_FOUND:  # the oldest ended ones make room
                     return "forgotten"
                 return _problem(answer.json())
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 
 from scripts.local.run_folder import RunFolder
@@ -109,7 +109,7 @@ class Clients:
         begun = time.monotonic()
         try:
             outcome = await (self._through_web(model, prompt) if through_web else self._directly(model, prompt))
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             outcome = f"{type(error).__name__} {error}".rstrip()
         self._last_response[model] = time.monotonic()
         self.longest_seconds = max(self.longest_seconds, self._last_response[model] - begun)
@@ -120,7 +120,7 @@ class Clients:
             answer = await client.post(
                 f"{self._url}/generate", json={"model": model, "prompt": prompt, "max_tokens": TOKENS}
             )
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != httpx2.codes.OK:
             return answer.text
         text = answer.json()["text"]
         return "answered" if text == prompt or (text and not self._echo) else f"wrong answer {text}"
@@ -132,12 +132,12 @@ class Clients:
         while True:
             async with async_client(timeout=ANSWER_SECONDS) as client:
                 answer = await client.post(self._urls[model] + CHAT, json=body, headers={"Connection": "close"})
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or answer.json().get("phase") in (None, "failed"):
+            if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE or answer.json().get("phase") in (None, "failed"):
                 break
             if time.monotonic() > deadline:
                 return f"not answered for {ANSWER_SECONDS:g} s"
             await asyncio.sleep(float(answer.headers["Retry-After"]))
-        whole = answer.status_code == httpx.codes.OK and answer.text.endswith("data: [DONE]\n\n")
+        whole = answer.status_code == httpx2.codes.OK and answer.text.endswith("data: [DONE]\n\n")
         return "answered" if whole else answer.text[:500]
 
 
@@ -258,7 +258,7 @@ def _wait_until_asleep(run: subprocess.Popen[bytes], port: int, output: Path) ->
 def _web_answers(port: int) -> bool:
     try:
         get(f"http://{HOST}:{port}/healthz", timeout=5)
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         return False
     return True
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.servers import Server, start_server
 from scripts.loopback_http import async_client
@@ -110,7 +110,7 @@ async def _others(web: Server, seconds: float) -> list[float]:
     took: list[float] = []
     end = time.monotonic() + seconds
 
-    async def ask(http: httpx.AsyncClient) -> None:
+    async def ask(http: httpx2.AsyncClient) -> None:
         while time.monotonic() < end:
             begun = time.monotonic()
             body = {"prompt": "moon", "max_tokens": 2, "temperature": 0.0}
@@ -126,7 +126,7 @@ async def _others(web: Server, seconds: float) -> list[float]:
 async def _read(url: str, path: str, delay: float, count: int, ends: Counter[int]) -> None:
     """Ask for the picture, and read `count` bytes a second until the server closes the connection; again and again."""
     await asyncio.sleep(delay)
-    address = httpx.URL(url)
+    address = httpx2.URL(url)
     loop = asyncio.get_running_loop()
     head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: image/png\r\n\r\n"
     while True:

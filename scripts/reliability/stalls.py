@@ -16,7 +16,7 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.servers import Server, start_server
 from scripts.loopback_http import async_client, get
@@ -114,7 +114,7 @@ async def _stall(webs: list[Server], over: asyncio.Event) -> int:
     return count
 
 
-def _last_attempt(answer: httpx.Response) -> str:
+def _last_attempt(answer: httpx2.Response) -> str:
     """The tokens after the last time that the job was queued."""
     tokens: list[str] = []
     name = ""

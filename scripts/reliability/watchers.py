@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 import redis
 
 from scripts.benchmarks.servers import start_server
@@ -55,8 +55,8 @@ def _commands(counter: Any) -> int:
 
 async def _watch(webs: list[str], jobs: int, watchers: int) -> list[tuple[int, list[tuple[str, Any]]]]:
     """The number of its job and the events of each watcher."""
-    limits = httpx.Limits(max_connections=None)
-    async with async_client() as orders, httpx.AsyncClient(limits=limits, timeout=300, trust_env=False) as http:
+    limits = httpx2.Limits(max_connections=None)
+    async with async_client() as orders, httpx2.AsyncClient(limits=limits, timeout=300, trust_env=False) as http:
         ids = [await _order(orders, webs[number % 2], number) for number in range(jobs)]
 
         async def watch(number: int) -> tuple[int, list[tuple[str, Any]]]:
@@ -77,7 +77,7 @@ async def _watch(webs: list[str], jobs: int, watchers: int) -> list[tuple[int, l
         return await asyncio.gather(*map(watch, range(watchers)))
 
 
-async def _order(http: httpx.AsyncClient, web: str, seed: int) -> str:
+async def _order(http: httpx2.AsyncClient, web: str, seed: int) -> str:
     body = {"prompt": "春", "seed": seed, "max_tokens": TOKENS, "temperature": PACE}
     answer = await http.post(web + "/generate", json=body, headers={"Prefer": "respond-async"})
     job: str = answer.raise_for_status().json()["id"]

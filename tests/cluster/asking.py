@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.cluster.prompts import POEM
 
@@ -23,7 +23,7 @@ class Answer:
     failure: str = ""
 
 
-def ask(web: httpx.Client, request: dict[str, Any]) -> Answer:
+def ask(web: httpx2.Client, request: dict[str, Any]) -> Answer:
     """A connection that breaks is a request that was lost, and is told like a status."""
     begun = time.monotonic()
     failure = ""
@@ -33,7 +33,7 @@ def ask(web: httpx.Client, request: dict[str, Any]) -> Answer:
             failure = f"{answer.status_code}: {answer.text[:300]}"
         elif not (answer.json().get("text") or answer.json().get("images")):
             failure = f"no result: {answer.text[:300]}"
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx2.HTTPError, ValueError) as error:
         failure = repr(error)
     return Answer(time.monotonic() - begun, failure)
 
@@ -41,7 +41,7 @@ def ask(web: httpx.Client, request: dict[str, Any]) -> Answer:
 class Asking:
     """Clients that ask for poems one after the other, for as long as the `with` lasts; then `answers` is complete."""
 
-    def __init__(self, web: httpx.Client) -> None:
+    def __init__(self, web: httpx2.Client) -> None:
         self.answers: list[Answer] = []
         self._web = web
         self._over = threading.Event()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.cluster import secrets
@@ -113,20 +113,20 @@ def ingress(cluster: Cluster, host: str) -> Iterator[str]:
 
 def leads_to_web(url: str, host: str) -> bool:
     """Whether web answers there. Something else may listen at such an address, too."""
-    timeout = httpx.Timeout(60, connect=3)
-    with suppress(httpx.HTTPError, httpx.InvalidURL):
-        return httpx.get(f"{url}/healthz", headers={"Host": host}, timeout=timeout, trust_env=False).status_code == 200
+    timeout = httpx2.Timeout(60, connect=3)
+    with suppress(httpx2.HTTPError, httpx2.InvalidURL):
+        return httpx2.get(f"{url}/healthz", headers={"Host": host}, timeout=timeout, trust_env=False).status_code == 200
     return False
 
 
 @pytest.fixture(scope="session")
-def web(ingress: str, host: str) -> Iterator[httpx.Client]:
+def web(ingress: str, host: str) -> Iterator[httpx2.Client]:
     """A client of web through the ingress, whose timeout allows for a cold start."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     headers = {"Host": host}
     if key := os.environ.get("SHANGCAI_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    with httpx.Client(base_url=ingress, headers=headers, timeout=900, limits=limits, trust_env=False) as client:
+    with httpx2.Client(base_url=ingress, headers=headers, timeout=900, limits=limits, trust_env=False) as client:
         yield client
 
 
@@ -138,7 +138,7 @@ def slots(cluster: Cluster) -> dict[str, int]:
 
 
 @pytest.fixture
-def ended_job(web: httpx.Client) -> Callable[[str], Any]:
+def ended_job(web: httpx2.Client) -> Callable[[str], Any]:
     """Poll a job until it has ended, and return it."""
 
     def fetch(where: str) -> Any:
@@ -152,6 +152,6 @@ def ended_job(web: httpx.Client) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def asking(web: httpx.Client) -> Callable[[], Asking]:
+def asking(web: httpx2.Client) -> Callable[[], Asking]:
     """Makes clients that ask without a pause, for as long as a `with`."""
     return lambda: Asking(web)

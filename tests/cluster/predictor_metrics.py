@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-import httpx
+import httpx2
 
 from tests.cluster.cluster import PAUSE_SECONDS, Cluster
 
@@ -21,7 +21,7 @@ def gauge(metrics: str, name: str) -> float:
 
 
 def running(url: str) -> float:
-    return gauge(httpx.get(f"{url}/metrics", trust_env=False, timeout=10).raise_for_status().text, RUNNING)
+    return gauge(httpx2.get(f"{url}/metrics", trust_env=False, timeout=10).raise_for_status().text, RUNNING)
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def most_requests(cluster: Cluster, service: str) -> Iterator[dict[str, float]]:
     over = threading.Event()
 
     def watch(pod: str, url: str) -> None:
-        with httpx.Client(trust_env=False, timeout=10) as client, suppress(httpx.HTTPError):  # until the pod goes
+        with httpx2.Client(trust_env=False, timeout=10) as client, suppress(httpx2.HTTPError):  # until the pod goes
             while not over.wait(SAMPLE_SECONDS):
                 metrics = client.get(f"{url}/metrics").raise_for_status().text
                 most[pod] = max(most.get(pod, 0), gauge(metrics, RUNNING) + gauge(metrics, WAITING))

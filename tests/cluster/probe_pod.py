@@ -51,13 +51,13 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_fo
 
 PUBLISHER = """
 import os, sys
-import httpx
+import httpx2
 from contract.cloudevents import CloudEvent
 from wire.cloudevents import signed, write_event
 
 event, token = CloudEvent.model_validate_json(sys.argv[2]), os.environ.get("PREDICTOR_TOKEN")
 headers, body = write_event(signed(event, token) if token else event)
-print(httpx.post(sys.argv[1], headers=headers, content=body, timeout=900, trust_env=False).status_code)
+print(httpx2.post(sys.argv[1], headers=headers, content=body, timeout=900, trust_env=False).status_code)
 """
 """As python -m web.publish does, but with an id that can be given a second time."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.cluster import deployment, probe_pod
@@ -50,7 +50,7 @@ def events_overlay(cluster: Cluster, overlay: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rollout(cluster: Cluster, overlay: Path, events_overlay: Path, web: httpx.Client) -> Iterator[Asking]:
+def rollout(cluster: Cluster, overlay: Path, events_overlay: Path, web: httpx2.Client) -> Iterator[Asking]:
     """The overlay with a Broker, ready, and the clients that asked while it was rolled out."""
     with Asking(web) as clients:
         documents = deployment.apply(cluster, events_overlay)
@@ -70,7 +70,7 @@ def test_a_rollout_to_events_loses_no_request(rollout: Asking) -> None:
     assert len(rollout.answers) > 1
 
 
-def test_in_events_mode_a_client_sees_no_difference(rollout: Asking, web: httpx.Client) -> None:
+def test_in_events_mode_a_client_sees_no_difference(rollout: Asking, web: httpx2.Client) -> None:
     result = web.post("/generate", json=POEM).raise_for_status().json()
     assert result["model"] == "text"
     assert result["text"].strip()

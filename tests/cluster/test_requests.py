@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.cluster.asking import ask
@@ -23,19 +23,19 @@ MOST_AT_ONCE = 200
 """web takes 240 at once for a model (MAX_IN_FLIGHT and MAX_WAITING), and tells others to come again."""
 
 
-def test_a_prompt_becomes_a_poem(web: httpx.Client) -> None:
+def test_a_prompt_becomes_a_poem(web: httpx2.Client) -> None:
     result = web.post("/generate", json=POEM).raise_for_status().json()
     assert result["model"] == "text"
     assert result["text"].strip()
 
 
-def test_a_prompt_becomes_a_picture(web: httpx.Client) -> None:
+def test_a_prompt_becomes_a_picture(web: httpx2.Client) -> None:
     answer = web.post("/generate", json=CAT, headers={"Accept": "image/png"}).raise_for_status()
     assert answer.headers["content-type"] == "image/png"
     assert answer.content.startswith(b"\x89PNG")
 
 
-def test_a_stream_arrives_while_it_is_written(web: httpx.Client) -> None:
+def test_a_stream_arrives_while_it_is_written(web: httpx2.Client) -> None:
     web.post("/generate", json=POEM).raise_for_status()  # awake: what waits for a model is in pieces anyway
     events: list[tuple[str, Any]] = []
     pieces = 0
@@ -54,7 +54,7 @@ def test_a_stream_arrives_while_it_is_written(web: httpx.Client) -> None:
     assert pieces > 3  # nothing on the way buffered it
 
 
-def test_a_mistake_is_named(web: httpx.Client) -> None:
+def test_a_mistake_is_named(web: httpx2.Client) -> None:
     answer = web.post("/generate", json={**POEM, "tone": "sad"})
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
@@ -62,7 +62,7 @@ def test_a_mistake_is_named(web: httpx.Client) -> None:
 
 
 def test_a_burst_is_answered_and_no_pod_has_more_than_its_slots(
-    cluster: Cluster, web: httpx.Client, slots: dict[str, int]
+    cluster: Cluster, web: httpx2.Client, slots: dict[str, int]
 ) -> None:
     web.post("/generate", json=POEM).raise_for_status()
     count = min(5 * slots["text"], MOST_AT_ONCE)
@@ -75,7 +75,7 @@ def test_a_burst_is_answered_and_no_pod_has_more_than_its_slots(
 
 
 def test_cancelling_ends_a_generation_and_frees_its_slot(
-    cluster: Cluster, web: httpx.Client, ended_job: Callable[[str], Any]
+    cluster: Cluster, web: httpx2.Client, ended_job: Callable[[str], Any]
 ) -> None:
     web.post("/generate", json=CAT, headers={"Accept": "image/png"}).raise_for_status()  # awake
     with ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.cluster import deployment
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 
 def test_a_rollout_loses_no_request(
-    cluster: Cluster, overlay: Path, web: httpx.Client, asking: Callable[[], Asking]
+    cluster: Cluster, overlay: Path, web: httpx2.Client, asking: Callable[[], Asking]
 ) -> None:
     web.post("/generate", json=POEM).raise_for_status()  # or nobody is asked before the model is awake
     services = ("web", "text-predictor")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 import pytest
 
 from tests.cluster.asking import Answer, ask
@@ -55,7 +55,7 @@ def wait_until_gone(cluster: Cluster, *services: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def job(cluster: Cluster, web: httpx.Client) -> str:
+def job(cluster: Cluster, web: httpx2.Client) -> str:
     """The address of a job that has ended before everything fell asleep."""
     answer = web.post("/generate", json=POEM, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
@@ -70,7 +70,7 @@ def job(cluster: Cluster, web: httpx.Client) -> str:
     return location
 
 
-def test_a_job_outlives_web(cluster: Cluster, web: httpx.Client, job: str) -> None:
+def test_a_job_outlives_web(cluster: Cluster, web: httpx2.Client, job: str) -> None:
     answer = web.get(job)
     assert answer.status_code == 200, answer.text
     ended = answer.json()
@@ -79,7 +79,7 @@ def test_a_job_outlives_web(cluster: Cluster, web: httpx.Client, job: str) -> No
     assert cluster.is_asleep("text-predictor")  # the result was stored, and is not generated again
 
 
-def test_a_request_wakes_a_model_that_is_asleep(cluster: Cluster, web: httpx.Client) -> None:
+def test_a_request_wakes_a_model_that_is_asleep(cluster: Cluster, web: httpx2.Client) -> None:
     sleep(cluster, "text-predictor")
     names: list[str] = []
     with web.stream("POST", "/generate", json={**POEM, "stream": True}) as response:
@@ -107,7 +107,7 @@ class Waking:
 
 
 @pytest.fixture(scope="module")
-def wakings(cluster: Cluster, web: httpx.Client) -> dict[str, Waking]:
+def wakings(cluster: Cluster, web: httpx2.Client) -> dict[str, Waking]:
     """Of each model, with web asleep, too, and no pod left that is still going."""
     found = {}
     for model, service in SERVICES.items():
@@ -156,7 +156,7 @@ def state(cluster: Cluster, service: str) -> str:
 
 
 def test_no_request_is_lost_around_falling_asleep(
-    cluster: Cluster, web: httpx.Client, wakings: dict[str, Waking], capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, web: httpx2.Client, wakings: dict[str, Waking], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = float(os.environ.get("SHANGCAI_SLEEP_SECONDS", "120"))
     begun = time.monotonic()

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2
 import psutil
 
 LIMIT = 120.0
@@ -44,6 +44,6 @@ def start(pid: int) -> float:
 def answers(url: str, started: subprocess.Popen[bytes], log: Path) -> bool:
     assert running(started), log.read_text()
     try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
+        return httpx2.get(url, timeout=5, trust_env=False).is_success
+    except httpx2.HTTPError:
         return False

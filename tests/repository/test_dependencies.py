@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 
 MAY_IMPORT = {
     "contract": {"pydantic", "pydantic_core"},
-    "shangcai": {"contract", "httpx", "pydantic", "pydantic_core"},
+    "shangcai": {"contract", "httpx2", "pydantic", "pydantic_core"},
     "wire": {
         "anyio",
         "contract",
@@ -79,7 +79,7 @@ def test_what_is_shared_or_given_away_imports_only_what_is_light(package: str) -
 
 def test_installing_for_web_brings_nothing_heavy() -> None:
     found = distributions("shangcai", "web")
-    assert {"httpx", "starlette", "pydantic"} <= found
+    assert {"httpx2", "starlette", "pydantic"} <= found
     assert found & HEAVY == set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.texts.sampling import Sampling
@@ -62,7 +62,7 @@ async def predictor(engine: ScriptedEngine) -> AsyncIterator[str]:
 async def generated(predictor: str, request: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """The answer of a web with these settings."""
     app = create_app(Settings.model_validate({"models": {"poet": predictor}, "grace_seconds": 1, **settings}))
-    async with listening(app) as web, httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+    async with listening(app) as web, httpx2.AsyncClient(timeout=SECONDS, trust_env=False) as client:
         answer = await client.post(f"{web}/generate", json=request)
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
@@ -71,7 +71,7 @@ async def generated(predictor: str, request: dict[str, Any], **settings: Any) ->
 
 async def predicted(predictor: str, request: dict[str, Any]) -> dict[str, Any]:
     """KServe's V1 protocol."""
-    async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=SECONDS, trust_env=False) as client:
         answer = await client.post(f"{predictor}/v1/models/poet:predict", json={"instances": [request]})
     assert answer.status_code == 200, answer.text
     [prediction] = answer.json()["predictions"]

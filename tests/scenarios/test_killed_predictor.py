@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import ROOT
@@ -35,7 +35,7 @@ class Watched:
     def body(self) -> dict[str, Any]:
         return {"prompt": "写一首关于春雨的诗", "seed": self.seed, "max_tokens": TOKENS, "temperature": 1.0}
 
-    async def ask(self, client: httpx.AsyncClient, *, live: bool) -> None:
+    async def ask(self, client: httpx2.AsyncClient, *, live: bool) -> None:
         if not live:
             answer = await client.post("/generate", json=self.body)
             self.end = ("result" if answer.is_success else "error", answer.json())
@@ -81,8 +81,8 @@ async def test_every_stream_is_whole_and_what_it_is_alone(
     monkeypatch.setenv("PREDICTOR_MAX_WAITING", "200")
     run = start("--model", str(POET))
     run.wait_until_ready()
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=run.url, timeout=DEADLINE, trust_env=False, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=run.url, timeout=DEADLINE, trust_env=False, limits=limits) as client:
         alone = [Watched(seed) for seed in range(count)]
         for one in alone:
             await one.ask(client, live=False)

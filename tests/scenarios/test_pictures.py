@@ -7,7 +7,7 @@ import io
 import json
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image, ImageDraw
 
@@ -16,8 +16,8 @@ from tests.support.run import Run
 pytestmark = pytest.mark.slow
 
 
-def post(served: Run, body: dict[str, object], accept: str = "application/json") -> httpx.Response:
-    return httpx.post(f"{served.url}/generate", json=body, headers={"Accept": accept}, timeout=120).raise_for_status()
+def post(served: Run, body: dict[str, object], accept: str = "application/json") -> httpx2.Response:
+    return httpx2.post(f"{served.url}/generate", json=body, headers={"Accept": accept}, timeout=120).raise_for_status()
 
 
 @pytest.mark.parametrize(("prompt", "word"), [("画一只猫", "猫"), ("draw a cat please", "cat")])
@@ -73,7 +73,7 @@ def test_a_picture_from_a_picture_keeps_what_its_strength_leaves(served: Run) ->
             red, green, _ = picture.convert("RGB").getpixel((32, 32))  # type: ignore[misc]
         assert (red > green + 50) == redder, (strength, red, green)
 
-    refused = httpx.post(f"{served.url}/generate", json=body | {"mask": body["image"]}, timeout=120)
+    refused = httpx2.post(f"{served.url}/generate", json=body | {"mask": body["image"]}, timeout=120)
     assert refused.status_code == 400
     assert refused.json()["errors"] == [
         {"field": "mask", "detail": "is not taken here: StableDiffusionPipeline repaints no part of a picture"}

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from pydantic import SecretStr
@@ -45,13 +45,13 @@ class Recorder(TextModel):
 
 
 @asynccontextmanager
-async def web(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def web(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, lifespan="on", ws="none"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started)
     try:
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60
         ) as client:
             yield client
@@ -70,7 +70,7 @@ async def start() -> AsyncIterator[Start]:
         engine.load_gate.set()
         await eventually(lambda: model.startup.ready)
 
-        async def begin(**settings: Any) -> tuple[ScriptedEngine, Recorder, httpx.AsyncClient]:
+        async def begin(**settings: Any) -> tuple[ScriptedEngine, Recorder, httpx2.AsyncClient]:
             known = {"models": {"poet": url}, "k_sink": url, "grace_seconds": 1}
             client = await stack.enter_async_context(web(Settings.model_validate({**known, **settings})))
             return engine, model, client
@@ -78,7 +78,7 @@ async def start() -> AsyncIterator[Start]:
         yield begin
 
 
-async def ended(client: httpx.AsyncClient, job: str) -> dict[str, Any]:
+async def ended(client: httpx2.AsyncClient, job: str) -> dict[str, Any]:
     async def document() -> dict[str, Any] | None:
         found: dict[str, Any] = (await client.get(job)).json()
         return found if found["state"] not in ("queued", "running") else None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -88,12 +88,12 @@ async def predictor_url(thinker: TransformersEngine, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-async def client(predictor_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client(predictor_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Of web."""
-    async with httpx.AsyncHTTPTransport(verify=False) as to_predictor:
+    async with httpx2.AsyncHTTPTransport(verify=False) as to_predictor:
         app = create_app(Settings.model_validate({"models": {"thinker": predictor_url}}), to_predictor)
-        to_web = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=to_web, base_url="http://web.test", timeout=SECONDS) as client:
+        to_web = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=to_web, base_url="http://web.test", timeout=SECONDS) as client:
             yield client
 
 
@@ -108,7 +108,7 @@ async def client(predictor_url: str) -> AsyncIterator[httpx.AsyncClient]:
     ],
 )
 async def test_a_request_says_whether_to_think(
-    client: httpx.AsyncClient, fields: dict[str, Any], text: str, reasoning: str | None
+    client: httpx2.AsyncClient, fields: dict[str, Any], text: str, reasoning: str | None
 ) -> None:
     answer = await client.post("/generate", json={"prompt": "moon"} | fields)
 
@@ -117,7 +117,7 @@ async def test_a_request_says_whether_to_think(
     assert result["finish_reason"] == ("length" if "max_tokens" in fields else "stop")
 
 
-async def test_a_stream_thinks_first(client: httpx.AsyncClient) -> None:
+async def test_a_stream_thinks_first(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/generate", json={"prompt": "moon", "thinking": True, "stream": True})
 
     events = [block.split("\n", 1) for block in answer.text.removesuffix("\n\n").split("\n\n")]

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import ROOT, wait_until_gone
@@ -50,7 +50,7 @@ def test_sigterm_stops_everything_cleanly_once_the_request_in_flight_is_finished
     run = start("--model", POET)
     run.wait_until_ready()
     children = run.children()
-    with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
+    with httpx2.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("event: token"))
         run.process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.local.run_folder import RunFolder
@@ -43,8 +43,8 @@ def wait_until_asleep(run: Run) -> None:
     wait_until(lambda: state(run)["models"]["poet"]["state"] == "asleep", run.output)
 
 
-def write(run: Run, **more: Any) -> httpx.Response:
-    return httpx.post(
+def write(run: Run, **more: Any) -> httpx2.Response:
+    return httpx2.post(
         f"{run.url}/generate", json={"prompt": "春雨", "max_tokens": 5, "seed": 1, **more}, timeout=DEADLINE
     )
 
@@ -81,7 +81,7 @@ def test_a_model_wakes_up_from_the_template_and_writes_the_same(start: Start, ru
 
 def test_what_is_forked_ends_in_order_with_the_run(run: Run) -> None:
     children = set(run.children().values())  # web and the template
-    with httpx.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
+    with httpx2.stream("POST", f"{run.url}/generate", json={"prompt": "长江", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith("event: token"))
         forked = state(run)["models"]["poet"]["pid"]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -69,17 +69,17 @@ def told(events: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[tuple[ScriptedEngine, httpx.AsyncClient]]:
+async def scripted() -> AsyncIterator[tuple[ScriptedEngine, httpx2.AsyncClient]]:
     from predictor.protocols.kserve_text import TextModel
 
     engine = ScriptedEngine()
     engine.load_gate.set()
     model = TextModel("caller", engine)
-    async with serving(model) as (_, url), httpx.AsyncHTTPTransport(verify=False) as to_predictor:
+    async with serving(model) as (_, url), httpx2.AsyncHTTPTransport(verify=False) as to_predictor:
         await eventually(lambda: model.startup.ready)
         app = create_app(Settings.model_validate({"models": {"caller": url}}), to_predictor)
-        to_web = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=to_web, base_url="http://web.test", timeout=SECONDS) as client:
+        to_web = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=to_web, base_url="http://web.test", timeout=SECONDS) as client:
             yield engine, client
 
 
@@ -90,7 +90,7 @@ def enqueue_call(engine: ScriptedEngine) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_langchains_request_reaches_the_engine_and_its_call_comes_back(
-    scripted: tuple[ScriptedEngine, httpx.AsyncClient], stream: bool
+    scripted: tuple[ScriptedEngine, httpx2.AsyncClient], stream: bool
 ) -> None:
     engine, client = scripted
     enqueue_call(engine)
@@ -110,7 +110,7 @@ async def test_langchains_request_reaches_the_engine_and_its_call_comes_back(
 
 
 async def test_openais_route_on_web_answers_langchain_likewise(
-    scripted: tuple[ScriptedEngine, httpx.AsyncClient],
+    scripted: tuple[ScriptedEngine, httpx2.AsyncClient],
 ) -> None:
     engine, client = scripted
     enqueue_call(engine)
@@ -121,7 +121,7 @@ async def test_openais_route_on_web_answers_langchain_likewise(
 
 
 async def test_a_call_and_its_answer_go_back_into_the_conversation(
-    scripted: tuple[ScriptedEngine, httpx.AsyncClient],
+    scripted: tuple[ScriptedEngine, httpx2.AsyncClient],
 ) -> None:
     engine, client = scripted
     enqueue_call(engine)
@@ -169,14 +169,14 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
 
 def _ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/v2/health/ready", trust_env=False).status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/v2/health/ready", trust_env=False).status_code == 200
+    except httpx2.TransportError:
         return False
 
 
 @pytest.mark.slow
 def test_langchains_request_through_both_processes(urls: tuple[str, str]) -> None:
-    with httpx.Client(base_url=urls[1], timeout=SECONDS, trust_env=False) as client:
+    with httpx2.Client(base_url=urls[1], timeout=SECONDS, trust_env=False) as client:
         for seed in range(5):
             result = client.post("/generate", json=ASKED | {"seed": seed}).json()
             check(result["tool_calls"])

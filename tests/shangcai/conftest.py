@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from shangcai import AsyncClient, AsyncJob, Client
@@ -66,7 +66,7 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
     with asyncio.Runner() as runner:
 
         def make(url: str, key: str | None = None, handler: Any = None, **options: Any) -> Any:
-            transport = handler and httpx.MockTransport(handler)
+            transport = handler and httpx2.MockTransport(handler)
             if request.param == "sync":
                 made.append(Client(url, key, transport=transport, **options))
             else:

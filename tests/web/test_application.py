@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 
 
 async def test_discovery(web: Web) -> None:
@@ -61,8 +61,8 @@ async def test_what_a_client_has_already_is_not_sent_again(web: Web, path: str) 
 async def test_behind_a_proxy_that_takes_a_prefix_off(web: Web, serve: Callable[..., Awaitable[str]]) -> None:
     """Every address that a client is told has it; the requests come without."""
     app = web(root_path="/kitchen")._transport
-    assert isinstance(app, httpx.ASGITransport)
-    async with httpx.AsyncClient(base_url=await serve(app.app, root_path="/kitchen"), trust_env=False) as client:
+    assert isinstance(app, httpx2.ASGITransport)
+    async with httpx2.AsyncClient(base_url=await serve(app.app, root_path="/kitchen"), trust_env=False) as client:
         discovery = (await client.get("/")).json()
         assert all(link.startswith("/kitchen/") for link in discovery["links"].values())
         assert (await client.get("/openapi.json")).json()["servers"] == [{"url": "/kitchen"}]
@@ -181,7 +181,7 @@ async def test_the_log_names_the_client(
     caplog.set_level(logging.INFO, "wire.request_context")
     client = web(trusted_hops=["10.0.0.0/8"])
     transport = client._transport
-    assert isinstance(transport, httpx.ASGITransport)
+    assert isinstance(transport, httpx2.ASGITransport)
     transport.client = (peer, 1)
     await client.get("/status", headers={} if forwarded is None else {"X-Forwarded-For": forwarded})
     assert f", client {logged}, caller default, request " in caplog.text

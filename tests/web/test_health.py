@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -19,14 +19,14 @@ from web.jobs.background_loops import BackgroundLoops
 from web.settings import Settings
 from wire.drain import Drain
 
-Slug = Callable[[httpx.Response], str]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Slug = Callable[[httpx2.Response], str]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 
 READY = (200, {"status": "ready"})
 ALIVE = (200, {"status": "ok"})
 
 
-def state(answer: httpx.Response) -> tuple[int, Any]:
+def state(answer: httpx2.Response) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
@@ -38,17 +38,17 @@ async def background() -> AsyncGenerator[BackgroundLoops]:
 
 
 @pytest.fixture
-def unanswered() -> httpx.MockTransport:
+def unanswered() -> httpx2.MockTransport:
     """Model servers that nobody is to ask."""
 
-    def refuse(request: httpx.Request) -> httpx.Response:
+    def refuse(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError(f"{request.url} was asked")
 
-    return httpx.MockTransport(refuse)
+    return httpx2.MockTransport(refuse)
 
 
 def app(
-    routes: str, background: BackgroundLoops, transport: httpx.MockTransport, drain: Drain | None = None
+    routes: str, background: BackgroundLoops, transport: httpx2.MockTransport, drain: Drain | None = None
 ) -> ASGIApp:
     return create_app(Settings(models={"poet": "http://poet.test"}, routes=routes), transport, drain, background)
 
@@ -59,7 +59,7 @@ def test_whoever_probes_is_no_caller() -> None:
 
 @pytest.mark.parametrize("routes", ["all", "inbox"])
 async def test_a_new_server_is_alive_and_ready_and_asks_nobody(
-    opened: Opened, background: BackgroundLoops, unanswered: httpx.MockTransport, routes: str
+    opened: Opened, background: BackgroundLoops, unanswered: httpx2.MockTransport, routes: str
 ) -> None:
     client = await opened(app(routes, background, unanswered))
     assert state(await client.get("/healthz")) == ALIVE
@@ -69,7 +69,7 @@ async def test_a_new_server_is_alive_and_ready_and_asks_nobody(
 
 @pytest.mark.parametrize("routes", ["all", "inbox"])
 async def test_a_server_that_drains_is_alive_and_not_ready(
-    opened: Opened, slug: Slug, background: BackgroundLoops, unanswered: httpx.MockTransport, routes: str
+    opened: Opened, slug: Slug, background: BackgroundLoops, unanswered: httpx2.MockTransport, routes: str
 ) -> None:
     drain = Drain()
     client = await opened(app(routes, background, unanswered, drain))
@@ -81,7 +81,7 @@ async def test_a_server_that_drains_is_alive_and_not_ready(
 
 
 async def test_a_loop_that_is_stuck_is_named_by_both(
-    opened: Opened, slug: Slug, background: BackgroundLoops, unanswered: httpx.MockTransport
+    opened: Opened, slug: Slug, background: BackgroundLoops, unanswered: httpx2.MockTransport
 ) -> None:
     client = await opened(app("all", background, unanswered))
     background.stalled_seconds = -1
@@ -95,7 +95,7 @@ async def test_a_loop_that_fails_again_and_again_is_named_until_it_goes_round(
     opened: Opened,
     slug: Slug,
     background: BackgroundLoops,
-    unanswered: httpx.MockTransport,
+    unanswered: httpx2.MockTransport,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(background_loops, "FIRST_PAUSE_SECONDS", 0.0)

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import MAX_TOKENS, PROMPT_CHARS
 from contract.limits import IMAGE_CHARS
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 
 PICTURES = 2 * IMAGE_CHARS
 """A picture and its mask."""
@@ -28,7 +28,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
     ({"max_prompt_chars": 200_000, "max_tokens": 131_072}, 200_000, 131_072),
 ])  # fmt: skip
 async def test_what_is_set_is_allowed_and_no_more(
-    web: Web, seen: list[httpx.Request], settings: dict[str, Any], characters: int, tokens: int
+    web: Web, seen: list[httpx2.Request], settings: dict[str, Any], characters: int, tokens: int
 ) -> None:
     client = web(**settings)
     # Each character takes twelve bytes: the body has room for that.

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 
-import httpx
+import httpx2
 import pytest
 
 from contract.limits import IMAGE_BYTES
@@ -50,7 +50,7 @@ class Web:
             },
             stderr=subprocess.DEVNULL,
         )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
 
     @property
     def resident_bytes(self) -> int:
@@ -91,7 +91,7 @@ def start_web() -> Iterator[StartWeb]:
         def answers() -> bool:
             try:
                 return web.client.get("/healthz").is_success
-            except httpx.ConnectError:
+            except httpx2.ConnectError:
                 assert web.process.poll() is None
                 return False
 
@@ -147,7 +147,7 @@ async def test_pictures_of_many_clients_fit_into_a_pod(start_web: StartWeb, raw_
     web = await asyncio.to_thread(start_web, url=await raw_server(paint), kind="image")
     before = web.resident_bytes
     request = {"prompt": "x", "size": "2048x2048", "stream": form == "text/event-stream"}
-    async with httpx.AsyncClient(base_url=web.client.base_url, trust_env=False, timeout=120) as client:
+    async with httpx2.AsyncClient(base_url=web.client.base_url, trust_env=False, timeout=120) as client:
 
         async def ask() -> tuple[int, int]:
             async with client.stream("POST", "/generate", json=request, headers={"Accept": form}) as answer:
@@ -178,7 +178,7 @@ async def test_pictures_that_many_clients_send_in_fit_into_a_pod(start_web: Star
     web = await asyncio.to_thread(start_web, url=await raw_server(paint), kind="image")
     largest = "data:image/webp;base64,UklG" + "A" * (IMAGE_BYTES // 3 * 4 - 4)
     body = json.dumps({"prompt": "x", "size": "8x8", "image": largest, "mask": largest}).encode()
-    async with httpx.AsyncClient(base_url=web.client.base_url, trust_env=False, timeout=120) as client:
+    async with httpx2.AsyncClient(base_url=web.client.base_url, trust_env=False, timeout=120) as client:
 
         async def send() -> None:
             async with asyncio.timeout(100):

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ProblemError, problems
 from contract.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 Front = Any
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
 
 MARK = "persimmon"
@@ -30,27 +30,27 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in lines if MARK in line]
 
 
-def document(kind: problems.ProblemType) -> httpx.Response:
+def document(kind: problems.ProblemType) -> httpx2.Response:
     """A problem of our own predictor, which quotes."""
     body = ProblemError(kind, f"about {MARK}").document
-    return httpx.Response(kind.status, json=body, headers={"Content-Type": MEDIA_TYPE})
+    return httpx2.Response(kind.status, json=body, headers={"Content-Type": MEDIA_TYPE})
 
 
-def failures() -> dict[str, httpx.Response | Exception]:
+def failures() -> dict[str, httpx2.Response | Exception]:
     quoting = {"error": {"message": f"cannot write about {MARK}", "type": MARK}}
     chunk = {"choices": [{"index": 0, "delta": {"content": MARK}, "finish_reason": None}]}
     other = {"choices": [{"index": 0, "delta": {"content": MARK}, "finish_reason": MARK}]}
 
-    def stream(*data: str) -> httpx.Response:
-        return httpx.Response(200, headers=EVENT_STREAM, content="".join(f"data: {one}\n\n" for one in data))
+    def stream(*data: str) -> httpx2.Response:
+        return httpx2.Response(200, headers=EVENT_STREAM, content="".join(f"data: {one}\n\n" for one in data))
 
-    answers: dict[str, httpx.Response | Exception] = {
-        f"status {status}": httpx.Response(status, json=quoting)
+    answers: dict[str, httpx2.Response | Exception] = {
+        f"status {status}": httpx2.Response(status, json=quoting)
         for status in (302, 400, 401, 404, 413, 422, 429, 500, 502, 503, 504)
     }
     answers |= {kind.slug: document(kind) for kind in PROBLEM_TYPES if kind is not problems.LOADING}
     return answers | {
-        "plain text": httpx.Response(200, text=MARK),
+        "plain text": httpx2.Response(200, text=MARK),
         "no JSON": stream(MARK),
         "no chunk": stream(json.dumps({"choices": MARK})),
         "an error in the stream": stream(json.dumps(chunk), json.dumps(quoting)),
@@ -59,10 +59,10 @@ def failures() -> dict[str, httpx.Response | Exception]:
         "no usage": stream(json.dumps(chunk), json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]})),
         "another finish_reason": stream(json.dumps(other), "[DONE]"),
         "too long": stream(MARK * 1_000_000),
-        "unreadable": httpx.RemoteProtocolError(f"illegal chunk header: {MARK}"),
-        "a broken connection": httpx.ReadError(MARK),
-        "silence": httpx.ReadTimeout(MARK),
-        "undecodable": httpx.DecodingError(MARK),
+        "unreadable": httpx2.RemoteProtocolError(f"illegal chunk header: {MARK}"),
+        "a broken connection": httpx2.ReadError(MARK),
+        "silence": httpx2.ReadTimeout(MARK),
+        "undecodable": httpx2.DecodingError(MARK),
     }
 
 
@@ -76,11 +76,11 @@ async def test_a_model_server_that_fails(
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    def answer(_request: httpx.Request) -> httpx.Response:
+    def answer(_request: httpx2.Request) -> httpx2.Response:
         found = FAILURES[failure]
         if isinstance(found, Exception):
             raise found
-        return httpx.Response(found.status_code, headers=found.headers, content=found.content)
+        return httpx2.Response(found.status_code, headers=found.headers, content=found.content)
 
     client = web(answer, generate_seconds=1)
     for model in ("poet", "painter"):
@@ -94,8 +94,8 @@ async def test_a_success_and_a_job(
     opened: Any, web: Web, caplog: pytest.LogCaptureFixture, stream: Stream, headers: dict[str, str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    transport = web(lambda _: httpx.Response(200, headers=EVENT_STREAM, content=stream(MARK)))._transport
-    assert isinstance(transport, httpx.ASGITransport)
+    transport = web(lambda _: httpx2.Response(200, headers=EVENT_STREAM, content=stream(MARK)))._transport
+    assert isinstance(transport, httpx2.ASGITransport)
     client = await opened(transport.app)
     for body in ({}, {"stream": True}):
         answered = await client.post("/generate", json={"prompt": f"a {MARK}", **body}, headers=headers)
@@ -105,8 +105,8 @@ async def test_a_success_and_a_job(
 
 async def test_a_job_that_fails(opened: Any, web: Web, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    transport = web(lambda _: httpx.Response(422, json={"error": MARK}))._transport
-    assert isinstance(transport, httpx.ASGITransport)
+    transport = web(lambda _: httpx2.Response(422, json={"error": MARK}))._transport
+    assert isinstance(transport, httpx2.ASGITransport)
     client = await opened(transport.app)
     answered = await client.post("/generate", json={"prompt": MARK}, headers={"Prefer": "wait=20"})
     assert answered.status_code == 400

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 
-import httpx
+import httpx2
 import pytest
 import redis
 
@@ -143,10 +143,10 @@ def test_a_port_in_use_is_one_clear_line(run: Run) -> None:
 def test_it_serves_until_it_is_told_to_stop(run: Run, number: signal.Signals) -> None:
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS)
     url = listening(process)
-    assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
-    assert httpx.get(f"{url}/readyz", trust_env=False).json() == {"status": "ready"}
+    assert httpx2.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
+    assert httpx2.get(f"{url}/readyz", trust_env=False).json() == {"status": "ready"}
     headers = {"X-Request-Timeout": "2"}  # or the model server would be asked again for a while
-    answer = httpx.post(f"{url}/generate", json={"prompt": "x"}, headers=headers, timeout=LIMIT, trust_env=False)
+    answer = httpx2.post(f"{url}/generate", json={"prompt": "x"}, headers=headers, timeout=LIMIT, trust_env=False)
     assert answer.status_code == 503
     process.send_signal(number)
     _, err = process.communicate(timeout=LIMIT)
@@ -159,7 +159,7 @@ def test_an_accepted_request_is_finished_after_sigterm(run: Run, stream: Callabl
         upstream.settimeout(LIMIT)
         models = json.dumps({"poet": f"http://127.0.0.1:{upstream.getsockname()[1]}"})
         process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models)
-        url = httpx.URL(listening(process))
+        url = httpx2.URL(listening(process))
         with socket.create_connection((url.host, url.port or 0), timeout=LIMIT) as client:
             body = b'{"prompt": "x"}'
             client.sendall(
@@ -184,7 +184,7 @@ def test_what_is_not_finished_in_the_grace_is_told_so(run: Run) -> None:
         process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", "--grace-seconds", "3", MODELS=models)
         url = listening(process)
         with ThreadPoolExecutor() as pool:
-            asked = pool.submit(httpx.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
+            asked = pool.submit(httpx2.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
             connection, _ = upstream.accept()
             with connection:
                 process.send_signal(signal.SIGTERM)
@@ -197,7 +197,7 @@ def test_what_is_not_finished_in_the_grace_is_told_so(run: Run) -> None:
 
 
 def test_a_connection_is_kept_for_as_long_as_is_set(run: Run) -> None:
-    url = httpx.URL(
+    url = httpx2.URL(
         listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, KEEP_ALIVE_SECONDS="1"))
     )
     with socket.create_connection((url.host, url.port or 0), timeout=LIMIT) as client:
@@ -216,7 +216,7 @@ def test_a_trusted_hop_is_the_other_end_of_the_connection(run: Run, hop: str, st
     names = {"CALLERS": "header", "TRUSTED_HOPS": json.dumps([hop])}
     url = listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, **names))
     headers = {"X-Forwarded-User": "alice", "X-Forwarded-For": "10.0.0.1"}
-    assert httpx.get(f"{url}/status", headers=headers, trust_env=False).status_code == status
+    assert httpx2.get(f"{url}/status", headers=headers, trust_env=False).status_code == status
 
 
 def start_log(process: subprocess.Popen[str]) -> list[str]:
@@ -230,7 +230,7 @@ def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> Non
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models, DISPATCH="events")
     log = start_log(process)
     [port] = [found[1] for line in log if (found := re.search(r"listening on \S+ port (\d+),", line))]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT) as client:
         for _ in range(3):
             assert client.get("/healthz").status_code == 200
             assert client.get("/readyz").status_code == 503
@@ -261,8 +261,8 @@ def test_a_full_web_is_alive(run: Run) -> None:
         upstream.settimeout(LIMIT)
         models = json.dumps({"poet": f"http://127.0.0.1:{upstream.getsockname()[1]}"})
         url = listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=models, MAX_CLIENTS="1"))
-        with ThreadPoolExecutor() as pool, httpx.Client(trust_env=False, timeout=LIMIT) as client:
-            asked = pool.submit(httpx.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
+        with ThreadPoolExecutor() as pool, httpx2.Client(trust_env=False, timeout=LIMIT) as client:
+            asked = pool.submit(httpx2.post, f"{url}/generate", json={"prompt": "x"}, timeout=LIMIT, trust_env=False)
             connection, _ = upstream.accept()
             for path in ("/healthz", "/readyz"):
                 assert client.get(f"{url}{path}").status_code == 200

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -48,14 +48,14 @@ PICTURES = PictureResult(
     timing=PictureTiming(queue_s=None, total_s=1.0),
 )
 
-Answer = Callable[[httpx.Request], httpx.Response]
+Answer = Callable[[httpx2.Request], httpx2.Response]
 Publish = Callable[..., int]
 
 
 def replying(kind: str, data: BaseModel, **extensions: str) -> Answer:
     """A predictor's answer to any request, in the mode of the request."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         delivery = read_events(request.headers, request.content)
         [asked] = delivery.events
         reply = CloudEvent(
@@ -64,37 +64,37 @@ def replying(kind: str, data: BaseModel, **extensions: str) -> Answer:
         if DATAREF in extensions:
             reply = reply.model_copy(update={"data": None})
         headers, body = write_event(reply, delivery.mode)
-        return httpx.Response(200, headers=headers, content=body)
+        return httpx2.Response(200, headers=headers, content=body)
 
     return answer
 
 
 def answering(status: int, **answer: Any) -> Answer:
-    return lambda _request: httpx.Response(status, **answer)
+    return lambda _request: httpx2.Response(status, **answer)
 
 
 @pytest.fixture
-def publish(seen: list[httpx.Request]) -> Publish:
+def publish(seen: list[httpx2.Request]) -> Publish:
     """Runs the command against an answer; its exit status."""
 
     def run(answer: Answer, *arguments: str) -> int:
-        def record(request: httpx.Request) -> httpx.Response:
+        def record(request: httpx2.Request) -> httpx2.Response:
             seen.append(request)
             return answer(request)
 
-        return main(["--to", "http://sink.test/a", *arguments], httpx.MockTransport(record))
+        return main(["--to", "http://sink.test/a", *arguments], httpx2.MockTransport(record))
 
     return run
 
 
-def sent(seen: list[httpx.Request]) -> CloudEvent:
+def sent(seen: list[httpx2.Request]) -> CloudEvent:
     [request] = seen
     assert request.method == "POST"
     [event] = read_events(request.headers, request.content).events
     return event
 
 
-def test_a_prompt_becomes_a_request(publish: Publish, seen: list[httpx.Request]) -> None:
+def test_a_prompt_becomes_a_request(publish: Publish, seen: list[httpx2.Request]) -> None:
     assert publish(replying(COMPLETED, TEXT), "春雨") == 0
     event = sent(seen)
     assert seen[0].url == "http://sink.test/a"
@@ -106,7 +106,7 @@ def test_a_prompt_becomes_a_request(publish: Publish, seen: list[httpx.Request])
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-def test_everything_can_be_said(publish: Publish, seen: list[httpx.Request], mode: str) -> None:
+def test_everything_can_be_said(publish: Publish, seen: list[httpx2.Request], mode: str) -> None:
     named = ["--source", "/me", "--subject", "作业 7", "--model", "painter", "--mode", mode]
     fields = ["--field", "seed=7", "--field", 'size="64x48"', "--field", 'stop=["a", "="]']
     assert publish(replying(COMPLETED, TEXT), *named, *fields, "猫") == 0
@@ -119,7 +119,7 @@ def test_everything_can_be_said(publish: Publish, seen: list[httpx.Request], mod
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
 def test_with_the_predictors_token_a_request_is_signed(
-    publish: Publish, seen: list[httpx.Request], monkeypatch: pytest.MonkeyPatch, mode: str
+    publish: Publish, seen: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setenv("PREDICTOR_TOKEN", "a-token-of-the-predictors")
     assert (
@@ -130,7 +130,7 @@ def test_with_the_predictors_token_a_request_is_signed(
     assert is_signed(event, "a-token-of-the-predictors")
 
 
-def test_two_requests_are_two(publish: Publish, seen: list[httpx.Request]) -> None:
+def test_two_requests_are_two(publish: Publish, seen: list[httpx2.Request]) -> None:
     for _ in range(2):
         publish(replying(COMPLETED, TEXT), "春雨")
     ids = {read_events(request.headers, request.content).events[0].id for request in seen}
@@ -225,14 +225,14 @@ def test_what_is_no_url_is_one_line(capsys: pytest.CaptureFixture[str], url: str
     assert line.startswith(f"publish: {url} cannot be asked: ")
 
 
-def test_a_sink_that_was_bound_is_the_default(seen: list[httpx.Request], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_that_was_bound_is_the_default(seen: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K_SINK", "http://broker.test/default")
 
-    def record(request: httpx.Request) -> httpx.Response:
+    def record(request: httpx2.Request) -> httpx2.Response:
         seen.append(request)
-        return httpx.Response(202)
+        return httpx2.Response(202)
 
-    assert main(["春雨"], httpx.MockTransport(record)) == 0
+    assert main(["春雨"], httpx2.MockTransport(record)) == 0
     assert [str(request.url) for request in seen] == ["http://broker.test/default"]
 
 

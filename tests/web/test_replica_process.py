@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 
@@ -26,7 +26,7 @@ LIMIT = 20.0
 REQUEST = {"prompt": "x"}
 ASYNC = {"Prefer": "respond-async"}
 
-Start = Callable[..., tuple["subprocess.Popen[str]", httpx.Client]]
+Start = Callable[..., tuple["subprocess.Popen[str]", httpx2.Client]]
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def start(start_replica: StartReplica) -> Iterator[Start]:
     """Starts a replica, and gives a client of it."""
     with ExitStack() as clients:
 
-        def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], httpx.Client]:
+        def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], httpx2.Client]:
             process, url = start_replica(*arguments, **environment)
-            return process, clients.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=LIMIT))
+            return process, clients.enter_context(httpx2.Client(base_url=url, trust_env=False, timeout=LIMIT))
 
         yield start
 
 
-def submit(client: httpx.Client) -> str:
+def submit(client: httpx2.Client) -> str:
     """The location of a new job, which the store may not take at first."""
 
     def sent() -> str:
@@ -70,7 +70,7 @@ def test_a_running_job_ends_after_sigterm_and_costs_no_second_attempt(
     assert redis_client.hmget(f"shangcai:job:{job}", "end", "attempts") == ["completed", "1"]
 
 
-def refused(client: httpx.Client) -> bool:
+def refused(client: httpx2.Client) -> bool:
     try:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=LIMIT):
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.wire.cloudevents import (
@@ -38,7 +38,7 @@ def test_time_may_be_missing() -> None:
         ('"', '"'),
         ("春雨".encode().decode("latin-1"), "春雨"),  # raw UTF-8, as a server decodes it
         ("é".encode().decode("latin-1"), "é"),
-        ("春雨", "春雨"),  # raw UTF-8, as httpx decodes it
+        ("春雨", "春雨"),  # raw UTF-8, as httpx2 decodes it
         ("é", "é"),
         ("é %E6%98%A5", "é 春"),
     ],
@@ -49,7 +49,9 @@ def test_header_values(value: str, text: str) -> None:
 
 
 def test_raw_utf_8_survives_httpx() -> None:
-    headers = httpx.Headers([*((k.encode(), v.encode()) for k, v in HEADERS.items()), (b"ce-subject", "é 春".encode())])
+    headers = httpx2.Headers(
+        [*((k.encode(), v.encode()) for k, v in HEADERS.items()), (b"ce-subject", "é 春".encode())]
+    )
     [event] = read_events(headers, b"").events
     assert event.subject == "é 春"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -37,7 +37,7 @@ class CallerAuthentication:
     of the network in tests."""
 
     def __init__(
-        self, settings: Settings, key_file: KeyFile | None, transport: httpx.AsyncBaseTransport | None = None
+        self, settings: Settings, key_file: KeyFile | None, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._identify = _identification(settings, key_file, transport)
 
@@ -47,7 +47,7 @@ class CallerAuthentication:
 
 
 def _identification(
-    settings: Settings, key_file: KeyFile | None, transport: httpx.AsyncBaseTransport | None
+    settings: Settings, key_file: KeyFile | None, transport: httpx2.AsyncBaseTransport | None
 ) -> Identify:
     """What the settings ask for."""
     match settings.callers:

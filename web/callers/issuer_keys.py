@@ -8,7 +8,7 @@ import logging
 import time
 from typing import Any
 
-import httpx
+import httpx2
 
 from contract import ProblemError, problems
 from web.callers.service_account import credentials, is_api_server, trusted_authorities
@@ -45,7 +45,7 @@ class IssuerKeys:
     The pod's token goes to its own API server, if that is the issuer, and to nobody else.
     """
 
-    def __init__(self, address: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, address: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._address = address.rstrip("/")
         self._transport = transport
         self._issuer = ""
@@ -101,7 +101,7 @@ class IssuerKeys:
             own = is_api_server(self._address)
             async with (
                 asyncio.timeout(FETCH_SECONDS),
-                httpx.AsyncClient(
+                httpx2.AsyncClient(
                     verify=trusted_authorities(),
                     transport=self._transport,
                     timeout=FETCH_SECONDS,
@@ -121,7 +121,7 @@ class IssuerKeys:
         self._fetched = time.monotonic()
 
 
-async def _read(client: httpx.AsyncClient, address: str) -> Any:
+async def _read(client: httpx2.AsyncClient, address: str) -> Any:
     content = bytearray()
     async with client.stream("GET", address) as answer:
         answer.raise_for_status()

@@ -7,7 +7,7 @@ import os
 import ssl
 from pathlib import Path
 
-import httpx
+import httpx2
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds them."""
@@ -26,7 +26,7 @@ def api_server() -> str | None:
 
 def is_api_server(address: str) -> bool:
     """Whether this is an address of the pod's own API server: nobody else gets its token."""
-    url = httpx.URL(address)
+    url = httpx2.URL(address)
     origins = {(name, 443) for name in _NAMES}
     service = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     origins.add((service.lower(), int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))))
@@ -41,7 +41,7 @@ def credentials() -> dict[str, str]:
 
 def trusted_authorities() -> ssl.SSLContext:
     """The public authorities and the cluster's own."""
-    context = httpx.create_ssl_context()
+    context = httpx2.create_ssl_context()
     authority = ACCOUNT / "ca.crt"
     if authority.exists():
         context.load_verify_locations(cafile=str(authority))

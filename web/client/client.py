@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
+import httpx2
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
@@ -20,35 +20,35 @@ _LOST = (AttributeError, RuntimeError, OSError)
 closed, or is not there any more. httpcore passes that on as it is."""
 
 
-class _LimitedTransport(httpx.AsyncBaseTransport):
+class _LimitedTransport(httpx2.AsyncBaseTransport):
     """Lets no more requests at a time to a transport than its pool has connections; further ones wait here.
 
     In httpcore's own queue (1.0.9) a request that is cancelled just when it is given a new connection leaves that
     connection behind, never connected and taken for ever: https://github.com/encode/httpcore/issues/1093.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, connections: int) -> None:
+    def __init__(self, transport: httpx2.AsyncBaseTransport, connections: int) -> None:
         self._transport = transport
         self._free = asyncio.Semaphore(connections)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             with anyio.fail_after(request.extensions["timeout"]["pool"]):
                 await self._free.acquire()
         except TimeoutError:
-            raise httpx.PoolTimeout("no connection is free", request=request) from None
+            raise httpx2.PoolTimeout("no connection is free", request=request) from None
         try:
             response = await self._transport.handle_async_request(request)
         except _LOST as error:
             self._free.release()
-            raise httpx.ConnectError("it was lost at once", request=request) from error
+            raise httpx2.ConnectError("it was lost at once", request=request) from error
         except BaseException:
             self._free.release()
             raise
         if response.is_closed:  # of a transport that answers as a whole: nobody closes its stream any more
             self._free.release()
             return response
-        assert isinstance(response.stream, httpx.AsyncByteStream)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _ReleasingStream(response.stream, self._free.release)
         return response
 
@@ -56,10 +56,10 @@ class _LimitedTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-class _ReleasingStream(httpx.AsyncByteStream):
+class _ReleasingStream(httpx2.AsyncByteStream):
     """The body of an answer; `release` is called once, when it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, release: Callable[[], None]) -> None:
         self._stream = stream
         self._release: Callable[[], None] | None = release
 
@@ -80,23 +80,22 @@ class ModelConnections:
     `transport` takes the place of the network in tests.
     """
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
-        limits = httpx.Limits(
+    def __init__(self, settings: Settings, transport: httpx2.AsyncBaseTransport | None) -> None:
+        limits = httpx2.Limits(
             max_connections=settings.max_connections,
             max_keepalive_connections=settings.max_connections,
             keepalive_expiry=settings.keepalive_seconds,
         )
-        # httpx (0.28) and no other, measured side by side, per second of CPU: 600 requests and 105,000 tokens; httpx2
-        # (2.16) 1,100 and 108,000, aiohttp (3.14) 6,200 and 620,000. Elsewhere a token costs web several times as much
-        # (it is parsed, compared and framed again), and a text takes seconds of a GPU. Imports: 67, 41 and 126 ms.
-        # httpx2 has the same interface and loses no connection when requests are cancelled: _LimitedTransport,
-        # _ReleasingStream and ScopedTask could go, but web and all its tests must change at once. aiohttp also closes
-        # what is idle by itself, but has no transports, which the tests of web take the place of.
+        # httpx2 (2.16) and no other, measured side by side, per second of CPU: 1,100 requests and 108,000 tokens; httpx
+        # (0.28) 600 and 105,000, aiohttp (3.14) 6,200 and 620,000. Elsewhere a token costs web several times as much
+        # (it is parsed, compared and framed again), and a text takes seconds of a GPU. Imports: 41, 67 and 126 ms,
+        # which count when web itself starts from zero. aiohttp also closes what is idle by itself, but has no
+        # transports, which the tests of web take the place of.
         # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
-        self._network = transport or httpx.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False)
-        self.client = httpx.AsyncClient(
+        self._network = transport or httpx2.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False)
+        self.client = httpx2.AsyncClient(
             transport=_LimitedTransport(self._network, settings.max_connections),
-            timeout=httpx.Timeout(
+            timeout=httpx2.Timeout(
                 connect=settings.connect_seconds,
                 read=None,  # each request bounds its own silence
                 write=settings.read_seconds,
@@ -115,7 +114,7 @@ class ModelConnections:
         connection that is closed just when a request is to take it is passed over for another one.
         """
         await asyncio.sleep(REAP_SECONDS)
-        if isinstance(self._network, httpx.AsyncHTTPTransport):
+        if isinstance(self._network, httpx2.AsyncHTTPTransport):
             for connection in self._network._pool.connections:
                 if connection.has_expired():
                     await connection.aclose()

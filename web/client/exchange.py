@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 import anyio
-import httpx
+import httpx2
 
 from web.client.call import Call, Event
 from web.client.failures import bad_answer, refusal, too_late, too_slow, transport_failures
@@ -52,7 +52,7 @@ class Exchange(Generic[Event]):
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         url: str,
         call: Call[Event],
         headers: dict[str, str],
@@ -108,7 +108,7 @@ class Exchange(Generic[Event]):
         response = await self._client.send(self._request, stream=True)
         self._silence.deadline = self._silent_until()
         try:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code != httpx2.codes.OK:
                 raise refusal(
                     self._url, response.status_code, response.headers, await beginning(response, REFUSAL_BYTES)
                 )
@@ -143,7 +143,7 @@ class Exchange(Generic[Event]):
                 self._items.put_nowait(self._call.parse(self._url, data))
 
 
-async def beginning(response: httpx.Response, limit: int) -> bytes:
+async def beginning(response: httpx2.Response, limit: int) -> bytes:
     """The first `limit` bytes of a body, or all of it."""
     body = b""
     async for part in response.aiter_bytes():
@@ -158,5 +158,5 @@ async def _drain(parts: AsyncIterator[bytes]) -> None:
         with anyio.move_on_after(DRAIN_SECONDS):
             async for _ in parts:
                 pass
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         pass  # the answer is whole; the connection is closed instead of kept

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from contract import Problem, ProblemError, ProblemType, problems
@@ -55,24 +55,24 @@ _OWN_MISTAKES = {
 
 @contextmanager
 def transport_failures(url: str) -> Iterator[None]:
-    """Raise what httpx raises as a ProblemError. `url` goes to the log."""
+    """Raise what httpx2 raises as a ProblemError. `url` goes to the log."""
     try:
         yield
-    except httpx.PoolTimeout as error:
+    except httpx2.PoolTimeout as error:
         raise _failure(
             url, error, problems.OVERLOADED, "All connections to the model servers are taken.", RETRY_SECONDS
         ) from None
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         detail = "The model server does not take connections."
         raise _failure(url, error, problems.UNAVAILABLE, detail, RETRY_SECONDS, gone=True) from None
-    except httpx.TimeoutException as error:
+    except httpx2.TimeoutException as error:
         kind = type(error).__name__
         raise _failure(url, kind, problems.UPSTREAM_TIMEOUT, "The model server took too long.") from None
-    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+    except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
         detail = "The connection to the model server broke before its answer was whole."
         kind = type(error).__name__
         raise _failure(url, kind, problems.BAD_UPSTREAM, detail, said=str(error), gone=True) from None
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise bad_answer(url, type(error).__name__, str(error)) from None
 
 

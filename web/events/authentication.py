@@ -9,7 +9,7 @@ import logging
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 from starlette.datastructures import Headers
 
 from contract import ProblemError, problems
@@ -25,7 +25,7 @@ class EventAuthenticator:
     """Checks the Authorization header. Where neither audience nor secret is set, every event is accepted on a single
     machine, and on a cluster only with `events_open`."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, settings: Settings, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._audience = settings.events_audience
         self._subjects = settings.events_subjects
         self._secret = settings.events_secret.get_secret_value() if settings.events_secret else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 
 from contract import ProblemError, problems
 from contract.cloudevents import (
@@ -47,7 +47,7 @@ _RETRIED_REFUSALS = (HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatu
 class EventBackend:
     """Sends events to the sink of the settings, and takes the replies that come in its answers."""
 
-    def __init__(self, client: httpx.AsyncClient, settings: Settings, replies: ReplyReceiver) -> None:
+    def __init__(self, client: httpx2.AsyncClient, settings: Settings, replies: ReplyReceiver) -> None:
         self._client = client
         self._sink = settings.k_sink or ""
         self._source = settings.event_source

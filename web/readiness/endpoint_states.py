@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-import httpx
+import httpx2
 from pydantic import BaseModel, Field
 
 from web.readiness.states_file import ReportedState
@@ -109,7 +109,7 @@ def knative_services(urls: Mapping[str, str | None]) -> tuple[str, dict[str, str
     It is that of the first one which has such a URL; empty where none has."""
     found: dict[str, tuple[str, str]] = {}
     for model, url in urls.items():
-        service, namespace, svc, *_ = [*httpx.URL(url or "").host.split("."), "", "", ""]
+        service, namespace, svc, *_ = [*httpx2.URL(url or "").host.split("."), "", "", ""]
         if svc == "svc":
             found[model] = namespace, service
     chosen = next((namespace for namespace, _ in found.values()), "")

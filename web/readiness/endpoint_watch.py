@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-import httpx
+import httpx2
 from pydantic import BaseModel
 
 from web.callers.service_account import api_server, credentials, trusted_authorities
@@ -69,7 +69,7 @@ class EndpointWatch:
     async def turn(self) -> None:
         """One watch, to its end, after a list where that is needed. What fails is waited out."""
         try:
-            async with httpx.AsyncClient(
+            async with httpx2.AsyncClient(
                 verify=trusted_authorities(),
                 headers=credentials(),
                 timeout=SILENCE_SECONDS,
@@ -82,7 +82,7 @@ class EndpointWatch:
         except _GoneError:
             self._version = ""
             await asyncio.sleep(PAUSE_SECONDS)
-        except (httpx.HTTPError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, OSError, ValueError) as error:
             await self._fail(error)
 
     async def _fail(self, error: Exception) -> None:
@@ -94,7 +94,7 @@ class EndpointWatch:
         self._failures += 1
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _list(self, client: httpx.AsyncClient) -> None:
+    async def _list(self, client: httpx2.AsyncClient) -> None:
         content = bytearray()
         async with client.stream("GET", self._url, params=self._selector) as answer:
             _check(answer)
@@ -109,7 +109,7 @@ class EndpointWatch:
             log.info("the EndpointSlices are watched again")
         self._failures = 0
 
-    async def _watch(self, client: httpx.AsyncClient) -> None:
+    async def _watch(self, client: httpx2.AsyncClient) -> None:
         parameters: dict[str, Any] = {
             **self._selector,
             "watch": "true",
@@ -117,7 +117,7 @@ class EndpointWatch:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": WATCH_SECONDS,
         }
-        timeout = httpx.Timeout(SILENCE_SECONDS, read=WATCH_SECONDS + SILENCE_SECONDS)
+        timeout = httpx2.Timeout(SILENCE_SECONDS, read=WATCH_SECONDS + SILENCE_SECONDS)
         async with client.stream("GET", self._url, params=parameters, timeout=timeout) as answer:
             if answer.status_code == HTTPStatus.GONE:
                 raise _GoneError
@@ -148,12 +148,12 @@ def endpoint_watch(urls: Mapping[str, str | None]) -> EndpointWatch | None:
     return EndpointWatch(EndpointStates(services), namespace, address)
 
 
-def _check(answer: httpx.Response) -> None:
+def _check(answer: httpx2.Response) -> None:
     if answer.status_code != HTTPStatus.OK:
         raise ValueError(f"the API server answers with status {answer.status_code}")
 
 
-async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(answer: httpx2.Response) -> AsyncIterator[bytes]:
     """Each line; a ValueError where one is too long."""
     rest = b""
     async for part in answer.aiter_bytes():

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
+import httpx2
 
 from contract import ProblemError, problems
 from web.client.exchange import REFUSAL_BYTES, beginning
@@ -54,13 +54,13 @@ class ReadinessProbe:
     without a `url` cannot be asked.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str | None, readiness: Readiness, settings: Settings) -> None:
+    def __init__(self, client: httpx2.AsyncClient, url: str | None, readiness: Readiness, settings: Settings) -> None:
         self.readiness = readiness
         self.url = url
         self._client = client
         self._headers = {"Accept": JSON, **settings.authorization(readiness.model)}
         self._seconds = settings.wake_seconds
-        self._timeout = httpx.Timeout(settings.connect_seconds, read=None, pool=settings.pool_seconds)
+        self._timeout = httpx2.Timeout(settings.connect_seconds, read=None, pool=settings.pool_seconds)
         self._asking: ScopedTask[None] | None = None
 
     def start(self, pause: float = 0.0) -> None:

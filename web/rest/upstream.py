@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 
 from contract import ProblemError, problems
 from web.client.call import Call, Event
@@ -37,7 +37,7 @@ _WAKING = (problems.LOADING, problems.UPSTREAM_TIMEOUT, problems.TOO_LATE)
 class Upstream:
     """The model servers, through one pool of connections."""
 
-    def __init__(self, client: httpx.AsyncClient, probes: Mapping[str, ReadinessProbe], settings: Settings) -> None:
+    def __init__(self, client: httpx2.AsyncClient, probes: Mapping[str, ReadinessProbe], settings: Settings) -> None:
         self._client = client
         self._probes = probes
         self._settings = settings
@@ -81,7 +81,7 @@ class _Attempts:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         probe: ReadinessProbe,
         rest_request: RestRequest,
         settings: Settings,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 
 from contract import invalid_field
 from web.callers.caller import DEFAULT_CALLER
@@ -28,7 +28,7 @@ _PORTS = {"https": 443, "http": 80}
 class Target:
     """An address that is allowed, in its parts: what was checked is what is connected to."""
 
-    url: httpx.URL
+    url: httpx2.URL
     host: str
     """Name, of other letters than ASCII's in punycode, or IP address; in lower case and without brackets."""
     port: int
@@ -62,9 +62,9 @@ class WebhookPolicy:
         if "@" in re.split("[/?#]", url.partition("//")[2])[0]:
             raise ValueError("must not hold a user name or password")
         try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL:
-            parsed = httpx.URL("")
+            parsed = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            parsed = httpx2.URL("")
         default_port = _PORTS.get(parsed.scheme)
         if default_port is None or not parsed.raw_host or "#" in url:
             raise ValueError("must be a URL such as https://example.com/path, without a fragment")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import anyio
-import httpx
+import httpx2
 
 from web.webhooks.addresses import Resolver, is_public
 from web.webhooks.policy import Target, WebhookPolicy
@@ -44,7 +44,7 @@ class WebhookSender:
         self._policy = policy
         self._seconds = seconds
         self._resolve = resolve or Resolver()
-        self._trust = trust or httpx.create_ssl_context(trust_env=False)
+        self._trust = trust or httpx2.create_ssl_context(trust_env=False)
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> int:
         """The status of the answer. Raises NotAnswered where there is none within the time, or the address is not
@@ -64,10 +64,10 @@ class WebhookSender:
         for address in tried:
             try:
                 return await self._exchange(target, address, self._seconds / len(tried), headers, body)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if _is_about_certificates(error):
                     why = "its certificate is not good"
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 raise NotAnswered("the connection broke") from None
         raise NotAnswered(why)
 
@@ -85,8 +85,8 @@ class WebhookSender:
     ) -> int:
         # A client of its own, so that no connection that was made for one host is used for another one behind the
         # same address.
-        timeout = httpx.Timeout(self._seconds, connect=connect_seconds)
-        async with httpx.AsyncClient(verify=self._trust, timeout=timeout, trust_env=False) as client:
+        timeout = httpx2.Timeout(self._seconds, connect=connect_seconds)
+        async with httpx2.AsyncClient(verify=self._trust, timeout=timeout, trust_env=False) as client:
             request = client.build_request(
                 "POST",
                 target.url.copy_with(host=address),
@@ -107,7 +107,7 @@ class WebhookSender:
             return response.status_code
 
 
-async def _read_a_little(response: httpx.Response) -> None:
+async def _read_a_little(response: httpx2.Response) -> None:
     size = 0
     with anyio.move_on_after(ANSWER_SECONDS):
         try:
@@ -115,7 +115,7 @@ async def _read_a_little(response: httpx.Response) -> None:
                 size += len(part)
                 if size >= ANSWER_BYTES:
                     return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return  # the status has come, and that is what counts
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.cold.floor import PROMPT
 from scripts.benchmarks.servers import start_server
@@ -143,7 +143,7 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} has ended with {process.returncode}")
-        with suppress(httpx.TransportError), client() as http:
+        with suppress(httpx2.TransportError), client() as http:
             if http.get(f"http://{HOST}:{port}{READY_PATH}").is_success:
                 return
         time.sleep(POLL_SECONDS / 4)

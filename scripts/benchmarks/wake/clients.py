@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 
 from scripts.loopback_http import TIMEOUT_SECONDS
 
@@ -36,9 +36,9 @@ class Service:
     headers: dict[str, str]
     prompt: str
 
-    def client(self, read_seconds: float = TIMEOUT_SECONDS) -> httpx.Client:
-        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=read_seconds)
-        return httpx.Client(base_url=self.url, headers=self.headers, timeout=timeout, trust_env=False)
+    def client(self, read_seconds: float = TIMEOUT_SECONDS) -> httpx2.Client:
+        timeout = httpx2.Timeout(TIMEOUT_SECONDS, read=read_seconds)
+        return httpx2.Client(base_url=self.url, headers=self.headers, timeout=timeout, trust_env=False)
 
     def ask(self) -> Answer:
         """A generation, to its end."""
@@ -48,7 +48,7 @@ class Service:
         results: list[Any] = []
         try:
             with self.client() as http, http.stream("POST", "/generate", json=self._body) as answer:
-                if answer.status_code != httpx.codes.OK:
+                if answer.status_code != httpx2.codes.OK:
                     said = answer.read().decode(errors="replace")
                     return Answer(failure=f"status {answer.status_code}: {said[:300]}")
                 for event, data in _events(answer):
@@ -58,7 +58,7 @@ class Service:
                         first = time.monotonic() - begun
                     text += data["text"] if event == "token" else ""
                     results += [data] if event == "result" else []
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             return Answer(failure=f"{type(error).__name__} {error}".rstrip())
         if not results or first is None:
             return Answer(failure="the stream breaks off")
@@ -69,7 +69,7 @@ class Service:
         """Ask, and close the connection after so many seconds at most twice, or with the answer's end."""
         until = time.monotonic() + seconds
         with (
-            suppress(httpx.HTTPError),
+            suppress(httpx2.HTTPError),
             self.client(read_seconds=seconds) as http,
             http.stream("POST", "/generate", json=self._body) as answer,
         ):
@@ -83,9 +83,9 @@ class Service:
 
 
 def find_service(url: str, headers: dict[str, str], model: str | None, prompt: str | None = None) -> Service:
-    """The model of that name, or the first that web lists. Raises an httpx.HTTPError, or SystemExit where web has no
+    """The model of that name, or the first that web lists. Raises an httpx2.HTTPError, or SystemExit where web has no
     such model."""
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as http:
+    with httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as http:
         listed = http.get("/", headers={"Accept": "application/json"}).raise_for_status().json()["models"]
     for one in listed:
         if model in (None, one["name"]):
@@ -93,7 +93,7 @@ def find_service(url: str, headers: dict[str, str], model: str | None, prompt: s
     raise SystemExit(f"scripts/bench wake: web has no model {model!r}, but {', '.join(one['name'] for one in listed)}")
 
 
-def _events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
+def _events(answer: httpx2.Response) -> Iterator[tuple[str, Any]]:
     event = ""
     for line in answer.iter_lines():
         if line.startswith("event: "):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 
 from scripts.benchmarks.wake.timeline import finished_requests, own_phases, pod_phases
 from scripts.cluster.doctor.cluster_state import ClusterState, NotFound
@@ -76,7 +76,7 @@ class ClusterDeployment:
         pod = pods[-1]
         revision = (pod["metadata"].get("labels") or {}).get("serving.knative.dev/revision", "")
         timeline.phases = pod_phases(pod, self._items("events"), self._get(AUTOSCALERS, revision), asked_at)
-        with self._forwarded(pod["metadata"]["name"]) as url, suppress(httpx.HTTPError):
+        with self._forwarded(pod["metadata"]["name"]) as url, suppress(httpx2.HTTPError):
             timeline.read(get(f"{url}/metrics", timeout=METRICS_SECONDS).text)
         return timeline
 
@@ -142,7 +142,7 @@ class LocalDeployment:
         if state["wake_seconds"]:
             begun_at = state["since"] - state["wake_seconds"][-1]
             timeline.phases["process started"] = max(0.0, begun_at - asked_at)
-        with suppress(httpx.HTTPError):
+        with suppress(httpx2.HTTPError):
             timeline.read(get(f"{state['url']}/metrics", timeout=METRICS_SECONDS).text)
         return timeline
 

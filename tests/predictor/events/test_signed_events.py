@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from pydantic import SecretStr
 
@@ -47,7 +47,7 @@ async def test_without_a_token_nothing_is_signed() -> None:
 async def test_progress_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[CloudEvent] = []
 
-    async def keep(_client: httpx.AsyncClient, event: CloudEvent) -> None:
+    async def keep(_client: httpx2.AsyncClient, event: CloudEvent) -> None:
         sent.append(event)
         raise StopAsyncIteration
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import REGISTRY
 
@@ -56,18 +56,18 @@ def cancelled(subject: str) -> CloudEvent:
 
 
 async def send(
-    client: httpx.AsyncClient, *events: CloudEvent, mode: Mode = "binary", path: str = "/"
-) -> httpx.Response:
+    client: httpx2.AsyncClient, *events: CloudEvent, mode: Mode = "binary", path: str = "/"
+) -> httpx2.Response:
     headers, content = write_batch(events) if mode == "batched" else write_event(events[0], mode)
     return await client.post(path, headers=headers, content=content)
 
 
-def replies(answer: httpx.Response) -> list[CloudEvent]:
+def replies(answer: httpx2.Response) -> list[CloudEvent]:
     assert answer.status_code == 200, answer.text
     return read_events(answer.headers, answer.content).events
 
 
-def reply(answer: httpx.Response) -> CloudEvent:
+def reply(answer: httpx2.Response) -> CloudEvent:
     [event] = replies(answer)
     return event
 
@@ -77,7 +77,7 @@ def text(event: CloudEvent) -> str:
     return TextResult.model_validate_json(event.data or b"").text
 
 
-def failure(answer: httpx.Response) -> Problem:
+def failure(answer: httpx2.Response) -> Problem:
     """The problem in the data of a failed reply."""
     event = reply(answer)
     assert event.type == FAILED
@@ -89,7 +89,7 @@ def slug(problem: Problem) -> str:
     return problem.type.rpartition(":")[2]
 
 
-def check_problem(answer: httpx.Response, status: int, name: str) -> None:
+def check_problem(answer: httpx2.Response, status: int, name: str) -> None:
     """It is a problem document, and no event."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -103,7 +103,7 @@ def check_problem(answer: httpx.Response, status: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", PREDICT])
-async def test_a_request_is_answered_with_its_result(client: httpx.AsyncClient, engine: Any, path: str) -> None:
+async def test_a_request_is_answered_with_its_result(client: httpx2.AsyncClient, engine: Any, path: str) -> None:
     engine.enqueue("床前", "明月光", prompt_tokens=3, completion_tokens=6, finish_reason="length")
 
     answer = await send(client, requested({"prompt": "月", "seed": 7, "stream": True}, subject="job-1"), path=path)
@@ -131,7 +131,7 @@ async def test_a_request_is_answered_with_its_result(client: httpx.AsyncClient, 
     assert task.sampling.seed == 7
 
 
-async def test_a_request_may_ask_for_reasoning(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_may_ask_for_reasoning(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm"), "月")
 
     answer = await send(client, requested({"prompt": "月", "thinking": True}))
@@ -141,7 +141,7 @@ async def test_a_request_may_ask_for_reasoning(client: httpx.AsyncClient, engine
     assert engine.tasks[0].thinking is True
 
 
-async def test_a_request_may_be_a_conversation_with_tools(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_may_be_a_conversation_with_tools(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(ToolCallPiece(0, "{}", "call_1", "ping"), finish_reason="tool_calls")
     tools = [{"type": "function", "function": {"name": "ping"}}]
     turns = [{"role": "user", "content": "月"}]
@@ -156,13 +156,13 @@ async def test_a_request_may_be_a_conversation_with_tools(client: httpx.AsyncCli
     assert [function.name for function in task.tools.callable] == ["ping"]
 
 
-async def test_a_text_may_be_empty(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_text_may_be_empty(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue()
 
     assert text(reply(await send(client, requested()))) == ""
 
 
-async def test_without_a_subject_the_id_is_the_subject(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_without_a_subject_the_id_is_the_subject(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
 
     event = reply(await send(client, requested(id="a 1")))
@@ -172,7 +172,7 @@ async def test_without_a_subject_the_id_is_the_subject(client: httpx.AsyncClient
 
 
 async def test_traces_and_correlations_are_carried_over_and_nothing_else(
-    client: httpx.AsyncClient, engine: Any
+    client: httpx2.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue("x")
     carried = {
@@ -192,7 +192,7 @@ async def test_the_source_can_be_set(start_server: Any, engine: Any) -> None:
     served = await start_server(engine, lambda model: EventSubscriber(model, ReplyBuilder("/models/poet-2")))
     engine.enqueue("x")
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         assert reply(await send(client, requested())).source == "/models/poet-2"
 
 
@@ -201,7 +201,7 @@ async def test_the_source_can_be_set(start_server: Any, engine: Any) -> None:
 
 @pytest.mark.parametrize("time", [None, "2026-01-31T08:00:00Z"])
 async def test_a_structured_request_gets_a_structured_reply(
-    client: httpx.AsyncClient, engine: Any, time: str | None
+    client: httpx2.AsyncClient, engine: Any, time: str | None
 ) -> None:
     engine.enqueue("春")
 
@@ -213,7 +213,7 @@ async def test_a_structured_request_gets_a_structured_reply(
     assert reply(answer).type == COMPLETED
 
 
-async def test_data_may_come_in_base64(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_data_may_come_in_base64(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("春")
     data = base64.b64encode(b'{"prompt": "a"}').decode()
     event = {"specversion": "1.0", "id": "1", "source": "/test", "type": REQUESTED, "data_base64": data}
@@ -223,7 +223,7 @@ async def test_data_may_come_in_base64(client: httpx.AsyncClient, engine: Any) -
     assert text(reply(answer)) == "春"
 
 
-async def test_a_batch_is_answered_with_a_batch_in_its_order(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_batch_is_answered_with_a_batch_in_its_order(client: httpx2.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue(gate, "first")
     engine.enqueue("second")
@@ -237,7 +237,7 @@ async def test_a_batch_is_answered_with_a_batch_in_its_order(client: httpx.Async
 
 
 async def test_a_batch_of_one_is_answered_with_a_batch_and_an_empty_one_with_nothing(
-    client: httpx.AsyncClient, engine: Any
+    client: httpx2.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue("x")
 
@@ -246,7 +246,7 @@ async def test_a_batch_of_one_is_answered_with_a_batch_and_an_empty_one_with_not
     assert (await send(client, mode="batched")).status_code == 204
 
 
-async def test_an_event_twice_in_a_batch_is_done_once(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_an_event_twice_in_a_batch_is_done_once(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
 
     first, second = replies(await send(client, requested(), requested(), mode="batched"))
@@ -256,7 +256,7 @@ async def test_an_event_twice_in_a_batch_is_done_once(client: httpx.AsyncClient,
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-async def test_pythons_own_sdk_sends_and_reads(client: httpx.AsyncClient, engine: Any, mode: str) -> None:
+async def test_pythons_own_sdk_sends_and_reads(client: httpx2.AsyncClient, engine: Any, mode: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         from cloudevents import conversion
         from cloudevents.http import CloudEvent as Event
@@ -291,7 +291,7 @@ async def test_pythons_own_sdk_sends_and_reads(client: httpx.AsyncClient, engine
     ],
 )
 async def test_a_request_with_wrong_data_fails_for_good(
-    client: httpx.AsyncClient, engine: Any, data: Any, field: str
+    client: httpx2.AsyncClient, engine: Any, data: Any, field: str
 ) -> None:
     answer = await send(client, requested(data))
 
@@ -313,19 +313,19 @@ async def test_a_request_with_wrong_data_fails_for_good(
     ids=["broken JSON", "no data", "form", "text"],
 )
 async def test_a_request_with_unreadable_data_fails_for_good(
-    client: httpx.AsyncClient, engine: Any, changes: dict[str, Any], name: str
+    client: httpx2.AsyncClient, engine: Any, changes: dict[str, Any], name: str
 ) -> None:
     assert slug(failure(await send(client, requested().model_copy(update=changes)))) == name
     assert engine.tasks == []
 
 
-async def test_the_model_and_the_kind_may_be_named(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_the_model_and_the_kind_may_be_named(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
 
     assert text(reply(await send(client, requested({"prompt": "a", "model": "poet", "kind": "text"})))) == "x"
 
 
-async def test_a_request_for_another_model_fails_for_good(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_for_another_model_fails_for_good(client: httpx2.AsyncClient, engine: Any) -> None:
     problem = failure(await send(client, requested({"prompt": "a", "model": "painter"})))
 
     assert slug(problem) == "unknown-model"
@@ -333,7 +333,7 @@ async def test_a_request_for_another_model_fails_for_good(client: httpx.AsyncCli
     assert engine.tasks == []
 
 
-async def test_what_the_engine_will_never_do_fails_for_good(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_what_the_engine_will_never_do_fails_for_good(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.refuse(problems.invalid_field("prompt", "has 9000 tokens"))
     engine.enqueue("so far", ProblemError(problems.OUT_OF_MEMORY, "The device has no memory for this request."))
 
@@ -341,7 +341,7 @@ async def test_what_the_engine_will_never_do_fails_for_good(client: httpx.AsyncC
     assert slug(failure(await send(client, requested(id="2")))) == "out-of-memory"
 
 
-async def test_a_wrong_request_fails_while_the_model_loads(loading_client: httpx.AsyncClient) -> None:
+async def test_a_wrong_request_fails_while_the_model_loads(loading_client: httpx2.AsyncClient) -> None:
     assert slug(failure(await send(loading_client, requested({"prompt": ""})))) == "invalid-field"
 
 
@@ -349,7 +349,7 @@ async def test_a_wrong_request_fails_while_the_model_loads(loading_client: httpx
 
 
 async def test_while_the_model_loads_the_broker_is_told_to_come_again(
-    loading_server: Any, loading_client: httpx.AsyncClient, engine: Any
+    loading_server: Any, loading_client: httpx2.AsyncClient, engine: Any
 ) -> None:
     answer = await send(loading_client, requested())
 
@@ -363,7 +363,7 @@ async def test_while_the_model_loads_the_broker_is_told_to_come_again(
 
 @pytest.mark.parametrize("mode", ["binary", "structured", "batched"])
 async def test_a_full_engine_is_a_problem_with_the_time_to_come_again(
-    client: httpx.AsyncClient, engine: Any, mode: Mode
+    client: httpx2.AsyncClient, engine: Any, mode: Mode
 ) -> None:
     engine.refuse(ProblemError(problems.OVERLOADED, "64 requests are waiting already.", retry_after=12.1))
 
@@ -373,7 +373,7 @@ async def test_a_full_engine_is_a_problem_with_the_time_to_come_again(
     assert answer.headers["retry-after"] == "13"
 
 
-async def test_every_failure_that_may_pass_says_when_to_come_again(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_every_failure_that_may_pass_says_when_to_come_again(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("so far", ProblemError(problems.INTERNAL, "The model failed on this request."))
     engine.refuse(KeyError("secret detail"))
 
@@ -384,7 +384,7 @@ async def test_every_failure_that_may_pass_says_when_to_come_again(client: httpx
 
 
 async def test_in_a_batch_one_failure_that_may_pass_is_the_whole_answer_and_what_is_done_costs_nothing_again(
-    client: httpx.AsyncClient, engine: Any
+    client: httpx2.AsyncClient, engine: Any
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue("done")
@@ -402,7 +402,7 @@ async def test_in_a_batch_one_failure_that_may_pass_is_the_whole_answer_and_what
 
 
 async def test_a_delivery_that_waits_when_the_server_ends_is_told_to_come_again(
-    server: Any, client: httpx.AsyncClient, engine: Any
+    server: Any, client: httpx2.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue(asyncio.Event())
     waiting = asyncio.create_task(send(client, requested()))
@@ -416,7 +416,7 @@ async def test_a_delivery_that_waits_when_the_server_ends_is_told_to_come_again(
 # How long
 
 
-async def test_the_expiry_bounds_the_task(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_the_expiry_bounds_the_task(client: httpx2.AsyncClient, engine: Any) -> None:
     times = [None, datetime.now(UTC) + timedelta(seconds=100), datetime.now(UTC) + timedelta(days=999)]
     for number, expiry in enumerate(times):
         engine.enqueue("x")
@@ -430,7 +430,7 @@ async def test_the_expiry_bounds_the_task(client: httpx.AsyncClient, engine: Any
 
 @pytest.mark.parametrize("expiry", ["2020-01-31T08:00:00Z", "2020-01-31t08:00:00.5+08:00"])
 async def test_a_request_that_has_expired_fails_at_once(
-    loading_client: httpx.AsyncClient, engine: Any, expiry: str
+    loading_client: httpx2.AsyncClient, engine: Any, expiry: str
 ) -> None:
     problem = failure(await send(loading_client, requested(extensions={EXPIRY: expiry})))
 
@@ -439,14 +439,14 @@ async def test_a_request_that_has_expired_fails_at_once(
     assert engine.tasks == []
 
 
-async def test_a_request_that_expires_while_it_runs_fails_for_good(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_that_expires_while_it_runs_fails_for_good(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("so far", ProblemError(problems.TOO_LATE, "The request's time was over after 5 s."))
 
     assert slug(failure(await send(client, requested()))) == "too-late"
 
 
 @pytest.mark.parametrize("expiry", ["tomorrow", "2999-01-31T08:00:00", "2999-13-31T08:00:00Z", "5", ""])
-async def test_what_is_no_time_is_refused_by_name(client: httpx.AsyncClient, engine: Any, expiry: str) -> None:
+async def test_what_is_no_time_is_refused_by_name(client: httpx2.AsyncClient, engine: Any, expiry: str) -> None:
     problem = failure(await send(client, requested(extensions={EXPIRY: expiry}), mode="structured"))
 
     assert [error.field for error in problem.errors or ()] == [EXPIRY]
@@ -456,7 +456,7 @@ async def test_what_is_no_time_is_refused_by_name(client: httpx.AsyncClient, eng
 # Again and again
 
 
-async def test_a_second_delivery_joins_the_running_one(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_second_delivery_joins_the_running_one(client: httpx2.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate, "b")
     before = counted("shangcai_redeliveries_total", found="running")
@@ -471,7 +471,7 @@ async def test_a_second_delivery_joins_the_running_one(client: httpx.AsyncClient
     assert len(engine.tasks) == 1
 
 
-async def test_a_delivery_after_the_end_gets_the_same_reply(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_delivery_after_the_end_gets_the_same_reply(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     before = counted("shangcai_redeliveries_total", found="done")
 
@@ -485,7 +485,7 @@ async def test_a_delivery_after_the_end_gets_the_same_reply(client: httpx.AsyncC
     assert len(engine.tasks) == 1
 
 
-async def test_a_failure_for_good_is_remembered_too(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_failure_for_good_is_remembered_too(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.refuse(problems.invalid_field("prompt", "has 9000 tokens"))
 
     first = await send(client, requested())
@@ -496,7 +496,7 @@ async def test_a_failure_for_good_is_remembered_too(client: httpx.AsyncClient, e
 
 @pytest.mark.parametrize("changes", [{"id": "2"}, {"source": "/other"}])
 async def test_another_id_or_source_is_another_request(
-    client: httpx.AsyncClient, engine: Any, changes: dict[str, str]
+    client: httpx2.AsyncClient, engine: Any, changes: dict[str, str]
 ) -> None:
     engine.enqueue("x")
     engine.enqueue("y")
@@ -514,17 +514,17 @@ async def test_a_reply_that_was_forgotten_comes_again_under_the_same_id(start_se
     engine.enqueue("x")
     engine.enqueue("y")
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         first, again = reply(await send(client, requested())), reply(await send(client, requested()))
 
     assert (text(first), text(again)) == ("x", "y")
     assert (first.source, first.id) == (again.source, again.id)
 
 
-async def test_a_generation_outlives_its_delivery(server: Any, client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_generation_outlives_its_delivery(server: Any, client: httpx2.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate, "b")
-    impatient = httpx.AsyncClient(base_url=server.url)
+    impatient = httpx2.AsyncClient(base_url=server.url)
     delivery = asyncio.create_task(send(impatient, requested()))
     await eventually(lambda: engine.generations)
     delivery.cancel()
@@ -539,7 +539,7 @@ async def test_a_generation_outlives_its_delivery(server: Any, client: httpx.Asy
 
 
 async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
-    server: Any, client: httpx.AsyncClient, engine: Any
+    server: Any, client: httpx2.AsyncClient, engine: Any
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue(gate, ProblemError(problems.INTERNAL, "The model failed on this request."))
@@ -557,7 +557,7 @@ async def test_a_failure_that_no_delivery_waits_for_logs_no_error(
 # Cancelling
 
 
-async def test_cancelling_ends_what_runs_under_the_subject(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_cancelling_ends_what_runs_under_the_subject(client: httpx2.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue("a", gate)
     engine.enqueue(gate, "other")
@@ -577,7 +577,7 @@ async def test_cancelling_ends_what_runs_under_the_subject(client: httpx.AsyncCl
     assert len(engine.tasks) == 2
 
 
-async def test_the_subject_of_a_request_without_one_is_its_id(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_the_subject_of_a_request_without_one_is_its_id(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(asyncio.Event())
     running = asyncio.create_task(send(client, requested(id="7")))
     await eventually(lambda: engine.generations)
@@ -587,14 +587,14 @@ async def test_the_subject_of_a_request_without_one_is_its_id(client: httpx.Asyn
     assert slug(failure(await running)) == "cancelled"
 
 
-async def test_a_request_that_its_cancellation_overtook_is_not_begun(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_that_its_cancellation_overtook_is_not_begun(client: httpx2.AsyncClient, engine: Any) -> None:
     assert (await send(client, cancelled("job-1"))).status_code == 204
 
     assert slug(failure(await send(client, requested(subject="job-1")))) == "cancelled"
     assert engine.tasks == []
 
 
-async def test_what_is_cancelled_must_be_named(client: httpx.AsyncClient) -> None:
+async def test_what_is_cancelled_must_be_named(client: httpx2.AsyncClient) -> None:
     answer = await send(client, CloudEvent(id="1", source="/test", type=CANCELLED))
 
     check_problem(answer, 400, "invalid-field")
@@ -607,7 +607,7 @@ async def test_what_is_cancelled_must_be_named(client: httpx.AsyncClient) -> Non
 @pytest.mark.parametrize("mode", ["binary", "structured", "batched"])
 @pytest.mark.parametrize("kind", OTHERS)
 async def test_what_predictors_send_is_taken_and_answered_with_nothing(
-    client: httpx.AsyncClient, engine: Any, kind: str, mode: Mode
+    client: httpx2.AsyncClient, engine: Any, kind: str, mode: Mode
 ) -> None:
     assert {COMPLETED, FAILED, ACCEPTED, PROGRESS} == set(OTHERS)
 
@@ -618,7 +618,7 @@ async def test_what_predictors_send_is_taken_and_answered_with_nothing(
 
 
 @pytest.mark.parametrize("kind", ["com.example.order", "ai.shangcai.generation.requested.v2", "t" * 2_000])
-async def test_an_unknown_type_is_refused_by_name(client: httpx.AsyncClient, engine: Any, kind: str) -> None:
+async def test_an_unknown_type_is_refused_by_name(client: httpx2.AsyncClient, engine: Any, kind: str) -> None:
     answer = await send(client, requested(id="1"), requested(id="2", type=kind), mode="batched")
 
     check_problem(answer, 400, "invalid-field")
@@ -628,20 +628,20 @@ async def test_an_unknown_type_is_refused_by_name(client: httpx.AsyncClient, eng
     assert engine.tasks == []
 
 
-async def test_a_path_for_another_model_is_not_found(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_path_for_another_model_is_not_found(client: httpx2.AsyncClient, engine: Any) -> None:
     check_problem(await send(client, requested(), path="/v1/models/painter:predict"), 404, "unknown-model")
     assert engine.tasks == []
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-async def test_what_is_no_event_is_refused_at_the_root(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_what_is_no_event_is_refused_at_the_root(client: httpx2.AsyncClient, content_type: str) -> None:
     answer = await client.post("/", content=b'{"prompt": "a"}', headers={"Content-Type": content_type})
 
     check_problem(answer, 400, "malformed-event")
     assert "ce-specversion" in answer.json()["detail"]
 
 
-async def test_what_is_no_event_is_left_to_kserve(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_what_is_no_event_is_left_to_kserve(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
 
     predicted = await client.post(PREDICT, json={"instances": [{"prompt": "a"}]})
@@ -651,7 +651,7 @@ async def test_what_is_no_event_is_left_to_kserve(client: httpx.AsyncClient, eng
     assert (await client.get(PREDICT, headers={"ce-id": "1"})).status_code == 404
 
 
-async def test_events_on_v2_are_left_to_kserve(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_events_on_v2_are_left_to_kserve(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     tensor = {"name": "prompt", "datatype": "BYTES", "shape": [1], "data": ["a"]}
     headers = {"ce-specversion": "1.0", "ce-source": "test", "ce-type": "t", "ce-id": "1"}
@@ -698,7 +698,7 @@ def structured(**members: Any) -> bytes:
 )
 @pytest.mark.parametrize("path", ["/", PREDICT])
 async def test_a_malformed_event_is_a_problem(
-    client: httpx.AsyncClient, engine: Any, headers: dict[str, str], content: bytes, status: int, named: str, path: str
+    client: httpx2.AsyncClient, engine: Any, headers: dict[str, str], content: bytes, status: int, named: str, path: str
 ) -> None:
     answer = await client.post(path, headers=headers, content=content)
 
@@ -708,7 +708,7 @@ async def test_a_malformed_event_is_a_problem(
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-async def test_ten_megabytes_are_too_much(client: httpx.AsyncClient, mode: Mode) -> None:
+async def test_ten_megabytes_are_too_much(client: httpx2.AsyncClient, mode: Mode) -> None:
     answer = await send(client, requested({"prompt": "a" * 10_485_760}), mode=mode)
 
     check_problem(answer, 413, "body-too-large")
@@ -729,7 +729,7 @@ async def test_a_large_result_goes_to_the_artifacts(
     served = await start_server(engine, keeping(1_000, artifacts))
     engine.enqueue("月" * 1_000)
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         answer = await send(client, requested(subject="job-1"))
         again = await send(client, requested(subject="job-1"))
 
@@ -751,7 +751,7 @@ async def test_a_result_that_just_fits_travels_itself(start_server: Any, engine:
     engine.enqueue("x" * 261_000)
     engine.enqueue("x" * 262_144)
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         assert len(text(reply(await send(client, requested(id="1"))))) == 261_000
         assert slug(failure(await send(client, requested(id="2")))) == "result-too-large"
 
@@ -762,7 +762,7 @@ async def test_without_artifacts_a_large_result_is_a_failure_that_says_what_help
     served = await start_server(engine, keeping(1_000))
     engine.enqueue("x" * 2_000)
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         problem = failure(await send(client, requested()))
 
     assert slug(problem) == "result-too-large"
@@ -778,7 +778,7 @@ async def test_artifacts_that_cannot_be_written_are_tried_again_later(
     served = await start_server(engine, keeping(1_000, Artifacts(f"file://{tmp_path}/results")))
     engine.enqueue("x" * 2_000)
 
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
         check_problem(await send(client, requested()), 503, "unavailable")
 
 
@@ -789,7 +789,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def test_events_are_counted_by_what_became_of_them(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_events_are_counted_by_what_became_of_them(client: httpx2.AsyncClient, engine: Any) -> None:
     outcomes = ("completed", "failed", "retried", "ignored")
     before = [counted("shangcai_events_total", outcome=outcome) for outcome in outcomes]
     engine.enqueue("x")
@@ -804,7 +804,7 @@ async def test_events_are_counted_by_what_became_of_them(client: httpx.AsyncClie
     assert [late - early for early, late in zip(before, after, strict=True)] == [1, 2, 1, 3]
 
 
-async def test_a_request_that_is_meant_for_another_model_is_left_alone(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_request_that_is_meant_for_another_model_is_left_alone(client: httpx2.AsyncClient, engine: Any) -> None:
     """Two predictors behind one broker, and Triggers that do not filter by model."""
     answer = await send(client, requested(extensions={MODEL: "painter"}))
     assert (answer.status_code, answer.content, engine.tasks) == (204, b"", [])

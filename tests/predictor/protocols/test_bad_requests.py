@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.limits import BODY_BYTES
@@ -23,7 +23,7 @@ POSTED = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, PREDICT, INFER])
 JSON = {"Content-Type": "application/json"}
 
 
-def check(answer: httpx.Response, status: int, slug: str) -> None:
+def check(answer: httpx2.Response, status: int, slug: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
@@ -43,7 +43,7 @@ def check(answer: httpx.Response, status: int, slug: str) -> None:
     [b"{", b"moon", b"\xff\xfe", b'{"model": "\xc3\x28"}', b"[" * 100_000, b'{"a": 1e', b"\xef\xbb\xbf{}", b"\0"],
     ids=["cut", "no JSON", "no UTF-8", "UTF-8 inside", "deep", "cut number", "BOM", "NUL"],
 )
-async def test_broken_json_is_a_malformed_body(client: httpx.AsyncClient, path: str, content: bytes) -> None:
+async def test_broken_json_is_a_malformed_body(client: httpx2.AsyncClient, path: str, content: bytes) -> None:
     answer = await client.post(path, content=content, headers=JSON)
 
     slug = answer.json()["type"].rpartition(":")[2]
@@ -52,7 +52,7 @@ async def test_broken_json_is_a_malformed_body(client: httpx.AsyncClient, path: 
 
 
 @POSTED
-async def test_no_body_at_all_is_a_400(client: httpx.AsyncClient, path: str) -> None:
+async def test_no_body_at_all_is_a_400(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.post(path, headers=JSON)
 
     check(answer, 400, answer.json()["type"].rpartition(":")[2])
@@ -60,7 +60,7 @@ async def test_no_body_at_all_is_a_400(client: httpx.AsyncClient, path: str) -> 
 
 @POSTED
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-async def test_what_is_no_number_is_refused(client: httpx.AsyncClient, engine: Any, path: str, number: str) -> None:
+async def test_what_is_no_number_is_refused(client: httpx2.AsyncClient, engine: Any, path: str, number: str) -> None:
     bodies = {
         CHAT: '{"model": "poet", "messages": [{"role": "user", "content": "a"}], "temperature": %s}',
         COMPLETIONS: '{"model": "poet", "prompt": "a", "temperature": %s}',
@@ -80,7 +80,7 @@ async def test_what_is_no_number_is_refused(client: httpx.AsyncClient, engine: A
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""]
 )
 async def test_what_is_not_sent_as_json_is_an_unsupported_media_type(
-    client: httpx.AsyncClient, path: str, content_type: str
+    client: httpx2.AsyncClient, path: str, content_type: str
 ) -> None:
     answer = await client.post(path, content=b"{}", headers={"Content-Type": content_type})
 
@@ -88,7 +88,7 @@ async def test_what_is_not_sent_as_json_is_an_unsupported_media_type(
 
 
 @POSTED
-async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_body_over_the_limit_is_refused(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.post(path, content=b" " * (BODY_BYTES + 1), headers=JSON)
 
     check(answer, 413, "body-too-large")
@@ -98,7 +98,7 @@ async def test_the_limit_of_a_body_is_the_servers(engine: ScriptedEngine) -> Non
     with listen("127.0.0.1", 0) as listener:
         server = PredictorServer(TextModel("poet", engine), listener, Lifetime(grace_seconds=5), body_bytes=100)
         app = server.rest.create_application()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://predictor") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://predictor") as client:
             answers = [await client.post(CHAT, content=b" " * size, headers=JSON) for size in (100, 101)]
 
     check(answers[0], 400, "malformed-body")
@@ -108,7 +108,7 @@ async def test_the_limit_of_a_body_is_the_servers(engine: ScriptedEngine) -> Non
 
 @POSTED
 async def test_a_body_over_the_limit_is_refused_when_its_length_is_not_announced(
-    client: httpx.AsyncClient, path: str
+    client: httpx2.AsyncClient, path: str
 ) -> None:
     async def endless() -> Any:
         while True:
@@ -117,13 +117,13 @@ async def test_a_body_over_the_limit_is_refused_when_its_length_is_not_announced
 
     try:
         answer = await client.post(path, content=endless(), headers=JSON)
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return  # the server closed the connection before the client had stopped sending
     check(answer, 413, "body-too-large")
 
 
 @POSTED
-async def test_the_wrong_method_is_told_the_right_one(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_wrong_method_is_told_the_right_one(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path)
 
     if path == PREDICT:  # to GET, "poet:predict" is the name of a model
@@ -136,11 +136,11 @@ async def test_the_wrong_method_is_told_the_right_one(client: httpx.AsyncClient,
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/openai/v1/embeddings", "/v1/chat/completions", "/docs", "/openapi.json", "/v1", "/%00"]
 )
-async def test_an_unknown_address_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_address_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
     check(await client.get(path), 404, "not-found")
 
 
-async def test_metrics_answer_in_prometheus_format(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_metrics_answer_in_prometheus_format(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     await client.post(PREDICT, json={"instances": [{"prompt": "a"}]})
 
@@ -164,7 +164,7 @@ async def test_metrics_answer_in_prometheus_format(client: httpx.AsyncClient, en
     ids=["TLS", "version", "negative length", "bad chunk", "huge header", "NUL"],
 )
 async def test_what_is_no_http_is_dropped_and_the_next_is_served(
-    server: Any, client: httpx.AsyncClient, sent: bytes
+    server: Any, client: httpx2.AsyncClient, sent: bytes
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(sent)
@@ -185,7 +185,7 @@ async def _until_closed(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_client_that_leaves_while_sending_is_forgotten(
-    server: Any, client: httpx.AsyncClient, engine: Any
+    server: Any, client: httpx2.AsyncClient, engine: Any
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"POST /openai/v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")

@@ -8,7 +8,7 @@ import json
 import struct
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 
@@ -19,7 +19,7 @@ INFER = "/v2/models/painter/infer"
 
 
 @pytest.fixture
-def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(painter_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return painter_client
 
 
@@ -39,7 +39,7 @@ def outputs(document: dict[str, Any]) -> dict[str, Any]:
 # V1
 
 
-async def test_a_v1_prediction_is_the_pictures_of_an_instance(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_a_v1_prediction_is_the_pictures_of_an_instance(client: httpx2.AsyncClient, apart: Any) -> None:
     instances = [{"prompt": "a cat", "seed": 3, "n": 2}, {"prompt": "画一只猫", "format": "jpeg", "size": "16x32"}]
 
     answer = await client.post(PREDICT, json={"instances": instances})
@@ -56,7 +56,7 @@ async def test_a_v1_prediction_is_the_pictures_of_an_instance(client: httpx.Asyn
     assert (jpeg["media_type"], jpeg["width"], jpeg["height"]) == ("image/jpeg", 16, 32)
 
 
-async def test_a_v1_png_says_what_it_was_made_from(client: httpx.AsyncClient) -> None:
+async def test_a_v1_png_says_what_it_was_made_from(client: httpx2.AsyncClient) -> None:
     answer = await client.post(PREDICT, json={"instances": [{"prompt": "画一只猫", "seed": 3, "steps": 2}]})
 
     [image] = answer.json()["predictions"][0]["images"]
@@ -68,7 +68,7 @@ async def test_a_v1_png_says_what_it_was_made_from(client: httpx.AsyncClient) ->
     ("field", "value"),
     [("size", "33x33"), ("steps", 0), ("n", 100), ("guidance", -1), ("seed", 2**70), ("format", "gif"), ("hue", 1)],
 )
-async def test_what_is_wrong_with_a_v1_instance_is_named(client: httpx.AsyncClient, field: str, value: Any) -> None:
+async def test_what_is_wrong_with_a_v1_instance_is_named(client: httpx2.AsyncClient, field: str, value: Any) -> None:
     answer = await client.post(PREDICT, json={"instances": [{"prompt": "a", field: value}]})
 
     assert answer.status_code == 400
@@ -76,7 +76,7 @@ async def test_what_is_wrong_with_a_v1_instance_is_named(client: httpx.AsyncClie
     assert error["field"] == f"instances.0.{field}"
 
 
-async def test_more_pictures_than_there_are_places_are_refused_for_good(client: httpx.AsyncClient) -> None:
+async def test_more_pictures_than_there_are_places_are_refused_for_good(client: httpx2.AsyncClient) -> None:
     answer = await client.post(PREDICT, json={"instances": [{"prompt": "a", "n": 8}] * 16})
 
     assert answer.status_code == 400
@@ -88,7 +88,7 @@ async def test_more_pictures_than_there_are_places_are_refused_for_good(client: 
 # V2
 
 
-async def test_a_v2_answer_is_a_tensor_of_files_and_one_of_seeds(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_a_v2_answer_is_a_tensor_of_files_and_one_of_seeds(client: httpx2.AsyncClient, apart: Any) -> None:
     answer = await client.post(INFER, json=infer("a cat", "moon", n=2))
 
     assert answer.status_code == 200, answer.text
@@ -102,7 +102,7 @@ async def test_a_v2_answer_is_a_tensor_of_files_and_one_of_seeds(client: httpx.A
     assert apart(images[0], opened(base64.b64decode(first["data"]))) <= 1
 
 
-async def test_a_v2_png_says_what_it_was_made_from(client: httpx.AsyncClient) -> None:
+async def test_a_v2_png_says_what_it_was_made_from(client: httpx2.AsyncClient) -> None:
     answer = await client.post(INFER, json=infer("画一只猫", "moon", steps=2))
 
     texts = [opened(base64.b64decode(data)).text for data in outputs(answer.json())["image"]["data"]]
@@ -111,7 +111,7 @@ async def test_a_v2_png_says_what_it_was_made_from(client: httpx.AsyncClient) ->
     ]
 
 
-async def test_v2_takes_and_gives_binary_tensors(client: httpx.AsyncClient) -> None:
+async def test_v2_takes_and_gives_binary_tensors(client: httpx2.AsyncClient) -> None:
     prompt = "画一只猫".encode()
     raw = struct.pack("<I", len(prompt)) + prompt
     tensor = {"name": "prompt", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
@@ -133,7 +133,7 @@ async def test_v2_takes_and_gives_binary_tensors(client: httpx.AsyncClient) -> N
     assert opened(data if data[:4] == b"\x89PNG" else base64.b64decode(data)).size == (32, 32)
 
 
-async def test_v2_gives_only_the_outputs_that_are_asked_for(client: httpx.AsyncClient) -> None:
+async def test_v2_gives_only_the_outputs_that_are_asked_for(client: httpx2.AsyncClient) -> None:
     answer = await client.post(INFER, json=infer("a") | {"outputs": [{"name": "seed"}]})
 
     assert list(outputs(answer.json())) == ["seed"]
@@ -149,14 +149,14 @@ async def test_v2_gives_only_the_outputs_that_are_asked_for(client: httpx.AsyncC
         (infer("a") | {"outputs": [{"name": "text"}]}, "outputs"),
     ],
 )
-async def test_what_is_wrong_with_a_v2_request_is_named(client: httpx.AsyncClient, body: Any, field: str) -> None:
+async def test_what_is_wrong_with_a_v2_request_is_named(client: httpx2.AsyncClient, body: Any, field: str) -> None:
     answer = await client.post(INFER, json=body)
 
     assert answer.status_code == 400
     assert field in answer.json()["detail"]
 
 
-async def test_metadata_tell_of_the_tensors(client: httpx.AsyncClient) -> None:
+async def test_metadata_tell_of_the_tensors(client: httpx2.AsyncClient) -> None:
     document = (await client.get("/v2/models/painter")).json()
 
     assert document["name"] == "painter"

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -20,7 +20,7 @@ def instances(*prompts: str, **fields: Any) -> dict[str, Any]:
     return {"instances": [{"prompt": prompt, **fields} for prompt in prompts]}
 
 
-async def test_one_instance_gets_one_prediction(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_one_instance_gets_one_prediction(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前", "明月光", prompt_tokens=3, completion_tokens=6)
 
     answer = await client.post(PREDICT, json=instances("月"))
@@ -39,7 +39,7 @@ async def test_one_instance_gets_one_prediction(client: httpx.AsyncClient, engin
     assert engine.tasks[0].prompt == ({"role": "user", "content": "月"},)
 
 
-async def test_predictions_come_in_the_order_of_the_instances(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_predictions_come_in_the_order_of_the_instances(client: httpx2.AsyncClient, engine: Any) -> None:
     gate = asyncio.Event()
     engine.enqueue(gate, "first")
     engine.enqueue("second")
@@ -50,7 +50,7 @@ async def test_predictions_come_in_the_order_of_the_instances(client: httpx.Asyn
     assert [prediction["text"] for prediction in answer.json()["predictions"]] == ["first", "second"]
 
 
-async def test_each_instance_has_its_own_sampling(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_each_instance_has_its_own_sampling(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     engine.enqueue("x")
     fields = {"max_tokens": 7, "temperature": 0.5, "top_p": 0.5, "stop": ["\n"], "seed": 1}
@@ -67,7 +67,7 @@ async def test_each_instance_has_its_own_sampling(client: httpx.AsyncClient, eng
     "content_type",
     ["application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "application/JSON"],
 )
-async def test_every_spelling_of_json_is_json(client: httpx.AsyncClient, engine: Any, content_type: str) -> None:
+async def test_every_spelling_of_json_is_json(client: httpx2.AsyncClient, engine: Any, content_type: str) -> None:
     engine.enqueue("x")
 
     answer = await client.post(
@@ -107,7 +107,9 @@ async def test_every_spelling_of_json_is_json(client: httpx.AsyncClient, engine:
         (None, "body"),
     ],
 )
-async def test_a_bad_field_is_refused_by_name(client: httpx.AsyncClient, engine: Any, body: object, field: str) -> None:
+async def test_a_bad_field_is_refused_by_name(
+    client: httpx2.AsyncClient, engine: Any, body: object, field: str
+) -> None:
     answer = await client.post(PREDICT, content=json.dumps(body), headers={"Content-Type": "application/json"})
 
     assert answer.status_code == 400, answer.text
@@ -120,14 +122,14 @@ async def test_a_bad_field_is_refused_by_name(client: httpx.AsyncClient, engine:
     assert engine.tasks == []
 
 
-async def test_an_unknown_field_is_told_what_is_allowed(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_field_is_told_what_is_allowed(client: httpx2.AsyncClient) -> None:
     problem = (await client.post(PREDICT, json=instances("a", colour="blue"))).json()
 
     assert "allowed are" in problem["detail"]
     assert "max_tokens" in problem["detail"]
 
 
-async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_model_is_not_found(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/v1/models/cook:predict", json=instances("a"))
 
     assert answer.status_code == 404
@@ -135,7 +137,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
     assert "cook" in answer.json()["error"]
 
 
-async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.refuse(ProblemError(problems.OVERLOADED, "64 requests are waiting already.", retry_after=12.1))
 
     answer = await client.post(PREDICT, json=instances("a"))
@@ -145,7 +147,7 @@ async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: http
     assert answer.json()["error"] == "64 requests are waiting already."
 
 
-async def test_a_mistake_of_ours_is_a_problem_without_traceback(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_mistake_of_ours_is_a_problem_without_traceback(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.refuse(KeyError("secret detail"))
 
     answer = await client.post(PREDICT, json=instances("a"))
@@ -157,7 +159,7 @@ async def test_a_mistake_of_ours_is_a_problem_without_traceback(client: httpx.As
     assert "Traceback" not in answer.text
 
 
-async def test_explaining_is_not_implemented(client: httpx.AsyncClient) -> None:
+async def test_explaining_is_not_implemented(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/v1/models/poet:explain", json=instances("a"))
 
     assert answer.status_code == 501

@@ -6,7 +6,7 @@ import json
 import struct
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.texts.sampling import Sampling
@@ -27,7 +27,7 @@ def binary(*texts: bytes, cut: int | None = None, **fields: Any) -> tuple[bytes,
     return head + tensor, {JSON_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
-async def test_every_prompt_gets_a_row_in_every_output(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_every_prompt_gets_a_row_in_every_output(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前", "明月光", prompt_tokens=3, completion_tokens=6)
     engine.enqueue("rain", finish_reason="length", prompt_tokens=4, completion_tokens=1)
 
@@ -46,7 +46,7 @@ async def test_every_prompt_gets_a_row_in_every_output(client: httpx.AsyncClient
     assert [task.prompt[0]["content"] for task in engine.tasks] == ["月", "rain"]
 
 
-async def test_a_binary_tensor_is_a_list_of_prompts_too(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_binary_tensor_is_a_list_of_prompts_too(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("a")
     engine.enqueue("b")
     body, headers = binary("月".encode(), b"rain")
@@ -58,7 +58,7 @@ async def test_a_binary_tensor_is_a_list_of_prompts_too(client: httpx.AsyncClien
     assert next(o["data"] for o in answer.json()["outputs"] if o["name"] == "text") == ["a", "b"]
 
 
-async def test_tools_are_refused_because_no_output_has_calls(client: httpx.AsyncClient) -> None:
+async def test_tools_are_refused_because_no_output_has_calls(client: httpx2.AsyncClient) -> None:
     tools = [{"type": "function", "function": {"name": "rain"}}]
     body, headers = binary(b"moon", parameters={"tools": tools})
     answers = [
@@ -72,7 +72,7 @@ async def test_tools_are_refused_because_no_output_has_calls(client: httpx.Async
     assert "have no place for calls" in answers[0].text
 
 
-async def test_outputs_are_binary_when_asked_for(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_outputs_are_binary_when_asked_for(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前")
     wanted = [{"name": "text", "parameters": {"binary_data": True}}]
 
@@ -84,7 +84,7 @@ async def test_outputs_are_binary_when_asked_for(client: httpx.AsyncClient, engi
     assert [output["name"] for output in described["outputs"]] == ["text"]
 
 
-async def test_every_output_is_binary_when_the_parameter_says_so(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_every_output_is_binary_when_the_parameter_says_so(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前", prompt_tokens=3, completion_tokens=6)
 
     answer = await client.post(INFER, json=prompts("a") | {"parameters": {"binary_data_output": True}})
@@ -94,7 +94,7 @@ async def test_every_output_is_binary_when_the_parameter_says_so(client: httpx.A
     assert answer.content.endswith(b"".join(texts) + struct.pack("<qq", 3, 6))
 
 
-async def test_parameters_are_the_sampling_of_every_prompt(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_parameters_are_the_sampling_of_every_prompt(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     engine.enqueue("x")
     parameters = {"max_tokens": 7, "temperature": 0.5, "top_p": 0.5, "stop": "\n", "seed": 1}
@@ -137,7 +137,7 @@ async def test_parameters_are_the_sampling_of_every_prompt(client: httpx.AsyncCl
     ],
 )
 async def test_a_wrong_tensor_or_parameter_is_refused_by_name(
-    client: httpx.AsyncClient, engine: Any, body: dict[str, Any], field: str
+    client: httpx2.AsyncClient, engine: Any, body: dict[str, Any], field: str
 ) -> None:
     answer = await client.post(INFER, content=json.dumps(body), headers={"Content-Type": "application/json"})
 
@@ -167,7 +167,7 @@ async def test_a_wrong_tensor_or_parameter_is_refused_by_name(
     ],
 )
 async def test_a_body_that_cannot_be_read_is_a_400(
-    client: httpx.AsyncClient, engine: Any, content: bytes, headers: dict[str, str]
+    client: httpx2.AsyncClient, engine: Any, content: bytes, headers: dict[str, str]
 ) -> None:
     answer = await client.post(INFER, content=content, headers=headers)
 
@@ -177,7 +177,7 @@ async def test_a_body_that_cannot_be_read_is_a_400(
     assert engine.tasks == []
 
 
-async def test_the_metadata_describes_the_tensors(client: httpx.AsyncClient) -> None:
+async def test_the_metadata_describes_the_tensors(client: httpx2.AsyncClient) -> None:
     document = (await client.get("/v2/models/poet")).json()
 
     assert document["inputs"] == [{"name": "prompt", "datatype": "BYTES", "shape": [-1]}]
@@ -189,7 +189,7 @@ async def test_the_metadata_describes_the_tensors(client: httpx.AsyncClient) -> 
     ]
 
 
-async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_model_is_not_found(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/v2/models/cook/infer", json=prompts("a"))
 
     assert answer.status_code == 404
@@ -197,7 +197,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/models/poet/versions/1/infer", "/v2/models/poet/versions/1/ready"])
-async def test_versions_are_not_implemented(client: httpx.AsyncClient, path: str) -> None:
+async def test_versions_are_not_implemented(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.request("GET" if path.endswith("ready") else "POST", path, json=prompts("a"))
 
     assert answer.status_code == 501
@@ -205,7 +205,7 @@ async def test_versions_are_not_implemented(client: httpx.AsyncClient, path: str
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])
-async def test_no_client_can_load_or_unload_the_model(client: httpx.AsyncClient, engine: Any, verb: str) -> None:
+async def test_no_client_can_load_or_unload_the_model(client: httpx2.AsyncClient, engine: Any, verb: str) -> None:
     answer = await client.post(f"/v2/repository/models/poet/{verb}")
 
     assert answer.status_code == 501

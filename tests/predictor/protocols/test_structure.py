@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -23,7 +23,7 @@ FIELDS: list[tuple[dict[str, Any], Structure]] = [
 
 @pytest.mark.parametrize(("fields", "structure"), FIELDS)
 async def test_chat_completions_and_instances_have_one(
-    client: httpx.AsyncClient, engine: Any, fields: dict[str, Any], structure: Structure
+    client: httpx2.AsyncClient, engine: Any, fields: dict[str, Any], structure: Structure
 ) -> None:
     engine.enqueue("x")
     engine.enqueue("x")
@@ -36,7 +36,7 @@ async def test_chat_completions_and_instances_have_one(
     assert [task.structure for task in engine.tasks] == [structure, structure]
 
 
-async def test_one_that_is_not_supported_is_refused_by_its_field(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_one_that_is_not_supported_is_refused_by_its_field(client: httpx2.AsyncClient, engine: Any) -> None:
     detail = "has a keyword that is not supported: not"
     for _ in range(2):
         engine.refuse(invalid_field("response_format.json_schema.schema", detail))

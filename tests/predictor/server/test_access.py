@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from pydantic import SecretStr
@@ -62,10 +62,10 @@ async def start(engine: ScriptedEngine) -> AsyncIterator[Start]:
     """Starts a server with this access; gives the model and a client."""
     async with AsyncExitStack() as stack:
 
-        async def begin(access: Access | None) -> tuple[Recorder, httpx.AsyncClient]:
+        async def begin(access: Access | None) -> tuple[Recorder, httpx2.AsyncClient]:
             model = Recorder(engine)
             _, url = await stack.enter_async_context(serving(model, access=access))
-            client = httpx.AsyncClient(base_url=url, trust_env=False, verify=False)
+            client = httpx2.AsyncClient(base_url=url, trust_env=False, verify=False)
             await stack.enter_async_context(client)
             engine.load_gate.set()
             await eventually(lambda: model.startup.ready)
@@ -87,13 +87,13 @@ JSON = "application/json"
 
 
 async def send(
-    client: httpx.AsyncClient, event: CloudEvent, headers: dict[str, str] | None = None, mode: Mode = "binary"
-) -> httpx.Response:
+    client: httpx2.AsyncClient, event: CloudEvent, headers: dict[str, str] | None = None, mode: Mode = "binary"
+) -> httpx2.Response:
     written, body = write_event(event, mode)
     return await client.post("/", headers={**written, **(headers or {})}, content=body)
 
 
-def reply(answer: httpx.Response) -> CloudEvent:
+def reply(answer: httpx2.Response) -> CloudEvent:
     assert answer.status_code == 200, answer.text
     [event] = read_events(answer.headers, answer.content).events
     return event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from predictor.protocols.kserve_text import TextModel
@@ -18,23 +18,23 @@ ROUTE = "/openai/v1/chat/completions"
 
 
 @pytest.fixture
-async def admin(engine: Any) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+async def admin(engine: Any) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
     """Clients of the admin port and of the serving port, of a model that is not loaded yet."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     model = TextModel("poet", engine)
     async with (
         serving(model, admin=listener) as (_, url),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS, verify=False) as of_admin,
-        httpx.AsyncClient(base_url=url, timeout=SECONDS, verify=False) as of_server,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS, verify=False) as of_admin,
+        httpx2.AsyncClient(base_url=url, timeout=SECONDS, verify=False) as of_server,
     ):
         yield of_admin, of_server
 
 
 @pytest.fixture
 async def clients(
-    admin: tuple[httpx.AsyncClient, httpx.AsyncClient], engine: Any
-) -> tuple[httpx.AsyncClient, httpx.AsyncClient]:
+    admin: tuple[httpx2.AsyncClient, httpx2.AsyncClient], engine: Any
+) -> tuple[httpx2.AsyncClient, httpx2.AsyncClient]:
     """The same, once it is loaded."""
     engine.load_gate.set()
 
@@ -45,7 +45,7 @@ async def clients(
     return admin
 
 
-async def is_sleeping(admin: httpx.AsyncClient) -> bool:
+async def is_sleeping(admin: httpx2.AsyncClient) -> bool:
     document = (await admin.get("/is_sleeping")).json()
     assert document.keys() == {"is_sleeping"}
     return bool(document["is_sleeping"])

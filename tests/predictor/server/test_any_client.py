@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.cloudevents import REQUESTED
@@ -143,7 +143,7 @@ async def test_every_error_is_a_problem_document(
 
 
 async def test_every_answer_names_its_request(
-    client: httpx.AsyncClient, engine: Any, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wire.request_context")
     engine.enqueue("spring")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -57,7 +57,7 @@ async def test_leaving_closes_every_generation_of_the_request(
 
 @EVERY_WAY
 async def test_the_server_goes_on_answering_while_generations_are_held(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any], tasks: int
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any], tasks: int
 ) -> None:
     gate = asyncio.Event()
     for _ in range(tasks):
@@ -79,7 +79,7 @@ async def test_the_server_goes_on_answering_while_generations_are_held(
 
 @pytest.mark.parametrize(("path", "body"), [PREDICT, INFER])
 async def test_one_prompt_that_fails_ends_the_others(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.enqueue("first", asyncio.Event(), "never heard")
     engine.enqueue(ProblemError(problems.INTERNAL, "The model failed on this request."))
@@ -101,7 +101,7 @@ async def test_a_hundred_that_leave_leave_nothing_behind(server: Any) -> None:
 
     await eventually(lambda: all(server.engine.closed))
     server.engine.enqueue("still here")
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx2.AsyncClient(base_url=server.url) as client:
         assert "still here" in (await client.post(CHAT[0], json=CHAT[1])).text
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from predictor.protocols.kserve_text import TextModel
@@ -26,7 +26,7 @@ class Serving:
     engine: Any
     server: PredictorServer
     serving: asyncio.Task[None]
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def running(engine: Any, request: pytest.FixtureRequest) -> AsyncIterator[
     engine.load_gate.set()
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: model.startup.ready)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         yield Serving(engine, server, serving, client)
     server.request_drain()
     server.request_drain()

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 
@@ -101,7 +101,7 @@ async def test_it_does_not_end_before_it_is_ready(serve: Callable[..., Serving])
 async def test_it_does_not_end_before_who_was_told_to_come_again(serve: Callable[..., Serving], url: str) -> None:
     serving = serve(0.01, load=False)
     serving.engine.enqueue("spring", " rain")
-    async with httpx.AsyncClient(base_url=url, timeout=10, headers={"Connection": "close"}) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=10, headers={"Connection": "close"}) as client:
         refused = await client.post(ROUTE, json=CHAT)
         assert refused.status_code == 503
         serving.engine.load_gate.set()
@@ -113,7 +113,7 @@ async def test_it_does_not_end_before_who_was_told_to_come_again(serve: Callable
 
 async def test_a_late_connection_is_served_by_the_next_server(serve: Callable[..., Serving], url: str) -> None:
     await asyncio.wait_for(serve(0.01).task, 20)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         asking = asyncio.create_task(client.get("/v2/health/live"))
         await asyncio.sleep(0.2)  # it is connected, and waits
         assert not asking.done()
@@ -125,7 +125,7 @@ async def test_a_generation_keeps_it_awake(serve: Callable[..., Serving], url: s
     serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate, " rain")
     await eventually(lambda: serving.server.model.startup.ready)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         asking = asyncio.create_task(client.post(ROUTE, json=CHAT))
         await eventually(lambda: serving.engine.generations)
         serving.shorten_idle_time()
@@ -141,7 +141,7 @@ async def test_a_generation_for_an_event_that_was_given_up_keeps_it_awake(
     serving, gate = serve(60), asyncio.Event()
     serving.engine.enqueue("spring", gate)
     await eventually(lambda: serving.server.model.startup.ready)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         delivery = asyncio.create_task(client.post("/", json={"prompt": "moon"}, headers=EVENT))
         await eventually(lambda: serving.engine.generations)
         delivery.cancel()
@@ -159,7 +159,7 @@ async def test_a_connection_that_may_be_used_again_keeps_it_awake(
     serving = serve(60)
     serving.engine.enqueue("spring")
     await eventually(lambda: serving.server.model.startup.ready)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         await client.post(ROUTE, json=CHAT)
         serving.shorten_idle_time()
         await asyncio.sleep(0.5)
@@ -169,7 +169,7 @@ async def test_a_connection_that_may_be_used_again_keeps_it_awake(
 
 async def test_polls_on_one_connection_do_not_keep_it_awake(serve: Callable[..., Serving], url: str) -> None:
     serving = serve(0.5)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         while not serving.task.done():
             polling = asyncio.create_task(client.get("/v2/health/ready"))
             await asyncio.wait({polling, serving.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +179,7 @@ async def test_polls_on_one_connection_do_not_keep_it_awake(serve: Callable[...,
 
 async def test_connections_of_polls_are_kept_while_it_is_busy(serve: Callable[..., Serving], url: str) -> None:
     serve(30)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         answer = await client.get("/v2/health/live")
     assert "connection" not in answer.headers
 
@@ -231,8 +231,8 @@ async def test_no_request_is_lost_while_servers_end_all_the_time(serve: Callable
         chance = random.Random(seed)
         headers = {"connection": "close"} if seed % 2 else {}
         # Clients must keep connections for less time than the server, or both ends race.
-        limits = httpx.Limits(keepalive_expiry=rest_server.IDLE_KEEP_ALIVE_SECONDS / 10)
-        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+        limits = httpx2.Limits(keepalive_expiry=rest_server.IDLE_KEEP_ALIVE_SECONDS / 10)
+        async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
             while answers < 20 or ends < 10:
                 answer = await client.get("/v2/health/live", headers=headers)
                 assert answer.status_code == 200
@@ -286,7 +286,7 @@ async def test_a_machine_out_of_file_descriptors_is_survived(
     url = f"http://127.0.0.1:{plain.getsockname()[1]}"
     web = HttpServer(CONFIG, Scarce(fileno=plain.detach()), lambda: None)
     serving = asyncio.create_task(web.serve())
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         assert (await client.get(url)).status_code == 204
     assert "cannot accept connections: Too many open files" in caplog.text
     assert failures == []

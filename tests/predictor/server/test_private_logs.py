@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -40,7 +40,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     ids=["success", "full", "refused"],
 )
 async def test_a_generation(
-    server: Any, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, route: str, failure: ProblemError | None
+    server: Any, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, route: str, failure: ProblemError | None
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.engine.enqueue(MARK, *([] if failure is None else [failure]))
@@ -53,7 +53,7 @@ async def test_a_generation(
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("wrong", [f'{{"{MARK}": 1}}', f'{{"{MARK}', f'["{MARK}"]', f'"{MARK}"'])
 async def test_a_request_that_is_refused(
-    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, route: str, wrong: str
+    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, route: str, wrong: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     path, _, headers = ROUTES[route]

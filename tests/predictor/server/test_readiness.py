@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
@@ -27,7 +27,7 @@ READINESS = pytest.mark.parametrize("path", ["/v1/models/poet", "/v2/health/read
 
 @READINESS
 async def test_while_loading_readiness_says_what_the_model_is_busy_with(
-    loading_client: httpx.AsyncClient, engine: Any, path: str
+    loading_client: httpx2.AsyncClient, engine: Any, path: str
 ) -> None:
     await eventually(engine.loading.is_set)
 
@@ -45,7 +45,7 @@ async def test_while_loading_readiness_says_what_the_model_is_busy_with(
 
 @GENERATING
 async def test_while_loading_a_generation_is_refused_with_the_time_to_come_back(
-    loading_client: httpx.AsyncClient, path: str, body: dict[str, Any]
+    loading_client: httpx2.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
     answer = await loading_client.post(path, json=body)
 
@@ -55,12 +55,12 @@ async def test_while_loading_a_generation_is_refused_with_the_time_to_come_back(
 
 
 @pytest.mark.parametrize("path", ["/", "/v2/health/live", "/metrics", "/openai/v1/models", "/v1/models", "/v2/models"])
-async def test_what_needs_no_model_answers_while_loading(loading_client: httpx.AsyncClient, path: str) -> None:
+async def test_what_needs_no_model_answers_while_loading(loading_client: httpx2.AsyncClient, path: str) -> None:
     assert (await loading_client.get(path)).status_code == 200
 
 
 @READINESS
-async def test_readiness_turns_true_when_loading_is_done(client: httpx.AsyncClient, path: str) -> None:
+async def test_readiness_turns_true_when_loading_is_done(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path)
 
     assert answer.status_code == 200
@@ -68,7 +68,7 @@ async def test_readiness_turns_true_when_loading_is_done(client: httpx.AsyncClie
 
 
 @READINESS
-async def test_a_dead_engine_is_not_ready_and_says_so(client: httpx.AsyncClient, engine: Any, path: str) -> None:
+async def test_a_dead_engine_is_not_ready_and_says_so(client: httpx2.AsyncClient, engine: Any, path: str) -> None:
     engine.is_alive = False
 
     answer = await client.get(path)
@@ -79,7 +79,7 @@ async def test_a_dead_engine_is_not_ready_and_says_so(client: httpx.AsyncClient,
 
 @GENERATING
 async def test_a_dead_engine_takes_no_requests(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.is_alive = False
 
@@ -90,7 +90,7 @@ async def test_a_dead_engine_takes_no_requests(
     assert engine.tasks == []
 
 
-async def test_a_dead_engine_is_not_live(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_dead_engine_is_not_live(client: httpx2.AsyncClient, engine: Any) -> None:
     assert (await client.get("/v2/health/live")).status_code == 200
     engine.is_alive = False
 
@@ -103,7 +103,7 @@ async def test_a_dead_engine_is_not_live(client: httpx.AsyncClient, engine: Any)
 @pytest.mark.parametrize(
     "path", ["/v1/models/cook", "/v2/models/cook/ready", "/v2/models/cook", "/openai/v1/models/cook"]
 )
-async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_model_is_not_found(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path)
 
     assert answer.status_code == 404
@@ -122,9 +122,9 @@ async def test_a_model_that_cannot_be_loaded_ends_the_server(loading_server: Any
 
     async def refused() -> bool:
         try:
-            async with httpx.AsyncClient() as client:
+            async with httpx2.AsyncClient() as client:
                 await client.get(loading_server.url)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return True
         return False
 

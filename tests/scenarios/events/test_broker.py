@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED, CloudEvent
@@ -149,7 +149,7 @@ def test_the_sender_is_held_if_asked(broker: Broker, subscriber: Any) -> None:
     ],
 )
 def test_what_is_no_event_is_refused(broker: Broker, headers: dict[str, str], body: bytes) -> None:
-    answer = httpx.post(broker.url, headers=headers, content=body, trust_env=False)
+    answer = httpx2.post(broker.url, headers=headers, content=body, trust_env=False)
     assert answer.status_code == 400
     assert answer.json()["type"] == "urn:shangcai:problem:malformed-event"
     tally = broker.tally()
@@ -435,7 +435,7 @@ def test_settings_change_while_it_runs(broker: Broker, subscriber: Any) -> None:
     ],
 )
 def test_wrong_settings_are_named(broker: Broker, settings: Any, field: str) -> None:
-    answer = httpx.put(f"{broker.process.url}/config", json=settings, trust_env=False)
+    answer = httpx2.put(f"{broker.process.url}/config", json=settings, trust_env=False)
     assert answer.status_code == 400
     assert any(error["field"].startswith(field) for error in answer.json()["errors"])
 
@@ -447,8 +447,8 @@ def test_settings_may_be_a_file(launch: Any, tmp_path: Path) -> None:
     settings.write_text(json.dumps({"port": port, "triggers": [{"name": "a", "subscriber": "http://x"}]}))
 
     def ready() -> bool:
-        with contextlib.suppress(httpx.ConnectError):
-            tally = httpx.get(f"http://127.0.0.1:{port}/tally", trust_env=False).json()
+        with contextlib.suppress(httpx2.ConnectError):
+            tally = httpx2.get(f"http://127.0.0.1:{port}/tally", trust_env=False).json()
             return list(tally["triggers"]) == ["a"]
         return False
 

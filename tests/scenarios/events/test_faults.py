@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED
@@ -31,7 +31,7 @@ Start = Callable[..., Any]
 class Front:
     """What a client does at one replica of web."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx2.Client) -> None:
         self.client = client
 
     def submit(self, number: int, **body: Any) -> str:
@@ -69,20 +69,20 @@ def client_of() -> Iterator[ClientOf]:
     with ExitStack() as clients:
 
         def make(url: str) -> Front:
-            return Front(clients.enter_context(httpx.Client(base_url=url, timeout=LIMIT, trust_env=False)))
+            return Front(clients.enter_context(httpx2.Client(base_url=url, timeout=LIMIT, trust_env=False)))
 
         yield make
 
 
 def runs(predictor: Any) -> int:
     """Texts that the predictor has written to their end since it was started."""
-    metrics = httpx.get(predictor.url + "/metrics", trust_env=False).text
+    metrics = httpx2.get(predictor.url + "/metrics", trust_env=False).text
     return sum(int(float(number)) for number in re.findall(r"^shangcai_request_success_total.* (\S+)$", metrics, re.M))
 
 
 def begun(predictor: Any) -> int:
     """Requests that have had a slot, the warm-up too."""
-    metrics = httpx.get(predictor.url + "/metrics", trust_env=False).text
+    metrics = httpx2.get(predictor.url + "/metrics", trust_env=False).text
     [number] = re.findall(r"^shangcai_request_queue_time_seconds_count (\S+)$", metrics, re.MULTILINE)
     return int(float(number))
 
@@ -271,11 +271,11 @@ def test_a_sync_client_sees_no_difference(by_events: Callable[..., Any], start_w
     request = {"prompt": "春雨", "seed": 3}
     with ThreadPoolExecutor() as pool:
         answers = list(
-            pool.map(lambda url: httpx.post(url + "/generate", json=request, timeout=LIMIT), (web.url, direct.url))
+            pool.map(lambda url: httpx2.post(url + "/generate", json=request, timeout=LIMIT), (web.url, direct.url))
         )
     by_event, by_rest = (answer.json() for answer in answers)
     assert [answer.status_code for answer in answers] == [200, 200]
     assert by_event["text"] == by_rest["text"]
     assert by_rest.keys() - by_event.keys() == {"system_fingerprint"}  # older replicas cannot read it in a stored job
-    refused = [httpx.post(url + "/generate", json={"prompt": " "}, timeout=LIMIT) for url in (web.url, direct.url)]
+    refused = [httpx2.post(url + "/generate", json={"prompt": " "}, timeout=LIMIT) for url in (web.url, direct.url)]
     assert [answer.json() for answer in refused] == [refused[0].json()] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 
@@ -27,12 +27,12 @@ def test_redis_comes_back_with_its_data(redis_server: Any) -> None:
 def test_web_comes_back_on_its_port(start_web: Any) -> None:
     web = start_web({"poet": "http://127.0.0.1:9"}, "--log-level", "debug", EVENT_SOURCE="urn:test")
     url, process = web.url, web.process.pid
-    assert httpx.get(f"{url}/healthz", trust_env=False).is_success
+    assert httpx2.get(f"{url}/healthz", trust_env=False).is_success
     web.kill9()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/healthz", trust_env=False)
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{url}/healthz", trust_env=False)
     web.restart()
-    assert httpx.get(f"{url}/healthz", trust_env=False).is_success
+    assert httpx2.get(f"{url}/healthz", trust_env=False).is_success
     assert web.process.pid != process
     assert web.stop() == 0
     assert web.log.count("listening on 127.0.0.1 port") == 2
@@ -54,8 +54,8 @@ def test_the_environment_of_whoever_runs_the_tests_is_not_passed_on(
 def test_subscribers_break_off_when_they_are_told_to(subscriber: Any) -> None:
     taker = subscriber()
     taker.answer = lambda _letter: None
-    with pytest.raises(httpx.RemoteProtocolError):
-        httpx.post(taker.url, content=b"x", trust_env=False)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.post(taker.url, content=b"x", trust_env=False)
     assert [letter.body for letter in taker.letters] == [b"x"]
 
 
@@ -69,4 +69,4 @@ def test_a_predictor_comes_back_on_its_port(start_predictor: Any) -> None:
     predictor = start_predictor("--max-concurrency", "2", PREDICTOR_NAME="bard")
     predictor.kill9()
     predictor.restart()
-    assert httpx.get(f"{predictor.url}/v1/models/bard", trust_env=False).is_success
+    assert httpx2.get(f"{predictor.url}/v1/models/bard", trust_env=False).is_success

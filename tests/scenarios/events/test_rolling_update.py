@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import ROOT
@@ -39,8 +39,8 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=DEADLINE, trust_env=False) as client:
+def client() -> Iterator[httpx2.Client]:
+    with httpx2.Client(timeout=DEADLINE, trust_env=False) as client:
         yield client
 
 
@@ -55,7 +55,7 @@ def replicas(earlier: Path, redis_server: Any, start_predictor: Any, start_web: 
     return old, start_web({"poet": old_predictor.url}, STORE_URL=redis_server.url)
 
 
-def ask(client: httpx.Client, web: Any, number: int, **headers: str) -> str:
+def ask(client: httpx2.Client, web: Any, number: int, **headers: str) -> str:
     """Order a poem of web as a job; its id."""
     body = {"prompt": f"春 {number}", "seed": number, "max_tokens": 30}
     answer = client.post(f"{web.url}/generate", json=body, headers={"Prefer": "respond-async", **headers})
@@ -63,7 +63,7 @@ def ask(client: httpx.Client, web: Any, number: int, **headers: str) -> str:
     return answer.headers["Location"].rpartition("/")[2]
 
 
-def watched(client: httpx.Client, web: Any, job: str) -> list[tuple[str, Any]]:
+def watched(client: httpx2.Client, web: Any, job: str) -> list[tuple[str, Any]]:
     """The events of a job, to its end."""
     events: list[tuple[str, Any]] = []
     with client.stream("GET", f"{web.url}/generations/{job}", headers={"Accept": "text/event-stream"}) as answer:
@@ -77,12 +77,12 @@ def watched(client: httpx.Client, web: Any, job: str) -> list[tuple[str, Any]]:
     return events
 
 
-def state(client: httpx.Client, web: Any, job: str) -> dict[str, Any]:
+def state(client: httpx2.Client, web: Any, job: str) -> dict[str, Any]:
     document: dict[str, Any] = client.get(f"{web.url}/generations/{job}").raise_for_status().json()
     return document
 
 
-def test_a_job_ends_once_and_is_known_on_both(client: httpx.Client, replicas: tuple[Any, Any]) -> None:
+def test_a_job_ends_once_and_is_known_on_both(client: httpx2.Client, replicas: tuple[Any, Any]) -> None:
     old, new = replicas
     with ThreadPoolExecutor(2 * JOBS) as threads:
         jobs = list(threads.map(lambda number: ask(client, replicas[number % 2], number), range(JOBS)))
@@ -111,7 +111,7 @@ def test_a_job_ends_once_and_is_known_on_both(client: httpx.Client, replicas: tu
 
 @pytest.mark.parametrize("back", [False, True], ids=["on", "back"])
 def test_jobs_that_wait_are_taken_over(
-    client: httpx.Client, earlier: Path, redis_server: Any, start_predictor: Any, start_web: Any, back: bool
+    client: httpx2.Client, earlier: Path, redis_server: Any, start_predictor: Any, start_web: Any, back: bool
 ) -> None:
     """A whole deployment is replaced by the other version while its jobs wait for a model that cannot be reached."""
     before, after = ({}, {"folder": earlier}) if back else ({"folder": earlier}, {})

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -41,7 +41,7 @@ def client(asleep: Deployment) -> openai.OpenAI:
 
 def test_a_stream_from_zero_says_what_it_waits_for_and_then_has_chunks(asleep: Deployment) -> None:
     body = {"model": "poet", "messages": MESSAGES, "max_tokens": 5, "stream": True}
-    answer = httpx.post(f"{asleep.url}/chat/completions", json=body, timeout=DEADLINE)
+    answer = httpx2.post(f"{asleep.url}/chat/completions", json=body, timeout=DEADLINE)
     comments, data, _ = answer.text.partition("data: ")
     assert '"state":"asleep"' in comments.splitlines()[0]
     assert '"state":"waking"' in comments

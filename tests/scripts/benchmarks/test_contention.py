@@ -8,13 +8,13 @@ import subprocess
 import sys
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.benchmarks import bench, contention
 
 
-async def answer(_: httpx.AsyncClient, number: int) -> int:
+async def answer(_: httpx2.AsyncClient, number: int) -> int:
     assert number >= 0
     await asyncio.sleep(0)
     return 1

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.local.run_folder import RunFolder
@@ -70,10 +70,10 @@ class StubRun:
     def behave_normally(self, name: str = "stub-0") -> None:
         (self.behaviours / name).unlink()
 
-    def ask(self, prompt: str = "0 moon", name: str = "stub-0") -> httpx.Response:
+    def ask(self, prompt: str = "0 moon", name: str = "stub-0") -> httpx2.Response:
         """Ask the predictor, not web."""
         body = {"model": name, "messages": [{"role": "user", "content": prompt}]}
-        return httpx.post(self.state(name)["url"] + CHAT, json=body, timeout=SECONDS)
+        return httpx2.post(self.state(name)["url"] + CHAT, json=body, timeout=SECONDS)
 
     def children(self) -> dict[int, str]:
         """Commands by process id."""

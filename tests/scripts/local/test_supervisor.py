@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.local.run_folder import RunFolder
@@ -66,7 +66,7 @@ def test_many_simultaneous_requests_start_one_predictor(start: Start) -> None:
 def test_a_request_through_web_wakes_the_model(start: Start) -> None:
     run = start()
     run.wait_for("asleep")
-    answer = httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+    answer = httpx2.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
     assert answer.json()["text"] == "0 moon"
 
 
@@ -90,8 +90,8 @@ def test_a_model_that_cannot_be_loaded_answers_503_everywhere_and_recovers(start
     assert 0 < state["retry_at"] - time.time() < 5
     starts = run.starts()
     for path in ("/v1/models/stub-0", "/v2/health/live", "/openai/v1/models", "/"):
-        assert httpx.get(url + path).json()["detail"] == problem["detail"]
-    through_web = httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+        assert httpx2.get(url + path).json()["detail"] == problem["detail"]
+    through_web = httpx2.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
     assert through_web.status_code == 503
     assert through_web.headers["retry-after"]
     assert run.starts() == starts
@@ -136,7 +136,7 @@ def test_a_predictor_that_exits_at_each_start_is_restarted_with_backoff(start: S
 
 def test_a_predictor_that_dies_during_a_request_is_started_anew_and_asked_again(start: Start) -> None:
     run = start(idle=5)
-    with httpx.Client(base_url=run.url, timeout=60) as web, ThreadPoolExecutor(1) as clients:
+    with httpx2.Client(base_url=run.url, timeout=60) as web, ThreadPoolExecutor(1) as clients:
         asking = clients.submit(web.post, "/generate", json={"prompt": "5 moon"})
         run.wait(lambda: _established(run.state()["url"]))
         killed = run.predictor()
@@ -175,7 +175,7 @@ def test_sigterm_while_a_model_wakes_still_answers_the_waiting_request(start: St
     run.wait_for("asleep")
     run.behave("die")
     with ThreadPoolExecutor(1) as clients:
-        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
+        asking = clients.submit(httpx2.post, f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
         run.wait(lambda: run.starts() == 2)
         run.behave_normally()
         assert run.end() == 0
@@ -190,7 +190,7 @@ def test_web_is_started_again_when_it_is_killed_and_its_lost_jobs_are_told(start
     assert "web: was ended by SIGKILL, and is started again; its jobs were in memory, and are lost\n" in run.printed
     assert run.web() != web
     assert run.predictor() == predictor
-    assert httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
+    assert httpx2.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
     assert run.end() == 0
 
 
@@ -218,13 +218,13 @@ def test_a_second_ctrl_c_does_not_wait_for_what_was_accepted(start: Start) -> No
     run = start(idle=30)
     children = run.children()
     with ThreadPoolExecutor(1) as clients:
-        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "300 moon"}, timeout=400)
+        asking = clients.submit(httpx2.post, f"{run.url}/generate", json={"prompt": "300 moon"}, timeout=400)
         run.wait(lambda: _established(run.state()["url"]))
         run.process.send_signal(signal.SIGINT)
         run.wait(lambda: "stopping: what was accepted is finished first; Ctrl-C again ends it at once" in run.printed)
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(20) == 0  # both servers would take 30 s
-        assert isinstance(asking.exception(), httpx.HTTPError)
+        assert isinstance(asking.exception(), httpx2.HTTPError)
     for pid in children:
         wait_until_gone(pid)
 
@@ -233,7 +233,7 @@ def test_a_terminal_that_closes_ends_it_once_what_was_accepted_is_finished(start
     run = start(idle=30)
     children = run.children()
     with ThreadPoolExecutor(1) as clients:
-        asking = clients.submit(httpx.post, f"{run.url}/generate", json={"prompt": "5 moon"}, timeout=60)
+        asking = clients.submit(httpx2.post, f"{run.url}/generate", json={"prompt": "5 moon"}, timeout=60)
         run.wait(lambda: _established(run.state()["url"]))
         run.process.send_signal(signal.SIGHUP)
         run.wait(lambda: "stopping" in run.printed)
@@ -248,7 +248,7 @@ def test_a_terminal_that_closes_ends_it_once_what_was_accepted_is_finished(start
 def test_nohup_keeps_it_running(start: Start) -> None:
     run = start(idle=30, launcher=["nohup"])
     run.process.send_signal(signal.SIGHUP)
-    assert httpx.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
+    assert httpx2.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60).json()["text"] == "0 moon"
     assert "stopping" not in run.printed
 
 
@@ -320,5 +320,5 @@ def _established(url: str) -> bool:
 
 
 def _ignore(ask: Callable[[], object]) -> None:
-    with suppress(httpx.HTTPError):
+    with suppress(httpx2.HTTPError):
         ask()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ProblemError, problems
@@ -69,7 +69,7 @@ def server() -> Iterator[RespondingServer]:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_every_request_gets_the_problem(server: RespondingServer, method: str) -> None:
-    answer = httpx.request(method, server.url + "/any/path", timeout=60)
+    answer = httpx2.request(method, server.url + "/any/path", timeout=60)
     assert answer.status_code == 503
     assert answer.reason_phrase == "Service Unavailable"
     assert answer.json() == PROBLEM.document
@@ -80,7 +80,7 @@ def test_every_request_gets_the_problem(server: RespondingServer, method: str) -
 
 
 def test_a_large_body_is_discarded_and_the_connection_is_not_reset(server: RespondingServer) -> None:
-    answer = httpx.post(server.url, content=b"x" * 20_000_000, timeout=60)
+    answer = httpx2.post(server.url, content=b"x" * 20_000_000, timeout=60)
     assert answer.status_code == 503
 
 

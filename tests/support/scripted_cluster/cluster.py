@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -190,8 +190,8 @@ class ScriptedCluster:
     # Controllers
 
     async def _run(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx.AsyncClient(trust_env=False, timeout=None, limits=limits) as self.client:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx2.AsyncClient(trust_env=False, timeout=None, limits=limits) as self.client:
             ingress = Server(Starlette(routes=[Route("/{path:path}", self._ingress, methods=METHODS)]))
             await ingress.start()
             for document in system(ingress.port):

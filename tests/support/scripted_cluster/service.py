@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import httpx
+import httpx2
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -116,7 +116,7 @@ class Runtime(Protocol):
 class Service:
     """Of one Knative Service."""
 
-    def __init__(self, runtime: Runtime, client: httpx.AsyncClient, namespace: str, name: str) -> None:
+    def __init__(self, runtime: Runtime, client: httpx2.AsyncClient, namespace: str, name: str) -> None:
         self.runtime, self.client = runtime, client
         self.namespace, self.name = namespace, name
         self.revisions: list[Revision] = []
@@ -274,7 +274,7 @@ class Service:
             content = await request.body()
             asked = self.client.build_request(request.method, url, headers=headers, content=content)
             response = await self.client.send(asked, stream=True)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             release()
             return PlainTextResponse(repr(error), 502)
         except BaseException:

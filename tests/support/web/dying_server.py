@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
-Say = bytes | tuple[bytes, Exception] | Exception | httpx.Response
+Say = bytes | tuple[bytes, Exception] | Exception | httpx2.Response
 
 
 @dataclass
@@ -16,16 +16,16 @@ class DyingServer:
     refused, or a response. The last one is given again and again."""
 
     answers: list[Say]
-    asked: list[httpx.Request] = field(default_factory=list)
+    asked: list[httpx2.Request] = field(default_factory=list)
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":  # whether it is ready
-            return httpx.Response(200)
+            return httpx2.Response(200)
         answer = self.answers[min(len(self.asked), len(self.answers) - 1)]
         self.asked.append(request)
         if isinstance(answer, Exception):
             raise answer
-        if isinstance(answer, httpx.Response):
+        if isinstance(answer, httpx2.Response):
             return answer
         said, end = answer if isinstance(answer, tuple) else (answer, None)
 
@@ -34,4 +34,4 @@ class DyingServer:
             if end is not None:
                 raise end
 
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())

@@ -7,11 +7,11 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.support.waiting import SECONDS, eventually
 
-Front = Callable[..., Awaitable[httpx.AsyncClient]]
+Front = Callable[..., Awaitable[httpx2.AsyncClient]]
 """Starts a web in front of the poet and the painter, and gives a client of it."""
 
 Event = tuple[str | None, str, Any]
@@ -31,14 +31,14 @@ class Poet:
     def __init__(self, whole: bytes) -> None:
         self._whole = whole
         self.finish = asyncio.Event()
-        self.asked: list[httpx.Request] = []
-        self.refusal: httpx.Response | None = None
+        self.asked: list[httpx2.Request] = []
+        self.refusal: httpx2.Response | None = None
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(request)
         if self.refusal is not None:
             return self.refusal
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=self._content())
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=self._content())
 
     async def _content(self) -> AsyncGenerator[bytes]:
         cut = self._whole.rindex(b"data", 0, self._whole.index("天".encode()))
@@ -47,7 +47,7 @@ class Poet:
         yield self._whole[cut:]
 
 
-async def submit(client: httpx.AsyncClient, request: dict[str, Any] = REQUEST, key: str | None = None) -> str:
+async def submit(client: httpx2.AsyncClient, request: dict[str, Any] = REQUEST, key: str | None = None) -> str:
     """The location of the job that this request becomes."""
     keyed = {} if key is None else {"Idempotency-Key": key}
     answer = await client.post("/generate", json=request, headers=ASYNC | keyed)
@@ -56,10 +56,10 @@ async def submit(client: httpx.AsyncClient, request: dict[str, Any] = REQUEST, k
     return location
 
 
-async def in_state(client: httpx.AsyncClient, location: str, *states: str) -> httpx.Response:
+async def in_state(client: httpx2.AsyncClient, location: str, *states: str) -> httpx2.Response:
     """The job's document once it is in one of these states."""
 
-    async def get() -> httpx.Response | None:
+    async def get() -> httpx2.Response | None:
         answer = await client.get(location)
         return answer if answer.json()["state"] in states else None
 
@@ -68,7 +68,7 @@ async def in_state(client: httpx.AsyncClient, location: str, *states: str) -> ht
     return answer
 
 
-async def ended(client: httpx.AsyncClient, location: str) -> dict[str, Any]:
+async def ended(client: httpx2.AsyncClient, location: str) -> dict[str, Any]:
     answer = await in_state(client, location, "completed", "failed", "cancelled")
     document: dict[str, Any] = answer.json()
     return document
@@ -80,7 +80,7 @@ def read(text: str) -> list[Event]:
     return [(block.get("id"), block["event"], json.loads(block["data"])) for block in blocks]
 
 
-async def watched(client: httpx.AsyncClient, location: str, after: str | None = None) -> list[Event]:
+async def watched(client: httpx2.AsyncClient, location: str, after: str | None = None) -> list[Event]:
     """The events of a job up to its end."""
     answer = await client.get(location, headers=LIVE | ({} if after is None else {"Last-Event-ID": after}))
     assert answer.status_code == 200, answer.text

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 
-import httpx
+import httpx2
 
 from tests.support.waiting import SECONDS
 
@@ -16,7 +16,7 @@ JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: 
 
 async def exchange(url: str, sent: bytes, *, half_close: bool = False) -> tuple[str, bytes]:
     """The status line and header, and the body, of the last answer on a connection, which the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
     writer.write(sent)
     if half_close:
         writer.write_eof()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -13,9 +13,9 @@ from tests.support.web.job_requests import LIMIT, Front, Poet
 from web.app import create_app
 from web.settings import Settings
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 Serve = Callable[[ASGIApp], Awaitable[str]]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ def poet(stream: Callable[..., bytes]) -> Poet:
 async def front(serve: Serve, opened: Opened, poet: Poet, painter: Handler) -> AsyncGenerator[Front]:
     """Starts a web in front of the poet and the painter, and gives a client of it. The client needs `sockets` to leave
     early or to read events before the end."""
-    clients: list[httpx.AsyncClient] = []
+    clients: list[httpx2.AsyncClient] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         return painter(request) if request.url.host == "painter.test" else poet(request)
 
-    async def start(*, sockets: bool = False, **settings: Any) -> httpx.AsyncClient:
+    async def start(*, sockets: bool = False, **settings: Any) -> httpx2.AsyncClient:
         painter = {"url": "http://painter.test", "kind": "image"}
         models = {"poet": "http://poet.test", "novelist": "http://novelist.test", "painter": painter}
-        app = create_app(Settings(**{"models": models, "grace_seconds": 1, **settings}), httpx.MockTransport(answer))
+        app = create_app(Settings(**{"models": models, "grace_seconds": 1, **settings}), httpx2.MockTransport(answer))
         if not sockets:
             return await opened(app)
-        clients.append(httpx.AsyncClient(base_url=await serve(app), timeout=LIMIT, trust_env=False))
+        clients.append(httpx2.AsyncClient(base_url=await serve(app), timeout=LIMIT, trust_env=False))
         return clients[-1]
 
     yield start

@@ -6,19 +6,19 @@ import gzip
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from contract import MAX_TOKENS, PROMPT_CHARS
 
-Web = Callable[..., httpx.AsyncClient]
-Slug = Callable[[httpx.Response], str]
+Web = Callable[..., httpx2.AsyncClient]
+Slug = Callable[[httpx2.Response], str]
 
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(autouse=True)
-def nothing_reaches_a_model_server(seen: list[httpx.Request]) -> Iterator[None]:
+def nothing_reaches_a_model_server(seen: list[httpx2.Request]) -> Iterator[None]:
     yield
     assert seen == []
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ProblemError
@@ -186,15 +186,15 @@ async def test_a_retry_after_grows_with_those_that_wait() -> None:
 
 
 async def test_a_stream_that_waits_for_its_place_is_open_and_leaves_when_its_client_does(
-    web: Callable[..., httpx.AsyncClient],
+    web: Callable[..., httpx2.AsyncClient],
 ) -> None:
     held, asked = asyncio.Event(), 0
 
-    async def hold(_: httpx.Request) -> httpx.Response:
+    async def hold(_: httpx2.Request) -> httpx2.Response:
         nonlocal asked
         asked += 1
         await held.wait()
-        return httpx.Response(500)
+        return httpx2.Response(500)
 
     client = web(hold, max_in_flight=1)
     first, second, third = (

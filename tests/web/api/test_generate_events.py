@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
 from web.app import create_app
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
-Answer = Callable[..., httpx.Response]
+Answer = Callable[..., httpx2.Response]
 Serve = Callable[..., Awaitable[str]]
 Events = Callable[[str], list[tuple[str, Any]]]
 
@@ -99,13 +99,13 @@ async def test_each_token_is_sent_as_it_comes(serve: Serve, stream: Stream) -> N
         await asyncio.wait_for(received.wait(), 10)
         yield whole[cut:]
 
-    def poet(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+    def poet(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
-    url = await serve(create_app(Settings(models={"poet": "http://poet.test"}), httpx.MockTransport(poet)))
+    url = await serve(create_app(Settings(models={"poet": "http://poet.test"}), httpx2.MockTransport(poet)))
     seen = []
     async with (
-        httpx.AsyncClient(trust_env=False) as client,
+        httpx2.AsyncClient(trust_env=False) as client,
         client.stream("POST", f"{url}/generate", json=LIVE) as response,
     ):
         async for line in response.aiter_lines():
@@ -122,8 +122,8 @@ async def test_heartbeats_fill_the_silence(web: Web, stream: Stream) -> None:
         await asyncio.sleep(0.2)  # the silence itself
         yield whole[10:]
 
-    def poet(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+    def poet(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
     response = await web(poet, heartbeat_seconds=0.02).post("/generate", json=LIVE)
     queued, rest = response.text.split("\n\n", 1)
@@ -132,8 +132,8 @@ async def test_heartbeats_fill_the_silence(web: Web, stream: Stream) -> None:
     assert "event: result" in rest
 
 
-async def test_a_failure_before_the_stream_has_its_own_status(web: Web, slug: Callable[[httpx.Response], str]) -> None:
-    response = await web(lambda _: httpx.Response(500)).post("/generate", json=LIVE)
+async def test_a_failure_before_the_stream_has_its_own_status(web: Web, slug: Callable[[httpx2.Response], str]) -> None:
+    response = await web(lambda _: httpx2.Response(500)).post("/generate", json=LIVE)
     assert (response.status_code, slug(response)) == (502, "bad-upstream")
 
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import TextResult
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
-Answer = Callable[..., httpx.Response]
+Answer = Callable[..., httpx2.Response]
 
 
 async def test_a_prompt_becomes_a_text(web: Web) -> None:
@@ -44,7 +44,7 @@ async def test_two_results_have_two_ids(web: Web) -> None:
     assert len(ids) == 2
 
 
-async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Request]) -> None:
+async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json={"prompt": "春天的雨"})
     [request] = seen
     assert (request.method, str(request.url)) == ("POST", "http://poet.test/base/openai/v1/chat/completions")
@@ -70,7 +70,7 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
     ],
 )
 async def test_sampling_is_forwarded(
-    web: Web, seen: list[httpx.Request], given: dict[str, Any], forwarded: dict[str, Any]
+    web: Web, seen: list[httpx2.Request], given: dict[str, Any], forwarded: dict[str, Any]
 ) -> None:
     response = await web().post("/generate", json={"prompt": "x", **given})
     assert response.status_code == 200
@@ -79,7 +79,7 @@ async def test_sampling_is_forwarded(
     assert {name: value for name, value in body.items() if name not in fixed} == forwarded
 
 
-async def test_each_request_has_a_seed_of_its_own(web: Web, seen: list[httpx.Request]) -> None:
+async def test_each_request_has_a_seed_of_its_own(web: Web, seen: list[httpx2.Request]) -> None:
     client = web()
     for _ in range(2):
         await client.post("/generate", json={"prompt": "x", "seed": None})
@@ -87,14 +87,14 @@ async def test_each_request_has_a_seed_of_its_own(web: Web, seen: list[httpx.Req
     assert one != other
 
 
-async def test_a_named_model_is_asked_at_its_own_server(web: Web, seen: list[httpx.Request]) -> None:
+async def test_a_named_model_is_asked_at_its_own_server(web: Web, seen: list[httpx2.Request]) -> None:
     response = await web().post("/generate", json={"prompt": "x", "model": "novelist"})
     assert response.json()["model"] == "novelist"
     assert seen[0].url.host == "novelist.test"
     assert json.loads(seen[0].content)["model"] == "novelist"
 
 
-async def test_trace_headers_and_request_id_are_passed_on(web: Web, seen: list[httpx.Request]) -> None:
+async def test_trace_headers_and_request_id_are_passed_on(web: Web, seen: list[httpx2.Request]) -> None:
     given = {
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "tracestate": "vendor=value, other=one",
@@ -105,14 +105,14 @@ async def test_trace_headers_and_request_id_are_passed_on(web: Web, seen: list[h
     assert {name: seen[0].headers[name] for name in given} == given
 
 
-async def test_other_headers_are_not_passed_on(web: Web, seen: list[httpx.Request]) -> None:
+async def test_other_headers_are_not_passed_on(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json={"prompt": "x"}, headers={"Authorization": "Bearer s", "Cookie": "a=b"})
     assert not {"authorization", "cookie"} & seen[0].headers.keys()
     assert seen[0].headers["accept"] == "text/event-stream"
 
 
 @pytest.mark.parametrize("given", [b"", b"with space", b"x" * 129, "café".encode(), b"\xff", None])
-async def test_an_unusable_request_id_is_replaced(web: Web, seen: list[httpx.Request], given: bytes | None) -> None:
+async def test_an_unusable_request_id_is_replaced(web: Web, seen: list[httpx2.Request], given: bytes | None) -> None:
     headers = {} if given is None else {b"X-Request-Id": given}
     response = await web().post("/generate", json={"prompt": "x"}, headers=headers)
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
@@ -120,7 +120,7 @@ async def test_an_unusable_request_id_is_replaced(web: Web, seen: list[httpx.Req
 
 
 @pytest.mark.parametrize("given", [b"\xff", b"x" * 513, "é".encode()])
-async def test_an_unusable_trace_header_is_dropped(web: Web, seen: list[httpx.Request], given: bytes) -> None:
+async def test_an_unusable_trace_header_is_dropped(web: Web, seen: list[httpx2.Request], given: bytes) -> None:
     response = await web().post("/generate", json={"prompt": "x"}, headers={b"traceparent": given})
     assert response.status_code == 200
     assert "traceparent" not in seen[0].headers
@@ -180,7 +180,7 @@ async def test_members_of_another_runtime_are_ignored(web: Web, sse_answer: Answ
     ],
 )
 async def test_thinking_becomes_variables_of_the_chat_template(
-    web: Web, seen: list[httpx.Request], fields: dict[str, Any], sent: dict[str, bool] | None
+    web: Web, seen: list[httpx2.Request], fields: dict[str, Any], sent: dict[str, bool] | None
 ) -> None:
     await web().post("/generate", json={"prompt": "x"} | fields)
     body = json.loads(seen[0].content)

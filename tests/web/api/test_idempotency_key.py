@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.waiting import eventually
@@ -20,7 +20,7 @@ from tests.support.web.job_requests import (
 )
 from web.http.idempotency_key import KEY_CHARS
 
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 
 @pytest.mark.parametrize("key", ["x", "8e03978e-40d5-43dd-bc93-6894a57f9324", "!" * KEY_CHARS, '"', "a,b;c=d"])
@@ -65,7 +65,7 @@ async def test_the_same_key_with_another_request_is_refused(front: Front, slug: 
 async def test_a_client_that_left_gets_the_result_with_the_key(front: Front, poet: Poet) -> None:
     client = await front(sockets=True)
     headers = {"Idempotency-Key": "k"}
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises(httpx2.ReadTimeout):
         await client.post("/generate", json=REQUEST, headers=headers, timeout=0.3)
     assert len(poet.asked) == 1
     poet.finish.set()
@@ -77,7 +77,7 @@ async def test_a_client_that_left_gets_the_result_with_the_key(front: Front, poe
 
 
 async def test_a_failure_is_the_same_with_the_same_key(front: Front, poet: Poet, slug: Slug) -> None:
-    poet.refusal = httpx.Response(400, json={"error": "no"})
+    poet.refusal = httpx2.Response(400, json={"error": "no"})
     client = await front()
     answers = [await client.post("/generate", json=REQUEST, headers={"Idempotency-Key": "k"}) for _ in range(2)]
     assert [(answer.status_code, slug(answer)) for answer in answers] == [(400, "invalid-field")] * 2
@@ -87,7 +87,7 @@ async def test_a_failure_is_the_same_with_the_same_key(front: Front, poet: Poet,
 async def test_a_failure_that_may_have_passed_is_tried_again_with_the_same_key(
     front: Front, poet: Poet, slug: Slug
 ) -> None:
-    poet.refusal = httpx.Response(401)
+    poet.refusal = httpx2.Response(401)
     client = await front()
     keyed = {"Idempotency-Key": "k"}
     answer = await client.post("/generate", json=REQUEST, headers=keyed)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-import httpx
+import httpx2
 import pytest
 
 from contract import Job
@@ -21,7 +21,7 @@ from tests.support.web.job_requests import (
     submit,
 )
 
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 
 async def test_respond_async_answers_202_with_the_jobs_location(front: Front, poet: Poet) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ProblemError, problems
@@ -30,7 +30,7 @@ from web.jobs.record import BEGINNING, LogEntry
 from web.jobs.stores import memory_queue
 from web.jobs.stores.memory_store import MemoryStore
 
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 
 async def test_a_job_can_be_watched_from_its_beginning_at_any_time(front: Front, poet: Poet) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -34,7 +34,7 @@ from web.settings import Settings
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 RawServer = Callable[[Connection], Awaitable[str]]
 Serve = Callable[[ASGIApp], Awaitable[str]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Stream = Callable[..., bytes]
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -111,7 +111,7 @@ async def test_a_picture_that_is_not_finished_is_a_202(front: Front) -> None:
 
 
 async def test_a_failure_is_the_answer_in_every_form(front: Front, poet: Poet, slug: Slug) -> None:
-    poet.refusal = httpx.Response(400, json={"error": {"message": "too long"}})
+    poet.refusal = httpx2.Response(400, json={"error": {"message": "too long"}})
     client = await front(models={"poet": "http://poet.test", "painter": {"url": "http://poet.test", "kind": "image"}})
     location = await submit(client, CAT)
     document = await ended(client, location)
@@ -153,7 +153,7 @@ async def test_a_job_takes_no_other_method(front: Front, slug: Slug) -> None:
     assert (answer.status_code, slug(answer)) == (405, "method-not-allowed")
 
 
-async def forgotten(client: httpx.AsyncClient, location: str) -> httpx.Response | None:
+async def forgotten(client: httpx2.AsyncClient, location: str) -> httpx2.Response | None:
     answer = await client.get(location)
     return None if answer.status_code == 200 else answer
 
@@ -204,7 +204,7 @@ async def test_deleting_a_job_stops_it_upstream(serve: Serve, raw_server: RawSer
         left.set()
 
     url = await serve(create_app(Settings(models={"poet": await raw_server(hold)})))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         location = await submit(client)
         await asyncio.wait_for(asked.wait(), LIMIT)
         assert (await client.delete(location)).json()["state"] == "cancelled"

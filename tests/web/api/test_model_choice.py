@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
-Web = Callable[..., httpx.AsyncClient]
-Slug = Callable[[httpx.Response], str]
+Web = Callable[..., httpx2.AsyncClient]
+Slug = Callable[[httpx2.Response], str]
 
 PAINTERS_FIRST = {
     "sketcher": {"url": "http://sketcher.test", "kind": "image"},
@@ -37,7 +37,7 @@ PAINTER_ONLY = {"painter": {"url": "http://painter.test", "kind": "image"}}
     ],
 )
 async def test_which_model_is_asked(
-    web: Web, seen: list[httpx.Request], fields: dict[str, str], accept: str, model: str
+    web: Web, seen: list[httpx2.Request], fields: dict[str, str], accept: str, model: str
 ) -> None:
     response = await web().post("/generate", json={"prompt": "x", **fields}, headers={"Accept": accept})
     assert response.status_code == 200
@@ -46,9 +46,9 @@ async def test_which_model_is_asked(
 
 @pytest.mark.parametrize(("fields", "host"), [({}, "sketcher.test"), ({"kind": "text"}, "poet.test")])
 async def test_the_first_model_of_a_kind_is_the_default_of_that_kind(
-    web: Web, seen: list[httpx.Request], fields: dict[str, str], host: str
+    web: Web, seen: list[httpx2.Request], fields: dict[str, str], host: str
 ) -> None:
-    await web(lambda _: httpx.Response(500), models=PAINTERS_FIRST).post("/generate", json={"prompt": "x", **fields})
+    await web(lambda _: httpx2.Response(500), models=PAINTERS_FIRST).post("/generate", json={"prompt": "x", **fields})
     assert seen[0].url.host == host
 
 
@@ -92,7 +92,7 @@ async def test_accept_only_prefers_a_picture(web: Web, slug: Slug) -> None:
     ],
 )
 async def test_a_request_that_fits_no_model_is_refused(
-    web: Web, seen: list[httpx.Request], slug: Slug, models: dict[str, Any], fields: dict[str, Any], detail: str
+    web: Web, seen: list[httpx2.Request], slug: Slug, models: dict[str, Any], fields: dict[str, Any], detail: str
 ) -> None:
     response = await web(models=models).post("/generate", json={"prompt": "x", **fields})
     assert (response.status_code, slug(response)) == (400, "invalid-field")

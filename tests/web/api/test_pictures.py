@@ -10,14 +10,14 @@ from collections.abc import Callable
 from email.policy import HTTP
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import PictureResult
 from web.http.responses import UNDERSTOOD_CHARS
 
-Web = Callable[..., httpx.AsyncClient]
-Answer = Callable[..., httpx.Response]
+Web = Callable[..., httpx2.AsyncClient]
+Answer = Callable[..., httpx2.Response]
 Made = Callable[..., dict[str, Any]]
 PictureStream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
@@ -51,7 +51,7 @@ async def test_a_prompt_becomes_a_picture(web: Web) -> None:
     }
 
 
-async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Request]) -> None:
+async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json=PICTURE)
     [request] = seen
     assert (request.method, str(request.url)) == ("POST", "http://painter.test/openai/v1/images/generations")
@@ -78,7 +78,7 @@ async def test_only_what_was_given_is_forwarded(web: Web, seen: list[httpx.Reque
     ],
 )
 async def test_picture_fields_are_forwarded(
-    web: Web, seen: list[httpx.Request], given: dict[str, Any], accept: str, forwarded: dict[str, Any]
+    web: Web, seen: list[httpx2.Request], given: dict[str, Any], accept: str, forwarded: dict[str, Any]
 ) -> None:
     response = await web().post("/generate", json={**PICTURE, **given}, headers={"Accept": accept})
     assert response.status_code == 200

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from web.callers.key_file import entry
@@ -28,10 +28,10 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keyed(web: Callable[..., httpx.AsyncClient], key_file: Path) -> Callable[..., httpx.AsyncClient]:
+def keyed(web: Callable[..., httpx2.AsyncClient], key_file: Path) -> Callable[..., httpx2.AsyncClient]:
     """A client, without a key, of an application that wants one."""
 
-    def make(*handlers: Any, **settings: Any) -> httpx.AsyncClient:
+    def make(*handlers: Any, **settings: Any) -> httpx2.AsyncClient:
         known = {"callers": "keys", "callers_file": key_file, "callers_secret": "a secret of the tests"}
         return web(*handlers, **known, **settings)
 

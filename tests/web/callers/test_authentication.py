@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -16,9 +16,9 @@ from starlette.routing import Route
 from web.app import create_app
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Bearer = Callable[[str], dict[str, str]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 MODELS: Any = {"poet": "http://poet.test"}
 OPEN = {
@@ -165,10 +165,12 @@ async def test_no_key_in_the_log(keyed: Web, bearer: Bearer, caplog: pytest.LogC
 # A gateway's header
 
 
-def through(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
+def through(client: httpx2.AsyncClient, peer: str) -> httpx2.AsyncClient:
     """The same application, seen by this peer."""
     transport: Any = client._transport
-    return httpx.AsyncClient(transport=httpx.ASGITransport(transport.app, client=(peer, 1)), base_url="http://web.test")
+    return httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(transport.app, client=(peer, 1)), base_url="http://web.test"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
+import httpx2
 
 from web.rest.cache_salt import CacheSalts
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Bearer = Callable[[str], dict[str, str]]
 HEADER = "X-Shangcai-Cache-Salt"
 
 
 async def test_each_caller_has_a_salt_that_does_not_name_it(
-    keyed: Web, bearer: Bearer, seen: list[httpx.Request]
+    keyed: Web, bearer: Bearer, seen: list[httpx2.Request]
 ) -> None:
     client = keyed()
     for caller in ("alice", "bob", "alice"):
@@ -25,7 +25,7 @@ async def test_each_caller_has_a_salt_that_does_not_name_it(
     assert [len(salt) for salt in salts] == [64, 64, 64]
 
 
-async def test_there_is_none_where_callers_are_not_told_apart(web: Web, seen: list[httpx.Request]) -> None:
+async def test_there_is_none_where_callers_are_not_told_apart(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json={"prompt": "x"}, headers={HEADER: "another's"})
 
     assert HEADER not in seen[0].headers

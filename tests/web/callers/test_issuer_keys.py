@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from cryptography import x509
@@ -21,8 +21,8 @@ from web.callers import issuer_keys, service_account
 from web.callers.issuer_keys import IssuerKeys
 from web.callers.service_account import trusted_authorities
 
-Web = Callable[..., httpx.AsyncClient]
-Slug = Callable[[httpx.Response], str]
+Web = Callable[..., httpx2.AsyncClient]
+Slug = Callable[[httpx2.Response], str]
 
 AUDIENCE = "web in the tests"
 SECRET = "a secret of the tests"
@@ -37,14 +37,14 @@ class Issuer:
 
     def __init__(self, address: str, keys_address: str) -> None:
         self.address, self.keys_address = address, keys_address
-        self.seen: list[httpx.Request] = []
+        self.seen: list[httpx2.Request] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.seen.append(request)
         if request.url.path.endswith("/.well-known/openid-configuration"):
-            return httpx.Response(200, json={"issuer": self.address, "jwks_uri": self.keys_address})
+            return httpx2.Response(200, json={"issuer": self.address, "jwks_uri": self.keys_address})
         key = jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True) | {"kid": "first"}
-        return httpx.Response(200, json={"keys": [key]})
+        return httpx2.Response(200, json={"keys": [key]})
 
     @property
     def shown(self) -> dict[str, str | None]:
@@ -81,7 +81,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 async def test_an_issuer_elsewhere_never_gets_the_pods_token(address: str) -> None:
     issuer = Issuer(address, "https://keys.test/keys")
-    keys = IssuerKeys(address, httpx.MockTransport(issuer))
+    keys = IssuerKeys(address, httpx2.MockTransport(issuer))
     assert await keys.claims(token(address), AUDIENCE)
     assert set(issuer.shown.values()) == {None}
     assert "keys.test" in issuer.shown
@@ -92,16 +92,16 @@ async def test_an_issuer_elsewhere_never_gets_the_pods_token(address: str) -> No
 async def test_the_api_server_gets_it_and_the_host_of_its_jwks_uri_does_not(address: str) -> None:
     """It names an address for the world outside, or whatever --service-account-jwks-uri says."""
     issuer = Issuer(API_SERVER, "https://172.18.0.2:6443/openid/v1/jwks")
-    keys = IssuerKeys(address, httpx.MockTransport(issuer))
+    keys = IssuerKeys(address, httpx2.MockTransport(issuer))
     assert await keys.claims(token(API_SERVER), AUDIENCE)
-    assert issuer.shown == {httpx.URL(address).host: f"Bearer {POD_TOKEN}"}
+    assert issuer.shown == {httpx2.URL(address).host: f"Bearer {POD_TOKEN}"}
     assert [request.url.path for request in issuer.seen] == ["/.well-known/openid-configuration", "/openid/v1/jwks"]
 
 
 async def test_outside_of_a_pod_there_is_nothing_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_account, "ACCOUNT", tmp_path)
     issuer = Issuer(API_SERVER, "https://keys.test/keys")
-    assert await IssuerKeys(API_SERVER, httpx.MockTransport(issuer)).claims(token(API_SERVER), AUDIENCE)
+    assert await IssuerKeys(API_SERVER, httpx2.MockTransport(issuer)).claims(token(API_SERVER), AUDIENCE)
     assert set(issuer.shown.values()) == {None}
 
 
@@ -124,10 +124,10 @@ def test_public_authorities_stay_trusted_beside_the_clusters(pod: Path) -> None:
 
 
 @pytest.fixture
-def tokened(web: Web) -> Callable[..., httpx.AsyncClient]:
+def tokened(web: Web) -> Callable[..., httpx2.AsyncClient]:
     """A client of an application that wants tokens of the issuer."""
 
-    def make(**settings: Any) -> httpx.AsyncClient:
+    def make(**settings: Any) -> httpx2.AsyncClient:
         issuer = Issuer("https://issuer.test", "https://issuer.test/keys")
         return web(
             issuer,
@@ -153,7 +153,7 @@ async def test_an_issuer_that_never_stops_is_given_up(
             await asyncio.sleep(pause)
 
     settings = {"callers_issuer": "https://issuer.test", "callers_audience": AUDIENCE, "callers_secret": SECRET}
-    client = web(lambda _: httpx.Response(200, content=drip()), callers="jwt", **settings)
+    client = web(lambda _: httpx2.Response(200, content=drip()), callers="jwt", **settings)
     async with asyncio.timeout(LIMIT):
         assert slug(await status(client)) == "unavailable"
 
@@ -174,7 +174,7 @@ async def test_what_is_no_token_is_refused(
     assert "Traceback" not in caplog.text
 
 
-async def status(client: httpx.AsyncClient, **changes: Any) -> httpx.Response:
+async def status(client: httpx2.AsyncClient, **changes: Any) -> httpx2.Response:
     headers = {"Authorization": f"Bearer {token('https://issuer.test', **changes)}"}
     return await client.get("/status", headers=headers)
 
@@ -215,6 +215,6 @@ async def test_another_claim_may_be_the_name(tokened: Web, email: Any, code: int
 async def test_without_the_issuer_it_is_to_be_tried_again(web: Web, slug: Slug) -> None:
     settings = {"callers_issuer": "https://issuer.test", "callers_audience": AUDIENCE}
     answer = await status(
-        web(lambda _: httpx.Response(500), callers="jwt", callers_secret="a secret of the tests", **settings)
+        web(lambda _: httpx2.Response(500), callers="jwt", callers_secret="a secret of the tests", **settings)
     )
     assert slug(answer) == "unavailable"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 
 from contract import JobList
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Bearer = Callable[[str], dict[str, str]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -48,7 +48,7 @@ async def test_a_key_of_two_callers_makes_two_jobs(keyed: Web, bearer: Bearer) -
 
 
 @pytest.fixture
-async def alice(keyed: Web, bearer: Bearer) -> httpx.AsyncClient:
+async def alice(keyed: Web, bearer: Bearer) -> httpx2.AsyncClient:
     """Her client, after she has made five jobs and bob one."""
     client = keyed()
     for number in range(6):
@@ -58,13 +58,13 @@ async def alice(keyed: Web, bearer: Bearer) -> httpx.AsyncClient:
     return client
 
 
-async def listed(client: httpx.AsyncClient, query: str = "") -> JobList:
+async def listed(client: httpx2.AsyncClient, query: str = "") -> JobList:
     answer = await client.get(f"/generations{query}")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     return JobList.model_validate_json(answer.content)
 
 
-async def test_ones_own_jobs_page_by_page(alice: httpx.AsyncClient, bearer: Bearer) -> None:
+async def test_ones_own_jobs_page_by_page(alice: httpx2.AsyncClient, bearer: Bearer) -> None:
     whole = await listed(alice)
     assert (len(whole.generations), whole.next) == (5, None)
     assert whole.generations == sorted(whole.generations, key=lambda job: job.created_at, reverse=True)

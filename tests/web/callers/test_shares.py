@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 from starlette.types import ASGIApp
@@ -23,10 +23,10 @@ from web.callers.share import Share
 from web.callers.shares import Shares
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Bearer = Callable[[str], dict[str, str]]
-Slug = Callable[[httpx.Response], str]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Slug = Callable[[httpx2.Response], str]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 
 MODELS: Any = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
 TWO: dict[str, Any] = {"caller_requests_per_minute": 1 / 60, "caller_requests_burst": 2}
@@ -35,7 +35,7 @@ ASYNC = {"Prefer": "respond-async"}
 BODY = {"prompt": "春"}
 
 
-async def generate(client: httpx.AsyncClient, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+async def generate(client: httpx2.AsyncClient, headers: dict[str, str] | None = None, **body: Any) -> httpx2.Response:
     return await client.post("/generate", json={**BODY, **body}, headers=headers)
 
 
@@ -153,10 +153,10 @@ class Held:
         self.finish = asyncio.Event()
         self.asked = 0
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.asked += request.method == "POST"
         await self.finish.wait()
-        return httpx.Response(500)
+        return httpx2.Response(500)
 
 
 async def test_so_many_are_under_way_and_a_place_is_free_again_at_its_end(
@@ -214,11 +214,11 @@ async def test_a_place_is_given_back_whenever_its_request_is_cancelled(steps: in
 
 
 async def test_replicas_share_the_shares(opened: Opened, redis_url: str) -> None:
-    async def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(500)
+    async def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500)
 
     replicas = [
-        await opened(create_app(Settings(models=MODELS, store_url=redis_url, **TWO), httpx.MockTransport(answer)))
+        await opened(create_app(Settings(models=MODELS, store_url=redis_url, **TWO), httpx2.MockTransport(answer)))
         for _ in range(3)
     ]
     statuses = [(await generate(replica, ASYNC)).status_code for replica in replicas]

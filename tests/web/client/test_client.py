@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-import httpx
+import httpx2
 import pytest
 
 from web.client.client import ModelConnections
@@ -13,12 +13,12 @@ from web.settings import Settings
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_an_answer_gives_its_place_back(whole: bool) -> None:
-    """httpx closes what is streamed, and takes an answer that is there as a whole for closed."""
+    """httpx2 closes what is streamed, and takes an answer that is there as a whole for closed."""
 
     async def parts() -> AsyncGenerator[bytes]:
         yield b"{}"
 
-    answered = httpx.MockTransport(lambda request: httpx.Response(200, content=b"{}" if whole else parts()))
+    answered = httpx2.MockTransport(lambda request: httpx2.Response(200, content=b"{}" if whole else parts()))
     settings = Settings.model_validate({"models": {"poet": "http://poet.test"}, "max_connections": 1})
     async with ModelConnections(settings, answered).client as client:
         for _ in range(3):

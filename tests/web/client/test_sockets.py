@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,7 +28,7 @@ Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 RawServer = Callable[[Connection], Awaitable[str]]
 Serve = Callable[..., Awaitable[str]]
 Stream = Callable[..., bytes]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Start = Callable[..., Awaitable[str]]
 
 LIMIT = 10.0
@@ -58,16 +58,16 @@ def start(serve: Serve) -> Start:
 
 
 @pytest.fixture
-async def client() -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=LIMIT) as client:
+async def client() -> AsyncGenerator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT) as client:
         yield client
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+    return await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
 
 
-async def test_a_refused_connection(start: Start, client: httpx.AsyncClient, closed_port: int, slug: Slug) -> None:
+async def test_a_refused_connection(start: Start, client: httpx2.AsyncClient, closed_port: int, slug: Slug) -> None:
     url = await start(f"http://127.0.0.1:{closed_port}")
     response = await client.post(f"{url}/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (503, "unavailable")
@@ -75,7 +75,7 @@ async def test_a_refused_connection(start: Start, client: httpx.AsyncClient, clo
     assert str(closed_port) not in response.text
 
 
-async def test_a_name_that_does_not_resolve(start: Start, client: httpx.AsyncClient, slug: Slug) -> None:
+async def test_a_name_that_does_not_resolve(start: Start, client: httpx2.AsyncClient, slug: Slug) -> None:
     url = await start("http://poet.invalid")
     response = await client.post(f"{url}/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (503, "unavailable")
@@ -83,7 +83,7 @@ async def test_a_name_that_does_not_resolve(start: Start, client: httpx.AsyncCli
 
 @pytest.mark.parametrize("abort", [True, False], ids=["reset", "closed"])
 async def test_a_connection_lost_within_the_stream(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, stream: Stream, abort: bool
+    start: Start, raw_server: RawServer, client: httpx2.AsyncClient, slug: Slug, stream: Stream, abort: bool
 ) -> None:
     async def break_off(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunked(stream("x", finish_reason=None, usage=None, done=False)))
@@ -100,7 +100,7 @@ async def test_a_connection_lost_within_the_stream(
 
 @pytest.mark.parametrize("answer", [b"", b"\x00\x01garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"])
 async def test_an_answer_that_is_no_http(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, answer: bytes
+    start: Start, raw_server: RawServer, client: httpx2.AsyncClient, slug: Slug, answer: bytes
 ) -> None:
     async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -115,7 +115,7 @@ async def test_an_answer_that_is_no_http(
     ("sent", "idle_seconds"), [(b"", 0), (HEAD, 0), (HEAD, 60)], ids=["no header", "no events", "no events, just woken"]
 )
 async def test_a_silent_model_server(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug, sent: bytes, idle_seconds: float
+    start: Start, raw_server: RawServer, client: httpx2.AsyncClient, slug: Slug, sent: bytes, idle_seconds: float
 ) -> None:
     """A model that may have to wake up first is given all the time there is to begin its answer: see test_waiting."""
 
@@ -129,7 +129,7 @@ async def test_a_silent_model_server(
 
 
 async def test_heartbeats_break_the_silence(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, stream: Stream
+    start: Start, raw_server: RawServer, client: httpx2.AsyncClient, stream: Stream
 ) -> None:
     async def beat(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
@@ -142,7 +142,7 @@ async def test_heartbeats_break_the_silence(
     assert (await client.post(f"{url}/generate", json={"prompt": "x"})).json()["text"] == "x"
 
 
-async def test_a_full_pool(start: Start, raw_server: RawServer, client: httpx.AsyncClient, slug: Slug) -> None:
+async def test_a_full_pool(start: Start, raw_server: RawServer, client: httpx2.AsyncClient, slug: Slug) -> None:
     busy = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ async def test_a_full_pool(start: Start, raw_server: RawServer, client: httpx.As
 
 
 async def test_a_connection_is_used_again(
-    start: Start, raw_server: RawServer, client: httpx.AsyncClient, stream: Stream
+    start: Start, raw_server: RawServer, client: httpx2.AsyncClient, stream: Stream
 ) -> None:
     connections = 0
 
@@ -210,7 +210,7 @@ async def test_a_client_that_leaves_cancels_upstream(
 
 
 async def test_a_client_that_reads_no_more_cancels_upstream(
-    start: Start, client: httpx.AsyncClient, raw_server: RawServer, stream: Stream
+    start: Start, client: httpx2.AsyncClient, raw_server: RawServer, stream: Stream
 ) -> None:
     left = asyncio.Event()
     piece = b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % (b"x" * 60_000)
@@ -225,7 +225,7 @@ async def test_a_client_that_reads_no_more_cancels_upstream(
         left.set()
 
     url = await start(await raw_server(flood), send_seconds=0.2, max_in_flight=1)
-    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as reader:
+    with socket.create_connection(("127.0.0.1", httpx2.URL(url).port or 0)) as reader:
         reader.sendall(post(LIVE))
         await asyncio.wait_for(left.wait(), LIMIT)
 
@@ -247,7 +247,7 @@ async def test_a_body_that_comes_slowly(start: Start, closed_port: int) -> None:
 
 
 async def test_a_client_that_leaves_within_its_body(
-    start: Start, client: httpx.AsyncClient, closed_port: int, caplog: pytest.LogCaptureFixture
+    start: Start, client: httpx2.AsyncClient, closed_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     url = await start(f"http://127.0.0.1:{closed_port}")
@@ -262,7 +262,7 @@ async def test_a_client_that_leaves_within_its_body(
 
 
 async def test_a_client_sees_why_its_huge_body_is_refused(
-    start: Start, client: httpx.AsyncClient, closed_port: int, slug: Slug
+    start: Start, client: httpx2.AsyncClient, closed_port: int, slug: Slug
 ) -> None:
     """More than the sockets hold: it is still sending when the answer comes."""
     url = await start(f"http://127.0.0.1:{closed_port}")
@@ -295,7 +295,7 @@ async def test_requests_in_one_packet_are_answered_in_order(
 
 
 async def test_many_clients_of_which_half_leave(
-    serve: Serve, start: Start, client: httpx.AsyncClient, stream: Stream
+    serve: Serve, start: Start, client: httpx2.AsyncClient, stream: Stream
 ) -> None:
     """The others are served, and no connection of the pool is lost: as many as it holds work at once afterwards."""
     release, running = asyncio.Event(), 0
@@ -336,7 +336,7 @@ async def test_many_clients_of_which_half_leave(
 async def test_idle_connections_are_closed_without_a_further_request(
     start: Start,
     raw_server: RawServer,
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     stream: Stream,
     monkeypatch: pytest.MonkeyPatch,
     closes: str,

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -75,7 +75,7 @@ def app(sink: str, authority: Path | None = None) -> ASGIApp:
 
 
 async def ask(base: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False) as client:
         answer = await client.post(f"{base}/generate", json={"prompt": "x"}, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -25,7 +25,7 @@ def app(sink: Sink) -> App:
     def make(**settings: Any) -> ASGIApp:
         models = {"poet": {"kind": "text"}, "painter": {"kind": "image"}}
         settings = {"models": models, "dispatch": "EVENTS", "k_sink": "http://sink.test/default", **settings}
-        return create_app(Settings(**settings), httpx.MockTransport(sink))
+        return create_app(Settings(**settings), httpx2.MockTransport(sink))
 
     return make
 
@@ -34,7 +34,7 @@ def app(sink: Sink) -> App:
 def front(opened: Opened, app: App) -> Front:
     """Starts such a web, and gives a client of it."""
 
-    async def start(**settings: Any) -> httpx.AsyncClient:
+    async def start(**settings: Any) -> httpx2.AsyncClient:
         return await opened(app(**settings))
 
     return start

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -20,8 +20,8 @@ from contract.cloudevents import COMPLETED, CloudEvent
 from web.callers import issuer_keys
 from wire.cloudevents import write_event
 
-Web = Callable[..., httpx.AsyncClient]
-Slug = Callable[[httpx.Response], str]
+Web = Callable[..., httpx2.AsyncClient]
+Slug = Callable[[httpx2.Response], str]
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "web in the tests"
@@ -39,18 +39,18 @@ class Issuer:
         self.down = False
         self.nonsense: dict[str, Any] = {}
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         await asyncio.sleep(0.01)
         if self.down:
-            return httpx.Response(500)
+            return httpx2.Response(500)
         if request.url.path in self.nonsense:
-            return httpx.Response(200, json=self.nonsense[request.url.path])
+            return httpx2.Response(200, json=self.nonsense[request.url.path])
         if request.url.path == "/.well-known/openid-configuration":
-            return httpx.Response(200, json={"issuer": ISSUER, "jwks_uri": ISSUER + "/keys"})
+            return httpx2.Response(200, json={"issuer": ISSUER, "jwks_uri": ISSUER + "/keys"})
         self.asked += 1
         algorithm = jwt.algorithms.RSAAlgorithm
         keys = [algorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid} for kid, key in self.keys.items()]
-        return httpx.Response(200, json={"keys": keys})
+        return httpx2.Response(200, json={"keys": keys})
 
 
 def token(key: Any = KEY, *, kid: str = "first", algorithm: str = "RS256", **changes: Any) -> str:
@@ -59,7 +59,7 @@ def token(key: Any = KEY, *, kid: str = "first", algorithm: str = "RS256", **cha
     return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": kid})
 
 
-async def deliver(client: httpx.AsyncClient, authorization: str | None = None) -> httpx.Response:
+async def deliver(client: httpx2.AsyncClient, authorization: str | None = None) -> httpx2.Response:
     event = CloudEvent(id="1", source="urn:test", type=COMPLETED, subject="nobody's job")
     headers, body = write_event(event)
     if authorization is not None:
@@ -83,7 +83,7 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-def checked(web: Web, issuer: Issuer) -> httpx.AsyncClient:
+def checked(web: Web, issuer: Issuer) -> httpx2.AsyncClient:
     """A web that asks for tokens of the issuer."""
     return web(issuer, events_audience=AUDIENCE, events_issuer=ISSUER)
 
@@ -131,7 +131,7 @@ async def test_the_secret(web: Web, authorization: str | None, status: int) -> N
     assert SECRET not in answer.text
 
 
-async def test_a_token_of_the_issuer_for_this_audience(checked: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_a_token_of_the_issuer_for_this_audience(checked: httpx2.AsyncClient, issuer: Issuer) -> None:
     for _ in range(3):
         assert (await deliver(checked, f"Bearer {token()}")).status_code == 204
     assert issuer.asked == 1, "keys are kept"
@@ -187,12 +187,12 @@ def signed_with_the_public_key() -> str:
         signed_with_the_public_key,
     ],
 )
-async def test_anything_else_is_refused(checked: httpx.AsyncClient, slug: Slug, forged: Callable[[], str]) -> None:
+async def test_anything_else_is_refused(checked: httpx2.AsyncClient, slug: Slug, forged: Callable[[], str]) -> None:
     assert slug(await deliver(checked, f"Bearer {forged()}")) == "unauthorized"
 
 
 async def test_a_new_key_is_looked_for_but_not_too_often(
-    checked: httpx.AsyncClient, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    checked: httpx2.AsyncClient, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204
     issuer.keys = {"second": OTHER}
@@ -205,7 +205,7 @@ async def test_a_new_key_is_looked_for_but_not_too_often(
 
 
 async def test_without_the_issuer_it_is_to_be_tried_again(
-    checked: httpx.AsyncClient, issuer: Issuer, slug: Slug, monkeypatch: pytest.MonkeyPatch
+    checked: httpx2.AsyncClient, issuer: Issuer, slug: Slug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuer.down = True
     answer = await deliver(checked, f"Bearer {token()}")
@@ -217,7 +217,7 @@ async def test_without_the_issuer_it_is_to_be_tried_again(
     assert (await deliver(checked, f"Bearer {token()}")).status_code == 204, "keys that are known go on being good"
 
 
-async def test_nobody_is_refused_while_the_keys_are_being_fetched(checked: httpx.AsyncClient, issuer: Issuer) -> None:
+async def test_nobody_is_refused_while_the_keys_are_being_fetched(checked: httpx2.AsyncClient, issuer: Issuer) -> None:
     """A broker does not deliver again what was refused."""
     answers = await asyncio.gather(*(deliver(checked, f"Bearer {token()}") for _ in range(10)))
     assert {answer.status_code for answer in answers} == {204}
@@ -225,7 +225,7 @@ async def test_nobody_is_refused_while_the_keys_are_being_fetched(checked: httpx
 
 
 async def test_as_long_as_there_are_no_keys_everything_is_to_be_tried_again(
-    checked: httpx.AsyncClient, issuer: Issuer
+    checked: httpx2.AsyncClient, issuer: Issuer
 ) -> None:
     issuer.down = True
     for _ in range(3):
@@ -238,7 +238,7 @@ async def test_as_long_as_there_are_no_keys_everything_is_to_be_tried_again(
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/keys"])
 @pytest.mark.parametrize("nonsense", [[], {}, "x", 3, {"keys": []}, {"keys": [{"kty": "?"}]}, {"jwks_uri": 3}])
 async def test_an_issuer_that_talks_nonsense_is_as_good_as_none(
-    checked: httpx.AsyncClient, issuer: Issuer, slug: Slug, path: str, nonsense: Any
+    checked: httpx2.AsyncClient, issuer: Issuer, slug: Slug, path: str, nonsense: Any
 ) -> None:
     issuer.nonsense[path] = nonsense
     assert slug(await deliver(checked, f"Bearer {token()}")) == "unavailable"

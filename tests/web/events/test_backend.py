@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from contract.cloudevents import (
@@ -127,9 +127,9 @@ async def test_events_name_their_caller(front: Front, sink: Sink) -> None:
 async def test_a_reply_that_comes_before_the_broker_has_answered(front: Front, sink: Sink) -> None:
     delivered = asyncio.Event()
 
-    async def slow(_event: CloudEvent) -> httpx.Response:
+    async def slow(_event: CloudEvent) -> httpx2.Response:
         await delivered.wait()
-        return httpx.Response(202)
+        return httpx2.Response(202)
 
     sink.answer = slow
     client = await front()
@@ -145,23 +145,23 @@ async def test_a_reply_that_comes_before_the_broker_has_answered(front: Front, s
 @pytest.mark.parametrize(
     "refusal",
     [
-        httpx.Response(404),
-        httpx.Response(408),
-        httpx.Response(409),
-        httpx.Response(500),
-        httpx.Response(503, headers={"Retry-After": "1"}),
-        httpx.Response(429, headers={"Retry-After": "1"}),
+        httpx2.Response(404),
+        httpx2.Response(408),
+        httpx2.Response(409),
+        httpx2.Response(500),
+        httpx2.Response(503, headers={"Retry-After": "1"}),
+        httpx2.Response(429, headers={"Retry-After": "1"}),
     ],
     ids=lambda answer: str(answer.status_code),
 )
 async def test_a_transient_refusal_is_sent_again(
-    front: Front, sink: Sink, refusal: httpx.Response, monkeypatch: pytest.MonkeyPatch
+    front: Front, sink: Sink, refusal: httpx2.Response, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.01)
-    answers = [refusal, httpx.Response(202)]
+    answers = [refusal, httpx2.Response(202)]
 
-    async def answer(_event: CloudEvent) -> httpx.Response:
+    async def answer(_event: CloudEvent) -> httpx2.Response:
         return answers.pop(0)
 
     sink.answer = answer
@@ -173,8 +173,8 @@ async def test_a_transient_refusal_is_sent_again(
 
 
 async def test_a_final_refusal_ends_the_job(front: Front, sink: Sink) -> None:
-    async def answer(_event: CloudEvent) -> httpx.Response:
-        return httpx.Response(400, json={"error": "no such thing"})
+    async def answer(_event: CloudEvent) -> httpx2.Response:
+        return httpx2.Response(400, json={"error": "no such thing"})
 
     sink.answer = answer
     client = await front()
@@ -189,9 +189,9 @@ async def test_a_sink_that_is_not_there_yet_is_asked_again(
 ) -> None:
     monkeypatch.setattr(worker, "MOST_RETRY_SECONDS", 0.01)
 
-    async def absent(_event: CloudEvent) -> httpx.Response:
+    async def absent(_event: CloudEvent) -> httpx2.Response:
         sink.replies()
-        raise httpx.ConnectError("nobody there")
+        raise httpx2.ConnectError("nobody there")
 
     sink.answer = absent
     answer = await (await front()).post("/generate", json={"prompt": "春"})
@@ -202,15 +202,15 @@ async def test_a_sink_that_is_not_there_yet_is_asked_again(
 @pytest.mark.parametrize(
     "answer",
     [
-        httpx.Response(200, headers={"Content-Type": "application/cloudevents+json"}, content=b"{"),
-        httpx.Response(200, headers={"Content-Type": "application/cloudevents+xml"}, content=b"<x/>"),
-        httpx.Response(200, headers={"ce-id": "1"}),
+        httpx2.Response(200, headers={"Content-Type": "application/cloudevents+json"}, content=b"{"),
+        httpx2.Response(200, headers={"Content-Type": "application/cloudevents+xml"}, content=b"<x/>"),
+        httpx2.Response(200, headers={"ce-id": "1"}),
     ],
 )
 async def test_an_answer_that_is_no_event_is_not_the_clients_mistake(
-    front: Front, sink: Sink, slug: Slug, answer: httpx.Response
+    front: Front, sink: Sink, slug: Slug, answer: httpx2.Response
 ) -> None:
-    async def garble(_event: CloudEvent) -> httpx.Response:
+    async def garble(_event: CloudEvent) -> httpx2.Response:
         return answer
 
     sink.answer = garble
@@ -220,24 +220,26 @@ async def test_an_answer_that_is_no_event_is_not_the_clients_mistake(
 
 
 async def test_an_answer_without_an_end_is_not_read_to_its_end(front: Front, sink: Sink, slug: Slug) -> None:
-    async def endless(event: CloudEvent) -> httpx.Response:
+    async def endless(event: CloudEvent) -> httpx2.Response:
         async def content() -> AsyncGenerator[bytes]:
             while True:
                 yield b" " * 1_000_000
 
         headers, _ = write_event(completed(event))
-        return httpx.Response(200, headers=headers, content=content())
+        return httpx2.Response(200, headers=headers, content=content())
 
     sink.answer = endless
     refused = await (await front()).post("/generate", json={"prompt": "春"})
     assert (refused.status_code, slug(refused)) == (502, "bad-upstream")
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(200, content=b"<html>"), httpx.Response(204), httpx.Response(202)])
+@pytest.mark.parametrize(
+    "answer", [httpx2.Response(200, content=b"<html>"), httpx2.Response(204), httpx2.Response(202)]
+)
 async def test_an_answer_without_an_event_means_that_a_broker_has_it(
-    front: Front, sink: Sink, answer: httpx.Response
+    front: Front, sink: Sink, answer: httpx2.Response
 ) -> None:
-    async def take(_event: CloudEvent) -> httpx.Response:
+    async def take(_event: CloudEvent) -> httpx2.Response:
         return answer
 
     sink.answer = take
@@ -255,8 +257,8 @@ async def test_an_answer_without_an_event_means_that_a_broker_has_it(
 
 async def test_a_client_that_leaves_cancels(app: App, serve: Serve, sink: Sink) -> None:
     url = await serve(app())
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
-        with pytest.raises(httpx.ReadTimeout):
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+        with pytest.raises(httpx2.ReadTimeout):
             await client.post("/generate", json={"prompt": "春"}, timeout=0.5)
         [event] = await eventually(lambda: sink.of(CANCELLED))
         [request] = sink.of(REQUESTED)
@@ -271,7 +273,7 @@ async def test_a_client_that_leaves_its_events_cancels_unless_it_said_otherwise(
     app: App, serve: Serve, sink: Sink, headers: dict[str, str]
 ) -> None:
     url = await serve(app())
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         async with client.stream("POST", "/generate", json={"prompt": "春"}, headers=headers) as answer:
             where = answer.headers["location"]
             await eventually(lambda: sink.of(REQUESTED))
@@ -297,9 +299,9 @@ async def test_cancelling_does_not_wait_for_a_sink_that_is_busy(front: Front, si
     """A direct sink answers with the result: it is hung up on, and found besides."""
     hung_up = asyncio.Event()
 
-    async def work(event: CloudEvent) -> httpx.Response:
+    async def work(event: CloudEvent) -> httpx2.Response:
         if event.type == CANCELLED:
-            return httpx.Response(204)
+            return httpx2.Response(204)
         try:
             await asyncio.Event().wait()
         finally:

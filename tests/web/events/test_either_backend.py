@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,9 +29,9 @@ from web.app import create_app
 from web.setting_values import ServedModel
 from web.settings import Settings
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 Stream = Callable[..., bytes]
-Answer = Callable[..., httpx.Response]
+Answer = Callable[..., httpx2.Response]
 
 
 @pytest.fixture(params=["rest", "events"])
@@ -42,20 +42,20 @@ async def either(
     painter: Handler,
     stream: Stream,
     sse_answer: Answer,
-) -> httpx.AsyncClient:
+) -> httpx2.AsyncClient:
     """A client of a web that dispatches in one way or the other."""
 
-    def model_server(request: httpx.Request) -> httpx.Response:
+    def model_server(request: httpx2.Request) -> httpx2.Response:
         return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春眠", "不觉晓"))
 
     models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
     settings = Settings(models=models, dispatch=request.param, k_sink="http://sink.test")
     sink.replies()
-    transport = httpx.MockTransport(model_server if request.param == "rest" else sink)
+    transport = httpx2.MockTransport(model_server if request.param == "rest" else sink)
     return await opened(create_app(settings, transport))
 
 
-async def test_a_text_is_the_same_either_way(either: httpx.AsyncClient) -> None:
+async def test_a_text_is_the_same_either_way(either: httpx2.AsyncClient) -> None:
     for headers in ({}, {"Prefer": "wait=10"}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "k"}):
         answer = await either.post("/generate", json={"prompt": "春"}, headers=headers)
         document = answer.json()
@@ -64,7 +64,7 @@ async def test_a_text_is_the_same_either_way(either: httpx.AsyncClient) -> None:
         assert (document["text"], document["finish_reason"]) == ("春眠不觉晓", "stop")
 
 
-async def test_a_picture_is_the_same_either_way(either: httpx.AsyncClient) -> None:
+async def test_a_picture_is_the_same_either_way(either: httpx2.AsyncClient) -> None:
     request = {"prompt": "猫"}
     for headers in ({}, {"Prefer": "wait=10"}, {"Idempotency-Key": "k"}):
         answer = await either.post("/generate", json=request, headers={**headers, "Accept": "image/png"})
@@ -75,7 +75,7 @@ async def test_a_picture_is_the_same_either_way(either: httpx.AsyncClient) -> No
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}, ASYNC])
 async def test_events_are_the_same_either_way(
-    either: httpx.AsyncClient, events: Events, headers: dict[str, str]
+    either: httpx2.AsyncClient, events: Events, headers: dict[str, str]
 ) -> None:
     answer = await either.post("/generate", json={"prompt": "春", "stream": True}, headers=headers)
     found = events(answer.text)
@@ -86,7 +86,7 @@ async def test_events_are_the_same_either_way(
     assert "".join(data["text"] for name, data in found if name == "token") == result["text"] == "春眠不觉晓"
 
 
-async def test_an_asynchronous_job_is_the_same_either_way(either: httpx.AsyncClient, events: Events) -> None:
+async def test_an_asynchronous_job_is_the_same_either_way(either: httpx2.AsyncClient, events: Events) -> None:
     job = await submit(either)
     document = await ended(either, job)
     assert (document["state"], document["result"]["text"]) == ("completed", "春眠不觉晓")
@@ -108,7 +108,7 @@ async def test_a_cancelled_job_gives_its_connection_back(serve: Serve, stream: S
     settings = Settings.model_validate(
         {"models": models, "dispatch": dispatch, "k_sink": url + "/sink", "max_connections": 2, "pool_seconds": 30}
     )
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=await serve(create_app(settings)), timeout=LIMIT, trust_env=False) as client:
 
         async def change_ones_mind() -> None:
             job = await submit(client)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -96,14 +96,14 @@ async def test_a_forged_reply_is_refused_and_the_job_goes_on(front: Front, sink:
     assert (await job_of(client, job))["state"] == "queued"
 
 
-async def running(client: httpx.AsyncClient, sink: Sink, jobs: int) -> list[CloudEvent]:
+async def running(client: httpx2.AsyncClient, sink: Sink, jobs: int) -> list[CloudEvent]:
     """The requests of so many new jobs."""
     for _ in range(jobs):
         await submit(client)
     return await eventually(lambda: sink.events if len(sink.events) == jobs else None) or []
 
 
-async def states(client: httpx.AsyncClient, requests: list[CloudEvent]) -> list[str]:
+async def states(client: httpx2.AsyncClient, requests: list[CloudEvent]) -> list[str]:
     return [(await job_of(client, request.subject or ""))["state"] for request in requests]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -33,7 +33,7 @@ OTHERS = [
 
 
 def inbox(**settings: Any) -> ASGIApp:
-    ready = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
+    ready = httpx2.MockTransport(lambda _: httpx2.Response(200, json={}))
     return create_app(Settings(**{"models": MODELS, "routes": "inbox", **settings}), ready)
 
 

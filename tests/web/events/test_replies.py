@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import Problem, ProblemError, problems
@@ -148,10 +148,10 @@ async def test_a_picture_itself(front: Front, sink: Sink) -> None:
 
 
 async def test_a_failure_is_the_answer(front: Front, sink: Sink, slug: Slug) -> None:
-    async def answer(event: CloudEvent) -> httpx.Response:
+    async def answer(event: CloudEvent) -> httpx2.Response:
         problem = ProblemError(problems.OUT_OF_MEMORY, "It does not fit.").problem
         headers, body = write_event(about(event.subject, FAILED, problem))
-        return httpx.Response(200, headers=headers, content=body)
+        return httpx2.Response(200, headers=headers, content=body)
 
     sink.answer = answer
     refused = await (await front()).post("/generate", json={"prompt": "春"})
@@ -222,9 +222,9 @@ async def test_an_invalid_failure_ends_the_job_all_the_same(
     def reply(job: str | None) -> tuple[dict[str, str], bytes]:
         return write_event(about(job, FAILED).model_copy(update={"datacontenttype": content_type, "data": data}))
 
-    async def answer(event: CloudEvent) -> httpx.Response:
+    async def answer(event: CloudEvent) -> httpx2.Response:
         headers, body = reply(event.subject)
-        return httpx.Response(200, headers=headers, content=body)
+        return httpx2.Response(200, headers=headers, content=body)
 
     sink.answer = sink.accepted if delivered else answer
     client = await front()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import GenerationRequest, ProblemError, problems
@@ -23,7 +23,7 @@ from web.jobs.record import JobRecord
 from web.rest.picture_call import picture_call
 from web.settings import Settings
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 Opened = Callable[..., Any]
 
 ONE = 4 * 64 * 64 * 4 // 3 + 2**16 * 4 // 3
@@ -104,28 +104,28 @@ def test_how_much_is_read_follows_from_the_request() -> None:
 
 
 @pytest.fixture
-def asked() -> list[httpx.Request]:
+def asked() -> list[httpx2.Request]:
     return []
 
 
 @pytest.fixture
-async def client(opened: Opened, painter: Handler, asked: list[httpx.Request], tmp_path: Path) -> httpx.AsyncClient:
+async def client(opened: Opened, painter: Handler, asked: list[httpx2.Request], tmp_path: Path) -> httpx2.AsyncClient:
     """A web that has room for one picture of 64x64."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
         return painter(request)
 
     models = {"painter": {"url": "http://painter.test", "kind": "image"}}
     settings: dict[str, Any] = {"models": models, "picture_bytes": ONE, "artifacts_url": tmp_path.as_uri()}
-    made: httpx.AsyncClient = await opened(create_app(Settings(**settings), httpx.MockTransport(answer)))
+    made: httpx2.AsyncClient = await opened(create_app(Settings(**settings), httpx2.MockTransport(answer)))
     return made
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("headers", [{}, PNG, LIVE], ids=["JSON", "PNG", "SSE"])
 async def test_a_model_is_asked_for_no_picture_that_has_no_room(
-    client: httpx.AsyncClient, asked: list[httpx.Request], monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    client: httpx2.AsyncClient, asked: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
     location = await submit(client, CAT | {"size": "64x64"})
     assert (await ended(client, location))["state"] == "completed"
@@ -141,7 +141,7 @@ async def test_a_model_is_asked_for_no_picture_that_has_no_room(
 
 @pytest.mark.parametrize("stored", ["in the store", "as artifacts"])
 async def test_pictures_give_their_room_back_in_every_form(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, stored: str
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, stored: str
 ) -> None:
     """Were one kept, the next request would wait for ever."""
     if stored == "as artifacts":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -13,17 +13,17 @@ from contract.problems import invalid_field
 
 
 @pytest.fixture
-def client(web: Callable[..., httpx.AsyncClient]) -> Callable[..., openai.AsyncOpenAI]:
+def client(web: Callable[..., httpx2.AsyncClient]) -> Callable[..., openai.AsyncOpenAI]:
     """A client that does not try again by itself; arguments are those of the application."""
 
     def make(*arguments: Any, **settings: Any) -> openai.AsyncOpenAI:
-        served: Any = web(*arguments, **settings)  # the client's types want httpx2
+        served = web(*arguments, **settings)
         return openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=served, max_retries=0)
 
     return make
 
 
 @pytest.fixture
-def refused() -> Callable[[str], Callable[[httpx.Request], httpx.Response]]:
+def refused() -> Callable[[str], Callable[[httpx2.Request], httpx2.Response]]:
     """A predictor that refuses this field."""
-    return lambda field: lambda _: httpx.Response(400, json=invalid_field(field, "is too long").document)
+    return lambda field: lambda _: httpx2.Response(400, json=invalid_field(field, "is too long").document)

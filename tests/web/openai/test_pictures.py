@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -16,18 +16,18 @@ from web.app import create_app
 from web.settings import Settings
 
 Client = Callable[..., openai.AsyncOpenAI]
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
 
-def sent(request: httpx.Request) -> Any:
+def sent(request: httpx2.Request) -> Any:
     return json.loads(request.content)
 
 
-async def test_pictures_come_in_base64(client: Client, seen: list[httpx.Request]) -> None:
+async def test_pictures_come_in_base64(client: Client, seen: list[httpx2.Request]) -> None:
     beyond = {"steps": 2, "seed": 5, "negative_prompt": "dog"}
     answer = await client().images.generate(model="painter", prompt="cat", n=2, size="64x48", extra_body=beyond)
     assert answer.data is not None
@@ -39,7 +39,7 @@ async def test_pictures_come_in_base64(client: Client, seen: list[httpx.Request]
     assert (asked["n"], asked["size"]) == (2, "64x48")
 
 
-async def test_without_a_model_the_first_that_paints_does(client: Client, seen: list[httpx.Request]) -> None:
+async def test_without_a_model_the_first_that_paints_does(client: Client, seen: list[httpx2.Request]) -> None:
     await client().images.generate(prompt="cat")
     assert sent(seen[0])["model"] == "painter"
 
@@ -57,7 +57,7 @@ async def test_a_preview_whose_size_is_not_known_has_the_one_that_was_asked_for(
     client: Client,
     picture: Callable[..., dict[str, Any]],
     picture_stream: Callable[..., bytes],
-    sse_answer: Callable[..., httpx.Response],
+    sse_answer: Callable[..., httpx2.Response],
     size: Any,
     told: str,
 ) -> None:
@@ -69,10 +69,10 @@ async def test_a_preview_whose_size_is_not_known_has_the_one_that_was_asked_for(
 
 
 async def test_pictures_by_address(
-    opened: Callable[..., Awaitable[httpx.AsyncClient]], painter: Callable[[httpx.Request], httpx.Response]
+    opened: Callable[..., Awaitable[httpx2.AsyncClient]], painter: Callable[[httpx2.Request], httpx2.Response]
 ) -> None:
     settings = Settings(models={"painter": {"url": "http://painter.test", "kind": "image"}})
-    http_client: Any = await opened(create_app(settings, httpx.MockTransport(painter)))
+    http_client: Any = await opened(create_app(settings, httpx2.MockTransport(painter)))
     client = openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=http_client, max_retries=0)
     answer = await client.images.generate(model="painter", prompt="cat", n=2, response_format="url")
     assert answer.data is not None
@@ -80,7 +80,7 @@ async def test_pictures_by_address(
     assert found == [b"picture 0", b"picture 1"]
 
 
-async def test_an_edit_sends_its_files(client: Client, seen: list[httpx.Request]) -> None:
+async def test_an_edit_sends_its_files(client: Client, seen: list[httpx2.Request]) -> None:
     await client().images.edit(
         model="painter", image=io.BytesIO(PNG), mask=io.BytesIO(PNG), prompt="cat", extra_body={"strength": 0.5}
     )
@@ -118,7 +118,7 @@ async def test_mistakes_are_named(web: Web, fields: dict[str, Any], param: str) 
 
 
 async def test_a_failure_in_a_stream_is_raised_by_the_client(
-    client: Client, sse_answer: Callable[..., httpx.Response]
+    client: Client, sse_answer: Callable[..., httpx2.Response]
 ) -> None:
     begun = {"type": "image_generation.progress", "step": 1, "of": 2}
     problem = {"type": "urn:shangcai:problem:out-of-memory", "title": "t", "status": 413, "detail": "no room"}
@@ -132,7 +132,7 @@ async def test_a_failure_in_a_stream_is_raised_by_the_client(
 
 
 async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
-    web: Web, refused: Callable[[str], Callable[[httpx.Request], httpx.Response]]
+    web: Web, refused: Callable[[str], Callable[[httpx2.Request], httpx2.Response]]
 ) -> None:
     body = {"model": "painter", "prompt": "cat", "output_format": "webp"}
     answer = await web(refused("output_format")).post("/v1/images/generations", json=body)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -19,18 +19,18 @@ from web.openai.text_frames import text_frames
 from web.settings import Settings
 
 Client = Callable[..., openai.AsyncOpenAI]
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
-Answer = Callable[..., httpx.Response]
+Answer = Callable[..., httpx2.Response]
 
 USER: Any = {"role": "user", "content": "moon"}
 
 
-def sent(request: httpx.Request) -> Any:
+def sent(request: httpx2.Request) -> Any:
     return json.loads(request.content)
 
 
-async def test_a_chat_completion(client: Client, seen: list[httpx.Request]) -> None:
+async def test_a_chat_completion(client: Client, seen: list[httpx2.Request]) -> None:
     answer = await client().chat.completions.create(model="poet", messages=[USER])
     assert answer.id.startswith("chatcmpl-")
     assert (answer.object, answer.model) == ("chat.completion", "poet")
@@ -65,7 +65,7 @@ async def test_a_stream_has_the_shape_of_openais(client: Client) -> None:
 
 
 async def test_a_plain_completion_goes_to_the_model_as_it_is(
-    client: Client, seen: list[httpx.Request], sse_answer: Answer
+    client: Client, seen: list[httpx2.Request], sse_answer: Answer
 ) -> None:
     chunks = [
         {"choices": [{"index": 0, "text": "春", "finish_reason": None}]},
@@ -79,7 +79,7 @@ async def test_a_plain_completion_goes_to_the_model_as_it_is(
     assert [sent(request)["prompt"] for request in seen] == ["a", "a", "b", "b"]
 
 
-async def test_n_texts_have_one_seed_after_the_other(client: Client, seen: list[httpx.Request]) -> None:
+async def test_n_texts_have_one_seed_after_the_other(client: Client, seen: list[httpx2.Request]) -> None:
     answer = await client().chat.completions.create(model="poet", messages=[USER], n=3, seed=2**63 - 1)
     assert [choice.message.content for choice in answer.choices] == ["春天"] * 3
     assert [sent(request)["seed"] for request in seen] == [2**63 - 1, 0, 1]
@@ -108,7 +108,7 @@ async def test_several_begin_in_their_order() -> None:
     assert [json.loads(chunk)["choices"][0]["index"] for chunk in chunks] == [0, 1, 1, 0]
 
 
-async def test_what_is_asked_for_reaches_the_model_server(client: Client, seen: list[httpx.Request]) -> None:
+async def test_what_is_asked_for_reaches_the_model_server(client: Client, seen: list[httpx2.Request]) -> None:
     asked: dict[str, Any] = {
         "max_completion_tokens": 5,
         "temperature": 0.5,
@@ -133,7 +133,7 @@ async def test_what_is_asked_for_reaches_the_model_server(client: Client, seen: 
     assert kwargs == {"mood": "calm", "enable_thinking": True, "thinking": True}
 
 
-async def test_a_whole_conversation_reaches_it(client: Client, seen: list[httpx.Request]) -> None:
+async def test_a_whole_conversation_reaches_it(client: Client, seen: list[httpx2.Request]) -> None:
     turns: Any = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "moon"}]},
@@ -212,7 +212,7 @@ async def test_mistakes_are_named_as_openai_does(web: Web, fields: dict[str, Any
 )
 async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
     web: Web,
-    refused: Callable[[str], Callable[[httpx.Request], httpx.Response]],
+    refused: Callable[[str], Callable[[httpx2.Request], httpx2.Response]],
     stream: bool,
     route: str,
     body: dict[str, Any],
@@ -271,7 +271,7 @@ async def test_a_failure_in_a_stream_is_raised_by_the_client(client: Client, sse
 
 async def test_a_failure_before_a_stream_has_its_own_status(client: Client) -> None:
     refused = {"type": "urn:shangcai:problem:overloaded", "title": "t", "status": 503, "detail": "d", "retry_after": 7}
-    full = client(lambda _: httpx.Response(503, json=refused, headers={"Retry-After": "7"}))
+    full = client(lambda _: httpx2.Response(503, json=refused, headers={"Retry-After": "7"}))
     with pytest.raises(openai.InternalServerError) as caught:
         await full.chat.completions.create(model="poet", messages=[USER], stream=True)
     assert (caught.value.status_code, caught.value.response.headers["retry-after"]) == (503, "7")
@@ -290,19 +290,19 @@ async def test_comments_say_what_a_stream_waits_for(
 ) -> None:
     release = asyncio.Event()
 
-    async def waking(request: httpx.Request) -> httpx.Response:
+    async def waking(request: httpx2.Request) -> httpx2.Response:
         if not release.is_set():
             loading = {"type": "urn:shangcai:problem:loading", "title": "t", "status": 503, "detail": "d"}
-            return httpx.Response(503, json=loading | {"retry_after": 1, "phase": "loading the weights"})
+            return httpx2.Response(503, json=loading | {"retry_after": 1, "phase": "loading the weights"})
         if request.url.path.endswith("/chat/completions"):
             return sse_answer(stream("春"))
-        return httpx.Response(200, json={"ready": True})
+        return httpx2.Response(200, json={"ready": True})
 
-    url = await serve(create_app(Settings(models={"poet": "http://poet.test"}), httpx.MockTransport(waking)))
+    url = await serve(create_app(Settings(models={"poet": "http://poet.test"}), httpx2.MockTransport(waking)))
     body = {"model": "poet", "messages": [USER], "stream": True}
     lines: list[str] = []
     async with (
-        httpx.AsyncClient(base_url=url, timeout=SECONDS) as http_client,
+        httpx2.AsyncClient(base_url=url, timeout=SECONDS) as http_client,
         http_client.stream("POST", "/v1/chat/completions", json=body) as answer,
     ):
         async for line in answer.aiter_lines():
@@ -316,14 +316,14 @@ async def test_comments_say_what_a_stream_waits_for(
 
 
 async def test_with_events_a_text_comes_of_a_job(
-    opened: Callable[..., Awaitable[httpx.AsyncClient]], stream: Stream
+    opened: Callable[..., Awaitable[httpx2.AsyncClient]], stream: Stream
 ) -> None:
     from tests.support.events import Sink
 
     sink = Sink()
     sink.replies()
     settings = Settings(models={"poet": "http://poet.test"}, dispatch="events", k_sink="http://broker.test")
-    http_client: Any = await opened(create_app(settings, httpx.MockTransport(sink)))
+    http_client: Any = await opened(create_app(settings, httpx2.MockTransport(sink)))
     client = openai.AsyncOpenAI(base_url="http://web.test/v1", api_key="none", http_client=http_client, max_retries=0)
     answer = await client.chat.completions.create(model="poet", messages=[USER])
     assert answer.choices[0].message.content

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -24,19 +24,19 @@ Start = Callable[..., Awaitable[str]]
 def start(
     serve: Callable[[ASGIApp], Awaitable[str]],
     stream: Callable[..., bytes],
-    sse_answer: Callable[..., httpx.Response],
-    painter: Callable[[httpx.Request], httpx.Response],
+    sse_answer: Callable[..., httpx2.Response],
+    painter: Callable[[httpx2.Request], httpx2.Response],
 ) -> Start:
     """Serves the application with these settings, in front of fake model servers; its address."""
 
-    def served(request: httpx.Request) -> httpx.Response:
+    def served(request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":  # is it awake?
-            return httpx.Response(200)
+            return httpx2.Response(200)
         return painter(request) if request.url.host == "painter.test" else sse_answer(stream("春", "天"))
 
     async def start(**settings: Any) -> str:
         models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
-        return await serve(create_app(Settings(**{"models": models, **settings}), httpx.MockTransport(served)))
+        return await serve(create_app(Settings(**{"models": models, **settings}), httpx2.MockTransport(served)))
 
     return start
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from contract import GenerationRequest, Problem, RequestLimits
 from web.openapi.document import describe
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]
 
 DOCUMENT = describe("1.2.3", {"poet": "text", "painter": "image"}, RequestLimits())

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
 from contract.problems import PROBLEM_TYPES
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 STATIC = Path(__file__).parents[3] / "web" / "page" / "static"
 CLIENT = STATIC.parent / "module" / "generate.js"
@@ -114,7 +114,7 @@ async def test_a_page_of_another_version_finds_what_it_needs(web: Web) -> None:
 
 
 @pytest.mark.parametrize("name", ["page.html", "nothing.js", "..%2Fapp.py", "%2e%2e/app.py"])
-async def test_nothing_else_is_served(web: Web, slug: Callable[[httpx.Response], str], name: str) -> None:
+async def test_nothing_else_is_served(web: Web, slug: Callable[[httpx2.Response], str], name: str) -> None:
     assert slug(await web().get(f"/static/0/{name}")) == "not-found"
 
 
@@ -208,11 +208,11 @@ def test_every_problem_that_a_client_can_meet_is_a_sentence() -> None:
 # The form
 
 
-async def sent(client: httpx.AsyncClient, headers: dict[str, str] | None = None, **fields: str) -> httpx.Response:
+async def sent(client: httpx2.AsyncClient, headers: dict[str, str] | None = None, **fields: str) -> httpx2.Response:
     return await client.post("/", data=fields, headers={**BROWSER, "Accept-Language": "en", **(headers or {})})
 
 
-async def test_the_form_is_answered_with_a_whole_page(web: Web, seen: list[httpx.Request]) -> None:
+async def test_the_form_is_answered_with_a_whole_page(web: Web, seen: list[httpx2.Request]) -> None:
     answer = await sent(web(), prompt="写一首\r\n诗", model="novelist", seed="42", temperature="0.5", size="", steps="")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -227,7 +227,7 @@ async def test_the_form_is_answered_with_a_whole_page(web: Web, seen: list[httpx
 
 
 async def test_the_forms_reasoning_is_folded_away(
-    web: Web, stream: Callable[..., bytes], sse_answer: Callable[..., httpx.Response]
+    web: Web, stream: Callable[..., bytes], sse_answer: Callable[..., httpx2.Response]
 ) -> None:
     plain = stream("<hm>", "春").replace(b'"content": "<hm>"', b'"reasoning_content": "<hm>"')
     answer = await sent(web(lambda _request: sse_answer(plain)), prompt="x", model="poet")
@@ -244,7 +244,7 @@ HOSTILE = "</textarea><script>alert(1)</script>\"'&${answer}${static}"
 
 
 async def test_what_came_from_others_is_text(
-    web: Web, stream: Callable[..., bytes], sse_answer: Callable[..., httpx.Response]
+    web: Web, stream: Callable[..., bytes], sse_answer: Callable[..., httpx2.Response]
 ) -> None:
     answer = await sent(web(lambda _request: sse_answer(stream(HOSTILE))), prompt=HOSTILE, seed='"><b>')
     assert "<b>" not in answer.text
@@ -274,15 +274,15 @@ async def test_what_is_wrong_is_a_sentence(
     assert sentence in html.unescape(told)
 
 
-async def test_when_to_come_again_is_told(web: Web, make_problem: Callable[..., httpx.Response]) -> None:
+async def test_when_to_come_again_is_told(web: Web, make_problem: Callable[..., httpx2.Response]) -> None:
     answer = await sent(web(lambda _request: make_problem()), headers={"Accept-Language": "zh"}, prompt="x")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
     assert "此刻座无虚席。 请在 7 秒后重试。" in answer.text
 
 
 @pytest.fixture
-def make_problem() -> Callable[..., httpx.Response]:
-    def make() -> httpx.Response:
+def make_problem() -> Callable[..., httpx2.Response]:
+    def make() -> httpx2.Response:
         document: dict[str, Any] = {
             "type": problems.OVERLOADED.uri,
             "title": problems.OVERLOADED.title,
@@ -291,7 +291,7 @@ def make_problem() -> Callable[..., httpx.Response]:
             "retry_after": 7,
         }
         headers = {"Content-Type": problems.MEDIA_TYPE, "Retry-After": "7"}
-        return httpx.Response(503, json=document, headers=headers)
+        return httpx2.Response(503, json=document, headers=headers)
 
     return make
 
@@ -312,7 +312,7 @@ def make_problem() -> Callable[..., httpx.Response]:
     ],
 )
 async def test_other_sites_pages_may_not_send_it(
-    web: Web, seen: list[httpx.Request], headers: dict[str, str], taken: bool
+    web: Web, seen: list[httpx2.Request], headers: dict[str, str], taken: bool
 ) -> None:
     answer = await sent(web(), headers=headers, prompt="x")
     assert (answer.status_code, len(seen)) == ((200, 1) if taken else (403, 0))

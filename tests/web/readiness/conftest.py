@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -47,7 +47,7 @@ def app(model: Model) -> Callable[..., ASGIApp]:
     def make(**settings: Any) -> ASGIApp:
         models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
         settings = {"models": models, "grace_seconds": 1, **settings}
-        return create_app(Settings(**settings), httpx.MockTransport(model))
+        return create_app(Settings(**settings), httpx2.MockTransport(model))
 
     return make
 
@@ -56,7 +56,7 @@ def app(model: Model) -> Callable[..., ASGIApp]:
 def front(opened: Opened, app: Callable[..., ASGIApp]) -> Front:
     """Starts a web in front of the model, and gives a client of it."""
 
-    async def start(**settings: Any) -> httpx.AsyncClient:
+    async def start(**settings: Any) -> httpx2.AsyncClient:
         return await opened(app(**settings))
 
     return start

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -37,7 +37,7 @@ async def test_what_one_replica_observes_all_know(
 ) -> None:
     one = await front(store_url=redis_url)
     url = await serve(app(store_url=redis_url))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as other:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as other:
         async with asyncio.timeout(LIMIT):  # the other does not receive anything before it listens
             while (await status(other))["state"] != "waking":
                 await one.post("/warm")

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -347,7 +347,7 @@ async def test_a_model_that_somebody_else_wakes(
     front: Front, api: ApiServer, endpoints: Callable[..., Awaitable[dict[str, Any]]]
 ) -> None:
     api.slices = [slice_of(service="poet")]
-    client: httpx.AsyncClient = await front(**await endpoints())
+    client: httpx2.AsyncClient = await front(**await endpoints())
     await until_status(client, state="asleep")
     api.send("MODIFIED", slice_of(STARTING, service="poet"))
     assert (await until_status(client, state="waking"))["seconds"] >= 0

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -37,17 +37,17 @@ Serve = Callable[[ASGIApp], Awaitable[str]]
 
 
 @pytest.fixture
-async def client(app: Callable[..., ASGIApp], serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: Callable[..., ASGIApp], serve: Serve) -> AsyncIterator[httpx2.AsyncClient]:
     """Of a web over real sockets: what it says is read while the model is silent."""
     url = await serve(app())
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         yield client
 
 
 class Statuses:
     """The states that a stream tells, one after the other."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         self._lines = response.aiter_lines()
         self.seen: list[str] = []
 
@@ -61,7 +61,7 @@ class Statuses:
 
 
 @asynccontextmanager
-async def watched(client: httpx.AsyncClient, method: str = "POST", path: str = "/generate") -> AsyncIterator[Statuses]:
+async def watched(client: httpx2.AsyncClient, method: str = "POST", path: str = "/generate") -> AsyncIterator[Statuses]:
     body = REQUEST if method == "POST" else None
     async with client.stream(method, path, json=body, headers=LIVE) as response:
         yield Statuses(response)
@@ -72,7 +72,7 @@ def test_the_first_status_is_due_before_it_is_promised() -> None:
 
 
 async def test_a_model_that_fell_asleep_unexpectedly_is_not_called_a_queue(
-    client: httpx.AsyncClient, model: Model
+    client: httpx2.AsyncClient, model: Model
 ) -> None:
     """By another retention, an eviction or a kill: it has answered a moment ago, and its pod is gone."""
     model.awake.set()
@@ -92,7 +92,7 @@ async def test_a_model_that_fell_asleep_unexpectedly_is_not_called_a_queue(
 async def test_silence_past_the_idle_window_is_a_wake_up(app: Any, serve: Serve, model: Model) -> None:
     model.awake.set()
     url = await serve(app(idle_seconds=0.3))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         assert (await client.post("/generate", json=REQUEST)).status_code == 200
         model.awake.clear()
         model.asleep = model.silent
@@ -102,7 +102,7 @@ async def test_silence_past_the_idle_window_is_a_wake_up(app: Any, serve: Serve,
             assert (await statuses.until("running"))[-2:] == ["queued", "running"]
 
 
-async def test_what_was_never_heard_of_is_asked(client: httpx.AsyncClient, model: Model) -> None:
+async def test_what_was_never_heard_of_is_asked(client: httpx2.AsyncClient, model: Model) -> None:
     model.asleep = model.silent
     async with watched(client) as statuses:
         assert await statuses.until("waking") == ["pending", "asleep", "waking"]
@@ -112,7 +112,7 @@ async def test_what_was_never_heard_of_is_asked(client: httpx.AsyncClient, model
 
 
 async def test_a_server_that_answers_its_question_and_not_the_request_is_awake(
-    client: httpx.AsyncClient, model: Model
+    client: httpx2.AsyncClient, model: Model
 ) -> None:
     """As one that sends no header before its first token."""
     model.awake.set()
@@ -124,7 +124,7 @@ async def test_a_server_that_answers_its_question_and_not_the_request_is_awake(
         assert await statuses.until("running") == ["pending", "queued", "running"]
 
 
-async def test_silence_while_others_are_answered_is_a_queue(client: httpx.AsyncClient, model: Model) -> None:
+async def test_silence_while_others_are_answered_is_a_queue(client: httpx2.AsyncClient, model: Model) -> None:
     model.asleep = model.begun
     answered = asyncio.create_task(client.post("/generate", json=REQUEST))
     await until_status(client, state="ready")
@@ -143,7 +143,7 @@ async def test_a_request_that_web_holds_is_queued_and_then_passed_on(app: Any, s
     model.awake.set()
     model.held = asyncio.Event()
     url = await serve(app(max_in_flight=1, idle_seconds=0))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         first = asyncio.create_task(client.post("/generate", json=REQUEST))
         await eventually(lambda: model.posts == 1)
         async with watched(client) as statuses:
@@ -156,7 +156,7 @@ async def test_a_request_that_web_holds_is_queued_and_then_passed_on(app: Any, s
             await statuses.until("running")
 
 
-async def test_a_job_that_was_passed_on_is_pending(client: httpx.AsyncClient, model: Model) -> None:
+async def test_a_job_that_was_passed_on_is_pending(client: httpx2.AsyncClient, model: Model) -> None:
     model.awake.set()
     assert (await client.post("/generate", json=REQUEST)).status_code == 200
     model.held = asyncio.Event()
@@ -171,17 +171,17 @@ async def test_a_job_that_was_passed_on_is_pending(client: httpx.AsyncClient, mo
         assert await statuses.until("running") == ["queued", "running"]  # that it was pending is not stored
 
 
-async def test_a_job_that_waits_in_the_model_server_says_so(client: httpx.AsyncClient, model: Model) -> None:
+async def test_a_job_that_waits_in_the_model_server_says_so(client: httpx2.AsyncClient, model: Model) -> None:
     """By the model server's own word: it has begun its answer, and nothing has come of it yet."""
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def queued(_request: httpx.Request) -> httpx.Response:
+    async def queued(_request: httpx2.Request) -> httpx2.Response:
         async def content() -> Any:
             await go.wait()
             yield model.text
 
         await begun.wait()
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
     model.asleep = queued
     where = (await client.post("/generate", json=REQUEST, headers=ASYNC)).headers["location"]

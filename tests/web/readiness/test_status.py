@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ModelStatus
@@ -127,8 +127,8 @@ async def test_a_broken_model_cannot_be_warmed(front: Front, model: Model, slug:
 
 
 async def test_a_server_that_does_not_know_the_question_is_awake(front: Front, model: Model) -> None:
-    async def foreign(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(404)
+    async def foreign(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(404)
 
     model.asleep = foreign
     answer = await (await front()).post("/warm")
@@ -138,7 +138,7 @@ async def test_a_server_that_does_not_know_the_question_is_awake(front: Front, m
 async def test_a_wake_up_is_given_up_after_wake_seconds(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
     settings = Settings.model_validate({"models": {"poet": "http://poet.test"}, "wake_seconds": 0.1})
-    async with httpx.AsyncClient(transport=httpx.MockTransport(model)) as client:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(model)) as client:
         probe = ReadinessProbe(client, "http://poet.test", readiness, settings)
         probe.start()
         await eventually(lambda: readiness.state == "waking")
@@ -153,14 +153,14 @@ async def test_a_waking_model_is_asked_on_after_an_unforeseen_failure(
     monkeypatch.setattr(probe_module, "FAILED_SECONDS", 0.001)
     failures = [KeyError("a mistake"), RuntimeError("the handler is closed")]
 
-    def answer(_request: httpx.Request) -> httpx.Response:
+    def answer(_request: httpx2.Request) -> httpx2.Response:
         if failures:
             raise failures.pop()
-        return httpx.Response(200)
+        return httpx2.Response(200)
 
     readiness = Readiness("poet", "text", 60, 600, StatesFile(None))
     settings = Settings.model_validate({"models": {"poet": "http://poet.test"}})
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
         probe = ReadinessProbe(client, "http://poet.test", readiness, settings)
         probe.start()
         await probe.settled(LIMIT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -51,10 +51,10 @@ async def test_a_client_waits_while_nobody_answers(front: Front, model: Model) -
 async def test_a_gateway_that_gives_up_is_asked_again(front: Front, model: Model) -> None:
     given_up = asyncio.Event()
 
-    async def gateway(request: httpx.Request) -> httpx.Response:
+    async def gateway(request: httpx2.Request) -> httpx2.Response:
         if request.url.path != READY:
             await given_up.wait()
-        return httpx.Response(504, text="activator request timeout")
+        return httpx2.Response(504, text="activator request timeout")
 
     model.asleep = gateway
     client = await front()
@@ -70,7 +70,7 @@ async def test_a_gateway_that_gives_up_is_asked_again(front: Front, model: Model
 async def test_one_question_at_a_time_goes_to_a_model_however_many_wait(front: Front, model: Model) -> None:
     most = 0
 
-    async def loading(request: httpx.Request) -> httpx.Response:
+    async def loading(request: httpx2.Request) -> httpx2.Response:
         nonlocal most
         most = max(most, model.in_flight if request.url.path == READY else 0)
         await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import Job, StatusEvent, problems
@@ -206,7 +206,7 @@ async def test_a_job_waits_until_its_deadline_whatever_is_expected(
 # The events backend
 
 
-async def deliver(client: httpx.AsyncClient, phase: str, name: str = "poet") -> None:
+async def deliver(client: httpx2.AsyncClient, phase: str, name: str = "poet") -> None:
     data = GenerationProgress(model=name, state="loading", phase=phase, seconds=0.5)
     event = CloudEvent(id=phase, source="urn:test", type=PROGRESS).with_data(data)
     headers, body = write_event(event)
@@ -217,7 +217,7 @@ async def test_events_show_loading(opened: Opened, events: Events, slug: Slug) -
     settings = Settings.model_validate(
         {"models": {"poet": {"kind": "text"}}, "dispatch": "events", "k_sink": "http://sink.test"}
     )
-    client = await opened(create_app(settings, httpx.MockTransport(lambda _: httpx.Response(202))))
+    client = await opened(create_app(settings, httpx2.MockTransport(lambda _: httpx2.Response(202))))
     where = (await client.post("/generate", json=REQUEST, headers=ASYNC)).headers["location"]
     watching = asyncio.create_task(client.get(where, headers=LIVE))
     await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import ROOT, free_port
@@ -45,7 +45,7 @@ def test_everybody_waits_for_a_model_that_is_loading(start: Start, events: Event
     web = start("web", "--port", "0", MODELS=json.dumps({"poet": f"http://127.0.0.1:{port}"}))
     assert web.stderr is not None
     listening = next(found for line in web.stderr if (found := re.search(r"listening on \S+ port (\d+)", line)))
-    with httpx.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=LIMIT, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=LIMIT, trust_env=False) as client:
         request = {"prompt": "春雨", "max_tokens": 8, "seed": 1}
         assert client.post("/generate", json=request).status_code == 503  # there is no predictor
         start("predictor", "--model", "models/poet", "--port", str(port), "--log-level", "warning")

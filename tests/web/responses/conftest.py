@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from starlette.types import ASGIApp
@@ -36,9 +36,9 @@ async def client(serve: Callable[[ASGIApp], Awaitable[str]], poet: Poet) -> Asyn
 
     async def start(model: Poet = poet, *, api_key: str = "none", **settings: Any) -> openai.AsyncOpenAI:
         models = {"poet": "http://poet.test", "painter": {"url": "http://painter.test", "kind": "image"}}
-        app = create_app(Settings(**{"models": models, "grace_seconds": 1, **settings}), httpx.MockTransport(model))
+        app = create_app(Settings(**{"models": models, "grace_seconds": 1, **settings}), httpx2.MockTransport(model))
         address = await serve(app)
-        http_client: Any = httpx.AsyncClient(trust_env=False, timeout=LIMIT)
+        http_client: Any = httpx2.AsyncClient(trust_env=False, timeout=LIMIT)
         clients.append(
             openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=api_key, http_client=http_client, max_retries=0)
         )

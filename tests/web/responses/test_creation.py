@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
@@ -124,7 +124,7 @@ async def test_of_one_that_is_not_stored_nothing_is_left(client: Client, poet: P
         await asked.responses.create(model="poet", input="more", previous_response_id=response.id)
     job = response.id.removeprefix("resp_")
     with pytest.raises(openai.NotFoundError):
-        await asked.get(f"../generations/{job}", cast_to=httpx.Response)
+        await asked.get(f"../generations/{job}", cast_to=httpx2.Response)
 
 
 async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(
@@ -141,7 +141,7 @@ async def test_one_that_is_not_stored_cannot_be_found_while_it_runs(
     job = first.response.id.removeprefix("resp_")
     for ask in (asked.get, asked.delete):
         with pytest.raises(openai.NotFoundError):
-            await ask(f"../generations/{job}", cast_to=httpx.Response)
+            await ask(f"../generations/{job}", cast_to=httpx2.Response)
     listed: Any = await asked.get("../generations", cast_to=object)
     assert listed["generations"] == []
     await stream.close()
@@ -178,7 +178,7 @@ async def test_an_unknown_model(client: Client) -> None:
 
 async def test_a_failure_is_an_error_of_a_plain_request_and_the_status_of_any_other(client: Client, poet: Poet) -> None:
     refusal = {"error": {"message": "the template takes no tools", "type": "invalid_request_error", "param": "tools"}}
-    poet.refusal = httpx.Response(400, json=refusal)
+    poet.refusal = httpx2.Response(400, json=refusal)
     asked = await client()
     with pytest.raises(openai.BadRequestError):
         await asked.responses.create(model="poet", input="moon")
@@ -205,7 +205,7 @@ async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
     client: Client, poet: Poet, upstream: str, sent: str
 ) -> None:
     problem = invalid_field(upstream, "is not taken").document
-    poet.refusal = httpx.Response(400, json=problem, headers={"Content-Type": "application/problem+json"})
+    poet.refusal = httpx2.Response(400, json=problem, headers={"Content-Type": "application/problem+json"})
     asked = await client()
     with pytest.raises(openai.BadRequestError) as error:
         await asked.responses.create(model="poet", input="moon")
@@ -264,7 +264,7 @@ async def test_it_takes_from_the_share_of_its_caller(client: Client, poet: Poet,
 
 async def test_while_the_model_is_loading_a_plain_request_waits(client: Client, poet: Poet) -> None:
     loading = {"type": problems.LOADING.uri, "title": "t", "status": 503, "detail": "d", "retry_after": 1}
-    poet.refusal = httpx.Response(503, json=loading, headers={"Content-Type": "application/problem+json"})
+    poet.refusal = httpx2.Response(503, json=loading, headers={"Content-Type": "application/problem+json"})
     asked = await client()
     waiting = asyncio.ensure_future(asked.responses.create(model="poet", input="moon"))
     await eventually(lambda: poet.asked, "the model server is asked")
@@ -278,11 +278,11 @@ async def test_a_plain_one_with_a_key_is_found_again_after_its_replica(
 ) -> None:
     settings = Settings(models={"poet": "http://poet.test"}, grace_seconds=1, store_url=redis_url)
     drain = Drain()
-    first = create_app(settings, httpx.MockTransport(poet), drain=drain)
-    second = create_app(settings, httpx.MockTransport(poet))
-    async with httpx.AsyncClient(trust_env=False, timeout=LIMIT) as http:
+    first = create_app(settings, httpx2.MockTransport(poet), drain=drain)
+    second = create_app(settings, httpx2.MockTransport(poet))
+    async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT) as http:
 
-        async def ask(app: str) -> httpx.Response:
+        async def ask(app: str) -> httpx2.Response:
             body = {"model": "poet", "input": "moon"}
             return await http.post(f"{app}/v1/responses", json=body, headers={"Idempotency-Key": "k"})
 

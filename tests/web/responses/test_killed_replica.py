@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 import redis
@@ -52,7 +52,7 @@ async def test_the_stream_goes_on_and_nothing_is_told_twice(
 
     upstream = await raw_server(answer)
     killed, url = await asyncio.to_thread(start_replica, upstream, redis_url)
-    http_client: Any = httpx.AsyncClient(trust_env=False, timeout=SECONDS)
+    http_client: Any = httpx2.AsyncClient(trust_env=False, timeout=SECONDS)
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", http_client=http_client) as client:
         events: list[Any] = []
         answered = await client.responses.create(model="poet", input="x", background=True, stream=True)

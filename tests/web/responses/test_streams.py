@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -103,12 +103,12 @@ async def test_a_background_response_is_followed_by_the_clients_helper(client: C
 
 async def test_while_it_waits_comments_say_what_for(client: Client, poet: Poet) -> None:
     overloaded = {"type": "urn:shangcai:problem:loading", "title": "t", "status": 503, "detail": "loading the weights"}
-    poet.refusal = httpx.Response(503, json=overloaded, headers={"Content-Type": "application/problem+json"})
+    poet.refusal = httpx2.Response(503, json=overloaded, headers={"Content-Type": "application/problem+json"})
     asked = await client()
     body = {"model": "poet", "input": "moon", "stream": True}
     lines: list[str] = []
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=SECONDS) as http,
+        httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as http,
         http.stream("POST", f"{asked.base_url}responses", json=body) as answer,
     ):
         async for line in answer.aiter_lines():
@@ -137,16 +137,16 @@ async def test_a_query_that_cannot_be_read(client: Client, poet: Poet, query: st
     asked = await client()
     response = await asked.responses.create(model="poet", input="moon")
     with pytest.raises(openai.BadRequestError):
-        await asked.get(f"/responses/{response.id}?{query}", cast_to=httpx.Response)
+        await asked.get(f"/responses/{response.id}?{query}", cast_to=httpx2.Response)
 
 
 async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client: Client) -> None:
     """Nothing is told on the way here: a response still has all of its events in the end."""
-    sent: list[httpx.Request] = []
+    sent: list[httpx2.Request] = []
 
-    def sink(request: httpx.Request) -> httpx.Response:
+    def sink(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
-        return httpx.Response(202)
+        return httpx2.Response(202)
 
     asked = await client(sink, dispatch="events", k_sink="http://sink.test")
     response = await asked.responses.create(model="poet", input="moon", background=True)
@@ -168,7 +168,7 @@ async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client
         "Ce-Type": "ai.shangcai.generation.completed.v1",
         "Ce-Subject": job,
     }
-    await asked.post("../events", cast_to=httpx.Response, body=result, options={"headers": event})
+    await asked.post("../events", cast_to=httpx2.Response, body=result, options={"headers": event})
     events = await events_of(await asked.responses.retrieve(response.id, stream=True))
     assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["春天"]
     assert events[-1].response.output_text == "春天"
@@ -176,7 +176,7 @@ async def test_with_events_as_the_way_to_the_predictor_nothing_is_missing(client
 
 def until(whole: bytes, mark: str) -> tuple[bytes, Exception]:
     """The answer up to this mark, and the end of the connection."""
-    return whole[: whole.index(mark.encode())], httpx.ReadError("reset")
+    return whole[: whole.index(mark.encode())], httpx2.ReadError("reset")
 
 
 @pytest.mark.parametrize("mark", ['"天"', '"finish_reason": "stop"'])
@@ -199,7 +199,7 @@ async def test_a_generation_that_goes_another_way_is_finished_all_the_same(
     dies = DyingServer([until(first, '"finish_reason": "stop"'), stream("江", "天", fingerprint="fp_2")])
     other = Poet(stream("江", "天", fingerprint="fp_2"))
 
-    def model(request: httpx.Request) -> httpx.Response:
+    def model(request: httpx2.Request) -> httpx2.Response:
         return dies(request) if len(dies.asked) < 2 else other(request)
 
     asked = await client(model)
@@ -269,7 +269,7 @@ async def test_the_client_without_async(client: Client, poet: Poet) -> None:
     asked = await client()
 
     def ask() -> tuple[str, list[str]]:
-        http_client: Any = httpx.Client(trust_env=False)
+        http_client: Any = httpx2.Client(trust_env=False)
         with openai.OpenAI(base_url=asked.base_url, api_key="none", http_client=http_client) as plain:
             text = plain.responses.create(model="poet", input="moon").output_text
             with plain.responses.stream(model="poet", input="moon") as stream:

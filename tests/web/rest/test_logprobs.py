@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.events import ResultEvent, TokenEvent
@@ -15,11 +15,11 @@ from contract.result import Timing, Usage
 from contract.texts.logprobs import LikelyToken, TokenLogprob
 from web.rest.resumption import Delivered
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]
 Dying = Callable[..., Any]
 
-RESET = httpx.ReadError("reset")
+RESET = httpx2.ReadError("reset")
 
 
 def told(token: str, logprob: float = -0.5, value: bytes | None = None) -> TokenLogprob:

@@ -6,22 +6,22 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
 from web.settings import Settings
 from wire.settings import read_settings
 
-Web = Callable[..., httpx.AsyncClient]
-Answer = Callable[..., httpx.Response]
+Web = Callable[..., httpx2.AsyncClient]
+Answer = Callable[..., httpx2.Response]
 Stream = Callable[..., bytes]
 
 SECRET = "sk-of-the-server"
 URL = "http://poet.test"
 
 
-async def test_a_model_has_the_path_the_key_and_the_name_of_its_server(web: Web, seen: list[httpx.Request]) -> None:
+async def test_a_model_has_the_path_the_key_and_the_name_of_its_server(web: Web, seen: list[httpx2.Request]) -> None:
     served = {"url": URL, "path": "/v1", "api_key": SECRET, "upstream_model": "Qwen/Qwen3-8B"}
     response = await web(models={"poet": served}).post("/generate", json={"prompt": "x"})
     [request] = seen
@@ -31,7 +31,7 @@ async def test_a_model_has_the_path_the_key_and_the_name_of_its_server(web: Web,
     assert response.json()["model"] == "poet"
 
 
-async def test_pictures_have_the_same(web: Web, seen: list[httpx.Request]) -> None:
+async def test_pictures_have_the_same(web: Web, seen: list[httpx2.Request]) -> None:
     served = {"url": "http://painter.test", "kind": "image", "path": "", "upstream_model": "flux"}
     response = await web(models={"painter": served}).post("/generate", json={"prompt": "x"})
     assert (str(seen[0].url), json.loads(seen[0].content)["model"]) == (
@@ -41,7 +41,7 @@ async def test_pictures_have_the_same(web: Web, seen: list[httpx.Request]) -> No
     assert response.json()["model"] == "painter"
 
 
-async def test_a_token_for_all_is_sent_where_a_model_has_no_key(web: Web, seen: list[httpx.Request]) -> None:
+async def test_a_token_for_all_is_sent_where_a_model_has_no_key(web: Web, seen: list[httpx2.Request]) -> None:
     models = {"poet": URL, "novelist": {"url": URL, "api_key": SECRET}}
     client = web(models=models, predictor_token="for-all")
     for model in models:
@@ -49,21 +49,21 @@ async def test_a_token_for_all_is_sent_where_a_model_has_no_key(web: Web, seen: 
     assert [request.headers["authorization"] for request in seen] == ["Bearer for-all", f"Bearer {SECRET}"]
 
 
-async def test_without_a_token_there_is_no_authorization(web: Web, seen: list[httpx.Request]) -> None:
+async def test_without_a_token_there_is_no_authorization(web: Web, seen: list[httpx2.Request]) -> None:
     """The client's own is for web."""
     await web().post("/generate", json={"prompt": "x"}, headers={"Authorization": "Bearer mine"})
     assert "authorization" not in seen[0].headers
 
 
-async def test_the_probe_proves_who_asks_too(web: Web, seen: list[httpx.Request]) -> None:
-    client = web(lambda _: httpx.Response(404), models={"poet": {"url": URL, "api_key": SECRET}})
+async def test_the_probe_proves_who_asks_too(web: Web, seen: list[httpx2.Request]) -> None:
+    client = web(lambda _: httpx2.Response(404), models={"poet": {"url": URL, "api_key": SECRET}})
     response = await client.post("/warm", json={})
     assert response.status_code == 200, response.text
     assert {request.headers["authorization"] for request in seen} == {f"Bearer {SECRET}"}
     assert (await client.get("/status")).json()["models"][0]["state"] == "ready"
 
 
-async def test_the_model_server_is_told_who_asks(web: Web, seen: list[httpx.Request]) -> None:
+async def test_the_model_server_is_told_who_asks(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json={"prompt": "x"})
     assert seen[0].headers["x-shangcai-caller"] == "default"
 
@@ -71,7 +71,7 @@ async def test_the_model_server_is_told_who_asks(web: Web, seen: list[httpx.Requ
 async def test_a_key_is_shown_to_nobody(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     models = {"poet": {"url": URL, "api_key": SECRET}}
-    response = await web(lambda _: httpx.Response(401, text="no"), models=models).post(
+    response = await web(lambda _: httpx2.Response(401, text="no"), models=models).post(
         "/generate", json={"prompt": "x"}
     )
     assert response.json()["type"] == "urn:shangcai:problem:refused-upstream"

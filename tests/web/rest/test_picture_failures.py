@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import ProblemError, problems
 from web.app import create_app
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
-Answer = Callable[..., httpx.Response]
+Web = Callable[..., httpx2.AsyncClient]
+Answer = Callable[..., httpx2.Response]
 Made = Callable[..., dict[str, Any]]
 PictureStream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Serve = Callable[..., Awaitable[str]]
 RawServer = Callable[..., Awaitable[str]]
 
@@ -145,7 +145,7 @@ async def test_progress_does_not_outlast_the_time_for_a_generation(
             yield picture_stream(PROGRESS)
             await asyncio.sleep(0.01)
 
-    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
+    answer = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     response = await web(lambda _: answer, **settings).post("/generate", json=PICTURE, headers=headers)
     assert (response.status_code, slug(response)) == (504, "too-late")
     assert [record.levelname for record in caplog.records if record.message.startswith("too-late")] == [level]
@@ -154,11 +154,11 @@ async def test_progress_does_not_outlast_the_time_for_a_generation(
 async def test_each_model_has_its_own_concurrency_limit(web: Web, slug: Slug) -> None:
     held, arrived = asyncio.Event(), asyncio.Event()
 
-    async def hold(request: httpx.Request) -> httpx.Response:
+    async def hold(request: httpx2.Request) -> httpx2.Response:
         if request.url.host == "painter.test":
             arrived.set()
             await held.wait()
-        return httpx.Response(500)
+        return httpx2.Response(500)
 
     client = web(hold, max_in_flight=1, max_waiting=0)
     first = asyncio.create_task(client.post("/generate", json=PICTURE))
@@ -169,7 +169,7 @@ async def test_each_model_has_its_own_concurrency_limit(web: Web, slug: Slug) ->
     await first
 
 
-async def test_the_request_id_and_the_time_are_passed_on(web: Web, seen: list[httpx.Request]) -> None:
+async def test_the_request_id_and_the_time_are_passed_on(web: Web, seen: list[httpx2.Request]) -> None:
     headers = {"X-Request-Id": "order-66", "X-Request-Timeout": "20", "Accept": "image/png"}
     response = await web().post("/generate", json=PICTURE, headers=headers)
     assert response.headers["x-request-id"] == "order-66"
@@ -184,7 +184,7 @@ async def test_heartbeats_fill_the_silence_between_steps(
         await asyncio.sleep(0.2)  # the silence itself
         yield picture_stream(picture())
 
-    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+    answer = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
     response = await web(lambda _: answer, heartbeat_seconds=0.02).post("/generate", json={**PICTURE, "stream": True})
     assert ": keep-alive\n\n: keep-alive\n\n" in response.text
     assert [name for name, _ in events(response.text)] == ["status", "status", "result"]
@@ -205,7 +205,7 @@ async def test_a_client_that_leaves_cancels_upstream(
 
     models: dict[str, Any] = {"painter": {"url": await raw_server(hold), "kind": "image"}}
     url = await serve(create_app(Settings(models=models)))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False) as client:
         waiting = asyncio.create_task(client.post(f"{url}/generate", json=PICTURE, headers={"Accept": accept}))
         await asyncio.wait_for(asked.wait(), LIMIT)
         waiting.cancel()

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Made = Callable[..., dict[str, Any]]
 PictureStream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
 Dying = Callable[..., Any]
 
-RESET = httpx.ReadError("reset")
+RESET = httpx2.ReadError("reset")
 BODY = {"prompt": "x", "model": "painter", "n": 2, "previews": 1}
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -16,16 +16,16 @@ from web.app import create_app
 from web.rest.resumption import MOST_BREAKS, MOST_REFUSALS
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Dying = Callable[..., Any]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 
 PIECES = ("床前", "明月光", "，疑是")
 TEXT = "".join(PIECES)
-RESET = httpx.ReadError("reset")
+RESET = httpx2.ReadError("reset")
 JSON = {"prompt": "x"}
 LIVE = {"prompt": "x", "stream": True}
 FULL = ProblemError(problems.OVERLOADED, "9 requests wait", retry_after=9)
@@ -42,9 +42,9 @@ def until(whole: bytes, mark: str) -> tuple[bytes, Exception]:
     return whole[: whole.index(mark.encode()) + len(mark.encode())], RESET
 
 
-def document(kind: ProblemType) -> httpx.Response:
+def document(kind: ProblemType) -> httpx2.Response:
     error = ProblemError(kind, "Because.")
-    return httpx.Response(kind.status, json=error.document, headers=error.headers)
+    return httpx2.Response(kind.status, json=error.document, headers=error.headers)
 
 
 def told(found: list[tuple[str, Any]]) -> str:
@@ -76,7 +76,7 @@ STAGES: dict[str, str | None] = {
 async def test_whenever_it_dies_the_text_is_whole(
     web: Web, dying: Dying, events: Events, whole: bytes, mark: str | None, body: dict[str, Any], clean: bool
 ) -> None:
-    first: Any = httpx.ConnectError("refused")
+    first: Any = httpx2.ConnectError("refused")
     if mark is not None:
         first = until(whole, mark)
         first = first[0] if clean else first
@@ -97,7 +97,7 @@ async def test_whenever_it_dies_the_text_is_whole(
 
 
 async def test_an_end_after_done_is_none_of_the_text(web: Web, dying: Dying, whole: bytes) -> None:
-    server = dying(until(whole, "[DONE]\n\n"), httpx.Response(500))
+    server = dying(until(whole, "[DONE]\n\n"), httpx2.Response(500))
     assert (await web(server).post("/generate", json=JSON)).json()["text"] == TEXT
     assert len(server.asked) == 1
 
@@ -117,7 +117,7 @@ async def test_it_may_die_again_and_further_back(
     server = dying(
         until(whole, STAGES["after tokens"] or ""),
         until(whole, STAGES["before the first token"] or ""),
-        httpx.ConnectError("refused"),
+        httpx2.ConnectError("refused"),
         until(whole, STAGES["before the usage"] or ""),
         whole,
     )
@@ -146,9 +146,9 @@ async def test_statuses_come_in_between(web: Web, dying: Dying, events: Events, 
 
 
 async def test_a_job_goes_on_in_its_log(opened: Opened, dying: Dying, events: Events, whole: bytes) -> None:
-    server = dying(until(whole, STAGES["after tokens"] or ""), httpx.ConnectError("refused"), whole)
+    server = dying(until(whole, STAGES["after tokens"] or ""), httpx2.ConnectError("refused"), whole)
     settings = Settings(models={"poet": "http://poet.test"})
-    client = await opened(create_app(settings, httpx.MockTransport(server)))
+    client = await opened(create_app(settings, httpx2.MockTransport(server)))
     location = (await client.post("/generate", json=JSON, headers={"Prefer": "respond-async"})).headers["location"]
 
     async def ended() -> bool:
@@ -210,14 +210,14 @@ async def test_another_text_is_a_problem_of_its_own(
 @pytest.mark.parametrize(
     "failure",
     [
-        *(httpx.Response(status) for status in (400, 401, 404, 422, 429, 500, 504)),
-        httpx.Response(503, headers={"Retry-After": "1"}),
+        *(httpx2.Response(status) for status in (400, 401, 404, 422, 429, 500, 504)),
+        httpx2.Response(503, headers={"Retry-After": "1"}),
         *map(document, (problems.INTERNAL, problems.INVALID_FIELD, problems.OUT_OF_MEMORY, problems.TOO_LATE)),
-        httpx.Response(503, json=FULL.document),
-        httpx.Response(503, json=ProblemError(problems.UNAVAILABLE, "It cannot be started.", phase="failed").document),
-        httpx.ReadTimeout(""),
-        httpx.PoolTimeout(""),
-        httpx.DecodingError(""),
+        httpx2.Response(503, json=FULL.document),
+        httpx2.Response(503, json=ProblemError(problems.UNAVAILABLE, "It cannot be started.", phase="failed").document),
+        httpx2.ReadTimeout(""),
+        httpx2.PoolTimeout(""),
+        httpx2.DecodingError(""),
         b'data: {"choices": 3}\n\ndata: [DONE]\n\n',
         b"data: %s\n\n" % json.dumps(ProblemError(problems.INTERNAL, "Because.").document).encode(),
         b'data: {"choices": [{"delta": {}, "finish_reason": "content_filter"}]}\n\n',
@@ -234,15 +234,15 @@ async def test_what_failed_by_itself_is_not_asked_again(web: Web, dying: Dying, 
 @pytest.mark.parametrize(
     "failure",
     [
-        httpx.Response(502),
-        httpx.Response(503),
+        httpx2.Response(502),
+        httpx2.Response(503),
         document(problems.UNAVAILABLE),
         b"data: %s\n\n" % json.dumps(ProblemError(problems.UNAVAILABLE, "Because.").document).encode(),
-        httpx.ConnectError(""),
-        httpx.ConnectTimeout(""),
-        httpx.ReadError(""),
-        httpx.WriteError(""),
-        httpx.RemoteProtocolError(""),
+        httpx2.ConnectError(""),
+        httpx2.ConnectTimeout(""),
+        httpx2.ReadError(""),
+        httpx2.WriteError(""),
+        httpx2.RemoteProtocolError(""),
         b"",
     ],
     ids=str,
@@ -263,7 +263,7 @@ async def test_what_kills_its_server_each_time_is_given_up(web: Web, dying: Dyin
 
 
 async def test_a_server_that_stays_away_is_given_up(web: Web, dying: Dying, slug: Slug) -> None:
-    server = dying(httpx.ConnectError("refused"))
+    server = dying(httpx2.ConnectError("refused"))
     response = await web(server).post("/generate", json=JSON)
     assert (slug(response), len(server.asked)) == ("unavailable", MOST_REFUSALS)
 
@@ -273,6 +273,6 @@ async def test_nothing_is_asked_again_after_the_deadline(
 ) -> None:
     monkeypatch.setattr("web.rest.resumption.PAUSE_SECONDS", 2_000.0)
     monkeypatch.setattr("web.rest.resumption.MOST_PAUSE_SECONDS", 2_000.0)
-    server = dying(httpx.ConnectError("refused"), whole)
+    server = dying(httpx2.ConnectError("refused"), whole)
     response = await web(server).post("/generate", json=JSON)
     assert (slug(response), len(server.asked)) == ("unavailable", 1)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -14,12 +14,12 @@ from tests.support.waiting import eventually
 from web.app import create_app
 from web.settings import Settings
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
 Events = Callable[[str], list[tuple[str, Any]]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 Dying = Callable[..., Any]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 
 TRIP = {
     "type": "function",
@@ -168,7 +168,7 @@ MARKS = {
 
 def until(whole: bytes, mark: str) -> tuple[bytes, Exception]:
     end = whole.index(mark.encode()) + len(mark.encode())
-    return whole[:end], httpx.ReadError("reset")
+    return whole[:end], httpx2.ReadError("reset")
 
 
 @pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
@@ -219,7 +219,7 @@ async def test_another_call_is_no_continuation(
 
 async def test_a_job_keeps_its_calls(opened: Opened, dying: Dying, events: Events, whole: bytes) -> None:
     server = dying(until(whole, MARKS["within a call"]), whole)
-    client = await opened(create_app(Settings(models={"poet": "http://poet.test"}), httpx.MockTransport(server)))
+    client = await opened(create_app(Settings(models={"poet": "http://poet.test"}), httpx2.MockTransport(server)))
     location = (await client.post("/generate", json=ASKED, headers={"Prefer": "respond-async"})).headers["location"]
 
     async def ended() -> bool:

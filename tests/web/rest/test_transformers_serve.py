@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -45,8 +45,8 @@ def upstream() -> Iterator[str]:
     def healthy() -> bool:
         assert process.poll() is None
         try:
-            return httpx.get(f"{url}/health", trust_env=False).is_success
-        except httpx.TransportError:
+            return httpx2.get(f"{url}/health", trust_env=False).is_success
+        except httpx2.TransportError:
             return False
 
     try:
@@ -58,14 +58,14 @@ def upstream() -> Iterator[str]:
 
 
 @pytest.fixture
-async def client(serve: Serve, upstream: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client(serve: Serve, upstream: str) -> AsyncIterator[httpx2.AsyncClient]:
     entry = {"url": upstream, "path": "/v1", "upstream_model": NAME}
     url = await serve(create_app(Settings(models={"poet": entry}, read_seconds=LIMIT)))
-    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as client:
         yield client
 
 
-async def test_a_text_and_its_stream_are_the_same(client: httpx.AsyncClient, events: Events) -> None:
+async def test_a_text_and_its_stream_are_the_same(client: httpx2.AsyncClient, events: Events) -> None:
     answer = await client.post("/generate", json=BODY)
     assert answer.status_code == 200, answer.text
     result = answer.json()
@@ -76,5 +76,5 @@ async def test_a_text_and_its_stream_are_the_same(client: httpx.AsyncClient, eve
     assert told == found[-1][1]["text"] == result["text"]
 
 
-async def test_it_is_found_ready(client: httpx.AsyncClient) -> None:
+async def test_it_is_found_ready(client: httpx2.AsyncClient) -> None:
     assert (await client.post("/warm")).json()["state"] == "ready"

@@ -7,17 +7,17 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
 from web.client.failures import MESSAGE_CHARS
 from web.rest.text_call import EVENT_BYTES
 
-Web = Callable[..., httpx.AsyncClient]
+Web = Callable[..., httpx2.AsyncClient]
 Stream = Callable[..., bytes]
-Answer = Callable[..., httpx.Response]
-Slug = Callable[[httpx.Response], str]
+Answer = Callable[..., httpx2.Response]
+Slug = Callable[[httpx2.Response], str]
 Ask = Callable[..., Any]
 
 
@@ -25,7 +25,7 @@ Ask = Callable[..., Any]
 def ask(web: Web, slug: Slug, caplog: pytest.LogCaptureFixture) -> Ask:
     """The status, problem and detail that a client gets; the address goes to the log only."""
 
-    async def run(handler: Callable[[httpx.Request], httpx.Response], **settings: Any) -> tuple[int, str, str]:
+    async def run(handler: Callable[[httpx2.Request], httpx2.Response], **settings: Any) -> tuple[int, str, str]:
         response = await web(handler, **settings).post("/generate", json={"prompt": "x"})
         name = slug(response)
         assert "poet.test" not in response.text
@@ -35,8 +35,8 @@ def ask(web: Web, slug: Slug, caplog: pytest.LogCaptureFixture) -> Ask:
     return run
 
 
-def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
-    def handler(_request: httpx.Request) -> httpx.Response:
+def raising(error: Exception) -> Callable[[httpx2.Request], httpx2.Response]:
+    def handler(_request: httpx2.Request) -> httpx2.Response:
         raise error
 
     return handler
@@ -45,26 +45,26 @@ def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
 @pytest.mark.parametrize(
     ("error", "status", "name"),
     [
-        (httpx.ConnectError("[Errno 111] poet.test refused"), 503, "unavailable"),
-        (httpx.ConnectError("[Errno -2] Name or service not known"), 503, "unavailable"),
-        (httpx.ConnectTimeout("poet.test"), 503, "unavailable"),
+        (httpx2.ConnectError("[Errno 111] poet.test refused"), 503, "unavailable"),
+        (httpx2.ConnectError("[Errno -2] Name or service not known"), 503, "unavailable"),
+        (httpx2.ConnectTimeout("poet.test"), 503, "unavailable"),
         # anyio's, of a server that dies just when it has taken the connection
         (AttributeError("'NoneType' object has no attribute 'getpeername'"), 503, "unavailable"),
         (OSError(107, "Transport endpoint is not connected"), 503, "unavailable"),
-        (httpx.PoolTimeout(""), 503, "overloaded"),
-        (httpx.ReadTimeout(""), 504, "upstream-timeout"),
-        (httpx.WriteTimeout(""), 504, "upstream-timeout"),
-        (httpx.ReadError("[Errno 104] Connection reset by peer"), 502, "bad-upstream"),
-        (httpx.WriteError(""), 502, "bad-upstream"),
-        (httpx.RemoteProtocolError("Server disconnected"), 502, "bad-upstream"),
-        (httpx.DecodingError("poet.test"), 502, "bad-upstream"),
+        (httpx2.PoolTimeout(""), 503, "overloaded"),
+        (httpx2.ReadTimeout(""), 504, "upstream-timeout"),
+        (httpx2.WriteTimeout(""), 504, "upstream-timeout"),
+        (httpx2.ReadError("[Errno 104] Connection reset by peer"), 502, "bad-upstream"),
+        (httpx2.WriteError(""), 502, "bad-upstream"),
+        (httpx2.RemoteProtocolError("Server disconnected"), 502, "bad-upstream"),
+        (httpx2.DecodingError("poet.test"), 502, "bad-upstream"),
     ],
 )
 async def test_transport_failures(ask: Ask, error: Exception, status: int, name: str) -> None:
     assert (await ask(raising(error)))[:2] == (status, name)
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError(""), httpx.PoolTimeout("")])
+@pytest.mark.parametrize("error", [httpx2.ConnectError(""), httpx2.PoolTimeout("")])
 async def test_a_transient_failure_has_a_retry_after(web: Web, error: Exception) -> None:
     response = await web(raising(error)).post("/generate", json={"prompt": "x"})
     assert response.headers["retry-after"] == "5"
@@ -92,7 +92,7 @@ async def test_a_transient_failure_has_a_retry_after(web: Web, error: Exception)
 )
 async def test_statuses(ask: Ask, status: int, problem_status: int, name: str) -> None:
     found = await ask(
-        lambda _: httpx.Response(status, content=b"<html>", headers={"Location": "http://elsewhere.test"})
+        lambda _: httpx2.Response(status, content=b"<html>", headers={"Location": "http://elsewhere.test"})
     )
     assert found[:2] == (problem_status, name)
 
@@ -107,12 +107,12 @@ async def test_statuses(ask: Ask, status: int, problem_status: int, name: str) -
     ],
 )
 async def test_the_reason_of_a_refusal_is_passed_on(ask: Ask, body: dict[str, Any]) -> None:
-    _, _, detail = await ask(lambda _: httpx.Response(400, json=body))
+    _, _, detail = await ask(lambda _: httpx2.Response(400, json=body))
     assert detail == "The model server refused the request: too long for the context"
 
 
 async def test_an_endless_reason_is_cut(ask: Ask) -> None:
-    _, _, detail = await ask(lambda _: httpx.Response(400, json={"error": {"message": "x" * 50_000}}))
+    _, _, detail = await ask(lambda _: httpx2.Response(400, json={"error": {"message": "x" * 50_000}}))
     assert detail.removeprefix("The model server refused the request: ") == "x" * (MESSAGE_CHARS - 1) + "…"
 
 
@@ -121,7 +121,7 @@ async def test_an_endless_refusal_is_not_read_to_its_end(ask: Ask) -> None:
         while True:
             yield b"x" * 10_000
 
-    assert (await ask(lambda _: httpx.Response(500, content=endless())))[:2] == (502, "bad-upstream")
+    assert (await ask(lambda _: httpx2.Response(500, content=endless())))[:2] == (502, "bad-upstream")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_an_endless_refusal_is_not_read_to_its_end(ask: Ask) -> None:
     [("7", "7"), ("0", "1"), ("999999", "3600"), ("-3", "5"), ("soon", "5"), ("9" * 5000, "5"), ("", "5")],
 )
 async def test_a_sane_retry_after_is_passed_on(web: Web, given: str, passed_on: str) -> None:
-    client = web(lambda _: httpx.Response(503, headers={"Retry-After": given}))
+    client = web(lambda _: httpx2.Response(503, headers={"Retry-After": given}))
     response = await client.post("/generate", json={"prompt": "x"})
     assert response.headers["retry-after"] == passed_on
 
@@ -146,7 +146,7 @@ FULL = {
 
 async def test_a_problem_of_our_predictor_is_passed_on(web: Web, slug: Slug) -> None:
     body = {**FULL, "error": {"message": "9 requests wait", "code": "overloaded"}}
-    client = web(lambda _: httpx.Response(503, json=body, headers={"Content-Type": "application/problem+json"}))
+    client = web(lambda _: httpx2.Response(503, json=body, headers={"Content-Type": "application/problem+json"}))
     response = await client.post("/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (503, "overloaded")
     assert response.json() == FULL
@@ -155,7 +155,7 @@ async def test_a_problem_of_our_predictor_is_passed_on(web: Web, slug: Slug) -> 
 
 async def test_the_retry_after_header_counts_where_the_problem_has_none(web: Web) -> None:
     body = {name: value for name, value in FULL.items() if name != "retry_after"}
-    client = web(lambda _: httpx.Response(503, json=body, headers={"Retry-After": "4"}))
+    client = web(lambda _: httpx2.Response(503, json=body, headers={"Retry-After": "4"}))
     response = await client.post("/generate", json={"prompt": "x"})
     assert response.headers["retry-after"] == "4"
 
@@ -168,7 +168,7 @@ async def test_field_errors_of_our_predictor_are_passed_on(web: Web, slug: Slug)
         "detail": "prompt: has 600 tokens; the model reads 512",
         "errors": [{"field": "prompt", "detail": "has 600 tokens; the model reads 512"}],
     }
-    response = await web(lambda _: httpx.Response(400, json=body)).post("/generate", json={"prompt": "x"})
+    response = await web(lambda _: httpx2.Response(400, json=body)).post("/generate", json={"prompt": "x"})
     assert slug(response) == "invalid-field"
     assert response.json() == body
 
@@ -190,14 +190,14 @@ async def test_a_field_has_the_name_that_the_client_knows(
 ) -> None:
     errors = [{"field": upstream, "detail": "has 300 tokens; the model's context holds 256"}]
     problem = {"type": problems.INVALID_FIELD.uri, "title": "x", "status": 400, "detail": "x", "errors": errors}
-    response = await web(lambda _: httpx.Response(400, json=problem)).post("/generate", json=body)
+    response = await web(lambda _: httpx2.Response(400, json=problem)).post("/generate", json=body)
     assert response.json()["errors"] == [{**errors[0], "field": client}]
     assert response.json()["detail"] == f"{client}: has 300 tokens; the model's context holds 256"
 
 
 async def test_a_problem_type_that_is_newer_than_this_server_is_passed_on(web: Web, slug: Slug) -> None:
     body = {"type": "urn:shangcai:problem:on-fire", "title": "Hot", "status": 503, "detail": "The stove burns."}
-    response = await web(lambda _: httpx.Response(503, json=body)).post("/generate", json={"prompt": "x"})
+    response = await web(lambda _: httpx2.Response(503, json=body)).post("/generate", json={"prompt": "x"})
     assert (response.status_code, slug(response)) == (503, "on-fire")
     assert response.json() == body
 
@@ -207,13 +207,13 @@ async def test_a_problem_type_that_is_newer_than_this_server_is_passed_on(web: W
 )
 async def test_a_problem_about_our_own_request_is_not_the_clients(ask: Ask, kind: problems.ProblemType) -> None:
     body = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": "poet.test"}
-    assert (await ask(lambda _: httpx.Response(kind.status, json=body)))[:2] == (502, "refused-upstream")
+    assert (await ask(lambda _: httpx2.Response(kind.status, json=body)))[:2] == (502, "refused-upstream")
 
 
 @pytest.mark.parametrize("status", [200, 700, -1])
 async def test_a_problem_with_an_impossible_status_is_garbage(ask: Ask, status: int) -> None:
     body = {**FULL, "status": status}
-    assert (await ask(lambda _: httpx.Response(500, json=body)))[:2] == (502, "bad-upstream")
+    assert (await ask(lambda _: httpx2.Response(500, json=body)))[:2] == (502, "bad-upstream")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ async def test_an_empty_stream(ask: Ask, sse_answer: Answer) -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", ""])
 async def test_a_200_that_is_no_stream(ask: Ask, content_type: str) -> None:
-    answer = httpx.Response(200, headers={"Content-Type": content_type}, content=b"{}")
+    answer = httpx2.Response(200, headers={"Content-Type": content_type}, content=b"{}")
     assert (await ask(lambda _: answer))[:2] == (502, "bad-upstream")
 
 
@@ -283,7 +283,7 @@ async def test_a_stream_without_end(ask: Ask, monkeypatch: pytest.MonkeyPatch) -
             yield b": heartbeat\n\n" * 100
 
     monkeypatch.setattr("web.rest.text_call.ANSWER_BYTES", 100_000)
-    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
+    answer = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     assert (await ask(lambda _: answer))[:2] == (502, "bad-upstream")
 
 
@@ -293,7 +293,7 @@ async def test_heartbeats_do_not_outlast_the_time_for_a_generation(ask: Ask) -> 
             yield b": heartbeat\n\n"
             await asyncio.sleep(0.01)
 
-    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
+    answer = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=endless())
     assert (await ask(lambda _: answer, generate_seconds=0.1))[:2] == (504, "too-late")
 
 
@@ -305,5 +305,5 @@ async def test_an_end_that_never_comes_does_not_hold_the_result(
         await asyncio.Event().wait()
 
     monkeypatch.setattr("web.client.exchange.DRAIN_SECONDS", 0.05)
-    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+    answer = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
     assert (await web(lambda _: answer).post("/generate", json={"prompt": "x"})).json()["text"] == "x"

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,7 +22,7 @@ from web.settings import Settings
 
 Events = Callable[[str], list[tuple[str, Any]]]
 Serve = Callable[[ASGIApp], Awaitable[str]]
-Slug = Callable[[httpx.Response], str]
+Slug = Callable[[httpx2.Response], str]
 
 KEY = "sk-vllm"
 NAME = "Qwen/Qwen3-8B"
@@ -105,14 +105,14 @@ def vllm() -> Vllm:
 
 
 @pytest.fixture
-async def client(serve: Serve, vllm: Vllm) -> AsyncIterator[httpx.AsyncClient]:
+async def client(serve: Serve, vllm: Vllm) -> AsyncIterator[httpx2.AsyncClient]:
     entry = {"url": await serve(vllm.app), "path": "/v1", "api_key": KEY, "upstream_model": NAME}
     url = await serve(create_app(Settings(models={"qwen": entry})))
-    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
         yield client
 
 
-async def test_a_text(client: httpx.AsyncClient, vllm: Vllm) -> None:
+async def test_a_text(client: httpx2.AsyncClient, vllm: Vllm) -> None:
     result = (await client.post("/generate", json={"prompt": "春", "seed": 3, "thinking": True})).json()
     assert (result["model"], result["text"], result["reasoning_content"]) == ("qwen", "春天", "hm")
     assert result["usage"] == {"prompt_tokens": 4, "completion_tokens": 3}
@@ -120,16 +120,16 @@ async def test_a_text(client: httpx.AsyncClient, vllm: Vllm) -> None:
     assert (vllm.asked[0]["model"], vllm.asked[0]["seed"]) == (NAME, 3)
 
 
-async def test_a_stream(client: httpx.AsyncClient, events: Events) -> None:
+async def test_a_stream(client: httpx2.AsyncClient, events: Events) -> None:
     found = events((await client.post("/generate", json={"prompt": "春", "stream": True})).text)
     assert [name for name, _ in found if name != "status"] == ["reasoning", "token", "token", "result"]
 
 
-async def test_it_is_found_ready_though_it_has_no_route_for_that(client: httpx.AsyncClient) -> None:
+async def test_it_is_found_ready_though_it_has_no_route_for_that(client: httpx2.AsyncClient) -> None:
     assert (await client.post("/warm")).json()["state"] == "ready"
 
 
-async def test_what_it_refuses_is_told_as_the_clients_mistake(client: httpx.AsyncClient, slug: Slug) -> None:
+async def test_what_it_refuses_is_told_as_the_clients_mistake(client: httpx2.AsyncClient, slug: Slug) -> None:
     response = await client.post("/generate", json={"prompt": "x" * 101})
     assert slug(response) == "invalid-field"
     assert response.json()["detail"].endswith("This model's maximum context length is 8 tokens.")
@@ -137,7 +137,7 @@ async def test_what_it_refuses_is_told_as_the_clients_mistake(client: httpx.Asyn
 
 @pytest.mark.parametrize("chunks", [0, 1, 2, 3, 4, 5])
 async def test_a_stream_that_it_cuts_off(
-    client: httpx.AsyncClient, vllm: Vllm, events: Events, monkeypatch: pytest.MonkeyPatch, chunks: int
+    client: httpx2.AsyncClient, vllm: Vllm, events: Events, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:
     """It says what has decided an answer only at the end: a text that has begun to arrive is not asked for again."""
     vllm.stops_after = chunks

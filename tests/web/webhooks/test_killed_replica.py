@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.waiting import SECONDS, eventually
@@ -31,11 +31,11 @@ async def test_it_is_delivered_by_another_replica(
     environment = {"WEBHOOK_HOSTS": json.dumps([there.host]), "WEBHOOK_SECRET": SECRET}
     # Its claim ends soon after its attempt.
     killed, url = await asyncio.to_thread(start_replica, upstream, redis_url, WEBHOOK_SECONDS="1", **environment)
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client:
         body = {"prompt": "x", "webhook": there.url}
         answered = await client.post("/generate", json=body, headers={"Prefer": "respond-async"})
         location = answered.headers["location"]
-        with suppress(httpx.TransportError):  # it may be dead by then
+        with suppress(httpx2.TransportError):  # it may be dead by then
             await client.delete(location)  # which is an end, too
     await there.has_received(1)
     environment["WEBHOOK_SECONDS"] = str(SECONDS)
@@ -43,7 +43,7 @@ async def test_it_is_delivered_by_another_replica(
     first, second = await there.has_received(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert second.verified()["subject"] == location.rpartition("/")[2]
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS) as client:
 
         async def delivered() -> bool:
             return bool((await client.get(location)).json()["webhook"]["delivered"])

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import ASGIApp
 
@@ -22,10 +22,10 @@ from web.settings import Settings
 from web.webhooks import deliveries as module
 from wire.cloudevents import write_event
 
-Web = Callable[..., httpx.AsyncClient]
-Opened = Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]
+Web = Callable[..., httpx2.AsyncClient]
+Opened = Callable[[ASGIApp], Awaitable[httpx2.AsyncClient]]
 Receive = Callable[..., Awaitable[Receiver]]
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
 
 
-def refusal(answer: httpx.Response) -> str:
+def refusal(answer: httpx2.Response) -> str:
     assert answer.status_code == 400, answer.text
     [error] = answer.json()["errors"]
     assert error["field"] == "webhook"
@@ -84,14 +84,14 @@ async def test_addresses_that_are_refused(web: Web, url: Any, why: str) -> None:
 
 async def test_a_job_lists_what_was_delivered(opened: Opened, receiver: Receive, stream: Callable[..., bytes]) -> None:
     there = await receiver()
-    asked: list[httpx.Request] = []
+    asked: list[httpx2.Request] = []
 
-    def poet(request: httpx.Request) -> httpx.Response:
+    def poet(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream("春", "天"))
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream("春", "天"))
 
     settings = settings_of(there)
-    client = await opened(create_app(settings, httpx.MockTransport(poet)))
+    client = await opened(create_app(settings, httpx2.MockTransport(poet)))
     location = await submit(client, {"prompt": "春", "webhook": there.url})
     assert (await client.get(location)).json()["webhook"]["url"] == there.url
     [received] = await there.has_received(1)
@@ -115,7 +115,7 @@ async def test_a_job_lists_what_was_delivered(opened: Opened, receiver: Receive,
 async def test_an_idempotency_key_has_one_webhook(opened: Opened, receiver: Receive) -> None:
     there = await receiver()
     settings = settings_of(there)
-    client = await opened(create_app(settings, httpx.MockTransport(lambda _: httpx.Response(503))))
+    client = await opened(create_app(settings, httpx2.MockTransport(lambda _: httpx2.Response(503))))
     keyed = {"Idempotency-Key": "k", **ASYNC}
     first = await client.post("/generate", json={"prompt": "x", "webhook": there.url}, headers=keyed)
     again = await client.post("/generate", json={"prompt": "x", "webhook": there.url}, headers=keyed)
@@ -138,14 +138,14 @@ async def test_a_caller_without_a_secret_is_told(web: Web, tmp_path: Path) -> No
 
 async def test_the_end_of_a_job_over_events_is_delivered(opened: Opened, receiver: Receive) -> None:
     there = await receiver()
-    sent: list[httpx.Request] = []
+    sent: list[httpx2.Request] = []
 
-    def sink(request: httpx.Request) -> httpx.Response:
+    def sink(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
-        return httpx.Response(202)
+        return httpx2.Response(202)
 
     settings = settings_of(there, dispatch="events", k_sink="http://sink.test")
-    client = await opened(create_app(settings, httpx.MockTransport(sink)))
+    client = await opened(create_app(settings, httpx2.MockTransport(sink)))
     location = await submit(client, {"prompt": "春", "webhook": there.url})
     await eventually(lambda: bool(sent), "the request is sent")
     assert "webhook" not in json.loads(sent[0].content)  # the address is nobody's business but web's
@@ -162,7 +162,7 @@ async def test_the_end_of_a_job_over_events_is_delivered(opened: Opened, receive
 async def test_a_job_that_is_cancelled_says_so(opened: Opened, receiver: Receive) -> None:
     there = await receiver()
     settings = settings_of(there)
-    client = await opened(create_app(settings, httpx.MockTransport(lambda _: httpx.Response(503))))
+    client = await opened(create_app(settings, httpx2.MockTransport(lambda _: httpx2.Response(503))))
     location = await submit(client, {"prompt": "春", "webhook": there.url})
     await client.delete(location)
     [received] = await there.has_received(1)
@@ -172,7 +172,7 @@ async def test_a_job_that_is_cancelled_says_so(opened: Opened, receiver: Receive
 async def test_a_job_that_is_waited_for_by_itself_has_one(opened: Opened, receiver: Receive, painter: Handler) -> None:
     there = await receiver()
     models: Any = {"models": {"painter": {"url": "http://painter.test", "kind": "image"}}}
-    client = await opened(create_app(settings_of(there, **models), httpx.MockTransport(painter)))
+    client = await opened(create_app(settings_of(there, **models), httpx2.MockTransport(painter)))
     answer = await client.post("/generate?images=url", json={"prompt": "cat", "webhook": there.url})
     assert answer.status_code == 200, answer.text
     [received] = await there.has_received(1)
@@ -181,7 +181,7 @@ async def test_a_job_that_is_waited_for_by_itself_has_one(opened: Opened, receiv
 
 async def test_a_response_in_the_background_has_one(opened: Opened, receiver: Receive, poet: Poet) -> None:
     there = await receiver()
-    client = await opened(create_app(settings_of(there), httpx.MockTransport(poet)))
+    client = await opened(create_app(settings_of(there), httpx2.MockTransport(poet)))
     body = {"model": "poet", "input": "moon", "background": True, "webhook": there.url}
     made = (await client.post("/v1/responses", json=body)).json()
     assert made["webhook"] == {"url": there.url, "deliveries": [], "delivered": False}

@@ -6,7 +6,7 @@ import base64
 import logging
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.requests import Request
 
@@ -36,7 +36,7 @@ def request_of(content: bytes, content_type: str = "multipart/form-data; boundar
 
 def written(data: dict[str, str] | None = None, **files: Any) -> Request:
     """By another implementation of the format."""
-    request = httpx.Request("POST", "http://x.test", data=data, files=files)
+    request = httpx2.Request("POST", "http://x.test", data=data, files=files)
     return request_of(request.read(), request.headers["content-type"])
 
 

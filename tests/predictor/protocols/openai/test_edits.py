@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from PIL import Image
@@ -34,7 +34,7 @@ IMAGE = base64.b64encode(PICTURE).decode()
 
 
 @pytest.fixture
-def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(painter_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return painter_client
 
 
@@ -42,14 +42,14 @@ def opened(data: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
-async def made(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+async def made(client: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
     answer = await client.post(ROUTE, json=BODY | {"image": IMAGE} | body)
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
 
 
-async def test_json_a_data_url_a_form_and_openais_client_give_the_same(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_json_a_data_url_a_form_and_openais_client_give_the_same(client: httpx2.AsyncClient, apart: Any) -> None:
     first = await made(client, strength=0.5, steps=6, mask=base64.b64encode(MASK).decode())
     assert (first["size"], first["steps"]) == ("32x16", 3)
     expected = opened(first["data"][0]["b64_json"])
@@ -78,7 +78,7 @@ async def test_json_a_data_url_a_form_and_openais_client_give_the_same(client: h
         assert apart(opened(str(data)), expected) == 0
 
 
-async def test_openais_client_streams_the_events_of_an_edit(client: httpx.AsyncClient) -> None:
+async def test_openais_client_streams_the_events_of_an_edit(client: httpx2.AsyncClient) -> None:
     async with openai.AsyncOpenAI(base_url=f"{client.base_url}/openai/v1", api_key="none", max_retries=0) as library:
         stream = await library.images.edit(
             model="painter",
@@ -113,20 +113,20 @@ async def test_openais_client_streams_the_events_of_an_edit(client: httpx.AsyncC
     ],
     ids=str,
 )
-async def test_what_is_wrong_is_named(client: httpx.AsyncClient, body: dict[str, Any], named: str) -> None:
+async def test_what_is_wrong_is_named(client: httpx2.AsyncClient, body: dict[str, Any], named: str) -> None:
     answer = await client.post(ROUTE, json=BODY | {"image": IMAGE} | body)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == [named]
 
 
-async def test_a_form_of_several_pictures_is_refused_and_so_is_one_that_is_none(client: httpx.AsyncClient) -> None:
+async def test_a_form_of_several_pictures_is_refused_and_so_is_one_that_is_none(client: httpx2.AsyncClient) -> None:
     several = await client.post(ROUTE, data={"model": "painter", "prompt": "x"}, files=[("image[]", PICTURE)] * 2)
     assert (several.status_code, several.json()["errors"][0]["field"]) == (400, "image")
     none = await client.post(ROUTE, content=b"x", headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert (none.status_code, none.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
-async def test_the_largest_pictures_pass_and_no_larger_body(client: httpx.AsyncClient) -> None:
+async def test_the_largest_pictures_pass_and_no_larger_body(client: httpx2.AsyncClient) -> None:
     padded = PICTURE + b"\0" * (IMAGE_BYTES - len(PICTURE))  # what comes after the end of a PNG is not read
     answer = await client.post(ROUTE, data={"model": "painter", "prompt": "x"}, files={"image": padded, "mask": padded})
     assert answer.status_code == 200, answer.text
@@ -135,7 +135,7 @@ async def test_the_largest_pictures_pass_and_no_larger_body(client: httpx.AsyncC
     assert too_large.status_code == 413
 
 
-async def test_kserves_protocols_take_the_same_fields(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_kserves_protocols_take_the_same_fields(client: httpx2.AsyncClient, apart: Any) -> None:
     expected = opened((await made(client, strength=0.5))["data"][0]["b64_json"])
     fields = {"seed": 7, "image": IMAGE, "strength": 0.5}
 
@@ -151,7 +151,7 @@ async def test_kserves_protocols_take_the_same_fields(client: httpx.AsyncClient,
     assert (refused.status_code, "strength: is taken beside image only" in refused.text) == (400, True)
 
 
-async def test_an_event_takes_the_same_fields(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_an_event_takes_the_same_fields(client: httpx2.AsyncClient, apart: Any) -> None:
     expected = opened((await made(client, strength=0.5))["data"][0]["b64_json"])
     headers = {
         "ce-specversion": "1.0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -25,7 +25,7 @@ def completion(**fields: Any) -> dict[str, Any]:
     return {"model": "poet", "prompt": "moon"} | fields
 
 
-async def test_the_served_model_is_listed(client: httpx.AsyncClient) -> None:
+async def test_the_served_model_is_listed(client: httpx2.AsyncClient) -> None:
     listed = (await client.get("/openai/v1/models")).json()
 
     assert listed["object"] == "list"
@@ -35,7 +35,7 @@ async def test_the_served_model_is_listed(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_chat_completion_holds_the_text_the_reason_and_the_usage(
-    client: httpx.AsyncClient, engine: Any
+    client: httpx2.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue("床前", "明月光", prompt_tokens=3, completion_tokens=6)
 
@@ -61,7 +61,7 @@ async def test_a_chat_completion_holds_the_text_the_reason_and_the_usage(
     }
 
 
-async def test_a_completion_holds_the_text_the_reason_and_the_usage(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_completion_holds_the_text_the_reason_and_the_usage(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("light", " on the bed", finish_reason="length", prompt_tokens=1, completion_tokens=4)
 
     document = (await client.post(COMPLETIONS, json=completion())).json()
@@ -77,7 +77,7 @@ async def test_a_completion_holds_the_text_the_reason_and_the_usage(client: http
     }
 
 
-async def test_chat_messages_reach_the_engine_as_turns(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_chat_messages_reach_the_engine_as_turns(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     messages = [
         {"role": "developer", "content": "Be brief."},
@@ -97,7 +97,7 @@ async def test_chat_messages_reach_the_engine_as_turns(client: httpx.AsyncClient
     )
 
 
-async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     engine.enqueue("x")
 
@@ -107,7 +107,7 @@ async def test_a_completion_prompt_reaches_the_engine_as_it_is(client: httpx.Asy
     assert [task.prompt for task in engine.tasks] == [" moon\n", " moon\n"]
 
 
-async def test_as_many_prompts_as_langchain_sends_at_once_are_taken(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_as_many_prompts_as_langchain_sends_at_once_are_taken(client: httpx2.AsyncClient, engine: Any) -> None:
     for number in range(20):
         engine.enqueue(str(number))
 
@@ -116,7 +116,7 @@ async def test_as_many_prompts_as_langchain_sends_at_once_are_taken(client: http
     assert [choice["text"] for choice in document["choices"]] == [str(number) for number in range(20)]
 
 
-async def test_several_prompts_are_several_choices_of_one_answer(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_several_prompts_are_several_choices_of_one_answer(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("first", prompt_tokens=3, completion_tokens=4, queue_s=0.5)
     engine.enqueue("second", prompt_tokens=5, completion_tokens=6, finish_reason="length")
 
@@ -133,7 +133,7 @@ async def test_several_prompts_are_several_choices_of_one_answer(client: httpx.A
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_of_several_prompts_the_one_that_is_refused_is_named(
-    client: httpx.AsyncClient, engine: Any, stream: bool
+    client: httpx2.AsyncClient, engine: Any, stream: bool
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue(gate)
@@ -146,7 +146,7 @@ async def test_of_several_prompts_the_one_that_is_refused_is_named(
     assert engine.closed == [True], "the first one is not wanted any more"
 
 
-async def test_of_several_prompts_the_first_failure_ends_them_all(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_of_several_prompts_the_first_failure_ends_them_all(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(asyncio.Event())
     engine.enqueue(ProblemError(problems.INTERNAL, "The model failed on this request."))
 
@@ -156,7 +156,7 @@ async def test_of_several_prompts_the_first_failure_ends_them_all(client: httpx.
     assert engine.closed == [True, True]
 
 
-async def test_sampling_parameters_reach_the_engine(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_sampling_parameters_reach_the_engine(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     fields = {"max_tokens": 7, "temperature": 0, "top_p": 0.5, "stop": "\n", "seed": 2**63 - 1}
 
@@ -172,7 +172,7 @@ async def test_sampling_parameters_reach_the_engine(client: httpx.AsyncClient, e
     [({"max_completion_tokens": 5}, 5), ({"max_tokens": 6}, 6), ({"max_tokens": 6, "max_completion_tokens": 5}, 5)],
 )
 async def test_both_names_of_the_token_limit_work(
-    client: httpx.AsyncClient, engine: Any, fields: dict[str, int], max_tokens: int
+    client: httpx2.AsyncClient, engine: Any, fields: dict[str, int], max_tokens: int
 ) -> None:
     engine.enqueue("x")
 
@@ -202,7 +202,7 @@ HABITS = {
     ],
 )
 async def test_habitual_fields_that_ask_for_nothing_are_taken(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.enqueue("x")
 
@@ -211,7 +211,7 @@ async def test_habitual_fields_that_ask_for_nothing_are_taken(
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_how_long_a_prompt_and_a_text_may_be_is_for_the_model_to_say(
-    client: httpx.AsyncClient, engine: Any, path: str
+    client: httpx2.AsyncClient, engine: Any, path: str
 ) -> None:
     engine.enqueue("moon")
     long = "x" * 500_000
@@ -275,7 +275,7 @@ async def test_how_long_a_prompt_and_a_text_may_be_is_for_the_model_to_say(
     ],
 )
 async def test_a_field_that_cannot_be_honoured_is_refused_by_name(
-    client: httpx.AsyncClient, engine: Any, path: str, field: str, value: object
+    client: httpx2.AsyncClient, engine: Any, path: str, field: str, value: object
 ) -> None:
     body = chat() if path == CHAT else completion()
 
@@ -294,7 +294,7 @@ async def test_a_field_that_cannot_be_honoured_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("path", "body"), [(CHAT, chat(model="cook")), (COMPLETIONS, completion(model="cook"))])
-async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+async def test_an_unknown_model_is_not_found(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
     answer = await client.post(path, json=body)
 
     assert answer.status_code == 404
@@ -304,7 +304,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: st
 
 
 @pytest.mark.parametrize(("path", "body"), [(CHAT, chat()), (COMPLETIONS, completion())])
-async def test_a_missing_model_name_is_named(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+async def test_a_missing_model_name_is_named(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
     del body["model"]
 
     answer = await client.post(path, json=body)
@@ -313,7 +313,7 @@ async def test_a_missing_model_name_is_named(client: httpx.AsyncClient, path: st
     assert answer.json()["detail"] == "model: is required"
 
 
-async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.refuse(ProblemError(problems.OVERLOADED, "64 requests are waiting already.", retry_after=12.1))
 
     answer = await client.post(CHAT, json=chat())
@@ -329,7 +329,7 @@ async def test_a_full_engine_answers_503_with_the_time_to_come_back(client: http
     }
 
 
-async def test_a_problem_in_the_middle_is_the_whole_answer(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_problem_in_the_middle_is_the_whole_answer(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("half a", ProblemError(problems.INTERNAL, "The model failed on this request."))
 
     answer = await client.post(CHAT, json=chat())
@@ -340,7 +340,7 @@ async def test_a_problem_in_the_middle_is_the_whole_answer(client: httpx.AsyncCl
 
 
 async def test_a_mistake_of_ours_is_a_problem_without_traceback(
-    client: httpx.AsyncClient, engine: Any, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.refuse(KeyError("secret detail"))
 
@@ -353,7 +353,7 @@ async def test_a_mistake_of_ours_is_a_problem_without_traceback(
     assert "secret detail" in caplog.text
 
 
-async def test_the_engine_gets_one_task_with_the_fields_of_the_request(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_the_engine_gets_one_task_with_the_fields_of_the_request(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
 
     await client.post(COMPLETIONS, json=completion())

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, get_args, get_type_hints
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai.types import completion_create_params as completion_params
@@ -160,11 +160,11 @@ PARAMS: dict[str, Any] = {
 }
 
 
-Answers = dict[tuple[str, str], httpx.Response]
+Answers = dict[tuple[str, str], httpx2.Response]
 
 
 async def each_alone(
-    client: httpx.AsyncClient, path: str, table: dict[str, list[object]], engine: Any = None
+    client: httpx2.AsyncClient, path: str, table: dict[str, list[object]], engine: Any = None
 ) -> Answers:
     """The answer to each value of each member of the table, one member at a time."""
     answers = {}
@@ -182,7 +182,7 @@ def not_taken(answers: Answers) -> dict[tuple[str, str], str]:
 
 
 def not_refused_by_name(answers: Answers, within: str = "") -> dict[tuple[str, str], str]:
-    def named(answer: httpx.Response, member: str) -> bool:
+    def named(answer: httpx2.Response, member: str) -> bool:
         fields = [error["field"] for error in answer.json().get("errors", ())]
         return answer.status_code == 400 and any(field.startswith(within + member) for field in fields)
 
@@ -202,17 +202,17 @@ def test_no_member_of_the_installed_client_is_forgotten(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_what_changes_nothing_is_taken(client: httpx.AsyncClient, engine: Any, path: str) -> None:
+async def test_what_changes_nothing_is_taken(client: httpx2.AsyncClient, engine: Any, path: str) -> None:
     assert not_taken(await each_alone(client, path, TAKEN[path], engine)) == {}
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_what_would_change_the_answer_is_refused_by_name(client: httpx.AsyncClient, path: str) -> None:
+async def test_what_would_change_the_answer_is_refused_by_name(client: httpx2.AsyncClient, path: str) -> None:
     assert not_refused_by_name(await each_alone(client, path, REFUSED[path])) == {}
 
 
 @pytest.mark.slow
-async def test_pictures_take_and_refuse_likewise(painter_client: httpx.AsyncClient) -> None:
+async def test_pictures_take_and_refuse_likewise(painter_client: httpx2.AsyncClient) -> None:
     assert not_taken(await each_alone(painter_client, IMAGES, TAKEN[IMAGES])) == {}
     assert not_refused_by_name(await each_alone(painter_client, IMAGES, REFUSED[IMAGES])) == {}
 
@@ -263,7 +263,7 @@ def test_no_member_of_a_message_is_forgotten() -> None:
     assert sent == {role: set(members) for role, members in TURNS.items()} | {"function": {"content", "name"}}
 
 
-async def each_turn(client: httpx.AsyncClient, role: str, member: str, value: object) -> Answers:
+async def each_turn(client: httpx2.AsyncClient, role: str, member: str, value: object) -> Answers:
     """The answer to a conversation with one turn that has this member."""
     turn = {"role": role, "content": "x"} | {member: value}
     answer = await client.post(CHAT, json=BODIES[CHAT] | {"messages": [USER, turn, USER]})
@@ -271,19 +271,19 @@ async def each_turn(client: httpx.AsyncClient, role: str, member: str, value: ob
 
 
 @pytest.mark.parametrize("role", TURNS)
-async def test_members_of_a_message_are_taken(client: httpx.AsyncClient, engine: Any, role: str) -> None:
+async def test_members_of_a_message_are_taken(client: httpx2.AsyncClient, engine: Any, role: str) -> None:
     for member, values in TURNS[role].items():
         for value in values:
             engine.enqueue("x")
             assert not_taken(await each_turn(client, role, member, value)) == {}
 
 
-async def test_what_a_model_would_not_read_is_refused_by_name(client: httpx.AsyncClient) -> None:
+async def test_what_a_model_would_not_read_is_refused_by_name(client: httpx2.AsyncClient) -> None:
     for role, member, value in REFUSED_TURNS:
         assert not_refused_by_name(await each_turn(client, role, member, value), "messages.1.") == {}
 
 
-async def test_an_assistant_may_have_said_nothing(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_an_assistant_may_have_said_nothing(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     silent = {"role": "assistant", "refusal": "I had rather not."}
 
@@ -297,7 +297,7 @@ async def test_an_assistant_may_have_said_nothing(client: httpx.AsyncClient, eng
     assert refusal == {"role": "assistant", "content": "I had rather not."}
 
 
-async def test_tool_turns_reach_the_engine_as_templates_read_them(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_tool_turns_reach_the_engine_as_templates_read_them(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     called = {"role": "assistant", "content": None, "tool_calls": CALLS}
     answered = {"role": "tool", "tool_call_id": "call_1", "content": TEXT, "name": "rain"}

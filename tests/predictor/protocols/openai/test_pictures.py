@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -28,7 +28,7 @@ BODY = {"model": "painter", "prompt": "画一只猫", "seed": 7}
 
 
 @pytest.fixture
-def client(painter_client: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(painter_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return painter_client
 
 
@@ -36,7 +36,7 @@ def opened(data: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-async def events(client: httpx.AsyncClient, **body: Any) -> list[dict[str, Any]]:
+async def events(client: httpx2.AsyncClient, **body: Any) -> list[dict[str, Any]]:
     async with client.stream("POST", ROUTE, json=BODY | {"stream": True} | body) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
@@ -59,7 +59,7 @@ def of(kind: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # Whole
 
 
-async def test_an_answer_is_what_openai_sends_and_the_seeds(client: httpx.AsyncClient) -> None:
+async def test_an_answer_is_what_openai_sends_and_the_seeds(client: httpx2.AsyncClient) -> None:
     answer = await client.post(ROUTE, json=BODY | {"n": 2, "size": "16x32", "steps": 3})
 
     assert answer.status_code == 200
@@ -72,14 +72,14 @@ async def test_an_answer_is_what_openai_sends_and_the_seeds(client: httpx.AsyncC
     assert document["created"] > 1_700_000_000
 
 
-async def test_every_event_names_what_decided_the_picture(client: httpx.AsyncClient, painter: Any) -> None:
+async def test_every_event_names_what_decided_the_picture(client: httpx2.AsyncClient, painter: Any) -> None:
     documents = await events(client, steps=3, partial_images=1, progress=True)
     assert len(documents) > 4
     assert {document["system_fingerprint"] for document in documents} == {painter.fingerprint}
     assert (await client.post(ROUTE, json=BODY)).json()["system_fingerprint"] == painter.fingerprint
 
 
-async def test_a_png_says_what_it_was_made_from(client: httpx.AsyncClient) -> None:
+async def test_a_png_says_what_it_was_made_from(client: httpx2.AsyncClient) -> None:
     answer = await client.post(ROUTE, json=BODY)
 
     png: Any = opened(answer.json()["data"][0]["b64_json"])
@@ -88,7 +88,7 @@ async def test_a_png_says_what_it_was_made_from(client: httpx.AsyncClient) -> No
 
 
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
-async def test_other_formats_show_the_same_picture(client: httpx.AsyncClient, form: str) -> None:
+async def test_other_formats_show_the_same_picture(client: httpx2.AsyncClient, form: str) -> None:
     png, other = [
         opened((await client.post(ROUTE, json=BODY | {"output_format": each})).json()["data"][0]["b64_json"])
         for each in ("png", form)
@@ -109,7 +109,7 @@ def similar(one: Image.Image, other: Image.Image) -> float:
     return float(matrix[0, 1])
 
 
-async def test_auto_and_null_leave_it_to_the_model(client: httpx.AsyncClient) -> None:
+async def test_auto_and_null_leave_it_to_the_model(client: httpx2.AsyncClient) -> None:
     fields = {"size": "auto", "quality": "auto", "background": "auto", "moderation": "auto", "user": "u", "n": None}
 
     answer = await client.post(ROUTE, json=BODY | fields | {"response_format": "b64_json", "steps": None})
@@ -118,7 +118,7 @@ async def test_auto_and_null_leave_it_to_the_model(client: httpx.AsyncClient) ->
     assert answer.json()["size"] == "32x32"
 
 
-async def test_a_prompt_of_any_text_is_kept_as_it_is(client: httpx.AsyncClient) -> None:
+async def test_a_prompt_of_any_text_is_kept_as_it_is(client: httpx2.AsyncClient) -> None:
     prompt = 'a\0b\r\n"\\\u2028🌙' + "x" * 30_000
 
     answer = await client.post(ROUTE, json=BODY | {"prompt": prompt})
@@ -130,7 +130,7 @@ async def test_a_prompt_of_any_text_is_kept_as_it_is(client: httpx.AsyncClient) 
 # As a stream
 
 
-async def test_a_stream_is_only_the_pictures_unless_more_is_asked_for(client: httpx.AsyncClient) -> None:
+async def test_a_stream_is_only_the_pictures_unless_more_is_asked_for(client: httpx2.AsyncClient) -> None:
     documents = await events(client, n=2)
 
     assert [document["type"] for document in documents] == ["image_generation.completed"] * 2
@@ -138,7 +138,7 @@ async def test_a_stream_is_only_the_pictures_unless_more_is_asked_for(client: ht
     assert {opened(document["b64_json"]).size for document in documents} == {(32, 32)}
 
 
-async def test_a_streamed_picture_is_the_one_that_is_answered_whole(client: httpx.AsyncClient, apart: Any) -> None:
+async def test_a_streamed_picture_is_the_one_that_is_answered_whole(client: httpx2.AsyncClient, apart: Any) -> None:
     whole = (await client.post(ROUTE, json=BODY)).json()["data"][0]["b64_json"]
 
     [streamed] = await events(client)
@@ -159,7 +159,7 @@ async def test_a_streamed_picture_is_the_one_that_is_answered_whole(client: http
     ],
 )
 async def test_there_are_as_many_previews_as_were_asked_for_and_steps_allow(
-    client: httpx.AsyncClient, steps: int, asked: int, at: list[int]
+    client: httpx2.AsyncClient, steps: int, asked: int, at: list[int]
 ) -> None:
     documents = await events(client, steps=steps, partial_images=asked)
 
@@ -170,7 +170,7 @@ async def test_there_are_as_many_previews_as_were_asked_for_and_steps_allow(
     assert len(documents) == len(at) + 1
 
 
-async def test_each_of_several_pictures_has_its_previews(client: httpx.AsyncClient) -> None:
+async def test_each_of_several_pictures_has_its_previews(client: httpx2.AsyncClient) -> None:
     documents = await events(client, n=3, steps=6, partial_images=2)
 
     for number in range(3):
@@ -178,7 +178,7 @@ async def test_each_of_several_pictures_has_its_previews(client: httpx.AsyncClie
         assert [(one["partial_image_index"], one["step"]) for one in mine] == [(0, 2), (1, 4)]
 
 
-async def test_previews_are_small_and_look_like_the_picture(client: httpx.AsyncClient) -> None:
+async def test_previews_are_small_and_look_like_the_picture(client: httpx2.AsyncClient) -> None:
     documents = await events(client, steps=60, partial_images=16, seed=12)
 
     previews = [opened(one["b64_json"]) for one in of("partial_image", documents)]
@@ -191,7 +191,7 @@ async def test_previews_are_small_and_look_like_the_picture(client: httpx.AsyncC
     assert likeness[-1] > 0.2, "a random decoder is far from linear; test_sketch.py has one that is not"
 
 
-async def test_previews_do_not_depend_on_what_others_have_asked_for(client: httpx.AsyncClient) -> None:
+async def test_previews_do_not_depend_on_what_others_have_asked_for(client: httpx2.AsyncClient) -> None:
     before = of("partial_image", await events(client, steps=6, partial_images=2, seed=12))
 
     await client.post(ROUTE, json=BODY | {"size": "8x8", "steps": 1, "guidance": 50})
@@ -200,7 +200,7 @@ async def test_previews_do_not_depend_on_what_others_have_asked_for(client: http
     assert [one["b64_json"] for one in after] == [one["b64_json"] for one in before]
 
 
-async def test_previews_cost_nothing_when_nobody_streams(client: httpx.AsyncClient) -> None:
+async def test_previews_cost_nothing_when_nobody_streams(client: httpx2.AsyncClient) -> None:
     answer = await client.post(ROUTE, json=BODY | {"partial_images": 3})
 
     assert answer.status_code == 200
@@ -208,7 +208,7 @@ async def test_previews_cost_nothing_when_nobody_streams(client: httpx.AsyncClie
 
 
 async def test_progress_tells_every_step_once_and_the_time_that_is_left_falls(
-    client: httpx.AsyncClient, painter: Any, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, painter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
 
@@ -229,7 +229,7 @@ async def test_progress_tells_every_step_once_and_the_time_that_is_left_falls(
     assert etas[-1] == 0
 
 
-async def test_progress_of_several_is_that_of_the_slowest(client: httpx.AsyncClient) -> None:
+async def test_progress_of_several_is_that_of_the_slowest(client: httpx2.AsyncClient) -> None:
     documents = await events(client, n=6, steps=5, progress=True)  # there are four slots
 
     assert [one["step"] for one in of("progress", documents)] == [1, 2, 3, 4, 5]
@@ -237,7 +237,7 @@ async def test_progress_of_several_is_that_of_the_slowest(client: httpx.AsyncCli
     assert len(of("completed", documents)) == 6
 
 
-async def test_what_fails_in_the_middle_is_the_last_event(client: httpx.AsyncClient, painter: Any) -> None:
+async def test_what_fails_in_the_middle_is_the_last_event(client: httpx2.AsyncClient, painter: Any) -> None:
     with held(painter.core, after=2):
         watching = asyncio.create_task(events(client, steps=100, progress=True))
         await eventually(lambda: painter.core.batch.computing)
@@ -254,7 +254,7 @@ async def test_what_fails_in_the_middle_is_the_last_event(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("more", [{"stream": True}, {}, {"n": 3}], ids=["stream", "whole", "several"])
-async def test_leaving_frees_the_slots(client: httpx.AsyncClient, painter: Any, more: dict[str, Any]) -> None:
+async def test_leaving_frees_the_slots(client: httpx2.AsyncClient, painter: Any, more: dict[str, Any]) -> None:
     with held(painter.core, after=2):
         content = json.dumps(BODY | {"steps": 200} | more).encode()
         _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
@@ -273,7 +273,7 @@ async def test_leaving_frees_the_slots(client: httpx.AsyncClient, painter: Any, 
 
 
 @pytest.fixture
-async def library(client: httpx.AsyncClient) -> AsyncIterator[openai.AsyncOpenAI]:
+async def library(client: httpx2.AsyncClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{client.base_url}/openai/v1", api_key="none", max_retries=0) as library:
         yield library
 
@@ -342,7 +342,7 @@ async def test_openais_client_raises_the_class_of_the_error(library: openai.Asyn
         ("colour", "red"),
     ],
 )  # fmt: skip
-async def test_what_is_wrong_is_named(client: httpx.AsyncClient, field: str, value: object) -> None:
+async def test_what_is_wrong_is_named(client: httpx2.AsyncClient, field: str, value: object) -> None:
     answer = await client.post(
         ROUTE, content=json.dumps(BODY | {field: value}), headers={"Content-Type": "application/json"}
     )
@@ -359,7 +359,7 @@ async def test_what_is_wrong_is_named(client: httpx.AsyncClient, field: str, val
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-async def test_guidance_that_is_no_number_is_refused(client: httpx.AsyncClient, number: str) -> None:
+async def test_guidance_that_is_no_number_is_refused(client: httpx2.AsyncClient, number: str) -> None:
     content = json.dumps(BODY)[:-1] + f', "guidance": {number}}}'
 
     answer = await client.post(ROUTE, content=content, headers={"Content-Type": "application/json"})
@@ -368,20 +368,20 @@ async def test_guidance_that_is_no_number_is_refused(client: httpx.AsyncClient, 
     assert answer.json()["type"].rpartition(":")[2] in ("malformed-body", "invalid-field")
 
 
-async def test_several_mistakes_are_all_named(client: httpx.AsyncClient) -> None:
+async def test_several_mistakes_are_all_named(client: httpx2.AsyncClient) -> None:
     answer = await client.post(ROUTE, json=BODY | {"size": "abc", "steps": 0, "n": 100})
 
     assert {error["field"] for error in answer.json()["errors"]} == {"size", "steps", "n"}
 
 
 @pytest.mark.parametrize("path", ["/openai/v1/chat/completions", "/openai/v1/completions"])
-async def test_a_painter_does_not_write(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_painter_does_not_write(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.post(path, json={"model": "painter", "prompt": "a"})
 
     assert answer.status_code == 404
 
 
-async def test_the_list_of_models_has_the_painter(client: httpx.AsyncClient) -> None:
+async def test_the_list_of_models_has_the_painter(client: httpx2.AsyncClient) -> None:
     assert [model["id"] for model in (await client.get("/openai/v1/models")).json()["data"]] == ["painter"]
 
 
@@ -400,7 +400,7 @@ async def test_a_full_queue_says_when_to_come_again(load: Any, tiny_sd: Any, ser
     assert [(await answer).status_code for answer in coming] == [200, 200]
 
 
-async def test_a_deadline_from_the_header_is_kept(client: httpx.AsyncClient, painter: Any) -> None:
+async def test_a_deadline_from_the_header_is_kept(client: httpx2.AsyncClient, painter: Any) -> None:
     with held(painter.core, after=1):
         answering = asyncio.create_task(
             client.post(ROUTE, json=BODY | {"steps": 200}, headers={"X-Request-Timeout": "1"})
@@ -413,7 +413,7 @@ async def test_a_deadline_from_the_header_is_kept(client: httpx.AsyncClient, pai
     assert answer.json()["type"] == "urn:shangcai:problem:too-late"
 
 
-async def test_metrics_count_pictures_and_steps(client: httpx.AsyncClient) -> None:
+async def test_metrics_count_pictures_and_steps(client: httpx2.AsyncClient) -> None:
     def count(text: str, name: str) -> float:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 

@@ -6,7 +6,7 @@ import inspect
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +21,7 @@ PREDICT = "/v1/models/poet:predict"
 BODY: dict[str, Any] = {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}
 
 
-async def test_an_answer_has_the_reasoning_beside_the_content(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_an_answer_has_the_reasoning_beside_the_content(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm, "), Reasoning("so"), "moon")
 
     [choice] = (await client.post(CHAT, json=BODY)).json()["choices"]
@@ -34,7 +34,7 @@ async def test_an_answer_has_the_reasoning_beside_the_content(client: httpx.Asyn
     }
 
 
-async def test_without_reasoning_there_is_no_such_member(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_without_reasoning_there_is_no_such_member(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("moon")
 
     assert "reasoning" not in (await client.post(CHAT, json=BODY)).text
@@ -50,7 +50,7 @@ async def test_a_stream_has_the_reasoning_in_deltas_of_its_own(server: Any, engi
     assert told == [(None, ""), ("hm, ", None), ("so", None), (None, "moon"), (None, None)]
 
 
-async def test_what_is_cut_before_its_answer_has_no_content(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_what_is_cut_before_its_answer_has_no_content(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm"), finish_reason="length")
 
     [choice] = (await client.post(CHAT, json=BODY)).json()["choices"]
@@ -79,7 +79,7 @@ async def test_what_is_cut_before_its_answer_has_no_content(client: httpx.AsyncC
     ],
 )
 async def test_the_template_gets_its_variables(
-    client: httpx.AsyncClient, engine: Any, fields: dict[str, Any], thinking: bool | None, template: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, fields: dict[str, Any], thinking: bool | None, template: dict[str, Any]
 ) -> None:
     engine.enqueue("x")
 
@@ -106,14 +106,14 @@ def test_every_argument_of_transformers_is_its_own() -> None:
     ],
     ids=lambda kwargs: json.dumps(kwargs)[:24],
 )
-async def test_what_is_no_variable_of_a_template_is_refused(client: httpx.AsyncClient, kwargs: object) -> None:
+async def test_what_is_no_variable_of_a_template_is_refused(client: httpx2.AsyncClient, kwargs: object) -> None:
     answer = await client.post(CHAT, json=BODY | {"chat_template_kwargs": kwargs})
 
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["field"] == "chat_template_kwargs"
 
 
-async def test_reasoning_can_be_sent_back(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_reasoning_can_be_sent_back(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     turns = [{"role": "assistant", "content": "moon", name: "hm"} for name in ("reasoning_content", "reasoning")]
 
@@ -125,7 +125,7 @@ async def test_reasoning_can_be_sent_back(client: httpx.AsyncClient, engine: Any
 # KServe's
 
 
-async def test_a_v1_prediction_has_the_reasoning_beside_the_text(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_v1_prediction_has_the_reasoning_beside_the_text(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm"), "moon")
 
     answer = await client.post(PREDICT, json={"instances": [{"prompt": "moon", "thinking": True}]})
@@ -135,7 +135,7 @@ async def test_a_v1_prediction_has_the_reasoning_beside_the_text(client: httpx.A
     assert engine.tasks[0].thinking is True
 
 
-async def test_a_v2_answer_has_the_text_alone(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_v2_answer_has_the_text_alone(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm"), "moon")
     tensor = {"name": "prompt", "datatype": "BYTES", "shape": [1], "data": ["moon"]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import openai.types
 import openai.types.chat
 import pytest
@@ -48,14 +48,14 @@ MOON = (told("\\xe6", -0.5, b"\xe6"), told("\\x9c\\x88", -0.25, b"\x9c\x88"))
 PIECES = (Token("a", (told("a", -1.0),)), Token("月", MOON), Token("b", (told("b", -2.0),)))
 
 
-async def chunks(client: httpx.AsyncClient, path: str, **fields: Any) -> list[dict[str, Any]]:
+async def chunks(client: httpx2.AsyncClient, path: str, **fields: Any) -> list[dict[str, Any]]:
     answer = await client.post(path, json=BODIES[path] | {"stream": True} | fields)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 @BOTH
-async def test_they_reach_the_engine(client: httpx.AsyncClient, engine: Any, path: str) -> None:
+async def test_they_reach_the_engine(client: httpx2.AsyncClient, engine: Any, path: str) -> None:
     engine.enqueue("x")
     assert (await client.post(path, json=BODIES[path] | FIELDS)).status_code == 200
 
@@ -76,7 +76,7 @@ async def test_they_reach_the_engine(client: httpx.AsyncClient, engine: Any, pat
     ],
 )
 async def test_how_many_are_asked_for(
-    client: httpx.AsyncClient, engine: Any, path: str, fields: dict[str, Any], count: int | None
+    client: httpx2.AsyncClient, engine: Any, path: str, fields: dict[str, Any], count: int | None
 ) -> None:
     engine.enqueue("x")
     await client.post(path, json=BODIES[path] | fields)
@@ -86,7 +86,7 @@ async def test_how_many_are_asked_for(
 
 @BOTH
 async def test_a_bias_of_no_token_names_it_whatever_the_number_of_prompts(
-    client: httpx.AsyncClient, engine: Any, path: str
+    client: httpx2.AsyncClient, engine: Any, path: str
 ) -> None:
     engine.refuse(field_problem([FieldError(field="logit_bias.900", detail="must be one of the model's tokens")]))
     several = {"prompt": ["moon", "sun"]} if path == COMPLETIONS else {}
@@ -97,7 +97,7 @@ async def test_a_bias_of_no_token_names_it_whatever_the_number_of_prompts(
     assert "logit_bias.900.0" not in answer.text
 
 
-async def test_a_chat_tells_them(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_chat_tells_them(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(*PIECES)
     answer = (await client.post(CHAT, json=BODIES[CHAT] | {"logprobs": True, "top_logprobs": 2})).json()
 
@@ -114,7 +114,7 @@ async def test_a_chat_tells_them(client: httpx.AsyncClient, engine: Any) -> None
     assert b"".join(bytes(one.bytes or ()) for one in choice.logprobs.content).decode() == "a月b"
 
 
-async def test_a_plain_completion_tells_them_in_lists(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_plain_completion_tells_them_in_lists(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(*PIECES)
     answer = (await client.post(COMPLETIONS, json=BODIES[COMPLETIONS] | {"logprobs": 2})).json()
 
@@ -128,7 +128,7 @@ async def test_a_plain_completion_tells_them_in_lists(client: httpx.AsyncClient,
 
 
 @BOTH
-async def test_in_a_stream_each_piece_has_its_own(client: httpx.AsyncClient, engine: Any, path: str) -> None:
+async def test_in_a_stream_each_piece_has_its_own(client: httpx2.AsyncClient, engine: Any, path: str) -> None:
     engine.enqueue(*PIECES)
     asked = {"logprobs": True} if path == CHAT else {"logprobs": 0}
     first, *pieces, last = [chunk["choices"][0] for chunk in await chunks(client, path, **asked)]
@@ -142,7 +142,7 @@ async def test_in_a_stream_each_piece_has_its_own(client: httpx.AsyncClient, eng
 
 @BOTH
 async def test_tokens_that_are_no_text_are_told_in_an_empty_piece(
-    client: httpx.AsyncClient, engine: Any, path: str
+    client: httpx2.AsyncClient, engine: Any, path: str
 ) -> None:
     engine.enqueue(PIECES[0], Token("", MOON[:1]), finish_reason="length")
     asked = {"logprobs": True} if path == CHAT else {"logprobs": 0}
@@ -153,7 +153,7 @@ async def test_tokens_that_are_no_text_are_told_in_an_empty_piece(
 
 
 async def test_kserves_first_protocol_tells_them_and_its_second_says_that_it_does_not(
-    client: httpx.AsyncClient, engine: Any
+    client: httpx2.AsyncClient, engine: Any
 ) -> None:
     engine.enqueue(*PIECES)
     body = {"instances": [{"prompt": "moon", "top_logprobs": 2}]}

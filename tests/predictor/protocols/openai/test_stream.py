@@ -8,7 +8,7 @@ import re
 from typing import Any
 from unittest import mock
 
-import httpx
+import httpx2
 import pytest
 
 from contract import problems
@@ -24,7 +24,7 @@ COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})
 BOTH = pytest.mark.parametrize(("path", "body"), [CHAT, COMPLETION])
 
 
-async def stream(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
+async def stream(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
     """The data of every event, less the members that differ from run to run."""
     async with client.stream("POST", path, json=body | {"stream": True}) as answer:
         assert answer.status_code == 200
@@ -58,7 +58,7 @@ def text_chunk(text: str, reason: str | None = None) -> dict[str, Any]:
 @BOTH
 @pytest.mark.parametrize("live", [True, False], ids=["SSE", "JSON"])
 async def test_an_answer_names_what_decided_it(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any], live: bool
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any], live: bool
 ) -> None:
     """As OpenAI does; an engine that does not know leaves it out, as in the other tests."""
     engine.enqueue("a", "b")
@@ -67,7 +67,7 @@ async def test_an_answer_names_what_decided_it(
     assert {document["system_fingerprint"] for document in documents if document != "[DONE]"} == {"fp_1"}
 
 
-async def test_a_chat_stream_is_role_pieces_reason_done(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_chat_stream_is_role_pieces_reason_done(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("床前", "明月光\n")
 
     assert await stream(client, *CHAT) == [
@@ -79,7 +79,7 @@ async def test_a_chat_stream_is_role_pieces_reason_done(client: httpx.AsyncClien
     ]
 
 
-async def test_a_completion_stream_is_pieces_reason_done(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_completion_stream_is_pieces_reason_done(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("light", " on", finish_reason="length")
 
     assert await stream(client, *COMPLETION) == [
@@ -91,7 +91,7 @@ async def test_a_completion_stream_is_pieces_reason_done(client: httpx.AsyncClie
     ]
 
 
-async def test_several_prompts_stream_side_by_side(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_several_prompts_stream_side_by_side(client: httpx2.AsyncClient, engine: Any) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     engine.enqueue("a", first, "b", prompt_tokens=1, completion_tokens=2)
     engine.enqueue("c", second, "d", prompt_tokens=3, completion_tokens=4)
@@ -118,7 +118,7 @@ async def test_several_prompts_stream_side_by_side(client: httpx.AsyncClient, en
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-async def test_one_failure_ends_the_stream_of_several_prompts(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_one_failure_ends_the_stream_of_several_prompts(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("a", asyncio.Event())
     engine.enqueue(ProblemError(problems.INTERNAL, "The model failed on this request."))
     path, body = COMPLETION
@@ -131,7 +131,7 @@ async def test_one_failure_ends_the_stream_of_several_prompts(client: httpx.Asyn
 
 @BOTH
 async def test_usage_comes_before_done_when_it_is_asked_for(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.enqueue("x", prompt_tokens=5, completion_tokens=7)
 
@@ -145,7 +145,7 @@ async def test_usage_comes_before_done_when_it_is_asked_for(
 
 @BOTH
 async def test_a_text_of_nothing_is_a_whole_stream_too(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.enqueue()
 
@@ -154,7 +154,7 @@ async def test_a_text_of_nothing_is_a_whole_stream_too(
 
 @BOTH
 async def test_what_fails_before_the_first_event_has_a_status(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.refuse(ProblemError(problems.OVERLOADED, "full", retry_after=2))
 
@@ -167,7 +167,7 @@ async def test_what_fails_before_the_first_event_has_a_status(
 
 @BOTH
 async def test_what_fails_in_the_middle_is_the_last_event_and_no_done_follows(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     engine.enqueue("half", ProblemError(problems.INTERNAL, "The model failed on this request."))
 
@@ -182,7 +182,7 @@ async def test_what_fails_in_the_middle_is_the_last_event_and_no_done_follows(
 
 @BOTH
 async def test_pieces_are_sent_as_they_come(
-    client: httpx.AsyncClient, engine: Any, path: str, body: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, path: str, body: dict[str, Any]
 ) -> None:
     gate = asyncio.Event()
     engine.enqueue("early", gate, "late")
@@ -199,7 +199,7 @@ async def test_pieces_are_sent_as_they_come(
     assert rest[-2:] == ["data: [DONE]", ""]
 
 
-async def test_awkward_text_survives_the_framing(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_awkward_text_survives_the_framing(client: httpx2.AsyncClient, engine: Any) -> None:
     awkward = 'a\nb\r\nc\rdata: x\n\nevent: y\u2028\u2029\x85\0\U0001f319"\\'
     engine.enqueue(awkward)
 

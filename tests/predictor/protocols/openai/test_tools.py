@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -28,7 +28,7 @@ CALLS = [
 ]
 
 
-async def test_an_answer_has_its_calls_and_no_content(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_an_answer_has_its_calls_and_no_content(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(*PIECES, finish_reason="tool_calls")
 
     [choice] = (await client.post(CHAT, json=BODY)).json()["choices"]
@@ -37,7 +37,7 @@ async def test_an_answer_has_its_calls_and_no_content(client: httpx.AsyncClient,
     assert choice["finish_reason"] == "tool_calls"
 
 
-async def test_words_and_reasoning_stand_beside_calls(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_words_and_reasoning_stand_beside_calls(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(Reasoning("hm"), "Let me see.", *PIECES, finish_reason="tool_calls")
 
     [choice] = (await client.post(CHAT, json=BODY)).json()["choices"]
@@ -72,7 +72,7 @@ async def test_a_stream_has_pieces_of_calls(server: Any, engine: Any) -> None:
     ],
 )
 async def test_the_engine_is_offered_what_may_be_called(
-    client: httpx.AsyncClient, engine: Any, fields: dict[str, Any], names: list[str], required: bool, several: bool
+    client: httpx2.AsyncClient, engine: Any, fields: dict[str, Any], names: list[str], required: bool, several: bool
 ) -> None:
     engine.enqueue("x")
 
@@ -89,7 +89,7 @@ async def test_the_engine_is_offered_what_may_be_called(
 
 @pytest.mark.parametrize("fields", [{"tool_choice": "none"}, {"tools": []}, {"tools": None}])
 async def test_nothing_is_offered_where_nothing_may_be_called(
-    client: httpx.AsyncClient, engine: Any, fields: dict[str, Any]
+    client: httpx2.AsyncClient, engine: Any, fields: dict[str, Any]
 ) -> None:
     engine.enqueue("x")
 
@@ -108,7 +108,7 @@ async def test_nothing_is_offered_where_nothing_may_be_called(
     ],
 )
 async def test_what_cannot_be_called_is_refused_by_name(
-    client: httpx.AsyncClient, fields: dict[str, Any], field: str
+    client: httpx2.AsyncClient, fields: dict[str, Any], field: str
 ) -> None:
     answer = await client.post(CHAT, json=BODY | fields)
 
@@ -119,7 +119,7 @@ async def test_what_cannot_be_called_is_refused_by_name(
 # KServe's
 
 
-async def test_a_v1_prediction_has_its_calls(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_a_v1_prediction_has_its_calls(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue(*PIECES, finish_reason="tool_calls")
     instance = {"messages": BODY["messages"], "tools": BODY["tools"], "tool_choice": "required"}
 
@@ -129,7 +129,7 @@ async def test_a_v1_prediction_has_its_calls(client: httpx.AsyncClient, engine: 
     assert engine.tasks[0].tools.required
 
 
-async def test_v1_takes_a_conversation(client: httpx.AsyncClient, engine: Any) -> None:
+async def test_v1_takes_a_conversation(client: httpx2.AsyncClient, engine: Any) -> None:
     engine.enqueue("x")
     turns = [
         {"role": "user", "content": "moon"},
@@ -159,7 +159,7 @@ async def test_v1_takes_a_conversation(client: httpx.AsyncClient, engine: Any) -
     ],
 )
 async def test_v1_names_what_is_wrong_with_a_conversation(
-    client: httpx.AsyncClient, instance: dict[str, Any], field: str
+    client: httpx2.AsyncClient, instance: dict[str, Any], field: str
 ) -> None:
     answer = await client.post(PREDICT, json={"instances": [instance]})
 

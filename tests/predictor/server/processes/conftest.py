@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.processes import free_port
@@ -65,8 +65,8 @@ class PredictorProcess:
 
     def status(self, path: str) -> int:
         """Of a GET; 0 while the connection is refused."""
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url + path, timeout=DEADLINE).status_code
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(self.url + path, timeout=DEADLINE).status_code
         return 0
 
     def wait_ready(self) -> None:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract import TextResult
@@ -51,7 +51,7 @@ def send(url: str, **changes: Any) -> CloudEvent:
         data=json.dumps(order).encode(),
     )
     headers, content = write_event(event)
-    answer = httpx.post(url, headers=headers, content=content, timeout=60)
+    answer = httpx2.post(url, headers=headers, content=content, timeout=60)
     assert answer.status_code == 200, answer.text
     [reply] = read_events(answer.headers, answer.content).events
     return reply
@@ -79,7 +79,7 @@ def test_replicas_share_replies_results_and_what_they_announce(
     assert reply.extensions == {"causationid": "1", "dataref": f"file://{file}"}
     result = TextResult.model_validate_json(file.read_bytes())
     assert (result.model, result.usage.completion_tokens) == ("tiny", 40)
-    metrics = httpx.get(f"{other.url}/metrics", timeout=60).text
+    metrics = httpx2.get(f"{other.url}/metrics", timeout=60).text
     assert 'shangcai_redeliveries_total{found="done"} 1.0' in metrics
     finished = re.findall(r"^shangcai_request_success_total\{.*\} (.*)$", metrics, re.MULTILINE)
     assert sum(map(float, finished)) == 1  # the warm-up

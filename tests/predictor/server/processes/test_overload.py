@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -16,9 +16,9 @@ CLIENTS = 12
 async def test_a_client_that_comes_again_when_it_is_told_to_is_served(start_predictor: Any) -> None:
     server = start_predictor("--max-concurrency", "2", "--max-waiting", "2")
     server.wait_ready()
-    refusals: list[httpx.Response] = []
+    refusals: list[httpx2.Response] = []
 
-    async def served(client: httpx.AsyncClient) -> httpx.Response:
+    async def served(client: httpx2.AsyncClient) -> httpx2.Response:
         while True:
             answer = await client.post(
                 "/openai/v1/completions", json={"model": "tiny", "prompt": "moon", "max_tokens": 60, "temperature": 1}
@@ -28,8 +28,8 @@ async def test_a_client_that_comes_again_when_it_is_told_to_is_served(start_pred
             refusals.append(answer)
             await asyncio.sleep(int(answer.headers["retry-after"]))
 
-    limits = httpx.Limits(max_connections=CLIENTS)
-    async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client, asyncio.timeout(120):
+    limits = httpx2.Limits(max_connections=CLIENTS)
+    async with httpx2.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client, asyncio.timeout(120):
         answers = await asyncio.gather(*(served(client) for _ in range(CLIENTS)))
 
     assert {answer.status_code for answer in answers} == {200}

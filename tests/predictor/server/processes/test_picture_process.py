@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 
@@ -69,8 +69,8 @@ class Process:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/v2/health/ready", timeout=DEADLINE).status_code == 200
-        except httpx.TransportError:
+            return httpx2.get(f"{self.url}/v2/health/ready", timeout=DEADLINE).status_code == 200
+        except httpx2.TransportError:
             return False
 
 
@@ -84,13 +84,13 @@ def process(tiny_sd: Path, tmp_path: Path) -> Iterator[Process]:
 
 def test_it_paints_and_finishes_the_picture_that_a_signal_finds(process: Process) -> None:
     process.wait_for(process.ready, "readiness")
-    answer = httpx.post(process.url + ROUTE, json=BODY, timeout=DEADLINE)
+    answer = httpx2.post(process.url + ROUTE, json=BODY, timeout=DEADLINE)
     assert answer.status_code == 200, answer.text
     events: list[dict[str, Any]] = []
 
     def watch() -> None:
         body = BODY | {"steps": 100, "stream": True, "progress": True}
-        with httpx.stream("POST", process.url + ROUTE, json=body, timeout=DEADLINE) as stream:
+        with httpx2.stream("POST", process.url + ROUTE, json=body, timeout=DEADLINE) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data: "):
                     events.append(json.loads(line.removeprefix("data: ")))

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ class Answer(threading.Thread):
     def run(self) -> None:
         url, body = self._request
         try:
-            with httpx.stream("POST", url, json=body, timeout=60) as answer:
+            with httpx2.stream("POST", url, json=body, timeout=60) as answer:
                 for piece in answer.iter_text():
                     self.text += piece
                     self.begun.set()
@@ -66,8 +66,8 @@ def test_it_answers_with_the_phase_before_torch_is_imported_and_is_ready_in_the_
 
     def ready() -> bool:
         try:
-            answer = httpx.get(f"{predictor.url}/v1/models/tiny", timeout=60)
-        except httpx.TransportError:
+            answer = httpx2.get(f"{predictor.url}/v1/models/tiny", timeout=60)
+        except httpx2.TransportError:
             return False
         if answer.status_code == 503:
             phases.append(answer.json()["phase"])
@@ -83,7 +83,7 @@ def test_it_answers_with_the_phase_before_torch_is_imported_and_is_ready_in_the_
     }
     order = re.findall(r"(importing torch|importing transformers|warming up) took|(ready) after", predictor.log())
     assert ["".join(found) for found in order] == ["importing torch", "importing transformers", "warming up", "ready"]
-    answer = httpx.post(f"{predictor.url}/openai/v1/completions", json=LONG, timeout=60)
+    answer = httpx2.post(f"{predictor.url}/openai/v1/completions", json=LONG, timeout=60)
     assert answer.json()["usage"]["completion_tokens"] == 200
     assert predictor.end(signal.SIGTERM) == 0
     assert "Traceback" not in predictor.log()
@@ -102,7 +102,7 @@ def test_the_port_is_open_before_torch_is_imported(start_predictor: Any, tmp_pat
     predictor = start_predictor(script=("-c", code))
     predictor.wait_for(told.exists, "an import of torch")
 
-    answer = httpx.get(f"{predictor.url}/v1/models/tiny", timeout=60)
+    answer = httpx2.get(f"{predictor.url}/v1/models/tiny", timeout=60)
 
     assert answer.status_code == 503
     assert answer.json()["phase"] == "importing torch"
@@ -279,7 +279,7 @@ def test_a_wrong_flag_is_one_line_and_status_2(start_predictor: Any) -> None:
 
 
 def test_a_ready_predictor_says_nothing_that_alarms(tiny_predictor: Any) -> None:
-    httpx.post(f"{tiny_predictor.url}/openai/v1/completions", json=LONG, timeout=60)
+    httpx2.post(f"{tiny_predictor.url}/openai/v1/completions", json=LONG, timeout=60)
 
     log = tiny_predictor.log().replace("uvicorn.error INFO", "")
     assert not re.search(r"warn|error|deprecat|traceback", log, re.IGNORECASE), log

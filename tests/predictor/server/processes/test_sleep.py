@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from predictor.loading.device_memory import proc_bytes
@@ -26,7 +26,7 @@ LEAST_BYTES = {"poet": 15 * 2**20, "painter": 30 * 2**20}
 def answer(url: str, name: str) -> dict[str, Any]:
     """What decides an answer's content, without its times and ids."""
     route, body = BODIES[name]
-    found = httpx.post(f"{url}/openai/v1/{route}", json={"model": name} | body, timeout=60).raise_for_status().json()
+    found = httpx2.post(f"{url}/openai/v1/{route}", json={"model": name} | body, timeout=60).raise_for_status().json()
     return {key: found.get(key) for key in ("choices", "data", "system_fingerprint")}
 
 
@@ -42,7 +42,7 @@ def test_a_nap_gives_the_memory_back_and_the_next_request_is_answered_as_before(
     status = Path(f"/proc/{predictor.process.pid}/status")
 
     def sleeps() -> bool:
-        return bool(httpx.get(f"{admin}/is_sleeping", timeout=60).json()["is_sleeping"])
+        return bool(httpx2.get(f"{admin}/is_sleeping", timeout=60).json()["is_sleeping"])
 
     first, awake = answer(predictor.url, name), proc_bytes(status, "VmRSS")
     answers = []

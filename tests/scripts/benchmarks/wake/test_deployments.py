@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from scripts.benchmarks.wake import wake
@@ -46,8 +46,8 @@ def address(cluster: ScriptedCluster) -> list[str]:
 
     def answers() -> bool:
         try:
-            return httpx.get(f"{url}/healthz", headers={"Host": host}, timeout=SECONDS).status_code == 200
-        except httpx.HTTPError:
+            return httpx2.get(f"{url}/healthz", headers={"Host": host}, timeout=SECONDS).status_code == 200
+        except httpx2.HTTPError:
             return False
 
     wait_until(answers, "web answers", seconds=120)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
@@ -35,8 +35,8 @@ from web.jobs.service import JobService
 from web.openapi.document import describe
 from web.settings import Settings
 
-Slug = Callable[[httpx.Response], str]
-Handler = Callable[[httpx.Request], httpx.Response]
+Slug = Callable[[httpx2.Response], str]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 TWO = {**CAT, "n": 2, "seed": 7}
 ETAG = f'"{hashlib.sha256(b"picture 0").hexdigest()[:32]}"'
@@ -59,9 +59,9 @@ def easel() -> Easel:
 
 @pytest.fixture
 def painter(painter: Handler, easel: Easel) -> Handler:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         whole = painter(request).stream
-        assert isinstance(whole, httpx.AsyncByteStream)
+        assert isinstance(whole, httpx2.AsyncByteStream)
 
         async def content() -> AsyncGenerator[bytes]:
             events = b"".join([part async for part in whole])
@@ -71,7 +71,7 @@ def painter(painter: Handler, easel: Easel) -> Handler:
             await easel.free.wait()
             yield events[end:]
 
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=content())
 
     return answer
 
@@ -88,14 +88,14 @@ def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer the key of {name}"}
 
 
-async def addresses(client: httpx.AsyncClient, location: str) -> list[dict[str, Any]]:
+async def addresses(client: httpx2.AsyncClient, location: str) -> list[dict[str, Any]]:
     """What a job tells of its pictures, once it is completed."""
     await ended(client, location)
     images: list[dict[str, Any]] = (await client.get(f"{location}?images=url")).json()["result"]["images"]
     return images
 
 
-async def address(client: httpx.AsyncClient) -> str:
+async def address(client: httpx2.AsyncClient) -> str:
     """The signed address of the first picture of a new job."""
     url: str = (await addresses(client, await submit(client, CAT)))[0]["url"]
     return url
@@ -294,7 +294,7 @@ async def test_the_form_is_that_of_the_file(front: Front, accept: str, media_typ
     assert (file.content, file.headers["content-type"]) == (b"picture 0", media_type)
 
 
-async def check_expiry(client: httpx.AsyncClient, seconds: float) -> None:
+async def check_expiry(client: httpx2.AsyncClient, seconds: float) -> None:
     """That an address which is told now is good for so long, but for fractions of a second."""
     before = time.time()
     [image] = (await client.post("/generate?images=url", json=CAT)).json()["images"]
@@ -324,7 +324,7 @@ async def test_it_expires_with_its_job_at_the_latest(front: Front) -> None:
 async def test_it_is_gone_with_its_job(front: Front, slug: Slug) -> None:
     client = await front()
     url = await address(client)
-    assert (await client.delete(httpx.URL(url).path.rpartition("/images/")[0])).status_code == 204
+    assert (await client.delete(httpx2.URL(url).path.rpartition("/images/")[0])).status_code == 204
     assert slug(await client.get(url)) == "not-found"
 
 
@@ -332,7 +332,7 @@ async def test_nothing_of_an_address_can_be_changed(front: Front, keys: dict[str
     client = await front(**keys)
     client.headers.update(bearer("alice"))
     mine, other = [(await addresses(client, await submit(client, TWO))) for _ in range(2)]
-    url, signature = httpx.URL(mine[0]["url"]), httpx.URL(mine[0]["url"]).params["signature"]
+    url, signature = httpx2.URL(mine[0]["url"]), httpx2.URL(mine[0]["url"]).params["signature"]
     del client.headers["Authorization"]
     assert (await client.get(url)).status_code == 200
     changed = [
@@ -346,7 +346,7 @@ async def test_nothing_of_an_address_can_be_changed(front: Front, keys: dict[str
         url.copy_set_param("signature", "\u00e9\x00"),
         url.copy_with(path=url.path.replace("images/0", "images/1")),
         url.copy_with(path=url.path.replace("images/0", "images/00")),
-        url.copy_with(path=httpx.URL(other[0]["url"]).path),
+        url.copy_with(path=httpx2.URL(other[0]["url"]).path),
         url.copy_with(path="/generations/unknown/images/0"),
     ]
     refused = [await client.get(one) for one in changed]
@@ -375,7 +375,7 @@ async def test_a_page_of_another_site_can_show_it(front: Front, keys: dict[str, 
     answer = await client.get(url, headers=page)
     assert answer.headers["access-control-allow-origin"] == "https://x.example"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
-    own = await client.get(httpx.URL(url).path)
+    own = await client.get(httpx2.URL(url).path)
     assert own.headers["cross-origin-resource-policy"] == "same-origin"
 
 
@@ -394,7 +394,7 @@ async def test_its_caller_gets_a_file_without_a_signature(front: Front, keys: di
     assert theirs.json() == unknown.json()
 
 
-async def submit_as(client: httpx.AsyncClient, name: str, request: dict[str, Any]) -> str:
+async def submit_as(client: httpx2.AsyncClient, name: str, request: dict[str, Any]) -> str:
     answer = await client.post("/generate?images=url", json=request, headers=bearer(name))
     location: str = answer.headers["location"]
     return location

@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from contract.limits import IMAGE_BYTES
 from tests.support.web.job_requests import Front, ended, submit
 
-Handler = Callable[[httpx.Request], httpx.Response]
-Web = Callable[..., httpx.AsyncClient]
+Handler = Callable[[httpx2.Request], httpx2.Response]
+Web = Callable[..., httpx2.AsyncClient]
 Events = Callable[[str], list[tuple[str, Any]]]
 Made = Callable[..., dict[str, Any]]
 PictureStream = Callable[..., bytes]
@@ -23,12 +23,12 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 40).decode()
 BODY = {"prompt": "a cat", "kind": "image", "seed": 7, "image": PNG}
 
 
-def asked(seen: list[httpx.Request]) -> tuple[str, dict[str, Any]]:
+def asked(seen: list[httpx2.Request]) -> tuple[str, dict[str, Any]]:
     [request] = [one for one in seen if one.method == "POST"]
     return request.url.path, json.loads(request.content)
 
 
-async def test_it_goes_to_the_route_for_edits(web: Web, seen: list[httpx.Request]) -> None:
+async def test_it_goes_to_the_route_for_edits(web: Web, seen: list[httpx2.Request]) -> None:
     response = await web().post("/generate", json={**BODY, "mask": PNG, "strength": 0.5, "size": "64x48"})
     assert response.status_code == 200
     path, body = asked(seen)
@@ -46,7 +46,7 @@ async def test_it_goes_to_the_route_for_edits(web: Web, seen: list[httpx.Request
     }
 
 
-async def test_what_is_left_out_is_not_sent(web: Web, seen: list[httpx.Request]) -> None:
+async def test_what_is_left_out_is_not_sent(web: Web, seen: list[httpx2.Request]) -> None:
     await web().post("/generate", json={**BODY, "mask": None, "strength": None})
     _, body = asked(seen)
     assert {"mask", "strength"} & body.keys() == set()
@@ -65,7 +65,7 @@ async def test_what_is_left_out_is_not_sent(web: Web, seen: list[httpx.Request])
     ids=lambda value: str(value)[:30],
 )
 async def test_what_is_wrong_is_refused_by_name_and_wakes_no_model(
-    web: Web, seen: list[httpx.Request], fields: dict[str, Any], named: str, detail: str
+    web: Web, seen: list[httpx2.Request], fields: dict[str, Any], named: str, detail: str
 ) -> None:
     response = await web().post("/generate", json={**BODY, **fields} | ({"seed": None} if "kind" in fields else {}))
     assert response.status_code == 400
@@ -96,10 +96,10 @@ async def test_the_events_of_an_edit_are_read(
 
 
 @pytest.fixture
-def painter(painter: Handler, painted: list[httpx.Request]) -> Handler:
+def painter(painter: Handler, painted: list[httpx2.Request]) -> Handler:
     """The model server, whose requests are kept."""
 
-    def paint(request: httpx.Request) -> httpx.Response:
+    def paint(request: httpx2.Request) -> httpx2.Response:
         painted.append(request)
         return painter(request)
 
@@ -107,11 +107,11 @@ def painter(painter: Handler, painted: list[httpx.Request]) -> Handler:
 
 
 @pytest.fixture
-def painted() -> list[httpx.Request]:
+def painted() -> list[httpx2.Request]:
     return []
 
 
-async def test_a_job_keeps_its_picture_until_it_has_ended(front: Front, painted: list[httpx.Request]) -> None:
+async def test_a_job_keeps_its_picture_until_it_has_ended(front: Front, painted: list[httpx2.Request]) -> None:
     client = await front()
     job = await submit(client, BODY)
     assert (await ended(client, job))["state"] == "completed"
