@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 
 from scripts.benchmarks import (
     contention,
@@ -21,7 +18,7 @@ from scripts.benchmarks import (
     structure,
 )
 from scripts.benchmarks.cold import cold_start
-from scripts.benchmarks.models import gemma, random_model, without_end
+from scripts.benchmarks.models import endless
 from scripts.benchmarks.peers import peers
 from scripts.benchmarks.quality import quality
 from scripts.benchmarks.text_throughput import TextThroughput
@@ -50,29 +47,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--requests", type=int, default=5000, help="to the random model, while its memory is watched")
     arguments = parser.parse_args()
-    sources: dict[str, Callable[[], Path]] = {
-        "poet": lambda: ROOT / "models" / "poet",
-        "random-5m": lambda: random_model(ROOT / "data" / "random-5m"),
-        "gemma-270m": lambda: gemma(ROOT / "data" / "gemma-270m"),
-    }
-    for name in arguments.models.split(","):
-        if name == "painter":
-            picture_throughput.measure(ROOT / "models" / name)
-            continue
-        try:
-            source = sources[name]()
-        except ImportError as error:
-            print(f"\n{name}: skipped, {error}", flush=True)
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            model = without_end(source, Path(folder) / name)
-            TextThroughput(model, arguments).measure(name)
-            if name == "random-5m":  # the only one whose own time is so short that the server's is seen
-                overhead.measure_rest(model, arguments.dtype)
-                overhead.measure_one_token(model, arguments.dtype)
-                overhead.measure_events(model, arguments.dtype)
-                slot_release.measure(model, arguments.dtype)
-                memory_growth.measure(model, arguments.dtype, arguments.requests)
+    names = arguments.models.split(",")
+    for name, model in endless(name for name in names if name != "painter"):
+        TextThroughput(model, arguments).measure(name)
+        if name == "random-5m":  # the only one whose own time is so short that the server's is seen
+            overhead.measure_rest(model, arguments.dtype)
+            overhead.measure_one_token(model, arguments.dtype)
+            overhead.measure_events(model, arguments.dtype)
+            slot_release.measure(model, arguments.dtype)
+            memory_growth.measure(model, arguments.dtype, arguments.requests)
+    if "painter" in names:
+        picture_throughput.measure(ROOT / "models" / "painter")
 
 
 if __name__ == "__main__":

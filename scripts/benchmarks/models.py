@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from scripts.project import ROOT
 
 VOCABULARY = 4096
 """Tokens of the random model."""
@@ -61,6 +65,23 @@ def gemma(folder: Path) -> Path:
     gguf.unlink()
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     return folder
+
+
+def endless(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Each text model of these names, `without_end`, until the next. One that needs a missing library is skipped."""
+    sources: dict[str, Callable[[], Path]] = {
+        "poet": lambda: ROOT / "models" / "poet",
+        "random-5m": lambda: random_model(ROOT / "data" / "random-5m"),
+        "gemma-270m": lambda: gemma(ROOT / "data" / "gemma-270m"),
+    }
+    for name in names:
+        try:
+            source = sources[name]()
+        except ImportError as error:
+            print(f"\n{name}: skipped, {error}", flush=True)
+            continue
+        with TemporaryDirectory() as folder:
+            yield name, without_end(source, Path(folder) / name)
 
 
 def without_end(source: Path, target: Path) -> Path:

@@ -7,17 +7,14 @@ import argparse
 import asyncio
 import random
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from predictor.engine.tasks import Choice, JsonSchema, Message, Regex, Structure, TextTask
 from scripts.benchmarks.contenders import on_own_thread, tokens_per_second
-from scripts.benchmarks.models import gemma, random_model, without_end
-from scripts.project import ROOT
+from scripts.benchmarks.models import endless
 
 WALKED = 300
 """Tokens of a random text that fits, of which each is masked."""
@@ -64,19 +61,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are printed")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args(argv)
-    sources: dict[str, Callable[[], Path]] = {
-        "random-5m": lambda: random_model(ROOT / "data" / "random-5m"),
-        "gemma-270m": lambda: gemma(ROOT / "data" / "gemma-270m"),
-    }
-    for name in arguments.models.split(","):
-        try:
-            source = sources[name]()
-        except ImportError as error:
-            print(f"\n{name}: skipped, {error}", flush=True)
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            model = without_end(source, Path(folder) / name)
-            on_own_thread(partial(measure, model, name, arguments))
+    for name, model in endless(arguments.models.split(",")):
+        on_own_thread(partial(measure, model, name, arguments))
 
 
 def measure(model: Path, name: str, arguments: argparse.Namespace) -> None:

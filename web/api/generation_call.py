@@ -15,6 +15,7 @@ from web.http.accept import IMAGES, JSON, SSE, picture_form, text_form
 from web.http.preferences import RequestPreferences
 from web.http.public_address import address_base
 from web.jobs.cost import cost
+from web.jobs.service import NewJob
 from wire.deadline import request_seconds
 from wire.request_context import RequestContext
 
@@ -50,6 +51,20 @@ class GenerationCall:
     def live(self) -> bool:
         """Whether the client gets events on the way."""
         return self.form == SSE
+
+    @property
+    def job(self) -> NewJob:
+        """The job that it becomes."""
+        return NewJob(
+            sent=self.sent,
+            request=self.request,
+            model=self.model,
+            seconds=self.seconds,
+            own_limit=self.own_limit,
+            headers=self.context.headers,
+            key=self.preferences.idempotency_key,
+            caller=self.caller,
+        )
 
 
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:

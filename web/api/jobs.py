@@ -25,7 +25,7 @@ from web.http.parted_response import HeldResponse, PartedResponse, json_parts, w
 from web.http.public_address import address_base
 from web.http.responses import whole
 from web.jobs.record import JobRecord
-from web.jobs.service import JobService, NewJob
+from web.jobs.service import JobService
 from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -117,17 +117,7 @@ class JobEndpoints:
             return result, [url for url, _ in made]
 
     async def _submit(self, call: GenerationCall) -> JobRecord:
-        new = NewJob(
-            sent=call.sent,
-            request=call.request,
-            model=call.model,
-            seconds=call.seconds,
-            own_limit=call.own_limit,
-            headers=call.context.headers,
-            key=call.preferences.idempotency_key,
-            caller=call.caller,
-        )
-        record = await self._jobs.submit(new)
+        record = await self._jobs.submit(call.job)
         if call.form in IMAGES and call.form not in _files(record):  # the first call with this key had another form
             raise _not_acceptable(record)
         return record

@@ -23,7 +23,7 @@ from web.api.model_choice import check_kind
 from web.callers.caller import caller_of
 from web.http.idempotency_key import idempotency_key
 from web.http.preferences import RequestPreferences
-from web.jobs.service import JobService, NewJob
+from web.jobs.service import JobService
 from web.responses.kept_responses import KeptResponses
 from web.responses.response_frames import response_frames
 from wire.body import json_body
@@ -90,15 +90,9 @@ class ResponseCreation:
     @asynccontextmanager
     async def _answer(self, body: ResponsesRequest, call: GenerationCall, kept: str) -> AsyncGenerator[Response]:
         record = await self._jobs.submit(
-            NewJob(
+            replace(
+                call.job,
                 sent=body,
-                request=call.request,
-                model=call.model,
-                seconds=call.seconds,
-                own_limit=call.own_limit,
-                headers=call.context.headers,
-                key=call.preferences.idempotency_key,
-                caller=call.caller,
                 keep_seconds=self._settings.response_seconds if body.is_stored else UNSTORED_SECONDS,
                 response=kept,
                 hidden=not body.is_stored,

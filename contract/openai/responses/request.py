@@ -156,15 +156,13 @@ class ResponsesRequest(Sampling):
 
     def generation(self, items: Sequence[Item], limits: RequestLimits) -> GenerationRequest:
         """What is generated after these items. INVALID_FIELD names the field of this body."""
-        effort = self.reasoning and self.reasoning.effort
         asked = {
             "model": self.model,
             "messages": turns_of(items, self.instructions),
             **{name: getattr(self, name) for name in SAMPLING},
             "max_tokens": self.max_output_tokens,
             "top_logprobs": (self.top_logprobs or 0) if self._tells_logprobs else None,
-            "reasoning_effort": effort,
-            "thinking": None if effort is None else effort not in ("none", "minimal"),
+            "reasoning_effort": self.reasoning and self.reasoning.effort,
             "response_format": self._response_format,
             "tools": None if self.tools is None else [_tool(tool) for tool in self.tools],
             "tool_choice": self._tool_choice,

@@ -10,23 +10,18 @@ import argparse
 import os
 import signal
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.benchmarks.models import gemma, random_model, without_end
+from scripts.benchmarks.models import endless
 from scripts.benchmarks.peers.contenders import CONTENDERS, STATIC, VLLM, Contender, start
 from scripts.benchmarks.peers.load import LoadError
 from scripts.benchmarks.peers.measurements import PROMPTS, REQUEST_RATES, TOKENS, Measurement, waves
 from scripts.benchmarks.peers.reference import reference_texts
 from scripts.benchmarks.peers.table import medians, ratios, render
-from scripts.project import ROOT
 
-MODELS: dict[str, Callable[[], Path]] = {
-    "gemma-270m": lambda: gemma(ROOT / "data" / "gemma-270m"),
-    "random-5m": lambda: random_model(ROOT / "data" / "random-5m"),
-}
+MODELS = ("gemma-270m", "random-5m")
 
 
 def main(arguments: list[str]) -> None:
@@ -40,11 +35,9 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are ended then, too
     contenders = _available([CONTENDERS[name] for name in chosen.peers.split(",")])
     clients = [int(number) for number in chosen.clients.split(",")]
-    for name in chosen.models.split(","):
+    for name, model in endless(chosen.models.split(",")):
         measurement = REQUEST_RATES if name == "random-5m" else waves(clients)
-        with tempfile.TemporaryDirectory() as folder:
-            model = without_end(MODELS[name](), Path(folder) / name)
-            compare(name, model, chosen.dtype, contenders, measurement, chosen.rounds)
+        compare(name, model, chosen.dtype, contenders, measurement, chosen.rounds)
 
 
 def _available(contenders: Sequence[Contender]) -> list[Contender]:

@@ -121,7 +121,6 @@ def test_how_to_write() -> None:
         "seed": 4,
         "top_logprobs": 2,
         "reasoning_effort": "low",
-        "thinking": True,
         "parallel_tool_calls": False,
         "tools": [{"type": "function", "function": function}],
         "tool_choice": {"type": "function", "function": {"name": "weather"}},
