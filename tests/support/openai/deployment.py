@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,21 @@ class Deployment:
     def sleep(self) -> None:
         """Let the predictors leave as they do when nobody has asked for long, until none is left."""
         wait_until(self._all_asleep, self.run.output, pause=PAUSE_SECONDS)
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[], None]]:
+        """No model wakes up before the end of the context, or before what it gives is called."""
+        supervisor = self.run.process.pid
+
+        def stopped() -> bool:
+            return Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            wait_until(stopped, "the supervisor is stopped")
+            yield lambda: os.kill(supervisor, signal.SIGCONT)
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
 
     @property
     def states(self) -> dict[str, str]:

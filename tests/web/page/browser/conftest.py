@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from PIL import Image, ImageDraw
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, async_playwright, expect
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -27,16 +27,18 @@ from starlette.types import ASGIApp
 
 from contract import ProblemError, problems
 from tests.support.processes import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import SECONDS, eventually
 from web.app import create_app
 from web.settings import Settings
 from wire.problems import problem_response
 
 PACKAGES = Path(__file__).parent / "javascript"
 SHOTS = ROOT / "data" / "page"
-LIMIT = 20.0  # seconds after which a test that waits has failed
+LIMIT = SECONDS
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+
+expect.set_options(timeout=LIMIT * 1000)
 
 Open = Callable[..., Awaitable[Page]]
 Shoot = Callable[..., Awaitable[Path]]
