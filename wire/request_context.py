@@ -31,6 +31,10 @@ CACHE_SALT_HEADER = "X-Shangcai-Cache-Salt"
 """From web to its model servers: texts with the same salt may begin with what the others have left in the cache. No
 field of the body, because servers that do not know it would refuse that."""
 
+WHOLE_HEADER = "X-Shangcai-Whole"
+"""From web to its model servers: "1" where nobody sees a text before its end. Between its first piece and its end none
+need be sent, each of which takes both servers as long as a small model takes for a token. No field, as above."""
+
 
 @dataclass(frozen=True)
 class RequestContext:

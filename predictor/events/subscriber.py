@@ -22,10 +22,10 @@ from predictor.events.event_generation import EventGeneration
 from predictor.events.progress import ProgressPublisher
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.protocols.access import Access
-from predictor.protocols.fan_out import all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event
+from wire.concurrency.all_of import all_of
 
 
 class EventSubscriber:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from contract.problems import ProblemError, within
-
-Result = TypeVar("Result")
-
-
-async def all_of(generations: list[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of all. The first failure, or a cancellation, cancels the others."""
-    tasks = [asyncio.ensure_future(generation) for generation in generations]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+from wire.concurrency.all_of import Result, all_of
 
 
 async def all_instances(generations: list[Coroutine[Any, Any, Result]]) -> list[Result]:

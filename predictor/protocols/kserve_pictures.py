@@ -18,10 +18,11 @@ from contract.result import PictureResult, PictureTiming
 from predictor.engine.events import EventListener, PictureFinished
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import PictureTask, Task
-from predictor.protocols.fan_out import all_instances, all_of
+from predictor.protocols.fan_out import all_instances
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.kserve_bodies import read_v1_body, read_v2_tensors
 from predictor.protocols.picture_file import encode_finished, encoded
+from wire.concurrency.all_of import all_of
 
 
 class _V1Body(StrictModel):

@@ -17,10 +17,11 @@ from predictor.engine.events import EventListener
 from predictor.engine.generation import Completion, Generation
 from predictor.engine.tasks import Task, TextTask
 from predictor.protocols.conversation import text_task
-from predictor.protocols.fan_out import all_instances, all_of
+from predictor.protocols.fan_out import all_instances
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.kserve_bodies import read_v1_body, read_v2_tensors
 from predictor.protocols.text_answer import text_result
+from wire.concurrency.all_of import all_of
 
 
 class _V1Body(StrictModel):

@@ -7,21 +7,22 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from contract import ProblemError, ResultEvent, TextResult, invalid_field
+from contract import ProblemError, TextResult, invalid_field
 from contract.openai.chat import ChatRequest
 from contract.openai.completions import CompletionRequest
 from contract.openai.fields import TextRequest
 from contract.openai.text_documents import ChatDocuments, CompletionDocuments, TextDocuments
 from contract.problems import renamed
-from web.api.generation_call import plain_call
+from web.api.generation_call import GenerationCall, plain_call
 from web.api.generations import Generations
 from web.api.model_choice import check_kind
 from web.http.event_frames import caught
 from web.openai.text_frames import text_frames
 from wire.body import json_body
+from wire.concurrency.all_of import all_of
 from wire.concurrency.merged_streams import merged
 from wire.sse import EventStream
 
@@ -54,27 +55,24 @@ class TextEndpoint:
     async def _answer(self, body: TextRequest, http_request: Request, send: Send) -> None:
         calls = [plain_call(self._settings, request, http_request) for request in body.requests]
         documents = self._documents(uuid.uuid4().hex, calls[0].model, None)
-        async with (
-            self._generations.place(calls[0], len(calls)) as fields,
-            self._generations.live(calls) as streams,
-            aclosing(merged(streams)) as events,
-        ):
-            if body.stream:
+        async with self._generations.place(calls[0], len(calls)) as fields:
+            if not body.stream:
+                results = await all_of([self._text(call) for call in calls])
+                documents.fingerprint = results[0].system_fingerprint
+                whole = JSONResponse(documents.whole(results), headers={"Cache-Control": "no-store"} | fields)
+                await whole(http_request.scope, http_request.receive, send)
+                return
+            async with self._generations.live(calls) as streams, aclosing(merged(streams)) as events:
                 first = await anext(events)  # a problem before it has a status of its own
                 frames = text_frames(first, events, documents, len(calls), with_usage=body.streams_usage)
-                response: Response = EventStream(
-                    caught(frames, body.names), heartbeat_seconds=self._settings.heartbeat_seconds
-                )
-            else:
-                results: dict[int, TextResult] = {}
-                async for number, event in events:
-                    if isinstance(event, ResultEvent):
-                        results[number] = event
-                ordered = [results[number] for number in range(len(calls))]
-                documents.fingerprint = ordered[0].system_fingerprint
-                response = JSONResponse(documents.whole(ordered), headers={"Cache-Control": "no-store"})
-            response.headers.update(fields)
-            await response(http_request.scope, http_request.receive, send)
+                stream = EventStream(caught(frames, body.names), heartbeat_seconds=self._settings.heartbeat_seconds)
+                stream.headers.update(fields)
+                await stream(http_request.scope, http_request.receive, send)
+
+    async def _text(self, call: GenerationCall) -> TextResult:
+        result = await self._generations.result(call)
+        assert isinstance(result, TextResult)
+        return result
 
 
 def chat_endpoint(settings: Settings, generations: Generations) -> TextEndpoint:

@@ -21,7 +21,7 @@ from web.readiness.state import SILENCE_SECONDS
 from web.rest.cache_salt import CacheSalts
 from web.rest.rest_request import RestRequest
 from wire.deadline import HEADER
-from wire.request_context import CALLER_HEADER
+from wire.request_context import CALLER_HEADER, WHOLE_HEADER
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
@@ -96,6 +96,7 @@ class _Attempts:
             **settings.authorization(rest_request.model),
             CALLER_HEADER: rest_request.caller,
             **salt,
+            **({} if rest_request.live else {WHOLE_HEADER: "1"}),
         }
         self._waits_for_waking = rest_request.of_job
         self._read_seconds = settings.read_seconds

@@ -23,11 +23,12 @@ from predictor.engine.generation import Generation
 from predictor.engine.tasks import TextTask
 from predictor.protocols import error_documents
 from predictor.protocols.conversation import text_task
-from predictor.protocols.fan_out import all_of
 from predictor.protocols.generation_model import GenerationModel
 from predictor.protocols.text_answer import text_result, tool_call_event, usage
 from wire.body import json_body
+from wire.concurrency.all_of import all_of
 from wire.concurrency.merged_streams import merged
+from wire.request_context import WHOLE_HEADER
 from wire.sse import EventStream, frame
 
 
@@ -67,9 +68,9 @@ def text_router(model: GenerationModel) -> APIRouter:
         except BaseException:
             close()
             raise
-        return EventStream(
-            text_frames(generations, documents, body.streams_usage, http_request.url.path), on_close=close
-        )
+        whole = http_request.headers.get(WHOLE_HEADER) == "1"
+        frames = text_frames(generations, documents, body.streams_usage, http_request.url.path, whole=whole)
+        return EventStream(frames, on_close=close)
 
     return router
 
@@ -83,15 +84,17 @@ async def _submitted(model: GenerationModel, task: TextTask, http_request: Reque
 
 
 async def text_frames(
-    generations: list[Generation], documents: TextDocuments, with_usage: bool, path: str
+    generations: list[Generation], documents: TextDocuments, with_usage: bool, path: str, *, whole: bool = False
 ) -> AsyncGenerator[bytes]:
     """Of each text a first chunk once it or a later one has a slot, for OpenAI's client for Python takes the order in
     which it hears of them for their numbers; pieces, and the finish reason; totals if asked for, and [DONE].
 
-    Of a single text those that are there already come together: sending costs more than making them.
+    Of a single text those that are there already come together: sending costs more than making them. Where it is wanted
+    `whole`, all from the second piece on come with the end; the first tells how long it took.
     """
     queue_s = 0.0
     begun = 0
+    piece_sent = False
     ends: list[TextFinished] = []
     made: list[bytes] = []
     try:
@@ -112,9 +115,12 @@ async def text_frames(
                         ends.append(event)
                         made.append(_data(documents.last(index, event.finish_reason)))
                 is_last = len(ends) == len(generations)
-                if made and not is_last and not (len(generations) == 1 and generations[0].has_more):
+                more = len(generations) == 1 and generations[0].has_more
+                kept = whole and (piece_sent or isinstance(event, Started))
+                if made and not is_last and not more and not kept:
                     yield b"".join(made)
                     made.clear()
+                    piece_sent = True
         if with_usage:
             made.append(_data(documents.totals([usage(end) for end in ends], queue_s)))
         made.append(frame("[DONE]"))

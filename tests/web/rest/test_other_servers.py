@@ -68,6 +68,14 @@ async def test_the_model_server_is_told_who_asks(web: Web, seen: list[httpx2.Req
     assert seen[0].headers["x-shangcai-caller"] == "default"
 
 
+@pytest.mark.parametrize("live", [True, False])
+async def test_the_model_server_is_told_that_nobody_sees_a_text_before_its_end(
+    web: Web, seen: list[httpx2.Request], live: bool
+) -> None:
+    await web().post("/generate", json={"prompt": "x", "stream": live})
+    assert ("x-shangcai-whole" in seen[0].headers) == (not live)
+
+
 async def test_a_key_is_shown_to_nobody(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     models = {"poet": {"url": URL, "api_key": SECRET}}

@@ -18,6 +18,7 @@ from predictor.engine.events import EngineEvent, Started, TextFinished, Token
 from predictor.engine.generation import Generation
 from predictor.protocols.openai.text import text_frames
 from tests.support.waiting import eventually
+from wire.request_context import WHOLE_HEADER
 
 CHAT = ("/openai/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]})
 COMPLETION = ("/openai/v1/completions", {"model": "poet", "prompt": "moon"})
@@ -247,3 +248,33 @@ async def test_what_is_there_already_is_sent_together() -> None:
         sent.append((await anext(frames)).count(b"data: "))
     assert sent == [2, 1, 4]  # the last with the reason, the totals and [DONE]
     assert [frame async for frame in frames] == []
+
+
+async def test_a_whole_text_comes_in_two() -> None:
+    """Its first piece, by which it is told how long that took, and all else with its end."""
+    generation = Generation()
+    documents = CompletionDocuments("1", "poet", None)
+    frames = text_frames([generation], documents, with_usage=True, path=COMPLETION[0], whole=True)
+    first = asyncio.ensure_future(anext(frames))
+    generation.publish(Started(0.0))
+    await asyncio.sleep(0)
+    assert not first.done()
+    generation.publish(Token("a"))
+    assert (await first).count(b"data: ") == 2
+    rest = asyncio.ensure_future(anext(frames))
+    later: list[EngineEvent] = [Token("b"), Token("c"), TextFinished("stop", 1, 3)]
+    for event in later:
+        await asyncio.sleep(0)
+        assert not rest.done()
+        generation.publish(event)
+    assert (await rest).count(b"data: ") == 5
+    assert [frame async for frame in frames] == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_who_wants_a_text_whole_says_so(client: httpx2.AsyncClient, engine: Any, whole: bool) -> None:
+    engine.enqueue("a")
+    path, body = CHAT
+    with mock.patch("predictor.protocols.openai.text.text_frames", wraps=text_frames) as frames:
+        await client.post(path, json=body | {"stream": True}, headers={WHOLE_HEADER: "1"} if whole else {})
+    assert frames.call_args.kwargs["whole"] == whole
