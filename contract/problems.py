@@ -117,11 +117,20 @@ PROBLEM_TYPES = (
 )
 
 
+CONTEXT_LENGTH = "context_length_exceeded"
+"""The code of a prompt that is longer than the model's context."""
+
+
 class FieldError(StrictModel):
     """One field that was refused, and why."""
 
     field: str
     detail: str
+    code: str | None = None
+    """OpenAI's own name of this mistake, which clients look for."""
+
+    def named(self, field: str) -> FieldError:
+        return self.model_copy(update={"field": field})
 
 
 class Problem(StrictModel):
@@ -135,6 +144,11 @@ class Problem(StrictModel):
     detail: str
     errors: list[FieldError] | None = None
     retry_after: int | None = None
+
+    @property
+    def openai_code(self) -> str | None:
+        """Of the first field that has one."""
+        return next((error.code for error in self.errors or () if error.code), None)
 
     @classmethod
     def of_any_version(cls, document: str | bytes) -> Self:
@@ -267,7 +281,7 @@ def _detail(item: ErrorDetails) -> str:
 
 def within(place: str, error: ProblemError) -> ProblemError:
     """The problem of a part of a request, with its fields named from the whole: `place.field`."""
-    return with_fields(error, lambda one: FieldError(field=f"{place}.{one.field}", detail=one.detail))
+    return with_fields(error, lambda one: one.named(f"{place}.{one.field}"))
 
 
 def renamed(error: ProblemError, names: Mapping[str, str]) -> ProblemError:
@@ -275,7 +289,7 @@ def renamed(error: ProblemError, names: Mapping[str, str]) -> ProblemError:
 
     def sent(one: FieldError) -> FieldError:
         name, dot, place = one.field.partition(".")
-        return FieldError(field=names.get(name, name) + dot + place, detail=one.detail)
+        return one.named(names.get(name, name) + dot + place)
 
     return with_fields(error, sent)
 

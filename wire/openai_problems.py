@@ -22,6 +22,6 @@ def error_document(error: ProblemError) -> dict[str, Any]:
             "message": error.problem.detail,
             "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
             "param": errors[0].field if errors else None,
-            "code": _CODES.get(error.kind, error.kind.slug),
+            "code": error.problem.openai_code or _CODES.get(error.kind, error.kind.slug),
         }
     }

@@ -88,7 +88,7 @@ class Checkpoint:
         if isinstance(prompt, str):
             ids = tokenizer(prompt)["input_ids"]
         elif _with_tools(prompt) and "tool_calls" not in str(tokenizer.chat_template or ""):
-            raise invalid_field(field, "have turns of tools, which the model's chat template would leave out")
+            raise invalid_field(field, "may hold no turns of tools: the model's chat template would leave them out")
         elif tokenizer.chat_template is None:
             # A base model knows no roles, so it continues the turns as plain text.
             ids = tokenizer("\n".join(message["content"] for message in prompt))["input_ids"]

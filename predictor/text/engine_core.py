@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from contract.problems import FieldError, ProblemError, field_problem, invalid_field
+from contract.problems import CONTEXT_LENGTH, FieldError, ProblemError, field_problem
 from contract.texts.sampling import Sampling
 from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
@@ -98,10 +98,9 @@ class TextEngineCore(EngineCore):
             raise shutting_down() from None
         prompt = await encoding
         if len(prompt.ids) >= self.length:
-            raise invalid_field(
-                "prompt" if isinstance(task.prompt, str) else task.field,
-                f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included",
-            )
+            field = "prompt" if isinstance(task.prompt, str) else task.field
+            detail = f"has {len(prompt.ids)} tokens; a context of {self.length} is served, the answer included"
+            raise field_problem([FieldError(field=field, detail=detail, code=CONTEXT_LENGTH)])
         self._check_biases(task.sampling)
         asked = _structure(task, prompt)
         structure = None if asked is None else await self.structures.compile(asked, prompt.reasoning)

@@ -36,7 +36,7 @@ class ResponseDocuments:
         """It has ended without a result."""
         status: Status = "cancelled" if cancelled else "failed"
         error = (
-            None if cancelled else {"code": _code(problem.status), "message": as_sent(raised(problem)).problem.detail}
+            None if cancelled else {"code": _code(problem), "message": as_sent(raised(problem)).problem.detail}
         )
         return self._document(status, error=error, completed_at=int(ended))
 
@@ -131,8 +131,10 @@ def _usage(usage: Usage) -> Document:
     }
 
 
-def _code(status: int) -> str:
+def _code(problem: Problem) -> str:
     """OpenAI's codes are few; the message says more."""
-    if status == 429:
+    if code := problem.openai_code:
+        return code
+    if problem.status == 429:
         return "rate_limit_exceeded"
-    return "invalid_prompt" if status < 500 else "server_error"
+    return "invalid_prompt" if problem.status < 500 else "server_error"

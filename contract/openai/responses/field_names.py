@@ -15,7 +15,11 @@ _NAMES = {
 
 def as_sent(error: ProblemError) -> ProblemError:
     """The problem with its fields as the client wrote them."""
-    return with_fields(error, lambda one: FieldError(field=_sent(one.field), detail=_told(one.detail)))
+    return with_fields(error, _named)
+
+
+def _named(one: FieldError) -> FieldError:
+    return one.model_copy(update={"field": _sent(one.field), "detail": _told(one.detail)})
 
 
 def _sent(field: str) -> str:

@@ -171,6 +171,7 @@ async def test_a_prompt_over_the_context_is_refused_by_its_length(loaded: Transf
 
     assert refused.value.kind.status == 400
     assert str(refused.value) == "prompt: has 300 tokens; a context of 256 is served, the answer included"
+    assert refused.value.problem.openai_code == "context_length_exceeded"
     with pytest.raises(ProblemError, match="messages: has 300 tokens"):
         await write(loaded, chat("x" * 300))
 
@@ -340,7 +341,7 @@ async def test_turns_of_tools_that_a_template_would_leave_out_are_refused(
     monkeypatch.setattr(loaded.core.checkpoint.tokenizer, "chat_template", template)
 
     for turn in (CALL, ANSWER):
-        with pytest.raises(ProblemError, match=r"^messages: have turns of tools"):
+        with pytest.raises(ProblemError, match=r"^messages: may hold no turns of tools"):
             await write(loaded, (*chat("moon"), turn))
 
 

@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from contract.problems import invalid_field
+from contract.problems import CONTEXT_LENGTH, FieldError, field_problem
 
 
 @pytest.fixture
@@ -25,5 +25,10 @@ def client(web: Callable[..., httpx2.AsyncClient]) -> Callable[..., openai.Async
 
 @pytest.fixture
 def refused() -> Callable[[str], Callable[[httpx2.Request], httpx2.Response]]:
-    """A predictor that refuses this field."""
-    return lambda field: lambda _: httpx2.Response(400, json=invalid_field(field, "is too long").document)
+    """A predictor that finds this field longer than the context."""
+
+    def refuse(field: str) -> Callable[[httpx2.Request], httpx2.Response]:
+        problem = field_problem([FieldError(field=field, detail="is too long", code=CONTEXT_LENGTH)])
+        return lambda _: httpx2.Response(400, json=problem.document)
+
+    return refuse

@@ -222,6 +222,7 @@ async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
     answer = await web(refused(upstream)).post(f"/v1/{route}", json={"model": "poet", "stream": stream} | body)
     error = json.loads(answer.text.rpartition("data: ")[2])["error"] if stream else answer.json()["error"]
     assert (error["param"], error["message"]) == (param, f"{param}: is too long")
+    assert error["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from contract import problems
-from contract.problems import invalid_field
+from contract.problems import CONTEXT_LENGTH, FieldError, field_problem, invalid_field
 from tests.support.waiting import eventually
 from tests.support.web.job_requests import LIMIT, Poet
 from web.app import create_app
@@ -219,6 +219,17 @@ async def test_a_field_that_the_model_server_refuses_has_the_clients_name(
 
     for one in (told[-1].response, await eventually(failed, "it has failed")):
         assert one.error.message == f"{sent}: is not taken"
+
+
+async def test_too_long_an_input_has_openais_code(client: Client, poet: Poet) -> None:
+    problem = field_problem([FieldError(field="messages", detail="has 300 tokens", code=CONTEXT_LENGTH)])
+    poet.refusal = httpx2.Response(400, json=problem.document)
+    asked = await client()
+    with pytest.raises(openai.BadRequestError) as error:
+        await asked.responses.create(model="poet", input="moon")
+    assert (error.value.param, error.value.code) == ("input", "context_length_exceeded")
+    told: Any = [event async for event in await asked.responses.create(model="poet", input="moon", stream=True)]
+    assert told[-1].response.error.code == "context_length_exceeded"
 
 
 async def test_a_field_that_another_may_not_stand_beside_has_the_clients_name(client: Client) -> None:
