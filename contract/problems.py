@@ -117,10 +117,6 @@ PROBLEM_TYPES = (
 )
 
 
-CONTEXT_LENGTH = "context_length_exceeded"
-"""The code of a prompt that is longer than the model's context."""
-
-
 class FieldError(StrictModel):
     """One field that was refused, and why."""
 
@@ -144,11 +140,6 @@ class Problem(StrictModel):
     detail: str
     errors: list[FieldError] | None = None
     retry_after: int | None = None
-
-    @property
-    def openai_code(self) -> str | None:
-        """Of the first field that has one."""
-        return next((error.code for error in self.errors or () if error.code), None)
 
     @classmethod
     def of_any_version(cls, document: str | bytes) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contract import problems
+from contract.openai.error_codes import field_code
 from contract.problems import ProblemError
 
 _CODES = {
@@ -22,6 +23,6 @@ def error_document(error: ProblemError) -> dict[str, Any]:
             "message": error.problem.detail,
             "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
             "param": errors[0].field if errors else None,
-            "code": error.problem.openai_code or _CODES.get(error.kind, error.kind.slug),
+            "code": field_code(error.problem) or _CODES.get(error.kind, error.kind.slug),
         }
     }

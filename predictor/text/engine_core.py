@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from contract.problems import CONTEXT_LENGTH, FieldError, ProblemError, field_problem
+from contract.openai.error_codes import CONTEXT_LENGTH
+from contract.problems import FieldError, ProblemError, field_problem
 from contract.texts.sampling import Sampling
 from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore

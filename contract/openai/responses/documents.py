@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from contract.openai.error_codes import field_code
 from contract.openai.responses.field_names import as_sent
 from contract.openai.responses.kept import KeptResponse
 from contract.problems import Problem, raised
@@ -35,9 +36,7 @@ class ResponseDocuments:
     def failed(self, problem: Problem, ended: float, *, cancelled: bool) -> Document:
         """It has ended without a result."""
         status: Status = "cancelled" if cancelled else "failed"
-        error = (
-            None if cancelled else {"code": _code(problem), "message": as_sent(raised(problem)).problem.detail}
-        )
+        error = None if cancelled else {"code": _code(problem), "message": as_sent(raised(problem)).problem.detail}
         return self._document(status, error=error, completed_at=int(ended))
 
     def ended(self, result: TextResult, ended: float, output: Sequence[Document] | None = None) -> Document:
@@ -133,7 +132,7 @@ def _usage(usage: Usage) -> Document:
 
 def _code(problem: Problem) -> str:
     """OpenAI's codes are few; the message says more."""
-    if code := problem.openai_code:
+    if code := field_code(problem):
         return code
     if problem.status == 429:
         return "rate_limit_exceeded"

@@ -171,7 +171,7 @@ async def test_a_prompt_over_the_context_is_refused_by_its_length(loaded: Transf
 
     assert refused.value.kind.status == 400
     assert str(refused.value) == "prompt: has 300 tokens; a context of 256 is served, the answer included"
-    assert refused.value.problem.openai_code == "context_length_exceeded"
+    assert [error.code for error in refused.value.problem.errors or ()] == ["context_length_exceeded"]
     with pytest.raises(ProblemError, match="messages: has 300 tokens"):
         await write(loaded, chat("x" * 300))
 

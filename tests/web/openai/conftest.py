@@ -9,7 +9,8 @@ import httpx2
 import openai
 import pytest
 
-from contract.problems import CONTEXT_LENGTH, FieldError, field_problem
+from contract.openai.error_codes import CONTEXT_LENGTH
+from contract.problems import FieldError, field_problem
 
 
 @pytest.fixture

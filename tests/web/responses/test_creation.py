@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from contract import problems
-from contract.problems import CONTEXT_LENGTH, FieldError, field_problem, invalid_field
+from contract.openai.error_codes import CONTEXT_LENGTH
+from contract.problems import FieldError, field_problem, invalid_field
 from tests.support.waiting import eventually
 from tests.support.web.job_requests import LIMIT, Poet
 from web.app import create_app
