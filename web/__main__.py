@@ -15,6 +15,7 @@ from web.api.health import PATHS
 from web.app import create_app
 from web.callers.key_file import KeyFileError
 from web.jobs.background_loops import STALLED_SECONDS, BackgroundLoops
+from web.openai.problems import problem_responses
 from web.settings import Settings
 from wire.connections.answer_sender import AnswerBudget
 from wire.connections.connection_limit import ConnectionLimit
@@ -80,6 +81,7 @@ class _Server(uvicorn.Server):
                 create_app(settings, drain=self._drain, background=self._background(settings)),
                 http=partial(  # type: ignore[arg-type]  # uvicorn calls it like a class
                     HttpProtocol,
+                    respond=problem_responses(settings.root_path),
                     limit=ConnectionLimit(settings.max_clients, free_paths=PATHS),
                     budget=AnswerBudget(
                         settings.picture_bytes / 2, settings.send_seconds, settings.send_bytes_per_second

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.wire.raw_answers import JAVA, exchange
 from web.app import create_app
+from web.openai.problems import problem_responses
 from web.settings import Settings
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -94,3 +95,24 @@ async def test_every_error_is_a_problem_document(
     assert "\r\nx-request-id: " in head.lower()
     assert json.loads(body)["type"] == f"urn:shangcai:problem:{slug}"
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", "invalid-field"),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "not-implemented"),
+        (b"GET /v1/models?a=b HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % (b"x" * 20_000), "header-too-large"),
+        (b"GET http://x/v1/models HTTP/1.1\r\nHost: x\r\nBad Name: a\r\n\r\n", "malformed-request"),
+        (b"GET /v1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "not-found"),
+        (b"GET /v1x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", None),
+        (b"\r\nnonsense /v1/models\r\n\r\n", None),
+    ],
+)
+async def test_openais_clients_can_read_what_is_refused_before_it_is_a_request(
+    serve: Callable[..., Awaitable[str]], sent: bytes, code: str | None
+) -> None:
+    settings = Settings(models={"poet": "http://poet.test"}, root_path="/shangcai")
+    url = await serve(create_app(settings), "/shangcai", respond=problem_responses(settings.root_path))
+    _, body = await exchange(url, sent)
+    assert json.loads(body).get("error", {}).get("code") == code

@@ -210,6 +210,14 @@ def test_a_connection_is_kept_for_as_long_as_is_set(run: Run) -> None:
     assert Settings(models=json.loads(MODELS)).keep_alive_seconds == 75
 
 
+def test_what_is_no_request_is_answered_in_the_words_of_its_path(run: Run) -> None:
+    url = httpx2.URL(listening(run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS)))
+    with socket.create_connection((url.host, url.port or 0), timeout=LIMIT) as client:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "not-implemented"
+
+
 @pytest.mark.parametrize(("hop", "status"), [("127.0.0.1/32", 200), ("10.0.0.0/8", 401)])
 def test_a_trusted_hop_is_the_other_end_of_the_connection(run: Run, hop: str, status: int) -> None:
     """And not whom an X-Forwarded-For names, which uvicorn's own middleware takes from everybody at 127.0.0.1."""

@@ -10,7 +10,7 @@ from contract.problems import ProblemError
 from wire.openai_problems import error_document
 from wire.problems import problem_response
 
-PREFIX = "/v1/"
+PREFIX = "/v1"
 
 
 def problem_responses(root_path: str) -> Callable[[str, ProblemError], Response]:
@@ -18,6 +18,6 @@ def problem_responses(root_path: str) -> Callable[[str, ProblemError], Response]
     prefix = root_path + PREFIX
 
     def respond(path: str, error: ProblemError) -> Response:
-        return problem_response(error, error_document(error) if path.startswith(prefix) else None)
+        return problem_response(error, error_document(error) if f"{path}/".startswith(f"{prefix}/") else None)
 
     return respond

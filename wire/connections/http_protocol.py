@@ -66,7 +66,7 @@ _BUDGET = AnswerBudget()
 class HttpProtocol(H11Protocol):
     """One connection; see the module.
 
-    `respond` makes the response of a path, "" where none is known, and a problem.
+    `respond` makes the response of a path, the root path alone where none is known, and a problem.
     The `limit` and the `budget` are the server's.
     """
 
@@ -227,7 +227,7 @@ class HttpProtocol(H11Protocol):
     def _closing_response(self, problem: ProblemError) -> Response:
         path = self.conn.path
         headers = Headers() if self.conn.request is None else Headers(raw=list(self.conn.request.headers))
-        response = self._respond(path, problem)
+        response = self._respond(self.root_path + self.conn.announced_path, problem)
         response.headers["Connection"] = "close"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Request-Id"] = request_id(headers)

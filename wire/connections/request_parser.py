@@ -29,6 +29,7 @@ CloudEvent, `ce-…`, are such headers, too."""
 _DETAIL_CHARS = 200
 _BLANK_LINE = re.compile(rb"\n\r?\n")  # as h11 has it
 _AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_REQUEST_LINE = re.compile(rb"[A-Z]+ (?:https?://[^/? ]*)?(/[!->@-~]*)(?:\?[!-~]*)? HTTP/")
 
 
 class RequestParser(h11.Connection):
@@ -39,6 +40,8 @@ class RequestParser(h11.Connection):
     """That of the current or the latest body; None while a header is read."""
     chunks = 0
     """Those of that body."""
+    _line = b""
+    """The first line of what is read as a header."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, HEADER_BYTES)
@@ -48,6 +51,13 @@ class RequestParser(h11.Connection):
         """Of `request`; empty without one."""
         return "" if self.request is None else self.request.target.partition(b"?")[0].decode("ascii")
 
+    @property
+    def announced_path(self) -> str:
+        """That of a header that cannot be read, too, where its first line names one. Not to be logged: what looks like
+        a header may be the rest of a body."""
+        line = None if self.request else _REQUEST_LINE.match(self._line)
+        return self.path if line is None else line[1].decode("ascii")
+
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.their_state is h11.IDLE:
             self.request = None
@@ -56,6 +66,7 @@ class RequestParser(h11.Connection):
                 return h11.NEED_DATA
             if header.startswith(b"\r\n"):
                 self._receive_buffer.maybe_extract_at_most(2)
+            self._line = header.lstrip(b"\r\n").partition(b"\n")[0]
             if len(header) > HEADER_BYTES and not _BLANK_LINE.search(header, 0, HEADER_BYTES):
                 self._object(_too_large())
         try:
