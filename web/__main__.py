@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
         )
 
     def _background(self, settings: Settings) -> BackgroundLoops:
-        return BackgroundLoops(self._give_up, max(STALLED_SECONDS, 20 * settings.store_patience_seconds))
+        return BackgroundLoops(self._give_up, max(STALLED_SECONDS, 4 * settings.store_patience_seconds))
 
     def _give_up(self) -> None:
         """Stop as after SIGTERM, but as a failure."""

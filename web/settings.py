@@ -171,7 +171,9 @@ class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
         default=None,
         description=f"Where jobs are kept for more than one replica: {FORMS}. In memory when unset.",
     )
-    store_patience_seconds: PositiveFloat = Field(default=30, description="Longest outage of it that is waited out.")
+    store_patience_seconds: PositiveFloat = Field(
+        default=30, description="Longest outage of it that is waited out; then 503."
+    )
     store_bytes: PositiveInt = Field(
         default=268_435_456, description="Most bytes of jobs; a quarter for open requests."
     )

@@ -26,6 +26,7 @@ from web.http.public_address import address_base
 from web.http.responses import whole
 from web.jobs.record import JobRecord
 from web.jobs.service import JobService
+from web.jobs.store import answers_within
 from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -97,7 +98,10 @@ class JobEndpoints:
     async def is_replay(self, call: GenerationCall) -> bool:
         """Whether the call's idempotency key has made its job already."""
         key = call.preferences.idempotency_key
-        return key is not None and await self._jobs.replays(call.caller, key)
+        if key is None:
+            return False
+        async with answers_within(call.seconds):
+            return await self._jobs.replays(call.caller, key)
 
     async def result(self, call: GenerationCall) -> TextResult | PictureResult:
         """The result of a call, by way of a job; the problem when it has none."""
@@ -117,7 +121,8 @@ class JobEndpoints:
             return result, [url for url, _ in made]
 
     async def _submit(self, call: GenerationCall) -> JobRecord:
-        record = await self._jobs.submit(call.job)
+        async with answers_within(call.seconds):
+            record = await self._jobs.submit(call.job)
         if call.form in IMAGES and call.form not in _files(record):  # the first call with this key had another form
             raise _not_acceptable(record)
         return record

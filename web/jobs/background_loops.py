@@ -33,8 +33,8 @@ IDLE_SECONDS = 10.0
 """Longest that a turn waits for something to do, so that one that is stuck can be told from it."""
 
 STALLED_SECONDS = 600.0
-"""A loop that has not gone round for so long is stuck. The longest turn waits out an outage of the store: eleven times
-`store_patience_seconds`, where its server takes connections and is silent."""
+"""A loop that has not gone round for so long is stuck, or for four times `store_patience_seconds` where that is longer:
+a turn waits out one outage of the store, and ends with it."""
 
 
 class BackgroundLoop:

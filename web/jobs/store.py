@@ -6,9 +6,11 @@ One replica keeps them in memory (`web.jobs.stores.memory_store`); several repli
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 
 from contract import JobState, ProblemError, Webhook, problems
 from web.jobs.due_list import DueList
@@ -25,6 +27,21 @@ FULL_SECONDS = 5
 
 CLAIM_SECONDS = 5.0
 """Longest that a claim waits for a job; then there is none."""
+
+
+RETRY_AFTER_SECONDS = 5
+"""Retry-After where the store cannot be reached, or does not answer in time."""
+
+
+@asynccontextmanager
+async def answers_within(seconds: float) -> AsyncGenerator[None]:
+    """An UNAVAILABLE problem where what is asked of the store takes longer, as for a client that waits no longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        detail = f"The store of the generations has not answered within {seconds:g} s."
+        raise ProblemError(problems.UNAVAILABLE, detail, retry_after=RETRY_AFTER_SECONDS) from error
 
 
 class ClaimLost(Exception):

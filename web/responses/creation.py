@@ -24,6 +24,7 @@ from web.callers.caller import caller_of
 from web.http.idempotency_key import idempotency_key
 from web.http.preferences import RequestPreferences
 from web.jobs.service import JobService
+from web.jobs.store import answers_within
 from web.responses.kept_responses import KeptResponses
 from web.responses.response_frames import response_frames
 from wire.body import json_body
@@ -78,26 +79,27 @@ class ResponseCreation:
         key = idempotency_key(headers)
         if key is not None and not body.is_stored:
             raise invalid_field("Idempotency-Key", "may not come with store false, which keeps nothing to find again")
-        items = await self._kept.conversation(body, caller_of(http_request.scope))
-        call = plain_call(settings, body.generation(items, settings.limits), http_request)
         background = bool(body.background)
         limit = settings.job_seconds if background else settings.generate_seconds
-        preferences = RequestPreferences(respond_async=background, idempotency_key=key)
         seconds = request_seconds(headers, limit)
+        async with answers_within(seconds):
+            items = await self._kept.conversation(body, caller_of(http_request.scope))
+        call = plain_call(settings, body.generation(items, settings.limits), http_request)
+        preferences = RequestPreferences(respond_async=background, idempotency_key=key)
         call = replace(call, preferences=preferences, seconds=seconds, own_limit=seconds < limit)
         return call, self._kept.kept(body, items)
 
     @asynccontextmanager
     async def _answer(self, body: ResponsesRequest, call: GenerationCall, kept: str) -> AsyncGenerator[Response]:
-        record = await self._jobs.submit(
-            replace(
-                call.job,
-                sent=body,
-                keep_seconds=self._settings.response_seconds if body.is_stored else UNSTORED_SECONDS,
-                response=kept,
-                hidden=not body.is_stored,
-            )
+        new = replace(
+            call.job,
+            sent=body,
+            keep_seconds=self._settings.response_seconds if body.is_stored else UNSTORED_SECONDS,
+            response=kept,
+            hidden=not body.is_stored,
         )
+        async with answers_within(call.seconds):
+            record = await self._jobs.submit(new)
         lasting, answered = call.preferences.outlives_connection, False
         try:
             if body.stream:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -28,7 +31,7 @@ from tests.support.web.job_requests import (
     watched,
 )
 from web.app import create_app
-from web.jobs.stores import memory_queue
+from web.jobs.stores import memory_queue, redis_connection
 from web.settings import Settings
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -36,6 +39,10 @@ RawServer = Callable[[Connection], Awaitable[str]]
 Serve = Callable[[ASGIApp], Awaitable[str]]
 Slug = Callable[[httpx2.Response], str]
 Stream = Callable[..., bytes]
+
+RESPONSE = {"model": "poet", "input": "春"}
+SHORT = {"X-Request-Timeout": "1"}
+PATIENCE = 3 * LIMIT
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -249,3 +256,41 @@ async def test_a_job_of_one_replica_is_cancelled_on_another(front: Front, poet: 
     assert (await other.delete(location)).json()["state"] == "cancelled"
     assert (await watching)[-1][1] == "error"
     assert (await one.get(location)).json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("patience", "method", "path", "body", "headers"),
+    [
+        (PATIENCE, "POST", "/generate", REQUEST, {**ASYNC, **SHORT}),
+        (PATIENCE, "POST", "/generate", REQUEST, {"Idempotency-Key": "k", **SHORT}),
+        (PATIENCE, "POST", "/v1/responses", RESPONSE, SHORT),
+        (PATIENCE, "POST", "/v1/responses", {**RESPONSE, "previous_response_id": f"resp_{'0' * 32}"}, SHORT),
+        (1, "POST", "/generate", REQUEST, ASYNC),
+        (1, "POST", "/v1/responses", RESPONSE, {}),
+        (1, "GET", None, None, {}),
+    ],
+)
+async def test_a_silent_store_is_a_503_in_time(
+    front: Front,
+    start_redis: Callable[..., Any],
+    closed_port: int,
+    tmp_path: Path,
+    patience: float,
+    method: str,
+    path: str | None,
+    body: dict[str, Any] | None,
+    headers: dict[str, str],
+) -> None:
+    """It takes connections and answers nothing: web gives up after its patience, or the client's if that is less."""
+    process = start_redis(closed_port, tmp_path)
+    client = await front(store_url=f"redis://127.0.0.1:{closed_port}/0", store_patience_seconds=patience)
+    job = await submit(client)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        answer = await client.request(method, path or job, json=body, headers=headers)
+        assert time.monotonic() - begun < redis_connection.ANSWER_SECONDS  # that is one attempt
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["type"] == "urn:shangcai:problem:unavailable"
+    finally:
+        process.send_signal(signal.SIGCONT)

@@ -120,18 +120,18 @@ class RedisBudget:
     async def open(self, record: JobRecord) -> None:
         """Count a new job's request. Raises OVERLOADED where there is no room for it."""
         arguments = [record.id, record.deadline, record.request_bytes, self._most_request_bytes]
-        with outages():
+        async with outages(self._redis):
             room = await self._reserve(self._keys.open, [*arguments, RECOUNT_SECONDS])
         if not room:
             raise requests_full(self._most_request_bytes)
 
     async def open_jobs(self) -> int:
-        with outages():
+        async with outages(self._redis):
             return int(await self._redis.zcard(self._keys.open[0]))
 
     async def overdue(self, now: float) -> list[str]:
         """Some of the open jobs whose deadline has passed."""
-        with outages():
+        async with outages(self._redis):
             jobs: list[str] = await self._redis.zrangebyscore(self._keys.open[0], "-inf", now, start=0, num=PAGE)
             return jobs
 
@@ -142,7 +142,7 @@ class RedisBudget:
     async def keep(self, job: str, job_bytes: int, seconds: int) -> None:
         """Count an ended job that is kept for so many seconds, and forget the oldest ones where it is too much."""
         arguments = [job, job_bytes, self._keep_seconds, self._most_bytes, seconds]
-        with outages():
+        async with outages(self._redis):
             await self._delete(await self._keep([*self._keys.ended, self._keys.open[1]], arguments))
 
     async def with_room(self, write: Callable[[], Awaitable[Answer]], size: int) -> Answer:
@@ -152,7 +152,7 @@ class RedisBudget:
             try:
                 return await write()
             except StoreFullError:
-                with outages():
+                async with outages(self._redis):
                     forgotten = await self._free(self._keys.ended, [size + FREED_BYTES])
                     await self._delete(forgotten)
                 if not forgotten:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio.retry import Retry
@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import OutOfMemoryError
 
 from contract import ProblemError, problems
-from web.jobs.store import StoreFullError
+from web.jobs.store import RETRY_AFTER_SECONDS, StoreFullError
 from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY, SECRET_KEY
 from wire.shared_store import client as shared_store
 
@@ -25,7 +25,10 @@ BLOCK_SECONDS = 5.0
 """Longest that a command waits in Redis for the next job."""
 
 CONNECT_SECONDS = 5.0
-"""Longest wait for a connection; an answer may take so long beyond BLOCK_SECONDS."""
+"""Longest wait for a connection."""
+
+ANSWER_SECONDS = BLOCK_SECONDS + CONNECT_SECONDS
+"""Longest wait for an answer, after which the connection is given up."""
 
 MOST_BACKOFF_SECONDS = 1.0
 """Longest wait between two attempts to reach Redis."""
@@ -39,37 +42,45 @@ CLOCK_SECONDS = 30.0
 """How long one answer of Redis about its time is gone by."""
 
 CHECK_SECONDS = 3.0
-"""Longest that the start waits for it. Where Redis cannot be reached, web starts all the same."""
+"""Longest wait for an answer that one can do without: at the start, and of a clock that was read before."""
 
 
 def connect(url: str, patience_seconds: float) -> Any:
-    """A client whose commands are tried again for about `patience_seconds`."""
+    """A client for `outages`, which has the patience."""
     retries = max(1, round(patience_seconds / MOST_BACKOFF_SECONDS))
-    return shared_store.connect(
+    client = shared_store.connect(
         url,
         most_connections=MOST_CONNECTIONS,
         wait_seconds=patience_seconds,
         retry=Retry(ExponentialBackoff(cap=MOST_BACKOFF_SECONDS, base=0.05), retries),
         decode_responses=True,
         socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=BLOCK_SECONDS + CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
         health_check_interval=30,
     )
+    client.patience_seconds = patience_seconds
+    return client
 
 
-@contextmanager
-def outages() -> Iterator[None]:
+@asynccontextmanager
+async def outages(redis: Any, block_seconds: float | None = 0.0) -> AsyncGenerator[None]:
     """Turns errors of Redis into an UNAVAILABLE problem once the client has given up, those of a read-only one too; and
-    those of a full one into OVERLOADED."""
+    those of a full one into OVERLOADED.
+
+    All attempts together get the patience of the client: redis-py bounds each of them, and a server that is connected
+    and silent makes each of them last. Commands that wait in Redis have `block_seconds` more; None is for those that
+    wait for ever.
+    """
     try:
-        with shared_store.kept_cancellations():
-            yield
+        async with asyncio.timeout(None if block_seconds is None else redis.patience_seconds + block_seconds):
+            with shared_store.kept_cancellations():
+                yield
     except shared_store.OUTAGES as error:
         log.warning("the store: %s", shared_store.reason(error))
         if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):  # the latter by a script
             raise StoreFullError from error
-        problem = ProblemError(problems.UNAVAILABLE, "The store of the generations cannot be reached.", retry_after=5)
-        raise problem from error
+        detail = "The store of the generations cannot be reached."
+        raise ProblemError(problems.UNAVAILABLE, detail, retry_after=RETRY_AFTER_SECONDS) from error
 
 
 class RedisClock:
@@ -86,7 +97,8 @@ class RedisClock:
         before = time.monotonic()
         if self._asked is None or before - self._asked >= CLOCK_SECONDS:
             try:
-                with outages():
+                seconds_left = None if self._asked is None else CHECK_SECONDS
+                async with outages(self._redis), asyncio.timeout(seconds_left):
                     seconds, microseconds = await self._redis.time()
                 self._ahead = seconds + microseconds / 1e6 - (before + time.monotonic()) / 2
             except ProblemError:
@@ -105,7 +117,7 @@ class SharedSecret:
         self._known = secrets.token_urlsafe(32)
 
     async def get(self) -> str:
-        with outages():
+        async with outages(self._redis):
             stored = await self._redis.get(SECRET_KEY)
             if stored is None and not await self._redis.set(SECRET_KEY, self._known, nx=True):
                 stored = await self._redis.get(SECRET_KEY)
@@ -119,11 +131,12 @@ class UnknownSchema(Exception):
 
 async def check_schema(url: str) -> None:
     """Raises UnknownSchema."""
-    redis = connect(url, patience_seconds=1)
+    redis = connect(url, CHECK_SECONDS)
     try:
         stored = None
-        with suppress(ProblemError, TimeoutError), outages():
-            stored = await asyncio.wait_for(redis.get(SCHEMA_KEY), CHECK_SECONDS)
+        with suppress(ProblemError):
+            async with outages(redis):
+                stored = await redis.get(SCHEMA_KEY)
     finally:
         await redis.aclose()
     if stored is not None and not (stored.isdecimal() and int(stored) <= SCHEMA):

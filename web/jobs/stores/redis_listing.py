@@ -44,7 +44,7 @@ class RedisListing:
     async def jobs_of(self, caller: str, limit: int, before: str | None) -> list[JobRecord]:
         jobs: list[JobRecord] = []
         highest = "+" if before is None else f"({before}"
-        with outages():
+        async with outages(self._redis):
             while len(jobs) < limit:
                 cursors = await self._redis.zrevrangebylex(
                     self._keys.caller(caller), highest, "-", 0, limit - len(jobs)

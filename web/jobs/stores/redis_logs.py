@@ -85,7 +85,7 @@ class RedisLogs:
 
     async def _tip(self, job: str) -> str:
         """The id of the last entry."""
-        with outages():
+        async with outages(self._redis):
             found = await self._redis.xrevrange(self._keys.log(job), count=1)
         return found[0][0] if found else BEGINNING
 
@@ -121,12 +121,11 @@ class _Reader:
         with self._signals.changes(self._job) as signal:
             while True:
                 signal.clear()
-                with outages():
-                    async with self._redis.pipeline(transaction=False) as pipe:
-                        # The end first: if it is there, the log read after it holds the last entry.
-                        pipe.hmget(self._keys.job(self._job), "created", "ended")
-                        pipe.xrange(self._keys.log(self._job), min=f"({self._last}", count=PAGE)
-                        (created, ended), found = await pipe.execute()
+                async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+                    # The end first: if it is there, the log read after it holds the last entry.
+                    pipe.hmget(self._keys.job(self._job), "created", "ended")
+                    pipe.xrange(self._keys.log(self._job), min=f"({self._last}", count=PAGE)
+                    (created, ended), found = await pipe.execute()
                 for entry in _parsed(found):
                     self._add(
                         await _with_outcome(self._redis, self._keys.job(self._job), entry) if entry.last else entry
@@ -162,13 +161,13 @@ class _Reader:
 
 
 async def _entries(redis: Any, log: str, after: str, count: int) -> list[LogEntry]:
-    with outages():
+    async with outages(redis):
         return _parsed(await redis.xrange(log, min=f"({after}", count=count))
 
 
 async def _with_outcome(redis: Any, job_key: str, entry: LogEntry) -> LogEntry:
     """The last entry of a log: its data is in the job's hash, or nowhere in Redis where there is an artifact."""
-    with outages():
+    async with outages(redis):
         outcome, artifact = await redis.hmget(job_key, "outcome", "artifact")
     return replace(entry, event="result", data="") if artifact else replace(entry, data=outcome or "")
 

@@ -55,7 +55,7 @@ class RedisQueue:
 
     async def claim(self, model: str, but_not: Collection[str] = ()) -> Claim | None:
         keys, arguments = self._keys.fair(model), [_lease(), *but_not]
-        with outages():
+        async with outages(self._redis, BLOCK_SECONDS):
             entry, *job = await self._scripts.claim(keys, arguments)
             if not job:
                 # A lease that runs out is found when this ends: not at the same time by all replicas.
@@ -65,26 +65,25 @@ class RedisQueue:
         return Claim(model, job[0], entry, caller=job[1]) if job else None
 
     async def renew(self, claims: Sequence[Claim]) -> None:
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for claim in claims:
-                    pipe.xclaim(self._keys.queue(claim.model), GROUP, CONSUMER, 0, [claim.entry], justid=True)
-                await pipe.execute(raise_on_error=False)
+        async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                pipe.xclaim(self._keys.queue(claim.model), GROUP, CONSUMER, 0, [claim.entry], justid=True)
+            await pipe.execute(raise_on_error=False)
 
     async def acknowledge(self, claim: Claim) -> None:
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
-                self.dequeue(pipe, claim.model, claim.entry)
-                await pipe.execute()
+        # A full Redis takes no MULTI.
+        async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            self.dequeue(pipe, claim.model, claim.entry)
+            await pipe.execute()
 
     async def release(self, claim: Claim) -> None:
-        with outages():
+        async with outages(self._redis):
             await self._redis.xclaim(
                 self._keys.queue(claim.model), GROUP, CONSUMER, 0, [claim.entry], idle=_lease(), justid=True
             )
 
     async def _place(self, record: JobRecord) -> QueuePlace | None:
-        with outages():
+        async with outages(self._redis):
             entry = await self._redis.hget(self._keys.job(record.id), "entry")
             if entry is None:
                 return None

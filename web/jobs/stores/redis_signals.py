@@ -72,10 +72,12 @@ class RedisSignals:
 
     async def _listen(self) -> None:
         """For as long as one connection lasts."""
-        with outages():
-            await self._redis.initialize()  # a cluster's client does not know the nodes before
+        async with outages(self._redis, block_seconds=None):
+            async with outages(self._redis):
+                await self._redis.initialize()  # a cluster's client does not know the nodes before
             async with self._redis.pubsub() as messages:
-                await messages.subscribe(ENDED, BROADCAST)
+                async with outages(self._redis):
+                    await messages.subscribe(ENDED, BROADCAST)
                 await self._pass_on(messages)
 
     async def _pass_on(self, messages: Any) -> None:
@@ -85,10 +87,11 @@ class RedisSignals:
         subscribed: set[str] = set()
         while True:
             self._wanted.clear()
-            if new := self._changes.keys() - subscribed:
-                await messages.subscribe(*new)
-            if old := subscribed - self._changes.keys():
-                await messages.unsubscribe(*old)
+            async with outages(self._redis):
+                if new := self._changes.keys() - subscribed:
+                    await messages.subscribe(*new)
+                if old := subscribed - self._changes.keys():
+                    await messages.unsubscribe(*old)
             subscribed = set(self._changes)
             reading = asyncio.ensure_future(messages.get_message(timeout=None))
             wanted = asyncio.ensure_future(self._wanted.wait())

@@ -85,7 +85,7 @@ class RedisStore(JobStore):
         return await self._secret.get()
 
     async def broadcast(self, message: str) -> None:
-        with outages():
+        async with outages(self._redis):
             await self._redis.publish(BROADCAST, message)
 
     # Jobs
@@ -126,7 +126,7 @@ class RedisStore(JobStore):
                 self._queue.enqueue(elsewhere, record)
 
         async def write() -> None:
-            with outages():
+            async with outages(self._redis):
                 answers = await self._redis.transaction(store, self._keys.job(record.id))
                 if existing is None and self._keys.cluster:
                     answers = await elsewhere.execute()
@@ -137,19 +137,18 @@ class RedisStore(JobStore):
         return existing or record
 
     async def get(self, job: str) -> JobRecord | None:
-        with outages():
+        async with outages(self._redis):
             return await self._read(self._redis, job)
 
     async def jobs_of(self, caller: str, limit: int, before: str | None = None) -> list[JobRecord]:
         return await self._listing.jobs_of(caller, limit, before)
 
     async def delete(self, record: JobRecord) -> None:
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.delete(self._keys.job(record.id), self._keys.log(record.id))
-                self._listing.remove(pipe, record)
-                self._budget.forget(pipe, record.id)
-                await pipe.execute()
+        async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            pipe.delete(self._keys.job(record.id), self._keys.log(record.id))
+            self._listing.remove(pipe, record)
+            self._budget.forget(pipe, record.id)
+            await pipe.execute()
 
     async def place(self, record: JobRecord) -> QueuePlace | None:
         return await self._queue.place(record) if record.state == "queued" else None
@@ -168,7 +167,7 @@ class RedisStore(JobStore):
     async def append_progress(
         self, job: str, reached: int, entry: Callable[[int], tuple[str, str]], generation: int | None = None
     ) -> None:
-        with outages():
+        async with outages(self._redis):
             before = int(await self._redis.hget(self._keys.job(job), "told") or 0)
         while before < reached:
             code, *told = await self._write(
@@ -217,14 +216,14 @@ class RedisStore(JobStore):
         keep = round(self._keep_seconds) + 1
         arguments = keep, end, now, outcome, last_event(end), SHORT_END, artifact or ""
         code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:  # a full Redis takes no MULTI
-                self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
-                if code == WRITTEN and rest[2] is not None:
-                    self._queue.dequeue(pipe, *rest[1:3])
-                if code == WRITTEN and self._keys.cluster:
-                    self.due.hasten(pipe, job, now)
-                await pipe.execute()
+        # A full Redis takes no MULTI.
+        async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
+            if code == WRITTEN and rest[2] is not None:
+                self._queue.dequeue(pipe, *rest[1:3])
+            if code == WRITTEN and self._keys.cluster:
+                self.due.hasten(pipe, job, now)
+            await pipe.execute()
         if code == WRITTEN:
             with suppress(ProblemError):  # it has ended; uncounted it is forgotten when its time is over
                 await self._budget.keep(job, rest[0], rest[3])
@@ -237,7 +236,7 @@ class RedisStore(JobStore):
         with self._signals.end(job) as signal:
             while True:
                 signal.clear()
-                with outages():
+                async with outages(self._redis):
                     created, ended = await self._redis.hmget(self._keys.job(job), "created", "ended")
                 if created is None or ended is not None:
                     return
@@ -249,16 +248,15 @@ class RedisStore(JobStore):
         claim = await self._queue.claim(model, but_not)
         if claim is None:
             return None
-        with outages():
+        async with outages(self._redis):
             generation = await self._scripts.claim([self._keys.job(claim.job)], [self._replica, claim.entry])
         return replace(claim, generation=generation)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for claim in claims:
-                    pipe.hget(self._keys.job(claim.job), "generation")
-                generations = await pipe.execute()
+        async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                pipe.hget(self._keys.job(claim.job), "generation")
+            generations = await pipe.execute()
         lost = [claim for claim, now in zip(claims, generations, strict=True) if int(now or 0) > claim.generation]
         await self._queue.renew([claim for claim in claims if claim not in lost])
         return lost
@@ -267,7 +265,7 @@ class RedisStore(JobStore):
         await self._queue.acknowledge(claim)
 
     async def release(self, claim: Claim) -> None:
-        with outages():
+        async with outages(self._redis):
             held = await self._scripts.release([self._keys.job(claim.job)], [claim.generation])
         if held != LOST:
             await self._queue.release(claim)
@@ -278,7 +276,7 @@ class RedisStore(JobStore):
         keys = [self._keys.job(job), self._keys.log(job), *([] if self._keys.cluster else [self._keys.due])]
 
         async def write() -> list[Any]:
-            with outages():
+            async with outages(self._redis):
                 answer: list[Any] = await script(keys, [number, holds, job, self._keys.changes(job), *arguments])
             return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ from tests.support.waiting import eventually
 from web.jobs import background_loops
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.stores import redis_logs, redis_store
-from web.jobs.stores.redis_connection import check_schema
+from web.jobs.stores.redis_connection import ANSWER_SECONDS, check_schema
 from web.jobs.stores.redis_store import RedisStore
 
 
@@ -150,3 +151,34 @@ async def test_patience_with_an_outage_ends(
     assert time.monotonic() - begun < LIMIT
     with suppress(ProblemError):
         await store.close()
+
+
+async def test_patience_with_a_silent_server_ends(
+    shared: SharedStore, start_redis: Callable[..., Any], closed_port: int, tmp_path: Path
+) -> None:
+    """It is stopped and not dead: it takes connections, and each attempt waits for its answer."""
+    process = start_redis(closed_port, tmp_path)
+    store = await shared(f"redis://127.0.0.1:{closed_port}/0", patience_seconds=1)
+    await added(store, "a")
+    claiming = asyncio.create_task(store.claim("painter"))
+    waits: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.get("a"),
+        lambda: store.add(new_record("b")),
+        lambda: store.finish("a", "failed", "{}", 7),
+        lambda: store.jobs_of("default", 5),
+        lambda: store.wait_for_end("a"),
+        lambda: entries_of(store, "a"),
+    ]
+    process.send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        for problem in await asyncio.gather(*(wait() for wait in waits), return_exceptions=True):
+            assert isinstance(problem, ProblemError)
+            assert (problem.kind.slug, problem.problem.retry_after) == ("unavailable", 5)
+        assert time.monotonic() - begun < ANSWER_SECONDS  # that is one attempt
+        with pytest.raises(ProblemError):
+            await claiming
+    finally:
+        process.send_signal(signal.SIGCONT)
+    await added(store, "c")
+    assert [(await store.get(job)) is not None for job in ("a", "c")] == [True, True]

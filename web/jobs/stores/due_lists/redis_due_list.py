@@ -53,15 +53,15 @@ class RedisDueList(DueList):
 
     async def claim(self, now: float, lease_seconds: float, most: int) -> list[DueDelivery]:
         until = now + lease_seconds
-        with outages():
+        async with outages(self._redis):
             jobs = await self._claim([self._key], [now, until, most])
         return [DueDelivery(job, until) for job in jobs]
 
     async def settle(self, delivery: DueDelivery, again: float | None = None) -> None:
-        with outages():
+        async with outages(self._redis):
             await self._settle([self._key], [delivery.job, delivery.until, "" if again is None else again])
 
     async def note(self, job: str, created: float, webhook: str) -> None:
         """What has become of a job's webhook, as JSON. Nothing where the job is another one by now, or forgotten."""
-        with outages():
+        async with outages(self._redis):
             await self._note([self._job(job)], [str(created), webhook])
