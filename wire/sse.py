@@ -36,6 +36,10 @@ def frame(data: str | Iterable[bytes], event: str | None = None, entry: str | No
     return whole.getvalue()
 
 
+class LastFrame(bytes):
+    """The last of a stream, which is sent with the end of the body: two would wake its reader twice."""
+
+
 class EventStream(StreamingResponse):
     """Sends frames as they come, and a heartbeat after a silence. It needs a RequestGuard around it, which cancels it
     when the client has left.
@@ -83,14 +87,18 @@ class EventStream(StreamingResponse):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         now = asyncio.get_running_loop().time
         self._sent_at = now()
+        last = b""
         heartbeat = asyncio.create_task(self._beat(send))  # one for the stream: a task for each frame costs too much
         try:
             async for chunk in self._frames:
+                if isinstance(chunk, LastFrame):
+                    last = chunk
+                    break
                 self._sent_at = now()
                 await _send_chunk(send, chunk)
         finally:
             heartbeat.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _beat(self, send: Send) -> None:
         now = asyncio.get_running_loop().time

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message
 
 from tests.support.waiting import eventually
-from wire.sse import EventStream, frame
+from wire.sse import EventStream, LastFrame, frame
 
 Wire = Any  # of conftest, which cannot be imported
 
@@ -50,6 +50,13 @@ async def test_frames_are_sent_one_by_one(wire: Wire) -> None:
     assert wire.headers["content-type"].startswith("text/event-stream")
     assert wire.headers["cache-control"] == "no-store"
     assert wire.headers["x-accel-buffering"] == "no"
+    assert frames.closed
+
+
+async def test_a_last_frame_ends_the_body(wire: Wire) -> None:
+    frames = Frames(b"a", LastFrame(b"b"))
+    await wire.run(EventStream(frames()))
+    assert [(message["body"], message["more_body"]) for message in wire.sent[1:]] == [(b"a", True), (b"b", False)]
     assert frames.closed
 
 

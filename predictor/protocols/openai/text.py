@@ -29,7 +29,7 @@ from wire.body import json_body
 from wire.concurrency.all_of import all_of
 from wire.concurrency.merged_streams import merged
 from wire.request_context import WHOLE_HEADER
-from wire.sse import EventStream, frame
+from wire.sse import EventStream, LastFrame, frame
 
 
 def text_router(model: GenerationModel) -> APIRouter:
@@ -126,7 +126,7 @@ async def text_frames(
         made.append(frame("[DONE]"))
     except ProblemError as error:  # too late for a status; OpenAI's clients raise what `error` says
         made.append(_data(error_documents.document(path, error)))
-    yield b"".join(made)
+    yield LastFrame(b"".join(made))
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
