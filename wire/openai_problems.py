@@ -14,6 +14,8 @@ _CODES = {
 }
 """OpenAI's own names, where clients look for them."""
 
+_PARAMS = {problems.UNKNOWN_MODEL: "model"}
+
 
 def error_document(error: ProblemError) -> dict[str, Any]:
     """The problem, and in `error` what OpenAI's clients raise."""
@@ -22,7 +24,7 @@ def error_document(error: ProblemError) -> dict[str, Any]:
         "error": {
             "message": error.problem.detail,
             "type": "invalid_request_error" if error.kind.status < 500 else "server_error",
-            "param": errors[0].field if errors else None,
+            "param": errors[0].field if errors else _PARAMS.get(error.kind),
             "code": field_code(error.problem) or _CODES.get(error.kind, error.kind.slug),
         }
     }

@@ -13,12 +13,22 @@ from contract.limits import TOOL_BYTES, TOOLS
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
+def _of_object(parameters: dict[str, Any]) -> dict[str, Any]:
+    kind = parameters.get("type", "object")
+    if kind != "object" and not (isinstance(kind, list) and "object" in kind):
+        raise ValueError("must be the schema of an object, of the type object: arguments have names")
+    return parameters
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_of_object)]
+
+
 class Function(StrictModel):
     """`parameters` is the JSON Schema of its arguments, an object; without one it takes none in particular."""
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
     strict: bool | None = None  # arguments are held to their schema in any case
 
 

@@ -55,6 +55,15 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedSchema:
+    """A client's schema in a `rule` of one line; `field` is what the client calls it."""
+
+    schema: Mapping[str, Any]
+    field: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lark:
     """A text of the rule `answer`, in llguidance's dialect of Lark: what the other three cannot say, such as a tag,
     then JSON of a schema, then a tag, or any text until a tag comes.
@@ -69,7 +78,7 @@ class Lark:
     """
 
     rules: str
-    schemas: tuple[Mapping[str, Any], ...] = ()
+    schemas: tuple[PlacedSchema, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

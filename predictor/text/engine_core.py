@@ -18,7 +18,7 @@ from predictor.engine.base import shutting_down
 from predictor.engine.batched import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
-from predictor.engine.tasks import Lark, OfferedTools, Structure, TextTask
+from predictor.engine.tasks import OfferedTools, Structure, TextTask
 from predictor.loading.fingerprint import fingerprint
 from predictor.text.batch import TextBatch
 from predictor.text.checkpoint import Checkpoint, EncodedPrompt
@@ -221,8 +221,7 @@ def _structure(task: TextTask, prompt: EncodedPrompt) -> Structure | None:
     """Calls of functions are held to their format, and their arguments to the schemas of those."""
     if task.tools is None or prompt.tools is None:
         return task.structure
-    schemas = tuple(function.parameters or {} for function in task.tools.callable)
-    return Structure(Lark(tool_rules(prompt.tools, task.tools), schemas), "tools")
+    return Structure(tool_rules(prompt.tools, task.tools), "tools")
 
 
 def _calls(task: ScheduledText, seed: int) -> ToolCallSplitter | None:

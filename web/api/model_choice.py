@@ -33,7 +33,8 @@ def named_model(models: Mapping[str, ServedModel], name: str | None, kind: Kind 
     if name is None:
         return _first_of_kind(models, kind)
     if name not in models:
-        raise ProblemError(problems.UNKNOWN_MODEL, f"The models served here are: {', '.join(models)}.")
+        detail = f"There is no model {name[:64]!r} here; the models served are: {', '.join(models)}."
+        raise ProblemError(problems.UNKNOWN_MODEL, detail)
     if kind not in (None, models[name].kind):
         raise not_of_kind(name, models[name].kind)
     return name

@@ -23,7 +23,7 @@ _DETAILS: dict[ProblemType, str] = {
     problems.UNAUTHORIZED: "Send the header Authorization: Bearer, with your key or token.",
     problems.FORBIDDEN: "source: events from 'urn:somebody:else' are not taken here.",
     problems.NOT_FOUND: "There is no generation of this id; one is forgotten 3600 s after its end.",
-    problems.UNKNOWN_MODEL: "The models served here are: poet.",
+    problems.UNKNOWN_MODEL: "There is no model 'bard' here; the models served are: poet.",
     problems.NOT_ACCEPTABLE: f"A text is served as {JSON} or {SSE}.",
     problems.HEADER_TIMEOUT: "The header did not arrive whole within 10 s.",
     problems.BODY_TIMEOUT: "The body did not arrive whole within 10 s.",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from contract import problems
 from contract.problems import ProblemError, invalid_field
 from predictor.engine.base import shutting_down
-from predictor.engine.tasks import Choice, JsonSchema, Lark, Regex, Structure
+from predictor.engine.tasks import JsonSchema, Lark, Structure
 from predictor.text.checkpoint import Checkpoint
 from predictor.text.output.reasoning import ReasoningTags
 from predictor.text.structure.constraint import StructureConstraint
@@ -88,16 +89,18 @@ class StructureCompiler:
     async def compile(self, structure: Structure, reasoning: ReasoningTags | None) -> CompiledStructure:
         """For a text that may reason between those tags first. Raises a ProblemError where the structure is none that
         this model's texts can be held to, or there are too many at once."""
-        field = structure.field
-        for schema in _schemas(structure.form):
+        for field, schema in _schemas(structure):
             if obstacle := _obstacle(schema):
                 raise invalid_field(field, obstacle)
         text = grammar(structure, reasoning)
         matcher = self._kept.get(text)
         if matcher is None:
-            matcher = await self._compiled(text, field)
+            try:
+                matcher = await self._compiled(text, structure.field)
+            except _UnusableError as error:
+                raise invalid_field(_field(structure, text, str(error)), refusal(str(error))) from None
         self._keep(text, matcher)
-        return CompiledStructure(matcher, field)
+        return CompiledStructure(matcher, structure.field)
 
     def _keep(self, text: str, matcher: LLMatcher) -> None:
         self._kept[text] = matcher
@@ -106,7 +109,7 @@ class StructureCompiler:
             self._kept.popitem(last=False)
 
     async def _compiled(self, text: str, field: str) -> LLMatcher:
-        """Once for all that ask for it meanwhile."""
+        """Once for all that ask for it meanwhile. Raises an _UnusableError, too."""
         work = self._compiling.get(text)
         if work is None:
             if len(self._compiling) >= COMPILING:
@@ -127,8 +130,6 @@ class StructureCompiler:
                 detail = "The structures of other requests are being compiled."
                 raise ProblemError(problems.OVERLOADED, detail, retry_after=COMPILE_SECONDS) from None
             raise invalid_field(field, f"takes more than {COMPILE_SECONDS:g} s to compile: make it simpler") from None
-        except _UnusableError as error:
-            raise invalid_field(field, refusal(str(error))) from None
 
     def _finished(self, text: str, work: Future[LLMatcher]) -> None:
         """Kept, even if nobody has waited for it to the end: whoever was told to comes again."""
@@ -199,13 +200,25 @@ def _call_soon(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
         loop.call_soon_threadsafe(*call)
 
 
-def _schemas(form: JsonSchema | Regex | Choice | Lark) -> tuple[Mapping[str, Any], ...]:
-    match form:
+def _schemas(structure: Structure) -> list[tuple[str, Mapping[str, Any]]]:
+    """Those of clients, by what they call them."""
+    match structure.form:
         case JsonSchema(schema):
-            return (schema,)
+            return [(structure.field, schema)]
         case Lark(schemas=schemas):
-            return schemas
-    return ()
+            return [(one.field, one.schema) for one in schemas]
+    return []
+
+
+def _field(structure: Structure, text: str, error: str) -> str:
+    """What the client calls the mistake: the schema on whose line llguidance found it, if it names a line, or all."""
+    place = re.match(r"at (\d+)\(", error)
+    if place is not None and isinstance(structure.form, Lark):
+        line = text.split("\n")[int(place[1]) - 1]
+        for one in structure.form.schemas:
+            if line.startswith(f"{one.rule}:"):
+                return one.field
+    return structure.field
 
 
 def _obstacle(schema: Mapping[str, Any]) -> str | None:

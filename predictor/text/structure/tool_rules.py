@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from predictor.engine.tasks import OfferedTools
+from predictor.engine.tasks import Lark, OfferedTools, PlacedSchema
 from predictor.text.output.tool_format import ToolFormat
 from predictor.text.structure.grammar import json_of, quoted, verbatim
 
 ANYTHING = "(?s:.*)"
 
 
-def tool_rules(form: ToolFormat, tools: OfferedTools) -> str:
-    """Rules of an `answer` in llguidance's dialect of Lark."""
+def tool_rules(form: ToolFormat, tools: OfferedTools) -> Lark:
+    """Those of an `answer`."""
     first = verbatim(form.first, form.hidden)
     lines = [] if tools.required else _words_or_calls(form)
     if tools.required:
@@ -23,9 +23,13 @@ def tool_rules(form: ToolFormat, tools: OfferedTools) -> str:
     more = "" if form.following is None or not tools.several else f" ({verbatim(form.following, form.hidden)} call)*"
     lines += [f"calls: call{more} {verbatim(form.last, form.hidden)}", f"call: {' | '.join(names)}"]
     middle = verbatim(form.middle, form.hidden)
+    places = {tool["function"]["name"]: number for number, tool in enumerate(tools.described)}
+    schemas = []
     for name, function in zip(names, tools.callable, strict=True):
+        field = f"tools.{places[function.name]}.function.parameters"
+        schemas.append(PlacedSchema(function.parameters or {}, field, rule=name))
         lines.append(f"{name}: {quoted(function.name)} {middle} %json {json_of(arguments_schema(function.parameters))}")
-    return "\n".join(lines)
+    return Lark("\n".join(lines), tuple(schemas))
 
 
 def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:

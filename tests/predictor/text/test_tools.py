@@ -152,8 +152,9 @@ async def test_tools_that_may_not_be_called_are_not_told(engine: TransformersEng
 
 async def test_a_schema_that_cannot_be_held_to_is_refused(engine: TransformersEngine) -> None:
     for bad in ({"type": "string", "format": "no-such-format"}, {"type": "number", "multipleOf": 1000003}):
-        with pytest.raises(ProblemError, match=r"^tools: "):
-            await write(engine, tools=[tool("f", x=bad)])
+        for choice in ("auto", {"type": "function", "function": {"name": "f"}}):
+            with pytest.raises(ProblemError, match=r"^tools\.1\.function\.parameters: "):
+                await write(engine, tools=[RAIN, tool("f", x=bad), TRIP], tool_choice=choice)
 
 
 async def test_special_tokens_as_tags(start_engine: StartEngine, tmp_path: Path) -> None:

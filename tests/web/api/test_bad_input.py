@@ -101,7 +101,9 @@ async def test_a_bad_body_is_named(web: Web, slug: Slug, body: bytes, expected: 
 async def test_an_unknown_model_is_answered_with_the_served_ones(web: Web, slug: Slug) -> None:
     response = await web().post("/generate", json={"prompt": "x", "model": "cook"})
     assert (response.status_code, slug(response)) == (404, "unknown-model")
-    assert response.json()["detail"] == "The models served here are: poet, novelist, painter."
+    assert response.json()["detail"] == (
+        "There is no model 'cook' here; the models served are: poet, novelist, painter."
+    )
 
 
 @pytest.mark.parametrize(

@@ -234,10 +234,24 @@ async def test_a_model_that_paints_is_named(web: Web, route: str, body: dict[str
     assert [one["field"] for one in answer.json()["errors"]] == ["model"]
 
 
+@pytest.mark.parametrize("kind", ["string", None, ["null"], {"a": 1}])
+async def test_arguments_of_a_function_are_an_object(web: Web, kind: Any) -> None:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "ab"]
+    tools[1]["function"] |= {"parameters": {"type": kind}}  # type: ignore[operator]
+    answer = await web().post("/v1/chat/completions", json={"model": "poet", "messages": [USER], "tools": tools})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tools.1.function.parameters"
+    flat = [{"type": "function", **tool["function"]} for tool in tools]  # type: ignore[dict-item]
+    answer = await web().post("/v1/responses", json={"model": "poet", "input": "moon", "tools": flat})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tools.1.parameters"
+
+
 async def test_an_unknown_model_is_not_found(client: Client) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client().chat.completions.create(model="gpt", messages=[USER])
-    assert caught.value.code == "model_not_found"
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert "'gpt'" in caught.value.message
 
 
 async def test_a_picture_model_writes_no_texts(client: Client) -> None:

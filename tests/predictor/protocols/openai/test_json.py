@@ -299,6 +299,7 @@ async def test_an_unknown_model_is_not_found(client: httpx2.AsyncClient, path: s
 
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "model_not_found"
+    assert answer.json()["error"]["param"] == "model"
     assert "'cook'" in answer.json()["error"]["message"]
     assert "'poet'" in answer.json()["error"]["message"]
 
