@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-import anyio
 import httpx2
 
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
@@ -17,62 +15,23 @@ REAP_SECONDS = 1.0
 
 _LOST = (AttributeError, RuntimeError, OSError)
 """What anyio (4) raises of a connection that is lost before its first use: it asks a socket for its addresses that is
-closed, or is not there any more. httpcore passes that on as it is."""
+closed, or is not there any more. httpcore2 passes that on as it is."""
 
 
-class _LimitedTransport(httpx2.AsyncBaseTransport):
-    """Lets no more requests at a time to a transport than its pool has connections; further ones wait here.
+class _Transport(httpx2.AsyncBaseTransport):
+    """Takes a connection that is lost at once for one that could not be made."""
 
-    In httpcore's own queue (1.0.9) a request that is cancelled just when it is given a new connection leaves that
-    connection behind, never connected and taken for ever: https://github.com/encode/httpcore/issues/1093.
-    """
-
-    def __init__(self, transport: httpx2.AsyncBaseTransport, connections: int) -> None:
+    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
-        self._free = asyncio.Semaphore(connections)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            with anyio.fail_after(request.extensions["timeout"]["pool"]):
-                await self._free.acquire()
-        except TimeoutError:
-            raise httpx2.PoolTimeout("no connection is free", request=request) from None
-        try:
-            response = await self._transport.handle_async_request(request)
+            return await self._transport.handle_async_request(request)
         except _LOST as error:
-            self._free.release()
             raise httpx2.ConnectError("it was lost at once", request=request) from error
-        except BaseException:
-            self._free.release()
-            raise
-        if response.is_closed:  # of a transport that answers as a whole: nobody closes its stream any more
-            self._free.release()
-            return response
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _ReleasingStream(response.stream, self._free.release)
-        return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
-
-
-class _ReleasingStream(httpx2.AsyncByteStream):
-    """The body of an answer; `release` is called once, when it is closed."""
-
-    def __init__(self, stream: httpx2.AsyncByteStream, release: Callable[[], None]) -> None:
-        self._stream = stream
-        self._release: Callable[[], None] | None = release
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._stream)
-
-    async def aclose(self) -> None:
-        release, self._release = self._release, None
-        try:
-            await self._stream.aclose()
-        finally:
-            if release is not None:
-                release()
 
 
 class ModelConnections:
@@ -94,7 +53,7 @@ class ModelConnections:
         # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
         self._network = transport or httpx2.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False)
         self.client = httpx2.AsyncClient(
-            transport=_LimitedTransport(self._network, settings.max_connections),
+            transport=_Transport(self._network),
             timeout=httpx2.Timeout(
                 connect=settings.connect_seconds,
                 read=None,  # each request bounds its own silence
@@ -110,7 +69,7 @@ class ModelConnections:
     async def reap(self) -> None:
         """After a moment, close the connections that have been idle for too long, or that their server has closed.
 
-        httpcore (1.0.9) does so only when the next request comes: after a burst each would be left in CLOSE-WAIT. A
+        httpcore2 (2.16) does so only when the next request comes: after a burst each would be left in CLOSE-WAIT. A
         connection that is closed just when a request is to take it is passed over for another one.
         """
         await asyncio.sleep(REAP_SECONDS)

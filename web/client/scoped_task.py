@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 class ScopedTask(Generic[Result]):
     """A task that only its own anyio scope cancels, whatever happens to those who wait for it.
 
-    httpcore 1.0.9 keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way
-    (`Task.cancel`, `asyncio.timeout`) while httpcore closes a response, the connection stays taken for ever:
-    https://github.com/encode/httpcore/issues/658.
+    httpcore2 (2.16) keeps its pool in order when an anyio scope cancels it. When a task is cancelled the asyncio way
+    (`Task.cancel`, `asyncio.timeout`) while httpcore2 closes a response, the connection may stay taken for ever:
+    its shields are anyio's, which hold up no other cancellation.
 
     Wait for `task` with `asyncio.wait`, which does not cancel it.
     """
