@@ -12,6 +12,7 @@ import httpx2
 
 from contract import ProblemError
 from shangcai.attempts import Attempts
+from shangcai.delivered_text import DeliveredText
 from shangcai.event_reader import EventReader, broken
 from shangcai.requests import (
     CANCEL_SECONDS,
@@ -71,7 +72,8 @@ class AsyncClient:
     ) -> AsyncGenerator[Event]:
         """The events of a generation; the last one is its result. Closing the generator cancels it.
 
-        With `resume` it goes on after a broken connection, as a job that is forgotten in the end.
+        With `resume` it goes on after a broken connection, as a job that is forgotten in the end. Raises DIVERGED
+        where that had to be begun again and goes another way.
         """
         body, attempts = request_body(prompt, fields), self._attempts(timeout, repeatable=resume)
         if resume:
@@ -116,10 +118,12 @@ class AsyncClient:
 
     async def _resumed(self, body: bytes, attempts: Attempts) -> AsyncGenerator[Event]:
         job = await self._submit(body, attempts)
+        delivered = DeliveredText()
         try:
             async with aclosing(job.events(timeout=attempts.left)) as events:
                 async for event in events:
-                    yield event
+                    if (new := delivered.new(event)) is not None:
+                        yield new
         finally:
             with suppress(httpx2.TransportError, ProblemError, TimeoutError):
                 await job.cancel()
@@ -143,7 +147,8 @@ class AsyncJob:
 
     async def events(self, after: str | None = None, *, timeout: float = JOB_SECONDS) -> AsyncGenerator[Event]:
         """Its events so far, or those after the one of the id `after`, and the coming ones; the last one is its result.
-        Raises the problem that it ends with, and goes on after a broken connection."""
+        Raises the problem that it ends with, and goes on after a broken connection. After a status `queued` all of it
+        comes anew."""
         attempts = Attempts(timeout, repeatable=True)
         reader = EventReader(lambda last: self._requests.job_events(self.id, attempts, last), attempts, after)
         async with aclosing(self._exchange.events(reader)) as events:

@@ -12,6 +12,7 @@ import httpx2
 
 from contract import ProblemError
 from shangcai.attempts import Attempts
+from shangcai.delivered_text import DeliveredText
 from shangcai.event_reader import EventReader, broken
 from shangcai.requests import (
     CANCEL_SECONDS,
@@ -75,7 +76,8 @@ class Client:
     ) -> Generator[Event]:
         """The events of a generation; the last one is its result. Closing the generator cancels it.
 
-        With `resume` it goes on after a broken connection, as a job that is forgotten in the end.
+        With `resume` it goes on after a broken connection, as a job that is forgotten in the end. Raises DIVERGED
+        where that had to be begun again and goes another way.
         """
         body, attempts = request_body(prompt, fields), self._attempts(timeout, repeatable=resume)
         if resume:
@@ -120,9 +122,12 @@ class Client:
 
     def _resumed(self, body: bytes, attempts: Attempts) -> Generator[Event]:
         job = self._submit(body, attempts)
+        delivered = DeliveredText()
         try:
             with closing(job.events(timeout=attempts.left)) as events:
-                yield from events
+                for event in events:
+                    if (new := delivered.new(event)) is not None:
+                        yield new
         finally:
             with suppress(httpx2.TransportError, ProblemError, TimeoutError):
                 job.cancel()
@@ -146,7 +151,8 @@ class Job:
 
     def events(self, after: str | None = None, *, timeout: float = JOB_SECONDS) -> Generator[Event]:
         """Its events so far, or those after the one of the id `after`, and the coming ones; the last one is its result.
-        Raises the problem that it ends with, and goes on after a broken connection."""
+        Raises the problem that it ends with, and goes on after a broken connection. After a status `queued` all of it
+        comes anew."""
         attempts = Attempts(timeout, repeatable=True)
         reader = EventReader(lambda last: self._requests.job_events(self.id, attempts, last), attempts, after)
         with closing(self._exchange.events(reader)) as events:

@@ -14,7 +14,15 @@ from pydantic import ValidationError
 import shangcai
 from contract import GenerationRequest
 from contract.events import Event
-from shangcai import PictureResult, ProblemError, StatusEvent, TextResult, TokenEvent
+from shangcai import (
+    PictureResult,
+    ProblemError,
+    ReasoningEvent,
+    StatusEvent,
+    TextResult,
+    TokenEvent,
+    ToolCallEvent,
+)
 from shangcai.results import EVENTS, read_event
 from tests.support.waiting import wait_until
 from tests.support.web.served_web import PICTURE, ServedWeb
@@ -78,6 +86,73 @@ def test_a_stream_that_resumes_loses_and_doubles_nothing(client: Any, served: Se
     assert len(served.asked) == 1
     assert len(served.relay.headers("Last-Event-ID")) == 2
     assert "DELETE" in served.relay.sent  # it is forgotten
+
+
+def frames(*events: tuple[str, dict[str, Any]]) -> bytes:
+    return b"".join(
+        f"id: {number}-0\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+        for number, (name, data) in enumerate(events, 1)
+    )
+
+
+def token(text: str, *logprobs: float) -> tuple[str, dict[str, Any]]:
+    each = [{"token": "x", "logprob": logprob, "bytes": [120]} for logprob in logprobs]
+    return "token", {"text": text, **({"logprobs": each} if logprobs else {})}
+
+
+RUNNING, QUEUED = ("status", {"state": "running"}), ("status", {"state": "queued"})
+CALL: dict[str, Any] = {"index": 0, "id": "call_1", "name": "now", "arguments": '{"in": '}
+
+
+def begun_again(text: str, *events: tuple[str, dict[str, Any]]) -> Any:
+    """A web whose job is begun again by another replica, in the middle of its second token."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            return httpx2.Response(202, json={"id": "a"})
+        if request.method == "DELETE":
+            return httpx2.Response(204)
+        return httpx2.Response(200, content=frames(*events, ("result", result(text))))
+
+    return answer
+
+
+def result(text: str) -> dict[str, Any]:
+    usage, timing = {"prompt_tokens": 1, "completion_tokens": 2}, {"queue_s": None, "first_token_s": 0.1, "total_s": 1}
+    document = {"id": "a", "model": "poet", "kind": "text", "text": text, "finish_reason": "stop"}
+    return {**document, "reasoning_content": "Hmm.", "usage": usage, "timing": timing}
+
+
+def test_a_job_that_is_begun_again_gives_its_text_once(make_client: Any) -> None:
+    thought: Any = ("reasoning", {"text": "Hmm."})
+    first = [RUNNING, thought, ("tool_call", CALL), token("春天", -1, -2)]
+    second = [
+        RUNNING,
+        thought,
+        ("tool_call", {**CALL, "arguments": '{"in": 1}'}),
+        token("春", -1.1),
+        token("天来", -2, -3),
+    ]
+    client = make_client("http://web.test", handler=begun_again("春天来了", *first, QUEUED, *second, token("了", -4)))
+    events = list(client.stream("x", resume=True))
+    assert texts(events) == ["春天", "来", "了"]
+    numbers = [each.logprob for event in events if isinstance(event, TokenEvent) for each in event.logprobs or ()]
+    assert numbers == [-1, -2, -3, -4]
+    assert "".join(event.text for event in events if isinstance(event, ReasoningEvent)) == "Hmm."
+    calls = [event for event in events if isinstance(event, ToolCallEvent)]
+    assert calls == [ToolCallEvent(**CALL), ToolCallEvent(index=0, arguments="1}")]
+    assert isinstance(events[-1], TextResult)
+    assert texts(client.job("a").events()) == ["春天", "春", "天来", "了"]  # the whole log, in which `queued` says so
+
+
+@pytest.mark.parametrize("second", [[token("秋")], []])
+def test_a_job_that_goes_another_way_says_so(make_client: Any, second: list[Any]) -> None:
+    events = [RUNNING, token("春天"), QUEUED, RUNNING, *second]
+    client = make_client("http://web.test", handler=begun_again("秋", *events))
+    with pytest.raises(ProblemError) as problem:
+        list(client.stream("x", resume=True))
+    assert problem.value.kind.slug == "diverged"
+    assert client.job("a").wait().text == "秋"
 
 
 def test_a_stream_that_breaks_off_says_so(client: Any, served: ServedWeb) -> None:

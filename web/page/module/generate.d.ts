@@ -140,7 +140,8 @@ export interface Job {
 	/** Of the last event that `events` has given: what a later program goes on after. */
 	lastEventId: string | null;
 	status(options?: Options): Promise<JobStatus>;
-	/** Its events so far, or those after the one of the id `after`, and the coming ones, through broken connections. */
+	/** Its events so far, or those after the one of the id `after`, and the coming ones, through broken connections. After
+	 * a `status` of `queued` all of it comes anew. */
 	events(options?: Options & Patience & { after?: string | null }): AsyncGenerator<ServerSentEvent, void, void>;
 	wait(options?: Options & Patience): Promise<Result>;
 	/** End it at its next token or step; forget it, if it has ended. */
@@ -152,7 +153,7 @@ export function generate(request: Fields & { kind: "image" }, options?: Options)
 export function generate(request: string | Fields, options?: Options): Promise<Result>;
 
 /** Leaving the loop cancels the generation. With `resume` it goes on after a broken connection, as a job that is
- * forgotten in the end. */
+ * forgotten in the end; `diverged` is thrown where that had to be begun again and goes another way. */
 export function stream(
 	request: string | Fields,
 	options?: Options & Patience & { resume?: boolean },

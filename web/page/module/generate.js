@@ -27,8 +27,12 @@ export const generate = async (order, options) => (await call("/generate", poste
 export async function* stream(order, options = {}) {
 	if (options.resume) {
 		const made = await submit(order, options);
+		const delivered = new DeliveredText();
 		try {
-			yield* made.events({ signal: options.signal });
+			for await (const event of made.events({ signal: options.signal })) {
+				const fresh = delivered.fresh(event);
+				if (fresh) yield fresh;
+			}
 		} finally {
 			made.cancel().catch(() => {}); // nobody else knows of it
 		}
@@ -109,6 +113,53 @@ class Job {
 		return call(`/generations/${encodeURIComponent(this.id)}`, { ...this.#options, ...options, headers });
 	}
 }
+
+/** A job that is begun again, because the server that ran it has died, writes its text once more: that is compared with
+ * what a stream has given, and only the rest is passed on. */
+class DeliveredText {
+	#texts = {};
+
+	/** What is not given yet of the event; null where that is nothing. */
+	fresh(event) {
+		const { event: kind, data } = event;
+		if (kind === "status" && data.state === "queued") {
+			for (const text of Object.values(this.#texts)) text.written = 0;
+		} else if (kind === "reasoning" || kind === "token") {
+			const text = this.#rest(kind, data.text);
+			const logprobs = data.logprobs && this.#rest("logprobs", data.logprobs);
+			return text || logprobs?.length ? { ...event, data: { ...data, text, ...(logprobs && { logprobs }) } } : null;
+		} else if (kind === "tool_call") {
+			const written = data.name === undefined ? data.arguments : `${data.name}\n${data.arguments}`;
+			const rest = this.#rest(data.index, written);
+			if (rest !== written) return rest ? { ...event, data: { index: data.index, arguments: rest } } : null;
+		} else if (kind === "result") {
+			const whole = { token: data.text, reasoning: data.reasoning_content };
+			for (const name of ["token", "reasoning"]) {
+				if (!(whole[name] ?? "").startsWith(this.#texts[name]?.given ?? "")) throw diverged();
+			}
+		}
+		return event;
+	}
+
+	#rest(place, piece) {
+		const of = (this.#texts[place] ??= { given: piece.slice(0, 0), written: 0 });
+		const known = of.given.slice(of.written, of.written + piece.length);
+		// Log probabilities may round otherwise, but are of the same tokens.
+		if (typeof piece === "string" && !piece.startsWith(known)) throw diverged();
+		const rest = piece.slice(known.length);
+		of.written += piece.length;
+		of.given = of.given.concat(rest);
+		return rest;
+	}
+}
+
+const diverged = () =>
+	new ProblemError({
+		type: "urn:shangcai:problem:diverged",
+		title: "The generation was broken off, and asking again gave another one",
+		status: 502,
+		detail: "The generation was broken off and begun again, and does not begin as it did before.",
+	});
 
 export const status = async (options) => (await (await call("/status", options)).json()).models;
 

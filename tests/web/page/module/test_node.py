@@ -62,6 +62,54 @@ def test_a_stream_goes_on_after_broken_connections(node: RunNode, served: Served
     assert len(served.relay.headers("Last-Event-ID")) == 2
 
 
+def begun_again(events: str) -> str:
+    return f"""
+        const running = ["status", {{ state: "running" }}];
+        const queued = ["status", {{ state: "queued" }}];
+        const token = (text, ...logprobs) => ["token", {{ text, ...(logprobs.length && {{ logprobs }}) }}];
+        const call = (more) => ["tool_call", {{ index: 0, id: "call_1", name: "now", arguments: '{{"in": ' + more }}];
+        const frame = ([event, data], id) =>
+            `id: ${{id}}-0\\nevent: ${{event}}\\ndata: ${{JSON.stringify(data)}}\\n\\n`;
+        const log = [{events}].map(frame).join("");
+        const fetch = async (_, {{ method }}) =>
+            method === "POST" ? Response.json({{ id: "a" }}, {{ status: 202 }}) : new Response(method ? "" : log);
+        const options = {{ ...server, fetch, resume: true }};
+    """
+
+
+def test_a_job_that_is_begun_again_gives_its_text_once(node: RunNode) -> None:
+    first = 'running, ["reasoning", { text: "Hmm." }], call(""), token("春天", 1, 2), queued'
+    second = 'running, ["reasoning", { text: "Hmm." }], call("1}"), token("春", 1.1), token("天来", 2, 3)'
+    end = 'token("了", 4), ["result", { text: "春天来了", reasoning_content: "Hmm." }]'
+    program = node(
+        begun_again(f"{first}, {second}, {end}")
+        + """
+        for await (const { event, data } of stream("x", options)) if (event !== "status") say([event, data]);
+        const pieces = [];
+        for await (const { event, data } of job("a", options).events()) if (event === "token") pieces.push(data.text);
+        say(pieces);
+        """
+    )
+    assert program.rest() == [
+        ["reasoning", {"text": "Hmm."}],
+        ["tool_call", {"index": 0, "id": "call_1", "name": "now", "arguments": '{"in": '}],
+        ["token", {"text": "春天", "logprobs": [1, 2]}],
+        ["tool_call", {"index": 0, "arguments": "1}"}],
+        ["token", {"text": "来", "logprobs": [3]}],
+        ["token", {"text": "了", "logprobs": [4]}],
+        ["result", {"text": "春天来了", "reasoning_content": "Hmm."}],
+        ["春天", "春", "天来", "了"],
+    ]
+
+
+def test_a_job_that_goes_another_way_says_so(node: RunNode) -> None:
+    for second in ('token("秋")', "running"):
+        events = f'running, token("春天"), queued, {second}, ["result", {{ text: "秋" }}]'
+        script = 'for await (const _ of stream("x", options)); throw new Error("it ended")'
+        program = node(f"{begun_again(events)} try {{ {script} }} catch (error) {{ say(error.slug); }}")
+        assert program.rest() == ["diverged"]
+
+
 def test_a_stream_that_breaks_off_is_an_error(node: RunNode, served: ServedWeb) -> None:
     served.say("one ")
     read = PRINT % "stream('count', server)"
