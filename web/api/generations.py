@@ -60,13 +60,17 @@ class Generations:
 
     @asynccontextmanager
     async def live(self, calls: Sequence[GenerationCall]) -> AsyncGenerator[list[AsyncGenerator[LiveEvent]]]:
-        """The events of each call, with those of its waiting. Leaving the context cancels what has not ended."""
+        """The events of each call, with those of its waiting. Leaving the context cancels what has not ended.
+
+        LOADING where a model is known to wake up later than its call can wait, before there is any event.
+        """
         async with AsyncExitStack() as stack:
             streams: list[AsyncGenerator[LiveEvent]] = []
             for call in calls:
                 if self._rest is None:
                     streams.append(await stack.enter_async_context(self._jobs.live_events(call)))
                 else:
+                    self._rest.check_wait(call.model, call.seconds)
                     events = await stack.enter_async_context(self._events(self._rest, call))
                     waiting = with_waiting_statuses(self._readiness[call.model], events)
                     streams.append(await stack.enter_async_context(aclosing(waiting)))

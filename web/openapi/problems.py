@@ -45,7 +45,7 @@ _DETAILS: dict[ProblemType, str] = {
     "this one did.",
     problems.REFUSED_UPSTREAM: "The model server does not take requests from this server.",
     problems.UNDELIVERED: "The broker gave up after the model server's last status, 503: poet is loading.",
-    problems.LOADING: "Model poet has been waking up for 2.1 s, loading the weights, which takes longer than this "
+    problems.LOADING: "Model poet is waking up (loading the weights, 2.1 s so far), which takes longer than this "
     "request can wait.",
     problems.OVERLOADED: "The model server is full or not ready.",
     problems.UNAVAILABLE: "The model server does not take connections.",

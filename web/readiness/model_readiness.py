@@ -142,11 +142,13 @@ class Readiness:
         """Why a request cannot wait any longer for a model that is waking."""
         waking = self.waking
         members = waking.model_dump(exclude_none=True) if waking else {}
-        phase = f", {waking.phase}" if waking and waking.phase else ""
-        so_far = f" for {waking.seconds:g} s" if waking else ""
+        phase = waking.phase if waking else None
+        so_far = f"{waking.seconds:g} s so far" if waking and waking.seconds else None
+        known = ", ".join(filter(None, (phase, so_far)))
+        progress = f" ({known})" if known else ""
         return ProblemError(
             problems.LOADING,
-            f"Model {self.model} has been waking up{so_far}{phase}, which takes longer than this request can wait.",
+            f"Model {self.model} is waking up{progress}, which takes longer than this request can wait.",
             retry_after=self.retry_after,
             **members,
         )

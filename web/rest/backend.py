@@ -50,6 +50,9 @@ class RestBackend:
         self._memory = memory
         self._default_pixels = dict.fromkeys(models, DEFAULT_PIXELS)
 
+    def check_wait(self, model: str, seconds: float) -> None:
+        self._upstream.check_wait(model, seconds)
+
     async def events(self, rest_request: RestRequest) -> AsyncGenerator[LiveEvent]:
         """Statuses, tokens or progress and previews, and the result. Closing the generator cancels the generation, and
         says that its pictures are no longer in memory.

@@ -46,6 +46,20 @@ class Upstream:
     def readiness(self, model: str) -> Readiness:
         return self._probes[model].readiness
 
+    def check_wait(self, model: str, seconds: float) -> None:
+        """Wake a model that is known to be asleep, and raise LOADING where it is expected to be ready later than in so
+        many seconds: before a stream begins, so that its client gets a status and a Retry-After."""
+        probe = self._probes[model]
+        readiness = probe.readiness
+        expected = readiness.expected_seconds
+        if readiness.reported == "asleep" and expected is not None and expected > seconds:
+            readiness.note_request(time.monotonic())
+        try:
+            readiness.check_wait(seconds)
+        except ProblemError:
+            probe.start()
+            raise
+
     @asynccontextmanager
     async def open(self, rest_request: RestRequest, call: Call[Event]) -> AsyncIterator[Exchange[Event]]:
         """An exchange that the model server has accepted, though the generation may not run yet. Leaving the context

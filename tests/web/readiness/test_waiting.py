@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -162,3 +165,30 @@ async def test_a_request_that_would_be_too_late_fails_at_once_and_wakes_the_mode
     model.awake.set()
     await until_status(client, state="ready")
     assert model.posts == 1
+
+
+@pytest.mark.parametrize("state", ["asleep", "waking"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", REQUEST),
+        ("/v1/chat/completions", {"model": "poet", "messages": [{"role": "user", "content": "moon"}]}),
+        ("/v1/completions", {"model": "poet", "prompt": ["moon", "sun"]}),
+        ("/v1/images/generations", {"model": "painter", "prompt": "moon"}),
+    ],
+)
+async def test_a_stream_that_is_known_to_be_too_late_has_a_status_of_its_own(
+    front: Front, model: Model, tmp_path: Path, state: str, path: str, body: dict[str, Any]
+) -> None:
+    """So OpenAI's clients ask again by themselves."""
+    states = tmp_path / "states.json"
+    entry = {"state": state, "since": time.time(), "wake_seconds": [200]}
+    states.write_text(json.dumps({"models": {"poet": entry, "painter": entry}}))
+    client = await front(states_file=states)
+    for _ in range(2):  # the second finds a model that is waking
+        answer = await client.post(path, json=body | {"stream": True}, headers={"X-Request-Timeout": "15"})
+        assert (answer.status_code, answer.json()["type"]) == (503, problems.LOADING.uri)
+        assert 100 < int(answer.headers["retry-after"]) <= 200
+    await eventually(lambda: model.questions > 0)
+    assert model.posts == 0
+    assert "for 0 s" not in answer.json()["detail"]
