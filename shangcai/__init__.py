@@ -1,8 +1,8 @@
 """A typed client of `POST /generate`: docs/clients.md says how it is used.
 
-What is refused is a ProblemError, whose `problem` has the type, the status, the fields' errors and `retry_after`. A
-connection that fails, where asking again could double something or has not helped, is an httpx2.TransportError; a
-`timeout` that is over is a TimeoutError.
+What is refused is a ProblemError, whose `problem` has the type, the status, the fields' errors and `retry_after`; of
+the type about:blank is the answer of another server. A connection that fails, where asking again could double something
+or has not helped, is an httpx2.TransportError; a `timeout` that is over is a TimeoutError.
 """
 
 from contract import (

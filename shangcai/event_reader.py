@@ -59,9 +59,9 @@ class EventReader:
         fields = dict(_field(line) for line in block.split(b"\n"))
         if b"data" not in fields:  # a comment
             return None
-        event = read_event(fields.get(b"event", b"").decode(), fields[b"data"])
+        event = read_event(fields.get(b"event", b"").decode(errors="replace"), fields[b"data"])
         if b"id" in fields:
-            self.last_event_id = fields[b"id"].decode()
+            self.last_event_id = fields[b"id"].decode(errors="replace")
         if isinstance(event, ProblemError):
             self.ended, self.failure = True, event
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,10 @@ from urllib.parse import quote
 
 import httpx2
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from contract import GenerationRequest
-from contract.problems import invalid_fields
+from contract.problems import invalid_field, invalid_fields
 from shangcai.attempts import Attempts
 
 TIMEOUT_SECONDS = 600.0
@@ -33,23 +34,36 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 DEADLINE = "X-Request-Timeout"
 
+PICTURES = ("image", "mask")
+"""Fields that are a file."""
+
 
 def default_headers(key: str | None) -> dict[str, str]:
     return {"Accept": JSON} | ({} if key is None else {"Authorization": f"Bearer {key}"})
 
 
 def request_body(prompt: str | None, fields: dict[str, Any]) -> bytes:
-    """The body of `POST /generate`, checked as the server would; None is the same as left out. Raises a ProblemError
-    that names what is not allowed."""
+    """The body of `POST /generate`, checked as the server would; None is the same as left out, and the bytes of a
+    picture are sent in base64. Raises a ProblemError that names what is not allowed."""
     if "stream" in fields:
         raise TypeError("stream is no field of this call: call stream()")
     given = {"prompt": prompt, **fields}
-    body = to_json({name: value for name, value in given.items() if value is not None})
+    written = {name: _json(name, value) for name, value in given.items() if value is not None}
+    body = b"{%s}" % b",".join(b"%s:%s" % (to_json(name), value) for name, value in written.items())
     try:
         GenerationRequest.model_validate_json(body)
     except ValidationError as error:
         raise invalid_fields(error, GenerationRequest) from None
     return body
+
+
+def _json(name: str, value: Any) -> bytes:
+    if name in PICTURES and isinstance(value, bytes | bytearray):
+        value = base64.b64encode(value).decode()
+    try:
+        return to_json(value)
+    except PydanticSerializationError as error:  # such as half of a surrogate pair
+        raise invalid_field(name, f"cannot be written as JSON: {error}") from None
 
 
 class RequestBuilder:

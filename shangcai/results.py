@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 import contract
 from contract import LiveEvent, PictureResultEvent, Problem, ProblemError, ResultEvent
+from contract.fields import StrictModel
 from contract.problems import raised
 
 TextResult = ResultEvent
@@ -49,6 +51,10 @@ EVENTS: dict[str, Any] = {kind.event: kind for kind in get_args(LiveEvent)}
 """By their names, so that what the contract gets is known here, too."""
 
 
+class _Identified(StrictModel):
+    id: str
+
+
 class JobStatus(contract.Job):
     """How far a job is."""
 
@@ -57,17 +63,29 @@ class JobStatus(contract.Job):
 
 def read_result(document: bytes) -> Result:
     """Of this version of the server or another one, as all that follow."""
-    return _RESULT.validate_json(document, extra="ignore")
+    with _documents():
+        return _RESULT.validate_json(document, extra="ignore")
 
 
 def read_job(document: bytes) -> JobStatus:
-    return JobStatus.of_any_version(document)
+    with _documents():
+        return JobStatus.of_any_version(document)
 
 
 def read_job_id(document: bytes) -> str:
     """Of what answers a submission: the job, or already its result."""
-    id_: str = from_json(document)["id"]
-    return id_
+    with _documents():
+        return _Identified.of_any_version(document).id
+
+
+@contextmanager
+def _documents() -> Iterator[None]:
+    """A ProblemError of the type about:blank where what was answered is no document of this service."""
+    try:
+        yield
+    except ValidationError:
+        detail = "The answer is no document of this service: it comes from another server, there or on the way."
+        raise raised(Problem(type="about:blank", title="Bad Gateway", status=502, detail=detail)) from None
 
 
 def outcome(job: JobStatus) -> Result:
@@ -80,7 +98,8 @@ def outcome(job: JobStatus) -> Result:
 def read_event(name: str, data: bytes) -> Event | ProblemError | None:
     """An event, or what the generation has failed with; None for an event that is not known here."""
     if name == "error":
-        return raised(Problem.of_any_version(data))
+        with _documents():
+            return raised(Problem.of_any_version(data))
     if name == "result":
         return read_result(data)
     kind = EVENTS.get(name)

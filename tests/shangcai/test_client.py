@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any, get_args
 
 import httpx2
 import pytest
-from pydantic import ValidationError
 
 import shangcai
 from contract import GenerationRequest
@@ -23,6 +23,7 @@ from shangcai import (
     TokenEvent,
     ToolCallEvent,
 )
+from shangcai.requests import request_body
 from shangcai.results import EVENTS, read_event
 from tests.support.waiting import wait_until
 from tests.support.web.served_web import PICTURE, ServedWeb
@@ -236,6 +237,44 @@ def test_what_is_not_allowed_is_named_before_it_is_sent(client: Any, served: Ser
     assert served.relay.sent == ""
 
 
+def test_a_picture_to_begin_with_is_bytes_or_base64() -> None:
+    begin = b"\x89PNG\r\n\x1a\n" + bytes(range(256))  # in base64 with + and /
+    written = base64.b64encode(begin).decode()
+    for image in (begin, bytearray(begin), written):
+        body = json.loads(request_body("猫", {"kind": "image", "image": image, "mask": image}))
+        assert (body["image"], body["mask"]) == (written, written)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("prompt", "half \ud800"), ("prompt", b"\xff"), ("stop", ["\ud800"]), ("seed", object())]
+)
+def test_what_cannot_be_written_is_named(client: Any, field: str, value: Any) -> None:
+    for call in (client.generate, client.stream, client.submit):
+        with pytest.raises(ProblemError) as refused:
+            call(**{"prompt": "春", field: value})
+        [error] = refused.value.problem.errors or []
+        assert (refused.value.kind.slug, error.field) == ("invalid-field", field)
+
+
+@pytest.mark.parametrize("content", [b"<!doctype html>", b"[]", b'{"id": 7}', b"\xff", b"\xff\n\n", b""])
+def test_an_answer_of_another_server_is_a_problem(make_client: Any, content: bytes) -> None:
+    client = make_client("http://web.test", handler=lambda _: httpx2.Response(200, content=content))
+    for call in (client.generate, client.submit, lambda _: client.job("a").status()):
+        with pytest.raises(ProblemError, match="another server") as problem:
+            call("春")
+        assert (problem.value.problem.type, problem.value.problem.status) == ("about:blank", 502)
+    with pytest.raises(httpx2.TransportError):
+        list(client.stream("春"))
+
+
+@pytest.mark.parametrize("event", [b"result", b"error"])
+def test_an_end_that_is_none_is_a_problem(make_client: Any, event: bytes) -> None:
+    content = b"event: %s\ndata: <html>\n\n" % event
+    client = make_client("http://web.test", handler=lambda _: httpx2.Response(200, content=content))
+    with pytest.raises(ProblemError, match="another server"):
+        list(client.stream("春"))
+
+
 def test_what_the_server_refuses_is_a_problem(client: Any) -> None:
     for call in (client.generate, client.submit, lambda *a, **b: list(client.stream(*a, **b))):
         with pytest.raises(ProblemError) as refused:
@@ -260,7 +299,7 @@ def test_every_field_of_a_request_is_a_keyword(kind: Any, name: str) -> None:
 def test_every_event_of_the_contract_is_read(kind: Any) -> None:
     """Those that it gets later, too: none is dropped as one that is not known here."""
     if kind.event in ("result", "error"):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ProblemError):
             read_event(kind.event, b"{}")
     else:
         assert kind.event in EVENTS
