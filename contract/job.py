@@ -32,7 +32,7 @@ class Webhook(StrictModel):
 
     url: WebhookUrl
     deliveries: list[WebhookDelivery] = Field(
-        default=[], max_length=WEBHOOK_ATTEMPTS, description="All attempts so far, the oldest first."
+        default=[], max_length=WEBHOOK_ATTEMPTS, description="All attempts whose end is known, the oldest first."
     )
     delivered: bool = Field(default=False, description="Whether one was answered with a 2xx.")
 
