@@ -88,9 +88,16 @@ def _not_too_many(tokens: int, info: ValidationInfo) -> int:
     return tokens
 
 
+def text_or_list(value: object) -> object:
+    """For a field that takes either, before the text is made a list."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be a text or a list")
+    return value
+
+
 def one_or_list(value: Any, several: ValidatorFunctionWrapHandler) -> Any:
     """A text stands for the list of it. What is wrong with it is wrong with the field, which has no place 0."""
-    if not isinstance(value, str):
+    if not isinstance(text_or_list(value), str):
         return several(value)
     try:
         return several([value])

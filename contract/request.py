@@ -202,7 +202,7 @@ class TextPrompt(Writing, OptionalPrompt):
     def _with_prompt(cls, raw: bool | None, info: ValidationInfo) -> bool | None:
         """It comes last, and so it knows of the others."""
         if info.data.get("prompt", "") is None and info.data.get("messages", "") is None:
-            raise of_field("prompt", "is required")
+            raise of_field("prompt", "is required, or messages in its place")
         foreign = [name for name in _OF_TEMPLATES if info.data.get(name) is not None]
         if raw and foreign:
             raise ValueError(f"may not stand beside {foreign[0]}, which needs the chat template")

@@ -114,7 +114,6 @@ def trust(authorities: str) -> ssl.SSLContext:
 class AllowedHost:
     """An entry of webhook_hosts. With `subdomains` it is for all names below `host`, but not for itself."""
 
-    text: str
     host: str
     port: int | None
     subdomains: bool
@@ -145,7 +144,7 @@ def allowed_host(text: str) -> AllowedHost:
     else:
         if subdomains:
             raise ValueError(form)
-    return AllowedHost(text, host, port, subdomains)
+    return AllowedHost(host, port, subdomains)
 
 
 def _checked_host(text: str) -> str:

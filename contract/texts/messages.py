@@ -8,12 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import from_json  # unlike json's, it bounds how deep a value may be
 
-from contract.fields import StrictModel, only
+from contract.fields import StrictModel, only, text_or_list
 from contract.limits import MESSAGES, TOOLS, RequestLimits
 
 
 def _as_parts(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if value is None:  # which an assistant may say
+        return value
+    return [{"type": "text", "text": value}] if isinstance(text_or_list(value), str) else value
 
 
 class Part(StrictModel):

@@ -24,6 +24,20 @@ CHOICE = "must be one of none, auto, required, or an object with function"
 Case = tuple[type[BaseModel], dict[str, Any], list[str]]
 CASES: list[Case] = [
     (GenerationRequest, {**PROMPT, "stop": ["x"] * 5}, ["stop: list should have at most 4 items, not 5"]),
+    (GenerationRequest, {**PROMPT, "stop": 1}, ["stop: must be a text or a list"]),
+    (GenerationRequest, {"system": "x"}, ["prompt: is required, or messages in its place"]),
+    (
+        ChatRequest,
+        {**CHAT, "messages": [{"role": "user", "content": 1}]},
+        ["messages.0.content: must be a text or a list"],
+    ),
+    (ChatRequest, {**CHAT, "messages": [{"role": "user", "content": None}]}, ["messages.0.content: is required"]),
+    (ResponsesRequest, {**RESPONSE, "input": None}, ["input: must be a text or a list"]),
+    (
+        ResponsesRequest,
+        {**RESPONSE, "input": [{"role": "user", "content": 1}]},
+        ["input.0.content: must be a text or a list"],
+    ),
     (GenerationRequest, {**PROMPT, "stop": ""}, ["stop: string should have at least 1 character"]),
     (GenerationRequest, {**PROMPT, "stop": ["x", ""]}, ["stop.1: string should have at least 1 character"]),
     (GenerationRequest, {**PROMPT, "tool_choice": "yes"}, [f"tool_choice: {CHOICE}"]),

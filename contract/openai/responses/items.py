@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from contract.fields import StrictModel, only
+from contract.fields import StrictModel, only, text_or_list
 from contract.limits import MESSAGES
 from contract.texts.messages import JsonText, Part
 
@@ -26,7 +26,7 @@ class TextPart(Part):
 
 
 def _as_parts(value: object) -> object:
-    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+    return [{"type": "input_text", "text": value}] if isinstance(text_or_list(value), str) else value
 
 
 Parts = Annotated[
@@ -141,7 +141,7 @@ InputItem = Annotated[
 
 def _as_items(value: object) -> object:
     if not isinstance(value, str):
-        return value
+        return text_or_list(value)
     if not value.strip():
         raise ValueError("must contain more than white space")
     return [{"type": "message", "role": "user", "content": value}]

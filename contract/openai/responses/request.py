@@ -23,8 +23,8 @@ from contract.limits import RequestLimits
 from contract.openai.fields import SAMPLING, StreamOptions
 from contract.openai.responses.conversation import turns_of
 from contract.openai.responses.field_names import as_sent
-from contract.openai.responses.items import InputItems, Item
-from contract.problems import invalid_fields
+from contract.openai.responses.items import InputItems, Item, ReasoningItem
+from contract.problems import invalid_field, invalid_fields
 from contract.request import GenerationRequest, ReasoningEffort
 from contract.texts.sampling import Sampling
 from contract.texts.structure import JsonObjectFormat, NamedSchema, TextFormat
@@ -156,6 +156,8 @@ class ResponsesRequest(Sampling):
 
     def generation(self, items: Sequence[Item], limits: RequestLimits) -> GenerationRequest:
         """What is generated after these items. INVALID_FIELD names the field of this body."""
+        if all(isinstance(item, ReasoningItem) for item in items):
+            raise invalid_field("input", "must be of messages, calls or their outputs, not of reasoning alone")
         asked = {
             "model": self.model,
             "messages": turns_of(items, self.instructions),

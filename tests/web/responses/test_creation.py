@@ -171,6 +171,23 @@ async def test_what_is_not_done_is_refused_by_name(
     assert (error.value.param, error.value.type) == (param, "invalid_request_error")
 
 
+@pytest.mark.parametrize("instructions", [None, "Be brief."])
+async def test_reasoning_alone_asks_for_nothing(client: Client, instructions: str | None) -> None:
+    with pytest.raises(openai.BadRequestError, match="not of reasoning alone") as error:
+        await (await client()).responses.create(
+            model="poet", input=[{"type": "reasoning", "id": "a", "summary": []}], instructions=instructions
+        )
+    assert error.value.param == "input"
+
+
+async def test_what_is_not_offered_is_not_found(client: Client) -> None:
+    asked = await client()
+    with pytest.raises(openai.NotFoundError):
+        await asked.responses.input_tokens.count(model="poet", input="moon")
+    with pytest.raises(openai.NotFoundError):
+        await asked.responses.compact(model="poet", input="moon")
+
+
 async def test_an_unknown_model(client: Client) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         await (await client()).responses.create(model="gpt", input="moon")

@@ -57,7 +57,7 @@ def test_addresses_that_are_allowed(url: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("https://other.example.com/", "must be on a host of WEBHOOK_HOSTS: hooks.example.com, "),
+        ("https://other.example.com/", "must be on a host of WEBHOOK_HOSTS"),
         ("https://hooks.example.com:8443/", "must be on a host"),
         ("https://hooks.example.com./", "must be on a host"),
         ("https://hooks.example.com.evil.test/", "must be on a host"),
@@ -111,9 +111,10 @@ def test_without_hosts_none_is_taken() -> None:
         policy_of().check("https://hooks.example.com/", DEFAULT_CALLER)
 
 
-def test_a_problem_names_a_few_hosts_only() -> None:
-    with pytest.raises(ValueError, match=r"h7\.example\.com and 12 more$"):
-        policy_of(*(f"h{number}.example.com" for number in range(20))).target("https://example.com/")
+def test_a_problem_tells_no_caller_the_hosts_of_others() -> None:
+    with pytest.raises(ValueError, match="must be on a host of WEBHOOK_HOSTS, which") as refused:
+        policy_of("hooks.internal.example.com").target("https://example.com/")
+    assert "internal" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def test_only_jobs_have_one(web: Web, headers: dict[str, str], dispatch: d
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("https://elsewhere.example.com/", "must be on a host of WEBHOOK_HOSTS: hooks.example.com"),
+        ("https://elsewhere.example.com/", "must be on a host of WEBHOOK_HOSTS"),
         ("http://127.0.0.1/", "must be on a host"),
         ("https://ann@hooks.example.com/", "must not hold a user name"),
         ("https://hooks.example.com/" + 2_048 * "x", "at most 2048 characters"),
