@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.processes import ROOT
 from tests.support.run import Run, Start
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,8 @@ async def kill_in_the_middle(run: Run, streams: list[Watched], kills: int) -> No
             if all(stream.end[0] for stream in streams):
                 return
             await asyncio.sleep(0.005)
+        # What it has sent before the last kill may have come only now, before there is another one.
+        await eventually(lambda: "predictor" in run.children(), "another predictor runs")
         os.kill(run.children()["predictor"], signal.SIGKILL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Annotated, Any, Literal
 
 import openai
@@ -32,7 +33,9 @@ class PythonClient:
         for part in method.split("."):
             target = getattr(target, part)
         try:
-            return {"answer": _as_json(target(**{name: _typed(value) for name, value in arguments.items()}))}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of methods that OpenAI itself offers no more
+                return {"answer": _as_json(target(**{name: _typed(value) for name, value in arguments.items()}))}
         except openai.APIError as error:
             status = error.status_code if isinstance(error, openai.APIStatusError) else None
             return {"error": {"status": status, "param": error.param, "code": error.code, "message": str(error)}}
