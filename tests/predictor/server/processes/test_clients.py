@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
-import httpx2
+import httpx  # as KServe's client
 import openai
 import pytest
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
@@ -156,9 +156,9 @@ async def test_kserve_v1_predicts(tiny_predictor: Any, kserve_v1: InferenceRESTC
 
 
 async def test_kserve_v1_is_told_what_is_wrong(tiny_predictor: Any, kserve_v1: InferenceRESTClient) -> None:
-    with pytest.raises(httpx2.HTTPStatusError, match="400"):
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
         await kserve_v1.infer(tiny_predictor.url, {"instances": []}, model_name="tiny")
-    with pytest.raises(httpx2.HTTPStatusError, match="404"):
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
         await kserve_v1.infer(tiny_predictor.url, {"instances": []}, model_name="cook")
 
 

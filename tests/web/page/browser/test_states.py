@@ -211,6 +211,7 @@ async def test_a_reload_finds_the_running_job_again(url: str, poet: FakeModel, v
     await expect(page.locator("#status")).to_have_text("Served.")
     await expect(page.locator("#text")).to_have_text("one two three")
     assert len(poet.requests) == 1
+    await page.wait_for_function('!("job" in sessionStorage)')  # shortly after its result
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(1)
     await expect(page.locator("#idle")).to_be_visible()
