@@ -246,7 +246,9 @@ class PicturePrompt(Painting):
 class GenerationRequest(TextPrompt, Painting):
     """One generation. Only `prompt` is required, or `messages` in its place."""
 
-    model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
+    model: str | None = Field(
+        default=None, description="Name of a served model; that of its kind which the prompt fits when left out."
+    )
     kind: Kind | None = Field(default=None, description="To write or to paint; the model says when left out.")
     stream: bool = Field(default=False, description="Answer as server-sent events; false when left out.")
     previews: PreviewCount | None = Field(
@@ -262,8 +264,8 @@ class GenerationRequest(TextPrompt, Painting):
 class ModelChoice(StrictModel):
     """Which model is meant: the body of `POST /warm`."""
 
-    model: str | None = Field(default=None, description="Name of a served model; the first of its kind when left out.")
-    kind: Kind | None = Field(default=None, description="To write or to paint; the first served model when left out.")
+    model: str | None = Field(default=None, description="Name of a served model; its kind's default when left out.")
+    kind: Kind | None = Field(default=None, description="To write or to paint; the first model's when left out.")
 
 
 TEXT_FIELDS = frozenset(TextPrompt.model_fields) - frozenset(PicturePrompt.model_fields)

@@ -23,6 +23,7 @@ from web.api.generations import Generations
 from web.api.health import PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
+from web.api.model_choice import named_model
 from web.api.picture_addresses import PictureAddresses
 from web.api.picture_file import PictureFileEndpoint
 from web.api.status import StatusEndpoints
@@ -262,7 +263,7 @@ def _discovery(settings: Settings) -> dict[str, Any]:
         "name": "shangcai",
         "version": _version(),
         "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
-        "default_model": next(iter(kinds)),
+        "default_model": named_model(settings.models, None, None),
         "links": {name: settings.root_path + path for name, path in _LINKS.items()},
     }
 

@@ -6,6 +6,7 @@ import base64
 import re
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from typing import Annotated, get_args
 
@@ -20,12 +21,16 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
 )
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from contract import Kind
 from wire.cloudevents import overrides
 from wire.shared_store.address import parse_address
 
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
+
+MATCHED_CHARS = 2_000
+"""Of a prompt, in which a model's `match` is looked for."""
 
 
 def _base_url(text: str) -> str:
@@ -49,6 +54,24 @@ def _bearer_token(secret: SecretStr) -> SecretStr:
 BearerToken = Annotated[SecretStr, AfterValidator(_bearer_token)]
 
 
+def _matcher(expression: str) -> SchemaValidator:
+    """Finds it in a text, case ignored, in a time linear in the text's length, which Python's re does not promise: this
+    is Rust's regex, which pydantic brings. Raises a SchemaError where it is none, or compiles to more than 10 MB."""
+    return SchemaValidator(core_schema.str_schema(pattern=f"(?i){expression}", regex_engine="rust-regex"))
+
+
+def _expression(text: str) -> str:
+    try:
+        _matcher(text)
+    except SchemaError as error:
+        why = str(error).splitlines()[-1].rpartition("rror: ")[2]
+        raise ValueError(f"must be a regular expression in the syntax of Rust's regex: {why}") from None
+    return text
+
+
+Expression = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
+
+
 class ServedModel(BaseModel):
     """Where a model is served, and what it makes."""
 
@@ -61,12 +84,23 @@ class ServedModel(BaseModel):
     api_key: BearerToken | None = None
     upstream_model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The name that its server knows it by, where that is another one."""
+    match: Expression | None = None
+    """In which prompts of requests that name no model: see web.api.model_choice."""
 
     @property
     def address(self) -> str:
         """The base URL, which every model has where `dispatch` is rest."""
         assert self.url is not None
         return self.url
+
+    def matches(self, prompt: str) -> bool:
+        """Whether its `match` is found at the beginning of the prompt."""
+        return self.match is not None and self._matcher.isinstance_python(prompt[:MATCHED_CHARS])
+
+    @cached_property
+    def _matcher(self) -> SchemaValidator:
+        assert self.match is not None
+        return _matcher(self.match)
 
 
 def _served_model(value: object) -> object:
@@ -77,7 +111,7 @@ def _served_model(value: object) -> object:
         kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
         raise ValueError(
             f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}, with "path", "api_key" and '
-            '"upstream_model" where its server needs them'
+            '"upstream_model" where its server needs them, and "match"'
         )
     return value
 

@@ -15,9 +15,12 @@ class UpstreamSettings(BaseModel):
     models: dict[ModelName, ModelAddress] = Field(
         min_length=1,
         description='Served names and base URLs of their servers, as JSON: {"poet": "http://127.0.0.1:8081", '
-        '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given; the '
-        "first model is the default, and the first of each kind that kind's. An entry also takes path, where OpenAI's "
-        "routes are (/openai/v1 where none is given, vLLM's is /v1), api_key, and upstream_model: its name there.",
+        '"painter": {"url": "http://127.0.0.1:8082", "kind": "image"}}. The kind is text where none is given. '
+        "An entry also takes path, where OpenAI's routes are (/openai/v1 where none is given, vLLM's is /v1), api_key, "
+        "upstream_model: its name there, and match, a regular expression (Rust's syntax; case is ignored): a request "
+        "that names no model goes to the first of its kind whose match is found in the first 2,000 characters of its "
+        "prompt, or else to the first without one, or else to the first. Where it says no kind, it is the first "
+        "model's.",
     )
     predictor_token: BearerToken | None = Field(
         default=None, description="Bearer token for the servers of all models whose entry has no api_key."

@@ -81,6 +81,23 @@ def test_a_newer_store_ends_the_start_with_one_line(run: Run, redis_client: redi
         ({"MODELS": MODELS, "K_CE_OVERRIDES": "[]"}, [], "extensions"),
         ({"MODELS": '{"painter": {"url": "http://x", "sort": "image"}}'}, [], "models.painter.sort"),
         ({"MODELS": '{"painter": {"url": "ftp://x"}}'}, [], "http"),
+        (
+            {"MODELS": '{"poet": {"url": "http://x", "match": "(poem"}}'},
+            [],
+            "models.poet.match: must be a regular expression in the syntax of Rust's regex: unclosed group",
+        ),
+        (
+            {"MODELS": '{"poet": {"url": "http://x", "match": "(?!x)"}}'},
+            [],
+            "models.poet.match: must be a regular expression in the syntax of Rust's regex: look-around, including "
+            "look-ahead and look-behind, is not supported",
+        ),
+        (
+            {"MODELS": '{"poet": {"url": "http://x", "match": "(\\\\w{500}){500}"}}'},
+            [],
+            "models.poet.match: must be a regular expression in the syntax of Rust's regex: Compiled regex exceeds",
+        ),
+        ({"MODELS": '{"poet": {"url": "http://x", "match": ""}}'}, [], "models.poet.match: String should have"),
         ({}, ["--models", '{"painter": {"url": "http://x", "kind": "images"}}'], "'text' or 'image'"),
         ({"MODELS": '{"poet": "ftp://x"}'}, [], "http"),
         ({"MODELS": '{"poet": "http://user:secret@x"}'}, [], "password"),

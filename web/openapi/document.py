@@ -38,7 +38,7 @@ def describe(
     callers_known: bool = False,
     root_path: str = "",
 ) -> dict[str, Any]:
-    """The document of this version of web; `models` are the served ones, the default first. With `callers_known`,
+    """The document of this version of web; `models` are the served ones, in their order. With `callers_known`,
     operations need a caller's key or token. `root_path` is the prefix of all paths, without a slash at its end."""
     served = ", ".join(f"{name} ({kind})" for name, kind in models.items())
     return {
@@ -47,8 +47,8 @@ def describe(
             "title": "Shangcai",
             "version": version,
             "summary": "From a prompt to a poem or a picture",
-            "description": f"Models served here: {served}. The first is the default, and the first of a kind that "
-            "kind's.",
+            "description": f"Models served here: {served}. A request that names none goes to the first of its kind, "
+            "or to the one that its prompt fits; where it says no kind, it is that of the first model.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": root_path or "/"}],

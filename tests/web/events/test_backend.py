@@ -57,6 +57,15 @@ async def test_the_attributes_and_data_of_a_request(front: Front, sink: Sink) ->
     assert request == {"prompt": "春", "max_tokens": 5, "model": "poet"}
 
 
+async def test_a_request_goes_to_the_model_that_its_prompt_has_chosen(front: Front, sink: Sink) -> None:
+    models = {"novelist": {}, "poet": {"match": "春"}}
+    client = await front(models=models)
+    job = await submit(client)
+    [event] = await eventually(lambda: sink.events)
+    assert (event.extensions[MODEL], json.loads(event.data or b"")["model"]) == ("poet", "poet")
+    assert (await job_of(client, job))["model"] == "poet"
+
+
 async def test_with_the_predictors_token_requests_and_cancellations_are_signed(front: Front, sink: Sink) -> None:
     client = await front(predictor_token=PREDICTOR_TOKEN)
     job = await submit(client)

@@ -44,6 +44,25 @@ async def test_without_a_model_the_first_that_paints_does(client: Client, seen: 
     assert sent(seen[0])["model"] == "painter"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "named", "host"),
+    [
+        ("a cat in oil", {}, "oils"),
+        ("a cat in oil", {"model": None}, "oils"),
+        ("a cat", {}, "painter"),
+        ("a cat in oil", {"model": "painter"}, "painter"),
+    ],
+)
+async def test_without_a_model_the_prompt_decides_which_one_paints(
+    web: Web, seen: list[httpx2.Request], prompt: str, named: dict[str, Any], host: str
+) -> None:
+    painters = {name: {"url": f"http://{name}.test", "kind": "image"} for name in ("painter", "oils")}
+    models = {"poet": "http://poet.test", **painters, "oils": {**painters["oils"], "match": "oil"}}
+    body = {"prompt": prompt, **named}
+    await web(lambda _: httpx2.Response(500), models=models).post("/v1/images/generations", json=body)
+    assert seen[0].url.host == f"{host}.test"
+
+
 async def test_a_stream_has_previews_and_ends_with_the_pictures(client: Client) -> None:
     stream = await client().images.generate(model="painter", prompt="cat", stream=True, partial_images=1)
     events = [event async for event in stream]

@@ -101,6 +101,14 @@ async def test_which_model_is_warmed(front: Front, model: Model, body: Any, name
     assert (answer.status_code, answer.json()["name"]) == (200, name)
 
 
+async def test_without_a_prompt_the_model_is_warmed_that_answers_most(front: Front, model: Model) -> None:
+    models = {"poet": {"url": "http://poet.test", "match": "poem"}, "novelist": "http://poet.test"}
+    model.awake.set()
+    client = await front(models=models)
+    assert (await client.post("/warm")).json()["name"] == "novelist"
+    assert (await client.get("/")).json()["default_model"] == "novelist"
+
+
 @pytest.mark.parametrize(
     ("body", "problem", "field"),
     [

@@ -171,7 +171,7 @@ export function job(id: string, options?: Options): Job;
 /** Which models are awake. */
 export function status(options?: Options): Promise<ModelStatus[]>;
 
-/** Wake a model, or the first one. */
+/** Wake a model, or the default one. */
 export function warm(model?: string, options?: Options): Promise<ModelStatus>;
 
 /** A key for `submit` that nobody guesses. */
