@@ -25,9 +25,10 @@ _NO_USAGE = {
 class PictureDocuments:
     """The answer to one request: a whole document, or events, whose types begin with `kind`."""
 
-    def __init__(self, body: ImagesRequest, kind: str, fingerprint: str | None = None) -> None:
+    def __init__(self, body: ImagesRequest, kind: str, model: str, fingerprint: str | None = None) -> None:
         self.fingerprint = fingerprint
         self._kind = kind
+        self._model = model
         self._size = body.size or "auto"
         self._format: PictureFormat = body.output_format or "png"
         self._previews: Counter[int] = Counter()  # of each picture
@@ -76,8 +77,8 @@ class PictureDocuments:
         return self._named({"type": f"{self._kind}.{name}", **members})
 
     def _named(self, document: dict[str, Any]) -> dict[str, Any]:
-        """With the fingerprint, which OpenAI has for texts alone."""
-        return {**document, **fingerprint_member(self.fingerprint)}
+        """With the model and the fingerprint, which OpenAI has for texts alone."""
+        return {**document, "model": self._model, **fingerprint_member(self.fingerprint)}
 
     @staticmethod
     def _head(size: str, form: PictureFormat) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class PictureEndpoint:
             if body.stream:
                 async with self._generations.live([call]) as [events]:
                     first = await anext(events)  # a problem before it has a status of its own
-                    documents = PictureDocuments(body, self._kind)
+                    documents = PictureDocuments(body, self._kind, call.model)
                     frames = caught(_frames(first, events, documents, progress=body.progress), body.names)
                     stream = EventStream(frames, heartbeat_seconds=self._settings.heartbeat_seconds)
                     stream.headers.update(fields)
@@ -101,7 +101,7 @@ class PictureEndpoint:
         else:
             result = await self._generations.result(call)
         assert isinstance(result, PictureResult)
-        documents = PictureDocuments(body, self._kind, result.system_fingerprint)
+        documents = PictureDocuments(body, self._kind, result.model, result.system_fingerprint)
         document = documents.whole(
             without_files(result).images,
             steps=result.steps,

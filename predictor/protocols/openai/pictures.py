@@ -55,7 +55,7 @@ def images_router(model: GenerationModel) -> APIRouter:
             raise invalid_field("response_format", 'is not supported here; leave it out or send "b64_json"')
         task = PictureTask(body.prompt, body.painting, body.previews)
         generation = await model.submit(task, http_request.headers)
-        documents = PictureDocuments(body, kind, model.fingerprint)
+        documents = PictureDocuments(body, kind, model.name, model.fingerprint)
         encode_one = partial(encoded, form=body.output_format or "png", prompt=body.prompt, model=model.name)
         if body.stream:
             frames = _frames(generation, documents, encode_one, body, http_request.url.path)

@@ -16,6 +16,7 @@ from web.app import create_app
 from web.settings import Settings
 
 Client = Callable[..., openai.AsyncOpenAI]
+Painter = Callable[[httpx2.Request], httpx2.Response]
 Web = Callable[..., httpx2.AsyncClient]
 
 PNG = base64.b64decode(
@@ -54,13 +55,16 @@ async def test_without_a_model_the_first_that_paints_does(client: Client, seen: 
     ],
 )
 async def test_without_a_model_the_prompt_decides_which_one_paints(
-    web: Web, seen: list[httpx2.Request], prompt: str, named: dict[str, Any], host: str
+    web: Web, seen: list[httpx2.Request], painter: Painter, prompt: str, named: dict[str, Any], host: str
 ) -> None:
+    """OpenAI's own answers do not say which."""
     painters = {name: {"url": f"http://{name}.test", "kind": "image"} for name in ("painter", "oils")}
     models = {"poet": "http://poet.test", **painters, "oils": {**painters["oils"], "match": "oil"}}
-    body = {"prompt": prompt, **named}
-    await web(lambda _: httpx2.Response(500), models=models).post("/v1/images/generations", json=body)
-    assert seen[0].url.host == f"{host}.test"
+    client, body = web(painter, models=models), {"prompt": prompt, **named}
+    assert (await client.post("/v1/images/generations", json=body)).json()["model"] == host
+    stream = (await client.post("/v1/images/generations", json={**body, "stream": True})).text
+    assert f'"model":"{host}"' in stream
+    assert [request.url.host for request in seen] == [f"{host}.test"] * 2
 
 
 async def test_a_stream_has_previews_and_ends_with_the_pictures(client: Client) -> None:

@@ -76,6 +76,7 @@ async def test_every_event_names_what_decided_the_picture(client: httpx2.AsyncCl
     documents = await events(client, steps=3, partial_images=1, progress=True)
     assert len(documents) > 4
     assert {document["system_fingerprint"] for document in documents} == {painter.fingerprint}
+    assert {document["model"] for document in documents} == {"painter"}
     assert (await client.post(ROUTE, json=BODY)).json()["system_fingerprint"] == painter.fingerprint
 
 
