@@ -19,6 +19,7 @@ from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.imports.lean_imports import lean_server_imports, use_lean_imports
 from predictor.loading.early_port import open_ports
+from predictor.loading.gguf.temporary_folder import remove_temporary_folder
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.startup import Startup, process_age
 from predictor.measurements.cache import measurement_cache
@@ -215,6 +216,7 @@ def run() -> NoReturn:
     """Be the predictor, and end the process: without Python's own end, because the loading thread may be importing
     torch, which crashes when the interpreter ends."""
     status = main()
+    remove_temporary_folder()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

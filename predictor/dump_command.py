@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 from predictor.cpu.kernel_variables import KERNEL_VARIABLES
 from predictor.cpu.threads import snapshot_threads, thread_count
 from predictor.engine.engine_settings import EngineSettings
+from predictor.loading.cache_folders import BESIDE_MODEL
 from predictor.loading.model_source import cached_folder
-from predictor.measurements.cache import BESIDE_MODEL
 from predictor.settings import Settings
 from predictor.snapshot import dumped_process, images, key
 from predictor.snapshot.launcher import CRIU
@@ -167,6 +167,8 @@ def source_files(model: str, revision: str | None) -> list[str]:
     found: list[Path] = []
     if os.path.isdir(model):
         folders.append(Path(model).absolute())
+    elif os.path.isfile(model):
+        found.append(Path(model).absolute())
     elif cached := cached_folder(model, revision):
         folders.append(cached)
         found.append(cached.parents[1] / "refs" / (revision or "main"))

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from predictor.errors import ModelError
 from predictor.imports.lean_imports import use_lean_imports
+from predictor.loading.cache_folders import beside_model
+from predictor.loading.gguf.conversions import Conversion, read_conversion
+from predictor.loading.gguf.source import plain_source
 from predictor.loading.model_source import check_source, kind_on_hub
 from predictor.loading.quantization import refuse_for_pictures
-from predictor.measurements.cache import NOWHERE, MeasurementCache, beside_model
+from predictor.measurements.cache import NOWHERE, MeasurementCache
 from predictor.plan_settings import PlanCommandSettings
 from wire.settings import read_settings
 
@@ -22,28 +25,31 @@ if TYPE_CHECKING:
     from predictor.engine.slot_plan import Plan
 
 
-def _plan_texts(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device]:
+def _plan_texts(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device, Conversion | None]:
     from predictor.text.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(
-        settings.model,
-        settings.device,
-        settings.dtype,
-        lambda _: None,
-        settings.load_format,
-        revision=settings.revision,
-        quantize=settings.quantize,
-        pack_weights=settings.pack_weights,
-    )
+    with plain_source(settings.model, settings.revision, settings.cache_folder, lambda _: None) as (source, revision):
+        checkpoint = load_checkpoint(
+            source,
+            settings.device,
+            settings.dtype,
+            lambda _: None,
+            settings.load_format,
+            revision=revision,
+            quantize=settings.quantize,
+            pack_weights=settings.pack_weights,
+        )
+        conversion = read_conversion(Path(source)) if source != settings.model else None
     from predictor.text.batch_check import check_sharing
     from predictor.text.capacity import plan_slots
 
     shared = check_sharing(checkpoint, settings.max_length, cache)
     most = shared.most(settings.max_concurrency)
-    return plan_slots(checkpoint, shared.length, most, settings.memory, shared.prefill_tokens, cache), checkpoint.device
+    plan = plan_slots(checkpoint, shared.length, most, settings.memory, shared.prefill_tokens, cache)
+    return plan, checkpoint.device, conversion
 
 
-def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device]:
+def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device, None]:
     refuse_for_pictures(settings.quantize)
     from predictor.pictures.capacity import plan_pictures
     from predictor.pictures.model_defaults import ModelDefaults
@@ -62,7 +68,7 @@ def _plan_pictures(settings: PlanCommandSettings, cache: MeasurementCache) -> tu
     )
     plan = plan_pictures(pipeline, settings.max_concurrency, settings.memory, cache)
     print(f"# of pictures with at most {pipeline.sizes.most_pixels} pixels: PREDICTOR_MAX_PIXELS")
-    return plan, pipeline.device
+    return plan, pipeline.device, None
 
 
 def _cache_to_fill(settings: PlanCommandSettings) -> MeasurementCache:
@@ -71,7 +77,7 @@ def _cache_to_fill(settings: PlanCommandSettings) -> MeasurementCache:
         return NOWHERE
     if settings.cache_folder not in ("", "auto"):
         return MeasurementCache(kept_in=[Path(settings.cache_folder)], must_keep=True)
-    if not os.path.isdir(settings.model):
+    if not os.path.exists(settings.model):
         raise ModelError(
             "--save keeps what is measured in the model's folder, and a hub id has none: add --cache-folder"
         )
@@ -86,7 +92,7 @@ def print_plan(argv: list[str]) -> int:
         kind = check_source(settings.model, settings.kind, settings.revision)
         kind = kind or kind_on_hub(settings.model, settings.kind, settings.revision)
         cache = _cache_to_fill(settings)
-        plan, device = (_plan_pictures if kind == "image" else _plan_texts)(settings, cache)
+        plan, device, conversion = (_plan_pictures if kind == "image" else _plan_texts)(settings, cache)
     except ModelError as error:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
@@ -110,6 +116,11 @@ def print_plan(argv: list[str]) -> int:
     # Slots are in the GPU's memory. The host's holds Python, and the weights while they are loaded.
     host = needed if not on_gpu else math.ceil((plan.cost.weights + 2 * PROCESS_BYTES) / 2**20)
     print(f"# {plan}")
+    if conversion is not None:
+        converting = math.ceil((conversion.peak_bytes + PROCESS_BYTES) / 2**20)
+        stored = math.ceil(conversion.size / 2**20)
+        print(f"# the first start converts the GGUF file, in {converting} MiB of memory, to {stored} MiB in a cache")
+        host = max(host, converting)
     if on_gpu:
         print(f"# of GPU memory: {needed} MiB")
     print(

@@ -43,7 +43,8 @@ class PlanSettings(BaseSettings):
 
     model: str = Field(
         default=MOUNT_POINT,
-        description="folder or hub id of a transformers causal language model or a diffusers text-to-image pipeline",
+        description="folder or hub id of a transformers causal language model or a diffusers text-to-image pipeline, "
+        "or a GGUF file: its path, OWNER/NAME/FILE.gguf on the hub, or a folder with one in it",
     )
     revision: str | None = Field(
         default=None,
@@ -113,9 +114,9 @@ class PlanSettings(BaseSettings):
     )
     cache_folder: str = Field(
         default="auto",
-        description="where what was measured of a model is kept for its next start, beside what came with the model in "
-        "MODEL/.shangcai; auto is /mnt/cache where that is mounted, else the user's folder for caches, or in a pod the "
-        "model's own; nothing is remembered when empty",
+        description="where what was measured of a model is kept for its next start, and a converted GGUF file, beside "
+        "what came with the model in MODEL/.shangcai; auto is /mnt/cache where that is mounted, else the user's folder "
+        "for caches, or in a pod the model's own; nothing is remembered when empty",
     )
     lean_imports: CliImplicitFlag[bool] = Field(
         default=True,

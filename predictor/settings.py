@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,6 +36,14 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 def default_source(name: str) -> str:
     """The source of the events of the model called `name`, where nothing else is set."""
     return f"urn:shangcai:model:{name}"
+
+
+def default_name(model: str) -> str:
+    """The last part of its path. Of a GGUF file it is made fit for an address, without its ending."""
+    path = Path(model)
+    if path.suffix.lower() != ".gguf":
+        return path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)
 
 
 def _default_name() -> str:
@@ -88,7 +97,7 @@ class Settings(PlanSettings):
 
     name: str = Field(
         default_factory=_default_name,
-        description="served name (default: INFERENCE_SERVICE_NAME, or the last part of the model's path)",
+        description="served name (default: INFERENCE_SERVICE_NAME, or the last part of the model's path without .gguf)",
         pattern=NAME_PATTERN,
     )
     host: str = Field(default="0.0.0.0", description="address to listen on")  # noqa: S104  a container's port is for its pod
@@ -199,7 +208,7 @@ class Settings(PlanSettings):
     @property
     def served_name(self) -> str:
         """The model's name in requests and answers."""
-        return self.name or Path(self.model).name or "model"
+        return self.name or default_name(self.model) or "model"
 
     @property
     def source(self) -> str:

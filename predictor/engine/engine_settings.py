@@ -10,8 +10,8 @@ from predictor.plan_settings import LoadFormat, Quantization
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """`model` is a folder or a hub id: safetensors only, no remote code. `revision` is a branch, a tag or a commit of a
-    hub id; None is its default branch.
+    """`model` is a folder or a hub id, safetensors only, or for texts a GGUF file; no remote code. `revision` is a
+    branch, a tag or a commit of a hub id; None is its default branch.
 
     `device` is a torch device, or "auto" for CUDA where it can be used. `dtype` is the name of a torch dtype; "auto" is
     float32 on a CPU, but for large texts what predictor.cpu.number_types says; else bfloat16 for pictures and the
@@ -22,7 +22,7 @@ class EngineSettings:
     of predictor.limits, or as many as share a batch), `enable_thinking`: whether a model reasons first where a request
     does not say, and `compile`: whether torch compiles the decode step. Only pictures use `steps`, `guidance` and
     `size` ("WIDTHxHEIGHT"), which requests may leave out, and `max_pixels`, the most of a picture; None is the model's
-    own. What was measured is kept in `cache_folder`: see predictor.measurements.cache; empty is nowhere.
+    own. What was measured is kept in `cache_folder`: see predictor.loading.cache_folders; empty is nowhere.
     """
 
     model: str

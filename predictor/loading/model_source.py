@@ -11,6 +11,8 @@ from pathlib import Path
 
 from contract.request import Kind
 from predictor.errors import ModelError, first_line
+from predictor.loading.gguf.header import read_header
+from predictor.loading.gguf.source import file_on_hub, local_file
 
 _INDEX: dict[Kind, str] = {"text": "config.json", "image": "model_index.json"}
 """The file by which a folder with a transformers or a diffusers model is recognised."""
@@ -29,22 +31,37 @@ def check_source(
 ) -> Kind | None:
     """The kind of the model in a folder: `kind`, or what the folder shows. None for a hub id: see `kind_on_hub`.
 
-    Raises ModelError for a folder without a model in safetensors, for a malformed id, and for a `revision` of anything
-    but a hub id; names the folder in one of `nearby` that may have been meant. Imports nothing heavy, and asks nobody.
+    Raises ModelError for a folder without a model in safetensors or GGUF, for a malformed id, and for a `revision` of
+    anything but a hub id; names the folder in one of `nearby` that may have been meant. Imports nothing heavy, and asks
+    nobody.
     """
     folder = Path(model)
     if not model:
         raise ModelError("the model is an empty name; give a folder or a hub id")
+    if file := local_file(model):
+        if revision is not None:
+            raise ModelError(f"--revision is for a hub id, and {model} is on this machine: leave it out")
+        if kind == "image":
+            raise ModelError(f"{file} is a GGUF file, of which only text models are served")
+        read_header(file)
+        return "text"
     if os.path.isdir(model):  # pathlib's own raises an OSError for a name that is too long
         if revision is not None:
             raise ModelError(f"--revision is for a hub id, and {model} is a folder: leave it out")
         kind = kind or ("image" if (folder / _INDEX["image"]).is_file() else "text")
         if not (folder / _INDEX[kind]).is_file():
-            raise ModelError(f"the folder {model} holds no {kind} model: there is no {_INDEX[kind]} in it")
+            wanted = "config.json in it, and no *.gguf" if kind == "text" else f"{_INDEX[kind]} in it"
+            raise ModelError(f"the folder {model} holds no {kind} model: there is no {wanted}")
         if not any(folder.glob("*.safetensors" if kind == "text" else "*/*.safetensors")):
             raise ModelError(f"the folder {model} holds no *.safetensors; other weight formats are not loaded")
     elif os.path.exists(model):
-        raise ModelError(f"{model} is a file; give the folder that holds config.json and *.safetensors")
+        raise ModelError(f"{model} is a file; give the folder that holds config.json and *.safetensors, or a *.gguf")
+    elif file_on_hub(model):
+        if kind == "image":
+            raise ModelError(f"{model} is a GGUF file, of which only text models are served")
+        return None
+    elif model.lower().endswith(".gguf") and not _HUB_ID.fullmatch(model):
+        raise ModelError(f"there is no file {model}, and on the hub it would be OWNER/NAME/FILE.gguf")
     elif not _HUB_ID.fullmatch(model):
         raise ModelError(f"there is no folder {model if model.isprintable() else repr(model)}{_meant(model, nearby)}")
     elif "/" not in model and any(_holds_model(place / model) for place in nearby):
@@ -66,6 +83,8 @@ def kind_on_hub(
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     file = _INDEX[kind or "image"]
+    if named := file_on_hub(model):
+        kind, (model, file) = "text", named
     answer: bool | Exception
     try:
         cached = try_to_load_from_cache(model, file, revision=revision)
@@ -110,7 +129,10 @@ def cached_folder(model: str, revision: str | None = None) -> Path | None:
     """Where huggingface_hub's cache has the files of this hub id; None where it has none of them."""
     from huggingface_hub import try_to_load_from_cache
 
-    for index in _INDEX.values():
+    names = tuple(_INDEX.values())
+    if named := file_on_hub(model):
+        model, names = named[0], (named[1],)
+    for index in names:
         if isinstance(found := try_to_load_from_cache(model, index, revision=revision), str):
             return Path(found).parent
     return None

@@ -17,6 +17,11 @@ from predictor import metrics, systemd
 
 log = logging.getLogger(__name__)
 
+CONVERTING = "converting the GGUF file"
+WAITING_FOR_CONVERSION = "waiting for another start to convert the GGUF file"
+_ONCE = (CONVERTING, WAITING_FOR_CONVERSION)
+"""Phases of a model's first start alone."""
+
 RETRY_SECONDS = 1.0
 """The Retry-After of an answer while the model loads."""
 
@@ -40,13 +45,15 @@ class Startup:
     def __init__(self, age: float = 0.0) -> None:
         self._phase_begun = time.monotonic()
         self._begun = self._phase_begun - age
+        self._once_seconds = 0.0
         self.phase = "starting"
         self.ready = False
         self._ready_at = 0.0
         self._refused_at = -math.inf
         self.error: str | None = None
         self.on_ready: list[Callable[[float], None]] = []
-        """Called with the seconds since the process was started, once it is ready."""
+        """Called with the seconds since the process was started, once it is ready; without those of phases that later
+        starts do not have."""
 
     @property
     def seconds(self) -> float:
@@ -64,8 +71,13 @@ class Startup:
         return time.monotonic() - self._refused_at < 2 * RETRY_SECONDS
 
     def enter(self, phase: str) -> None:
-        """End the current phase, and report the next one."""
-        self._close_phase(phase)
+        """End the current phase, and report the next one. What follows a comma tells how far the same one is."""
+        if phase.partition(",")[0] == self.phase.partition(",")[0]:
+            self.phase = phase
+        else:
+            self._close_phase(phase)
+            if phase in _ONCE:  # earlier starts tell nothing of this one
+                self.expected_seconds = None
         systemd.notify_phase(phase)
 
     def record(self, phase: str, seconds: float) -> None:
@@ -83,7 +95,7 @@ class Startup:
         log.info("ready after %.2f s", self.seconds)
         seconds = self.seconds
         for notify in self.on_ready:
-            notify(seconds)
+            notify(seconds - self._once_seconds)
         systemd.notify_ready()
 
     def fail(self, error: str) -> None:
@@ -94,7 +106,10 @@ class Startup:
         systemd.notify_failure(error)
 
     def _close_phase(self, following: str) -> None:
-        self.record(self.phase, time.monotonic() - self._phase_begun)
+        name, seconds = self.phase.partition(",")[0], time.monotonic() - self._phase_begun
+        self.record(name, seconds)
+        if name in _ONCE:
+            self._once_seconds += seconds
         self._phase_begun = time.monotonic()
         self.phase = following
 

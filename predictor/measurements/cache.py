@@ -19,15 +19,10 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from predictor.errors import ModelError
+from predictor.loading.cache_folders import BESIDE_MODEL, cache_folders
 from predictor.measurements.records import Record
 
 log = logging.getLogger(__name__)
-
-BESIDE_MODEL = ".shangcai"
-"""Name of the folder in the model's own, for measurements that come with the model: all that read it read them."""
-
-MOUNTED = Path("/mnt/cache")
-"""A volume for caches, where a pod has one."""
 
 ENTRY_BYTES = 65_536
 """Larger files are none of ours."""
@@ -102,31 +97,9 @@ NOWHERE = MeasurementCache()
 
 
 def measurement_cache(model: str, wanted: str, environment: Mapping[str, str] = os.environ) -> MeasurementCache:
-    """Where the measurements of a model are: the setting `cache_folder` is `wanted`, and empty for nowhere.
-
-    "auto" is MOUNTED where there is one, or the user's folder for caches. In a pod that is gone with the pod, so that
-    a model on a volume that can be written to has them beside it.
-    """
-    if not wanted:
-        return NOWHERE
-    beside = [beside_model(model)] if os.path.isdir(model) else []
-    if wanted != "auto":
-        own = [Path(wanted)]
-    elif os.path.isdir(MOUNTED):
-        own = [MOUNTED / "shangcai"]
-    else:
-        places = [environment.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
-        own = [Path(place) / "shangcai" for place in places if os.path.isabs(place)][
-            :1
-        ]  # none for a user without a home
-        if "KUBERNETES_SERVICE_HOST" in environment:
-            return MeasurementCache([*beside, *own], kept_in=[*beside, *own])
-    return MeasurementCache([*own, *beside], kept_in=own)
-
-
-def beside_model(model: str) -> Path:
-    """The folder for measurements that go wherever the model goes; `model` is a folder, too."""
-    return Path(model) / BESIDE_MODEL
+    """Where the measurements of a model are: `wanted` is the setting `cache_folder`, and empty for nowhere."""
+    read, kept_in = cache_folders(model, wanted, environment)
+    return MeasurementCache(read, kept_in=kept_in) if wanted else NOWHERE
 
 
 def _file_name(record: type[Record], key: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from predictor.engine.base import SleepLevel
 from predictor.engine.batched import BatchedEngine
 from predictor.errors import ModelError
+from predictor.loading.gguf.source import plain_source
 from predictor.loading.tokenizer_file import file_versions, keep_tokenizer
 from predictor.measurements.cache import MeasurementCache, measurement_cache
 from predictor.measurements.process_cache import ProcessCache
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 class TransformersEngine(BatchedEngine["TextEngineCore"]):
     """Writes texts."""
 
+    _source = ""
+    """The folder or hub id that was loaded."""
     _files: object = None
     """Versions of the files of a model in a folder, before it was loaded."""
 
@@ -42,21 +45,23 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
         tokenizer = None if self._core is None else self._core.checkpoint.tokenizer
         super().sleep(level)
         if level == 2 and tokenizer is not None and self._files is not None:
-            keep_tokenizer(self.settings.model, self._files, tokenizer)
+            keep_tokenizer(self._source, self._files, tokenizer)
 
     def load_core(self, report: Callable[[str], None]) -> TextEngineCore:
         settings = self.settings
-        self._files = file_versions(settings.model) if os.path.isdir(settings.model) else None
-        checkpoint = load_checkpoint(
-            settings.model,
-            settings.device,
-            settings.dtype,
-            report,
-            settings.load_format,
-            revision=settings.revision,
-            quantize=settings.quantize,
-            pack_weights=settings.pack_weights and not settings.compile,
-        )
+        with plain_source(settings.model, settings.revision, settings.cache_folder, report) as (source, revision):
+            self._source = source
+            self._files = file_versions(source) if os.path.isdir(source) else None
+            checkpoint = load_checkpoint(
+                source,
+                settings.device,
+                settings.dtype,
+                report,
+                settings.load_format,
+                revision=revision,
+                quantize=settings.quantize,
+                pack_weights=settings.pack_weights and not settings.compile,
+            )
         report("checking the batch")
         from predictor.engine.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share

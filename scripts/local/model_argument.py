@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from contract import Kind
-from predictor.settings import NAME_PATTERN, Settings
+from predictor.settings import NAME_PATTERN, Settings, default_name
 from wire.settings import describe
 
 SET_HERE = {"model", "name", "host", "port", "grpc_port", "quiet_seconds", "idle_seconds", "log_level"}
@@ -56,7 +55,7 @@ def parse_model(text: str, name: str | None = None) -> ModelArgument:
         raise ValueError("it is empty; give a folder or a hub id, as SOURCE or NAME=SOURCE")
     if name is not None and own:
         raise ValueError(f"it has a name already, {own}; leave out --name")
-    name = own or name or Path(os.path.abspath(source)).name
+    name = own or name or default_name(os.path.abspath(source))
     if not re.fullmatch(NAME_PATTERN, name) or not name:
         raise ValueError(f"{name!r} cannot be part of an address; give NAME=SOURCE, of letters, digits and . _ -")
     settings = dict(_parse_option(option) for option in options.split(",")) if comma else {}

@@ -67,7 +67,7 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     tokenizers: list[str] = []
     for number, model in enumerate(asked):
         # The servers run in another folder, so that a path is made absolute.
-        source = str(Path(model.source).resolve()) if os.path.exists(model.source) else model.source
+        source = os.path.abspath(model.source) if os.path.exists(model.source) else model.source
         told = ["--model", source, "--name", model.name, *common]
         told += ["--quiet-seconds", "0", "--idle-seconds", str(arguments.idle)]
         kind = kinds[model.name]

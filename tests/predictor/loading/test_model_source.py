@@ -42,7 +42,8 @@ def test_a_hub_id_is_a_source_of_a_kind_that_only_the_hub_knows(model: str) -> N
 
 
 def test_a_folder_without_config_is_told_so(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path)) == f"the folder {tmp_path} holds no text model: there is no config.json in it"
+    message = f"the folder {tmp_path} holds no text model: there is no config.json in it, and no *.gguf"
+    assert refusal(str(tmp_path)) == message
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.gguf"])
@@ -58,7 +59,8 @@ def test_a_file_is_told_to_be_one(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.touch()
 
-    assert refusal(str(file)) == f"{file} is a file; give the folder that holds config.json and *.safetensors"
+    message = f"{file} is a file; give the folder that holds config.json and *.safetensors, or a *.gguf"
+    assert refusal(str(file)) == message
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from predictor.loading.startup import Startup, process_age
+from predictor.loading.startup import CONVERTING, Startup, process_age
 
 
 def test_a_request_while_loading_gets_the_phase_and_the_seconds() -> None:
@@ -69,6 +69,25 @@ def test_every_phase_is_a_metric_and_a_line_in_the_log(caplog: pytest.LogCapture
     assert (phase_seconds("ready") or 0.0) >= 100, "counted from the start of the process"
     for line in (r"port open took 100\.25 s", r"tasting took \d+\.\d\d s", r"ready after 1\d\d\.\d\d s"):
         assert re.search(line, caplog.text)
+
+
+def test_how_far_a_phase_is_makes_no_further_metric_and_no_later_start_is_expected_to_convert() -> None:
+    added: list[float] = []
+    startup = Startup(age=10.0)
+    startup.expected_seconds = 3.0
+    startup.on_ready.append(added.append)
+    startup.enter(CONVERTING)
+    assert "expected_seconds" not in startup.problem("poet").document
+    startup._phase_begun -= 100.0
+    startup._begun -= 100.0
+    for percent in (5, 10):
+        startup.enter(f"{CONVERTING}, {percent} %")
+        assert startup.problem("poet").document["phase"] == f"{CONVERTING}, {percent} %"
+    startup.succeed()
+    assert (phase_seconds(CONVERTING) or 0.0) >= 100
+    assert phase_seconds(f"{CONVERTING}, 5 %") is None
+    assert (phase_seconds("ready") or 0.0) >= 110
+    assert added == [pytest.approx(10.0, abs=1)]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from predictor.errors import ModelError
+from predictor.loading import cache_folders
 from predictor.measurements import cache as cache_module
 from predictor.measurements.cache import ENTRY_BYTES, NOWHERE, MeasurementCache, measurement_cache
 from predictor.measurements.records import CostRecord, PictureMeasurements, PictureVerdict
@@ -149,7 +150,7 @@ def test_a_pod_has_them_on_a_volume(model: Path, tmp_path: Path, monkeypatch: py
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     assert where(model, **pod) == model / ".shangcai"
     assert where("hub/id", **pod) == tmp_path / "home/.cache/shangcai"
-    monkeypatch.setattr(cache_module, "MOUNTED", tmp_path / "mounted")
+    monkeypatch.setattr(cache_folders, "MOUNTED", tmp_path / "mounted")
     (tmp_path / "mounted").mkdir()
     assert where(model, **pod) == tmp_path / "mounted/shangcai"
 

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from predictor.cpu.kernel_variables import KERNEL_VARIABLES
 from predictor.dump_command import SECRET_CHARS, engine_arguments, source_files, write_snapshot
-from predictor.measurements.cache import BESIDE_MODEL
+from predictor.loading.cache_folders import BESIDE_MODEL
 from predictor.plan_settings import MOUNT_POINT
 from predictor.settings import Settings
 from predictor.snapshot import dumped_process, images, key

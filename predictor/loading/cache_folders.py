@@ -1,0 +1,50 @@
+"""In which folders a predictor finds and keeps what its next start need not do again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+BESIDE_MODEL = ".shangcai"
+"""Name of the folder in the model's own, for what comes with the model: all that read it read them."""
+
+MOUNTED = Path("/mnt/cache")
+"""A volume for caches, where a pod has one."""
+
+
+class CacheFolders(NamedTuple):
+    """Those that are looked through, the first one first; and those that are kept in: the first that can be written
+    to."""
+
+    read: Sequence[Path]
+    kept_in: Sequence[Path]
+
+
+def cache_folders(model: str, wanted: str, environment: Mapping[str, str] = os.environ) -> CacheFolders:
+    """Of a model; the setting `cache_folder` is `wanted`, and empty for none.
+
+    "auto" is MOUNTED where there is one, or the user's folder for caches. In a pod that is gone with the pod, so that
+    a model on a volume that can be written to has them beside it.
+    """
+    if not wanted:
+        return CacheFolders((), ())
+    beside = [beside_model(model)] if os.path.exists(model) else []
+    if wanted != "auto":
+        own = [Path(wanted)]
+    elif os.path.isdir(MOUNTED):
+        own = [MOUNTED / "shangcai"]
+    else:
+        places = [environment.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
+        own = [Path(place) / "shangcai" for place in places if os.path.isabs(place)][
+            :1
+        ]  # none for a user without a home
+        if "KUBERNETES_SERVICE_HOST" in environment:
+            return CacheFolders([*beside, *own], [*beside, *own])
+    return CacheFolders([*own, *beside], own)
+
+
+def beside_model(model: str) -> Path:
+    """The folder for what goes wherever the model goes, which is a folder or a file."""
+    return (Path(model).parent if os.path.isfile(model) else Path(model)) / BESIDE_MODEL
