@@ -17,8 +17,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import opencc
-
 PACKAGE = "chinese-poetry"
 VERSION = "2.0.1"
 
@@ -78,6 +76,8 @@ def clean_title(title: str) -> str:
 
 def load_poems(tarball: Path) -> list[Poem]:
     """All usable poems, Tang first, in the package's order, so that the result is the same on every machine."""
+    import opencc  # only here, so that what needs no corpus can be imported without it
+
     convert = opencc.OpenCC("t2s").convert
     wanted = re.compile(r"package/dist/quantangshi/poet\.(tang|song)\.(\d+)\.json")
     sources: list[tuple[bool, int, list[dict[str, object]]]] = []

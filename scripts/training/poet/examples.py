@@ -41,10 +41,10 @@ class Keywords:
         return [line[i : i + 2] for i in starts]
 
     def choose(self, poem: Poem, rng: random.Random) -> list[str]:
-        """At most three keywords; characters that are also in the title are likelier."""
+        """At most three keywords, a lone character twice; characters that are also in the title are likelier."""
         words: list[str] = []
-        for _ in range(rng.choices((1, 2, 3), (60, 27, 13))[0]):
-            if rng.random() < 0.45:
+        for _ in range(rng.choices((1, 2, 3), (66, 23, 11))[0]):
+            if rng.random() < 0.35:
                 found = [pair for line in poem.lines for pair in self.pairs(line) if pair in self.common]
             else:
                 found = [char for line in poem.lines for char in line if char not in STOP_CHARACTERS]
@@ -53,7 +53,8 @@ class Keywords:
                 word = rng.choice(found)
                 if word not in words:
                     words.append(word)
-        return words
+        # As the chat template writes it.
+        return words * 2 if len(words) == 1 and len(words[0]) == 1 else words
 
 
 class Encoder:
@@ -75,15 +76,15 @@ class Encoder:
     def header(self, poem: Poem, rng: random.Random) -> list[int]:
         """A header. Some topics contain an unknown character, as those of users will."""
         kind = rng.random()
-        if kind < 0.12:
+        if kind < 0.10:
             return [BOS]
         topic: list[int] = []
-        if kind < 0.72:
+        if kind < 0.74:
             for word in self.keywords.choose(poem, rng):
                 topic += [WORD, *(self.ids[char] for char in word)]
             if rng.random() < 0.05 and len(topic) <= 6:
                 topic += [WORD, UNK] if rng.random() < 0.5 else [WORD, UNK, UNK]
-        elif kind < 0.88 and poem.title:
+        elif kind < 0.86 and poem.title:
             topic = [TITLE, *(UNK if rng.random() < 0.02 else self.ids.get(char, UNK) for char in poem.title)]
         return [BOS, *topic, self.ids[f"<{poem.form}>"]]
 

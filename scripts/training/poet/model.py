@@ -33,6 +33,25 @@ def build_model(vocabulary: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def grow(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """A deeper copy that computes the same: a copy after each layer that adds nothing yet. `layers` is a multiple."""
+    config = copy.deepcopy(model.config)
+    times, rest = divmod(layers, config.num_hidden_layers)
+    if rest:
+        raise ValueError(f"layers must be a multiple of {config.num_hidden_layers}, not {layers}")
+    config.num_hidden_layers = layers
+    config.layer_types = None
+    grown = LlamaForCausalLM(config).to(model.dtype)
+    grown.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
+    grown.model.norm.load_state_dict(model.model.norm.state_dict())
+    for number, layer in enumerate(grown.model.layers):
+        layer.load_state_dict(model.model.layers[number // times].state_dict())
+        if number % times:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return grown
+
+
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write the model folder: weights in bfloat16, tokenizer, sampling settings and the hand-written files."""
     out.mkdir(parents=True, exist_ok=True)
