@@ -11,7 +11,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from contract import Kind
 from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.loading.model_source import NEARBY, check_source, kind_on_hub
+from scripts.local.embedded_models import EMBEDDED, EmbeddedModel
+from scripts.local.embedded_weights import WRITER, WeightsMissingError, fetch_writer, link_beside_card
 from scripts.local.model_argument import OPTIONS, ModelArgument, parse_model
 from scripts.local.processes.template_process import TemplateProcess
 from scripts.local.run_folder import RunFolder
@@ -29,8 +31,8 @@ from scripts.loopback import HOST
 from scripts.project import ROOT
 from wire.listener import listen
 
-EMBEDDED = ("poet", "painter")
 PROMPTS: dict[Kind, str] = {"text": "写一首关于春雨的诗", "image": "画一只猫"}
+"""To try models with that are not embedded."""
 IDLE_SECONDS = 300.0
 
 
@@ -52,12 +54,13 @@ def main() -> int:
 
 def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     """Serve until a signal; raises a ModelError for a wrong model, an OSError for a port or folder in use."""
-    nearby = (*NEARBY, ROOT / "models")
-    asked: list[ModelArgument] = arguments.model
-    shown = {one.name: check_source(one.source, one.kind, one.revision, nearby) for one in asked}
     if not folder.hold():
         raise OSError(f"port {arguments.port} on {HOST} is in use by {describe_holder(folder)}")
     listen(HOST, arguments.port).close()  # fails here if the port is in use, before the models are loaded for nothing
+    embedded = {} if arguments.model else available_models()
+    asked: list[ModelArgument] = arguments.model or [parse_model(str(ROOT / "models" / name)) for name in embedded]
+    nearby = (*NEARBY, ROOT / "models")
+    shown = {one.name: check_source(one.source, one.kind, one.revision, nearby) for one in asked}
     # Found out here, the predictors need not do so each time that they wake up.
     kinds = {one.name: shown[one.name] or kind_on_hub(one.source, one.kind, one.revision, nearby) for one in asked}
     common = ["--host", HOST, "--log-level", "info" if arguments.verbose else "warning"]
@@ -80,12 +83,31 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
             variables[imported_modules.VARIABLE] = str(modules_files[-1])
             tokenizers += [source] if kind == "text" and os.path.isdir(source) else []
         models.append(ServedModel(model.name, kind, *sockets, command, variables, told if forked else None))
-    urls = json.dumps({model.name: {"url": model.url, "kind": model.kind} for model in models})
-    web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", urls, *common]
+    entries = {model.name: {"url": model.url, "kind": model.kind} for model in models}
+    for model in models:
+        if model.name in embedded:
+            model.begins_asleep = embedded[model.name].begins_asleep
+            entries[model.name] |= embedded[model.name].choice
+    web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", json.dumps(entries), *common]
     if arguments.idle:
         print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)
     template = TemplateProcess(modules_files, tokenizers) if modules_files else None
-    Supervisor(models, web, folder, arguments.idle, lambda: announce(kinds, arguments.port), template).run()
+    prompts = [(kinds[one.name], one.prompt) for one in embedded.values()]
+    prompts = prompts or [(kind, PROMPTS[kind]) for kind in dict.fromkeys(kinds.values())]
+    Supervisor(
+        models, web, folder, arguments.idle, lambda: announce(list(kinds), prompts, arguments.port), template
+    ).run()
+
+
+def available_models() -> dict[str, EmbeddedModel]:
+    """The embedded models by name: without the writer where its weights cannot be fetched, which is told in a line."""
+    models = {model.name: model for model in EMBEDDED}
+    try:
+        link_beside_card(fetch_writer())
+    except WeightsMissingError as error:
+        del models[WRITER.name]
+        print(f"the writer is left out, because its weights cannot be fetched: {error}", flush=True)
+    return models
 
 
 def can_fork() -> bool:
@@ -104,7 +126,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--model",
         action="append",
         help="SOURCE, NAME=SOURCE or NAME=SOURCE,OPTION=VALUE,…: a folder or hub id, its served name, and options, as "
-        "in painter=stabilityai/sdxl-turbo,kind=image; may be given again (default: the poet and the painter)",
+        "in painter=stabilityai/sdxl-turbo,kind=image; may be given again (default: poet, painter and writer)",
     )
     parser.add_argument("--called-from", type=Path, default=Path(), help=argparse.SUPPRESS)  # scripts/run tells it
     parser.add_argument("--name", help="served name of the only model (default: the last part of its path)")
@@ -138,7 +160,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--port: {arguments.port} is not a port; 1 to 65535 are")
     if not 0 <= arguments.idle < math.inf:
         parser.error(f"--idle: {arguments.idle} is no number of seconds; 0 or more are")
-    texts = arguments.model or [str(ROOT / "models" / name) for name in EMBEDDED]
+    texts = arguments.model or []
     if arguments.name is not None and len(texts) != 1:
         parser.error("--name: only one model can be given a name; --model NAME=SOURCE names each")
     os.chdir(arguments.called_from)  # paths are relative to it
@@ -154,13 +176,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def announce(kinds: Mapping[str, Kind], port: int) -> None:
-    """Print what is served, and commands that ask for it."""
+def announce(names: Sequence[str], prompts: Sequence[tuple[Kind, str]], port: int) -> None:
+    """Print what is served, and a command for each prompt, which is for a model of a kind."""
     url = f"http://{HOST}:{port}/generate"
     key = ' -H "Authorization: Bearer $KEY"' if os.environ.get("CALLERS", "").lower() in ("keys", "jwt") else ""
-    print(f"\n{' and '.join(kinds)} {'is' if len(kinds) == 1 else 'are'} served at {url}; try\n")
-    for kind in dict.fromkeys(kinds.values()):
-        body = json.dumps({"prompt": PROMPTS[kind]}, ensure_ascii=False)
+    print(f"\n{enumerated(names)} {'is' if len(names) == 1 else 'are'} served at {url}; try\n")
+    for kind, prompt in prompts:
+        body = json.dumps({"prompt": prompt}, ensure_ascii=False)
         form = " -H 'Accept: image/png' -o picture.png" if kind == "image" else ""
         print(f"  curl {url}{key} -H 'Content-Type: application/json'{form} -d {shlex.quote(body)}")
     print("\nCtrl-C stops it.", flush=True)
@@ -171,7 +193,12 @@ def describe_holder(folder: RunFolder) -> str:
     state = folder.read()
     if state is None:
         return "another scripts/run, which is just starting or stopping"
-    return f"another scripts/run (process {state['pid']}), which serves {' and '.join(state['models'])}"
+    return f"another scripts/run (process {state['pid']}), which serves {enumerated(state['models'])}"
+
+
+def enumerated(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 if __name__ == "__main__":

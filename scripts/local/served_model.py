@@ -32,6 +32,8 @@ class ServedModel:
     variables: Mapping[str, str] = field(default_factory=dict)
     """More of them for its environment."""
     arguments: Sequence[str] | None = None
+    begins_asleep: bool = False
+    """It is not started before it is asked for: the others are served whatever is wrong with it."""
     process: ModelProcess = field(default_factory=lambda: ModelProcess(time.monotonic()))
     child: ChildProcess | None = None
 
@@ -39,6 +41,11 @@ class ServedModel:
     def url(self) -> str:
         host, port = self.listener.getsockname()
         return f"http://{host}:{port}"
+
+    @property
+    def awaited(self) -> bool:
+        """Whether nothing counts as served before it has been ready for the first time."""
+        return not (self.begins_asleep or self.process.wake_seconds)
 
     @property
     def problem(self) -> ProblemError:

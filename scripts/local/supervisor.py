@@ -45,7 +45,7 @@ class ProcessEnded(Exception):
 
 
 class Supervisor:
-    """Starts everything once, and after that each model when it is asked for."""
+    """Starts everything once but what begins asleep, and after that each model when it is asked for."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class Supervisor:
         announce: Callable[[], None],
         template: TemplateProcess | None = None,
     ) -> None:
-        """`announce` is called once, when web and all models are ready. `idle_seconds` 0: models never fall asleep.
-        Models are forked from the `template` where there is one."""
+        """`announce` is called once, when web and all awaited models are ready. `idle_seconds` 0: models never fall
+        asleep. They are forked from the `template` where there is one."""
         self._models = models
         self._folder = folder
         self._idle_seconds = idle_seconds
@@ -88,7 +88,8 @@ class Supervisor:
             for model in self._models:
                 model.listener.setblocking(False)
                 self._selector.register(model.notices, selectors.EVENT_READ, partial(self._read_notices, model))
-                self._start(model)
+                if model.awaited:
+                    self._start(model)
             self._web.start()
             while not self._stopping:
                 self._turn()
@@ -129,10 +130,10 @@ class Supervisor:
         if self._template is not None:
             reap_orphans({*self._template.pids, *(child.pid for child in self._children)})
         self._responder.close_expired(time.monotonic())
-        if not (self._announced or self._stopping) and all(model.process.wake_seconds for model in self._models):
-            self._announced = self._web.answers
-            if self._announced:
-                self._announce()
+        awaited = any(model.awaited for model in self._models)
+        if self._web.answers and not (awaited or self._announced or self._stopping):
+            self._announced = True
+            self._announce()
         self._write_state()
 
     def _seconds_to_sleep(self, now: float) -> float:
@@ -175,9 +176,8 @@ class Supervisor:
             self._selector.unregister(control)
 
     def _read_template(self) -> None:
-        template = self._template
-        if template is not None and template.control is not None and template.read():
-            self._print_template(template)
+        if self._template is not None and self._template.control is not None and self._template.read():
+            self._print_template(self._template)
 
     def _print_template(self, template: TemplateProcess) -> None:
         if template.state == "ready":
@@ -219,7 +219,7 @@ class Supervisor:
         if status is None:
             return
         self._read_notices(model)  # sent just before it ended
-        if not (model.process.wake_seconds or self._stopping):  # a mistake is shown by the first start
+        if model.awaited and not self._stopping:  # a mistake is shown by the first start
             raise ProcessEnded(_unexplained_end(f"the predictor of {model.name}", status))
         model.process.ended(status, time.monotonic())
         self._print_state(model)

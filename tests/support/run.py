@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from tests.support.processes import ROOT, free_port
@@ -16,11 +16,15 @@ DEADLINE = 180.0
 """Longest that a test waits for the models of a run, in seconds: a hang, not a measure of speed."""
 
 
+CACHES = ROOT / "data" / "caches"
+"""The writer's weights are fetched into it once, for all tests."""
+
+
 class Run:
     """One `scripts/run`; `output` is what it has printed so far, stderr included. Models start afresh, unless the
-    `flags` name a --template."""
+    `flags` name a --template. `variables` are more of them for its environment; the user's caches are not touched."""
 
-    def __init__(self, *flags: str, port: int | None = None) -> None:
+    def __init__(self, *flags: str, port: int | None = None, variables: Mapping[str, str] | None = None) -> None:
         if "--template" not in flags:
             flags = ("--template", "off", *flags)
         self.port = port or free_port()
@@ -31,6 +35,7 @@ class Run:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=os.environ | {"XDG_CACHE_HOME": str(CACHES)} | (variables or {}),
         )
         assert self.process.stdout
         os.set_blocking(self.process.stdout.fileno(), False)

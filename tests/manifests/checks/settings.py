@@ -26,7 +26,8 @@ PREDICTOR_NAMES = (
     | {"STORAGE_URI", "NAMESPACE", "SNAPSHOT_THREADS"}
 )
 WEB_NAMES = {name.upper() for name in WebSettings.model_fields} | {"NAMESPACE"}
-EMBEDDED = {f"/app/models/{folder.name}" for folder in (Path(__file__).parents[3] / "models").iterdir()}
+MODELS = Path(__file__).parents[3] / "models"
+EMBEDDED = {f"/app/models/{folder.name}" for folder in MODELS.iterdir() if any(folder.rglob("*.safetensors"))}
 MODEL_URI = re.compile(r"(hf|s3|gs|pvc)://[\w.-]+/[\w./-]+|oci(\+native)?://[\w.-]+(:\d+)?/[a-z\d._/-]+:[\w.-]+")
 
 

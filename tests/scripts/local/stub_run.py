@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--idle", type=float, required=True)
     parser.add_argument("--keep-alive", type=float, default=0.5)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--asleep", type=int, default=0, help="how many of them begin asleep, the last ones")
     parser.add_argument(
         "--behaviours", type=Path, required=True, help="folder of a file for each stub, see stub_predictor"
     )
@@ -33,7 +34,9 @@ def main() -> int:
             command = [sys.executable, str(HERE / "stub_predictor.py"), "--idle-seconds", str(arguments.idle)]
             command += ["--keep-alive-seconds", str(arguments.keep_alive)]
             command += ["--behaviour", str(arguments.behaviours / name)]
-            models.append(ServedModel(name, "text", listen(HOST, 0), folder.open_notices(number), command))
+            asleep = number >= arguments.models - arguments.asleep
+            sockets = listen(HOST, 0), folder.open_notices(number)
+            models.append(ServedModel(name, "text", *sockets, command, begins_asleep=asleep))
         return models
 
     web_flags = ["--keepalive-seconds", str(arguments.keep_alive / 4)]

@@ -71,5 +71,5 @@ def test_what_the_poet_is_not_asked(poet: ServedModel, prompt: str) -> None:
 
 
 def test_each_embedded_model_is_there() -> None:
-    assert all(Path(ROOT / "models" / name / "MODEL_CARD.md").is_file() for name, _ in EMBEDDED)
-    assert dict(EMBEDDED)["poet"] == VERSE
+    assert all(Path(ROOT / "models" / model.name / "MODEL_CARD.md").is_file() for model in EMBEDDED)
+    assert {model.name: model.choice for model in EMBEDDED} == {"poet": {"match": VERSE}, "painter": {}, "writer": {}}

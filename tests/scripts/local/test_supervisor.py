@@ -182,6 +182,23 @@ def test_sigterm_while_a_model_wakes_still_answers_the_waiting_request(start: St
         assert asking.result().json()["text"] == "0 moon"
 
 
+def test_a_model_that_begins_asleep_is_started_by_its_first_request(start: Start) -> None:
+    run = start("--models", "2", "--asleep", "1")
+    assert run.state("stub-1")["state"] == "asleep"
+    assert run.starts("stub-1") == 0
+    assert run.ask(name="stub-1").status_code == 200
+    assert run.starts("stub-1") == 1
+
+
+def test_what_is_wrong_with_a_model_that_begins_asleep_is_told_and_the_others_are_served(start: Start) -> None:
+    run = start("--models", "2", "--asleep", "1")
+    run.behave("fail no weights", "stub-1")
+    assert run.ask(name="stub-1").json()["detail"] == "Model stub-1 cannot be started: no weights"
+    assert run.ask(name="stub-0").status_code == 200
+    run.behave_normally("stub-1")
+    run.wait(lambda: run.ask(name="stub-1").status_code == 200)
+
+
 def test_web_is_started_again_when_it_is_killed_and_its_lost_jobs_are_told(start: Start) -> None:
     run = start(idle=30)
     predictor, web = run.predictor(), run.web()
