@@ -65,10 +65,10 @@ export class Menu {
 	}
 
 	#chosen() {
-		const { kind } = this;
+		const { kind, model } = this;
 		this.#form.dataset.kind = kind;
-		document.getElementById("prompt").placeholder = t(`prompt.hint.${kind}`);
-		const examples = t(`examples.${kind}`).split("|");
+		const examples = t(`examples.${has(`examples.${model}`) ? model : kind}`).split("|");
+		document.getElementById("prompt").placeholder = `${examples[0]}…`;
 		const buttons = examples.map((textContent) =>
 			Object.assign(document.createElement("button"), { type: "button", textContent }),
 		);
