@@ -63,7 +63,10 @@ class Conversion(BaseModel):
 
 def conversion_key(header: GgufHeader) -> str:
     """The same for the same content, as far as GgufHeader.content_digest tells, and the same libraries."""
-    facts = {"content": header.content_digest(), "code": _CODE, **{name: _version(name) for name in _PACKAGES}}
+    facts: dict[str, object] = {"content": header.content_digest(), "code": _CODE}
+    facts |= {name: _version(name) for name in _PACKAGES}
+    with suppress(FileNotFoundError):
+        facts["defaults"] = hashlib.sha256(header.generation_config.read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -72,6 +72,11 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
     @property
+    def generation_config(self) -> Path:
+        """Where somebody may have written how texts are to be sampled by default, as for any other model."""
+        return self.path.with_name("generation_config.json")
+
+    @property
     def dtype(self) -> str:
         """The torch dtype that is nearest to the tensors: float32 or float16 of a file of these, else bfloat16."""
         types = {tensor.type for tensor in self.tensors if len(tensor.shape) > 1}

@@ -83,9 +83,21 @@ def convert(file: Path, folder: Path) -> None:
     special = {token.content: id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     known = model.generation_config.eos_token_id
     model.generation_config.update(**generation_defaults(header, special, known))
+    if header.generation_config.exists():
+        model.generation_config.update(**read_defaults(header.generation_config))
     model.config._name_or_path = ""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def read_defaults(file: Path) -> dict[str, Any]:
+    """What a generation config says that is not so anyway. Raises ModelError."""
+    from transformers.generation.configuration_utils import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(file.parent).to_diff_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is no generation config: {first_line(error)}") from error
 
 
 def check_tensors(header: GgufHeader) -> None:

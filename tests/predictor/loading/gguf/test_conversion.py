@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from predictor.errors import ModelError
+from predictor.loading.gguf.conversions import conversion_key
+from predictor.loading.gguf.header import read_header
 from predictor.loading.gguf.program import convert
 from predictor.text.checkpoint import Checkpoint, load_checkpoint
 from tests.predictor.loading.gguf.tiny_files import random_model, vocabulary, write_gguf
@@ -207,3 +209,21 @@ def test_a_file_that_is_cut_off_is_told_so(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "it.gguf", random_model())
     file.write_bytes(file.read_bytes()[:-64])
     assert conversion_error(file, tmp_path).startswith("it is cut off within the tensor ")
+
+
+def test_a_generation_config_beside_the_file_says_how_texts_are_sampled(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "it.gguf", random_model(), "F32")
+    plain = conversion_key(read_header(file))
+    beside = tmp_path / "generation_config.json"
+    beside.write_text(json.dumps({"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.1}))
+    assert conversion_key(read_header(file)) != plain
+    config = checkpoint(file, tmp_path / "it").model.generation_config
+    assert (config.do_sample, config.temperature, config.repetition_penalty) == (True, 0.6, 1.1)
+    assert config.eos_token_id
+
+
+def test_what_is_no_generation_config_beside_the_file_is_told(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "it.gguf", random_model(), "F32")
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"generation_config\.json is no generation config: "):
+        checkpoint(file, tmp_path / "it")
