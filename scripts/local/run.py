@@ -83,11 +83,11 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
             variables[imported_modules.VARIABLE] = str(modules_files[-1])
             tokenizers += [source] if kind == "text" and os.path.isdir(source) else []
         models.append(ServedModel(model.name, kind, *sockets, command, variables, told if forked else None))
-    entries = {model.name: {"url": model.url, "kind": model.kind} for model in models}
-    for model in models:
-        if model.name in embedded:
-            model.begins_asleep = embedded[model.name].begins_asleep
-            entries[model.name] |= embedded[model.name].choice
+    entries: dict[str, dict[str, str]] = {model.name: {"url": model.url, "kind": model.kind} for model in models}
+    for served in models:
+        if known := embedded.get(served.name):
+            served.begins_asleep = known.begins_asleep
+            entries[served.name] |= known.choice
     web = [sys.executable, "-m", "web", "--port", str(arguments.port), "--models", json.dumps(entries), *common]
     if arguments.idle:
         print(f"models fall asleep after {arguments.idle:g} s without a request (--idle 0: never)", flush=True)

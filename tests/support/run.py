@@ -35,7 +35,7 @@ class Run:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"XDG_CACHE_HOME": str(CACHES)} | (variables or {}),
+            env={**os.environ, "XDG_CACHE_HOME": str(CACHES), **(variables or {})},
         )
         assert self.process.stdout
         os.set_blocking(self.process.stdout.fileno(), False)

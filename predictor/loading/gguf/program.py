@@ -95,9 +95,10 @@ def read_defaults(file: Path) -> dict[str, Any]:
     from transformers.generation.configuration_utils import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(file.parent).to_diff_dict()
+        values: dict[str, Any] = GenerationConfig.from_pretrained(file.parent).to_diff_dict()
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} is no generation config: {first_line(error)}") from error
+    return values
 
 
 def check_tensors(header: GgufHeader) -> None:
