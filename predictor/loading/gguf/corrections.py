@@ -30,6 +30,8 @@ _LARGE_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 
 def correct_config(config: Any, header: GgufHeader) -> None:
     """Put right what the config of transformers lacks. Raises ModelError for what is not known here."""
+    tables = (tensor for tensor in header.tensors if tensor.name == "token_embd.weight")
+    config.vocab_size = max((tensor.shape[0] for tensor in tables), default=config.vocab_size)
     if config.num_hidden_layers == _LARGE_GEMMA.get(config.model_type):
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
     _check_rotary_size(config, header)

@@ -38,7 +38,7 @@ _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 """How each type of numbers is written, for struct."""
 
-_MOST_NUMBERS = 4096
+MOST_NUMBERS = 4096
 """Longer arrays of numbers are left out: scores and types of tokens."""
 
 
@@ -135,6 +135,16 @@ def _reason(error: Exception) -> str:
     return str(error) if type(error) is ValueError else "it is cut off, or damaged"
 
 
+def skip_texts(data: Any, at: int, count: int, end: int) -> int:
+    """Behind so many texts, or anywhere behind `end`: half a million of them in a large vocabulary, at each start."""
+    length = struct.Struct("<Q").unpack_from
+    for _ in range(count):
+        if at >= end:
+            break
+        at += 8 + length(data, at)[0]
+    return at
+
+
 class _Parser:
     """Goes through the bytes of a header. Raises ValueError or struct.error where they are wrong."""
 
@@ -181,24 +191,14 @@ class _Parser:
             return self._number(self._form(type))
         of, count = self._number("<I"), self._number("<Q")
         if of == _STRING:
-            self._skip_texts(count)
+            self._at = skip_texts(self._data, self._at, count, min(HEADER_BYTES, len(self._data)))
+            self._skip(0)
             return None
         form = self._form(of)
-        if count > _MOST_NUMBERS:
+        if count > MOST_NUMBERS:
             self._skip(count * struct.calcsize(form))
             return None
         return [self._number(form) for _ in range(count)]
-
-    def _skip_texts(self, count: int) -> None:
-        """Half a million of them in a large vocabulary, and this is done at each start."""
-        data, at, length = self._data, self._at, struct.Struct("<Q").unpack_from
-        end = min(HEADER_BYTES, len(data))
-        for _ in range(count):
-            if at >= end:
-                break
-            at += 8 + length(data, at)[0]
-        self._at = at
-        self._skip(0)
 
     def _form(self, type: int) -> str:
         if type not in _NUMBERS:

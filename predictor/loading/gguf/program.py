@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from predictor.errors import ModelError, first_line
-from predictor.loading.gguf.header import GgufHeader, read_header
+from predictor.loading.gguf.header import MOST_NUMBERS, GgufHeader, read_header, skip_texts
 from predictor.system_calls import end_with
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def convert(file: Path, folder: Path) -> None:
     """Write the model, its tokenizer and its configs to `folder`. Raises ModelError, and what transformers raises."""
     header = read_header(file)
     check_tensors(header)
+    import gguf
     import torch
     from transformers import modeling_gguf_pytorch_utils, modeling_utils
     from transformers.models.auto.configuration_auto import AutoConfig
@@ -59,15 +60,16 @@ def convert(file: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as alone:  # transformers would read what else lies beside the file
         (Path(alone) / "model.gguf").symlink_to(file.absolute())
         source = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
-        config = AutoConfig.from_pretrained(**source)
-        if type(config) not in AutoModelForCausalLM._model_mapping:
-            raise ModelError(f"its architecture {header.architecture} is of no language model")
-        correct_config(config, header)
         # transformers wants accelerate for GGUF, and does not use it then.
         with (
+            mock.patch.object(gguf, "GGUFReader", lean_reader()),
             mock.patch.object(modeling_utils, "is_accelerate_available", return_value=True),
             mock.patch.object(modeling_gguf_pytorch_utils, "tqdm", _progress),
         ):
+            config = AutoConfig.from_pretrained(**source)
+            if type(config) not in AutoModelForCausalLM._model_mapping:
+                raise ModelError(f"its architecture {header.architecture} is of no language model")
+            correct_config(config, header)
             model, info = AutoModelForCausalLM.from_pretrained(
                 **source,
                 config=config,
@@ -140,6 +142,28 @@ def read_tokenizer(header: GgufHeader) -> Any:
         _tell("warning", f"transformers does not know how {split} splits texts: some may be read in other tokens")
     built, _ = convert_gguf_tokenizer(architecture, parts)
     return PreTrainedTokenizerFast(tokenizer_object=built, **options)
+
+
+def lean_reader() -> Any:
+    """gguf's reader without the vocabulary, which has been read already: it takes most of the reader's time, twice."""
+    from gguf import GGUFReader, GGUFValueType
+
+    class LeanReader(GGUFReader):  # type: ignore[misc]  # not typed
+        def _get_field_parts(self, at: int, type: int) -> Any:
+            if type != GGUFValueType.ARRAY:
+                return super()._get_field_parts(at, type)
+            of, count = GGUFValueType(int.from_bytes(self.data[at : at + 4], "little")), self.data[at + 4 : at + 12]
+            many = int.from_bytes(count, "little")
+            if many <= MOST_NUMBERS:
+                return super()._get_field_parts(at, type)
+            end = at + 12
+            if of == GGUFValueType.STRING:
+                end = skip_texts(self.data, end, many, len(self.data))
+            else:
+                end += many * self.gguf_scalar_to_np[of]().nbytes
+            return end - at, [], [], [GGUFValueType(type), of]
+
+    return LeanReader
 
 
 def _progress(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
