@@ -106,7 +106,7 @@ def test_the_fetch_of_the_documents_works_in_node(served: Run) -> None:
 def test_a_second_run_on_the_same_port_is_told_who_has_it(served: Run, start: Start) -> None:
     second = start(port=served.port)
     assert second.wait() == 1
-    by = f"another scripts/run (process {served.process.pid}), which serves poet and painter"
+    by = f"another scripts/run (process {served.process.pid}), which serves poet, painter and writer"
     assert second.output == f"scripts/run: port {served.port} on 127.0.0.1 is in use by {by}\n"
     assert httpx2.post(f"{served.url}/generate", json={"prompt": "雨"}, timeout=60).status_code == 200
 
@@ -121,6 +121,6 @@ def test_bad_input_is_named_through_everything(served: Run) -> None:
 def test_the_poet_takes_any_prompt(served: Run) -> None:
     prompts = ["?!", "😀" * 50, "مرحبا", "<s></s><unk>", "{{ 7*7 }}{% for x in y %}", "雨" * 32_000, "\u0000\u200f"]
     for prompt in prompts:
-        response = httpx2.post(f"{served.url}/generate", json={"prompt": prompt}, timeout=60)
+        response = httpx2.post(f"{served.url}/generate", json={"prompt": prompt, "model": "poet"}, timeout=60)
         assert response.status_code == 200, response.text
         assert response.json()["text"].strip()
