@@ -36,13 +36,17 @@ def cache_folders(model: str, wanted: str, environment: Mapping[str, str] = os.e
     elif os.path.isdir(MOUNTED):
         own = [MOUNTED / "shangcai"]
     else:
-        places = [environment.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
-        own = [Path(place) / "shangcai" for place in places if os.path.isabs(place)][
-            :1
-        ]  # none for a user without a home
+        user = user_cache_folder(environment)
+        own = [user] if user else []
         if "KUBERNETES_SERVICE_HOST" in environment:
             return CacheFolders([*beside, *own], [*beside, *own])
     return CacheFolders([*own, *beside], own)
+
+
+def user_cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Ours in the user's folder for caches; None for a user without a home."""
+    places = [environment.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
+    return next((Path(place) / "shangcai" for place in places if os.path.isabs(place)), None)
 
 
 def beside_model(model: str) -> Path:

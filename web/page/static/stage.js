@@ -48,10 +48,11 @@ export class Stage {
 
 	// The events of a job, by their names
 
-	status({ state, phase, seconds = 0, expected_seconds: expected, position = 0 }) {
+	status({ state, phase = "", seconds = 0, expected_seconds: expected, position = 0 }) {
 		if (state === "waking") {
 			this.#at("waking", () => {
-				const named = has(`phase.${phase}`) ? t(`phase.${phase}`) : phase;
+				const [step, done = ""] = phase.split(",");
+				const named = (has(`phase.${step}`) ? t(`phase.${step}`) : step) + done;
 				const whole = expected && t("state.waking.of", { seconds: amount(expected) });
 				return [t("state.waking"), named, whole].filter(Boolean).join(" · ");
 			});

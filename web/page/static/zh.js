@@ -55,6 +55,7 @@ export default {
 "phase.importing diffusers": "备好厨具",
 "phase.loading the tokenizer": "磨刀",
 "phase.loading the weights": "载入权重",
+"phase.converting the GGUF file": "转换权重",
 "phase.measuring slots": "量锅",
 "phase.warming up": "热锅",
 "awake.asleep": "休息中",
