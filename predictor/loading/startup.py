@@ -14,13 +14,9 @@ from typing import Any
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics, systemd
+from predictor.loading.phases import ONCE
 
 log = logging.getLogger(__name__)
-
-CONVERTING = "converting the GGUF file"
-WAITING_FOR_CONVERSION = "waiting for another start to convert the GGUF file"
-_ONCE = (CONVERTING, WAITING_FOR_CONVERSION)
-"""Phases of a model's first start alone."""
 
 RETRY_SECONDS = 1.0
 """The Retry-After of an answer while the model loads."""
@@ -76,7 +72,7 @@ class Startup:
             self.phase = phase
         else:
             self._close_phase(phase)
-            if phase in _ONCE:  # earlier starts tell nothing of this one
+            if phase in ONCE:  # earlier starts tell nothing of this one
                 self.expected_seconds = None
         systemd.notify_phase(phase)
 
@@ -108,7 +104,7 @@ class Startup:
     def _close_phase(self, following: str) -> None:
         name, seconds = self.phase.partition(",")[0], time.monotonic() - self._phase_begun
         self.record(name, seconds)
-        if name in _ONCE:
+        if name in ONCE:
             self._once_seconds += seconds
         self._phase_begun = time.monotonic()
         self.phase = following

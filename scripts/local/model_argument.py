@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -17,7 +17,7 @@ SET_HERE = {"model", "name", "host", "port", "grpc_port", "quiet_seconds", "idle
 SET_HERE |= {"wait_for_restore"}
 """What a predictor of scripts/run cannot be told: it is told so already, or would wait and serve nothing."""
 
-OPTIONS = {field.replace("_", "-"): field for field in Settings.model_fields if field not in SET_HERE}
+OPTIONS = {name.replace("_", "-"): name for name in Settings.model_fields if name not in SET_HERE}
 """The options of a model: the predictor's settings, by the names of their flags."""
 
 
@@ -30,15 +30,15 @@ class ModelArgument:
 
     name: str
     source: str
-    kind: Kind | None
-    revision: str | None
-    settings: Mapping[str, str]
+    kind: Kind | None = None
+    revision: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         """The settings as environment variables of the predictor."""
         settings = {**self.settings, "kind": self.kind} if self.kind else self.settings
-        return {f"PREDICTOR_{field.upper()}": value for field, value in settings.items()}
+        return {f"PREDICTOR_{name.upper()}": value for name, value in settings.items()}
 
 
 def parse_model(text: str, name: str | None = None) -> ModelArgument:
@@ -69,7 +69,7 @@ def parse_model(text: str, name: str | None = None) -> ModelArgument:
 def _parse_option(option: str) -> tuple[str, str]:
     """The setting and its value."""
     flag, equals, value = option.partition("=")
-    field = OPTIONS.get(flag.strip().replace("_", "-"))
-    if not (field and equals):
+    setting = OPTIONS.get(flag.strip().replace("_", "-"))
+    if not (setting and equals):
         raise ValueError(f"{option!r} is no option=value; options are {', '.join(OPTIONS)}")
-    return field, value.strip()
+    return setting, value.strip()

@@ -19,8 +19,8 @@ from contract import Kind
 from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.loading.model_source import NEARBY, check_source, kind_on_hub
-from scripts.local.embedded_models import EMBEDDED, EmbeddedModel
-from scripts.local.embedded_weights import WRITER, WeightsMissingError, fetch_writer, link_beside_card
+from scripts.local.embedded_models import EMBEDDED
+from scripts.local.embedded_weights import WRITER, WeightsMissingError, fetch_writer
 from scripts.local.model_argument import OPTIONS, ModelArgument, parse_model
 from scripts.local.processes.template_process import TemplateProcess
 from scripts.local.run_folder import RunFolder
@@ -57,8 +57,9 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     if not folder.hold():
         raise OSError(f"port {arguments.port} on {HOST} is in use by {describe_holder(folder)}")
     listen(HOST, arguments.port).close()  # fails here if the port is in use, before the models are loaded for nothing
-    embedded = {} if arguments.model else available_models()
-    asked: list[ModelArgument] = arguments.model or [parse_model(str(ROOT / "models" / name)) for name in embedded]
+    sources = {} if arguments.model else embedded_sources()
+    embedded = {model.name: model for model in EMBEDDED if model.name in sources}
+    asked: list[ModelArgument] = arguments.model or [ModelArgument(name, sources[name]) for name in embedded]
     nearby = (*NEARBY, ROOT / "models")
     shown = {one.name: check_source(one.source, one.kind, one.revision, nearby) for one in asked}
     # Found out here, the predictors need not do so each time that they wake up.
@@ -99,15 +100,15 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
     ).run()
 
 
-def available_models() -> dict[str, EmbeddedModel]:
-    """The embedded models by name: without the writer where its weights cannot be fetched, which is told in a line."""
-    models = {model.name: model for model in EMBEDDED}
+def embedded_sources() -> dict[str, str]:
+    """Where the embedded models are, by name: without the writer where its weights cannot be had, which a line says."""
+    sources = {model.name: str(ROOT / "models" / model.name) for model in EMBEDDED}
     try:
-        link_beside_card(fetch_writer())
+        sources[WRITER.name] = str(fetch_writer())
     except WeightsMissingError as error:
-        del models[WRITER.name]
-        print(f"the writer is left out, because its weights cannot be fetched: {error}", flush=True)
-    return models
+        del sources[WRITER.name]
+        print(f"the writer is left out, and the next start tries again to fetch its weights: {error}", flush=True)
+    return sources
 
 
 def can_fork() -> bool:

@@ -25,7 +25,7 @@ from predictor.loading.gguf.conversion_process import run_conversion, size_of
 from predictor.loading.gguf.folder_lock import FolderLock
 from predictor.loading.gguf.header import GgufHeader
 from predictor.loading.gguf.temporary_folder import temporary_folder
-from predictor.loading.startup import CONVERTING, WAITING_FOR_CONVERSION
+from predictor.loading.phases import CONVERTING, WAITING_FOR_CONVERSION
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _check_space(header: GgufHeader, place: Path) -> None:
     if needed > free:
         raise ModelError(
             f"the conversion of {header.path} takes {needed / 1e6:,.1f} MB in {place}, where {free / 1e6:,.1f} MB are "
-            "free: --cache-folder can name another folder"
+            "free: --cache-folder (PREDICTOR_CACHE_FOLDER) can name another folder"
         )
 
 

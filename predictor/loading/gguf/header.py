@@ -109,6 +109,8 @@ def is_gguf(path: str | Path) -> bool:
 def read_header(path: Path) -> GgufHeader:
     """Raises ModelError for a file that is none, or is cut off, or holds something else than a language model."""
     try:
+        if path.stat().st_size == 0:
+            raise ValueError("it is empty")
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _Parser(data).header(path)
     except OSError as error:

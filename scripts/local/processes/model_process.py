@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal
 
+from predictor.loading.phases import ONCE
 from scripts.local.processes.start_backoff import StartBackoff
 
 State = Literal["asleep", "waking", "ready", "failed"]
@@ -31,6 +32,8 @@ class ModelProcess:
         self.wake_seconds: deque[float] = deque(maxlen=WAKES)
         self._backoff = StartBackoff(now)
         self._reported_failure: str | None = None
+        self._once_since: float | None = None
+        self._once_seconds = 0.0
         self._gone_by: float | None = None
 
     @property
@@ -40,7 +43,8 @@ class ModelProcess:
 
     def started(self, now: float) -> None:
         self.running = True
-        self._reported_failure = self._gone_by = None
+        self._reported_failure = self._gone_by = self._once_since = None
+        self._once_seconds = 0.0
         self._enter("waking", now, phase="starting")
 
     def notified(self, notice: Mapping[str, str], now: float) -> None:
@@ -50,12 +54,14 @@ class ModelProcess:
         elif "ERRNO" in notice:
             self._reported_failure = notice.get("STATUS")
         elif "READY" in notice:
-            self.wake_seconds.append(round(now - self.since, 3))
+            self._note_once("", now)
+            self.wake_seconds.append(round(now - self.since - self._once_seconds, 3))
             self._backoff.succeeded()
             self.failure = None
             self._enter("ready", now)
         elif "STATUS" in notice and self.state == "waking":
             self.phase = notice["STATUS"]
+            self._note_once(self.phase, now)
 
     def ended(self, status: int, now: float) -> None:
         """The process has ended, with `status` as subprocess gives it: negative for a signal."""
@@ -78,6 +84,12 @@ class ModelProcess:
     def overdue(self, now: float) -> bool:
         """Whether it has stopped accepting and should have ended by now."""
         return self.running and self._gone_by is not None and now >= self._gone_by
+
+    def _note_once(self, phase: str, now: float) -> None:
+        """What only a first start does tells nothing of how long the next one takes."""
+        if self._once_since is not None:
+            self._once_seconds += now - self._once_since
+        self._once_since = now if phase.partition(",")[0] in ONCE else None
 
     def _enter(self, state: State, now: float, phase: str | None = None) -> None:
         self.phase = phase

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from predictor.loading.startup import CONVERTING, Startup, process_age
+from predictor.loading.phases import CONVERTING
+from predictor.loading.startup import Startup, process_age
 
 
 def test_a_request_while_loading_gets_the_phase_and_the_seconds() -> None:

@@ -226,7 +226,8 @@ def test_a_disk_without_space_is_told_before_anything_is_written(
     with pytest.raises(ModelError) as refused:
         convert(header, folders)
     assert str(refused.value) == (
-        f"the conversion of {header.path} takes 0.5 MB in {place}, where 0.1 MB are free: --cache-folder can name "
+        f"the conversion of {header.path} takes 0.5 MB in {place}, where 0.1 MB are free: --cache-folder "
+        "(PREDICTOR_CACHE_FOLDER) can name "
         "another folder"
     )
     assert program.files == []

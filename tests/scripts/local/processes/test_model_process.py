@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from predictor.loading.phases import CONVERTING
 from scripts.local.processes.model_process import LEAVING_SECONDS, WAKES, ModelProcess
 from scripts.local.processes.start_backoff import BACKOFF_SECONDS, TRIES
 
@@ -23,6 +24,17 @@ def test_a_model_that_is_asleep_is_started_by_a_connection_and_becomes_ready() -
     assert (process.state, process.since, process.phase) == ("ready", 114.5, None)
     assert list(process.wake_seconds) == [4.5]
     assert not process.takes_connections(200)
+
+
+def test_what_only_a_first_start_does_is_not_how_long_the_next_one_takes() -> None:
+    process = ModelProcess(100)
+    process.started(100)
+    process.notified({"STATUS": "importing torch"}, 101)
+    for percent, now in (("", 102), (", 25 %", 110), (", 90 %", 120)):
+        process.notified({"STATUS": f"{CONVERTING}{percent}"}, now)
+    process.notified({"STATUS": "loading the weights"}, 122)
+    process.notified({"READY": "1"}, 123)
+    assert list(process.wake_seconds) == [3]
 
 
 def test_a_model_whose_process_left_when_idle_may_start_again_at_once() -> None:
