@@ -68,7 +68,7 @@ export class Menu {
 		const { kind, model } = this;
 		this.#form.dataset.kind = kind;
 		const examples = t(`examples.${has(`examples.${model}`) ? model : kind}`).split("|");
-		document.getElementById("prompt").placeholder = `${examples[0]}…`;
+		document.getElementById("prompt").placeholder = examples[0];
 		const buttons = examples.map((textContent) =>
 			Object.assign(document.createElement("button"), { type: "button", textContent }),
 		);

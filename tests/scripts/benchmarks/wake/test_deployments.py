@@ -67,9 +67,9 @@ def test_a_deployed_service_is_measured_by_phase_while_pods_are_killed_and_clien
 
     printed = capsys.readouterr().out
     found = rows(printed)
-    assert found["imports"] == [1.0, 1.0, 1]
-    assert found["weights"] == [0.5, 0.5, 1]
-    assert found["process ready"] == [2.0, 2.0, 1]
+    for name, seconds in (("imports", 1.0), ("weights", 0.5), ("process ready", 2.0)):
+        assert found[name][:2] == [seconds, seconds]
+        assert found[name][2] in (1, 2)  # the pod that is killed may have told its own before
     assert found.keys() >= {
         "pod made",
         "scheduled",
