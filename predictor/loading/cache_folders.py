@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,3 +53,16 @@ def user_cache_folder(environment: Mapping[str, str] = os.environ) -> Path | Non
 def beside_model(model: str) -> Path:
     """The folder for what goes wherever the model goes, which is a folder or a file."""
     return (Path(model).parent if os.path.isfile(model) else Path(model)) / BESIDE_MODEL
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write the whole file or nothing, whoever else writes it at the same time."""
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as written:
+        try:
+            written.write(text)
+            written.close()
+            os.chmod(written.name, 0o644)
+            os.replace(written.name, file)
+        except BaseException:
+            os.unlink(written.name)
+            raise

@@ -6,8 +6,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from predictor.cpu.features import description
 from predictor.cpu.packed_linear import PackedLinear
 from predictor.cpu.stored_embedding import StoredEmbedding
 from predictor.cpu.threads import most_threads
+from predictor.imports.package_version import package_version
 
 _PACKAGES = ("shangcai", "torch", "transformers", "tokenizers", "diffusers")
 
@@ -29,21 +28,13 @@ def fingerprint(models: Mapping[str, torch.nn.Module], **facts: object) -> str:
     Two servers of the same fingerprint give the same answer to the same seed, as far as docs/models.md says.
     """
     parts = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in _PACKAGES}},
         "device": _device(next(model for model in models.values() if any(True for _ in model.parameters()))),
         "models": {name: _model(model) for name, model in sorted(models.items())},
         **facts,
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-@cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _device(model: torch.nn.Module) -> list[object]:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from predictor.errors import ModelError
-from predictor.loading.cache_folders import BESIDE_MODEL, cache_folders
+from predictor.loading.cache_folders import BESIDE_MODEL, cache_folders, replace_file
 from predictor.measurements.records import Record
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class MeasurementCache:
             file = folder / _file_name(type(record), key)
             try:
                 folder.mkdir(mode=0o755 if folder.name == BESIDE_MODEL else 0o700, parents=True, exist_ok=True)
-                _replace(file, text + "\n")
+                replace_file(file, text + "\n")
                 _forget_oldest(folder)
             except OSError as error:
                 if self.must_keep:
@@ -113,16 +112,3 @@ def _forget_oldest(folder: Path) -> None:
         files.sort(key=lambda file: file.stat().st_mtime_ns)
         for file in files[: len(files) - ENTRIES]:
             file.unlink(missing_ok=True)
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write the whole file or nothing, whoever else writes it at the same time."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as written:
-        try:
-            written.write(text)
-            written.close()
-            os.chmod(written.name, 0o644)
-            os.replace(written.name, file)
-        except BaseException:
-            os.unlink(written.name)
-            raise

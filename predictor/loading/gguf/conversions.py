@@ -14,12 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from predictor.errors import ModelError
+from predictor.imports.package_version import package_version
 from predictor.loading.cache_folders import CacheFolders
 from predictor.loading.gguf.conversion_process import run_conversion, size_of
 from predictor.loading.gguf.folder_lock import FolderLock
@@ -64,7 +64,7 @@ class Conversion(BaseModel):
 def conversion_key(header: GgufHeader) -> str:
     """The same for the same content, as far as GgufHeader.content_digest tells, and the same libraries."""
     facts: dict[str, object] = {"content": header.content_digest(), "code": _CODE}
-    facts |= {name: _version(name) for name in _PACKAGES}
+    facts |= {name: package_version(name) for name in _PACKAGES}
     with suppress(FileNotFoundError):
         facts["defaults"] = hashlib.sha256(header.generation_config.read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -221,10 +221,3 @@ def _remove_unless_used(owner: Path, folder: Path) -> None:
         if not owner.exists():
             lock.remove()
     lock.release()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

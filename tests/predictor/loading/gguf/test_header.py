@@ -56,7 +56,7 @@ def test_the_key_changes_with_the_header_with_a_tensor_and_with_a_library(
         file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         keys.add(conversion_key(read_header(file)))
     file.write_bytes(content)
-    monkeypatch.setattr("predictor.loading.gguf.conversions._version", lambda _package: "0")
+    monkeypatch.setattr("predictor.loading.gguf.conversions.package_version", lambda _package: "0")
     keys.add(conversion_key(read_header(file)))
     assert len(keys) == 3 + len(places)
 
