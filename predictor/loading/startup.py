@@ -14,7 +14,7 @@ from typing import Any
 from contract import problems
 from contract.problems import ProblemError
 from predictor import metrics, systemd
-from predictor.loading.phases import ONCE
+from predictor.loading.phases import ONCE, phase_name
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Startup:
 
     def enter(self, phase: str) -> None:
         """End the current phase, and report the next one. What follows a comma tells how far the same one is."""
-        if phase.partition(",")[0] == self.phase.partition(",")[0]:
+        if phase_name(phase) == phase_name(self.phase):
             self.phase = phase
         else:
             self._close_phase(phase)
@@ -102,7 +102,7 @@ class Startup:
         systemd.notify_failure(error)
 
     def _close_phase(self, following: str) -> None:
-        name, seconds = self.phase.partition(",")[0], time.monotonic() - self._phase_begun
+        name, seconds = phase_name(self.phase), time.monotonic() - self._phase_begun
         self.record(name, seconds)
         if name in ONCE:
             self._once_seconds += seconds

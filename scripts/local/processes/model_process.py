@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal
 
-from predictor.loading.phases import ONCE
+from predictor.loading.phases import ONCE, phase_name
 from scripts.local.processes.start_backoff import StartBackoff
 
 State = Literal["asleep", "waking", "ready", "failed"]
@@ -89,7 +89,7 @@ class ModelProcess:
         """What only a first start does tells nothing of how long the next one takes."""
         if self._once_since is not None:
             self._once_seconds += now - self._once_since
-        self._once_since = now if phase.partition(",")[0] in ONCE else None
+        self._once_since = now if phase_name(phase) in ONCE else None
 
     def _enter(self, state: State, now: float, phase: str | None = None) -> None:
         self.phase = phase
