@@ -32,6 +32,7 @@ from contract.limits import (
     STOP_SEQUENCES,
     RequestLimits,
 )
+from contract.models.status import ModelState, ModelStatus, Statuses, Waking
 from contract.problems import FieldError, Problem, ProblemError, ProblemType, invalid_field, invalid_fields
 from contract.request import (
     PICTURE_FIELDS,
@@ -54,7 +55,6 @@ from contract.result import (
     Timing,
     Usage,
 )
-from contract.status import ModelState, ModelStatus, Statuses, Waking
 from contract.texts.sampling import Sampling
 
 __all__ = [

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from contract.fields import Omittable, StrictModel, WebhookUrl
 from contract.limits import WEBHOOK_ATTEMPTS
+from contract.models.status import Waking
 from contract.problems import Problem
 from contract.request import Kind
 from contract.result import Result
-from contract.status import Waking
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 """A job goes back from `running` to `queued` when its attempt breaks off; the other three are final."""

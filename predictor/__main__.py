@@ -18,6 +18,7 @@ from predictor.engine.engine_settings import EngineSettings
 from predictor.errors import ModelError
 from predictor.imports import imported_modules
 from predictor.imports.lean_imports import lean_server_imports, use_lean_imports
+from predictor.loading.description_file import read_description
 from predictor.loading.early_port import open_ports
 from predictor.loading.gguf.temporary_folder import remove_temporary_folder
 from predictor.loading.model_source import check_source, kind_on_hub
@@ -170,7 +171,11 @@ def _engine(settings: Settings, kind: Kind) -> Engine:
 
 
 def _model(settings: Settings, kind: Kind, engine: Engine) -> GenerationModel:
-    options: dict[str, Any] = {"request_seconds": settings.request_seconds, "sleep_level": settings.sleep_level}
+    options: dict[str, Any] = {
+        "request_seconds": settings.request_seconds,
+        "sleep_level": settings.sleep_level,
+        "stated": read_description(settings.model),
+    }
     if kind == "image":
         from predictor.protocols.kserve_pictures import PictureModel
 

@@ -22,7 +22,7 @@ from wire.settings import read_settings
 if TYPE_CHECKING:
     import torch
 
-    from predictor.engine.slot_plan import Plan
+    from predictor.engine.memory.slot_plan import Plan
 
 
 def _plan_texts(settings: PlanCommandSettings, cache: MeasurementCache) -> tuple[Plan, torch.device, Conversion | None]:
@@ -97,7 +97,7 @@ def print_plan(argv: list[str]) -> int:
         print(f"predictor: {error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        from predictor.engine.memory_pressure import device_failure
+        from predictor.engine.memory.memory_pressure import device_failure
 
         failure = device_failure(error)
         if failure is None:
@@ -110,7 +110,7 @@ def print_plan(argv: list[str]) -> int:
     for file in cache.kept:
         print(f"# measured, and kept in {file}")
     needed = math.ceil(plan.cost.memory_for(plan.slots) / 2**20)
-    from predictor.engine.slot_plan import PROCESS_BYTES
+    from predictor.engine.memory.slot_plan import PROCESS_BYTES
 
     on_gpu = device.type != "cpu"
     # Slots are in the GPU's memory. The host's holds Python, and the weights while they are loaded.

@@ -23,7 +23,7 @@ from web.api.generations import Generations
 from web.api.health import PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
-from web.api.model_choice import named_model
+from web.api.models import ModelList
 from web.api.picture_addresses import PictureAddresses
 from web.api.picture_file import PictureFileEndpoint
 from web.api.status import StatusEndpoints
@@ -33,6 +33,8 @@ from web.callers.key_file import KeyFile
 from web.callers.share import Share
 from web.callers.shares import Shares
 from web.client.client import ModelConnections
+from web.descriptions.descriptions import Descriptions
+from web.descriptions.learning import DescriptionLearning
 from web.events.authentication import EventAuthenticator
 from web.events.backend import EventBackend
 from web.events.endpoint import EventEndpoint
@@ -114,7 +116,10 @@ def create_app(
     addresses = PictureAddresses(settings, jobs)
     job_endpoints = JobEndpoints(settings, jobs, readiness, addresses)
     shares = _shares(settings, key_file)
-    generations = Generations(settings, job_endpoints, rest, readiness, shares)
+    descriptions = Descriptions(settings.models, settings.limits)
+    models = ModelList(settings.models, descriptions)
+    learning = DescriptionLearning(settings, client, store, readiness, descriptions, background)
+    generations = Generations(settings, job_endpoints, rest, readiness, shares, descriptions)
     generate = GenerateEndpoint(settings, job_endpoints, generations)
     callers_known = settings.callers not in (None, "off")
     description = partial(
@@ -126,7 +131,7 @@ def create_app(
         root_path=settings.root_path,
     )
     assets = Assets(settings.root_path)
-    page = Page(settings, assets, _discovery(settings), generate.generate)
+    page = Page(settings, assets, _discovery(models, settings.root_path), generate.generate)
     # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
     authenticator = EventAuthenticator(settings, transport)
@@ -142,12 +147,14 @@ def create_app(
             await jobs.open()
             broadcast.open()
             deliveries.open()
+            learning.open()
             others = [background.start("the closing of idle connections", connections.reap)]
             if watch:
                 others.append(background.start("the watch of the models' endpoints", watch.turn))
             try:
                 yield
             finally:
+                await learning.close()
                 await deliveries.close()
                 await broadcast.close()
                 await jobs.close(max(settings.grace_seconds - LAST_SECONDS - drain.seconds, 0))
@@ -171,8 +178,9 @@ def create_app(
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),
         Route("/generations/{id}", job_endpoints.serve, methods=["GET", "DELETE"]),
         Route("/generations/{id}/images/{number}", PictureFileEndpoint(jobs, addresses).serve, methods=["GET"]),
-        *openai_routes(settings, generations, job_endpoints),
+        *openai_routes(settings, models, generations, job_endpoints),
         *response_routes(settings, jobs, generations, readiness),
+        Route("/models", models.serve, methods=["GET"]),
         Route("/status", status.show, methods=["GET"]),
         Route("/warm", status.warm, methods=["POST"]),
         Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),
@@ -249,6 +257,7 @@ _LINKS = {
     "generate": "/generate",
     "generations": "/generations",
     "generation": "/generations/{id}",
+    "models": "/models",
     "openapi": "/openapi.json",
     "status": "/status",
     "warm": "/warm",
@@ -257,14 +266,13 @@ _LINKS = {
 }
 
 
-def _discovery(settings: Settings) -> dict[str, Any]:
-    kinds = _kinds(settings)
+def _discovery(models: ModelList, root_path: str) -> dict[str, Any]:
     return {
         "name": "shangcai",
         "version": _version(),
-        "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
-        "default_model": named_model(settings.models, None, None),
-        "links": {name: settings.root_path + path for name, path in _LINKS.items()},
+        "models": [{"name": model.name, "kind": model.kind} for model in models],
+        "default_model": models.default,
+        "links": {name: root_path + path for name, path in _LINKS.items()},
     }
 
 

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from contract import Kind
+from contract.models.description import ModelDescription
 from wire.cloudevents import overrides
 from wire.shared_store.address import parse_address
 
@@ -86,6 +87,8 @@ class ServedModel(BaseModel):
     """The name that its server knows it by, where that is another one."""
     match: Expression | None = None
     """In which prompts of requests that name no model: see web.api.model_choice."""
+    description: ModelDescription | None = None
+    """What is stated of it, in place of what it says of itself."""
 
     @property
     def address(self) -> str:
@@ -111,7 +114,7 @@ def _served_model(value: object) -> object:
         kinds = " or ".join(f'"{kind}"' for kind in get_args(Kind))
         raise ValueError(
             f'must be a base URL, or {{"url": a base URL, "kind": {kinds}}}, with "path", "api_key" and '
-            '"upstream_model" where its server needs them, and "match"'
+            '"upstream_model" where its server needs them, "match" and "description"'
         )
     return value
 

@@ -20,7 +20,7 @@ class UpstreamSettings(BaseModel):
         "upstream_model: its name there, and match, a regular expression (Rust's syntax; case is ignored): a request "
         "that names no model goes to the first of its kind whose match is found in the first 2,000 characters of its "
         "prompt, or else to the first without one, or else to the first. Where it says no kind, it is the first "
-        "model's.",
+        "model's. description states what GET /models says of it, in place of what it says of itself.",
     )
     predictor_token: BearerToken | None = Field(
         default=None, description="Bearer token for the servers of all models whose entry has no api_key."

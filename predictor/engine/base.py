@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from contract import problems
+from contract.models.description import NOT_DESCRIBED, ModelDescription
 from contract.problems import ProblemError
 from predictor.engine.generation import Generation
 from predictor.engine.tasks import Task
@@ -42,6 +43,11 @@ class Engine(ABC):
     def fingerprint(self) -> str | None:
         """What decides an answer beside the request, as a name (predictor.loading.fingerprint); None if not known."""
         return None
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the loaded model says of itself; nothing before that."""
+        return NOT_DESCRIBED
 
     @property
     def max_scheduled(self) -> int | None:

@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from contract import problems
+from contract.models.description import NOT_DESCRIBED, ModelDescription
 from contract.problems import ProblemError
 from predictor.cpu.threads import adopt_threads
-from predictor.engine.admission_queue import Admission
-from predictor.engine.base import Engine, SleepLevel, put_to_sleep, shutting_down
+from predictor.engine.base import Engine, SleepLevel
+from predictor.engine.engine_core import EngineCore
 from predictor.engine.engine_settings import EngineSettings
 from predictor.engine.generation import Generation
 from predictor.engine.sleep.returned_memory import MemoryReturn
@@ -25,7 +26,6 @@ from predictor.errors import ModelError, first_line
 if TYPE_CHECKING:  # the scheduler imports torch, and the port is open before that
     import torch
 
-    from predictor.engine.batch import Batch, Row, RowOutput
     from predictor.engine.sleep.host_weights import HostWeights
 
 log = logging.getLogger(__name__)
@@ -35,80 +35,17 @@ LOAD_ATTEMPTS = 3
 RETRY_SECONDS = 2.0
 """Pause before the next attempt at least: a process that ends gives its memory back in its own time."""
 
-PROBE_STEPS = 8
-
 CLOSE_SECONDS = 10.0
 """How long the thread of an attempt that failed may take to end."""
 
 
-class EngineCore(ABC):
-    """What an engine is once its model is loaded: admission, a batch, and the scheduler between them."""
+@dataclass(frozen=True)
+class _Told:
+    """What a core says while it sleeps."""
 
-    def __init__(self, batch: Batch, max_waiting: int) -> None:
-        from predictor.engine.scheduler import Scheduler
-
-        self.batch = batch
-        self.admission = Admission(batch.slots, max_waiting)
-        self.scheduler = Scheduler(batch, self.admission, self.make_row, self.works)
-
-    @abstractmethod
-    async def submit(self, task: Any) -> Generation:
-        """As Engine.submit."""
-
-    @abstractmethod
-    def make_row(self, task: Any) -> tuple[Row, RowOutput]:
-        """The row of a ScheduledTask that got a slot, and where its events go."""
-
-    @abstractmethod
-    def make_probe(self) -> Row:
-        """A row that any working batch ends within PROBE_STEPS steps, and of which nobody is told."""
-
-    def works(self) -> bool:
-        """Whether the batch, which is empty, still computes something simple. On the scheduler's thread."""
-        row = self.make_probe()
-        self.batch.join(row)
-        try:
-            ended = any(row in self.batch.step() for _ in range(PROBE_STEPS))
-        except Exception as error:
-            log.error("a probe fails, too: %s", error)
-            return False
-        finally:
-            self.batch.remove(row)
-        return ended and row.failure is None
-
-    @abstractmethod
-    async def warm_up(self) -> None:
-        """Generate something short, so that no user waits for lazily built kernels and caches."""
-
-    @cached_property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """As Engine.fingerprint."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the model is."""
-
-    @property
-    def max_scheduled(self) -> int:
-        return self.admission.slots + self.admission.max_waiting
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left of any task."""
-        held = len(self.batch) + self.admission.waiting + self.admission.running
-        return held == 0 and not self.scheduler.snapshot().tasks
-
-    def close(self, problem: ProblemError | None = None) -> None:
-        self.scheduler.close(problem or shutting_down())
-
-    def end(self) -> None:
-        """`close` to sleep, and wait for the end of the thread. Raises ModelError where the device is stuck."""
-        self.close(put_to_sleep())
-        while not self.scheduler.join(1.0):
-            if not self.scheduler.alive:
-                raise ModelError("the device is stuck in a step; only a restart helps")
+    fingerprint: str | None = None
+    max_scheduled: int | None = None
+    description: ModelDescription = NOT_DESCRIBED
 
 
 Core = TypeVar("Core", bound=EngineCore)
@@ -128,8 +65,7 @@ class BatchedEngine(Engine, Generic[Core]):
         # Of the core before, while it sleeps.
         self._restore: Callable[[], Core] | None = None
         self._models: Sequence[torch.nn.Module] = ()
-        self._fingerprint: str | None = None
-        self._max_scheduled: int | None = None
+        self._told = _Told()
 
     @abstractmethod
     def load_core(self, report: Callable[[str], None]) -> Core:
@@ -153,7 +89,7 @@ class BatchedEngine(Engine, Generic[Core]):
                 return
             log.warning("attempt %d of %d to load %s: %s", attempt, LOAD_ATTEMPTS, self.settings.model, failure)
             # Outside of `except`, without the exception: it holds frames, and those hold the model.
-            from predictor.engine.memory_pressure import free_cached_memory, wait_for_memory
+            from predictor.engine.memory.memory_pressure import free_cached_memory, wait_for_memory
 
             with contextlib.suppress(RuntimeError):  # a broken device raises at any touch
                 free_cached_memory()
@@ -178,7 +114,7 @@ class BatchedEngine(Engine, Generic[Core]):
                 raise ModelError(f"{self.settings.model} cannot generate: {error}") from error
             failure = str(error)
         except Exception as error:
-            from predictor.engine.memory_pressure import device_failure
+            from predictor.engine.memory.memory_pressure import device_failure
 
             said = device_failure(error)
             if said is None:
@@ -211,7 +147,7 @@ class BatchedEngine(Engine, Generic[Core]):
 
     def _fall_asleep(self, level: SleepLevel) -> None:
         core = self.core
-        self._fingerprint, self._max_scheduled = core.fingerprint, core.max_scheduled
+        self._told = _Told(core.fingerprint, core.max_scheduled, core.description)
         core.end()
         if level == 2:
             self._core = self._host = None
@@ -242,7 +178,7 @@ class BatchedEngine(Engine, Generic[Core]):
             failure = f"cannot wake {self.settings.model}: {first_line(error)}"
         # Outside of `except`, without the exception: it holds frames, and those hold the model.
         if failure is not None:
-            from predictor.engine.memory_pressure import free_cached_memory, is_said_by_device
+            from predictor.engine.memory.memory_pressure import free_cached_memory, is_said_by_device
 
             self._broken = is_said_by_device(failure)
             with contextlib.suppress(RuntimeError):  # a broken device raises at any touch
@@ -277,11 +213,15 @@ class BatchedEngine(Engine, Generic[Core]):
 
     @property
     def fingerprint(self) -> str | None:
-        return self._fingerprint if self._core is None else self._core.fingerprint
+        return (self._core or self._told).fingerprint
+
+    @property
+    def description(self) -> ModelDescription:
+        return (self._core or self._told).description
 
     @property
     def max_scheduled(self) -> int | None:
-        return self._max_scheduled if self._core is None else self._core.max_scheduled
+        return (self._core or self._told).max_scheduled
 
     @property
     def alive(self) -> bool:

@@ -16,7 +16,7 @@ from predictor.engine.admission_queue import Admission
 from predictor.engine.batch import Batch, MakeRow, Row, RowOutput
 from predictor.engine.events import End, Started
 from predictor.engine.failure_search import FailureSearch
-from predictor.engine.memory_pressure import MemoryPressure, free_cached_memory, is_out_of_memory
+from predictor.engine.memory.memory_pressure import MemoryPressure, free_cached_memory, is_out_of_memory
 from predictor.engine.scheduled_task import ScheduledTask, SchedulerSnapshot, model_failed, observe_end, too_late
 
 log = logging.getLogger(__name__)

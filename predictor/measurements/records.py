@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from predictor.engine.slot_plan import Cost
+from predictor.engine.memory.slot_plan import Cost
 
 STARTS = 8
 """So many starts are remembered."""
@@ -19,7 +19,7 @@ class Record(BaseModel):
 
 
 class CostRecord(Record):
-    """A Cost of predictor.engine.slot_plan, in bytes."""
+    """A Cost of predictor.engine.memory.slot_plan, in bytes."""
 
     weights: int = Field(ge=0)
     once: int = Field(ge=0)

@@ -18,7 +18,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from PIL import Image
 
 from predictor.engine.batch import Batch
-from predictor.engine.memory_pressure import is_device_error
+from predictor.engine.memory.memory_pressure import is_device_error
 from predictor.pictures.decoder import DecoderCall
 from predictor.pictures.denoiser_call import DenoiserCall
 from predictor.pictures.parameters import DiffusionParameters

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from predictor.engine.memory_pressure import device_failure
+from predictor.engine.memory.memory_pressure import device_failure
 from predictor.errors import first_line
 from predictor.measurements.cache import NOWHERE, MeasurementCache
 from predictor.measurements.key import measurement_key

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from contract.models.description import Size
 from predictor.cpu.thread_waiting import Times, times_of_process
-from predictor.engine.memory_pressure import device_failure, is_device_error
-from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
+from predictor.engine.memory.memory_pressure import device_failure, is_device_error
+from predictor.engine.memory.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory, proc_bytes
 from predictor.measurements.cache import NOWHERE, MeasurementCache
@@ -24,7 +25,7 @@ from predictor.measurements.key import measurement_key
 from predictor.measurements.records import CostRecord, PictureMeasurements
 from predictor.pictures.batch import PictureBatch, PictureRow
 from predictor.pictures.batch_check import most_together, step_of_trial
-from predictor.pictures.picture_sizes import Size, written
+from predictor.pictures.picture_sizes import written
 from predictor.pictures.pipeline import Pipeline
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from predictor import metrics
-from predictor.engine.memory_pressure import free_cached_memory, is_out_of_memory
+from predictor.engine.memory.memory_pressure import free_cached_memory, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

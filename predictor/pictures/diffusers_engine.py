@@ -34,7 +34,7 @@ class DiffusersEngine(BatchedEngine["PictureEngineCore"]):
         report("importing torch")
         import torch  # noqa: F401  the longest import by far, so it is a phase of its own
 
-        from predictor.engine.memory_pressure import wait_for_memory
+        from predictor.engine.memory.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.pictures.batch_check import most_together
         from predictor.pictures.engine_core import PictureEngineCore

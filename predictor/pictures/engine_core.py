@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from contract.limits import PROMPT_CHARS
+from contract.models.description import ModelDescription
 from contract.problems import ProblemError, invalid_field
 from contract.request import Painting
-from predictor.engine.batched import EngineCore
+from predictor.engine.engine_core import EngineCore
 from predictor.engine.events import PictureFinished, Preview, Progress
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
@@ -120,6 +121,10 @@ class PictureEngineCore(EngineCore):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint({"denoiser": self.pipeline.denoiser, **self.pipeline.models}, **self.pipeline.facts)
+
+    @property
+    def description(self) -> ModelDescription:
+        return self.pipeline.description
 
     def make_row(self, task: ScheduledPicture) -> tuple[PictureRow, PictureOutput]:
         output = PictureOutput(task, self.preview, self.pipeline.understood(task.parameters.prompt))

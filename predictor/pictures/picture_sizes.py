@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from contract.limits import PICTURE_SIDE
-from contract.problems import ProblemError, invalid_field
+from contract.models.description import Size, SizeLimits
+from contract.problems import ProblemError
 from predictor.errors import ModelError
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
 
 AREAS = 2
 """A picture may have so many times the pixels of one of the default size, unless a deployment says otherwise."""
@@ -43,19 +41,15 @@ class PictureSizes:
     longest: int = PICTURE_SIDE
     only: tuple[Size, ...] = ()
 
+    @property
+    def limits(self) -> SizeLimits:
+        """As a description of the model says them, and a request is held to them."""
+        only = list(map(written, self.only)) or None
+        return SizeLimits(multiple=self.multiple, side=self.longest, pixels=self.most_pixels, only=only)
+
     def read(self, text: str) -> Size:
-        """A request's size, as in "512x512". Raises a ProblemError that says which ones there are."""
-        size = width, height = parse(text)
-        if self.only and size not in self.only:
-            raise invalid_field("size", "must be one of " + ", ".join(map(written, self.only)))
-        if width % self.multiple or height % self.multiple or max(size) > self.longest or self._too_many(size):
-            longest = "" if self.longest >= PICTURE_SIDE else f"at most {self.longest}, "
-            raise invalid_field(
-                "size",
-                f"width and height must be multiples of {self.multiple}, {longest}"
-                f"with at most {self.most_pixels} pixels together",
-            )
-        return size
+        """As SizeLimits.read."""
+        return self.limits.read(text)
 
     def nearest(self, size: Size) -> Size:
         """The size that is next to one of any picture. One that is too large becomes as large as by default, of the

@@ -9,12 +9,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from PIL import Image
 from tokenizers.models import WordLevel
 
+from contract.limits import STEPS
+from contract.models.description import FieldDefaults, ModelDescription, ModelLimits, Refusable
 from contract.problems import FieldError, ProblemError, field_problem, invalid_field
 from predictor.errors import ModelError
 from predictor.loading.device_memory import free_host_memory, model_bytes
@@ -22,7 +24,7 @@ from predictor.pictures.decoder import Decoder, DecoderCall
 from predictor.pictures.inputs.derived import DerivedPipeline, derived_pipeline
 from predictor.pictures.model_defaults import ModelDefaults, most_steps
 from predictor.pictures.parameters import DiffusionParameters, SourcePicture
-from predictor.pictures.picture_sizes import sizes_of
+from predictor.pictures.picture_sizes import sizes_of, written
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,16 @@ class Pipeline:
             "steps": self.steps,
             "guidance": self.guidance,
         }
+
+    @property
+    def description(self) -> ModelDescription:
+        """What requests may ask of it."""
+        takes = {*self._takes, *(["image"] if self._from_picture else []), *(["mask"] if self._inpainting else [])}
+        return ModelDescription(
+            refuses=[field for field in get_args(Refusable) if field not in takes],
+            limits=ModelLimits(steps=min(self._most_steps or STEPS, STEPS), size=self.sizes.limits),
+            defaults=FieldDefaults(size=written(self.sizes.default), steps=self.steps, guidance=self.guidance),
+        )
 
     @property
     def models(self) -> dict[str, torch.nn.Module]:

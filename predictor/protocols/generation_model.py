@@ -12,6 +12,7 @@ from kserve.model import Model
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse
 
 from contract import problems
+from contract.models.description import NOT_DESCRIBED, ModelDescription
 from contract.problems import ProblemError, invalid_field
 from contract.request import GenerationRequest, Kind
 from contract.result import PictureResult, TextResult
@@ -41,12 +42,14 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         *,
         request_seconds: float = REQUEST_SECONDS,
         sleep_level: SleepLevel | None = None,
+        stated: ModelDescription = NOT_DESCRIBED,
     ) -> None:
         super().__init__(name)
         self._engine = engine
         self.sleeper = Sleeper(engine, sleep_level)
         self._request_seconds = request_seconds
         self._draining = False
+        self.stated = stated
         self.startup = Startup()
         self.loaded = False
         """Whether the engine was loaded before this model was made of it, as in a restored process."""
@@ -99,6 +102,11 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
     def fingerprint(self) -> str | None:
         """As Engine.fingerprint."""
         return self._engine.fingerprint
+
+    @property
+    def description(self) -> ModelDescription:
+        """What its deployment has written of it, and else what it says of itself."""
+        return self.stated.over(self._engine.description)
 
     def drain(self) -> None:
         """Not ready any more, so that no more is sent; what comes all the same is still answered."""

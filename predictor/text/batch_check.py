@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from predictor.engine.memory_pressure import device_failure
+from predictor.engine.memory.memory_pressure import device_failure
 from predictor.errors import first_line
 from predictor.measurements.cache import NOWHERE, MeasurementCache
 from predictor.measurements.key import measurement_key

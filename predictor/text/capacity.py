@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from predictor.engine.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
+from predictor.engine.memory.slot_plan import PROCESS_BYTES, Cost, Plan, most_slots, plan
 from predictor.limits import MAX_LENGTH, MAX_SMALL_CONCURRENCY, SMALL_MODEL_BYTES
 from predictor.loading.device_memory import available_memory, model_bytes
 from predictor.measurements.cache import NOWHERE, MeasurementCache

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from contract.models.description import FieldDefaults, ModelDescription, ModelLimits
 from contract.openai.error_codes import CONTEXT_LENGTH
 from contract.problems import FieldError, ProblemError, field_problem
 from contract.texts.sampling import Sampling
 from predictor.engine.base import shutting_down
-from predictor.engine.batched import EngineCore
+from predictor.engine.engine_core import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.engine.tasks import OfferedTools, Structure, TextTask
@@ -204,6 +205,19 @@ class TextEngineCore(EngineCore):
             template=self.checkpoint.tokenizer.chat_template,
             vocabulary=len(self.checkpoint.tokenizer),
             thinking=self._enable_thinking,
+        )
+
+    @property
+    def description(self) -> ModelDescription:
+        defaults = self._defaults
+        return ModelDescription(
+            conversations=self.checkpoint.tokenizer.chat_template is not None,
+            limits=ModelLimits(context_tokens=self.length),
+            defaults=FieldDefaults(
+                max_tokens=min(defaults.max_new_tokens or DEFAULT_TOKENS, self.length),
+                temperature=(defaults.temperature or 1.0) if defaults.do_sample else 0.0,
+                top_p=defaults.top_p or 1.0,
+            ),
         )
 
     @property

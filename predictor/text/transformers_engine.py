@@ -63,7 +63,7 @@ class TransformersEngine(BatchedEngine["TextEngineCore"]):
                 pack_weights=settings.pack_weights and not settings.compile,
             )
         report("checking the batch")
-        from predictor.engine.memory_pressure import wait_for_memory
+        from predictor.engine.memory.memory_pressure import wait_for_memory
         from predictor.loading.device_memory import memory_share
         from predictor.text.batch import TextBatch
         from predictor.text.batch_check import check_sharing

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from predictor import metrics
-from predictor.engine.memory_pressure import free_cached_memory
+from predictor.engine.memory.memory_pressure import free_cached_memory
 
 
 def peak_bytes(device: str, work: Callable[[], object]) -> int:

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from contract.models.description import DESCRIPTION_FILE
 from predictor.errors import ModelError
 from predictor.loading.cache_folders import replace_file, user_cache_folder
 from predictor.loading.gguf.folder_lock import FolderLock
@@ -52,9 +53,10 @@ def fetch_writer() -> Path:
                     _fetch(file)
             finally:
                 lock.release()
-        defaults, beside = (WRITER / "generation_config.json").read_text(), file.with_name("generation_config.json")
-        if not beside.is_file() or beside.read_text() != defaults:
-            replace_file(beside, defaults)
+        for name in ("generation_config.json", DESCRIPTION_FILE):
+            written, beside = (WRITER / name).read_text(), file.with_name(name)
+            if not beside.is_file() or beside.read_text() != written:
+                replace_file(beside, written)
     except (OSError, ModelError, zipfile.BadZipFile, KeyError) as error:
         raise WeightsMissingError(str(error)) from error
     return file

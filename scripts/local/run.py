@@ -18,6 +18,7 @@ from pathlib import Path
 from contract import Kind
 from predictor.errors import ModelError
 from predictor.imports import imported_modules
+from predictor.loading.description_file import read_description
 from predictor.loading.model_source import NEARBY, check_source, kind_on_hub
 from scripts.local.embedded_models import EMBEDDED
 from scripts.local.embedded_weights import WRITER, WeightsMissingError, fetch_writer
@@ -84,8 +85,10 @@ def serve(arguments: argparse.Namespace, folder: RunFolder) -> None:
             variables[imported_modules.VARIABLE] = str(modules_files[-1])
             tokenizers += [source] if kind == "text" and os.path.isdir(source) else []
         models.append(ServedModel(model.name, kind, *sockets, command, variables, told if forked else None))
-    entries: dict[str, dict[str, str]] = {model.name: {"url": model.url, "kind": model.kind} for model in models}
-    for served in models:
+    entries: dict[str, dict[str, object]] = {}
+    for served, one in zip(models, asked, strict=True):
+        description = read_description(one.source).model_dump(exclude_none=True)
+        entries[served.name] = {"url": served.url, "kind": served.kind, "description": description}
         if known := embedded.get(served.name):
             served.begins_asleep = known.begins_asleep
             entries[served.name] |= known.choice

@@ -12,7 +12,7 @@ from unittest import mock
 from contract.request import Painting
 from contract.texts.sampling import Sampling
 from predictor.engine.admission_queue import Admission
-from predictor.engine.batched import EngineCore
+from predictor.engine.engine_core import EngineCore
 from predictor.engine.generation import Generation
 from predictor.engine.scheduled_task import ScheduledTask, SchedulerSnapshot
 from predictor.engine.tasks import PictureTask

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract import problems
+from contract.models.description import NOT_DESCRIBED, ModelDescription
 from contract.problems import ProblemError
 from contract.result import FinishReason
 from predictor.engine.base import Engine, SleepLevel, put_to_sleep
@@ -44,6 +45,7 @@ class ScriptedEngine(Engine):
         self.is_alive = True
         self.stopped = False
         self.max_places: int | None = None
+        self.told = NOT_DESCRIBED
         self.slept: list[SleepLevel] = []
         self.sleep_error: Exception | None = None
         self.sleep_gate = threading.Event()
@@ -112,6 +114,10 @@ class ScriptedEngine(Engine):
     @property
     def alive(self) -> bool:
         return self.is_alive
+
+    @property
+    def description(self) -> ModelDescription:
+        return self.told
 
     @property
     def max_scheduled(self) -> int | None:

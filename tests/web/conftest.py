@@ -63,6 +63,12 @@ def no_pending(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(name, 60.0)
 
 
+@pytest.fixture(autouse=True)
+def no_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model server is asked what it is, except in tests of that."""
+    monkeypatch.setattr("web.descriptions.learning.RECENT_SECONDS", 0.0)
+
+
 @pytest.fixture
 def first_status(no_pending: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FIRST_STATUS:

@@ -30,6 +30,7 @@ async def test_discovery(web: Web) -> None:
             "generate": "/generate",
             "generations": "/generations",
             "generation": "/generations/{id}",
+            "models": "/models",
             "openapi": "/openapi.json",
             "status": "/status",
             "warm": "/warm",

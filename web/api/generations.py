@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from contract import PictureResult, PictureResultEvent, ResultEvent, TextResult
+from contract import PictureResult, PictureResultEvent, ProblemError, ResultEvent, TextResult
 from contract.events import LiveEvent
 from web.api.concurrency_limit import ConcurrencyLimit, Place
 from web.api.generation_call import GenerationCall
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
 
     from web.callers.shares import Shares
+    from web.descriptions.descriptions import Descriptions
     from web.readiness.model_readiness import Readiness
     from web.rest.backend import RestBackend
     from web.settings import Settings
@@ -37,6 +38,7 @@ class Generations:
         rest: RestBackend | None,
         readiness: Mapping[str, Readiness],
         shares: Shares,
+        descriptions: Descriptions,
     ) -> None:
         self.as_jobs = rest is None
         self._settings = settings
@@ -44,6 +46,7 @@ class Generations:
         self._rest = rest
         self._readiness = readiness
         self._shares = shares
+        self._descriptions = descriptions
         self._limits = {
             model: ConcurrencyLimit(settings.max_in_flight, settings.max_waiting) for model in settings.models
         }
@@ -51,12 +54,21 @@ class Generations:
     @asynccontextmanager
     async def place(self, call: GenerationCall, texts: int = 1) -> AsyncGenerator[dict[str, str]]:
         """A place in the share of the caller for so many like this one, which a job that is there already does not
-        take; yields header fields."""
+        take; yields header fields. INVALID_FIELD where it is known what the model would say, so that it is not woken
+        for that."""
+        await self._check(call)
         if self._shares.limits(call.caller) and not await self._jobs.is_replay(call):
             async with self._shares.place(call.caller, call.cost * texts) as fields:
                 yield fields
         else:
             yield {}
+
+    async def _check(self, call: GenerationCall) -> None:
+        try:
+            self._descriptions.of(call.model).check(call.request, call.model)
+        except ProblemError:
+            if not await self._jobs.is_replay(call):
+                raise
 
     @asynccontextmanager
     async def live(self, calls: Sequence[GenerationCall]) -> AsyncGenerator[list[AsyncGenerator[LiveEvent]]]:

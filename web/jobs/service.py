@@ -228,8 +228,7 @@ class JobService:
         Broker, so many seconds ago and nothing is heard of it yet.
 
         Of a job that another replica has claimed it is not known whether it waits for another attempt, or its model
-        server has said that it is queued: both are in its log, and `requeued` says that they were. The position of one
-        that is next is left out.
+        server has said that it is queued: both are in its log, and `requeued` says that they were.
         """
         silent = self.journal.silent_seconds(record.id)
         if silent is not None and silent >= silent_seconds:
@@ -240,7 +239,7 @@ class JobService:
         if place is None:
             return StatusEvent(state="queued")
         expected = self._expected_seconds(record.model, place)
-        return StatusEvent(state="queued", position=place.position or None, expected_seconds=expected)
+        return StatusEvent(state="queued", position=place.position, expected_seconds=expected)
 
     async def retry_after(self, record: JobRecord) -> int:
         """Seconds until it is worth asking for the job again: those before it, and its own service time."""

@@ -48,6 +48,16 @@ class ClaimLost(Exception):
     """The job was claimed again since: nothing more of this run is written."""
 
 
+class ModelDocuments(ABC):
+    """What is known of each model, as JSON."""
+
+    @abstractmethod
+    async def put(self, model: str, document: str) -> None: ...
+
+    @abstractmethod
+    async def all(self) -> dict[str, str]: ...
+
+
 class JobStore(ABC):
     """All methods raise an UNAVAILABLE problem when the store cannot be reached for too long, and those that write an
     OVERLOADED problem when it is full.
@@ -61,6 +71,8 @@ class JobStore(ABC):
 
     due: DueList
     """Of the jobs that have a webhook: a new one is due at its deadline, and one that ends at once."""
+
+    documents: ModelDocuments
 
     def __init__(self) -> None:
         self._receivers: list[Callable[[str], None]] = []

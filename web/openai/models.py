@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from web.api.model_choice import named_model
-
-if TYPE_CHECKING:  # see web.rest.upstream
-    from web.setting_values import ServedModel
+from web.api.models import ModelList
 
 
 class ModelEndpoints:
     """See the module. `created` is when this replica began to serve a model: nobody knows more here."""
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: ModelList) -> None:
         self._models = models
         self._created = int(time.time())
 
     async def list(self, _http_request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card(name) for name in self._models]})
+        return JSONResponse({"object": "list", "data": [self._card(each.name) for each in self._models]})
 
     async def show(self, http_request: Request) -> Response:
-        name = named_model(self._models, http_request.path_params["model"], None)
+        name = named_model(self._models.models, http_request.path_params["model"], None)
         return JSONResponse(self._card(name))
 
     def _card(self, name: str) -> dict[str, Any]:
-        kind = self._models[name].kind
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "shangcai", "kind": kind}
+        known = self._models.entry(name).model_dump(exclude_none=True, exclude={"name"})
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "shangcai", **known}

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from web.api.generations import Generations
 from web.api.jobs import JobEndpoints
+from web.api.models import ModelList
 from web.openai.models import ModelEndpoints
 from web.openai.pictures import edits_endpoint, generations_endpoint
 from web.openai.texts import chat_endpoint, completions_endpoint
@@ -19,9 +20,11 @@ EDITS = "/v1/images/edits"
 """Whose bodies have pictures in them."""
 
 
-def openai_routes(settings: Settings, generations: Generations, jobs: JobEndpoints) -> list[Route]:
+def openai_routes(
+    settings: Settings, model_list: ModelList, generations: Generations, jobs: JobEndpoints
+) -> list[Route]:
     """See the module."""
-    models = ModelEndpoints(settings.models)
+    models = ModelEndpoints(model_list)
     return [
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{model:path}", models.show, methods=["GET"]),

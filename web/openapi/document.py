@@ -16,7 +16,7 @@ from web.openapi.picture_file import picture_file_path
 from web.openapi.problems import RATE_LIMIT, refusals
 from web.openapi.responses import RESPONSE_SCHEMAS, response_paths
 from web.openapi.schemas import FILE, IF_NONE_MATCH, NOT_MODIFIED, event_stream, ref, schemas
-from web.openapi.status import status_operation, warm_operation
+from web.openapi.status import models_operation, status_operation, warm_operation
 
 _NOT_OF_GENERATE = {
     problems.MALFORMED_EVENT,
@@ -62,6 +62,7 @@ def describe(
             **openai_paths(),
             **response_paths(),
             "/events": {"post": events_operation()},
+            "/models": {"get": models_operation()},
             "/status": {"get": status_operation()},
             "/warm": {"post": warm_operation()},
             "/healthz": {

@@ -28,13 +28,14 @@ from contract import (
     TokenEvent,
 )
 from contract.cloudevents import ATTRIBUTE_CHARS, EVENT_TYPES, FAMILY
+from contract.models.description import DescribedModels
 from contract.openai.chat import ChatRequest
 from contract.openai.completions import CompletionRequest
 from contract.openai.pictures import EditRequest, ImagesRequest
 from web.http.accept import JSON
 
 _REQUESTS = (GenerationRequest, ModelChoice, ChatRequest, CompletionRequest, ImagesRequest, EditRequest)
-_ANSWERS = (Problem, Job, JobList, LinkedPicture, ModelStatus, Statuses)
+_ANSWERS = (Problem, Job, JobList, LinkedPicture, ModelStatus, Statuses, DescribedModels)
 _STREAM = (StatusEvent, ReasoningEvent, TokenEvent, ProgressEvent, PreviewEvent)
 
 

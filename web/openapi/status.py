@@ -1,10 +1,11 @@
-"""The part of the OpenAPI description about `GET /status` and `POST /warm`."""
+"""The part of the OpenAPI description about `GET /models`, `GET /status` and `POST /warm`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from contract import ModelStatus, Statuses, problems
+from contract.models.description import DescribedModel, DescribedModels, FieldDefaults, ModelLimits, SizeLimits
 from web.http.accept import JSON
 from web.openapi.problems import refusals
 from web.openapi.schemas import ref
@@ -35,6 +36,30 @@ def status_operation() -> dict[str, Any]:
         "description": f"The state of each: {_STATES} Asking wakes nobody.",
         "responses": {
             "200": _answer("The models, in the order in which they are served.", "Statuses", document),
+            **refusals({problems.UNAUTHORIZED, problems.UNAVAILABLE}),
+        },
+    }
+
+
+def models_operation() -> dict[str, Any]:
+    painter = DescribedModel(
+        name="painter",
+        kind="image",
+        summary={"en": "Small pictures of things, in the manner of emoji."},
+        languages=["zh", "en"],
+        limits=ModelLimits(steps=200, size=SizeLimits(multiple=8, pixels=8192)),
+        defaults=FieldDefaults(size="64x64", steps=12, guidance=2.0),
+    )
+    document = DescribedModels(models=[painter], default_model="painter")
+    return {
+        "operationId": "models",
+        "tags": ["models"],
+        "summary": "Which models are served, and what is known of them",
+        "description": "What its deployment states of each, and what it has said of itself when it was last awake. "
+        "What is not known is absent. A request that is known to be beyond the limits is refused before the model is "
+        "woken for it. Asking wakes nobody.",
+        "responses": {
+            "200": _answer("The models, in the order in which they are served.", "DescribedModels", document),
             **refusals({problems.UNAUTHORIZED, problems.UNAVAILABLE}),
         },
     }
@@ -78,7 +103,7 @@ def warm_operation() -> dict[str, Any]:
     }
 
 
-def _answer(description: str, model: str, example: ModelStatus | Statuses) -> dict[str, Any]:
+def _answer(description: str, model: str, example: ModelStatus | Statuses | DescribedModels) -> dict[str, Any]:
     value = example.model_dump(mode="json", exclude_none=True)
     return {
         "description": description,

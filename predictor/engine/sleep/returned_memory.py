@@ -18,7 +18,7 @@ class MemoryReturn:
 
     def give_back(self, level: SleepLevel) -> None:
         """Collect what was dropped to sleep at `level`, and give its memory to the device and to the system."""
-        from predictor.engine.memory_pressure import free_cached_memory  # imports torch
+        from predictor.engine.memory.memory_pressure import free_cached_memory  # imports torch
 
         thaws = gc.get_freeze_count() > 0 and (self._core_frozen or (level == 2 and self._model_frozen))
         if thaws:

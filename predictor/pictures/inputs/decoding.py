@@ -13,8 +13,8 @@ from PIL.ExifTags import Base
 
 from contract.base64_parts import decoded, file_text
 from contract.limits import IMAGE_PIXELS, IMAGE_SIDE
+from contract.models.description import Size
 from contract.problems import ProblemError, invalid_field
-from predictor.pictures.picture_sizes import Size
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 

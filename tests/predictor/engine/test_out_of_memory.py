@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-import predictor.engine.memory_pressure
+import predictor.engine.memory.memory_pressure
 from contract import problems
 from contract.problems import ProblemError
-from predictor.engine.memory_pressure import MOST_PATIENCE, RECOVERY_STEPS, MemoryPressure
+from predictor.engine.memory.memory_pressure import MOST_PATIENCE, RECOVERY_STEPS, MemoryPressure
 from predictor.engine.scheduled_task import ScheduledTask
 from predictor.text.output.text_output import TextOutput
 from tests.support.waiting import eventually
@@ -67,7 +67,7 @@ def before_each_step(harness: Any, do: Callable[[], None]) -> None:
 
 @pytest.fixture
 def never_strained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor.engine.memory_pressure, "STRAIN_EVENTS", 1_000_000)
+    monkeypatch.setattr(predictor.engine.memory.memory_pressure, "STRAIN_EVENTS", 1_000_000)
 
 
 async def undisturbed(harness: Any, **sampling: Any) -> tuple[list[str], int]:
@@ -129,7 +129,7 @@ async def test_a_device_that_holds_fewer_writes_the_same_texts(text_harness: Any
 async def test_a_device_that_runs_out_now_and_then_writes_the_same_texts(
     text_harness: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.engine.memory_pressure, "RECOVERY_STEPS", 2)
+    monkeypatch.setattr(predictor.engine.memory.memory_pressure, "RECOVERY_STEPS", 2)
     expected, _ = await undisturbed(text_harness(), max_tokens=25)
     moody = text_harness()
     tries: list[None] = []
@@ -291,14 +291,14 @@ async def test_what_is_said_of_memory_in_another_sense_is_a_mistake_of_the_model
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is for MemoryPressure."""
     now = [1_000.0]
-    monkeypatch.setattr(predictor.engine.memory_pressure, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(predictor.engine.memory.memory_pressure, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
 async def test_a_capacity_that_was_lowered_comes_back_with_good_steps(
     text_harness: Any, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setattr(predictor.engine.memory_pressure, "RECOVERY_STEPS", 4)
+    monkeypatch.setattr(predictor.engine.memory.memory_pressure, "RECOVERY_STEPS", 4)
     recovering = text_harness(slots=4)
     lowered: list[int] = []
     strained: list[bool] = []
@@ -316,7 +316,7 @@ async def test_a_capacity_that_was_lowered_comes_back_with_good_steps(
     await texts(tasks)
     assert lowered == [4, 3, 2]
     assert strained[0], "the server asked for no more requests"
-    clock[0] += predictor.engine.memory_pressure.STRAIN_SECONDS
+    clock[0] += predictor.engine.memory.memory_pressure.STRAIN_SECONDS
     assert not recovering.scheduler.strained
     snapshot = recovering.snapshot
     assert snapshot.slots == snapshot.usable_slots == recovering.admission.slots == 4

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from predictor.engine.slot_plan import PROCESS_BYTES
+from predictor.engine.memory.slot_plan import PROCESS_BYTES
 from predictor.pictures import batch_check
 from predictor.pictures.batch_check import most_together
 from predictor.pictures.capacity import plan_pictures

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from contract.problems import ProblemError
-from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES
+from predictor.engine.memory.slot_plan import MARGIN, PROCESS_BYTES
 from predictor.errors import ModelError
 from predictor.pictures import capacity as picture_capacity
 from predictor.pictures.capacity import LEAST_PIXEL_BYTES, plan_pictures

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from predictor.engine.slot_plan import MARGIN, PROCESS_BYTES, Cost
+from predictor.engine.memory.slot_plan import MARGIN, PROCESS_BYTES, Cost
 from predictor.errors import ModelError
 from predictor.loading.device_memory import available_memory, memory_share
 from predictor.text.batch import TextBatch

@@ -188,8 +188,8 @@ class _Gpu:
         monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
         monkeypatch.setattr("torch.cuda.memory_reserved", lambda _device: 4 * 2**30)
         monkeypatch.setattr("torch.cuda.mem_get_info", self.memory)
-        monkeypatch.setattr("predictor.engine.memory_pressure.time.monotonic", lambda: self.seconds)
-        monkeypatch.setattr("predictor.engine.memory_pressure.time.sleep", self.sleep)
+        monkeypatch.setattr("predictor.engine.memory.memory_pressure.time.monotonic", lambda: self.seconds)
+        monkeypatch.setattr("predictor.engine.memory.memory_pressure.time.sleep", self.sleep)
 
     def memory(self, _device: Any) -> tuple[int, int]:
         held = self.held.pop(0) if len(self.held) > 1 else self.held[0]
@@ -214,7 +214,7 @@ class _Gpu:
 def test_a_start_waits_while_others_give_memory_back(
     monkeypatch: pytest.MonkeyPatch, held: list[float], wanted: int | None, waits: tuple[float, float]
 ) -> None:
-    from predictor.engine.memory_pressure import wait_for_memory
+    from predictor.engine.memory.memory_pressure import wait_for_memory
 
     gpu = _Gpu(monkeypatch, *held)
 
@@ -227,7 +227,7 @@ def test_slots_are_measured_when_others_have_given_their_memory_back(
     monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine
 ) -> None:
     waited: list[Any] = []
-    monkeypatch.setattr("predictor.engine.memory_pressure.wait_for_memory", lambda *args: waited.append(args))
+    monkeypatch.setattr("predictor.engine.memory.memory_pressure.wait_for_memory", lambda *args: waited.append(args))
 
     engine.load(lambda _phase: None)
 

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from contract import JobState, Webhook
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace, ended_request, last_event
-from web.jobs.store import CLAIM_SECONDS, REQUESTS_SHARE, ClaimLost, JobStore, requests_full
+from web.jobs.store import CLAIM_SECONDS, REQUESTS_SHARE, ClaimLost, JobStore, ModelDocuments, requests_full
 from web.jobs.stores.due_lists.memory_due_list import MemoryDueList
 from web.jobs.stores.memory_queue import MemoryQueue
 from web.jobs.stores.memory_use.freed_memory import FreedMemory
@@ -38,6 +38,17 @@ class _Job:
         self.changed = asyncio.Event()
 
 
+class MemoryDocuments(ModelDocuments):
+    def __init__(self) -> None:
+        self._documents: dict[str, str] = {}
+
+    async def put(self, model: str, document: str) -> None:
+        self._documents[model] = document
+
+    async def all(self) -> dict[str, str]:
+        return dict(self._documents)
+
+
 class MemoryStore(JobStore):
     """Keeps up to `most_bytes`. Forgets a job its own or else these `keep_seconds` after its end, or earlier if memory
     is full; but never the job that ended last, which somebody may be waiting for. A log holds the newest `log_entries`
@@ -46,6 +57,7 @@ class MemoryStore(JobStore):
     def __init__(self, keep_seconds: float, most_bytes: int, log_entries: int) -> None:
         super().__init__()
         self._secret = secrets.token_urlsafe(32)
+        self.documents = MemoryDocuments()
         self._keep_seconds = keep_seconds
         self._most_bytes = most_bytes
         self._most_request_bytes = most_bytes * REQUESTS_SHARE

@@ -14,6 +14,7 @@ both directions.
 | `shangcai:caller:NAME` | sorted set | the cursors of a caller's jobs, all with the score 0: see `redis_listing` |
 | `shangcai:schema` | string | the version of all this; absent, it is 1 |
 | `shangcai:secret` | string | web's own secret, where none is given; whoever needs it first draws it |
+| `shangcai:models` | hash | what each model has said of itself, as JSON, and when: see `web.descriptions` |
 | `shangcai:open` | sorted set | jobs that have not ended, by their deadline |
 | `shangcai:open-bytes` | hash | the bytes of each open job's request, and `total` |
 | `shangcai:ended-jobs` | sorted set | ended jobs, by when; one that is kept longer than others, so much later |
@@ -53,6 +54,8 @@ SCHEMA = 1
 """The newest version that is known here. A version that older replicas cannot work with writes a larger one."""
 
 SECRET_KEY = "shangcai:secret"  # noqa: S105 - its name
+
+DOCUMENTS = "shangcai:models"
 
 ENDED = "shangcai:ended"
 BROADCAST = "shangcai:news"

@@ -17,6 +17,7 @@ from web.jobs.store import ClaimLost, JobStore
 from web.jobs.stores.due_lists.redis_due_list import RedisDueList
 from web.jobs.stores.redis_budget import RedisBudget
 from web.jobs.stores.redis_connection import RedisClock, SharedSecret, connect, outages
+from web.jobs.stores.redis_documents import RedisDocuments
 from web.jobs.stores.redis_keys import BROADCAST, RUN_FIELDS, RedisKeys, fields_of, record_of
 from web.jobs.stores.redis_listing import RedisListing
 from web.jobs.stores.redis_logs import RedisLogs
@@ -60,6 +61,7 @@ class RedisStore(JobStore):
         self._listing = RedisListing(self._redis, self._keys)
         self._budget = RedisBudget(self._redis, self._keys, keep_seconds, most_bytes)
         self.due: RedisDueList = RedisDueList(self._redis, self._keys)
+        self.documents = RedisDocuments(self._redis)
         self._clock = RedisClock(self._redis)
         self._secret = SharedSecret(self._redis)
         self._signals = RedisSignals(self._redis, self._keys, self._deliver, background or BackgroundLoops())

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from predictor.engine.slot_plan import MARGIN
+from predictor.engine.memory.slot_plan import MARGIN
 from predictor.errors import first_line
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""How much memory the slots may take, and what happens when it runs out."""
