@@ -28,7 +28,7 @@ class StatusEvent(StrictModel):
         description="Of waking, how long it has taken before; of a job that is queued, until it has probably ended.",
     )
     position: Omittable[int] = Field(
-        default=None, description="How many are due before it, where it is queued as a job."
+        default=None, description="How many are due before it, where it is a job that waits; absent where nobody knows."
     )
     problem: Omittable[str] = Field(
         default=None, description="Type of the problem that its last attempt ended with, where a job waits for another."

@@ -124,8 +124,8 @@ async def _waiting(
     told: StatusEvent | None,
     requeued: bool,
 ) -> AsyncGenerator[StatusEvent]:
-    """Status events until `upcoming` is done: of the model, and of the job where that has changed; of its place every
-    PLACE_SECONDS at most. Closing the generator cancels `upcoming`."""
+    """Status events until `upcoming` is done: of the model, with the place of the job; and of the job where that has
+    changed, of its place every PLACE_SECONDS at most. Closing the generator cancels `upcoming`."""
     statuses = WakeUpStatuses(readiness).until(upcoming) if readiness else _none_until(upcoming)
     told_at = time.monotonic()
     async with aclosing(statuses):
@@ -136,8 +136,8 @@ async def _waiting(
                 if status.done():
                     if (of_model := status.result()) is None:
                         return
-                    told = of_model
-                    yield of_model
+                    told = await jobs.placed(record, of_model)
+                    yield told
                     status = asyncio.ensure_future(anext(statuses, None))
                 elif readiness is None or (readiness.waking is None and readiness.reported != "asleep"):
                     new = await jobs.waiting(record, FIRST_STATUS_SECONDS, requeued=requeued)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.store import JobStore
     from web.settings import Settings
 
-
 ANSWER_SECONDS = 0.5
 """Before the end of a drain: for the answer to whoever still waits for a job."""
 
@@ -240,6 +239,11 @@ class JobService:
             return StatusEvent(state="queued")
         expected = self._expected_seconds(record.model, place)
         return StatusEvent(state="queued", position=place.position, expected_seconds=expected)
+
+    async def placed(self, record: JobRecord, status: StatusEvent) -> StatusEvent:
+        """A status of its model, with the place of the job."""
+        place = await self._store.place(record)
+        return status if place is None else status.model_copy(update={"position": place.position})
 
     async def retry_after(self, record: JobRecord) -> int:
         """Seconds until it is worth asking for the job again: those before it, and its own service time."""

@@ -61,7 +61,7 @@ async def test_events_of_a_generation(front: Front, sink: Sink, events: Events) 
     ):
         assert (await deliver(client, event)).status_code == 204
     found = events((await waiting).text)
-    assert found[:2] == [("status", {"state": "queued"}), ("status", {"state": "running"})]
+    assert found[:2] == [("status", {"state": "queued", "position": 0}), ("status", {"state": "running"})]
     assert [data["text"] for name, data in found if name == "token"] == ["春眠", "不觉", "晓"]
     assert found[-1][0] == "result"
     assert found[-1][1]["id"] == job

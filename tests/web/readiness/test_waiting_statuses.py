@@ -155,8 +155,10 @@ async def test_a_job_shows_how_far_its_model_is(front: Front, model: Model, even
     model.awake.set()
     assert states(events((await keyed).text))[:3] == ["queued", "asleep", "waking"]
     first, second = [(await watched).text for watched in watching]
-    assert [events(text)[0][1]["position"] for text in (first, second)] == [1, 2]
-    for text in (first, second):
+    for position, text in enumerate((first, second), 1):  # also while the model is waking
+        before = [data.get("position") for _, data in events(text) if data.get("state") in ("asleep", "waking")]
+        assert set(before) == {position}
+        assert events(text)[0][1]["position"] == position
         assert [state for state in states(events(text)) if state != "queued"] == ["waking", "waking", "running"]
         phases = [data["phase"] for _, data in events(text) if data.get("state") == "waking"]
         assert phases == ["reading", "warming up"]
