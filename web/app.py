@@ -172,7 +172,7 @@ def create_app(
     inbox = [Route("/warm", warm_with_proof, methods=["POST"])]
     public = [
         Route("/", page.serve, methods=["GET", "POST"]),
-        Route("/static/{digest}/{name}", assets.serve, methods=["GET"]),
+        Route("/static/{digest}/{name:path}", assets.serve, methods=["GET"]),
         Route("/generate.js", assets.serve_client, methods=["GET"]),
         Route("/generate", generate, methods=["POST"]),
         Route("/generations", JobListEndpoint(jobs).serve, methods=["GET"]),

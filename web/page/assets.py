@@ -27,7 +27,8 @@ class Assets:
 
     def __init__(self, root_path: str, folder: Path = _FOLDER) -> None:
         self._root_path = root_path
-        self._files = {path.name: path.read_bytes() for path in (*sorted(folder.iterdir()), _CLIENT)}
+        found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.*"))}
+        self._files = {name: path.read_bytes() for name, path in (found | {_CLIENT.name: _CLIENT}).items()}
         self._packed = {name: packed(content) for name, content in self._files.items()}
         self._tags = {name: entity_tag(content) for name, content in self._files.items()}
         everything = hashlib.sha256()

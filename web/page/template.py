@@ -22,14 +22,14 @@ _ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')
 
 
 class PageTemplate:
-    """`page.html`, whose elements name their texts (`data-t`), which the scripts share (`en.js`, `zh.js`)."""
+    """`page.html`, whose elements name their texts (`data-t`), which the scripts share (`texts/`)."""
 
     def __init__(self, assets: Assets, models: Mapping[str, ServedModel], most_tokens: int, root_path: str) -> None:
         self._assets = assets
         self._models = models
         self._most_tokens = most_tokens
         self._root_path = root_path
-        self._texts = {language: _texts(assets.text(f"{language}.js")) for language in LANGUAGES}
+        self._texts = {language: _texts(assets.text(f"texts/{language}.js")) for language in LANGUAGES}
 
     def render(self, appearance: Appearance, form: Mapping[str, str] | None = None, answer: str = "") -> bytes:
         """The page with the fields of `form` filled in, and the HTML of an answer."""

@@ -1,10 +1,10 @@
 // An order becomes a job, a job becomes a result, and results are kept.
-import { copyResult, copyText, download } from "./carry.js";
-import { Gallery } from "./gallery.js";
-import { Job } from "./job.js";
-import { Menu } from "./menu.js";
-import { Stage, blobOf } from "./stage.js";
-import { remember, speak, t } from "./texts.js";
+import { copyResult, copyText, download } from "./results/carry.js";
+import { Gallery } from "./results/gallery.js";
+import { Job } from "./server/job.js";
+import { Menu } from "./order/menu.js";
+import { Stage, blobOf } from "./stage/stage.js";
+import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const PREVIEWS = 4;

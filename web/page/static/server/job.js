@@ -1,6 +1,6 @@
 // One generation, followed to its end through lost connections and reloads of the page.
 import { server } from "./api.js";
-import { job, randomKey, submit } from "./generate.js";
+import { job, randomKey, submit } from "../generate.js";
 
 const KEPT = "job";
 

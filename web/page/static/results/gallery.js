@@ -1,6 +1,6 @@
 // The results of this browser, as cards. Those out of sight are not laid out, and their pictures not decoded.
 import { MOST, all, clear, forget, keep } from "./archive.js";
-import { t } from "./texts.js";
+import { t } from "../texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const EXCERPT = 600;

@@ -1,6 +1,6 @@
 // The models, whether they are awake, and waking the chosen one while its order is still being written.
-import { statuses, warm } from "./api.js";
-import { has, t } from "./texts.js";
+import { statuses, warm } from "../server/api.js";
+import { has, t } from "../texts/texts.js";
 
 const FRESH = 45_000; // a model that was woken this long ago is awake still
 const LOOK = 1_000;

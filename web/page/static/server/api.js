@@ -1,5 +1,5 @@
 // The server as the page asks it: with the caller's key, for which a 401 asks the user.
-import { status, warm as wake } from "./generate.js";
+import { status, warm as wake } from "../generate.js";
 import { credentials, renew } from "./key.js";
 
 /** Options of generate.js. `begun`: whether the user has just done what this is for, and so may be asked for a key. */

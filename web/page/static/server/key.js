@@ -1,5 +1,5 @@
 // The caller's key, where the server wants one: asked for once, and kept in this browser.
-import { t } from "./texts.js";
+import { t } from "../texts/texts.js";
 
 const KEPT = "key";
 const element = (id) => document.getElementById(id);

@@ -1,5 +1,5 @@
 // The last request, as curl and fetch make it; never with the key itself.
-import { credentials } from "./key.js";
+import { credentials } from "../server/key.js";
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 

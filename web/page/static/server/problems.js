@@ -1,5 +1,5 @@
 // Problem documents as sentences; ../template.py says the same.
-import { has, t } from "./texts.js";
+import { has, t } from "../texts/texts.js";
 
 export function sentence(error) {
 	const { title, detail, retry_after: seconds } = error.problem;

@@ -1,5 +1,5 @@
 // Taking a result out of the page: to the clipboard, or into a file.
-import { t } from "./texts.js";
+import { t } from "../texts/texts.js";
 
 const TOAST = 2_500;
 let timer;

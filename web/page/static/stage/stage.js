@@ -1,7 +1,7 @@
 // What is shown: the generation that runs, or a result.
-import { sentence } from "./problems.js";
+import { sentence } from "../server/problems.js";
 import { curl, fetchCall } from "./snippets.js";
-import { amount, has, t } from "./texts.js";
+import { amount, has, t } from "../texts/texts.js";
 import { Writer } from "./writer.js";
 
 const element = (id) => document.getElementById(id);
