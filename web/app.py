@@ -131,7 +131,7 @@ def create_app(
         root_path=settings.root_path,
     )
     assets = Assets(settings.root_path)
-    page = Page(settings, assets, _discovery(models, settings.root_path), generate.generate)
+    page = Page(settings, assets, models, _discovery(models, settings.root_path), generate.generate)
     # Dead letters come back with the source of our own requests.
     sources = {*settings.events_sources, settings.event_source} if settings.events_sources else ()
     authenticator = EventAuthenticator(settings, transport)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from contract import ProblemError, problems
 from web.http.entity_tag import entity_tag, unless_known
 from web.http.quality_values import weighted
+from web.page.appearance import LANGUAGES
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOLDER = Path(__file__).parent / "static"
@@ -40,9 +41,14 @@ class Assets:
     def address(self) -> str:
         return f"{self._root_path}/static/{self.digest}"
 
+    def modules(self, language: str) -> list[str]:
+        """Those that the page needs at once, for a reader of the language."""
+        others = {f"texts/{other}.js" for other in LANGUAGES if other != language}
+        return [name for name in self._files if name.endswith(".js") and name not in others]
+
     @property
-    def modules(self) -> list[str]:
-        return [name for name in self._files if name.endswith(".js")]
+    def styles(self) -> list[str]:
+        return [name for name in self._files if name.endswith(".css")]
 
     def text(self, name: str) -> str:
         return self._files[name].decode()

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import GenerationRequest, PictureResult, ProblemError, TextResult
+from contract.models.description import DescribedModel
 from web.http.accept import JSON, heaviest
 from web.http.entity_tag import entity_tag, unless_known
 from web.http.origin import check_origin
@@ -16,7 +17,7 @@ from web.http.responses import StaticDocument
 from web.page.appearance import Appearance
 from web.page.assets import Assets, packed, takes_gzip
 from web.page.form import form_request, read_form
-from web.page.template import PageTemplate
+from web.page.template import ModelCards, PageTemplate
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings
@@ -38,15 +39,25 @@ Generate = Callable[[GenerationRequest, Request], Awaitable[TextResult | Picture
 
 
 class Page:
-    """The empty page is rendered once for each appearance. Programs get the `discovery` document in its place."""
+    """The empty page is rendered once for each appearance, and once more where more is known of the models. Programs
+    get the `discovery` document in its place."""
 
-    def __init__(self, settings: Settings, assets: Assets, discovery: dict[str, Any], generate: Generate) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        assets: Assets,
+        models: ModelCards,
+        discovery: dict[str, Any],
+        generate: Generate,
+    ) -> None:
         self._discovery = StaticDocument(lambda: discovery, Vary=_HEADERS["Vary"])
         self._generate = generate
         self._limits = settings.limits
         self._origins = settings.cors_origins
-        self._template = PageTemplate(assets, settings.models, settings.limits.max_tokens, settings.root_path)
+        self._template = PageTemplate(assets, models, settings.limits.max_tokens, settings.root_path)
+        self._models = models
         self._rendered: dict[Appearance, _Rendered] = {}
+        self._rendered_with: list[DescribedModel] = []
 
     async def serve(self, http_request: Request) -> Response:
         if http_request.method == "POST":
@@ -58,6 +69,8 @@ class Page:
         if heaviest(http_request.headers, (JSON, HTML)) != HTML:
             return await self._discovery.serve(http_request)
         appearance = Appearance.of(http_request)
+        if (models := list(self._models)) != self._rendered_with:  # more is known of them
+            self._rendered, self._rendered_with = {}, models
         if appearance not in self._rendered:
             self._rendered[appearance] = _Rendered(self._template.render(appearance))
         page = self._rendered[appearance]

@@ -13,13 +13,17 @@ from contract import GenerationRequest, ProblemError, RequestLimits, problems
 from contract.problems import invalid_fields
 
 MEDIA_TYPE = "application/x-www-form-urlencoded"
-VALUES = ("prompt", "seed", "max_tokens", "temperature", "steps", "size", "negative_prompt")
+VALUES = (
+    *("prompt", "seed", "max_tokens", "temperature", "top_p", "stop"),
+    *("size", "steps", "guidance", "n", "negative_prompt"),
+)
 """The fields that are typed in."""
 
 MOST_FIELDS = 32
 """Most fields that are read."""
 
-_NUMBERS = {"seed", "max_tokens", "temperature", "steps"}
+_FRACTIONS = {"temperature", "top_p", "guidance"}
+_NUMBERS = {"seed", "max_tokens", "steps", "n", *_FRACTIONS}
 
 
 def read_form(headers: Headers, body: bytes) -> dict[str, str]:
@@ -42,7 +46,7 @@ def form_request(form: dict[str, str], limits: RequestLimits) -> GenerationReque
     for name in _NUMBERS & fields.keys():
         number = fields[name].strip()
         fields[name] = int(number) if re.fullmatch("[0-9]{1,19}", number) else number
-        if name == "temperature" and re.fullmatch(r"[0-9]{0,9}\.[0-9]{1,9}", number):
+        if name in _FRACTIONS and re.fullmatch(r"[0-9]{0,9}\.[0-9]{1,9}", number):
             fields[name] = float(number)
     try:
         return GenerationRequest.model_validate(fields, context=limits)

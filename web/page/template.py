@@ -5,17 +5,17 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from string import Template
-from typing import TYPE_CHECKING
 
 from contract import PictureResult, ProblemError, TextResult
+from contract.models.description import DescribedModel
 from web.page.appearance import LANGUAGES, Appearance
 from web.page.assets import Assets
 from web.page.form import VALUES
 
-if TYPE_CHECKING:  # see web.rest.upstream
-    from web.setting_values import ServedModel
+ModelCards = Iterable[DescribedModel]
+"""The served models, in their order, as they are known at the moment."""
 
 _TEXT = re.compile(r'<[^<>]*\bdata-t="([^"]+)"[^<>]*>')
 _ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')
@@ -24,7 +24,7 @@ _ATTRIBUTE = re.compile(r'\bdata-t-(placeholder|aria-label)="([^"]+)"')
 class PageTemplate:
     """`page.html`, whose elements name their texts (`data-t`), which the scripts share (`texts/`)."""
 
-    def __init__(self, assets: Assets, models: Mapping[str, ServedModel], most_tokens: int, root_path: str) -> None:
+    def __init__(self, assets: Assets, models: ModelCards, most_tokens: int, root_path: str) -> None:
         self._assets = assets
         self._models = models
         self._most_tokens = most_tokens
@@ -41,8 +41,12 @@ class PageTemplate:
         return page.safe_substitute(
             root_path=self._root_path,
             static=static,
-            preloads="\n".join(f'<link rel="modulepreload" href="{static}/{name}">' for name in self._assets.modules),
+            preloads="\n".join(
+                f'<link rel="modulepreload" href="{static}/{name}">' for name in self._assets.modules(language)
+            ),
             models=self._model_rows(language, form.get("model")),
+            styles="\n".join(f'<link rel="stylesheet" href="{static}/{name}">' for name in self._assets.styles),
+            description=html.escape(texts["description"]),
             most_tokens=self._most_tokens,
             lang=language,
             locale=texts["locale"],
@@ -77,21 +81,23 @@ class PageTemplate:
         sentence = texts.get(f"problem.{error.kind.slug}", texts["problem"])
         sentence = sentence.replace("{title}", error.problem.title).replace("{detail}", error.problem.detail)
         if retry is not None:
-            sentence = f"{sentence} {texts['retry'].replace('{seconds}', str(retry))}"
+            sentence = f"{sentence} {texts['retry.in'].replace('{seconds}', str(retry))}"
         return f'<p class="problem" role="alert">{html.escape(sentence)}</p>'
 
     def _model_rows(self, language: str, chosen: str | None) -> str:
         """One row for each model, of which `chosen` is checked, or else the first."""
-        checked = chosen if chosen in self._models else next(iter(self._models))
+        models = list(self._models)
+        checked = chosen if any(model.name == chosen for model in models) else models[0].name
         row = Template(self._assets.text("model.html"))
         rows = [
             row.safe_substitute(
-                name=html.escape(name),
+                name=html.escape(model.name),
                 kind=model.kind,
                 kind_text=f"kind.{model.kind}",
-                checked="checked" if name == checked else "",
+                checked="checked" if model.name == checked else "",
+                summary=html.escape(_localized(model.summary, language)),
             )
-            for name, model in self._models.items()
+            for model in models
         ]
         return self._translated("".join(rows), language)
 
@@ -105,6 +111,12 @@ class PageTemplate:
             return f'{found[0]} {found[1]}="{html.escape(texts[found[2]])}"'
 
         return _ATTRIBUTE.sub(attribute, _TEXT.sub(text, template))
+
+
+def _localized(texts: Mapping[str, str] | None, language: str) -> str:
+    """The text for a reader of the language, in another one where there is none."""
+    texts = texts or {"": ""}
+    return texts.get(language) or texts.get("en") or next(iter(texts.values()))
 
 
 def _texts(module: str) -> dict[str, str]:

@@ -1,48 +1,46 @@
 // An order becomes a job, a job becomes a result, and results are kept.
-import { copyResult, copyText, download } from "./results/carry.js";
+import { blobOf } from "./browser/blob.js";
+import { copyResult, copyText, download } from "./browser/carry.js";
+import { always } from "./browser/storage.js";
+import { toast } from "./browser/toast.js";
+import { About } from "./order/about.js";
+import { OrderForm, randomSeed } from "./order/form.js";
+import { Menu } from "./order/menu.js";
+import { addressOf, shared } from "./order/share.js";
 import { Gallery } from "./results/gallery.js";
 import { Job } from "./server/job.js";
-import { Menu } from "./order/menu.js";
-import { Stage, blobOf } from "./stage/stage.js";
+import { learn, modelOf } from "./server/models.js";
+import { Stage } from "./stage/stage.js";
 import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
-const PREVIEWS = 4;
-const FIELDS = {
-	text: { temperature: Number, max_tokens: Number },
-	image: { steps: Number, size: String, negative_prompt: String },
-};
+const UPRIGHT = "upright";
 
 const form = element("order");
 const prompt = element("prompt");
 const menu = new Menu();
-const stage = new Stage();
+const order = new OrderForm(menu);
+const stage = new Stage(order.label);
 let job = null;
 
-/** What the form says. The seed is chosen here, so that it is known afterwards whatever the model is. */
-function written() {
-	const { kind, model } = menu;
-	const order = { prompt: prompt.value, model };
-	const typed = form.elements.seed.value.trim();
-	order.seed = typed ? Number(typed) : randomSeed();
-	for (const [name, type] of Object.entries(FIELDS[kind])) {
-		const value = form.elements[name].value.trim();
-		if (value) order[name] = type(value);
-	}
-	if (kind === "image") order.previews = PREVIEWS;
-	return order;
-}
-
-const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+new About(menu, (example, now) => {
+	prompt.value = example;
+	prompt.focus();
+	menu.warm();
+	if (now) form.requestSubmit();
+});
 
 async function run(next) {
-	if (job) return;
+	if (job) {
+		toast(t("busy"));
+		return;
+	}
 	job = next;
 	const { order } = job;
-	const kind = menu.kindOf(order.model);
+	const followed = job.id === null;
 	element("serve").setAttribute("aria-disabled", "true");
-	stage.begin(order, kind);
-	if (element("stage").getBoundingClientRect().top > innerHeight / 2) element("stage").scrollIntoView();
+	stage.begin(order, menu.kindOf(order.model));
+	comeIntoSight();
 	try {
 		await job.follow({
 			status: (status) => {
@@ -53,7 +51,7 @@ async function run(next) {
 			token: (token) => stage.token(token),
 			progress: (progress) => stage.progress(progress),
 			preview: (preview) => stage.preview(preview),
-			result: (document) => serve(document, order),
+			result: (document) => serve(document, order, followed),
 			lost: () => stage.lost(),
 			found: () => stage.found(),
 		});
@@ -66,35 +64,54 @@ async function run(next) {
 	}
 }
 
-function end(error) {
-	if (error.slug === "cancelled") stage.stopped();
-	else stage.fail(error);
+/** Whoever has asked for something from far below the stage sees what becomes of it. */
+function comeIntoSight() {
+	const { top } = element("stage").getBoundingClientRect();
+	if (top < 0 || top > innerHeight / 2) element("stage").scrollIntoView();
+	if (element("gallery").contains(document.activeElement)) element("stop").focus({ preventScroll: true });
 }
 
-async function serve(document, order) {
+function end(error) {
+	if (error.slug === "cancelled") stage.stopped();
+	else {
+		stage.fail(error);
+		const [wrong] = error.problem?.errors ?? [];
+		if (wrong) order.mark(wrong);
+	}
+}
+
+async function serve(answer, order, followed) {
 	const result = {
-		id: document.id,
+		id: answer.id,
 		at: Date.now(),
-		model: document.model,
-		kind: document.kind,
+		model: answer.model,
+		kind: answer.kind,
 		order,
-		seconds: document.timing.total_s,
-		text: document.text,
-		reasoning: document.reasoning_content,
-		finish: document.finish_reason,
-		tokens: document.usage?.completion_tokens,
-		steps: document.steps,
-		understood: document.understood,
-		pictures: document.images?.map(({ data, media_type, width, height }) => ({ blob: blobOf(data, media_type), width, height })),
+		...stage.times(answer, followed),
+		text: answer.text,
+		reasoning: answer.reasoning_content,
+		finish: answer.finish_reason,
+		tokens: answer.usage?.completion_tokens,
+		steps: answer.steps,
+		understood: answer.understood,
+		pictures: answer.images?.map(({ data, media_type, width, height }) => ({ blob: blobOf(data, media_type), width, height })),
 	};
 	menu.tell(order.model, "ready");
 	stage.done(result);
+	if (document.hidden) document.title = `✓ ${t("state.done")} · Shangcai`;
+	if (!modelOf(order.model).summary) learn(); // it may have said meanwhile what it is
 	await gallery.add(result);
 }
 
 function show(result) {
-	if (job) return;
+	if (job) {
+		toast(t("busy"));
+		return;
+	}
+	const before = order.order;
 	stage.open(result);
+	order.fill(result.order);
+	if (before.prompt && before.prompt !== result.order.prompt) toast(t("filled"), () => order.fill(before));
 	element("stage").scrollIntoView({ block: "nearest" });
 }
 
@@ -103,40 +120,41 @@ const acts = {
 	download,
 	again: ({ order }) => run(new Job(order)),
 	another: ({ order }) => run(new Job({ ...order, seed: randomSeed() })),
+	share: ({ order }) => copyText(addressOf(order), t("shared")),
 };
 
-form.noValidate = true; // browsers stumble over fields that are folded away, or another kind's
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
-	const fields = ["prompt", "seed", ...Object.keys(FIELDS[menu.kind])].map((name) => form.elements[name]);
-	const wrong = fields.find((field) => !field.checkValidity());
-	if (!wrong) run(new Job(written()));
-	else {
-		wrong.closest("details")?.setAttribute("open", "");
-		wrong.reportValidity();
-	}
+	if (order.check()) run(new Job(order.order));
 });
 form.addEventListener("input", () => prompt.value.trim() && menu.warm());
 form.addEventListener("keydown", (event) => {
 	if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) form.requestSubmit();
 });
-element("examples").addEventListener("click", ({ target }) => {
-	if (target.type !== "button") return;
-	prompt.value = target.textContent;
-	prompt.focus();
-	menu.warm();
-});
 element("stop").addEventListener("click", () => {
 	job?.stop();
 	stage.stop();
 });
+element("retry").addEventListener("click", () => run(new Job(stage.order)));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
 element("code").addEventListener("click", ({ target }) => {
 	if (target.dataset.copy) copyText(element(target.dataset.copy).textContent);
 });
-element("language").addEventListener("click", (event) => {
+for (const [id, on] of [[UPRIGHT, always.get(UPRIGHT) === "true"], ["actual", false]]) {
+	const toggle = element(id);
+	const set = (on) => {
+		toggle.setAttribute("aria-pressed", on);
+		element("stage").toggleAttribute(`data-${id}`, on);
+	};
+	toggle.addEventListener("click", () => {
+		set(toggle.getAttribute("aria-pressed") !== "true");
+		if (id === UPRIGHT) always.set(UPRIGHT, toggle.getAttribute("aria-pressed"));
+	});
+	set(on);
+}
+element("language").addEventListener("click", async (event) => {
 	event.preventDefault();
-	speak(t("other"));
+	await speak(t("other"));
 	element("language").lang = t("other");
 });
 element("theme").addEventListener("click", () => {
@@ -145,12 +163,16 @@ element("theme").addEventListener("click", () => {
 	root.dataset.theme = dark ? "light" : "dark";
 	remember("theme", root.dataset.theme);
 });
+document.addEventListener("visibilitychange", () => document.hidden || (document.title = "上菜 Shangcai"));
+if (/Mac|iPhone|iPad/.test(navigator.platform)) form.querySelector("kbd").textContent = "⌘ ↵";
 
 const gallery = new Gallery({ ...acts, show });
 gallery.open();
+learn();
+const asked = shared();
+if (asked) order.fill({ model: menu.model, ...asked });
 const kept = Job.kept();
 if (kept && menu.kindOf(kept.order.model)) {
-	menu.choose(kept.order.model);
-	prompt.value = kept.order.prompt;
+	order.fill(kept.order);
 	run(kept);
 }

@@ -195,11 +195,21 @@ def settings() -> dict[str, Any]:
     return {}
 
 
+@pytest.fixture
+def descriptions() -> dict[str, Any]:
+    """What is stated of the models, by their names."""
+    return {}
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def application(poet: FakeModel, painter: FakeModel, settings: dict[str, Any]) -> AsyncGenerator[ASGIApp]:
+async def application(
+    poet: FakeModel, painter: FakeModel, settings: dict[str, Any], descriptions: dict[str, Any]
+) -> AsyncGenerator[ASGIApp]:
     """The application in front of both, not yet listening."""
     async with listening(poet.app) as writes, listening(painter.app) as paints:
-        models = {"poet": writes, "painter": {"url": paints, "kind": "image"}}
+        models: dict[str, dict[str, Any]] = {"poet": {"url": writes}, "painter": {"url": paints, "kind": "image"}}
+        for name, description in descriptions.items():
+            models[name]["description"] = description
         yield create_app(Settings.model_validate({"models": models, "max_job_runs": 1, "grace_seconds": 1, **settings}))
 
 

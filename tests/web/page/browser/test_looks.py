@@ -96,6 +96,21 @@ async def test_nothing_sticks_out_and_axe_finds_nothing(
     await shoot(page, f"running-{name}")
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_in_forced_colours_it_can_be_told_what_is_chosen(
+    url: str, poet: FakeModel, visit: Open, shoot: Shoot, axe: str, theme: str
+) -> None:
+    page = await visit(url, forced_colors="active", color_scheme=theme)
+    await check_access(page, axe)
+    styles = "rows => rows.map((row) => getComputedStyle(row).outlineStyle)"
+    assert await page.locator(".model").evaluate_all(styles) == ["solid", "none"]
+    assert await page.locator("#serve").evaluate("button => getComputedStyle(button).borderTopStyle") == "solid"
+    poet.send(*POEM, None)
+    await served(page, "春雨")
+    await check_access(page, axe)
+    await shoot(page, f"forced-{theme}")
+
+
 async def test_languages_and_colours_are_switched_and_remembered(url: str, visit: Open) -> None:
     page = await visit(url, color_scheme="light")
     await expect(page.locator("#serve")).to_have_text("Serve")
@@ -121,6 +136,7 @@ async def test_every_text_is_switched(url: str, poet: FakeModel, visit: Open) ->
     await page.locator("#shelf li").scroll_into_view_if_needed()  # or what it says is not rendered
     await expect(page.locator("#shelf li")).to_contain_text(POEM, use_inner_text=True)
     await page.locator("#language").click()
+    await expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     switched = (await page.locator("body").inner_text()).splitlines()
     rendered = await visit(url, locale="zh-CN")
     poet.send(*POEM, None)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from contract import FieldError, ProblemError, invalid_field, problems
+from contract.problems import field_problem
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -81,7 +83,7 @@ async def test_a_text_from_the_first_letter_to_the_gallery(
 
     await page.locator("#prompt").press_sequentially("雨")
     await page.locator("#serve").click()
-    await expect(page.locator("#status")).to_have_text("Waking the model · loading the weights")
+    await expect(page.locator("#status")).to_have_text("Waking the model · fetching the ingredients")
     await expect(page.locator("[data-course=waking]")).to_have_class("now")
     await expect(page.locator("#bar")).to_be_visible()
     await expect(page.locator("#serve")).to_have_attribute("aria-disabled", "true")
@@ -124,7 +126,7 @@ async def test_the_bar_of_a_wake_up_that_was_seen_before(url: str, poet: FakeMod
         await page.locator("#serve").click()
         await expect(page.locator("[data-course=waking]")).to_have_class("now")
         if seconds == 6.0:
-            await expect(page.locator("#status")).to_contain_text(re.compile(r"about 4(\.\d)? s in all"))
+            await expect(page.locator("#status")).to_contain_text(re.compile(r"usually 4(\.\d)? s"))
             await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "95")
         poet.phase = None
         poet.send("x", None)
@@ -169,12 +171,12 @@ async def test_a_picture_in_steps_and_previews(url: str, painter: FakeModel, vis
     painter.paint()
     await submit(page, "a red fox", "painter")
     await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "100")
-    await expect(page.locator("#pictures img.rough")).to_have_js_property("naturalWidth", 256)
+    await expect(page.locator("#pictures img.rough:not(.old)")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#status")).to_have_text("Painting…")
     await shoot(page, "painting")
     painter.finish_picture()
     await expect(page.locator("#status")).to_have_text("Served.")
-    await expect(page.locator("#pictures img")).to_have_attribute("alt", "Picture 1: a red fox")
+    await expect(page.locator("#pictures img:not(.old)")).to_have_attribute("alt", "Picture 1: a red fox")
     await expect(page.locator("#pictures img.rough")).to_have_count(0)
     await expect(page.locator("#shelf img")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#facts")).to_contain_text("understood: fox")
@@ -243,17 +245,20 @@ async def test_a_lost_connection_is_told_and_found_again(url: str, poet: FakeMod
 @pytest.mark.parametrize(
     ("language", "sentence"),
     [
-        ("en", "Something in the order cannot be done. size: must be a width and a height"),
-        ("zh", "订单中有一项做不了。size: must be"),
+        ("en", "Something in the order cannot be done. Size: must be square"),
+        ("zh", "订单中有一项做不了。尺寸: must be square"),
     ],
 )
-async def test_a_problem_is_a_sentence(url: str, visit: Open, shoot: Shoot, language: str, sentence: str) -> None:
-    page = await visit(url, "400", locale="zh-CN" if language == "zh" else "en-US")
-    await page.locator("[name=model][value=painter]").check()
-    await page.locator(".options summary").click()
-    await page.locator("[name=size]").fill("9999x1")
+async def test_a_problem_is_a_sentence_and_its_field_is_marked(
+    url: str, painter: FakeModel, visit: Open, shoot: Shoot, language: str, sentence: str
+) -> None:
+    page = await visit(url, locale="zh-CN" if language == "zh" else "en-US")
+    painter.problem = invalid_field("size", "must be square")
     await submit(page, "狐狸", "painter")
-    await expect(page.locator("#problem")).to_contain_text(sentence)
+    await expect(page.locator("#problem")).to_have_text(sentence)
+    await expect(page.locator(".courses .broken")).to_have_count(1)
+    await expect(page.locator("[name=size]")).to_be_focused()
+    await expect(page.locator("[name=size]")).to_have_attribute("aria-invalid", "true")
     await shoot(page, f"problem-{language}")
     await expect(page.locator("#serve")).not_to_have_attribute("aria-disabled", "true")
 
@@ -276,7 +281,7 @@ async def test_every_field_reaches_the_model(url: str, poet: FakeModel, painter:
     painter.paint()
     painter.finish_picture()
     await submit(page, "a fox", "painter")
-    await expect(page.locator("#pictures img")).to_have_js_property("naturalWidth", 256)
+    await expect(page.locator("#pictures img:not(.old)")).to_have_js_property("naturalWidth", 256)
     sent = painter.requests[0]
     assert (sent["seed"], sent["steps"], sent["size"]) == (42, 3, "64x64")
     curl = await page.locator("#curl").text_content()
@@ -320,3 +325,65 @@ async def test_a_job_that_the_server_has_forgotten(url: str, application: Any, p
     await page.reload()
     await expect(page.locator("#problem")).to_be_hidden()  # and so has the page
     poet.send(None)
+
+
+async def test_stopping_is_told_while_the_connection_is_lost(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url, "ERR_")
+    poet.send("one ")
+    await submit(page, "count")
+    await expect(page.locator("#text")).to_have_text("one ")
+    cdp = await page.context.new_cdp_session(page)
+    await page.context.set_offline(True)
+    await cdp.send("Page.stopLoading")
+    await expect(page.locator("#status")).to_have_text("The connection is lost. Trying again…")
+    await page.locator("#stop").click()
+    await expect(page.locator("#status")).to_have_text("Stopping… The connection is lost. Trying again…")
+    await page.context.set_offline(False)
+    await expect(page.locator("#status")).to_have_text("Stopped.")
+
+
+async def test_how_long_it_took_is_told_without_the_waking(url: str, painter: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    painter.phase, painter.seconds = "warming up", 7.0
+    await submit(page, "a fox", "painter")
+    await expect(page.locator("[data-course=waking]")).to_have_class("now")
+    painter.phase = None
+    painter.paint()
+    painter.finish_picture()
+    await expect(page.locator("#status")).to_have_text("Served.")
+    found = await page.locator("#facts").inner_text()
+    [made] = re.findall(r"4 steps in ([\d.]+) s", found)
+    [woke] = re.findall(r"woke in ([\d.]+) s", found)
+    assert float(made) < 5 < 7 <= float(woke)
+
+
+async def test_pure_noise_is_no_preview(url: str, painter: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    painter.paint(steps=8, previews=8)
+    await submit(page, "a fox", "painter")
+    await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "100")
+    await expect(page.locator("#pictures img.rough:not(.old)")).to_have_count(1)
+    assert await page.evaluate("performance.getEntriesByType('resource').length") > 0
+    painter.finish_picture()
+    await expect(page.locator("#status")).to_have_text("Served.")
+
+
+async def test_what_is_longer_than_the_model_reads_is_explained(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    error = FieldError(field="messages", detail="has 300 tokens", code="context_length_exceeded")
+    poet.problem = field_problem([error])
+    await submit(page, "much")
+    await expect(page.locator("#problem")).to_have_text("The order is longer than this model can read. Shorten it.")
+
+
+async def test_a_failure_counts_down_to_the_next_try(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    poet.problem = ProblemError(problems.CONTENT_FILTERED, "No.")
+    await submit(page, "rain")
+    await expect(page.locator("#problem")).to_have_text("The model keeps back what it made of this.")
+    await expect(page.locator("#retry")).to_have_text("Try again")
+    poet.problem = None
+    poet.send("x", None)
+    await page.locator("#retry").click()
+    await expect(page.locator("#text")).to_have_text("x")
+    await expect(page.locator("#retry")).to_be_hidden()

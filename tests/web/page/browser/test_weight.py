@@ -132,7 +132,7 @@ async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visi
     painter.paint()
     painter.finish_picture()
     await page.locator("#serve").click()
-    await expect(page.locator("#pictures img")).to_have_js_property("naturalWidth", 256)
+    await expect(page.locator("#pictures img:not(.old)")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
     assert await top_of(gallery) == top
     shifts = await page.evaluate("shifts")

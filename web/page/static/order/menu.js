@@ -1,20 +1,30 @@
 // The models, whether they are awake, and waking the chosen one while its order is still being written.
 import { statuses, warm } from "../server/api.js";
+import { localized, modelOf } from "../server/models.js";
 import { has, t } from "../texts/texts.js";
 
 const FRESH = 45_000; // a model that was woken this long ago is awake still
 const LOOK = 1_000;
 const LOOKS = 600;
+const AGAIN = 60_000;
+const PRESENT = 300_000; // who has done nothing for so long may have left: asking keeps the server awake
 
 export class Menu {
 	#form = document.getElementById("order");
 	#warmed = new Map();
-	#looking = false;
+	#following = false;
+	#seen = Date.now();
 
 	constructor() {
 		this.#form.addEventListener("change", ({ target }) => target.name === "model" && this.#chosen());
-		document.addEventListener("language", () => this.#chosen());
-		this.#chosen();
+		for (const event of ["language", "models"]) document.addEventListener(event, () => this.#describe());
+		for (const event of ["pointerdown", "keydown"]) {
+			document.addEventListener(event, () => (this.#seen = Date.now()), { passive: true });
+		}
+		document.addEventListener("visibilitychange", () => document.hidden || this.#look());
+		addEventListener("focus", () => this.#look());
+		setInterval(() => !document.hidden && Date.now() - this.#seen < PRESENT && this.#look(), AGAIN);
+		this.#form.dataset.kind = this.kind;
 		this.#look();
 	}
 
@@ -24,6 +34,11 @@ export class Menu {
 
 	get kind() {
 		return this.kindOf(this.model);
+	}
+
+	/** That of the chosen model. */
+	get row() {
+		return this.#form.querySelector("[name=model]:checked").parentElement;
 	}
 
 	kindOf(model) {
@@ -65,30 +80,31 @@ export class Menu {
 	}
 
 	#chosen() {
-		const { kind, model } = this;
-		this.#form.dataset.kind = kind;
-		const examples = t(`examples.${has(`examples.${model}`) ? model : kind}`).split("|");
-		document.getElementById("prompt").placeholder = examples[0];
-		const buttons = examples.map((textContent) =>
-			Object.assign(document.createElement("button"), { type: "button", textContent }),
-		);
-		document.getElementById("examples").replaceChildren(...buttons);
+		this.#form.dataset.kind = this.kind;
+		document.dispatchEvent(new Event("model"));
 	}
 
-	/** Asking keeps the server awake, so it is done while a model wakes up, and no longer. */
+	#describe() {
+		for (const input of this.#inputs) {
+			const summary = input.parentElement.querySelector(".summary");
+			summary.textContent = localized(modelOf(input.value).summary) ?? summary.textContent;
+		}
+	}
+
+	/** While a model wakes up, and no longer. */
 	async #follow() {
-		if (this.#looking) return;
-		this.#looking = true;
+		if (this.#following) return;
+		this.#following = true;
 		for (let looks = 0; looks < LOOKS; looks += 1) {
 			await new Promise((resolve) => setTimeout(resolve, LOOK));
 			if (!document.hidden && !(await this.#look())) break;
 		}
-		this.#looking = false;
+		this.#following = false;
 	}
 
-	/** Whether one is waking, or may be. */
+	/** Whether one is waking, or may be. Of a server that does not answer nothing is known any more. */
 	async #look() {
-		const models = await statuses().catch(() => []);
+		const models = await statuses().catch(() => this.#inputs.map(({ value }) => ({ name: value, state: "unknown" })));
 		for (const { name, state } of models) this.tell(name, state);
 		return models.some(({ state }) => state === "waking" || state === "pending");
 	}

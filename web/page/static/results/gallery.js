@@ -1,5 +1,6 @@
 // The results of this browser, as cards. Those out of sight are not laid out, and their pictures not decoded.
 import { MOST, all, clear, forget, keep } from "./archive.js";
+import { toast } from "../browser/toast.js";
 import { t } from "../texts/texts.js";
 
 const element = (id) => document.getElementById(id);
@@ -15,17 +16,29 @@ export class Gallery {
 	#shelf = element("shelf");
 	#acts;
 	#seen = new IntersectionObserver((entries) => entries.forEach(reveal), { rootMargin: "300px" });
+	#others = globalThis.BroadcastChannel && new BroadcastChannel("gallery");
 
 	/** `acts`: functions of a result. */
 	constructor(acts) {
 		this.#acts = { ...acts, remove: (result) => this.#remove(result) };
 		element("clear").addEventListener("click", () => this.#clear());
+		this.#shelf.addEventListener("focusin", ({ target }) => this.#activate(target.closest("li")));
+		this.#shelf.addEventListener("keydown", (event) => this.#move(event));
 		document.addEventListener("language", () => this.#count());
+		if (this.#others) this.#others.onmessage = () => this.open();
 	}
 
+	/** Show what is kept, which other tabs change, too. */
 	async open() {
 		const results = await all();
-		this.#shelf.append(...results.map((result) => this.#card(result)));
+		const kept = new Set(results.map(({ id }) => id));
+		for (const card of [...this.#shelf.children]) if (!kept.has(card.dataset.id)) card.remove();
+		let before = null;
+		for (const result of results) {
+			const card = this.#find(result.id) ?? this.#card(result);
+			if (!card.isConnected) before ? before.after(card) : this.#shelf.prepend(card);
+			before = card;
+		}
 		this.#count();
 	}
 
@@ -33,18 +46,40 @@ export class Gallery {
 		const forgotten = await keep(result);
 		for (const id of [result.id, ...forgotten]) this.#find(id)?.remove();
 		this.#shelf.prepend(this.#card(result));
-		this.#count();
+		this.#changed();
 	}
 
 	#find(id) {
 		return this.#shelf.querySelector(`[data-id="${id}"]`);
 	}
 
+	#changed() {
+		this.#count();
+		this.#others?.postMessage("");
+	}
+
+	/** One card is reached by Tab, and from there the others by arrow keys. */
+	#activate(card) {
+		for (const button of this.#shelf.querySelectorAll("[tabindex='0']")) button.tabIndex = -1;
+		for (const button of card?.querySelectorAll("button") ?? []) button.tabIndex = 0;
+	}
+
+	#move(event) {
+		const cards = [...this.#shelf.children];
+		const columns = getComputedStyle(this.#shelf).gridTemplateColumns.split(" ").length;
+		const at = cards.indexOf(event.target.closest("li"));
+		const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: cards.length - 1 - at };
+		const next = cards[at + steps[event.key]];
+		if (!next) return;
+		event.preventDefault();
+		next.querySelector(".open").focus();
+	}
+
 	#card(result) {
 		const card = document.createElement("li");
 		card.dataset.id = result.id;
 		const open = button("open", () => this.#acts.show(result));
-		open.append(result.kind === "text" ? excerpt(result.text) : this.#view(result));
+		open.append(result.kind === "text" ? excerpt(result.text) : view(result));
 		const prompt = document.createElement("span");
 		prompt.className = "prompt";
 		prompt.dir = "auto";
@@ -59,16 +94,9 @@ export class Gallery {
 			tools.append(tool);
 		}
 		card.append(open, tools);
+		for (const each of card.querySelectorAll("button")) each.tabIndex = -1;
+		if (result.kind === "image") this.#seen.observe(card);
 		return card;
-	}
-
-	#view(result) {
-		const view = new Image();
-		view.className = "view";
-		view.alt = "";
-		view.blob = result.pictures[0].blob;
-		this.#seen.observe(view);
-		return view;
 	}
 
 	async #remove(result) {
@@ -77,19 +105,25 @@ export class Gallery {
 		const next = card.nextElementSibling ?? card.previousElementSibling;
 		card.remove();
 		(next?.querySelector(".open") ?? element("serve")).focus({ preventScroll: true });
-		this.#count();
+		this.#changed();
+		toast(t("removed"), async () => {
+			await keep(result);
+			await this.open();
+			this.#changed();
+		});
 	}
 
 	async #clear() {
 		if (!confirm(t("clear.sure"))) return;
 		await clear();
 		this.#shelf.replaceChildren();
-		this.#count();
+		this.#changed();
 		element("serve").focus({ preventScroll: true });
 	}
 
 	#count() {
 		const count = this.#shelf.children.length;
+		if (count && !this.#shelf.querySelector("[tabindex='0']")) this.#activate(this.#shelf.firstElementChild);
 		element("empty").hidden = count > 0;
 		element("clear").hidden = count === 0;
 		element("count").textContent = count ? t("gallery.count", { count, most: MOST }) : "";
@@ -129,10 +163,21 @@ function excerpt(text) {
 	return words;
 }
 
+function view({ pictures: [{ blob }] }) {
+	const box = document.createElement("span");
+	box.className = "view";
+	const image = box.appendChild(new Image());
+	image.alt = "";
+	image.blob = blob;
+	return box;
+}
+
+/** Only pictures in sight, or nearly so, take memory. */
 function reveal({ isIntersecting, target }) {
-	if (isIntersecting && !target.src) target.src = URL.createObjectURL(target.blob);
-	else if (!isIntersecting && target.src) {
-		URL.revokeObjectURL(target.src);
-		target.removeAttribute("src");
+	const image = target.querySelector("img");
+	if (isIntersecting && !image.src) image.src = URL.createObjectURL(image.blob);
+	else if (!isIntersecting && image.src) {
+		URL.revokeObjectURL(image.src);
+		image.removeAttribute("src");
 	}
 }

@@ -18,3 +18,9 @@ async function call(address, request, begun) {
 export const warm = (model) => wake(model, server());
 
 export const statuses = () => status(server());
+
+export async function described() {
+	const { url } = server();
+	const response = await call(`${url}/models`, { cache: "no-cache" }, false);
+	return (await response.json()).models;
+}

@@ -1,4 +1,5 @@
 // One generation, followed to its end through lost connections and reloads of the page.
+import { tab } from "../browser/storage.js";
 import { server } from "./api.js";
 import { job, randomKey, submit } from "../generate.js";
 
@@ -16,12 +17,8 @@ export class Job {
 
 	/** The one that was running when the page was left. */
 	static kept() {
-		try {
-			const { order, key, id } = JSON.parse(sessionStorage.getItem(KEPT));
-			return new Job(order, key, id);
-		} catch {
-			return null; // there is none
-		}
+		const kept = tab.read(KEPT);
+		return kept?.order?.prompt ? new Job(kept.order, kept.key, kept.id) : null;
 	}
 
 	/** Call `listener`'s method of each event's name; `lost` and `found`, too. A ProblemError ends it. */
@@ -40,12 +37,12 @@ export class Job {
 			}
 		} catch (error) {
 			if (error.slug === "unauthorized" && this.id !== null) throw error; // it goes on, and is found again with a key
-			sessionStorage.removeItem(KEPT);
+			tab.remove(KEPT);
 			if (this.#leave.signal.aborted) return;
 			if (this.#stop && error.slug === "not-found") return; // stopped twice, it was deleted
 			throw error;
 		}
-		sessionStorage.removeItem(KEPT);
+		tab.remove(KEPT);
 	}
 
 	/** Cancel it on the server; asked a second time, give it up here. */
@@ -65,6 +62,6 @@ export class Job {
 	}
 
 	#keep() {
-		sessionStorage.setItem(KEPT, JSON.stringify({ order: this.order, key: this.key, id: this.id }));
+		tab.set(KEPT, JSON.stringify({ order: this.order, key: this.key, id: this.id }));
 	}
 }

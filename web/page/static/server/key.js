@@ -1,27 +1,18 @@
 // The caller's key, where the server wants one: asked for once, and kept in this browser.
+import { always } from "../browser/storage.js";
 import { t } from "../texts/texts.js";
 
 const KEPT = "key";
 const element = (id) => document.getElementById(id);
-let key = kept();
+let key = always.get(KEPT);
 let asking = null;
 let declined = false;
-
-function kept() {
-	try {
-		return localStorage.getItem(KEPT);
-	} catch {
-		return null; // this browser keeps nothing
-	}
-}
 
 function keep(value) {
 	key = value;
 	element("forget").hidden = !key;
-	try {
-		if (key) localStorage.setItem(KEPT, key);
-		else localStorage.removeItem(KEPT);
-	} catch {} // it is good until the page is left
+	if (key) always.set(KEPT, key);
+	else always.remove(KEPT);
 }
 
 /** What `fetch` sends along. */

@@ -1,33 +1,37 @@
 // What is shown: the generation that runs, or a result.
+import { blobOf } from "../browser/blob.js";
+import { modelOf } from "../server/models.js";
 import { sentence } from "../server/problems.js";
-import { curl, fetchCall } from "./snippets.js";
 import { amount, has, t } from "../texts/texts.js";
-import { Writer } from "./writer.js";
+import { Stopwatch, facts } from "./facts.js";
+import { Plate, isSmall } from "./plate.js";
+import { Progress } from "./progress.js";
+import { curl, fetchCall } from "./snippets.js";
 
 const element = (id) => document.getElementById(id);
-const COURSES = ["waking", "queued", "running", "done"];
-const TICK = 250;
-const NEARLY = 0.95; // a bar that waits at its end has promised too much
+const NOISE = 0.25; // a preview of the first quarter of the steps shows nothing yet
 
 export class Stage {
 	#root = element("stage");
-	#bar = element("bar");
-	#pictures = element("pictures");
-	#writer = new Writer(element("text"));
-	#urls = new Map();
-	#timer = 0;
-	#course = null;
-	#status = () => "";
-	#facts = () => "";
+	#progress = new Progress();
+	#plate = new Plate();
+	#watch = new Stopwatch();
+	#label;
 	#problem = null;
-	#lost = false;
-	#stopping = false;
-	#kind;
-	#order = null;
+	#retryAt = 0;
+	#retry = 0;
+	#steps = 0;
+	kind;
+	order = null;
 	result = null;
 
-	constructor() {
-		document.addEventListener("language", () => this.#say());
+	/** `label`: what a field of an order is called. */
+	constructor(label) {
+		this.#label = label;
+		document.addEventListener("language", () => {
+			this.#progress.say();
+			this.#say();
+		});
 	}
 
 	/** Prepare for a new order. */
@@ -36,7 +40,7 @@ export class Stage {
 		this.#of(order, kind);
 		this.#root.dataset.busy = "";
 		element("stop").hidden = false;
-		this.#at(null, () => t("state.sending"));
+		this.#progress.at(null, () => t("state.sending"));
 	}
 
 	/** Show a stored result. */
@@ -46,227 +50,158 @@ export class Stage {
 		this.done(result);
 	}
 
+	/** Seconds of the result that has just come. */
+	times = (document, seen) => this.#watch.times(document, seen);
+
 	// The events of a job, by their names
 
-	status({ state, phase = "", seconds = 0, expected_seconds: expected, position = 0 }) {
-		if (state === "waking") {
-			this.#at("waking", () => {
+	status({ state, phase = "", seconds = 0, expected_seconds: expected, position }) {
+		const ahead = () => (position ? t(position === 1 ? "state.ahead.1" : "state.ahead", { count: position }) : "");
+		if (state === "waking" || state === "asleep") {
+			this.#watch.woken(seconds);
+			this.#progress.at("waking", () => {
 				const [step, done = ""] = phase.split(",");
-				const named = (has(`phase.${step}`) ? t(`phase.${step}`) : step) + done;
-				const whole = expected && t("state.waking.of", { seconds: amount(expected) });
-				return [t("state.waking"), named, whole].filter(Boolean).join(" · ");
+				const named = state === "asleep" ? "" : (has(`phase.${step}`) ? t(`phase.${step}`) : step) + done;
+				const usual = expected && t("state.usually", { seconds: amount(expected) });
+				return [t(`state.${state}`), named, usual, ahead()].filter(Boolean).join(" · ");
 			});
-			this.#wait(seconds, expected);
-		} else if (state === "asleep") {
-			this.#at("waking", () => t("state.asleep"));
-			this.#wait(0, expected);
+			this.#progress.wait(seconds, expected, phase.split(",")[0]);
 		} else if (state === "queued") {
-			this.#discard(); // it may be begun anew
-			const key = ["state.queued", "state.queued.1"][position] ?? "state.queued.n";
-			this.#at("queued", () => t(key, { count: position }));
-			this.#hideBar();
+			this.#plate.clear(); // it may be begun anew
+			this.#watch.queued();
+			this.#progress.at("queued", () => (position === 0 ? t("state.next") : ahead() || t("state.queued")));
+			this.#progress.hideBar();
 		} else if (state === "pending") {
-			this.#at(null, () => t("state.pending"));
-			this.#hideBar();
+			this.#progress.at(null, () => t("state.pending"));
+			this.#progress.hideBar();
 		} else if (state === "running") this.#run();
 	}
 
 	reasoning({ text }) {
 		this.#run();
-		element("idle").hidden = true;
-		element("reasoning").hidden = false;
-		element("thoughts").append(text);
+		this.#plate.think(text);
 	}
 
 	token({ text }) {
 		this.#run();
-		element("idle").hidden = true;
-		element("text").hidden = false;
-		this.#writer.append(text);
+		this.#plate.write(text);
 	}
 
 	progress({ step, of }) {
 		this.#run();
-		this.#draw(step / of, t("state.step", { step, of }));
+		this.#steps = of;
+		this.#progress.draw(step / of, t("state.step", { step, of }));
 	}
 
-	preview({ image, data, media_type: type }) {
-		this.#picture(image, blobOf(data, type)).classList.add("rough");
+	preview({ image, step, data, media_type: type }) {
+		if (step !== null && step <= NOISE * this.#steps) return;
+		this.#plate.preview(image, blobOf(data, type), this.order.prompt);
 	}
 
 	// Its connection
 
 	lost() {
-		this.#lost = true;
-		this.#say();
+		this.#progress.lost = true;
+		this.#progress.say();
 	}
 
 	found() {
-		if (!this.#lost) return;
-		this.#lost = false;
-		this.#say();
+		if (!this.#progress.lost) return;
+		this.#progress.lost = false;
+		this.#progress.say();
 	}
 
 	// Its end
 
 	stop() {
-		this.#stopping = true;
-		this.#say();
+		this.#progress.stopping = true;
+		this.#progress.say();
 	}
 
 	stopped() {
 		this.#end();
-		this.#at(this.#course, () => t("state.stopped"));
+		this.#progress.at(this.#progress.course, () => t("state.stopped"));
 	}
 
 	fail(error) {
 		this.#end();
 		this.#problem = error;
-		this.#at(this.#course, () => t("state.failed"));
+		this.#retryAt = Date.now() + 1000 * (error.problem?.retry_after ?? 0);
+		this.#progress.broken(() => t("state.failed"));
+		element("retry").hidden = false;
+		this.#countDown();
+		this.#say();
 	}
 
 	done(result) {
 		this.result = result;
 		this.#end();
-		element("idle").hidden = true;
-		if (result.kind === "text") {
-			element("text").hidden = false;
-			this.#writer.settle(result.text);
-			element("reasoning").hidden = !result.reasoning;
-			element("thoughts").textContent = result.reasoning ?? "";
-		} else {
-			result.pictures.forEach(({ blob, width, height }, index) => {
-				const picture = this.#picture(index, blob);
-				Object.assign(picture, { width, height, alt: t("picture", { index: index + 1, prompt: result.order.prompt }) });
-				picture.classList.remove("rough");
-			});
-		}
-		this.#facts = () => facts(result);
-		element("actions").hidden = false;
-		this.#at("done", () => t("state.done"));
+		this.#plate.serve(result);
+		element("actions").classList.remove("empty");
+		element("upright").hidden = !element("text").classList.contains("verse");
+		element("actual").hidden = result.kind !== "image";
+		this.#progress.at("done", () => t("state.done"));
+		this.#say();
 	}
 
 	// Parts
 
 	#of(order, kind) {
-		this.#order = order;
-		this.#kind = kind;
+		this.order = order;
+		this.kind = kind;
+		this.#plate.small = isSmall(order.size ?? modelOf(order.model).defaults.size);
 		element("asked").textContent = order.prompt;
 		element("asked").hidden = false;
 		element("curl").textContent = curl(order, kind);
 		element("fetch").textContent = fetchCall(order, kind);
-		element("code").hidden = false;
+		element("code").classList.remove("empty");
 	}
 
 	#clear() {
 		this.#end();
-		this.#discard();
+		this.#plate.clear();
+		this.#watch = new Stopwatch();
 		this.#problem = this.result = null;
-		this.#facts = () => "";
-		element("actions").hidden = true;
+		this.#steps = 0;
+		clearTimeout(this.#retry);
+		element("retry").hidden = true;
+		element("actions").classList.add("empty");
 		element("idle").lastElementChild.hidden = true;
 		this.#root.querySelector(".answer").replaceChildren(); // of the form, where scripts have come late
-	}
-
-	#discard() {
-		this.#writer.clear();
-		element("text").hidden = element("reasoning").hidden = this.#pictures.hidden = true;
-		element("thoughts").replaceChildren();
-		element("idle").hidden = false;
-		this.#pictures.replaceChildren();
-		for (const url of this.#urls.values()) URL.revokeObjectURL(url);
-		this.#urls.clear();
-	}
-
-	#end() {
-		this.#lost = this.#stopping = false;
-		delete this.#root.dataset.busy;
-		if (document.activeElement === element("stop")) element("serve").focus({ preventScroll: true });
-		element("stop").hidden = true;
-		this.#hideBar();
-	}
-
-	#run() {
-		if (this.#course === "running") return;
-		this.#at("running", () => t(`state.running.${this.#kind}`));
-		this.#hideBar();
-		if (this.#kind === "image") this.#draw(0);
-	}
-
-	#picture(index, blob) {
-		element("idle").hidden = true;
-		this.#pictures.hidden = false;
-		while (this.#pictures.children.length <= index) this.#pictures.append(new Image());
-		this.#pictures.classList.toggle("single", this.#pictures.children.length === 1);
-		const picture = this.#pictures.children[index];
-		const before = this.#urls.get(index);
-		const url = URL.createObjectURL(blob);
-		this.#urls.set(index, url);
-		picture.alt = this.#order.prompt;
-		picture.src = url;
-		if (before) picture.decode().catch(() => {}).then(() => URL.revokeObjectURL(before)); // shown until the next one is
-		return picture;
-	}
-
-	#at(course, status) {
-		this.#course = course;
-		this.#status = status;
-		this.#root.dataset.state = course ?? "idle";
-		const now = COURSES.indexOf(course);
-		[...this.#root.querySelectorAll(".courses li")].forEach((item, index) => {
-			item.classList.toggle("past", index < now);
-			item.classList.toggle("now", index === now);
-		});
 		this.#say();
 	}
 
+	#end() {
+		this.#progress.lost = this.#progress.stopping = false;
+		delete this.#root.dataset.busy;
+		if (document.activeElement === element("stop")) element("serve").focus({ preventScroll: true });
+		element("stop").hidden = true;
+		this.#progress.hideBar();
+	}
+
+	#run() {
+		this.#watch.ran();
+		if (this.#progress.course === "running") return;
+		this.#progress.at("running", () => t(`state.running.${this.kind}`));
+		this.#progress.hideBar();
+		if (this.kind === "image") this.#progress.draw(0);
+	}
+
 	#say() {
-		const status = this.#lost ? t("state.lost") : this.#stopping ? t("state.stopping") : this.#status();
-		const told = element("status");
-		if (told.textContent !== status) told.textContent = status; // else it would be read aloud again
-		this.#root.toggleAttribute("data-lost", this.#lost);
 		element("problem").hidden = this.#problem === null;
-		element("problem").textContent = this.#problem === null ? "" : sentence(this.#problem);
-		element("facts").textContent = this.#facts();
-		element("facts").hidden = element("facts").textContent === "";
+		element("problem").textContent = this.#problem ? sentence(this.#problem, this.#label) : "";
+		element("facts").replaceChildren(
+			...(this.result ? facts(this.result) : []).map((textContent) =>
+				Object.assign(document.createElement("li"), { textContent }),
+			),
+		);
 	}
 
-	/** A bar that grows over the expected time, or only moves where none is known. */
-	#wait(seconds, expected) {
-		const begun = performance.now() - seconds * 1000;
-		const grow = () => {
-			const passed = (performance.now() - begun) / 1000;
-			this.#draw(expected ? Math.min(passed / expected, NEARLY) : null, t("state.seconds", { seconds: Math.floor(passed) }));
-		};
-		clearInterval(this.#timer);
-		this.#timer = setInterval(grow, TICK);
-		grow();
+	/** Until it is worth trying again. */
+	#countDown() {
+		const left = Math.ceil((this.#retryAt - Date.now()) / 1000);
+		element("retry").disabled = left > 0;
+		element("retry").textContent = left > 0 ? t("retry.in", { seconds: left }) : t("retry");
+		if (left > 0) this.#retry = setTimeout(() => this.#countDown(), 250);
 	}
-
-	#draw(part, text = "") {
-		this.#bar.hidden = false;
-		if (part === null) this.#bar.removeAttribute("aria-valuenow");
-		else this.#bar.setAttribute("aria-valuenow", Math.round(part * 100));
-		this.#bar.setAttribute("aria-valuetext", text);
-		this.#bar.style.setProperty("--done", part ?? 0);
-		element("measure").textContent = text;
-	}
-
-	#hideBar() {
-		clearInterval(this.#timer);
-		this.#bar.hidden = true;
-		element("measure").textContent = "";
-	}
-}
-
-/** A file from its base64. */
-export function blobOf(data, type) {
-	return new Blob([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], { type });
-}
-
-function facts(result) {
-	const parts = [t(`facts.${result.kind}`, { ...result, seed: result.order.seed, seconds: amount(result.seconds) })];
-	if (result.finish === "length") parts.push(t("facts.length"));
-	if (result.understood?.length) parts.push(t("facts.understood", { words: result.understood.join(" ") }));
-	return parts.join(" · ");
 }

@@ -9,6 +9,10 @@ export class Writer {
 		this.#element = element;
 	}
 
+	get pending() {
+		return this.#pending;
+	}
+
 	append(text) {
 		this.#pending += text;
 		this.#frame ||= requestAnimationFrame(() => this.#flush());

@@ -1,9 +1,12 @@
 // The texts of the page in its language.
-import en from "./en.js";
-import zh from "./zh.js";
-
-const languages = { en, zh };
+const languages = {};
 const root = document.documentElement;
+
+async function load(language) {
+	languages[language] ??= (await import(`./${language}.js`)).default;
+}
+
+await load(root.dataset.lang);
 
 export const has = (key) => key in languages[root.dataset.lang];
 
@@ -16,7 +19,8 @@ export function t(key, values = {}) {
 export const amount = (seconds) => (seconds < 10 ? Math.max(seconds, 0.1).toFixed(1) : Math.round(seconds).toString());
 
 /** Show all texts that the server rendered in this language. */
-export function speak(language) {
+export async function speak(language) {
+	await load(language);
 	root.dataset.lang = language;
 	root.lang = t("locale");
 	remember("lang", language);

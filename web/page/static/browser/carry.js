@@ -1,11 +1,9 @@
 // Taking a result out of the page: to the clipboard, or into a file.
 import { t } from "../texts/texts.js";
+import { toast } from "./toast.js";
 
-const TOAST = 2_500;
-let timer;
-
-export async function copyText(text) {
-	toast((await write(text)) ? t("copied") : t("copy.failed"));
+export async function copyText(text, told = t("copied")) {
+	toast((await write(text)) ? told : t("copy.failed"));
 }
 
 async function write(text) {
@@ -61,12 +59,4 @@ function save(blob, name) {
 	link.download = name;
 	link.click();
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers begin to read late
-}
-
-/** A message that disappears by itself. */
-function toast(text) {
-	const element = document.getElementById("toast");
-	element.textContent = text;
-	clearTimeout(timer);
-	timer = setTimeout(() => element.replaceChildren(), TOAST);
 }

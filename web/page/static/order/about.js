@@ -1,0 +1,57 @@
+// The card of the chosen model: what it takes, what to ask it, and which words it knows.
+import { localized, modelOf } from "../server/models.js";
+import { has, t } from "../texts/texts.js";
+
+const element = (id) => document.getElementById(id);
+
+export class About {
+	#menu;
+	#use;
+
+	/** `use(prompt, run)`: an example or a word was chosen, and is to be run at once. */
+	constructor(menu, use) {
+		this.#menu = menu;
+		this.#use = use;
+		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#show());
+		for (const id of ["examples", "vocabulary"]) {
+			element(id).addEventListener("click", (event) => {
+				if (event.target.type !== "button") return;
+				element("words").close();
+				this.#use(event.target.textContent, event.shiftKey);
+			});
+		}
+		element("known").addEventListener("click", () => element("words").showModal());
+		element("words").addEventListener("click", ({ target }) => target === element("words") && target.close());
+		this.#show();
+	}
+
+	#show() {
+		const model = modelOf(this.#menu.model);
+		const kind = this.#menu.kind;
+		const examples = localized(model.examples) ?? t(`examples.${kind}`).split("|");
+		element("prompt").placeholder = examples[0];
+		element("examples").replaceChildren(...examples.map(button));
+		const words = localized(model.vocabulary) ?? [];
+		element("known").hidden = !words.length;
+		element("known").textContent = t("words.known", { count: words.length });
+		element("vocabulary").replaceChildren(...words.map(button));
+		element("about").textContent = facts(model, kind).join(" · ");
+		const card = element("about").parentElement;
+		card.hidden = card.textContent.trim() === "";
+		this.#menu.row.after(card);
+	}
+}
+
+const button = (textContent) => Object.assign(document.createElement("button"), { type: "button", textContent });
+
+function facts({ languages = [], limits, defaults, conversations, license }, kind) {
+	const names = new Intl.DisplayNames([document.documentElement.lang], { type: "language" });
+	return [
+		languages.map((language) => names.of(language)).join(t("comma")),
+		kind === "image" && defaults.size?.replace("x", " × "),
+		kind === "image" && defaults.steps && t("about.steps", { count: defaults.steps }),
+		kind === "text" && limits.context_tokens && t("about.context", { count: limits.context_tokens.toLocaleString() }),
+		conversations && t("about.conversations"),
+		license,
+	].filter(Boolean);
+}

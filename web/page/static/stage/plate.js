@@ -1,0 +1,116 @@
+// The dish: a text or pictures, as they grow and as they are served.
+import { t } from "../texts/texts.js";
+import { Writer } from "./writer.js";
+
+const element = (id) => document.getElementById(id);
+const FADE = 400;
+const LIFT = 300;
+const SMALL = 256; // longest side of what lies on a round plate
+const VERSE_LINE = 24;
+
+export class Plate {
+	#writer = new Writer(element("text"));
+	#pictures = element("pictures");
+	#urls = new Set();
+	/** Whether the pictures that come lie on round plates. */
+	small = false;
+
+	/** Nothing is on it yet. */
+	clear() {
+		this.#writer.clear();
+		element("text").className = "text";
+		element("text").hidden = element("reasoning").hidden = this.#pictures.hidden = true;
+		element("thoughts").replaceChildren();
+		this.#pictures.replaceChildren();
+		for (const url of this.#urls) URL.revokeObjectURL(url);
+		this.#urls.clear();
+		element("idle").hidden = false;
+		element("idle").classList.remove("lifted");
+	}
+
+	write(piece) {
+		this.#lift();
+		element("text").hidden = false;
+		const begins = !element("text").textContent && !this.#writer.pending;
+		if (begins && /^\p{Script=Han}/u.test(piece)) element("text").classList.add("verse");
+		this.#writer.append(piece);
+	}
+
+	think(piece) {
+		this.#lift();
+		element("reasoning").hidden = false;
+		element("thoughts").append(piece);
+	}
+
+	/** One of the pictures as it looks by now. */
+	preview(index, blob, alt) {
+		this.#paint(index, blob, alt).classList.add("rough");
+	}
+
+	serve(result) {
+		this.#lift();
+		if (result.kind === "text") {
+			element("text").hidden = false;
+			this.#writer.settle(result.text);
+			element("text").classList.toggle("verse", isVerse(result.text));
+			element("reasoning").hidden = !result.reasoning;
+			element("thoughts").textContent = result.reasoning ?? "";
+			return;
+		}
+		this.small = isSmall(result.pictures.map(({ width, height }) => `${width}x${height}`)[0]);
+		result.pictures.forEach(({ blob, width, height }, index) => {
+			const image = this.#paint(index, blob, t("picture", { index: index + 1, prompt: result.order.prompt }));
+			Object.assign(image, { width, height });
+			image.parentElement.lastElementChild.textContent = `${width} × ${height}`;
+		});
+	}
+
+	#lift() {
+		const idle = element("idle");
+		if (idle.hidden || idle.classList.contains("lifted")) return;
+		idle.classList.add("lifted");
+		setTimeout(() => (idle.hidden ||= idle.classList.contains("lifted")), LIFT);
+	}
+
+	/** Over what was there, until it can be seen. */
+	#paint(index, blob, alt) {
+		this.#lift();
+		this.#pictures.hidden = false;
+		while (this.#pictures.children.length <= index) this.#pictures.append(frame());
+		this.#pictures.classList.toggle("single", this.#pictures.children.length === 1);
+		const frameOf = this.#pictures.children[index];
+		frameOf.classList.toggle("small", this.small);
+		const before = [...frameOf.querySelectorAll("img")];
+		const image = new Image();
+		image.alt = alt;
+		image.src = URL.createObjectURL(blob);
+		this.#urls.add(image.src);
+		frameOf.lastElementChild.before(image);
+		before.forEach((each) => (each.className = "old"));
+		image.decode().catch(() => {}).then(() => {
+			image.classList.add("shown");
+			setTimeout(() => before.forEach((each) => this.#drop(each)), before.length ? FADE : 0);
+		});
+		return image;
+	}
+
+	#drop(image) {
+		image.remove();
+		URL.revokeObjectURL(image.src);
+		this.#urls.delete(image.src);
+	}
+}
+
+function frame() {
+	const made = document.createElement("figure");
+	made.append(document.createElement("figcaption"));
+	return made;
+}
+
+export const isSmall = (size) => Math.max(...(size?.split("x").map(Number) ?? [Infinity])) <= SMALL;
+
+/** Chinese verse, line by line; what is longer or in other letters is read as prose. */
+export function isVerse(text) {
+	const lines = text.trim().split("\n");
+	return /^\p{Script=Han}/u.test(text.trim()) && lines.every((line) => line.length <= VERSE_LINE);
+}
