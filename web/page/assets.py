@@ -43,12 +43,12 @@ class Assets:
 
     def modules(self, language: str) -> list[str]:
         """Those that the page needs at once, for a reader of the language."""
-        others = {f"texts/{other}.js" for other in LANGUAGES if other != language}
-        return [name for name in self._files if name.endswith(".js") and name not in others]
+        later = ("on_demand/", *(f"texts/{other}.js" for other in LANGUAGES if other != language))
+        return [name for name in self._files if name.endswith(".js") and not name.startswith(later)]
 
     @property
     def styles(self) -> list[str]:
-        return [name for name in self._files if name.endswith(".css")]
+        return [name for name in self._files if name.startswith("style/")]
 
     def text(self, name: str) -> str:
         return self._files[name].decode()

@@ -46,7 +46,7 @@ class PageTemplate:
             ),
             models=self._model_rows(language, form.get("model")),
             styles="\n".join(f'<link rel="stylesheet" href="{static}/{name}">' for name in self._assets.styles),
-            description=html.escape(texts["description"]),
+            motto=html.escape(texts["motto"]),
             most_tokens=self._most_tokens,
             lang=language,
             locale=texts["locale"],

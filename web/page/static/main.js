@@ -4,6 +4,7 @@ import { copyResult, copyText, download } from "./browser/carry.js";
 import { always } from "./browser/storage.js";
 import { toast } from "./browser/toast.js";
 import { About } from "./order/about.js";
+import { after } from "./order/body.js";
 import { OrderForm, randomSeed } from "./order/form.js";
 import { Menu } from "./order/menu.js";
 import { addressOf, shared } from "./order/share.js";
@@ -19,8 +20,8 @@ const UPRIGHT = "upright";
 const form = element("order");
 const prompt = element("prompt");
 const menu = new Menu();
-const order = new OrderForm(menu);
-const stage = new Stage(order.label);
+const orders = new OrderForm(menu);
+const stage = new Stage(orders.label);
 let job = null;
 
 new About(menu, (example, now) => {
@@ -76,7 +77,7 @@ function end(error) {
 	else {
 		stage.fail(error);
 		const [wrong] = error.problem?.errors ?? [];
-		if (wrong) order.mark(wrong);
+		if (wrong) orders.mark(wrong);
 	}
 }
 
@@ -100,6 +101,10 @@ async function serve(answer, order, followed) {
 	stage.done(result);
 	if (document.hidden) document.title = `✓ ${t("state.done")} · Shangcai`;
 	if (!modelOf(order.model).summary) learn(); // it may have said meanwhile what it is
+	if (order.history) {
+		orders.converse(after(result));
+		if (prompt.value === order.prompt) prompt.value = "";
+	}
 	await gallery.add(result);
 }
 
@@ -108,10 +113,10 @@ function show(result) {
 		toast(t("busy"));
 		return;
 	}
-	const before = order.order;
+	const before = orders.order;
 	stage.open(result);
-	order.fill(result.order);
-	if (before.prompt && before.prompt !== result.order.prompt) toast(t("filled"), () => order.fill(before));
+	orders.fill(result.order);
+	if (before.prompt && before.prompt !== result.order.prompt) toast(t("filled"), () => orders.fill(before));
 	element("stage").scrollIntoView({ block: "nearest" });
 }
 
@@ -121,11 +126,17 @@ const acts = {
 	again: ({ order }) => run(new Job(order)),
 	another: ({ order }) => run(new Job({ ...order, seed: randomSeed() })),
 	share: ({ order }) => copyText(addressOf(order), t("shared")),
+	reply: (result) => {
+		menu.choose(result.order.model);
+		orders.converse(after(result));
+		prompt.value = "";
+		prompt.focus();
+	},
 };
 
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
-	if (order.check()) run(new Job(order.order));
+	if (orders.check()) run(new Job(orders.order));
 });
 form.addEventListener("input", () => prompt.value.trim() && menu.warm());
 form.addEventListener("keydown", (event) => {
@@ -137,9 +148,6 @@ element("stop").addEventListener("click", () => {
 });
 element("retry").addEventListener("click", () => run(new Job(stage.order)));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
-element("code").addEventListener("click", ({ target }) => {
-	if (target.dataset.copy) copyText(element(target.dataset.copy).textContent);
-});
 for (const [id, on] of [[UPRIGHT, always.get(UPRIGHT) === "true"], ["actual", false]]) {
 	const toggle = element(id);
 	const set = (on) => {
@@ -170,9 +178,9 @@ const gallery = new Gallery({ ...acts, show });
 gallery.open();
 learn();
 const asked = shared();
-if (asked) order.fill({ model: menu.model, ...asked });
+if (asked) orders.fill({ model: menu.model, ...asked });
 const kept = Job.kept();
 if (kept && menu.kindOf(kept.order.model)) {
-	order.fill(kept.order);
+	orders.fill(kept.order);
 	run(kept);
 }

@@ -105,7 +105,7 @@ async def test_a_text_from_the_first_letter_to_the_gallery(
     await page.locator("#code summary").click()
     await shoot(page, "text")
     sent = poet.requests[0]
-    assert str(sent["seed"]) in await page.locator("#curl").inner_text()
+    assert str(sent["seed"]) in await page.locator("#snippet").inner_text()
 
     poet.send("again", None)
     await page.locator("[data-act=again]").first.click()
@@ -284,7 +284,9 @@ async def test_every_field_reaches_the_model(url: str, poet: FakeModel, painter:
     await expect(page.locator("#pictures img:not(.old)")).to_have_js_property("naturalWidth", 256)
     sent = painter.requests[0]
     assert (sent["seed"], sent["steps"], sent["size"]) == (42, 3, "64x64")
-    curl = await page.locator("#curl").text_content()
+    await page.locator("#code summary").click()
+    await expect(page.locator("#snippet")).to_contain_text("curl")
+    curl = await page.locator("#snippet").text_content()
     assert curl is not None
     assert json.loads(curl[curl.index("{") : curl.rindex("}") + 1]) == {
         "prompt": "a fox",

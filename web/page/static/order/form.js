@@ -17,9 +17,14 @@ export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 export class OrderForm {
 	#form = document.getElementById("order");
 	#menu;
+	#history = [];
+	#partner = null;
 
 	constructor(menu) {
 		this.#menu = menu;
+		document.getElementById("anew").addEventListener("click", () => this.converse([]));
+		document.addEventListener("language", () => this.#talk());
+		document.addEventListener("model", () => this.#menu.model === this.#partner || this.converse([]));
 		this.#form.noValidate = true; // browsers stumble over fields that are folded away, or another kind's
 		this.#form.addEventListener("input", ({ target }) => this.#changed(target));
 		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#limit());
@@ -44,12 +49,21 @@ export class OrderForm {
 			if (value && !field.parentElement.hidden) order[name] = type(value);
 		}
 		if (kind === "image") order.previews = PREVIEWS;
+		if (this.#history.length) order.history = this.#history;
 		return order;
+	}
+
+	/** Go on with what was said; with nothing, begin anew. */
+	converse(history) {
+		this.#history = history;
+		this.#partner = this.#menu.model;
+		this.#talk();
 	}
 
 	/** Write an order into it. */
 	fill(order) {
 		if (this.#menu.kindOf(order.model)) this.#menu.choose(order.model);
+		this.converse(order.history ?? []);
 		for (const name of ["prompt", "seed", ...SETTINGS]) this.#field(name).value = order[name] ?? "";
 		this.#keep();
 		this.#limit();
@@ -76,6 +90,12 @@ export class OrderForm {
 		if (!field?.setCustomValidity || field.parentElement.hidden) return;
 		field.setCustomValidity(detail);
 		this.#show(field);
+	}
+
+	#talk() {
+		const turns = this.#history.length / 2;
+		document.getElementById("talk").hidden = turns === 0;
+		document.getElementById("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
 	}
 
 	#field(name) {

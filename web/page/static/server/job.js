@@ -1,5 +1,6 @@
 // One generation, followed to its end through lost connections and reloads of the page.
 import { tab } from "../browser/storage.js";
+import { bodyOf } from "../order/body.js";
 import { server } from "./api.js";
 import { job, randomKey, submit } from "../generate.js";
 
@@ -27,7 +28,7 @@ export class Job {
 		this.#keep();
 		try {
 			if (this.id === null) {
-				this.id = (await submit(this.order, { ...options, ...server(true), idempotencyKey: this.key })).id;
+				this.id = (await submit(bodyOf(this.order), { ...options, ...server(true), idempotencyKey: this.key })).id;
 				this.#keep();
 			}
 			if (this.#stop) await this.#cancel();

@@ -1,16 +1,15 @@
 // The caller's key, where the server wants one: asked for once, and kept in this browser.
 import { always } from "../browser/storage.js";
-import { t } from "../texts/texts.js";
 
 const KEPT = "key";
-const element = (id) => document.getElementById(id);
+const forget = document.getElementById("forget");
 let key = always.get(KEPT);
 let asking = null;
 let declined = false;
 
 function keep(value) {
 	key = value;
-	element("forget").hidden = !key;
+	forget.hidden = !key;
 	if (key) always.set(KEPT, key);
 	else always.remove(KEPT);
 }
@@ -26,24 +25,13 @@ export async function renew(sent, begun) {
 	return asking;
 }
 
-function ask() {
-	const dialog = element("door");
-	const why = element("door-why");
-	why.dataset.t = key ? "key.refused" : "key.why";
-	why.textContent = t(why.dataset.t);
-	element("key").value = "";
-	dialog.showModal();
-	return new Promise((resolve) => {
-		dialog.onclose = () => {
-			const given = dialog.returnValue ? element("key").value.trim() : "";
-			dialog.returnValue = element("key").value = "";
-			declined = !given;
-			if (given) keep(given);
-			resolve(!declined);
-		};
-	});
+async function ask() {
+	const door = await import("../on_demand/door.js");
+	const given = await door.ask(key !== null);
+	declined = !given;
+	if (given) keep(given);
+	return !declined;
 }
 
-element("forget").hidden = !key;
-element("forget").addEventListener("click", () => keep(null));
-element("door-no").addEventListener("click", () => element("door").close());
+forget.hidden = !key;
+forget.addEventListener("click", () => keep(null));

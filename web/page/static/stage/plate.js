@@ -1,6 +1,6 @@
 // The dish: a text or pictures, as they grow and as they are served.
 import { t } from "../texts/texts.js";
-import { Writer } from "./writer.js";
+import { Prose } from "./prose.js";
 
 const element = (id) => document.getElementById(id);
 const FADE = 400;
@@ -9,31 +9,40 @@ const SMALL = 256; // longest side of what lies on a round plate
 const VERSE_LINE = 24;
 
 export class Plate {
-	#writer = new Writer(element("text"));
+	#prose = new Prose(element("answer"));
 	#pictures = element("pictures");
 	#urls = new Set();
+	#turns = 0;
 	/** Whether the pictures that come lie on round plates. */
 	small = false;
 
+	/** What was said before, which the answer goes on with. */
+	begin(turns = []) {
+		this.#turns = turns.length;
+		element("turns").replaceChildren(...turns.map(turn));
+		element("text").hidden = !this.#turns;
+		element("idle").hidden = this.#turns > 0;
+	}
+
 	/** Nothing is on it yet. */
 	clear() {
-		this.#writer.clear();
+		this.#prose.clear();
 		element("text").className = "text";
-		element("text").hidden = element("reasoning").hidden = this.#pictures.hidden = true;
+		element("text").hidden = !this.#turns;
+		element("reasoning").hidden = this.#pictures.hidden = true;
 		element("thoughts").replaceChildren();
 		this.#pictures.replaceChildren();
 		for (const url of this.#urls) URL.revokeObjectURL(url);
 		this.#urls.clear();
-		element("idle").hidden = false;
+		element("idle").hidden = this.#turns > 0;
 		element("idle").classList.remove("lifted");
 	}
 
 	write(piece) {
 		this.#lift();
 		element("text").hidden = false;
-		const begins = !element("text").textContent && !this.#writer.pending;
-		if (begins && /^\p{Script=Han}/u.test(piece)) element("text").classList.add("verse");
-		this.#writer.append(piece);
+		if (!this.#prose.text && !this.#turns && /^\p{Script=Han}/u.test(piece)) element("text").classList.add("verse");
+		this.#prose.append(piece);
 	}
 
 	think(piece) {
@@ -51,8 +60,8 @@ export class Plate {
 		this.#lift();
 		if (result.kind === "text") {
 			element("text").hidden = false;
-			this.#writer.settle(result.text);
-			element("text").classList.toggle("verse", isVerse(result.text));
+			this.#prose.settle(result.text);
+			element("text").classList.toggle("verse", !this.#turns && isVerse(result.text));
 			element("reasoning").hidden = !result.reasoning;
 			element("thoughts").textContent = result.reasoning ?? "";
 			return;
@@ -99,6 +108,14 @@ export class Plate {
 		URL.revokeObjectURL(image.src);
 		this.#urls.delete(image.src);
 	}
+}
+
+function turn({ role, content }) {
+	const made = document.createElement("div");
+	made.className = role;
+	made.dir = "auto";
+	made.textContent = content;
+	return made;
 }
 
 function frame() {

@@ -6,7 +6,6 @@ import { amount, has, t } from "../texts/texts.js";
 import { Stopwatch, facts } from "./facts.js";
 import { Plate, isSmall } from "./plate.js";
 import { Progress } from "./progress.js";
-import { curl, fetchCall } from "./snippets.js";
 
 const element = (id) => document.getElementById(id);
 const NOISE = 0.25; // a preview of the first quarter of the steps shows nothing yet
@@ -15,6 +14,7 @@ export class Stage {
 	#root = element("stage");
 	#progress = new Progress();
 	#plate = new Plate();
+	#code = null;
 	#watch = new Stopwatch();
 	#label;
 	#problem = null;
@@ -28,6 +28,7 @@ export class Stage {
 	/** `label`: what a field of an order is called. */
 	constructor(label) {
 		this.#label = label;
+		element("code").addEventListener("toggle", () => this.#openCode(), { once: true });
 		document.addEventListener("language", () => {
 			this.#progress.say();
 			this.#say();
@@ -47,6 +48,7 @@ export class Stage {
 	open(result) {
 		this.#clear();
 		this.#of(result.order, result.kind);
+		element("idle").hidden = true;
 		this.done(result);
 	}
 
@@ -140,6 +142,7 @@ export class Stage {
 		element("actions").classList.remove("empty");
 		element("upright").hidden = !element("text").classList.contains("verse");
 		element("actual").hidden = result.kind !== "image";
+		element("reply").hidden = !modelOf(result.order.model).conversations;
 		this.#progress.at("done", () => t("state.done"));
 		this.#say();
 	}
@@ -149,12 +152,18 @@ export class Stage {
 	#of(order, kind) {
 		this.order = order;
 		this.kind = kind;
+		this.#plate.begin(order.history && [...order.history, { role: "user", content: order.prompt }]);
 		this.#plate.small = isSmall(order.size ?? modelOf(order.model).defaults.size);
 		element("asked").textContent = order.prompt;
-		element("asked").hidden = false;
-		element("curl").textContent = curl(order, kind);
-		element("fetch").textContent = fetchCall(order, kind);
+		element("asked").hidden = Boolean(order.history);
 		element("code").classList.remove("empty");
+		this.#code?.show(order, kind);
+	}
+
+	async #openCode() {
+		const { Code } = await import("../on_demand/code.js");
+		this.#code = new Code();
+		this.#code.show(this.order, this.kind);
 	}
 
 	#clear() {

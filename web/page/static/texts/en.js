@@ -57,8 +57,6 @@ export default {
 "copy": "Copy",
 "copied": "Copied",
 "copy.failed": "This browser does not allow it.",
-"copy.curl": "Copy the curl command",
-"copy.fetch": "Copy the fetch call",
 "download": "Download",
 "again": "Same seed again",
 "another": "Another one",
@@ -101,7 +99,6 @@ export default {
 "problem.unavailable": "The model cannot be reached just now.",
 "problem.upstream-timeout": "The model took too long to answer. Try again.",
 "problem.too-late": "The time for this order is over.",
-"description": "A poet, a writer and a painter that wake when you order: texts and pictures from one endpoint.",
 "comma": ", ",
 "top_p": "Top p",
 "stop_at": "Stop at",
@@ -151,5 +148,10 @@ export default {
 "mistake.size.form": "A width and a height, such as 512x512.",
 "retry.in": "Try again in {seconds} s",
 "problem.context": "The order is longer than this model can read. Shorten it.",
-"problem.unexpected": "Something went wrong on the way: {detail}"
+"problem.unexpected": "Something went wrong on the way: {detail}",
+"talk": "In conversation: {turns} turns.",
+"talk.1": "In conversation: one turn.",
+"anew": "Begin anew",
+"reply": "Reply",
+"streamed": "streaming"
 };

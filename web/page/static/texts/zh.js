@@ -57,8 +57,6 @@ export default {
 "copy": "复制",
 "copied": "已复制",
 "copy.failed": "此浏览器不允许。",
-"copy.curl": "复制 curl 命令",
-"copy.fetch": "复制 fetch 调用",
 "download": "下载",
 "again": "同种子再来",
 "another": "换一份",
@@ -101,7 +99,6 @@ export default {
 "problem.unavailable": "此刻连不上模型。",
 "problem.upstream-timeout": "模型太久没有回应，请再试一次。",
 "problem.too-late": "这一单的时限已过。",
-"description": "诗人、写手与画师，下单即醒：一个入口，出文字与图画。",
 "comma": "、",
 "top_p": "Top p",
 "stop_at": "遇此即止",
@@ -151,5 +148,10 @@ export default {
 "mistake.size.form": "写成宽x高，如 512x512。",
 "retry.in": "{seconds} 秒后可再试",
 "problem.context": "这一单超出了模型能读的长度，请缩短。",
-"problem.unexpected": "途中出了差错：{detail}"
+"problem.unexpected": "途中出了差错：{detail}",
+"talk": "对话中：已有 {turns} 轮。",
+"talk.1": "对话中：已有 1 轮。",
+"anew": "重新开始",
+"reply": "接着聊",
+"streamed": "流式"
 };
