@@ -17,7 +17,12 @@ from web.http.entity_tag import entity_tag, unless_known
 from web.http.quality_values import weighted
 from web.page.appearance import LANGUAGES
 
-_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
 _FOLDER = Path(__file__).parent / "static"
 _CLIENT = Path(__file__).parent / "module" / "generate.js"
 _FOREVER = "public, max-age=31536000, immutable"

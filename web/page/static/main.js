@@ -1,7 +1,7 @@
 // An order becomes a job, a job becomes a result, and results are kept.
 import { blobOf } from "./browser/blob.js";
-import { copyResult, copyText, download } from "./browser/carry.js";
-import { always } from "./browser/storage.js";
+import { copyResult, copyText } from "./browser/carry.js";
+import { always, tab } from "./browser/storage.js";
 import { toast } from "./browser/toast.js";
 import { About } from "./order/about.js";
 import { after } from "./order/body.js";
@@ -16,6 +16,9 @@ import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const UPRIGHT = "upright";
+const SLOW = 5_000; // so long an order takes before it is worth a notification
+const files = () => import("./on_demand/files.js");
+const line = () => import("./on_demand/line.js");
 
 const form = element("order");
 const prompt = element("prompt");
@@ -33,13 +36,13 @@ new About(menu, (example, now) => {
 
 async function run(next) {
 	if (job) {
-		toast(t("busy"));
+		(await line()).add(next);
 		return;
 	}
 	job = next;
 	const { order } = job;
 	const followed = job.id === null;
-	element("serve").setAttribute("aria-disabled", "true");
+	setTimeout(() => (element("notify").hidden = job !== next || globalThis.Notification?.permission !== "default"), SLOW);
 	stage.begin(order, menu.kindOf(order.model));
 	comeIntoSight();
 	try {
@@ -61,7 +64,8 @@ async function run(next) {
 		end(error);
 	} finally {
 		job = null;
-		element("serve").removeAttribute("aria-disabled");
+		element("notify").hidden = true;
+		if (element("line").children.length) run((await line()).next());
 	}
 }
 
@@ -99,7 +103,10 @@ async function serve(answer, order, followed) {
 	};
 	menu.tell(order.model, "ready");
 	stage.done(result);
-	if (document.hidden) document.title = `✓ ${t("state.done")} · Shangcai`;
+	if (document.hidden) {
+		document.title = `✓ ${t("state.done")} · Shangcai`;
+		if (globalThis.Notification?.permission === "granted") new Notification(t("state.done"), { body: order.prompt });
+	}
 	if (!modelOf(order.model).summary) learn(); // it may have said meanwhile what it is
 	if (order.history) {
 		orders.converse(after(result));
@@ -122,7 +129,9 @@ function show(result) {
 
 const acts = {
 	copy: copyResult,
-	download,
+	download: async (result) => (await files()).download(result),
+	downloadAll: async (results) => (await files()).downloadAll(results),
+	view: async (result) => (await import("./on_demand/viewer.js")).view(result),
 	again: ({ order }) => run(new Job(order)),
 	another: ({ order }) => run(new Job({ ...order, seed: randomSeed() })),
 	share: ({ order }) => copyText(addressOf(order), t("shared")),
@@ -146,8 +155,13 @@ element("stop").addEventListener("click", () => {
 	job?.stop();
 	stage.stop();
 });
+element("notify").addEventListener("click", async () => {
+	element("notify").hidden = true;
+	await Notification.requestPermission();
+});
 element("retry").addEventListener("click", () => run(new Job(stage.order)));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
+addEventListener("unhandledrejection", ({ reason }) => toast(t("problem.unexpected", { detail: reason.message })));
 for (const [id, on] of [[UPRIGHT, always.get(UPRIGHT) === "true"], ["actual", false]]) {
 	const toggle = element(id);
 	const set = (on) => {
@@ -166,13 +180,12 @@ element("language").addEventListener("click", async (event) => {
 	element("language").lang = t("other");
 });
 element("theme").addEventListener("click", () => {
-	const root = document.documentElement;
-	const dark = root.dataset.theme === "auto" ? matchMedia("(prefers-color-scheme: dark)").matches : root.dataset.theme === "dark";
-	root.dataset.theme = dark ? "light" : "dark";
-	remember("theme", root.dataset.theme);
+	const { dataset } = document.documentElement;
+	const dark = dataset.theme === "auto" ? matchMedia("(prefers-color-scheme: dark)").matches : dataset.theme === "dark";
+	remember("theme", (dataset.theme = dark ? "light" : "dark"));
 });
 document.addEventListener("visibilitychange", () => document.hidden || (document.title = "上菜 Shangcai"));
-if (/Mac|iPhone|iPad/.test(navigator.platform)) form.querySelector("kbd").textContent = "⌘ ↵";
+if (/Mac|iP/.test(navigator.platform)) form.querySelector("kbd").textContent = "⌘ ↵";
 
 const gallery = new Gallery({ ...acts, show });
 gallery.open();
@@ -183,4 +196,9 @@ const kept = Job.kept();
 if (kept && menu.kindOf(kept.order.model)) {
 	orders.fill(kept.order);
 	run(kept);
+}
+if (tab.read("line")?.length) {
+	const { restore, next } = await line();
+	restore();
+	if (!job) run(next());
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ async def test_pictures_that_were_scrolled_away_come_back(url: str, visit: Open)
 
 async def test_tab_stops_once_and_arrows_lead_on(url: str, visit: Open) -> None:
     page = await filled(visit, url, 30)
-    assert await page.locator("#shelf button:not([tabindex='-1'])").count() == 5
+    assert await page.locator("#shelf button:not([tabindex='-1'])").count() == 6
     await page.locator("#shelf .open").first.focus()
     for key, prompt in (("ArrowRight", "28"), ("ArrowRight", "27"), ("ArrowLeft", "28"), ("End", "0"), ("Home", "29")):
         await page.keyboard.press(key)
@@ -66,7 +67,7 @@ async def test_tab_stops_once_and_arrows_lead_on(url: str, visit: Open) -> None:
     await page.keyboard.press("ArrowDown")
     below = await page.evaluate("document.activeElement.querySelector('.prompt').textContent")
     assert below == f"number {29 - len((await columns(page)).split())}"
-    assert await page.locator("#shelf button:not([tabindex='-1'])").count() == 5
+    assert await page.locator("#shelf button:not([tabindex='-1'])").count() == 6
 
 
 async def columns(page: Page) -> str:
@@ -109,6 +110,64 @@ async def test_what_was_asked_from_far_below_is_seen(
     await expect(page.locator("#stop")).to_be_focused()
     painter.finish_picture()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+async def test_favourites_are_found_and_never_forgotten(url: str, visit: Open) -> None:
+    page = await filled(visit, url, 200)
+    await page.locator("#shelf [data-act=star]").last.click()
+    await expect(page.locator("#shelf [data-act=star]").last).to_have_attribute("aria-pressed", "true")
+    await page.evaluate(FILL.replace("old-", "new-"), {"count": 3, "picture": ""})
+    await page.reload()
+    await expect(page.locator("#shelf li")).to_have_count(200)
+    await page.locator("#starred").click()
+    await expect(page.locator("#shelf li:visible .prompt")).to_have_text(["number 0"])
+    await page.locator("#starred").click()
+    await page.locator("#search").fill("number 19")
+    await expect(page.locator("#shelf li:visible")).to_have_count(12)  # with 119 and 190 to 199
+    await expect(page.locator("#count")).to_have_text("12 of 200")
+
+
+async def test_all_are_downloaded_in_one_archive(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await filled(visit, url, 2)
+    poet.send("春雨", None)
+    await page.locator("#prompt").fill("rain")
+    await page.locator("#serve").click()
+    await expect(page.locator("#shelf li")).to_have_count(3)
+    async with page.expect_download() as waiting:
+        await page.locator("#download-all").click()
+    download = await waiting.value
+    assert download.suggested_filename == "shangcai.zip"
+    with zipfile.ZipFile(await download.path()) as archive:
+        assert archive.testzip() is None
+        poem, *pictures = archive.namelist()
+        assert pictures == ["painter-1.png", "painter-1_2.png"]
+        assert archive.read(poem).decode() == "春雨"
+        assert archive.read(pictures[0]).startswith(b"\x89PNG")
+
+
+async def test_the_full_view_is_left_and_right_by_arrow_keys(url: str, poet: FakeModel, visit: Open, axe: str) -> None:
+    page = await filled(visit, url, 3)
+    await page.locator("#shelf .open").first.click()
+    await page.locator("[data-act=view]").click()
+    viewer = page.locator(".viewer")
+    await expect(viewer.locator("figcaption")).to_have_text("number 2 · painter · seed 1")
+    await page.keyboard.press("ArrowRight")
+    await expect(viewer.locator("figcaption")).to_have_text("number 1 · painter · seed 1")
+    await expect(viewer.locator("img")).to_have_js_property("complete", True)
+    await page.evaluate(axe)
+    found = await page.evaluate("axe.run(document.querySelector('.viewer'), {resultTypes: ['violations']})")
+    assert [each["id"] for each in found["violations"] if each["impact"] in ("serious", "critical")] == []
+    await viewer.locator("button", has_text="Compare").click()
+    await expect(viewer.locator("figcaption")).to_have_text(
+        ["number 1 · painter · seed 1", "number 0 · painter · seed 1"]
+    )
+    await page.keyboard.press("ArrowLeft")
+    await page.keyboard.press("ArrowLeft")
+    await expect(viewer.locator("figcaption")).to_have_text(
+        ["number 1 · painter · seed 1", "number 2 · painter · seed 1"]
+    )
+    await page.keyboard.press("Escape")
+    await expect(viewer).to_be_hidden()
 
 
 async def test_where_the_browser_keeps_nothing(url: str, chromium: str, poet: FakeModel, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ async def served(page: Page, prompt: str, model: str = "poet") -> None:
     await page.locator("#prompt").fill(prompt)
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    if model == "poet":
+        await expect(page.locator("#answer > *")).not_to_have_count(0)
 
 
 async def check_access(page: Page, axe: str) -> None:
@@ -188,7 +190,7 @@ async def test_by_keyboard_only(url: str, poet: FakeModel, visit: Open) -> None:
     await tab_to("open")
     await page.keyboard.press("Enter")
     await expect(page.locator("#text")).to_have_text("drop")
-    for _ in range(4):
+    for _ in range(5):
         await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")  # removes it
     await expect(page.locator("#shelf li")).to_have_count(0)

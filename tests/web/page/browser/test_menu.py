@@ -168,7 +168,27 @@ async def test_ready_is_asked_again(url: str, poet: FakeModel, visit: Open) -> N
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
 
 
-async def test_a_click_while_an_order_is_made_is_answered(url: str, poet: FakeModel, visit: Open) -> None:
+async def test_orders_wait_in_line(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
+    page = await visit(url)
+    poet.send("one ")
+    for prompt in ("first", "second", "third", "fourth"):
+        await page.locator("#prompt").fill(prompt)
+        await page.locator("#serve").click()
+    await expect(page.locator("#line span")).to_have_text(["second", "third", "fourth"])
+    await shoot(page, "line")
+    await page.locator("#line button").nth(1).click()
+    await expect(page.locator("#line span")).to_have_text(["second", "fourth"])
+    await expect(page.locator("#text")).to_have_text("one ")
+    await page.wait_for_function("JSON.parse(sessionStorage.getItem('line')).every(({id}) => id)")
+    await page.reload()
+    await expect(page.locator("#line span")).to_have_text(["second", "fourth"])
+    poet.send(None, "two", None, "four", None)
+    await expect(page.locator("#shelf .prompt")).to_have_text(["fourth", "second", "first"])
+    await expect(page.locator("#text")).to_have_text("four")
+    assert [request["messages"][-1]["content"] for request in poet.requests] == ["first", "second", "fourth"]
+
+
+async def test_a_result_is_not_opened_over_an_order_that_is_made(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
     poet.send("x", None)
     await page.locator("#prompt").fill("rain")
@@ -177,6 +197,13 @@ async def test_a_click_while_an_order_is_made_is_answered(url: str, poet: FakeMo
     await page.locator("#serve").click()
     await eventually(lambda: poet.running == 1)
     await page.locator("#shelf .open").click()
-    await expect(page.locator("#toast")).to_have_text("One order is being made. Stop it first, or wait for it.")
+    await expect(page.locator("#toast")).to_have_text("An order is being made: stop it, or wait.")
     poet.send(None)
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+async def test_it_can_be_installed(url: str, visit: Open) -> None:
+    page = await visit(url)
+    cdp = await page.context.new_cdp_session(page)
+    manifest = await cdp.send("Page.getAppManifest")
+    assert (manifest["errors"], manifest["manifest"]["startUrl"]) == ([], f"{url}/")

@@ -1,4 +1,4 @@
-// Taking a result out of the page: to the clipboard, or into a file.
+// Taking a result out of the page, to the clipboard.
 import { t } from "../texts/texts.js";
 import { toast } from "./toast.js";
 
@@ -40,23 +40,4 @@ export async function copyResult(result) {
 	} catch {
 		toast(t("copy.failed"));
 	}
-}
-
-export function download(result) {
-	const name = `${result.model}-${result.order.seed ?? result.id}`;
-	if (result.kind === "text") save(new Blob([result.text], { type: "text/plain" }), `${name}.txt`);
-	else {
-		result.pictures.forEach(({ blob }, index) => {
-			const number = result.pictures.length > 1 ? `-${index + 1}` : "";
-			save(blob, `${name}${number}.${blob.type.split("/").pop()}`);
-		});
-	}
-}
-
-function save(blob, name) {
-	const link = document.createElement("a");
-	link.href = URL.createObjectURL(blob);
-	link.download = name;
-	link.click();
-	setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers begin to read late
 }

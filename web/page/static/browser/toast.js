@@ -1,7 +1,6 @@
 // A message that disappears by itself, with a way back where there is one.
 import { t } from "../texts/texts.js";
 
-const SECONDS = { plain: 2.5, undo: 8 };
 let timer;
 
 export function toast(text, undo = null) {
@@ -17,5 +16,5 @@ export function toast(text, undo = null) {
 		element.append(" ", button);
 	}
 	clearTimeout(timer);
-	timer = setTimeout(() => element.replaceChildren(), 1000 * (undo ? SECONDS.undo : SECONDS.plain));
+	timer = setTimeout(() => element.replaceChildren(), undo ? 8_000 : 2_500);
 }

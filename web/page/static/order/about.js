@@ -6,22 +6,18 @@ const element = (id) => document.getElementById(id);
 
 export class About {
 	#menu;
-	#use;
 
 	/** `use(prompt, run)`: an example or a word was chosen, and is to be run at once. */
 	constructor(menu, use) {
 		this.#menu = menu;
-		this.#use = use;
 		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#show());
-		for (const id of ["examples", "vocabulary"]) {
-			element(id).addEventListener("click", (event) => {
-				if (event.target.type !== "button") return;
-				element("words").close();
-				this.#use(event.target.textContent, event.shiftKey);
-			});
-		}
-		element("known").addEventListener("click", () => element("words").showModal());
-		element("words").addEventListener("click", ({ target }) => target === element("words") && target.close());
+		element("examples").addEventListener("click", ({ target, shiftKey }) => {
+			if (target.type === "button") use(target.textContent, shiftKey);
+		});
+		element("known").addEventListener("click", async () => {
+			const { show } = await import("../on_demand/words.js");
+			show(localized(modelOf(menu.model).vocabulary), use);
+		});
 		this.#show();
 	}
 
@@ -31,10 +27,9 @@ export class About {
 		const examples = localized(model.examples) ?? t(`examples.${kind}`).split("|");
 		element("prompt").placeholder = examples[0];
 		element("examples").replaceChildren(...examples.map(button));
-		const words = localized(model.vocabulary) ?? [];
-		element("known").hidden = !words.length;
-		element("known").textContent = t("words.known", { count: words.length });
-		element("vocabulary").replaceChildren(...words.map(button));
+		const count = localized(model.vocabulary)?.length;
+		element("known").hidden = !count;
+		element("known").textContent = t("words.known", { count });
 		element("about").textContent = facts(model, kind).join(" · ");
 		const card = element("about").parentElement;
 		card.hidden = card.textContent.trim() === "";

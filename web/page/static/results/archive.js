@@ -30,13 +30,14 @@ export async function all() {
 	return found.reverse();
 }
 
-/** Keep a result; forget the oldest beyond MOST and return their ids. */
+/** Keep a result; forget the oldest beyond MOST that have no star, and return their ids. */
 export async function keep(result) {
 	const results = await store("readwrite");
 	if (!results) memory.set(result.id, result);
 	else await done(results.put(result)).catch(() => {}); // the disk is full; the stage still has it
-	const left = results ? await done((await store("readonly")).index("at").getAllKeys()) : [...memory.keys()];
-	const old = left.slice(0, Math.max(left.length - MOST, 0));
+	const left = await all();
+	const plain = left.filter(({ starred }) => !starred);
+	const old = plain.slice(Math.max(MOST - left.length + plain.length, 0)).map(({ id }) => id);
 	for (const id of old) await forget(id);
 	return old;
 }

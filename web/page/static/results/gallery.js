@@ -1,11 +1,12 @@
 // The results of this browser, as cards. Those out of sight are not laid out, and their pictures not decoded.
-import { MOST, all, clear, forget, keep } from "./archive.js";
+import { all, clear, forget, keep } from "./archive.js";
 import { toast } from "../browser/toast.js";
 import { t } from "../texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const EXCERPT = 600;
 const ICONS = {
+	star: "m10 3 2.1 4.6 5 .6-3.7 3.4 1 5L10 14.1l-4.4 2.5 1-5L2.9 8.2l5-.6z",
 	copy: "M7 7h9v9H7zM4 13V4h9",
 	download: "M10 3v9m-4-4 4 4 4-4M4 16h12",
 	again: "M15.5 7A6.5 6.5 0 1 0 16.5 11M16 3v4h-4",
@@ -20,7 +21,13 @@ export class Gallery {
 
 	/** `acts`: functions of a result. */
 	constructor(acts) {
-		this.#acts = { ...acts, remove: (result) => this.#remove(result) };
+		this.#acts = { ...acts, remove: (result) => this.#remove(result), star: (result) => this.#star(result) };
+		element("search").addEventListener("input", () => this.#filter());
+		element("starred").addEventListener("click", ({ target }) => {
+			target.ariaPressed = target.ariaPressed !== "true";
+			this.#filter();
+		});
+		element("download-all").addEventListener("click", () => acts.downloadAll(this.#shown.map(({ result }) => result)));
 		element("clear").addEventListener("click", () => this.#clear());
 		this.#shelf.addEventListener("focusin", ({ target }) => this.#activate(target.closest("li")));
 		this.#shelf.addEventListener("keydown", (event) => this.#move(event));
@@ -30,15 +37,11 @@ export class Gallery {
 
 	/** Show what is kept, which other tabs change, too. */
 	async open() {
-		const results = await all();
-		const kept = new Set(results.map(({ id }) => id));
-		for (const card of [...this.#shelf.children]) if (!kept.has(card.dataset.id)) card.remove();
-		let before = null;
-		for (const result of results) {
-			const card = this.#find(result.id) ?? this.#card(result);
-			if (!card.isConnected) before ? before.after(card) : this.#shelf.prepend(card);
-			before = card;
-		}
+		const shown = new Map([...this.#shelf.children].map((card) => [card.dataset.id, card]));
+		const cards = (await all()).map((result) => shown.get(result.id) ?? this.#card(result));
+		const focused = document.activeElement;
+		this.#shelf.replaceChildren(...cards);
+		focused.focus({ preventScroll: true });
 		this.#count();
 	}
 
@@ -53,6 +56,28 @@ export class Gallery {
 		return this.#shelf.querySelector(`[data-id="${id}"]`);
 	}
 
+	get #shown() {
+		return [...this.#shelf.children].filter((card) => !card.hidden);
+	}
+
+	#filter() {
+		const words = element("search").value.toLowerCase().split(/\s+/);
+		const starred = element("starred").ariaPressed === "true";
+		for (const card of this.#shelf.children) {
+			const { order, model, text = "", starred: star } = card.result;
+			const all = `${order.prompt} ${model} ${text}`.toLowerCase();
+			card.hidden = (starred && !star) || !words.every((word) => all.includes(word));
+		}
+		this.#count();
+	}
+
+	async #star(result) {
+		result.starred = !result.starred;
+		this.#find(result.id).querySelector("[data-act=star]").ariaPressed = result.starred;
+		await keep(result);
+		this.#others?.postMessage("");
+	}
+
 	#changed() {
 		this.#count();
 		this.#others?.postMessage("");
@@ -65,7 +90,7 @@ export class Gallery {
 	}
 
 	#move(event) {
-		const cards = [...this.#shelf.children];
+		const cards = this.#shown;
 		const columns = getComputedStyle(this.#shelf).gridTemplateColumns.split(" ").length;
 		const at = cards.indexOf(event.target.closest("li"));
 		const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: cards.length - 1 - at };
@@ -78,6 +103,7 @@ export class Gallery {
 	#card(result) {
 		const card = document.createElement("li");
 		card.dataset.id = result.id;
+		card.result = result;
 		const open = button("open", () => this.#acts.show(result));
 		open.append(result.kind === "text" ? excerpt(result.text) : view(result));
 		const prompt = document.createElement("span");
@@ -91,10 +117,10 @@ export class Gallery {
 			const tool = button(act, () => this.#acts[act](result));
 			name(tool, act);
 			tool.append(icon(path));
+			if (act === "star") tool.ariaPressed = Boolean(result.starred);
 			tools.append(tool);
 		}
 		card.append(open, tools);
-		for (const each of card.querySelectorAll("button")) each.tabIndex = -1;
 		if (result.kind === "image") this.#seen.observe(card);
 		return card;
 	}
@@ -125,14 +151,15 @@ export class Gallery {
 		const count = this.#shelf.children.length;
 		if (count && !this.#shelf.querySelector("[tabindex='0']")) this.#activate(this.#shelf.firstElementChild);
 		element("empty").hidden = count > 0;
-		element("clear").hidden = count === 0;
-		element("count").textContent = count ? t("gallery.count", { count, most: MOST }) : "";
+		for (const id of ["clear", "search", "starred", "download-all"]) element(id).hidden = count === 0;
+		element("count").textContent = count ? t("gallery.count", { count: this.#shown.length, most: count }) : "";
 	}
 }
 
 function button(kind, act) {
 	const made = document.createElement("button");
 	made.className = kind;
+	made.tabIndex = -1;
 	made.addEventListener("click", act);
 	return made;
 }
@@ -146,7 +173,13 @@ function name(tool, act) {
 	}
 }
 
+const drawn = {};
+
 function icon(path) {
+	return (drawn[path] ??= draw(path)).cloneNode(true);
+}
+
+function draw(path) {
 	const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
 	svg.setAttribute("viewBox", "0 0 20 20");
 	svg.setAttribute("aria-hidden", "true");

@@ -8,6 +8,7 @@ const KEPT = "job";
 
 export class Job {
 	#leave = new AbortController();
+	#sent = null;
 	#stop = false;
 
 	constructor(order, key = randomKey(), id = null) {
@@ -22,15 +23,22 @@ export class Job {
 		return kept?.order?.prompt ? new Job(kept.order, kept.key, kept.id) : null;
 	}
 
+	/** Send it, unless it was sent. */
+	submit(options = this.#patient) {
+		if (this.id !== null) return Promise.resolve();
+		this.#sent ??= submit(bodyOf(this.order), { ...options, ...server(true), idempotencyKey: this.key }).then(({ id }) => {
+			this.id = id;
+		});
+		return this.#sent;
+	}
+
 	/** Call `listener`'s method of each event's name; `lost` and `found`, too. A ProblemError ends it. */
 	async follow(listener) {
 		const options = { ...this.#patient, onretry: () => listener.lost() };
 		this.#keep();
 		try {
-			if (this.id === null) {
-				this.id = (await submit(bodyOf(this.order), { ...options, ...server(true), idempotencyKey: this.key })).id;
-				this.#keep();
-			}
+			await this.submit(options);
+			this.#keep();
 			if (this.#stop) await this.#cancel();
 			for await (const { event, data } of job(this.id, server()).events(options)) {
 				listener.found();

@@ -1,7 +1,14 @@
 // Text that grows: written once for each frame, and of it only the last block, so that long ones need not be laid out anew.
 const GROWN = 4_000; // a block of this length is only added to while it grows
 
+/** As long as Markdown cannot be loaded. */
+const PLAIN = {
+	blocks: (text) => [{ begin: 0, block: text }],
+	node: (textContent) => Object.assign(document.createElement("p"), { textContent }),
+};
+
 let markdown;
+const load = () => (markdown ??= import("../on_demand/markdown.js").catch(() => (markdown = null) ?? PLAIN));
 
 export class Prose {
 	#element;
@@ -46,8 +53,7 @@ export class Prose {
 	async #flush(whole) {
 		this.#frame = 0;
 		const turn = this.#turn;
-		markdown ??= import("../on_demand/markdown.js");
-		const { blocks, node } = await markdown;
+		const { blocks, node } = await load();
 		if (turn !== this.#turn) return; // another text has begun
 		const box = this.#element;
 		const view = box.parentElement;

@@ -153,5 +153,17 @@ export default {
 "talk.1": "对话中：已有 1 轮。",
 "anew": "重新开始",
 "reply": "接着聊",
-"streamed": "流式"
+"streamed": "流式",
+"search": "搜索",
+"starred": "收藏",
+"star": "收藏这一份",
+"download.all": "全部下载",
+"line": "等候的单",
+"line.leave": "不等了",
+"view": "大图",
+"view.back": "上一份",
+"view.on": "下一份",
+"view.compare": "与另一份比较",
+"view.alone": "只看这一份",
+"notify": "上桌时叫我"
 };

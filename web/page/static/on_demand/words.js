@@ -1,0 +1,30 @@
+// Which words a model knows, to choose from.
+import { t } from "../texts/texts.js";
+import { stylesheet } from "./stylesheet.js";
+
+await stylesheet("dialogs.css");
+
+const dialog = document.createElement("dialog");
+dialog.id = "words";
+dialog.className = "card words-dialog";
+dialog.setAttribute("aria-labelledby", "words-title");
+const form = dialog.appendChild(document.createElement("form"));
+form.method = "dialog";
+const title = form.appendChild(Object.assign(document.createElement("h2"), { id: "words-title" }));
+const close = form.appendChild(Object.assign(document.createElement("button"), { className: "quiet" }));
+const list = dialog.appendChild(Object.assign(document.createElement("div"), { id: "vocabulary", className: "examples" }));
+dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+document.body.append(dialog);
+
+/** `use(word, now)`: one was chosen, and is to be run at once. */
+export function show(words, use) {
+	title.textContent = t("words");
+	close.textContent = t("close");
+	list.replaceChildren(...words.map((textContent) => Object.assign(document.createElement("button"), { type: "button", textContent })));
+	list.onclick = ({ target, shiftKey }) => {
+		if (target === list) return;
+		dialog.close();
+		use(target.textContent, shiftKey);
+	};
+	dialog.showModal();
+}
