@@ -17,7 +17,7 @@ from contract.request import GenerationRequest, Kind
 DESCRIPTION_FILE = "description.json"
 """In a model's folder: what its files do not tell, such as what it is good for."""
 
-DESCRIPTION_BYTES = 65_536
+DESCRIPTION_BYTES = 16_384
 """Most bytes of a description, as JSON."""
 
 LANGUAGES, EXAMPLES, WORDS, LINE_CHARS = 64, 16, 1_024, 256

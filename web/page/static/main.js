@@ -16,7 +16,7 @@ import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const UPRIGHT = "upright";
-const SLOW = 5_000; // so long an order takes before it is worth a notification
+const SLOW = 5_000; // an order that takes so long is worth a notification
 const files = () => import("./on_demand/files.js");
 const line = () => import("./on_demand/line.js");
 

@@ -19,7 +19,7 @@ export class Stopwatch {
 		this.#running = null;
 	}
 
-	/** Seconds, of a result that comes now. `seen`: whether its order was followed from its beginning. */
+	/** Seconds. `seen`: whether the order was followed from its beginning. */
 	times({ timing, usage }, seen) {
 		const woke = this.#waking === null || this.#running === null ? 0 : (this.#running - this.#waking) / 1000;
 		const made = seen && this.#running !== null ? (performance.now() - this.#running) / 1000 : timing.total_s;

@@ -13,7 +13,7 @@ export class Plate {
 	#pictures = element("pictures");
 	#urls = new Set();
 	#turns = 0;
-	/** Whether the pictures that come lie on round plates. */
+	/** Whether pictures lie on round plates. */
 	small = false;
 
 	/** What was said before, which the answer goes on with. */
