@@ -57,7 +57,7 @@ def test_help_shows_what_is_allowed_and_what_is_the_default(capsys: pytest.Captu
     assert "--lean-imports, --no-lean-imports " in text
     web = help_of(WebSettings, capsys)
     assert "--events-open {true,false} " in web
-    assert re.search(r"--models MODELS .*first model's\. \(required\) --predictor-token TOKEN .* --host", web)
+    assert re.search(r"--models MODELS .*says of itself\. \(required\) --predictor-token TOKEN .* --host", web)
 
 
 @pytest.mark.parametrize("memory", ["lots", "0", "12 parsecs", "Gi"])

@@ -166,9 +166,9 @@ for (const id of ["upright", "actual"]) {
 	const set = (on) => {
 		toggle.ariaPressed = on;
 		element("stage").toggleAttribute(`data-${id}`, on);
-		always.set(id, on);
+		return on;
 	};
-	toggle.addEventListener("click", () => set(toggle.ariaPressed !== "true"));
+	toggle.addEventListener("click", () => always.set(id, set(toggle.ariaPressed !== "true")));
 	set(always.get(id) === "true");
 }
 element("language").addEventListener("click", async (event) => {
