@@ -50,9 +50,14 @@ def user_cache_folder(environment: Mapping[str, str] = os.environ) -> Path | Non
     return next((Path(place) / "shangcai" for place in places if os.path.isabs(place)), None)
 
 
+def model_folder(model: str | os.PathLike[str]) -> Path:
+    """Of a model that is a folder, or a file in one."""
+    return Path(model).parent if os.path.isfile(model) else Path(model)
+
+
 def beside_model(model: str) -> Path:
-    """The folder for what goes wherever the model goes, which is a folder or a file."""
-    return (Path(model).parent if os.path.isfile(model) else Path(model)) / BESIDE_MODEL
+    """The folder for what goes wherever the model goes."""
+    return model_folder(model) / BESIDE_MODEL
 
 
 def replace_file(file: Path, text: str) -> None:

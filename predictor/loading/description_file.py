@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from contract.models.description import DESCRIPTION_BYTES, DESCRIPTION_FILE, NOT_DESCRIBED, ModelDescription
 from predictor.errors import first_line
+from predictor.loading.cache_folders import model_folder
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 def read_description(model: str | os.PathLike[str]) -> ModelDescription:
     """Of a folder, or of a file in one; of a hub id nothing. A file that cannot be read is as if there were none, and a
     line of the log says so: a model is served whatever is written about it."""
-    path = Path(model)
-    file = (path.parent if path.is_file() else path) / DESCRIPTION_FILE
+    file = model_folder(model) / DESCRIPTION_FILE
     try:
         with file.open("rb") as opened:
             document = opened.read(DESCRIPTION_BYTES + 1)

@@ -24,16 +24,18 @@ class Descriptions:
             )
             for name, model in models.items()
         }
-        self.revision = 0
-        """Grows with every change."""
+        self._known = {name: self._merged(name) for name in models}
 
     def of(self, model: str) -> ModelDescription:
         """With this server's own limits, which are the tighter ones where a model has such, too."""
-        known = self._stated[model].over(self._learned.get(model, NOT_DESCRIBED))
-        return ModelDescription(limits=self._own[model]).over(known)
+        return self._known[model]
 
     def learn(self, model: str, description: ModelDescription) -> None:
         """What a model says of itself."""
         if self._learned.get(model) != description:
             self._learned[model] = description
-            self.revision += 1
+            self._known[model] = self._merged(model)
+
+    def _merged(self, model: str) -> ModelDescription:
+        known = self._stated[model].over(self._learned.get(model, NOT_DESCRIBED))
+        return ModelDescription(limits=self._own[model]).over(known)

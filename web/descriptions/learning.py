@@ -12,12 +12,13 @@ import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from contract import ModelStatus
+from contract.fields import StrictModel
 from contract.models.description import DESCRIPTION_BYTES, ModelDescription
 from web.client.exchange import beginning
 from web.descriptions.descriptions import Descriptions
@@ -47,11 +48,11 @@ RECENT_SECONDS = 10.0
 """So long after an answer a model is still awake, and asking it wakes nobody."""
 
 
-class _Kept(BaseModel):
+class _Kept(StrictModel):
     """As it is stored. `at` is in seconds since 1970, by the clock of the store."""
 
     at: float
-    description: dict[str, Any]
+    description: ModelDescription
 
 
 class DescriptionLearning:
@@ -136,7 +137,7 @@ class DescriptionLearning:
         self._heard[model] = time.monotonic()
         if description is not None:
             self._descriptions.learn(model, description)
-            kept = _Kept(at=await self._store.now(), description=description.model_dump(exclude_none=True))
+            kept = _Kept(at=await self._store.now(), description=description)
             await self._store.documents.put(model, kept.model_dump_json())
 
     async def _read(self) -> None:
@@ -145,12 +146,12 @@ class DescriptionLearning:
             if model not in self._readiness:
                 continue
             try:
-                kept = _Kept.model_validate_json(document)
-                if kept.at >= oldest:
-                    description = ModelDescription.of_any_version(json.dumps(kept.description))
-                    self._descriptions.learn(model, description)
+                kept = _Kept.of_any_version(document)
             except ValidationError:
                 log.debug("what is stored of %s is of another version", model)
+                continue
+            if kept.at >= oldest:
+                self._descriptions.learn(model, kept.description)
 
 
 def told(body: bytes, name: str) -> ModelDescription | None:

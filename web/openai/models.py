@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from contract.models.description import DescribedModel
 from web.api.model_choice import named_model
 from web.api.models import ModelList
 
@@ -20,12 +21,12 @@ class ModelEndpoints:
         self._created = int(time.time())
 
     async def list(self, _http_request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card(each.name) for each in self._models]})
+        return JSONResponse({"object": "list", "data": [self._card(model) for model in self._models]})
 
     async def show(self, http_request: Request) -> Response:
         name = named_model(self._models.models, http_request.path_params["model"], None)
-        return JSONResponse(self._card(name))
+        return JSONResponse(self._card(self._models.entry(name)))
 
-    def _card(self, name: str) -> dict[str, Any]:
-        known = self._models.entry(name).model_dump(exclude_none=True, exclude={"name"})
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "shangcai", **known}
+    def _card(self, model: DescribedModel) -> dict[str, Any]:
+        known = model.model_dump(exclude_none=True, exclude={"name"})
+        return {"id": model.name, "object": "model", "created": self._created, "owned_by": "shangcai", **known}

@@ -1,4 +1,5 @@
 // Which words a model knows, to choose from.
+import { button } from "../order/about.js";
 import { t } from "../texts/texts.js";
 import { stylesheet } from "./stylesheet.js";
 
@@ -20,7 +21,7 @@ document.body.append(dialog);
 export function show(words, use) {
 	title.textContent = t("words");
 	close.textContent = t("close");
-	list.replaceChildren(...words.map((textContent) => Object.assign(document.createElement("button"), { type: "button", textContent })));
+	list.replaceChildren(...words.map(button));
 	list.onclick = ({ target, shiftKey }) => {
 		if (target === list) return;
 		dialog.close();

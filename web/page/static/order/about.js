@@ -1,6 +1,6 @@
 // The card of the chosen model: what it takes, what to ask it, and which words it knows.
 import { localized, modelOf } from "../server/models.js";
-import { has, t } from "../texts/texts.js";
+import { t } from "../texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -37,7 +37,7 @@ export class About {
 	}
 }
 
-const button = (textContent) => Object.assign(document.createElement("button"), { type: "button", textContent });
+export const button = (textContent) => Object.assign(document.createElement("button"), { type: "button", textContent });
 
 function facts({ languages = [], limits, defaults, conversations, license }, kind) {
 	const names = new Intl.DisplayNames([document.documentElement.lang], { type: "language" });

@@ -1,5 +1,5 @@
 // The results of this browser, in its IndexedDB, or in memory where there is none.
-export const MOST = 200;
+const MOST = 200;
 
 const NAME = "shangcai";
 const STORE = "results";

@@ -75,7 +75,7 @@ export class Gallery {
 		result.starred = !result.starred;
 		this.#find(result.id).querySelector("[data-act=star]").ariaPressed = result.starred;
 		await keep(result);
-		this.#others?.postMessage("");
+		this.#changed();
 	}
 
 	#changed() {

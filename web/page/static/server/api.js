@@ -20,7 +20,6 @@ export const warm = (model) => wake(model, server());
 export const statuses = () => status(server());
 
 export async function described() {
-	const { url } = server();
-	const response = await call(`${url}/models`, { cache: "no-cache" }, false);
+	const response = await call(`${server().url}/models`, { cache: "no-cache" }, false);
 	return (await response.json()).models;
 }

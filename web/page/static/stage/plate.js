@@ -71,7 +71,8 @@ export class Plate {
 			element("thoughts").textContent = result.reasoning ?? "";
 			return;
 		}
-		this.small = isSmall(result.pictures.map(({ width, height }) => `${width}x${height}`)[0]);
+		const [{ width, height }] = result.pictures;
+		this.small = isSmall(width, height);
 		result.pictures.forEach(({ blob, width, height }, index) => {
 			const image = this.#paint(index, blob, t("picture", { index: index + 1, prompt: result.order.prompt }));
 			Object.assign(image, { width, height });
@@ -129,7 +130,7 @@ function frame() {
 	return made;
 }
 
-export const isSmall = (size) => Math.max(...(size?.split("x").map(Number) ?? [Infinity])) <= SMALL;
+export const isSmall = (...sides) => Math.max(...sides) <= SMALL;
 
 /** Chinese verse, line by line; what is longer or in other letters is read as prose. */
 export function isVerse(text) {

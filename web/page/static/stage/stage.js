@@ -1,5 +1,6 @@
 // What is shown: the generation that runs, or a result.
 import { blobOf } from "../browser/blob.js";
+import { sides } from "../order/sizes.js";
 import { modelOf } from "../server/models.js";
 import { sentence } from "../server/problems.js";
 import { amount, has, t } from "../texts/texts.js";
@@ -60,14 +61,14 @@ export class Stage {
 	status({ state, phase = "", seconds = 0, expected_seconds: expected, position }) {
 		const ahead = () => (position ? t(position === 1 ? "state.ahead.1" : "state.ahead", { count: position }) : "");
 		if (state === "waking" || state === "asleep") {
+			const [step, done = ""] = phase.split(",");
 			this.#watch.woken(seconds);
 			this.#progress.at("waking", () => {
-				const [step, done = ""] = phase.split(",");
 				const named = state === "asleep" ? "" : (has(`phase.${step}`) ? t(`phase.${step}`) : step) + done;
 				const usual = expected && t("state.usually", { seconds: amount(expected) });
 				return [t(`state.${state}`), named, usual, ahead()].filter(Boolean).join(" · ");
 			});
-			this.#progress.wait(seconds, expected, phase.split(",")[0]);
+			this.#progress.wait(seconds, expected, step);
 		} else if (state === "queued") {
 			this.#plate.clear(); // it may be begun anew
 			this.#watch.queued();
@@ -153,7 +154,8 @@ export class Stage {
 		this.order = order;
 		this.kind = kind;
 		this.#plate.begin(order.history && [...order.history, { role: "user", content: order.prompt }]);
-		this.#plate.small = isSmall(order.size ?? modelOf(order.model).defaults.size);
+		const size = order.size ?? modelOf(order.model).defaults.size;
+		this.#plate.small = Boolean(size) && isSmall(...sides(size));
 		element("asked").textContent = order.prompt;
 		element("asked").hidden = Boolean(order.history);
 		element("code").classList.remove("empty");
