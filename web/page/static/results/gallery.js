@@ -17,7 +17,7 @@ export class Gallery {
 	#shelf = element("shelf");
 	#acts;
 	#seen = new IntersectionObserver((entries) => entries.forEach(reveal), { rootMargin: "300px" });
-	#others = globalThis.BroadcastChannel && new BroadcastChannel("gallery");
+	#others = channel();
 
 	/** `acts`: functions of a result. */
 	constructor(acts) {
@@ -153,6 +153,15 @@ export class Gallery {
 		element("empty").hidden = count > 0;
 		for (const id of ["clear", "search", "starred", "download-all"]) element(id).hidden = count === 0;
 		element("count").textContent = count ? t("gallery.count", { count: this.#shown.length, most: count }) : "";
+	}
+}
+
+/** To other tabs; null where Firefox blocks cookies. */
+function channel() {
+	try {
+		return new BroadcastChannel("gallery");
+	} catch {
+		return null;
 	}
 }
 
