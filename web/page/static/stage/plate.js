@@ -16,12 +16,11 @@ export class Plate {
 	/** Whether pictures lie on round plates. */
 	small = false;
 
-	/** What was said before, which the answer goes on with. */
+	/** Clear it for an answer to what was said before. */
 	begin(turns = []) {
 		this.#turns = turns.length;
 		element("turns").replaceChildren(...turns.map(turn));
-		element("text").hidden = !this.#turns;
-		element("idle").hidden = this.#turns > 0;
+		this.clear();
 		this.#toEnd();
 	}
 

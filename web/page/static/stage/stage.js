@@ -170,7 +170,6 @@ export class Stage {
 
 	#clear() {
 		this.#end();
-		this.#plate.clear();
 		this.#watch = new Stopwatch();
 		this.#problem = this.result = null;
 		this.#steps = 0;
