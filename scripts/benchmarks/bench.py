@@ -19,6 +19,7 @@ from scripts.benchmarks import (
 )
 from scripts.benchmarks.cold import cold_start
 from scripts.benchmarks.models import endless
+from scripts.benchmarks.page import page
 from scripts.benchmarks.peers import peers
 from scripts.benchmarks.quality import quality
 from scripts.benchmarks.text_throughput import TextThroughput
@@ -31,6 +32,7 @@ def main() -> None:
         "cold": cold_start.main,
         "contention": contention.main,
         "conversation": conversation.main,
+        "page": page.main,
         "peers": peers.main,
         "quality": quality.main,
         "structure": structure.main,

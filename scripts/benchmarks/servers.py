@@ -37,13 +37,13 @@ class Server:
 
 @contextmanager
 def start_server(module: str, flags: list[str], ready_path: str) -> Iterator[Server]:
-    """Run a module on a free port; raises a TimeoutError if `ready_path` does not answer 200 in time."""
+    """Run a module on a free port; an error if it ends, or `ready_path` does not answer 200 in time."""
     port = free_port()
     command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), "--log-level", "error", *flags]
     child = subprocess.Popen(command, cwd=ROOT, env=os.environ)
     try:
         server = Server(f"http://{HOST}:{port}", child.pid)
-        _wait(server.url + ready_path)
+        _wait(child, server.url + ready_path)
         yield server
     finally:
         child.terminate()
@@ -51,9 +51,9 @@ def start_server(module: str, flags: list[str], ready_path: str) -> Iterator[Ser
 
 
 @contextmanager
-def start_predictor(model: Path, dtype: str, slots: int) -> Iterator[Server]:
-    """A predictor that serves the model as "m"."""
-    flags = ["--model", str(model), "--name", "m", "--dtype", dtype, "--max-concurrency", str(slots)]
+def start_predictor(model: Path, dtype: str, slots: int, name: str = "m") -> Iterator[Server]:
+    """A predictor that serves the model as `name`."""
+    flags = ["--model", str(model), "--name", name, "--dtype", dtype, "--max-concurrency", str(slots)]
     with start_server("predictor", [*flags, "--quiet-seconds", "0"], "/v2/health/ready") as server:
         yield server
 
@@ -65,9 +65,11 @@ def start_web(predictor_url: str, kind: Kind = "text") -> Iterator[Server]:
         yield server
 
 
-def _wait(url: str) -> None:
+def _wait(child: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise ChildProcessError(f"{url}: its server has ended with {child.returncode}")
         try:
             get(url, timeout=5)
             return

@@ -85,7 +85,7 @@ class PageTemplate:
         return f'<p class="problem" role="alert">{html.escape(sentence)}</p>'
 
     def _model_rows(self, language: str, chosen: str | None) -> str:
-        """One row for each model, of which `chosen` is checked, or else the first."""
+        """One row for each model, of which `chosen` is checked, or else the first; what is known of that follows it."""
         models = list(self._models)
         checked = chosen if any(model.name == chosen for model in models) else models[0].name
         row = Template(self._assets.text("model.html"))
@@ -97,6 +97,7 @@ class PageTemplate:
                 checked="checked" if model.name == checked else "",
                 summary=html.escape(_localized(model.summary, language)),
             )
+            + (self._assets.text("about.html") if model.name == checked else "")
             for model in models
         ]
         return self._translated("".join(rows), language)

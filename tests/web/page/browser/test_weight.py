@@ -63,6 +63,7 @@ async def test_ten_thousand_tokens(url: str, poet: FakeModel, visit: Open, end: 
     await page.locator("#prompt").fill("everything")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done", timeout=60_000)
+    await expect(page.locator("#answer > *")).not_to_have_count(0)
     shown = await page.locator("#answer").text_content() or ""
     assert shown == "".join(tokens).rstrip("\n")
     gap, task = await report(page, f"10,000 tokens in {len(shown.splitlines())} lines")

@@ -10,7 +10,7 @@ export class About {
 	/** `use(prompt, run)`: an example or a word was chosen, and is to be run at once. */
 	constructor(menu, use) {
 		this.#menu = menu;
-		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#show());
+		for (const event of ["language", "models", "model"]) document.addEventListener(event, (event) => this.#show(event));
 		element("examples").addEventListener("click", ({ target, shiftKey }) => {
 			if (target.type === "button") use(target.textContent, shiftKey);
 		});
@@ -21,7 +21,8 @@ export class About {
 		this.#show();
 	}
 
-	#show() {
+	/** `event`: absent as long as nothing can be known. */
+	#show(event) {
 		const model = modelOf(this.#menu.model);
 		const kind = this.#menu.kind;
 		const examples = localized(model.examples) ?? t(`examples.${kind}`).split("|");
@@ -32,7 +33,7 @@ export class About {
 		element("known").textContent = t("words.known", { count });
 		element("about").textContent = facts(model, kind).join(" · ");
 		const card = element("about").parentElement;
-		card.hidden = card.textContent.trim() === "";
+		card.hidden = event && card.textContent.trim() === "";
 		this.#menu.row.after(card);
 	}
 }

@@ -7,8 +7,8 @@ let known = new Map();
 export async function learn() {
 	try {
 		known = new Map((await described()).map((model) => [model.name, model]));
-		document.dispatchEvent(new Event("models"));
 	} catch {} // the form takes everything then
+	document.dispatchEvent(new Event("models"));
 }
 
 export function modelOf(name) {

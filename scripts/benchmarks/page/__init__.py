@@ -1,0 +1,1 @@
+"""`scripts/bench page`: what a visitor of the page waits for."""
