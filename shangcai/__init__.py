@@ -18,12 +18,23 @@ from contract import (
 )
 from shangcai.async_client import AsyncClient, AsyncJob
 from shangcai.client import Client, Job
-from shangcai.results import Event, JobStatus, Picture, PictureResult, Result, TextResult
+from shangcai.results import (
+    DescribedModel,
+    DescribedModels,
+    Event,
+    JobStatus,
+    Picture,
+    PictureResult,
+    Result,
+    TextResult,
+)
 
 __all__ = [
     "AsyncClient",
     "AsyncJob",
     "Client",
+    "DescribedModel",
+    "DescribedModels",
     "Event",
     "Job",
     "JobStatus",

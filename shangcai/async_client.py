@@ -23,6 +23,7 @@ from shangcai.requests import (
     request_body,
 )
 from shangcai.results import (
+    DescribedModels,
     Event,
     JobStatus,
     PictureResult,
@@ -31,6 +32,7 @@ from shangcai.results import (
     outcome,
     read_job,
     read_job_id,
+    read_models,
     read_problem,
     read_result,
 )
@@ -97,6 +99,11 @@ class AsyncClient:
     def job(self, id: str) -> AsyncJob:
         """The job of this id, whichever program of this caller has submitted it."""
         return AsyncJob(id, self._timeout, self._requests, self._exchange)
+
+    async def models(self, *, timeout: float | None = None) -> DescribedModels:
+        """Which models are served, and what is known of each. None is woken for it."""
+        attempts = self._attempts(timeout, repeatable=True)
+        return read_models(await self._exchange.answer(lambda: self._requests.models(attempts), attempts))
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -23,6 +23,7 @@ from shangcai.requests import (
     request_body,
 )
 from shangcai.results import (
+    DescribedModels,
     Event,
     JobStatus,
     PictureResult,
@@ -31,6 +32,7 @@ from shangcai.results import (
     outcome,
     read_job,
     read_job_id,
+    read_models,
     read_problem,
     read_result,
 )
@@ -101,6 +103,11 @@ class Client:
     def job(self, id: str) -> Job:
         """The job of this id, whichever program of this caller has submitted it."""
         return Job(id, self._timeout, self._requests, self._exchange)
+
+    def models(self, *, timeout: float | None = None) -> DescribedModels:
+        """Which models are served, and what is known of each. None is woken for it."""
+        attempts = self._attempts(timeout, repeatable=True)
+        return read_models(self._exchange.answer(lambda: self._requests.models(attempts), attempts))
 
     def close(self) -> None:
         self._http.close()

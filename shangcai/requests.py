@@ -83,6 +83,9 @@ class RequestBuilder:
         headers = {"Prefer": "respond-async", "Idempotency-Key": key or uuid.uuid4().hex}
         return lambda attempts: self._post(body, attempts, headers)
 
+    def models(self, attempts: Attempts) -> httpx2.Request:
+        return self._http.build_request("GET", "models", timeout=_timeout(attempts))
+
     def job(self, id: str, attempts: Attempts, *, method: str = "GET") -> httpx2.Request:
         return self._http.build_request(method, _address(id), timeout=_timeout(attempts))
 

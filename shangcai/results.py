@@ -1,4 +1,4 @@
-"""What is answered, as types: results, events, jobs and problems."""
+"""What is answered, as types: results, events, jobs, models and problems."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import httpx2
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, OnErrorOmit, TypeAdapter, ValidationError
 
 import contract
 from contract import LiveEvent, PictureResultEvent, Problem, ProblemError, ResultEvent
-from contract.fields import StrictModel
+from contract.fields import Omittable, StrictModel
+from contract.models import description
 from contract.problems import raised
 
 TextResult = ResultEvent
@@ -61,6 +62,19 @@ class JobStatus(contract.Job):
     result: _Result | None = None
 
 
+class DescribedModel(description.DescribedModel):
+    """A served model, and what is known of it; the rest is None."""
+
+    refuses: Omittable[list[OnErrorOmit[description.Refusable]]] = None
+    """Fields of a request of its kind that it does not take. Those that are not known here are left out."""
+
+
+class DescribedModels(description.DescribedModels):
+    """The served models, in their order. Those of a kind that is not known here are left out."""
+
+    models: list[OnErrorOmit[DescribedModel]]  # type: ignore[assignment]  # frozen, so nobody puts others into it
+
+
 def read_result(document: bytes) -> Result:
     """Of this version of the server or another one, as all that follow."""
     with _documents():
@@ -70,6 +84,11 @@ def read_result(document: bytes) -> Result:
 def read_job(document: bytes) -> JobStatus:
     with _documents():
         return JobStatus.of_any_version(document)
+
+
+def read_models(document: bytes) -> DescribedModels:
+    with _documents():
+        return DescribedModels.of_any_version(document)
 
 
 def read_job_id(document: bytes) -> str:

@@ -43,6 +43,7 @@ def test_the_python_of_the_documents_works(served: Run, tmp_path: Path) -> None:
     assert (tmp_path / "cat.png").read_bytes().startswith(b"\x89PNG")
     lines = answer.stdout.splitlines()
     assert "['ResultEvent']" in lines
+    assert any(line.startswith("painter image ") for line in lines)
     assert lines[-2] == "4"
     assert lines[-1].startswith("400 urn:shangcai:problem:invalid-field [FieldError(field='max_tokens'")
 

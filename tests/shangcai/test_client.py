@@ -259,7 +259,7 @@ def test_what_cannot_be_written_is_named(client: Any, field: str, value: Any) ->
 @pytest.mark.parametrize("content", [b"<!doctype html>", b"[]", b'{"id": 7}', b"\xff", b"\xff\n\n", b""])
 def test_an_answer_of_another_server_is_a_problem(make_client: Any, content: bytes) -> None:
     client = make_client("http://web.test", handler=lambda _: httpx2.Response(200, content=content))
-    for call in (client.generate, client.submit, lambda _: client.job("a").status()):
+    for call in (client.generate, client.submit, lambda _: client.job("a").status(), lambda _: client.models()):
         with pytest.raises(ProblemError, match="another server") as problem:
             call("春")
         assert (problem.value.problem.type, problem.value.problem.status) == ("about:blank", 502)

@@ -16,7 +16,7 @@ from web.http.origin import check_origin
 from web.http.responses import StaticDocument
 from web.page.appearance import Appearance
 from web.page.assets import Assets, packed, takes_gzip
-from web.page.form import form_request, read_form
+from web.page.form import form_request, read_form, shared_form
 from web.page.template import ModelCards, PageTemplate
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -39,8 +39,8 @@ Generate = Callable[[GenerationRequest, Request], Awaitable[TextResult | Picture
 
 
 class Page:
-    """The empty page is rendered once for each appearance, and once more where more is known of the models. Programs
-    get the `discovery` document in its place."""
+    """The empty page is rendered once for each appearance, and once more where more is known of the models. One
+    that an address fills in is rendered for each request. Programs get the `discovery` document in its place."""
 
     def __init__(
         self,
@@ -69,11 +69,8 @@ class Page:
         if heaviest(http_request.headers, (JSON, HTML)) != HTML:
             return await self._discovery.serve(http_request)
         appearance = Appearance.of(http_request)
-        if (models := list(self._models)) != self._rendered_with:  # more is known of them
-            self._rendered, self._rendered_with = {}, models
-        if appearance not in self._rendered:
-            self._rendered[appearance] = _Rendered(self._template.render(appearance))
-        page = self._rendered[appearance]
+        shared = shared_form(http_request.scope.get("query_string", b""), self._limits)
+        page = _Rendered(self._template.render(appearance, shared)) if shared else self._empty(appearance)
         headers = {
             **_HEADERS,
             "Cache-Control": "no-cache",
@@ -84,6 +81,13 @@ class Page:
         if takes_gzip(http_request.headers):
             body, headers["Content-Encoding"] = page.packed, "gzip"
         return unless_known(http_request.headers, Response(body, headers=headers, media_type=HTML))
+
+    def _empty(self, appearance: Appearance) -> _Rendered:
+        if (models := list(self._models)) != self._rendered_with:  # more is known of them
+            self._rendered, self._rendered_with = {}, models
+        if appearance not in self._rendered:
+            self._rendered[appearance] = _Rendered(self._template.render(appearance))
+        return self._rendered[appearance]
 
     async def _answer_form(self, http_request: Request) -> Response:
         """The page with the result in it, or with the problem."""

@@ -1,4 +1,6 @@
-"""The page's form, as a browser without scripts sends it."""
+"""The page's form, as a browser without scripts sends it, or as an address fills it in.
+
+It is checked here: browsers, which stumble over fields that are folded away, are told not to (`novalidate`)."""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from contract import GenerationRequest, ProblemError, RequestLimits, problems
 from contract.problems import invalid_fields
 
 MEDIA_TYPE = "application/x-www-form-urlencoded"
-VALUES = (
-    *("prompt", "seed", "max_tokens", "temperature", "top_p", "stop"),
+OPTIONS = (
+    *("seed", "max_tokens", "temperature", "top_p", "stop"),
     *("size", "steps", "guidance", "n", "negative_prompt"),
 )
-"""The fields that are typed in."""
+"""The fields that are typed in, beside the prompt."""
 
 MOST_FIELDS = 32
 """Most fields that are read."""
@@ -32,11 +34,30 @@ def read_form(headers: Headers, body: bytes) -> dict[str, str]:
     if sent.partition(";")[0].strip().lower() != MEDIA_TYPE:
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, f"The form came as {sent}; it is taken as {MEDIA_TYPE}.")
     try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=MOST_FIELDS, errors="strict")
+        return _fields(body)
     except ValueError:
         raise ProblemError(problems.MALFORMED_BODY, "The form cannot be read.") from None
+
+
+def shared_form(query: bytes, limits: RequestLimits) -> dict[str, str]:
+    """What an address such as `/?prompt=…&model=…` fills in, each as long as a prompt may be; nothing where it has no
+    prompt, or cannot be read."""
+    try:
+        form = {name: value for name, value in _fields(query).items() if len(value) <= limits.prompt_chars}
+    except ValueError:
+        return {}
+    return form if "prompt" in form else {}
+
+
+def _fields(encoded: bytes) -> dict[str, str]:
+    """The form's fields that are not empty. Raises a ValueError where they cannot be read."""
+    fields = parse_qs(encoded.decode("ascii"), max_num_fields=MOST_FIELDS, errors="strict")
     # Browsers send a line break as CRLF; the user has typed one character.
-    return {name: values[0].replace("\r\n", "\n") for name, values in fields.items() if name in (*VALUES, "model")}
+    return {
+        name: values[0].replace("\r\n", "\n")
+        for name, values in fields.items()
+        if name in ("prompt", "model", *OPTIONS)
+    }
 
 
 def form_request(form: dict[str, str], limits: RequestLimits) -> GenerationRequest:

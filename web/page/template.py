@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from string import Template
+from typing import Any, Literal
+from urllib.parse import urlencode
 
-from contract import PictureResult, ProblemError, TextResult
+from contract import PICTURE_FIELDS, STEPS, PictureResult, ProblemError, TextResult
 from contract.models.description import DescribedModel
 from web.page.appearance import LANGUAGES, Appearance
 from web.page.assets import Assets
-from web.page.form import VALUES
+from web.page.form import OPTIONS
 
 ModelCards = Iterable[DescribedModel]
 """The served models, in their order, as they are known at the moment."""
@@ -36,6 +38,7 @@ class PageTemplate:
         language = appearance.language
         texts = self._texts[language]
         form = form or {}
+        models = list(self._models)
         static = self._assets.address
         page = Template(self._translated(self._assets.text("page.html"), language))
         return page.safe_substitute(
@@ -44,17 +47,20 @@ class PageTemplate:
             preloads="\n".join(
                 f'<link rel="modulepreload" href="{static}/{name}">' for name in self._assets.modules(language)
             ),
-            models=self._model_rows(language, form.get("model")),
+            models=self._model_rows(models, language, form.get("model")),
             styles="\n".join(f'<link rel="stylesheet" href="{static}/{name}">' for name in self._assets.styles),
             motto=html.escape(texts["motto"]),
             most_tokens=self._most_tokens,
+            most_steps=_agreed(models, "limits", "steps") or STEPS,
             lang=language,
             locale=texts["locale"],
             other=texts["other"],
+            switched=html.escape("?" + urlencode({"lang": texts["other"], **({} if answer else form)})),
             theme=appearance.theme,
             answer=answer,
             idle="hidden" if answer else "",
-            **{name: html.escape(form.get(name, "")) for name in VALUES},
+            prompt=html.escape(form.get("prompt", "")),
+            **{name: _attributes(form.get(name, ""), _agreed(models, "defaults", name)) for name in OPTIONS},
         ).encode()
 
     def result(self, result: TextResult | PictureResult, language: str) -> str:
@@ -84,9 +90,8 @@ class PageTemplate:
             sentence = f"{sentence} {texts['retry.in'].replace('{seconds}', str(retry))}"
         return f'<p class="problem" role="alert">{html.escape(sentence)}</p>'
 
-    def _model_rows(self, language: str, chosen: str | None) -> str:
+    def _model_rows(self, models: list[DescribedModel], language: str, chosen: str | None) -> str:
         """One row for each model, of which `chosen` is checked, or else the first; what is known of that follows it."""
-        models = list(self._models)
         checked = chosen if any(model.name == chosen for model in models) else models[0].name
         row = Template(self._assets.text("model.html"))
         rows = [
@@ -112,6 +117,19 @@ class PageTemplate:
             return f'{found[0]} {found[1]}="{html.escape(texts[found[2]])}"'
 
         return _ATTRIBUTE.sub(attribute, _TEXT.sub(text, template))
+
+
+def _agreed(models: Iterable[DescribedModel], part: Literal["limits", "defaults"], field: str) -> Any:
+    """What all models say that have the field; None where they differ, or one says nothing. The form is one for all."""
+    kind = "image" if field in PICTURE_FIELDS else "text"
+    told = {getattr(getattr(model, part), field, None) for model in models if model.kind == kind}
+    return told.pop() if len(told) == 1 else None
+
+
+def _attributes(value: str, usual: object) -> str:
+    """Of a field with a value, and what is taken where it has none, if that is known."""
+    written = f'value="{html.escape(value)}"'
+    return written if usual is None else f'{written} placeholder="{html.escape(str(usual))}"'
 
 
 def _localized(texts: Mapping[str, str] | None, language: str) -> str:

@@ -126,6 +126,63 @@ export interface ModelStatus {
 	[member: string]: unknown;
 }
 
+/** A served model, and what is known of it. Texts are by their languages. */
+export interface DescribedModel {
+	name: string;
+	kind: "text" | "image";
+	/** What it is good for, in one line. */
+	summary?: Record<string, string>;
+	/** Of the prompts that it understands. */
+	languages?: string[];
+	/** Prompts to try it with. */
+	examples?: Record<string, string[]>;
+	/** The things that it knows, where it knows no others. */
+	vocabulary?: Record<string, string[]>;
+	/** Whether it is made to go on with `messages`. */
+	conversations?: boolean;
+	/** An SPDX expression. */
+	license?: string;
+	/** Fields of a request of its kind that it does not take. */
+	refuses?: string[];
+	limits?: ModelLimits;
+	defaults?: FieldDefaults;
+	[member: string]: unknown;
+}
+
+export interface ModelLimits {
+	prompt_chars?: number;
+	max_tokens?: number;
+	context_tokens?: number;
+	steps?: number;
+	size?: SizeLimits;
+}
+
+/** Of pictures: those in `only`, or else sides that are multiples of `multiple`, at most `side` long, and of at most
+ * `pixels` together. */
+export interface SizeLimits {
+	multiple: number;
+	side: number;
+	pixels: number;
+	only?: string[];
+}
+
+/** What is taken where a request leaves it out. */
+export interface FieldDefaults {
+	max_tokens?: number;
+	temperature?: number;
+	top_p?: number;
+	size?: string;
+	steps?: number;
+	guidance?: number;
+}
+
+export interface DescribedModels {
+	/** In the order in which they are served. */
+	models: DescribedModel[];
+	/** What a request goes to that names none, says no kind and fits no other. */
+	default_model: string;
+}
+
 /** What is refused, or what a generation ends with. Any other error of a call is one of its connection. */
 export class ProblemError extends Error {
 	constructor(problem: Problem);
@@ -167,6 +224,9 @@ export function submit(
 
 /** The job of this id, whichever program of this caller has submitted it. */
 export function job(id: string, options?: Options): Job;
+
+/** Which models are served, and what is known of each. None is woken for it. */
+export function models(options?: Options): Promise<DescribedModels>;
 
 /** Which models are awake. */
 export function status(options?: Options): Promise<ModelStatus[]>;

@@ -161,6 +161,8 @@ const diverged = () =>
 		detail: "The generation was broken off and begun again, and does not begin as it did before.",
 	});
 
+export const models = async (options) => (await call("/models", { ...options, cache: "no-cache" })).json();
+
 export const status = async (options) => (await (await call("/status", options)).json()).models;
 
 export const warm = async (model, options) => (await call("/warm", sent({ model }, options))).json();
@@ -184,9 +186,9 @@ function address(path, { url = HERE }) {
 	return new URL(url.replace(/\/?$/, path), globalThis.location?.href).href;
 }
 
-async function call(path, { url, key, fetch = globalThis.fetch, headers, method, body, signal } = {}) {
+async function call(path, { url, key, fetch = globalThis.fetch, headers, method, body, signal, cache = "no-store" } = {}) {
 	const authorization = key && { Authorization: `Bearer ${key}` };
-	const request = { method, body, signal, cache: "no-store", headers: { ...headers, ...authorization } };
+	const request = { method, body, signal, cache, headers: { ...headers, ...authorization } };
 	const response = await fetch(address(path, { url }), request);
 	if (response.ok) return response;
 	if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {

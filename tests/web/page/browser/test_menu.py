@@ -56,6 +56,18 @@ async def test_the_server_says_it_without_scripts(url: str, visit: Open) -> None
     assert await page.locator("meta[name=description]").get_attribute("content")
 
 
+async def test_what_is_known_is_not_sent_twice(url: str, visit: Open) -> None:
+    page = await visit(url)
+    async with page.expect_response("**/models") as first:
+        await page.reload()
+    async with page.expect_response("**/models") as second:
+        await page.reload()
+    tag = await (await first.value).header_value("etag")
+    headers = await (await second.value).request.all_headers()
+    assert tag
+    assert headers["if-none-match"] == tag
+
+
 async def test_examples_and_words_are_taken_by_a_click(
     url: str, painter: FakeModel, visit: Open, shoot: Shoot, axe: str
 ) -> None:
@@ -135,6 +147,30 @@ async def test_settings_are_kept_and_an_order_is_an_address(url: str, poet: Fake
     assert int(await other.locator("[name=seed]").input_value()) == poet.requests[0]["seed"]
     await expect(other.locator("#stage")).to_have_attribute("data-state", "idle")
     assert len(poet.requests) == 1  # it is never run by itself
+
+
+async def test_without_scripts_an_address_fills_the_form_too(url: str, painter: FakeModel, visit: Open) -> None:
+    page = await visit(url, java_script_enabled=False)
+    await page.goto(f"{url}/?prompt=a+fox&model=painter&seed=4&size=64x64")
+    await expect(page.locator("#prompt")).to_have_value("a fox")
+    await expect(page.locator("[value=painter]")).to_be_checked()
+    assert painter.requests == []
+    painter.paint()
+    painter.finish_picture()
+    await page.locator("#serve").click()
+    await expect(page.locator(".answer img")).to_have_js_property("naturalWidth", 256)
+    assert [painter.requests[0][name] for name in ("prompt", "seed", "size")] == ["a fox", 4, "64x64"]
+
+
+async def test_without_scripts_what_is_wrong_and_folded_away_is_told(url: str, painter: FakeModel, visit: Open) -> None:
+    """Browsers would refuse to send it, and say nothing."""
+    page = await visit(url, "400", java_script_enabled=False)
+    await page.goto(f"{url}/?prompt=a+fox&model=painter&steps=21")
+    await expect(page.locator("[name=steps]")).to_be_hidden()
+    await expect(page.locator("[name=steps]")).to_have_attribute("max", "20")
+    await page.locator("#serve").click()
+    await expect(page.locator(".answer")).to_contain_text("steps: must be at most 20")
+    assert painter.requests == []
 
 
 async def test_a_result_is_an_order_to_begin_with(url: str, poet: FakeModel, visit: Open) -> None:

@@ -104,7 +104,7 @@ async def test_a_text_from_the_first_letter_to_the_gallery(
     await page.locator("#code summary").click()
     await shoot(page, "text")
     sent = poet.requests[0]
-    assert str(sent["seed"]) in await page.locator("#snippet").inner_text()
+    await expect(page.locator("#snippet")).to_contain_text(str(sent["seed"]))
 
     poet.send("again", None)
     await page.locator("[data-act=again]").first.click()

@@ -15,7 +15,7 @@ from tests.support.processes import ROOT
 from tests.support.web.served_web import ServedWeb, served_web
 
 MODULE = ROOT / "web" / "page" / "module" / "generate.js"
-NAMES = "ProblemError, generate, job, status, stream, submit, warm"
+NAMES = "ProblemError, generate, job, models, status, stream, submit, warm"
 LIMIT = 120
 
 

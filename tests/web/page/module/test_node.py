@@ -28,6 +28,23 @@ def test_a_text_a_picture_and_which_models_there_are(node: RunNode, served: Serv
     assert served.relay.headers("Authorization") == ["Bearer a-key"]
 
 
+def test_what_is_known_of_the_models(node: RunNode) -> None:
+    program = node(
+        """
+        const asked = [];
+        const note = (address, request) => (asked.push(request.cache), fetch(address, request));
+        const found = await models({ ...server, fetch: note });
+        say(found.models.map(({ name, kind }) => [name, kind]));
+        say([found.default_model, found.models[0].limits.max_tokens]);
+        await status({ ...server, fetch: note });
+        say(asked);
+        """
+    )
+    # Browsers ask with the ETag of what they have kept; how awake models are is new each time.
+    rest = [[["poet", "text"], ["painter", "image"]], ["poet", 4096], ["no-cache", "no-store"]]
+    assert program.rest() == rest
+
+
 def test_a_stream(node: RunNode, served: ServedWeb) -> None:
     served.say("春", "雨", None)
     assert node(PRINT % "stream('春', server)").rest() == ["春", "雨", "春雨"]

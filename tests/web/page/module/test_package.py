@@ -6,6 +6,10 @@ import json
 import re
 import tomllib
 
+import pytest
+
+from contract.fields import StrictModel
+from contract.models.description import DescribedModel, DescribedModels, FieldDefaults, ModelLimits, SizeLimits
 from tests.support.processes import ROOT
 
 FOLDER = ROOT / "web" / "page" / "module"
@@ -26,3 +30,12 @@ def test_every_export_has_a_type() -> None:
     exported = r"^export (?:async )?(?:function\*?|class|const) (\w+)"
     code = set(re.findall(exported, (FOLDER / "generate.js").read_text(), re.MULTILINE))
     assert code == set(re.findall(exported, (FOLDER / "generate.d.ts").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("described", [DescribedModels, DescribedModel, ModelLimits, SizeLimits, FieldDefaults])
+def test_all_that_is_known_of_a_model_has_a_type(described: type[StrictModel]) -> None:
+    """Also what the contract gets later."""
+    types = (FOLDER / "generate.d.ts").read_text()
+    [members] = re.findall(rf"^export interface {described.__name__} {{\n(.*?)^}}", types, re.MULTILINE | re.DOTALL)
+    named = re.findall(r"^\t(\w+)\??:", members, re.MULTILINE)
+    assert sorted(named) == sorted(described.model_fields)

@@ -25,7 +25,6 @@ export class OrderForm {
 		document.getElementById("anew").addEventListener("click", () => this.converse([]));
 		document.addEventListener("language", () => this.#talk());
 		document.addEventListener("model", () => this.#menu.model === this.#partner || this.converse([]));
-		this.#form.noValidate = true; // browsers stumble over fields that are folded away, or another kind's
 		this.#form.addEventListener("input", ({ target }) => this.#changed(target));
 		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#limit());
 		const kept = always.read(KEPT) ?? {};
