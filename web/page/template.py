@@ -59,6 +59,7 @@ class PageTemplate:
             theme=appearance.theme,
             answer=answer,
             idle="hidden" if answer else "",
+            open="open" if form.keys() & set(OPTIONS) else "",
             prompt=html.escape(form.get("prompt", "")),
             **{name: _attributes(form.get(name, ""), _agreed(models, "defaults", name)) for name in OPTIONS},
         ).encode()

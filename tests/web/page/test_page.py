@@ -262,11 +262,11 @@ async def test_what_came_from_others_is_text(
 @pytest.mark.parametrize(
     ("fields", "kind", "sentence"),
     [
-        ({}, problems.INVALID_FIELD, "Something in the order cannot be done. prompt: "),
-        ({"prompt": " "}, problems.INVALID_FIELD, "Something in the order cannot be done. prompt: "),
-        ({"prompt": "x", "seed": "much"}, problems.INVALID_FIELD, "Something in the order cannot be done. seed: "),
-        ({"prompt": "x", "temperature": "9.5"}, problems.INVALID_FIELD, "cannot be done. temperature: "),
-        ({"prompt": "x", "steps": "3"}, problems.INVALID_FIELD, "cannot be done. steps: "),
+        ({}, problems.INVALID_FIELD, "The order needs a change. prompt: "),
+        ({"prompt": " "}, problems.INVALID_FIELD, "The order needs a change. prompt: "),
+        ({"prompt": "x", "seed": "much"}, problems.INVALID_FIELD, "The order needs a change. seed: "),
+        ({"prompt": "x", "temperature": "9.5"}, problems.INVALID_FIELD, "needs a change. temperature: "),
+        ({"prompt": "x", "steps": "3"}, problems.INVALID_FIELD, "needs a change. steps: "),
         ({"prompt": "x", "model": "nobody"}, problems.UNKNOWN_MODEL, "This model is no longer on the menu."),
     ],
 )

@@ -4,10 +4,9 @@ import { copyResult, copyText } from "./browser/carry.js";
 import { always, tab } from "./browser/storage.js";
 import { toast } from "./browser/toast.js";
 import { About } from "./order/about.js";
-import { after } from "./order/body.js";
 import { OrderForm, randomSeed } from "./order/form.js";
 import { Menu } from "./order/menu.js";
-import { addressOf, shared } from "./order/share.js";
+import { addressOf, after, shared } from "./order/order.js";
 import { Gallery } from "./results/gallery.js";
 import { Job } from "./server/job.js";
 import { learn, modelOf } from "./server/models.js";
@@ -15,9 +14,8 @@ import { Stage } from "./stage/stage.js";
 import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
-const SLOW = 5_000; // an order that takes so long is worth a notification
 const files = () => import("./on_demand/files.js");
-const line = () => import("./on_demand/line.js");
+const meanwhile = () => import("./on_demand/meanwhile.js");
 
 const form = element("order");
 const prompt = element("prompt");
@@ -35,15 +33,14 @@ new About(menu, (example, now) => {
 
 async function run(next) {
 	if (job) {
-		(await line()).add(next);
-		return;
+		const { line } = await meanwhile();
+		if (job) return line.add(next); // else it has ended
 	}
 	job = next;
 	const { order } = job;
 	const followed = job.id === null;
-	setTimeout(() => (element("notify").hidden = job !== next || globalThis.Notification?.permission !== "default"), SLOW);
 	stage.begin(order, menu.kindOf(order.model));
-	comeIntoSight();
+	meanwhile().then(({ notice }) => job === next && notice.begun(), () => {});
 	try {
 		await job.follow({
 			status: (status) => {
@@ -55,24 +52,31 @@ async function run(next) {
 			progress: (progress) => stage.progress(progress),
 			preview: (preview) => stage.preview(preview),
 			result: (document) => serve(document, order, followed),
-			lost: () => stage.lost(),
-			found: () => stage.found(),
+			lost: () => {
+				stage.lost(true);
+				menu.look();
+			},
+			found: () => stage.lost(false),
 		});
 		if (element("stage").hasAttribute("data-busy")) stage.stopped(); // given up here
 	} catch (error) {
 		end(error);
 	} finally {
 		job = null;
-		element("notify").hidden = true;
-		if (element("line").children.length) run((await line()).next());
+		const { line, notice } = await meanwhile();
+		if (!job) notice.ended();
+		if (!job && element("line").children.length) run(line.next());
 	}
 }
 
-/** Whoever has asked for something from far below the stage sees what becomes of it. */
-function comeIntoSight() {
+/** Whoever asks from far below the stage sees what becomes of it. */
+function ask(order) {
+	const waits = job;
+	run(new Job(order));
+	if (waits) return;
 	const { top } = element("stage").getBoundingClientRect();
 	if (top < 0 || top > innerHeight / 2) element("stage").scrollIntoView();
-	if (element("gallery").contains(document.activeElement)) element("stop").focus({ preventScroll: true });
+	if (element("gallery").matches(":focus-within")) element("stop").focus({ preventScroll: true });
 }
 
 function end(error) {
@@ -102,10 +106,7 @@ async function serve(answer, order, followed) {
 	};
 	menu.tell(order.model, "ready");
 	stage.done(result);
-	if (document.hidden) {
-		document.title = `✓ ${t("state.done")} · Shangcai`;
-		if (globalThis.Notification?.permission === "granted") new Notification(t("state.done"), { body: order.prompt });
-	}
+	meanwhile().then(({ notice }) => notice.served(order.prompt));
 	if (!modelOf(order.model).summary) learn(); // it may have said meanwhile what it is
 	if (order.history) {
 		orders.converse(after(result));
@@ -115,11 +116,8 @@ async function serve(answer, order, followed) {
 }
 
 function show(result) {
-	if (job) {
-		toast(t("busy"));
-		return;
-	}
-	const before = orders.order;
+	if (job) return toast(t("busy"));
+	const before = orders.written;
 	stage.open(result);
 	orders.fill(result.order);
 	if (before.prompt && before.prompt !== result.order.prompt) toast(t("filled"), () => orders.fill(before));
@@ -130,9 +128,9 @@ const acts = {
 	copy: copyResult,
 	download: async (result) => (await files()).download(result),
 	downloadAll: async (results) => (await files()).downloadAll(results),
-	view: async (result) => (await import("./on_demand/viewer.js")).view(result),
-	again: ({ order }) => run(new Job(order)),
-	another: ({ order }) => run(new Job({ ...order, seed: randomSeed() })),
+	view: async (result) => (await import("./on_demand/dialogs/viewer.js")).view(result, gallery.results),
+	again: ({ order }) => ask(order),
+	another: ({ order }) => ask({ ...order, seed: randomSeed() }),
 	share: ({ order }) => copyText(addressOf(order), t("shared")),
 	reply: (result) => {
 		menu.choose(result.order.model);
@@ -144,7 +142,7 @@ const acts = {
 
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
-	if (orders.check()) run(new Job(orders.order));
+	if (orders.check()) ask(orders.order);
 });
 form.addEventListener("input", () => prompt.value.trim() && menu.warm());
 form.addEventListener("keydown", (event) => {
@@ -154,13 +152,11 @@ element("stop").addEventListener("click", () => {
 	job?.stop();
 	stage.stop();
 });
-element("notify").addEventListener("click", async () => {
-	element("notify").hidden = true;
-	await Notification.requestPermission();
-});
-element("retry").addEventListener("click", () => run(new Job(stage.order)));
+element("retry").addEventListener("click", () => ask(stage.order));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
-addEventListener("unhandledrejection", ({ reason }) => toast(t("problem.unexpected", { detail: reason.message })));
+addEventListener("unhandledrejection", ({ reason: { message } }) => {
+	toast(/import/i.test(message) ? t("gone") : t("problem.unexpected", { detail: message })); // of a module
+});
 for (const id of ["upright", "actual"]) {
 	const toggle = element(id);
 	const set = (on) => {
@@ -174,6 +170,9 @@ for (const id of ["upright", "actual"]) {
 element("language").addEventListener("click", async (event) => {
 	event.preventDefault();
 	await speak(t("other"));
+	const address = new URL(location);
+	address.searchParams.delete("lang");
+	history.replaceState(null, "", address);
 	element("language").lang = t("other");
 });
 element("theme").addEventListener("click", () => {
@@ -181,7 +180,6 @@ element("theme").addEventListener("click", () => {
 	const dark = dataset.theme === "auto" ? matchMedia("(prefers-color-scheme: dark)").matches : dataset.theme === "dark";
 	remember("theme", (dataset.theme = dark ? "light" : "dark"));
 });
-document.addEventListener("visibilitychange", () => document.hidden || (document.title = "上菜 Shangcai"));
 if (/Mac|iP/.test(navigator.platform)) form.querySelector("kbd").textContent = "⌘ ↵";
 
 const gallery = new Gallery({ ...acts, show });
@@ -191,11 +189,11 @@ const asked = shared();
 if (asked) orders.fill({ model: menu.model, ...asked });
 const kept = Job.kept();
 if (kept && menu.kindOf(kept.order.model)) {
-	orders.fill(kept.order);
+	orders.fill({ ...kept.order, seed: "" });
 	run(kept);
 }
 if (tab.read("line")?.length) {
-	const { restore, next } = await line();
-	restore();
-	if (!job) run(next());
+	const { line } = await meanwhile();
+	line.restore();
+	if (!job) run(line.next());
 }

@@ -48,8 +48,8 @@ async def overflow(page: Page) -> list[str]:
     """What sticks out of the window sideways."""
     found: list[str] = await page.evaluate(
         """() => [...document.querySelectorAll("body *")].filter((element) => {
-          const box = element.getBoundingClientRect();
-          return box.width && !element.closest(".unseen, .bar") && (box.right > innerWidth + 1 || box.left < -1);
+          const {left, right, width} = element.getBoundingClientRect();
+          return width && !element.closest(".unseen, .bar, .actions") && (right > innerWidth + 1 || left < -1);
         }).map((element) => element.outerHTML.slice(0, 80))"""
     )
     return found

@@ -243,7 +243,7 @@ async def test_a_lost_connection_is_told_and_found_again(url: str, poet: FakeMod
 @pytest.mark.parametrize(
     ("language", "sentence"),
     [
-        ("en", "Something in the order cannot be done. Size: must be square"),
+        ("en", "The order needs a change. Size: must be square"),
         ("zh", "订单中有一项做不了。尺寸: must be square"),
     ],
 )

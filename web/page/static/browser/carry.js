@@ -29,10 +29,7 @@ function written(text) {
 }
 
 export async function copyResult(result) {
-	if (result.kind === "text") {
-		await copyText(result.text);
-		return;
-	}
+	if (result.kind === "text") return copyText(result.text);
 	const [{ blob }] = result.pictures;
 	try {
 		await navigator.clipboard.write([new ClipboardItem({ [blob.type]: blob })]);

@@ -1,7 +1,7 @@
 // Orders that wait until those before them are served. The server has them already, so their place there is kept.
 import { tab } from "../browser/storage.js";
 import { Job } from "../server/job.js";
-import { t } from "../texts/texts.js";
+import { say } from "./texts.js";
 
 const KEPT = "line";
 const list = document.getElementById("line");
@@ -27,7 +27,9 @@ export function restore() {
 
 function show() {
 	tab.set(KEPT, JSON.stringify(waiting.map(({ order, key, id }) => ({ order, key, id }))));
+	const held = list.matches(":focus-within");
 	list.replaceChildren(...waiting.map(item));
+	if (held) (list.querySelector("button") ?? document.getElementById("serve")).focus();
 }
 
 function item(job) {
@@ -36,11 +38,10 @@ function item(job) {
 	name.dir = "auto";
 	name.textContent = job.order.prompt;
 	const leave = made.appendChild(document.createElement("button"));
-	Object.assign(leave, { type: "button", textContent: "✕", title: t("line.leave"), ariaLabel: t("line.leave") });
+	Object.assign(leave, { type: "button", textContent: "✕", title: say("line.leave"), ariaLabel: say("line.leave") });
 	leave.addEventListener("click", () => {
 		waiting = waiting.filter((each) => each !== job);
 		show();
-		document.getElementById("serve").focus();
 		job.submit().then(() => job.stop(), () => {});
 	});
 	return made;

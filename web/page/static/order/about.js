@@ -15,7 +15,7 @@ export class About {
 			if (target.type === "button") use(target.textContent, shiftKey);
 		});
 		element("known").addEventListener("click", async () => {
-			const { show } = await import("../on_demand/words.js");
+			const { show } = await import("../on_demand/dialogs/words.js");
 			show(localized(modelOf(menu.model).vocabulary), use);
 		});
 		this.#show();

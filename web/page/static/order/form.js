@@ -2,53 +2,60 @@
 import { always } from "../browser/storage.js";
 import { modelOf } from "../server/models.js";
 import { t } from "../texts/texts.js";
-import { fits, presets } from "./sizes.js";
+import { fits } from "./sizes.js";
 
+const element = (id) => document.getElementById(id);
 const KEPT = "settings";
 const FIELDS = {
-	text: { temperature: Number, top_p: Number, max_tokens: Number, stop: String },
-	image: { size: String, steps: Number, guidance: Number, n: Number, negative_prompt: String },
+	text: { seed: Number, temperature: Number, top_p: Number, max_tokens: Number, stop: String },
+	image: { seed: Number, size: String, steps: Number, guidance: Number, n: Number, negative_prompt: String },
 };
-const SETTINGS = [...Object.keys(FIELDS.text), ...Object.keys(FIELDS.image)];
+const ALL = [...new Set([...Object.keys(FIELDS.text), ...Object.keys(FIELDS.image)])];
+const SETTINGS = ALL.slice(1); // a seed is of one order
 const PREVIEWS = 4;
 
 export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export class OrderForm {
-	#form = document.getElementById("order");
+	#form = element("order");
+	#options = this.#form.querySelector("details");
 	#menu;
 	#history = [];
 	#partner = null;
 
 	constructor(menu) {
 		this.#menu = menu;
-		document.getElementById("anew").addEventListener("click", () => this.converse([]));
-		document.addEventListener("language", () => this.#talk());
-		document.addEventListener("model", () => this.#menu.model === this.#partner || this.converse([]));
+		element("anew").addEventListener("click", () => {
+			this.converse([]);
+			element("prompt").focus();
+		});
 		this.#form.addEventListener("input", ({ target }) => this.#changed(target));
-		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#limit());
+		for (const event of ["language", "models", "model"]) document.addEventListener(event, () => this.#suit());
+		this.#options.addEventListener("toggle", () => this.#offer());
 		const kept = always.read(KEPT) ?? {};
 		for (const name of SETTINGS) this.#field(name).value ||= kept[name] ?? "";
-		this.#limit();
+		this.#suit();
 	}
 
 	get prompt() {
 		return this.#field("prompt").value;
 	}
 
-	/** What it says. The seed is chosen here, so that it is known afterwards whatever the model is. */
+	/** What it says, with a seed that is known afterwards whatever the model is. */
 	get order() {
+		return { seed: randomSeed(), ...this.written };
+	}
+
+	get written() {
 		const { kind, model } = this.#menu;
 		const order = { prompt: this.prompt, model };
-		const typed = this.#field("seed").value.trim();
-		order.seed = typed ? Number(typed) : randomSeed();
 		for (const [name, type] of Object.entries(FIELDS[kind])) {
 			const field = this.#field(name);
 			const value = field.value.trim();
 			if (value && !field.parentElement.hidden) order[name] = type(value);
 		}
 		if (kind === "image") order.previews = PREVIEWS;
-		if (this.#history.length) order.history = this.#history;
+		if (this.#partner === model && this.#history.length) order.history = this.#history;
 		return order;
 	}
 
@@ -56,16 +63,14 @@ export class OrderForm {
 	converse(history) {
 		this.#history = history;
 		this.#partner = this.#menu.model;
-		this.#talk();
+		this.#suit();
 	}
 
-	/** Write an order into it. */
+	/** Write an order into it; kept settings stay. */
 	fill(order) {
 		if (this.#menu.kindOf(order.model)) this.#menu.choose(order.model);
+		for (const name of ["prompt", ...ALL]) this.#field(name).value = order[name] ?? "";
 		this.converse(order.history ?? []);
-		for (const name of ["prompt", "seed", ...SETTINGS]) this.#field(name).value = order[name] ?? "";
-		this.#keep();
-		this.#limit();
 	}
 
 	/** What a field of an order is called here. */
@@ -76,7 +81,7 @@ export class OrderForm {
 
 	/** Whether it can be sent; shows the first field that is wrong. */
 	check() {
-		const wrong = ["prompt", "seed", ...Object.keys(FIELDS[this.#menu.kind])]
+		const wrong = ["prompt", ...Object.keys(FIELDS[this.#menu.kind])]
 			.map((name) => this.#field(name))
 			.find((field) => !this.#valid(field));
 		if (wrong) this.#show(wrong);
@@ -92,9 +97,9 @@ export class OrderForm {
 	}
 
 	#talk() {
-		const turns = this.#history.length / 2;
-		document.getElementById("talk").hidden = turns === 0;
-		document.getElementById("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
+		const turns = this.#partner === this.#menu.model ? this.#history.length / 2 : 0;
+		element("talk").hidden = !turns;
+		element("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
 	}
 
 	#field(name) {
@@ -105,7 +110,7 @@ export class OrderForm {
 		if (field.parentElement.hidden) return true;
 		field.setCustomValidity("");
 		field.setCustomValidity(this.#mistake(field));
-		if (field.validity.valid) field.removeAttribute("aria-invalid");
+		if (field.validity.valid) field.ariaInvalid = null;
 		return field.validity.valid;
 	}
 
@@ -113,14 +118,14 @@ export class OrderForm {
 	#mistake(field) {
 		const { limits } = modelOf(this.#menu.model);
 		const { min, max, name } = field;
-		if (field.validity.valueMissing) return t("mistake.empty");
+		if (field.required && !field.value.trim()) return t("mistake.empty");
 		if (name === "size" && field.value && !fits(field.value.trim(), limits.size)) return mistakenSize(limits.size);
 		if (field.validity.valid) return "";
 		return name === "seed" ? t("mistake.seed") : t("mistake.range", { min, max: max || "∞" });
 	}
 
 	#show(field) {
-		field.setAttribute("aria-invalid", "true");
+		field.ariaInvalid = true;
 		field.closest("details")?.setAttribute("open", "");
 		field.focus();
 		field.reportValidity();
@@ -128,16 +133,20 @@ export class OrderForm {
 
 	#changed(field) {
 		field.setCustomValidity("");
-		field.removeAttribute("aria-invalid");
+		field.ariaInvalid = null;
 		if (SETTINGS.includes(field.name)) this.#keep();
+		if (field.name === "seed") this.#suit();
 	}
 
 	#keep() {
 		always.set(KEPT, JSON.stringify(Object.fromEntries(SETTINGS.map((name) => [name, this.#field(name).value]))));
 	}
 
-	/** Within the limits of the chosen model, as far as they are known. */
-	#limit() {
+	/** Suit the chosen model: its limits, as far as they are known, and the conversation with it. */
+	#suit() {
+		this.#talk();
+		const seed = this.#field("seed").value;
+		this.#options.firstElementChild.textContent = t("options") + (seed && ` · ${t("facts.seed", { seed })}`);
 		const { limits, defaults, refuses } = modelOf(this.#menu.model);
 		for (const name of SETTINGS) {
 			const field = this.#field(name);
@@ -145,9 +154,20 @@ export class OrderForm {
 			field.parentElement.hidden = refuses.includes(name);
 		}
 		this.#field("n").placeholder = "1";
-		for (const name of ["max_tokens", "steps"]) if (limits[name]) this.#field(name).max = limits[name];
-		const sizes = presets(defaults.size, limits.size).map((value) => new Option(value));
-		document.getElementById("sizes").replaceChildren(...sizes);
+		for (const name of ["max_tokens", "steps"]) {
+			const field = this.#field(name);
+			field.dataset.most ??= field.max;
+			field.max = limits[name] ?? field.dataset.most;
+		}
+		this.#offer();
+	}
+
+	/** Once the settings are open. */
+	async #offer() {
+		if (!this.#options.open) return;
+		const { presets } = await import("../on_demand/presets.js");
+		const { limits, defaults } = modelOf(this.#menu.model);
+		element("sizes").replaceChildren(...presets(defaults.size, limits.size).map((value) => new Option(value)));
 	}
 }
 

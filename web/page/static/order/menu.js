@@ -18,14 +18,12 @@ export class Menu {
 	constructor() {
 		this.#form.addEventListener("change", ({ target }) => target.name === "model" && this.#chosen());
 		for (const event of ["language", "models"]) document.addEventListener(event, () => this.#describe());
-		for (const event of ["pointerdown", "keydown"]) {
-			document.addEventListener(event, () => (this.#seen = Date.now()), { passive: true });
-		}
-		document.addEventListener("visibilitychange", () => document.hidden || this.#look());
-		addEventListener("focus", () => this.#look());
-		setInterval(() => !document.hidden && Date.now() - this.#seen < PRESENT && this.#look(), AGAIN);
+		for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, () => (this.#seen = Date.now()));
+		document.addEventListener("visibilitychange", () => document.hidden || this.look());
+		addEventListener("focus", () => this.look());
+		setInterval(() => !document.hidden && Date.now() - this.#seen < PRESENT && this.look(), AGAIN);
 		this.#form.dataset.kind = this.kind;
-		this.#look();
+		this.look();
 	}
 
 	get model() {
@@ -97,13 +95,13 @@ export class Menu {
 		this.#following = true;
 		for (let looks = 0; looks < LOOKS; looks += 1) {
 			await new Promise((resolve) => setTimeout(resolve, LOOK));
-			if (!document.hidden && !(await this.#look())) break;
+			if (!document.hidden && !(await this.look())) break;
 		}
 		this.#following = false;
 	}
 
 	/** Whether one is waking, or may be. Of a server that does not answer nothing is known any more. */
-	async #look() {
+	async look() {
 		const models = await statuses().catch(() => this.#inputs.map(({ value }) => ({ name: value, state: "unknown" })));
 		for (const { name, state } of models) this.tell(name, state);
 		return models.some(({ state }) => state === "waking" || state === "pending");

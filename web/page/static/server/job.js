@@ -1,6 +1,6 @@
 // One generation, followed to its end through lost connections and reloads of the page.
 import { tab } from "../browser/storage.js";
-import { bodyOf } from "../order/body.js";
+import { bodyOf } from "../order/order.js";
 import { server } from "./api.js";
 import { job, randomKey, submit } from "../generate.js";
 

@@ -26,7 +26,7 @@ export async function renew(sent, begun) {
 }
 
 async function ask() {
-	const door = await import("../on_demand/door.js");
+	const door = await import("../on_demand/dialogs/door.js");
 	const given = await door.ask(key !== null);
 	declined = !given;
 	if (given) keep(given);
@@ -34,4 +34,7 @@ async function ask() {
 }
 
 forget.hidden = !key;
-forget.addEventListener("click", () => keep(null));
+forget.addEventListener("click", () => {
+	keep(null);
+	forget.previousElementSibling.focus();
+});

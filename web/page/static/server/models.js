@@ -1,18 +1,18 @@
 // What is known of the models: what they are good for, their limits and defaults. What is not known is absent.
 import { described } from "./api.js";
 
-let known = new Map();
+let known = null;
 
-/** Ask the server; a "models" event says that there is more. */
+/** Ask the server; a "models" event says that something has been learnt, or that nothing is known. */
 export async function learn() {
-	try {
-		known = new Map((await described()).map((model) => [model.name, model]));
-	} catch {} // the form takes everything then
+	const heard = await described().catch(() => known ?? []); // the form takes everything then
+	if (JSON.stringify(heard) === JSON.stringify(known)) return;
+	known = heard;
 	document.dispatchEvent(new Event("models"));
 }
 
 export function modelOf(name) {
-	const { limits = {}, defaults = {}, refuses = [], ...rest } = known.get(name) ?? {};
+	const { limits = {}, defaults = {}, refuses = [], ...rest } = known?.find((model) => model.name === name) ?? {};
 	return { ...rest, limits, defaults, refuses };
 }
 

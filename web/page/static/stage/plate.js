@@ -119,7 +119,8 @@ function turn({ role, content }) {
 	const made = document.createElement("div");
 	made.className = role;
 	made.dir = "auto";
-	made.textContent = content;
+	if (role === "user") made.textContent = content;
+	else new Prose(made).settle(content);
 	return made;
 }
 

@@ -38,10 +38,12 @@ export class Stage {
 
 	/** Prepare for a new order. */
 	begin(order, kind) {
+		const held = this.#root.matches(":focus-within");
 		this.#clear();
 		this.#of(order, kind);
 		this.#root.dataset.busy = "";
 		element("stop").hidden = false;
+		if (held) element("stop").focus({ preventScroll: true });
 		this.#progress.at(null, () => t("state.sending"));
 	}
 
@@ -101,16 +103,10 @@ export class Stage {
 		this.#plate.preview(image, blobOf(data, type), this.order.prompt);
 	}
 
-	// Its connection
-
-	lost() {
-		this.#progress.lost = true;
-		this.#progress.say();
-	}
-
-	found() {
-		if (!this.#progress.lost) return;
-		this.#progress.lost = false;
+	/** Whether its connection is. */
+	lost(lost) {
+		if (this.#progress.lost === lost) return;
+		this.#progress.lost = lost;
 		this.#progress.say();
 	}
 
@@ -122,18 +118,13 @@ export class Stage {
 	}
 
 	stopped() {
-		this.#end();
-		this.#progress.at(this.#progress.course, () => t("state.stopped"));
+		this.#broken("state.stopped");
 	}
 
 	fail(error) {
-		this.#end();
 		this.#problem = error;
 		this.#retryAt = Date.now() + 1000 * (error.problem?.retry_after ?? 0);
-		this.#progress.broken(() => t("state.failed"));
-		element("retry").hidden = false;
-		this.#countDown();
-		this.#say();
+		this.#broken("state.failed");
 	}
 
 	done(result) {
@@ -143,6 +134,7 @@ export class Stage {
 		element("actions").classList.remove("empty");
 		element("upright").hidden = !element("text").classList.contains("verse");
 		element("actual").hidden = result.kind !== "image";
+		element("share").hidden = !!result.order.history; // which no address holds
 		element("reply").hidden = !modelOf(result.order.model).conversations;
 		this.#progress.at("done", () => t("state.done"));
 		this.#say();
@@ -163,7 +155,7 @@ export class Stage {
 	}
 
 	async #openCode() {
-		const { Code } = await import("../on_demand/code.js");
+		const { Code } = await import("../on_demand/code/code.js");
 		this.#code = new Code();
 		this.#code.show(this.order, this.kind);
 	}
@@ -172,11 +164,11 @@ export class Stage {
 		this.#end();
 		this.#watch = new Stopwatch();
 		this.#problem = this.result = null;
-		this.#steps = 0;
+		this.#steps = this.#retryAt = 0;
 		clearTimeout(this.#retry);
 		element("retry").hidden = true;
 		element("actions").classList.add("empty");
-		element("idle").lastElementChild.hidden = true;
+		element("idle").lastElementChild.className = "empty";
 		this.#root.querySelector(".answer").replaceChildren(); // of the form, where scripts have come late
 		this.#say();
 	}
@@ -184,9 +176,17 @@ export class Stage {
 	#end() {
 		this.#progress.lost = this.#progress.stopping = false;
 		delete this.#root.dataset.busy;
-		if (document.activeElement === element("stop")) element("serve").focus({ preventScroll: true });
+		if (this.#root.querySelector(".told :focus")) element("serve").focus({ preventScroll: true });
 		element("stop").hidden = true;
 		this.#progress.hideBar();
+	}
+
+	#broken(sentence) {
+		this.#end();
+		this.#progress.broken(() => t(sentence));
+		element("retry").hidden = false;
+		this.#countDown();
+		this.#say();
 	}
 
 	#run() {

@@ -1,8 +1,8 @@
 // The dialog that asks for the caller's key.
-import { t } from "../texts/texts.js";
-import { stylesheet } from "./stylesheet.js";
+import { stylesheet } from "../stylesheet.js";
+import { say } from "../texts.js";
 
-await stylesheet("dialogs.css");
+await stylesheet("dialogs/dialogs.css");
 
 const dialog = document.createElement("dialog");
 dialog.id = "door";
@@ -26,12 +26,11 @@ document.body.append(dialog);
 
 /** Ask the user for a key; empty where there is none. */
 export function ask(refused) {
-	title.textContent = t("key.title");
-	why.dataset.t = refused ? "key.refused" : "key.why";
-	why.textContent = t(why.dataset.t);
-	input.ariaLabel = t("key");
-	give.textContent = t("key.give");
-	no.textContent = t("key.not");
+	title.textContent = say("key.title");
+	why.textContent = say(refused ? "key.refused" : "key.why");
+	input.ariaLabel = say("key");
+	give.textContent = say("key.give");
+	no.textContent = say("key.not");
 	input.value = "";
 	dialog.showModal();
 	return new Promise((resolve) => {

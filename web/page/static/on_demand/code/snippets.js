@@ -1,5 +1,5 @@
 // The last order as programs send it; never with the key itself.
-import { bodyOf } from "../order/body.js";
+import { bodyOf } from "../../order/order.js";
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const base = location.origin + document.documentElement.dataset.root;

@@ -1,9 +1,9 @@
 // Which words a model knows, to choose from.
-import { button } from "../order/about.js";
-import { t } from "../texts/texts.js";
-import { stylesheet } from "./stylesheet.js";
+import { button } from "../../order/about.js";
+import { stylesheet } from "../stylesheet.js";
+import { say } from "../texts.js";
 
-await stylesheet("dialogs.css");
+await stylesheet("dialogs/dialogs.css");
 
 const dialog = document.createElement("dialog");
 dialog.id = "words";
@@ -19,8 +19,8 @@ document.body.append(dialog);
 
 /** `use(word, now)`: one was chosen, and is to be run at once. */
 export function show(words, use) {
-	title.textContent = t("words");
-	close.textContent = t("close");
+	title.textContent = say("words");
+	close.textContent = say("close");
 	list.replaceChildren(...words.map(button));
 	list.onclick = ({ target, shiftKey }) => {
 		if (target === list) return;

@@ -1,10 +1,11 @@
 // One result as large as the window allows, and beside it another one; arrow keys lead to the others.
-import { all } from "../results/archive.js";
-import { t } from "../texts/texts.js";
-import { blocks, node } from "./markdown.js";
-import { stylesheet } from "./stylesheet.js";
+import { isVerse } from "../../stage/plate.js";
+import { t } from "../../texts/texts.js";
+import { blocks, node } from "../markdown.js";
+import { stylesheet } from "../stylesheet.js";
+import { say } from "../texts.js";
 
-await stylesheet("viewer.css");
+await stylesheet("dialogs/viewer.css");
 
 const dialog = document.createElement("dialog");
 dialog.className = "viewer";
@@ -32,11 +33,13 @@ dialog.addEventListener("close", () => {
 	panes.replaceChildren();
 });
 
-export async function view(result) {
-	results = await all();
-	at = Math.max(results.findIndex(({ id }) => id === result.id), 0);
+/** `kept`: the results beside it, among which it may no longer be. */
+export function view(result, kept) {
+	const found = kept.findIndex(({ id }) => id === result.id);
+	results = found < 0 ? [result, ...kept] : kept;
+	at = Math.max(found, 0);
 	pinned = null;
-	for (const [each, name] of [[back, "view.back"], [on, "view.on"], [close, "close"]]) each.ariaLabel = each.title = t(name);
+	for (const [each, name] of [[back, "view.back"], [on, "view.on"], [close, "close"]]) each.ariaLabel = each.title = say(name);
 	show();
 	dialog.showModal();
 	on.focus();
@@ -50,23 +53,26 @@ function move(step) {
 }
 
 function show() {
+	const held = panes.contains(document.activeElement);
 	forget();
 	const shown = pinned ? [pinned, results[at]] : [results[at]];
 	panes.replaceChildren(...shown.map(pane));
-	pin.textContent = t(pinned ? "view.alone" : "view.compare");
-	back.disabled = at === 0;
-	on.disabled = at === results.length - 1;
+	pin.textContent = say(pinned ? "view.alone" : "view.compare");
+	if (held) panes.lastElementChild.firstElementChild.focus();
+	back.ariaDisabled = at === 0; // disabled, it would lose the focus, and arrow keys with it
+	on.ariaDisabled = at === results.length - 1;
 	dialog.ariaLabel = results[at].order.prompt;
 }
 
 function pane(result) {
 	const made = document.createElement("figure");
 	const content = made.appendChild(document.createElement("div"));
-	content.className = result.kind;
+	content.className = result.kind === "text" ? `text prose${isVerse(result.text) ? " verse" : ""}` : "image";
 	content.dir = "auto";
 	content.tabIndex = 0;
 	if (result.kind === "text") content.append(...blocks(result.text).map(({ block }) => node(block)));
 	else content.append(...result.pictures.map((picture) => image(picture, result)));
+	content.style.setProperty("--columns", Math.ceil(Math.sqrt(content.children.length)));
 	const caption = made.appendChild(document.createElement("figcaption"));
 	caption.dir = "auto";
 	caption.textContent = [result.order.prompt, result.model, t("facts.seed", { seed: result.order.seed })].join(" · ");

@@ -1,0 +1,32 @@
+// Telling somebody who looks at something else that an order is served.
+import { t } from "../texts/texts.js";
+
+const SLOW = 5_000; // an order that takes so long is worth it
+const TITLE = document.title;
+const ask = document.getElementById("notify");
+const stop = document.getElementById("stop");
+let timer = 0;
+
+ask.addEventListener("click", () => {
+	stop.focus();
+	ask.hidden = true;
+	Notification.requestPermission();
+});
+document.addEventListener("visibilitychange", () => document.hidden || (document.title = TITLE));
+
+export function begun() {
+	ended();
+	timer = setTimeout(() => (ask.hidden = stop.hidden || globalThis.Notification?.permission !== "default"), SLOW);
+}
+
+export function ended() {
+	clearTimeout(timer);
+	ask.hidden = true;
+}
+
+export function served(prompt) {
+	ended();
+	if (!document.hidden) return;
+	document.title = `✓ ${t("state.done")} · Shangcai`;
+	if (globalThis.Notification?.permission === "granted") new Notification(t("state.done"), { body: prompt });
+}
