@@ -17,7 +17,8 @@ import { remember, speak, t } from "./texts/texts.js";
 const element = (id) => document.getElementById(id);
 const SLOW = 5_000; // an order that takes so long is worth a notification
 const files = () => import("./on_demand/files.js");
-const line = () => import("./on_demand/line.js");
+let loading;
+const line = () => (loading ??= import("./on_demand/line.js").finally(() => (loading = null))); // in order
 
 const form = element("order");
 const prompt = element("prompt");
@@ -35,15 +36,14 @@ new About(menu, (example, now) => {
 
 async function run(next) {
 	if (job) {
-		(await line()).add(next);
-		return;
+		const { add } = await line();
+		if (job) return add(next); // it may have ended
 	}
 	job = next;
 	const { order } = job;
 	const followed = job.id === null;
 	setTimeout(() => (element("notify").hidden = job !== next || globalThis.Notification?.permission !== "default"), SLOW);
 	stage.begin(order, menu.kindOf(order.model));
-	comeIntoSight();
 	try {
 		await job.follow({
 			status: (status) => {
@@ -55,8 +55,8 @@ async function run(next) {
 			progress: (progress) => stage.progress(progress),
 			preview: (preview) => stage.preview(preview),
 			result: (document) => serve(document, order, followed),
-			lost: () => stage.lost(),
-			found: () => stage.found(),
+			lost: () => stage.lost(true),
+			found: () => stage.lost(false),
 		});
 		if (element("stage").hasAttribute("data-busy")) stage.stopped(); // given up here
 	} catch (error) {
@@ -68,11 +68,14 @@ async function run(next) {
 	}
 }
 
-/** Whoever has asked for something from far below the stage sees what becomes of it. */
-function comeIntoSight() {
+/** Whoever asks from far below the stage sees what becomes of it. */
+function ask(order) {
+	const waits = job;
+	run(new Job(order));
+	if (waits) return;
 	const { top } = element("stage").getBoundingClientRect();
 	if (top < 0 || top > innerHeight / 2) element("stage").scrollIntoView();
-	if (element("gallery").contains(document.activeElement)) element("stop").focus({ preventScroll: true });
+	if (element("gallery").matches(":focus-within")) element("stop").focus({ preventScroll: true });
 }
 
 function end(error) {
@@ -131,8 +134,8 @@ const acts = {
 	download: async (result) => (await files()).download(result),
 	downloadAll: async (results) => (await files()).downloadAll(results),
 	view: async (result) => (await import("./on_demand/viewer.js")).view(result),
-	again: ({ order }) => run(new Job(order)),
-	another: ({ order }) => run(new Job({ ...order, seed: randomSeed() })),
+	again: ({ order }) => ask(order),
+	another: ({ order }) => ask({ ...order, seed: randomSeed() }),
 	share: ({ order }) => copyText(addressOf(order), t("shared")),
 	reply: (result) => {
 		menu.choose(result.order.model);
@@ -144,7 +147,7 @@ const acts = {
 
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
-	if (orders.check()) run(new Job(orders.order));
+	if (orders.check()) ask(orders.order);
 });
 form.addEventListener("input", () => prompt.value.trim() && menu.warm());
 form.addEventListener("keydown", (event) => {
@@ -155,10 +158,11 @@ element("stop").addEventListener("click", () => {
 	stage.stop();
 });
 element("notify").addEventListener("click", async () => {
+	element("stop").focus();
 	element("notify").hidden = true;
 	await Notification.requestPermission();
 });
-element("retry").addEventListener("click", () => run(new Job(stage.order)));
+element("retry").addEventListener("click", () => ask(stage.order));
 element("actions").addEventListener("click", ({ target }) => acts[target.dataset.act]?.(stage.result));
 addEventListener("unhandledrejection", ({ reason }) => toast(t("problem.unexpected", { detail: reason.message })));
 for (const id of ["upright", "actual"]) {

@@ -77,12 +77,13 @@ class FakeModel:
             if step % (steps // previews) == 0 and step < steps:
                 self.send({"type": "image_generation.partial_image", "image_index": 0, "step": step, **_file(step)})
 
-    def finish_picture(self) -> None:
-        self.send(
-            {"type": "image_generation.completed", "image_index": 0, "seed": 7, "steps": 4, "size": "256x256"}
-            | {"created_at": 1, "understood": ["fox"], **_file(9)},
-            None,
-        )
+    def finish_picture(self, count: int = 1) -> None:
+        for index in range(count):
+            self.send(
+                {"type": "image_generation.completed", "image_index": index, "seed": 7, "steps": 4, "size": "256x256"}
+                | {"created_at": 1, "understood": ["fox"], **_file(9)}
+            )
+        self.send(None)
 
     def _refusal(self) -> Response | None:
         if self.phase is not None:

@@ -5,16 +5,21 @@ let timer;
 
 export function toast(text, undo = null) {
 	const element = document.getElementById("toast");
+	const before = document.activeElement;
+	const close = () => {
+		if (element.matches(":focus-within")) before.focus({ preventScroll: true });
+		element.replaceChildren();
+	};
 	element.replaceChildren(text);
 	if (undo) {
 		const button = document.createElement("button");
 		button.textContent = t("undo");
 		button.addEventListener("click", () => {
-			element.replaceChildren();
+			close();
 			undo();
 		});
 		element.append(" ", button);
 	}
 	clearTimeout(timer);
-	timer = setTimeout(() => element.replaceChildren(), undo ? 8_000 : 2_500);
+	timer = setTimeout(close, undo ? 20_000 : 2_500);
 }

@@ -27,7 +27,9 @@ export function restore() {
 
 function show() {
 	tab.set(KEPT, JSON.stringify(waiting.map(({ order, key, id }) => ({ order, key, id }))));
+	const held = list.matches(":focus-within");
 	list.replaceChildren(...waiting.map(item));
+	if (held) (list.querySelector("button") ?? document.getElementById("serve")).focus();
 }
 
 function item(job) {
@@ -40,7 +42,6 @@ function item(job) {
 	leave.addEventListener("click", () => {
 		waiting = waiting.filter((each) => each !== job);
 		show();
-		document.getElementById("serve").focus();
 		job.submit().then(() => job.stop(), () => {});
 	});
 	return made;

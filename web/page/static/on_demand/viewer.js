@@ -50,12 +50,14 @@ function move(step) {
 }
 
 function show() {
+	const held = panes.contains(document.activeElement);
 	forget();
 	const shown = pinned ? [pinned, results[at]] : [results[at]];
 	panes.replaceChildren(...shown.map(pane));
 	pin.textContent = t(pinned ? "view.alone" : "view.compare");
-	back.disabled = at === 0;
-	on.disabled = at === results.length - 1;
+	if (held) panes.lastElementChild.firstElementChild.focus();
+	back.ariaDisabled = at === 0; // disabled, it would lose the focus, and arrow keys with it
+	on.ariaDisabled = at === results.length - 1;
 	dialog.ariaLabel = results[at].order.prompt;
 }
 

@@ -4,6 +4,7 @@ import { modelOf } from "../server/models.js";
 import { t } from "../texts/texts.js";
 import { fits, presets } from "./sizes.js";
 
+const element = (id) => document.getElementById(id);
 const KEPT = "settings";
 const FIELDS = {
 	text: { temperature: Number, top_p: Number, max_tokens: Number, stop: String },
@@ -15,14 +16,17 @@ const PREVIEWS = 4;
 export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export class OrderForm {
-	#form = document.getElementById("order");
+	#form = element("order");
 	#menu;
 	#history = [];
 	#partner = null;
 
 	constructor(menu) {
 		this.#menu = menu;
-		document.getElementById("anew").addEventListener("click", () => this.converse([]));
+		element("anew").addEventListener("click", () => {
+			this.converse([]);
+			element("prompt").focus();
+		});
 		document.addEventListener("language", () => this.#talk());
 		document.addEventListener("model", () => this.#menu.model === this.#partner || this.converse([]));
 		this.#form.noValidate = true; // browsers stumble over fields that are folded away, or another kind's
@@ -94,8 +98,8 @@ export class OrderForm {
 
 	#talk() {
 		const turns = this.#history.length / 2;
-		document.getElementById("talk").hidden = turns === 0;
-		document.getElementById("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
+		element("talk").hidden = !turns;
+		element("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
 	}
 
 	#field(name) {
@@ -106,7 +110,7 @@ export class OrderForm {
 		if (field.parentElement.hidden) return true;
 		field.setCustomValidity("");
 		field.setCustomValidity(this.#mistake(field));
-		if (field.validity.valid) field.removeAttribute("aria-invalid");
+		if (field.validity.valid) field.ariaInvalid = null;
 		return field.validity.valid;
 	}
 
@@ -121,7 +125,7 @@ export class OrderForm {
 	}
 
 	#show(field) {
-		field.setAttribute("aria-invalid", "true");
+		field.ariaInvalid = true;
 		field.closest("details")?.setAttribute("open", "");
 		field.focus();
 		field.reportValidity();
@@ -129,7 +133,7 @@ export class OrderForm {
 
 	#changed(field) {
 		field.setCustomValidity("");
-		field.removeAttribute("aria-invalid");
+		field.ariaInvalid = null;
 		if (SETTINGS.includes(field.name)) this.#keep();
 	}
 
@@ -148,7 +152,7 @@ export class OrderForm {
 		this.#field("n").placeholder = "1";
 		for (const name of ["max_tokens", "steps"]) if (limits[name]) this.#field(name).max = limits[name];
 		const sizes = presets(defaults.size, limits.size).map((value) => new Option(value));
-		document.getElementById("sizes").replaceChildren(...sizes);
+		element("sizes").replaceChildren(...sizes);
 	}
 }
 

@@ -18,9 +18,7 @@ export class Menu {
 	constructor() {
 		this.#form.addEventListener("change", ({ target }) => target.name === "model" && this.#chosen());
 		for (const event of ["language", "models"]) document.addEventListener(event, () => this.#describe());
-		for (const event of ["pointerdown", "keydown"]) {
-			document.addEventListener(event, () => (this.#seen = Date.now()), { passive: true });
-		}
+		for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, () => (this.#seen = Date.now()));
 		document.addEventListener("visibilitychange", () => document.hidden || this.#look());
 		addEventListener("focus", () => this.#look());
 		setInterval(() => !document.hidden && Date.now() - this.#seen < PRESENT && this.#look(), AGAIN);

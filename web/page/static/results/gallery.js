@@ -5,6 +5,7 @@ import { t } from "../texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const EXCERPT = 600;
+const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
 	star: "m10 3 2.1 4.6 5 .6-3.7 3.4 1 5L10 14.1l-4.4 2.5 1-5L2.9 8.2l5-.6z",
 	copy: "M7 7h9v9H7zM4 13V4h9",
@@ -42,12 +43,12 @@ export class Gallery {
 		const focused = document.activeElement;
 		this.#shelf.replaceChildren(...cards);
 		focused.focus({ preventScroll: true });
-		this.#count();
+		this.#filter();
 	}
 
 	async add(result) {
 		const forgotten = await keep(result);
-		for (const id of [result.id, ...forgotten]) this.#find(id)?.remove();
+		for (const id of [result.id, ...forgotten]) this.#drop(this.#find(id));
 		this.#shelf.prepend(this.#card(result));
 		this.#changed();
 	}
@@ -127,16 +128,22 @@ export class Gallery {
 
 	async #remove(result) {
 		await forget(result.id);
-		const card = this.#find(result.id);
-		const next = card.nextElementSibling ?? card.previousElementSibling;
-		card.remove();
-		(next?.querySelector(".open") ?? element("serve")).focus({ preventScroll: true });
+		this.#drop(this.#find(result.id));
 		this.#changed();
 		toast(t("removed"), async () => {
 			await keep(result);
 			await this.open();
 			this.#changed();
 		});
+	}
+
+	/** Who is on it goes on with the next one. */
+	#drop(card) {
+		const held = card?.matches(":focus-within");
+		const at = this.#shown.indexOf(card);
+		card?.remove();
+		const next = this.#shown[at] ?? this.#shown.at(-1);
+		if (held) (next?.querySelector(".open") ?? element("serve")).focus({ preventScroll: true });
 	}
 
 	async #clear() {
@@ -149,9 +156,9 @@ export class Gallery {
 
 	#count() {
 		const count = this.#shelf.children.length;
-		if (count && !this.#shelf.querySelector("[tabindex='0']")) this.#activate(this.#shelf.firstElementChild);
+		if (!this.#shelf.matches(":focus-within")) this.#activate(this.#shown[0]);
 		element("empty").hidden = count > 0;
-		for (const id of ["clear", "search", "starred", "download-all"]) element(id).hidden = count === 0;
+		for (const id of ["clear", "search", "starred", "download-all"]) element(id).hidden = !count;
 		element("count").textContent = count ? t("gallery.count", { count: this.#shown.length, most: count }) : "";
 	}
 }
@@ -180,10 +187,10 @@ function icon(path) {
 }
 
 function draw(path) {
-	const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+	const svg = document.createElementNS(SVG, "svg");
 	svg.setAttribute("viewBox", "0 0 20 20");
-	svg.setAttribute("aria-hidden", "true");
-	svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+	svg.ariaHidden = true;
+	svg.append(document.createElementNS(SVG, "path"));
 	svg.firstChild.setAttribute("d", path);
 	return svg;
 }

@@ -34,4 +34,7 @@ async function ask() {
 }
 
 forget.hidden = !key;
-forget.addEventListener("click", () => keep(null));
+forget.addEventListener("click", () => {
+	keep(null);
+	forget.previousElementSibling.focus();
+});

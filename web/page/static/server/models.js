@@ -6,7 +6,9 @@ let known = new Map();
 /** Ask the server; a "models" event says that there is more. */
 export async function learn() {
 	try {
-		known = new Map((await described()).map((model) => [model.name, model]));
+		const heard = (await described()).map((model) => [model.name, model]);
+		if (JSON.stringify(heard) === JSON.stringify([...known])) return;
+		known = new Map(heard);
 		document.dispatchEvent(new Event("models"));
 	} catch {} // the form takes everything then
 }

@@ -58,9 +58,8 @@ export class Progress {
 
 	draw(part, text = "") {
 		this.#bar.hidden = false;
-		if (part === null) this.#bar.removeAttribute("aria-valuenow");
-		else this.#bar.setAttribute("aria-valuenow", Math.round(part * 100));
-		this.#bar.setAttribute("aria-valuetext", text);
+		this.#bar.ariaValueNow = part === null ? null : Math.round(part * 100);
+		this.#bar.ariaValueText = text;
 		this.#bar.style.setProperty("--done", part ?? 0);
 		this.#done = part ?? 0;
 		element("measure").textContent = text;

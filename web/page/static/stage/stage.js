@@ -38,10 +38,12 @@ export class Stage {
 
 	/** Prepare for a new order. */
 	begin(order, kind) {
+		const held = this.#root.matches(":focus-within");
 		this.#clear();
 		this.#of(order, kind);
 		this.#root.dataset.busy = "";
 		element("stop").hidden = false;
+		if (held) element("stop").focus({ preventScroll: true });
 		this.#progress.at(null, () => t("state.sending"));
 	}
 
@@ -101,16 +103,10 @@ export class Stage {
 		this.#plate.preview(image, blobOf(data, type), this.order.prompt);
 	}
 
-	// Its connection
-
-	lost() {
-		this.#progress.lost = true;
-		this.#progress.say();
-	}
-
-	found() {
-		if (!this.#progress.lost) return;
-		this.#progress.lost = false;
+	/** Whether its connection is. */
+	lost(lost) {
+		if (this.#progress.lost === lost) return;
+		this.#progress.lost = lost;
 		this.#progress.say();
 	}
 
@@ -177,7 +173,7 @@ export class Stage {
 		clearTimeout(this.#retry);
 		element("retry").hidden = true;
 		element("actions").classList.add("empty");
-		element("idle").lastElementChild.hidden = true;
+		element("idle").lastElementChild.className = "empty";
 		this.#root.querySelector(".answer").replaceChildren(); // of the form, where scripts have come late
 		this.#say();
 	}
@@ -185,7 +181,7 @@ export class Stage {
 	#end() {
 		this.#progress.lost = this.#progress.stopping = false;
 		delete this.#root.dataset.busy;
-		if (document.activeElement === element("stop")) element("serve").focus({ preventScroll: true });
+		if (this.#root.querySelector(".told :focus")) element("serve").focus({ preventScroll: true });
 		element("stop").hidden = true;
 		this.#progress.hideBar();
 	}
