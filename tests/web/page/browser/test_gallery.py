@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -13,20 +12,13 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.support.waiting import eventually
+from tests.support.web.page import fill
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
 FakeModel = Any  # of conftest.py
 
-FILL = """async ({count, picture}) => {
-  const archive = await import(`${document.querySelector("script").src.replace("main.js", "results/archive.js")}`);
-  const blob = new Blob([Uint8Array.from(atob(picture), (char) => char.charCodeAt(0))], {type: "image/png"});
-  for (let index = 0; index < count; index += 1) {
-    await archive.keep({id: `old-${index}`, at: index, kind: "image", model: "painter", seconds: 1, steps: 1,
-      order: {prompt: `number ${index}`, model: "painter", seed: 1}, pictures: [{blob, width: 64, height: 64}]});
-  }
-}"""
 IN_SIGHT = """() => [...document.querySelectorAll("#shelf img")].filter((image) => {
   const {top, bottom} = image.closest("li").getBoundingClientRect();
   return bottom > 0 && top < innerHeight;
@@ -34,9 +26,8 @@ IN_SIGHT = """() => [...document.querySelectorAll("#shelf img")].filter((image) 
 
 
 async def filled(visit: Open, url: str, count: int) -> Page:
-    picture = (Path(__file__).parents[4] / "docs" / "painter.png").read_bytes()
     page = await visit(url)
-    await page.evaluate(FILL, {"count": count, "picture": base64.b64encode(picture).decode()})
+    await fill(page, count)
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(count)
     return page
@@ -116,7 +107,7 @@ async def test_favourites_are_found_and_never_forgotten(url: str, visit: Open) -
     page = await filled(visit, url, 200)
     await page.locator("#shelf [data-act=star]").last.click()
     await expect(page.locator("#shelf [data-act=star]").last).to_have_attribute("aria-pressed", "true")
-    await page.evaluate(FILL.replace("old-", "new-"), {"count": 3, "picture": ""})
+    await fill(page, 3, name="new")
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(200)
     await page.locator("#starred").click()

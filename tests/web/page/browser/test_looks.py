@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.support.waiting import eventually
+from tests.support.web.page import check_access
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -34,14 +35,6 @@ async def served(page: Page, prompt: str, model: str = "poet") -> None:
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
     if model == "poet":
         await expect(page.locator("#answer > *")).not_to_have_count(0)
-
-
-async def check_access(page: Page, axe: str) -> None:
-    """No finding of axe-core that is serious; the policy of the page lets it in as it lets in what the test types."""
-    await page.evaluate(axe)
-    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    grave = [each for each in found["violations"] if each["impact"] in ("serious", "critical", "moderate")]
-    assert grave == [], [(each["id"], [node["html"] for node in each["nodes"]]) for each in grave]
 
 
 async def overflow(page: Page) -> list[str]:
@@ -152,49 +145,6 @@ async def test_every_text_is_switched(url: str, poet: FakeModel, visit: Open) ->
         return ["".join(char for char in line if not char.isdecimal() and char != ".") for line in lines]
 
     assert unnumbered(switched) == unnumbered(fresh)
-
-
-async def test_by_keyboard_only(url: str, poet: FakeModel, visit: Open) -> None:
-    page = await visit(url)
-
-    async def focused() -> str:
-        found: str = await page.evaluate(
-            "document.activeElement.id || document.activeElement.className || document.activeElement.name"
-        )
-        return found
-
-    async def tab_to(name: str) -> None:
-        for _ in range(25):
-            await page.keyboard.press("Tab")
-            if await focused() == name:
-                return
-        raise AssertionError(f"{name} is not reached; at {await focused()}")
-
-    await tab_to("model")
-    await page.keyboard.press("ArrowDown")
-    await expect(page.locator("[value=painter]")).to_be_checked()
-    await page.keyboard.press("ArrowUp")
-    await tab_to("prompt")
-    await page.keyboard.type("rain")
-    poet.send("drip ")
-    await page.keyboard.press("Control+Enter")
-    await expect(page.locator("#text")).to_have_text("drip ")
-    await tab_to("stop")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#status")).to_have_text("Stopped.")
-    assert await focused() == "serve"  # the button is gone, and nobody is lost
-    await eventually(lambda: poet.running == 0)
-    poet.send("drop", None)
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#shelf li")).to_have_count(1)
-    await tab_to("open")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#text")).to_have_text("drop")
-    for _ in range(5):
-        await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")  # removes it
-    await expect(page.locator("#shelf li")).to_have_count(0)
-    assert await focused() == "serve"
 
 
 async def test_screen_readers_are_told_states_and_not_tokens(url: str, poet: FakeModel, visit: Open) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.support.waiting import eventually
 
@@ -216,13 +217,34 @@ async def test_orders_wait_in_line(url: str, poet: FakeModel, visit: Open, shoot
     await page.locator("#line button").nth(1).click()
     await expect(page.locator("#line span")).to_have_text(["second", "fourth"])
     await expect(page.locator("#text")).to_have_text("one ")
-    await page.wait_for_function("JSON.parse(sessionStorage.getItem('line')).every(({id}) => id)")
+    await eventually(lambda: page.evaluate("JSON.parse(sessionStorage.getItem('line')).every(({id}) => id)"))
     await page.reload()
     await expect(page.locator("#line span")).to_have_text(["second", "fourth"])
     poet.send(None, "two", None, "four", None)
     await expect(page.locator("#shelf .prompt")).to_have_text(["fourth", "second", "first"])
     await expect(page.locator("#text")).to_have_text("four")
     assert [request["messages"][-1]["content"] for request in poet.requests] == ["first", "second", "fourth"]
+
+
+async def test_no_order_is_left_behind_as_another_ends(url: str, poet: FakeModel, visit: Open) -> None:
+    """What keeps the line is loaded with the second order, and the first may end meanwhile."""
+    page = await visit(url)
+    ended = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await ended.wait()
+        await route.continue_()
+
+    await page.route("**/line.js", hold)
+    for prompt in ("first", "second", "third"):
+        await page.locator("#prompt").fill(prompt)
+        await page.locator("#serve").click()
+    poet.send("one", None)
+    await expect(page.locator("#shelf li")).to_have_count(1)
+    await eventually(lambda: page.evaluate('!("job" in sessionStorage)'))
+    ended.set()
+    poet.send("two", None, "three", None)
+    await expect(page.locator("#shelf .prompt")).to_have_text(["third", "second", "first"])
 
 
 async def test_a_result_is_not_opened_over_an_order_that_is_made(url: str, poet: FakeModel, visit: Open) -> None:

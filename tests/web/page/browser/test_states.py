@@ -102,9 +102,9 @@ async def test_a_text_from_the_first_letter_to_the_gallery(
     await expect(page.locator("#shelf li")).to_have_count(1)
     await expect(page.locator("#stop")).to_be_hidden()
     await page.locator("#code summary").click()
-    await shoot(page, "text")
     sent = poet.requests[0]
     await expect(page.locator("#snippet")).to_contain_text(str(sent["seed"]))
+    await shoot(page, "text")
 
     poet.send("again", None)
     await page.locator("[data-act=again]").first.click()
@@ -211,7 +211,7 @@ async def test_a_reload_finds_the_running_job_again(url: str, poet: FakeModel, v
     await expect(page.locator("#status")).to_have_text("Served.")
     await expect(page.locator("#text")).to_have_text("one two three")
     assert len(poet.requests) == 1
-    await page.wait_for_function('!("job" in sessionStorage)')  # shortly after its result
+    await eventually(lambda: page.evaluate('!("job" in sessionStorage)'))  # shortly after its result
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(1)
     await expect(page.locator("#idle")).to_be_visible()

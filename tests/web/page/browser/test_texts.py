@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.web.page import lost, tab_to, watch_focus
+
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
@@ -115,13 +117,16 @@ async def test_an_article_is_set_while_it_is_written(
     assert await page.locator("#answer").inner_html() == written
 
 
-async def test_a_conversation_of_twenty_turns(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
+async def test_a_conversation_of_twenty_turns_by_keyboard(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
+    await watch_focus(page)
     poet.send("answer 0", None)
-    await page.locator("#prompt").fill("question 0")
-    await page.locator("#prompt").press("Control+Enter")
+    await tab_to(page, "prompt")
+    await page.keyboard.type("question 0")
+    await page.keyboard.press("Control+Enter")
     await expect(page.locator("#reply")).to_be_visible()
-    await page.locator("#reply").press("Enter")
+    await tab_to(page, "reply")
+    await page.keyboard.press("Enter")
     for number in range(1, 20):
         await expect(page.locator("#prompt")).to_be_focused()
         await expect(page.locator("#prompt")).to_have_value("")
@@ -137,16 +142,22 @@ async def test_a_conversation_of_twenty_turns(url: str, poet: FakeModel, visit: 
     await expect(page.locator("#talk")).to_contain_text("In conversation: 20 turns.")
     await expect(page.locator("#shelf li")).to_have_count(20)
     await shoot(page, "conversation")
-    await page.locator("#anew").click()
+    await tab_to(page, "anew", "Shift+Tab", most=1)
+    await page.keyboard.press("Enter")
     await expect(page.locator("#talk")).to_be_hidden()
+    await expect(page.locator("#prompt")).to_be_focused()
     poet.send("alone", None)
-    await page.locator("#prompt").fill("anew")
-    await page.locator("#serve").click()
+    await page.keyboard.type("anew")
+    await page.keyboard.press("Control+Enter")
     await expect(page.locator("#answer")).to_have_text("alone")
     assert len(poet.requests[-1]["messages"]) == 1
-    await page.locator("#shelf .open").nth(1).click()  # the last turn, to be said otherwise
+    await expect(page.locator("#shelf li")).to_have_count(21)
+    await tab_to(page, "open")
+    await page.keyboard.press("ArrowRight")  # to the last turn, to be said otherwise
+    await page.keyboard.press("Enter")
     await expect(page.locator("#talk")).to_contain_text("In conversation: 19 turns.")
     await expect(page.locator("#prompt")).to_have_value("question 19")
+    assert await lost(page) == []
 
 
 SPEAKERS = (("user", "question"), ("assistant", "answer"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,40 +10,25 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.support.waiting import eventually
+from tests.support.web.page import fill
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.asyncio(loop_scope="module")]
 
 Open = Callable[..., Awaitable[Page]]
 FakeModel = Any  # of conftest.py
 
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 FROZEN = 200  # milliseconds without a frame, which somebody who types would feel
 WATCH = """() => { window.gaps = []; let last = performance.now(); const tick = (now) => {
   gaps.push(now - last); last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick);
   window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((task) => task.duration)))
     .observe({entryTypes: ["longtask"]}); }"""
-FILL = """async ({count, picture}) => {
-  const request = indexedDB.open("shangcai", 1);
-  request.onupgradeneeded = () => request.result.createObjectStore("results", {keyPath: "id"}).createIndex("at", "at");
-  await new Promise((done) => { request.onsuccess = done; });
-  const store = request.result.transaction("results", "readwrite").objectStore("results");
-  for (let index = 0; index < count; index += 1) {
-    const kind = index % 2 ? "text" : "image";
-    const blob = new Blob([Uint8Array.from(atob(picture), (char) => char.charCodeAt(0))], {type: "image/png"});
-    const order = {prompt: `number ${index}`, model: kind, seed: 1};
-    const text = "千里江陵一日还，".repeat(400);
-    const pictures = [{blob, width: 256, height: 256}];
-    const result = {kind, order, text, pictures, model: kind, seconds: 1, tokens: 1, steps: 1};
-    store.put({...result, id: `old-${index}`, at: index});
-  }
-  await new Promise((done) => { store.transaction.oncomplete = done; });
-  request.result.close();
-}"""
 
 
 async def top_of(element: Locator) -> float:
-    box = await element.bounding_box()
-    assert box is not None
-    return box["y"]
+    """However far the page is scrolled."""
+    return float(await element.evaluate("element => element.getBoundingClientRect().top + scrollY"))
 
 
 async def report(page: Page, what: str) -> tuple[float, float]:
@@ -75,7 +59,7 @@ async def test_two_hundred_results(url: str, poet: FakeModel, painter: FakeModel
     page = await visit(url)
     painter.paint()
     painter.finish_picture()
-    await page.evaluate(FILL, {"count": 200, "picture": base64.b64encode(b"\x89PNG" + bytes(100_000)).decode()})
+    await fill(page, 200, b"\x89PNG" + bytes(100_000), texts=True)
     await page.add_init_script(f"({WATCH})()")
     await page.reload()
     await expect(page.locator("#shelf li")).to_have_count(200)
@@ -114,27 +98,50 @@ async def test_the_first_paint(url: str, visit: Open) -> None:
     assert min(times) < 300  # whatever else the machine does meanwhile
 
 
-async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visit: Open) -> None:
-    """Layout shifts that nobody has caused, from an empty table to a poem and a picture."""
-    page = await visit(url)
+async def submitted(page: Page, prompt: str, model: str) -> None:
+    await page.locator(f"[value={model}]").check()
+    await page.locator("#prompt").fill(prompt)
+    await page.locator("#serve").click()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visit: Open, size: dict[str, Any]) -> None:
+    """Layout shifts that nobody has caused, from an empty table to a poem and a picture: both wait for another's order,
+    while the model wakes up and then in line."""
+    other = await visit(url)
+    page = await visit(url, **size)
     await page.evaluate(
         """() => { window.shifts = []; new PerformanceObserver((list) => { for (const entry of list.getEntries()) {
           shifts.push([entry.value, ...entry.sources.map(({node}) => node?.id || node?.className)]); } })
           .observe({type: "layout-shift", buffered: true}); }"""
     )
-    gallery = page.locator("#gallery")
-    top = await top_of(gallery)
-    poet.send(*"一二三四五六七八，\n" * 4, None)
-    await page.locator("#prompt").fill("a")
-    await page.locator("#serve").click()
-    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
-    assert await top_of(gallery) == top
-    await page.locator("[value=painter]").check()
-    painter.paint()
-    painter.finish_picture()
-    await page.locator("#serve").click()
-    await expect(page.locator("#pictures img:not(.old)")).to_have_js_property("naturalWidth", 256)
-    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
-    assert await top_of(gallery) == top
+
+    async def wait_in_line(fake: FakeModel, model: str) -> None:
+        fake.phase, fake.seconds = "loading the weights", 2.0
+        await submitted(other, "theirs", model)
+        await expect(other.locator("[data-course=waking]")).to_have_class("now")
+        await submitted(page, "ours", model)
+        await expect(page.locator("#status")).to_contain_text("fetching the ingredients · One order is before yours.")
+        fake.phase = None
+        await expect(page.locator("#status")).to_have_text("One order is before yours.")
+
+    for fake, model in ((poet, "poet"), (painter, "painter")):
+        await page.locator(f"[value={model}]").check()
+        top = await top_of(page.locator("#gallery"))
+        await wait_in_line(fake, model)
+        assert await top_of(page.locator("#gallery")) == top
+        if fake is poet:
+            fake.send("x", None, *"一二三四五六七八，\n" * 4, None)
+        else:
+            fake.paint()
+            fake.finish_picture()
+            fake.paint()
+            await expect(page.locator("#pictures img.rough:not(.old)")).to_have_js_property("naturalWidth", 256)
+            fake.finish_picture()
+        await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+        await expect(page.locator("#shelf li")).to_have_count(1 if fake is poet else 2)
+        assert await top_of(page.locator("#gallery")) == top
+    await expect(page.locator("#pictures img.shown")).to_have_count(1)
     shifts = await page.evaluate("shifts")
+    print(f"layout shifts: {sum(shift[0] for shift in shifts):.3f}")
     assert sum(shift[0] for shift in shifts) < 0.05, json.dumps(shifts)
