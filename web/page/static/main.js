@@ -15,7 +15,9 @@ import { remember, speak, t } from "./texts/texts.js";
 
 const element = (id) => document.getElementById(id);
 const files = () => import("./on_demand/files.js");
-const meanwhile = () => import("./on_demand/meanwhile.js");
+let loading;
+/** In the order of the calls. */
+const meanwhile = () => (loading ??= import("./on_demand/meanwhile.js").finally(() => (loading = null)));
 
 const form = element("order");
 const prompt = element("prompt");
