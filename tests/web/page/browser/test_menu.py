@@ -197,6 +197,7 @@ async def test_ready_is_asked_again(url: str, poet: FakeModel, visit: Open) -> N
     poet.send("x", None)
     await page.locator("#prompt").fill("rain")
     await page.locator("#serve").click()
+    await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
     await page.context.set_offline(True)
     await page.evaluate("dispatchEvent(new Event('focus'))")
