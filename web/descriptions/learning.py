@@ -15,11 +15,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httpx2
-from pydantic import ValidationError
+from pydantic import OnErrorOmit, ValidationError
 
 from contract import ModelStatus
-from contract.fields import StrictModel
-from contract.models.description import DESCRIPTION_BYTES, ModelDescription
+from contract.fields import Omittable, StrictModel
+from contract.models.description import DESCRIPTION_BYTES, ModelDescription, Refusable
 from web.client.exchange import beginning
 from web.descriptions.descriptions import Descriptions
 from web.http.accept import JSON
@@ -48,11 +48,17 @@ RECENT_SECONDS = 10.0
 """So long after an answer a model is still awake, and asking it wakes nobody."""
 
 
+class HeardDescription(ModelDescription):
+    """Said by a model or another replica, of whatever version: fields to refuse that are unknown here are left out."""
+
+    refuses: Omittable[list[OnErrorOmit[Refusable]]] = None
+
+
 class _Kept(StrictModel):
     """As it is stored. `at` is in seconds since 1970, by the clock of the store."""
 
     at: float
-    description: ModelDescription
+    description: HeardDescription
 
 
 class DescriptionLearning:
@@ -154,7 +160,7 @@ class DescriptionLearning:
                 self._descriptions.learn(model, kept.description)
 
 
-def told(body: bytes, name: str) -> ModelDescription | None:
+def told(body: bytes, name: str) -> HeardDescription | None:
     """What OpenAI's list of models says of this one, and of another one where it is the only one; None where it is not
     there. Raises a ValueError for what is no such list. vLLM's list has a `max_model_len`, and nothing else of ours."""
     entries = json.loads(body)
@@ -168,4 +174,4 @@ def told(body: bytes, name: str) -> ModelDescription | None:
     length = entry.get("max_model_len")
     if "limits" not in entry and isinstance(length, int) and length > 0:
         entry = {**entry, "limits": {"context_tokens": length}}
-    return ModelDescription.of_any_version(json.dumps(entry))
+    return HeardDescription.of_any_version(json.dumps(entry))

@@ -148,6 +148,7 @@ async def test_what_was_heard_long_ago_does_not_count(
     [
         ({"data": [{"id": "other", "max_model_len": 512}]}, {"limits": {"context_tokens": 512}}),
         ({"data": [{"id": "poet", "license": "MIT", "unheard": 1}, {"id": "b"}]}, {"license": "MIT"}),
+        ({"data": [{"id": "poet", "refuses": ["a later field", "steps"]}]}, {"refuses": ["steps"]}),
         ({"data": [{"id": "a"}, {"id": "b"}]}, None),
         ({"data": []}, None),
     ],

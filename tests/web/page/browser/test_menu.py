@@ -203,8 +203,12 @@ async def test_ready_is_asked_again(url: str, poet: FakeModel, visit: Open) -> N
     await page.evaluate("dispatchEvent(new Event('focus'))")
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("")
     await page.context.set_offline(False)
-    await page.evaluate("dispatchEvent(new Event('focus'))")
-    await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
+
+    async def asked_again() -> bool:
+        await page.evaluate("dispatchEvent(new Event('focus'))")
+        return await page.locator(".awake[data-model=poet]").text_content() == "ready"
+
+    await eventually(asked_again)
 
 
 async def test_orders_wait_in_line(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:

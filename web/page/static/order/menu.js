@@ -20,7 +20,7 @@ export class Menu {
 		for (const event of ["language", "models"]) document.addEventListener(event, () => this.#describe());
 		for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, () => (this.#seen = Date.now()));
 		document.addEventListener("visibilitychange", () => document.hidden || this.look());
-		addEventListener("focus", () => this.look());
+		for (const event of ["focus", "online"]) addEventListener(event, () => this.look());
 		setInterval(() => !document.hidden && Date.now() - this.#seen < PRESENT && this.look(), AGAIN);
 		this.#form.dataset.kind = this.kind;
 		this.look();
