@@ -57,6 +57,7 @@ async def press(page: Page, *keys: str) -> None:
 
 async def served(page: Page) -> None:
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    await expect(page.locator("#actions button").first).to_be_visible()  # their visibility has a transition
 
 
 async def test_by_keyboard_only(url: str, poet: FakeModel, visit: Open) -> None:
