@@ -353,6 +353,7 @@ async def test_how_long_it_took_is_told_without_the_waking(url: str, painter: Fa
     await expect(page.locator("#status")).to_have_text("Served.")
     found = await page.locator("#facts").inner_text()
     [made] = re.findall(r"4 steps in ([\d.]+) s", found)
+    assert re.search(r"[\d.]+ steps/s", found)
     [woke] = re.findall(r"woke in ([\d.]+) s", found)
     assert float(made) < 5 < 7 <= float(woke)
 

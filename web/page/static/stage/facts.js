@@ -20,11 +20,11 @@ export class Stopwatch {
 	}
 
 	/** Seconds. `seen`: whether the order was followed from its beginning. */
-	times({ timing, usage }, seen) {
+	times({ timing, usage, steps }, seen) {
 		const woke = this.#waking === null || this.#running === null ? 0 : (this.#running - this.#waking) / 1000;
 		const made = seen && this.#running !== null ? (performance.now() - this.#running) / 1000 : timing.total_s;
 		const { first_token_s: first, total_s: total, queue_s: waited } = timing;
-		const rate = first === undefined || total <= first ? undefined : (usage.completion_tokens - 1) / (total - first);
+		const rate = first === undefined ? steps / made : (usage.completion_tokens - 1) / (total - first);
 		return { seconds: made, woke, waited: waited ?? 0, first: first && Math.max(first - woke, 0), rate };
 	}
 }
@@ -32,7 +32,7 @@ export class Stopwatch {
 export function facts(result) {
 	const { order, kind, woke = 0, waited = 0, first, rate } = result;
 	const parts = [result.model, t(`facts.${kind}`, { ...result, seconds: amount(result.seconds) })];
-	if (rate > 0) parts.push(t("facts.rate", { rate: rate < 10 ? rate.toFixed(1) : Math.round(rate) }));
+	if (rate > 0 && rate < Infinity) parts.push(t(`facts.rate.${kind}`, { rate: amount(rate) }));
 	if (first !== undefined) parts.push(t("facts.first", { seconds: amount(first) }));
 	if (woke >= 0.1) parts.push(t("facts.woke", { seconds: amount(woke) }));
 	if (waited >= 0.1) parts.push(t("facts.waited", { seconds: amount(waited) }));

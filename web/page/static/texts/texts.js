@@ -15,8 +15,8 @@ export function t(key, values = {}) {
 	return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
-/** Seconds for people. */
-export const amount = (seconds) => (seconds < 10 ? Math.max(seconds, 0.1).toFixed(1) : Math.round(seconds).toString());
+/** A number for people. */
+export const amount = (number) => (number < 10 ? Math.max(number, 0.1).toFixed(1) : Math.round(number).toString());
 
 /** Show all texts that the server rendered in this language. */
 export async function speak(language) {
