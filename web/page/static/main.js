@@ -65,6 +65,7 @@ async function run(next) {
 		end(error);
 	} finally {
 		job = null;
+		menu.look();
 		const { line, notice } = await meanwhile();
 		if (!job) notice.ended();
 		if (!job && element("line").children.length) run(line.next());
@@ -82,12 +83,10 @@ function ask(order) {
 }
 
 function end(error) {
-	if (error.slug === "cancelled") stage.stopped();
-	else {
-		stage.fail(error);
-		const [wrong] = error.problem?.errors ?? [];
-		if (wrong) orders.mark(wrong);
-	}
+	if (error.slug === "cancelled") return stage.stopped();
+	stage.fail(error);
+	const [wrong] = error.problem?.errors ?? [];
+	if (wrong) orders.mark(wrong);
 }
 
 async function serve(answer, order, followed) {

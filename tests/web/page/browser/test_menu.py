@@ -199,6 +199,7 @@ async def test_ready_is_asked_again(url: str, poet: FakeModel, visit: Open) -> N
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
+    await expect(page.locator("#notify")).to_have_count(1)  # what is loaded meanwhile is there
     await page.context.set_offline(True)
     await page.evaluate("dispatchEvent(new Event('focus'))")
     await expect(page.locator(".awake[data-model=poet]")).to_have_text("")

@@ -156,8 +156,8 @@ async def test_who_is_before_is_told(url: str, poet: FakeModel, visit: Open, sho
     for page in (first, second, third):
         await submit(page, "a")
         await expect(page.locator("[data-course=queued].now, [data-course=running].now")).to_be_visible()
-    await expect(second.locator("#status")).to_have_text("One order is before yours.")
-    await expect(third.locator("#status")).to_have_text("2 orders are before yours.")
+    await expect(second.locator("#status")).to_have_text("Orders before yours: 1.")
+    await expect(third.locator("#status")).to_have_text("Orders before yours: 2.")
     await shoot(third, "queued")
     poet.send("x", None, "y", None, "z", None)
     for page, text in ((first, "x"), (second, "y"), (third, "z")):

@@ -139,7 +139,7 @@ async def test_a_conversation_of_twenty_turns_by_keyboard(url: str, poet: FakeMo
     expected = [(role, f"{what} {number}") for number in range(20) for role, what in SPEAKERS]
     assert turns == expected[:-1]
     await expect(page.locator("#turns > div")).to_have_count(39)
-    await expect(page.locator("#talk")).to_contain_text("In conversation: 20 turns.")
+    await expect(page.locator("#talk")).to_contain_text("In conversation, turn 20.")
     await expect(page.locator("#shelf li")).to_have_count(20)
     await shoot(page, "conversation")
     await tab_to(page, "anew", "Shift+Tab", most=1)
@@ -155,7 +155,7 @@ async def test_a_conversation_of_twenty_turns_by_keyboard(url: str, poet: FakeMo
     await tab_to(page, "open")
     await page.keyboard.press("ArrowRight")  # to the last turn, to be said otherwise
     await page.keyboard.press("Enter")
-    await expect(page.locator("#talk")).to_contain_text("In conversation: 19 turns.")
+    await expect(page.locator("#talk")).to_contain_text("In conversation, turn 19.")
     await expect(page.locator("#prompt")).to_have_value("question 19")
     assert await lost(page) == []
 

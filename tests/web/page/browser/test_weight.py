@@ -121,9 +121,9 @@ async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visi
         await submitted(other, "theirs", model)
         await expect(other.locator("[data-course=waking]")).to_have_class("now")
         await submitted(page, "ours", model)
-        await expect(page.locator("#status")).to_contain_text("fetching the ingredients · One order is before yours.")
+        await expect(page.locator("#status")).to_contain_text("fetching the ingredients · Orders before yours: 1.")
         fake.phase = None
-        await expect(page.locator("#status")).to_have_text("One order is before yours.")
+        await expect(page.locator("#status")).to_have_text("Orders before yours: 1.")
 
     for fake, model in ((poet, "poet"), (painter, "painter")):
         await page.locator(f"[value={model}]").check()

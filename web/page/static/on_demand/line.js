@@ -1,5 +1,6 @@
 // Orders that wait until those before them are served. The server has them already, so their place there is kept.
 import { tab } from "../browser/storage.js";
+import { toast } from "../browser/toast.js";
 import { Job } from "../server/job.js";
 import { say } from "./texts.js";
 
@@ -10,10 +11,13 @@ let waiting = [];
 export function add(job) {
 	waiting.push(job);
 	show();
+	list.scrollIntoView({ block: "nearest" });
 	job.submit().then(show, () => {}); // its turn tells what is wrong
 }
 
 export function next() {
+	const problem = document.getElementById("problem");
+	if (!problem.hidden) toast(problem.textContent); // which the next one takes away
 	const job = waiting.shift();
 	show();
 	return job;

@@ -1,11 +1,14 @@
 // Telling somebody who looks at something else that an order is served.
 import { t } from "../texts/texts.js";
+import { say } from "./texts.js";
 
 const SLOW = 5_000; // an order that takes so long is worth it
 const TITLE = document.title;
-const ask = document.getElementById("notify");
 const stop = document.getElementById("stop");
+const ask = Object.assign(document.createElement("button"), { id: "notify", className: "quiet", hidden: true });
 let timer = 0;
+
+stop.before(ask);
 
 ask.addEventListener("click", () => {
 	stop.focus();
@@ -16,6 +19,7 @@ document.addEventListener("visibilitychange", () => document.hidden || (document
 
 export function begun() {
 	ended();
+	ask.textContent = say("notify");
 	timer = setTimeout(() => (ask.hidden = stop.hidden || globalThis.Notification?.permission !== "default"), SLOW);
 }
 

@@ -14,6 +14,7 @@ const TEXTS = {
 		"view.compare": "Compare with another",
 		"view.alone": "Only this one",
 		"line.leave": "Leave the line",
+		"notify": "Notify me",
 	},
 	zh: {
 		"key": "密钥",
@@ -29,6 +30,7 @@ const TEXTS = {
 		"view.compare": "与另一份比较",
 		"view.alone": "只看这一份",
 		"line.leave": "不等了",
+		"notify": "上桌时叫我",
 	},
 };
 

@@ -99,7 +99,7 @@ export class OrderForm {
 	#talk() {
 		const turns = this.#partner === this.#menu.model ? this.#history.length / 2 : 0;
 		element("talk").hidden = !turns;
-		element("talk").firstElementChild.textContent = t(turns === 1 ? "talk.1" : "talk", { turns });
+		element("talk").firstElementChild.textContent = t("talk", { turns });
 	}
 
 	#field(name) {
@@ -120,6 +120,7 @@ export class OrderForm {
 		const { min, max, name } = field;
 		if (field.required && !field.value.trim()) return t("mistake.empty");
 		if (name === "size" && field.value && !fits(field.value.trim(), limits.size)) return mistakenSize(limits.size);
+		if (name === "prompt" && [...field.value].length > limits.prompt_chars) return t("problem.body-too-large");
 		if (field.validity.valid) return "";
 		return name === "seed" ? t("mistake.seed") : t("mistake.range", { min, max: max || "∞" });
 	}

@@ -63,7 +63,7 @@ export class Menu {
 		}
 	}
 
-	/** What is known of it so far. Other states say nothing of a model, or are of a later version. */
+	/** Other states say nothing of a model, or are of a later version. */
 	tell(model, state) {
 		if (!has(`awake.${state}`)) return;
 		const awake = [...document.querySelectorAll(".awake")].find((each) => each.dataset.model === model);

@@ -16,6 +16,7 @@ const ICONS = {
 
 export class Gallery {
 	#shelf = element("shelf");
+	#removed = [];
 	#acts;
 	#seen = new IntersectionObserver((entries) => entries.forEach(reveal), { rootMargin: "300px" });
 	#others = channel();
@@ -79,9 +80,11 @@ export class Gallery {
 
 	async #star(result) {
 		result.starred = !result.starred;
-		this.#find(result.id).querySelector("[data-act=star]").ariaPressed = result.starred;
+		const card = this.#find(result.id);
+		card.querySelector("[data-act=star]").ariaPressed = result.starred;
 		await keep(result);
 		this.#changed();
+		if (card.hidden) element("starred").focus();
 	}
 
 	#changed() {
@@ -135,8 +138,9 @@ export class Gallery {
 		await forget(result.id);
 		this.#drop(this.#find(result.id));
 		this.#changed();
+		this.#removed = [...(element("toast").childElementCount ? this.#removed : []), result];
 		toast(t("removed"), async () => {
-			await keep(result);
+			for (const each of this.#removed) await keep(each);
 			await this.open();
 			this.#changed();
 		});

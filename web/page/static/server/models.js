@@ -3,7 +3,7 @@ import { described } from "./api.js";
 
 let known = null;
 
-/** Ask the server; a "models" event says that something has been learnt, or that nothing is known. */
+/** Ask the server; a "models" event says that there is more. */
 export async function learn() {
 	const heard = await described().catch(() => known ?? []); // the form takes everything then
 	if (JSON.stringify(heard) === JSON.stringify(known)) return;

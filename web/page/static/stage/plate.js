@@ -21,11 +21,6 @@ export class Plate {
 		this.#turns = turns.length;
 		element("turns").replaceChildren(...turns.map(turn));
 		this.clear();
-		this.#toEnd();
-	}
-
-	#toEnd() {
-		element("text").scrollTop = element("text").scrollHeight;
 	}
 
 	/** Nothing is on it yet. */
@@ -64,7 +59,7 @@ export class Plate {
 		this.#lift();
 		if (result.kind === "text") {
 			element("text").hidden = false;
-			this.#prose.settle(result.text).then(() => this.#turns && this.#toEnd());
+			this.#prose.settle(result.text).then(() => this.#turns && toEnd());
 			element("text").classList.toggle("verse", !this.#turns && isVerse(result.text));
 			element("reasoning").hidden = !result.reasoning;
 			element("thoughts").textContent = result.reasoning ?? "";
@@ -115,12 +110,16 @@ export class Plate {
 	}
 }
 
+function toEnd() {
+	element("text").scrollTop = element("text").scrollHeight;
+}
+
 function turn({ role, content }) {
 	const made = document.createElement("div");
 	made.className = role;
 	made.dir = "auto";
 	if (role === "user") made.textContent = content;
-	else new Prose(made).settle(content);
+	else new Prose(made).settle(content).then(toEnd);
 	return made;
 }
 

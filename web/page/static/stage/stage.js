@@ -61,7 +61,7 @@ export class Stage {
 	// The events of a job, by their names
 
 	status({ state, phase = "", seconds = 0, expected_seconds: expected, position }) {
-		const ahead = () => (position ? t(position === 1 ? "state.ahead.1" : "state.ahead", { count: position }) : "");
+		const ahead = () => (position ? t("state.ahead", { count: position }) : "");
 		if (state === "waking" || state === "asleep") {
 			const [step, done = ""] = phase.split(",");
 			this.#watch.woken(seconds);
@@ -134,7 +134,7 @@ export class Stage {
 		element("actions").classList.remove("empty");
 		element("upright").hidden = !element("text").classList.contains("verse");
 		element("actual").hidden = result.kind !== "image";
-		element("share").hidden = !!result.order.history; // which no address holds
+		element("share").hidden = !!result.order.history;
 		element("reply").hidden = !modelOf(result.order.model).conversations;
 		this.#progress.at("done", () => t("state.done"));
 		this.#say();

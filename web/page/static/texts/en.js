@@ -107,8 +107,7 @@ export default {
 "words.known": "Knows {count} things",
 "state.usually": "usually {seconds} s",
 "state.next": "You are next.",
-"state.ahead": "{count} orders are before yours.",
-"state.ahead.1": "One order is before yours.",
+"state.ahead": "Orders before yours: {count}.",
 "phase.starting": "getting up",
 "phase.importing torch": "lighting the fire",
 "phase.importing transformers": "laying out the pots",
@@ -150,8 +149,7 @@ export default {
 "retry.in": "Try again in {seconds} s",
 "problem.context": "The order is longer than this model can read. Shorten it.",
 "problem.unexpected": "Something went wrong on the way: {detail}",
-"talk": "In conversation: {turns} turns.",
-"talk.1": "In conversation: one turn.",
+"talk": "In conversation, turn {turns}.",
 "anew": "Start over",
 "reply": "Reply",
 "streamed": "streaming",
@@ -160,6 +158,5 @@ export default {
 "star": "Favourite",
 "download.all": "Download all",
 "line": "Orders that wait",
-"view": "Full view",
-"notify": "Tell me when it is served"
+"view": "Full view"
 };

@@ -108,7 +108,6 @@ export default {
 "state.usually": "通常 {seconds} 秒",
 "state.next": "下一位就是您。",
 "state.ahead": "前面还有 {count} 单。",
-"state.ahead.1": "前面还有 1 单。",
 "phase.starting": "起身",
 "phase.importing torch": "生火",
 "phase.importing transformers": "备好厨具",
@@ -151,7 +150,6 @@ export default {
 "problem.context": "这一单超出了模型能读的长度，请缩短。",
 "problem.unexpected": "途中出了差错：{detail}",
 "talk": "对话中：已有 {turns} 轮。",
-"talk.1": "对话中：已有 1 轮。",
 "anew": "重新开始",
 "reply": "接着聊",
 "streamed": "流式",
@@ -160,6 +158,5 @@ export default {
 "star": "收藏这一份",
 "download.all": "全部下载",
 "line": "等候的单",
-"view": "放大看",
-"notify": "上桌时叫我"
+"view": "放大看"
 };

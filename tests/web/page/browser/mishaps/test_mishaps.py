@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
+from contract import ProblemError, problems
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -114,6 +116,45 @@ async def test_earlier_turns_are_set_as_the_last_one(url: str, poet: FakeModel, 
     poet.send("x", None)
     await served(page, "and then?")
     await expect(page.locator("#turns .assistant strong")).to_have_text("wet")
+
+
+async def test_what_is_written_in_a_conversation_is_in_sight(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    poet.send(*["a long line\n\n"] * 60, None)
+    await served(page, "much")
+    await page.locator("#reply").click()
+    await page.locator("#prompt").fill("more")
+    await page.locator("#serve").click()
+    poet.send(*["another line\n\n"] * 60, "the last one")
+    await expect(page.locator("#answer p").last).to_have_text("the last one")
+    await expect(page.locator("#answer p").last).to_be_in_viewport()
+    poet.send(None)
+
+
+@pytest.mark.parametrize("size", [{"width": 1280, "height": 720}, PHONE], ids=["1280", "390"])
+async def test_eight_lines_are_seen_whole(url: str, poet: FakeModel, visit: Open, size: dict[str, int]) -> None:
+    page = await visit(url, viewport=size)
+    poet.send(EIGHT.strip(), None)
+    await served(page, "rain")
+    assert await page.locator("#text").evaluate("text => text.scrollHeight - text.clientHeight") <= 1
+
+
+async def test_the_settings_are_reached_in_a_low_window(url: str, visit: Open) -> None:
+    page = await visit(url, viewport={"width": 1280, "height": 720})
+    summary, serve = [await page.locator(name).bounding_box() for name in (".options summary", "#serve")]
+    assert summary
+    assert serve
+    assert summary["y"] + summary["height"] <= serve["y"]
+
+
+async def test_pictures_are_seen_in_forced_colours(url: str, painter: FakeModel, visit: Open) -> None:
+    """Blended with what is behind them, they would be as black as that."""
+    page = await visit(url, forced_colors="active", color_scheme="dark")
+    painter.paint()
+    painter.finish_picture()
+    await served(page, "a fox", "painter")
+    blended = "images => images.map((image) => getComputedStyle(image).mixBlendMode)"
+    assert set(await page.locator("#pictures img, #shelf img").evaluate_all(blended)) == {"normal"}
 
 
 # Orders that change by themselves
@@ -248,3 +289,94 @@ async def test_a_filter_holds_for_what_comes_later(url: str, poet: FakeModel, vi
     await expect(page.locator("#count")).to_have_text("2 of 3")  # "ten" is found
     await page.locator("#search").fill("nothing of this")
     await expect(page.locator("#empty")).to_have_text("Nothing found.")
+
+
+async def test_an_order_in_line_is_seen(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url, viewport={"width": 1280, "height": 720})
+    poet.send("one")
+    await order(page, "first")
+    await expect(page.locator("#text")).to_have_text("one")
+    await order(page, "second")
+    await expect(page.locator("#line button")).to_be_in_viewport()
+
+
+async def test_a_failure_is_told_although_another_order_comes_next(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    poet.silent = asyncio.Event()
+    await order(page, "first")
+    await expect(page.locator("#asked")).to_have_text("first")
+    await order(page, "second")
+    await expect(page.locator("#line span")).to_have_text("second")
+    await page.evaluate(
+        """() => { window.told = []; const toast = document.getElementById("toast");
+          new MutationObserver(() => told.push(toast.textContent)).observe(toast, {childList: true}); }"""
+    )
+    poet.problem = ProblemError(problems.CONTENT_FILTERED, "No.")
+    poet.silent.set()
+    await expect(page.locator("#asked")).to_have_text("second")
+    assert "The model keeps back what it made of this." in await page.evaluate("told")
+
+
+async def test_try_again_takes_the_place_of_stop(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    poet.send("one ")
+    await order(page, "count")
+    await expect(page.locator("#text")).to_have_text("one ")
+    before = await page.locator(".dish").bounding_box()
+    await page.locator("#stop").click()
+    await expect(page.locator("#retry")).to_be_visible()
+    assert await page.locator(".dish").bounding_box() == before
+
+
+async def test_two_that_are_removed_are_both_brought_back(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    for text in ("one", "two", "three"):
+        poet.send(text, None)
+        await served(page, text)
+    for _ in range(2):
+        await page.locator("#shelf [data-act=remove]").first.click()
+    await expect(page.locator("#shelf .prompt")).to_have_text(["one"])
+    await page.locator("#toast button").click()
+    await expect(page.locator("#shelf .prompt")).to_have_text(["three", "two", "one"])
+
+
+async def test_whoever_takes_a_star_away_among_favourites_is_not_lost(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    poet.send("one", None)
+    await served(page, "one")
+    await page.locator("#shelf [data-act=star]").click()
+    await page.locator("#starred").click()
+    await page.locator("#shelf [data-act=star]").press("Enter")
+    await expect(page.locator("#starred")).to_be_focused()
+
+
+async def test_a_result_is_not_compared_with_itself(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    compare = page.locator(".viewer nav button").nth(1)
+    for number, text in enumerate(("one", "two", "three")):
+        poet.send(text, None)
+        await served(page, text)
+        if number == 0:
+            await page.locator("[data-act=view]").click()
+            await expect(page.locator(".viewer .text")).to_have_text("one")
+            await expect(compare).to_be_hidden()
+            await page.keyboard.press("Escape")
+    await page.locator("[data-act=view]").click()
+    texts = page.locator(".viewer .text")
+    await expect(texts).to_have_text(["three"])
+    await page.keyboard.press("ArrowRight")
+    await compare.click()
+    await expect(texts).to_have_text(["two", "one"])
+    await page.keyboard.press("ArrowLeft")
+    await expect(texts).to_have_text(["two", "three"])
+
+
+async def test_what_is_too_long_is_said_before(url: str, poet: FakeModel, visit: Open) -> None:
+    page = await visit(url)
+    await page.locator("#prompt").fill("长" * 32_769)
+    await page.locator("#serve").click()
+    told = await page.locator("#prompt").evaluate("field => field.validationMessage")
+    assert told == "The order is too long to be taken."
+    poet.send("x", None)
+    await served(page, "👩" * 32_768)  # each is one character, of two units of a script
+    assert len(poet.requests) == 1

@@ -20,7 +20,7 @@ let urls = [];
 const back = button("←", () => move(-1));
 const pin = button("", () => {
 	pinned = pinned ? null : results[at];
-	if (pinned && results.length > 1) move(at + 1 < results.length ? 1 : -1);
+	if (pinned) move(at + 1 < results.length ? 1 : -1);
 	else show();
 });
 const on = button("→", () => move(1));
@@ -39,6 +39,7 @@ export function view(result, kept) {
 	results = found < 0 ? [result, ...kept] : kept;
 	at = Math.max(found, 0);
 	pinned = null;
+	pin.hidden = results.length < 2;
 	for (const [each, name] of [[back, "view.back"], [on, "view.on"], [close, "close"]]) each.ariaLabel = each.title = say(name);
 	show();
 	dialog.showModal();
@@ -46,7 +47,7 @@ export function view(result, kept) {
 }
 
 function move(step) {
-	const next = at + step;
+	const next = results[at + step] === pinned ? at + 2 * step : at + step;
 	if (step === 0 || !results[next]) return;
 	at = next;
 	show();

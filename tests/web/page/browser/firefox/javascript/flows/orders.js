@@ -89,7 +89,7 @@ export async function aConversationWithMarkdown({ screen, poet }) {
 	await screen.see("#answer strong", "wet");
 	await screen.click("#reply");
 	await screen.focused("#prompt");
-	await screen.see("#talk", /one turn/);
+	await screen.see("#talk", /turn 1/);
 	await poet.send("From clouds.", null);
 	await screen.fill("#prompt", "and whence?");
 	await screen.click("#serve");
