@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -194,22 +195,19 @@ async def test_a_result_is_an_order_to_begin_with(url: str, poet: FakeModel, vis
 
 async def test_ready_is_asked_again(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, "ERR_")
+
+    async def told(state: str) -> bool:
+        await page.evaluate("dispatchEvent(new Event('focus'))")
+        return await page.locator(".awake[data-model=poet]").text_content() == state
+
     poet.send("x", None)
     await page.locator("#prompt").fill("rain")
     await page.locator("#serve").click()
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
-    await expect(page.locator(".awake[data-model=poet]")).to_have_text("ready")
     await expect(page.locator("#notify")).to_have_count(1)  # what is loaded meanwhile is there
-    await page.context.set_offline(True)
-    await page.evaluate("dispatchEvent(new Event('focus'))")
-    await expect(page.locator(".awake[data-model=poet]")).to_have_text("")
-    await page.context.set_offline(False)
-
-    async def asked_again() -> bool:
-        await page.evaluate("dispatchEvent(new Event('focus'))")
-        return await page.locator(".awake[data-model=poet]").text_content() == "ready"
-
-    await eventually(asked_again)
+    for offline, state in ((False, "ready"), (True, ""), (False, "ready")):
+        await page.context.set_offline(offline)
+        await eventually(partial(told, state))
 
 
 async def test_orders_wait_in_line(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
