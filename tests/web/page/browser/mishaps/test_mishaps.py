@@ -147,6 +147,24 @@ async def test_the_settings_are_reached_in_a_low_window(url: str, visit: Open) -
     assert summary["y"] + summary["height"] <= serve["y"]
 
 
+@pytest.mark.parametrize("size", [{"width": 1280, "height": 720}, PHONE], ids=["1280", "390"])
+async def test_a_field_that_is_refused_is_not_below_the_button(url: str, visit: Open, size: dict[str, int]) -> None:
+    page = await visit(url, viewport=size, has_touch=size == PHONE, is_mobile=size == PHONE)
+    await page.locator("[name=model][value=painter]").check()
+    await page.locator(".options summary").click()
+    await page.locator("[name=size]").fill("large")
+    await page.locator(".options summary").click()
+    await page.locator("#prompt").fill("a fox")
+    await page.locator("#serve").click()
+    await expect(page.locator("[name=size]")).to_be_focused()
+
+    async def seen() -> bool:  # the page scrolls smoothly
+        field, serve = [await page.locator(name).bounding_box() for name in ("[name=size]", "#serve")]
+        return bool(field and serve and field["y"] >= 0 and field["y"] + field["height"] <= serve["y"])
+
+    await eventually(seen)
+
+
 async def test_pictures_are_seen_in_forced_colours(url: str, painter: FakeModel, visit: Open) -> None:
     """Blended with what is behind them, they would be as black as that."""
     page = await visit(url, forced_colors="active", color_scheme="dark")
