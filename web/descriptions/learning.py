@@ -105,7 +105,7 @@ class DescriptionLearning:
         now = time.monotonic()
         self._due |= {name for name, heard in self._heard.items() if now - heard > RENEW_SECONDS}
         self._due |= {name for name, each in self._readiness.items() if each.state in ("asleep", "waking")}
-        for model in [name for name in self._due if self._answered_lately(name)]:
+        for model in [name for name in self._due if self._is_awake(name)]:
             self._due.discard(model)
             await self._ask(model)
         await self._read()
@@ -115,9 +115,13 @@ class DescriptionLearning:
         except TimeoutError:
             pass
 
-    def _answered_lately(self, model: str) -> bool:
-        observed_at = self._readiness[model].observed_at
-        return observed_at is not None and time.monotonic() - observed_at < RECENT_SECONDS
+    def _is_awake(self, model: str) -> bool:
+        """Whether it has answered lately, and not fallen asleep since."""
+        readiness = self._readiness[model]
+        answered_at = readiness.observed_at
+        if answered_at is None or readiness.state in ("asleep", "waking"):
+            return False
+        return time.monotonic() - answered_at < RECENT_SECONDS
 
     async def _ask(self, model: str) -> None:
         served = self._settings.models[model]

@@ -36,7 +36,11 @@ class Deployment:
 
     def sleep(self) -> None:
         """Let the predictors leave as they do when nobody has asked for long, until none is left."""
-        wait_until(self._all_asleep, self.run.output, pause=PAUSE_SECONDS)
+        try:
+            wait_until(self._all_asleep, "all models are asleep", pause=PAUSE_SECONDS)
+        except AssertionError as error:
+            error.add_note(f"{self.states}\n{self.run.output}")
+            raise
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:

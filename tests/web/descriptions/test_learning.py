@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -92,6 +94,25 @@ async def test_a_model_is_asked_once_it_has_answered(front: Any, model: Model) -
     }
     await client.post("/generate", json={"prompt": "x"})
     await asyncio.sleep(0.05)
+    assert model.asked == 1
+
+
+async def test_a_model_that_has_fallen_asleep_is_not_asked_however_lately_it_answered(
+    front: Any, model: Model, tmp_path: Path
+) -> None:
+    """It would wake up for that, and fall asleep, and be asked again."""
+    states = tmp_path / "states.json"
+    client = await front(states_file=states)
+    await client.post("/generate", json={"prompt": "x"})
+    await learnt(client)
+    states.write_text(json.dumps({"models": {"poet": {"state": "asleep", "since": time.time()}}}))
+
+    async def is_asleep() -> bool:
+        [status] = (await client.get("/status")).json()["models"]
+        return bool(status["state"] == "asleep")
+
+    await eventually(is_asleep)
+    await asyncio.sleep(0.1)  # ten looks
     assert model.asked == 1
 
 
