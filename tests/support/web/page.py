@@ -1,11 +1,11 @@
-"""What tests of the page share: axe-core, the keyboard, and a gallery that is full."""
+"""What tests of the page share: orders, axe-core, the keyboard, and a gallery that is full."""
 
 from __future__ import annotations
 
 import base64
 from typing import Any
 
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.support.processes import ROOT
 
@@ -37,6 +37,23 @@ async def check_access(page: Page, axe: str) -> None:
     found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     grave = [each for each in found["violations"] if each["impact"] in ("serious", "critical", "moderate")]
     assert grave == [], [(each["id"], [node["html"] for node in each["nodes"]]) for each in grave]
+
+
+async def order(page: Page, prompt: str, model: str = "poet") -> None:
+    """Choose a model, and order."""
+    await page.locator(f"[name=model][value={model}]").check()
+    await page.locator("#prompt").fill(prompt)
+    await page.locator("#serve").click()
+
+
+async def order_wrong_size(page: Page) -> None:
+    """A picture of a size that is none, with the settings folded away: its field is shown, and has the focus."""
+    await page.locator("[name=model][value=painter]").check()
+    await page.locator(".options summary").click()
+    await page.locator("[name=size]").fill("large")
+    await page.locator(".options summary").click()
+    await order(page, "a fox", "painter")
+    await expect(page.locator("[name=size]")).to_be_focused()
 
 
 async def fill(page: Page, count: int, picture: bytes | None = None, *, name: str = "old", texts: bool = False) -> None:

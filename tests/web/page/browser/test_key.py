@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.support.waiting import eventually
-from tests.support.web.page import check_access
+from tests.support.web.page import check_access, order
 from web.callers import key_file
 from web.callers.key_file import entry
 
@@ -41,11 +41,6 @@ def settings(callers_file: Path) -> dict[str, Any]:
 
 def door(page: Page) -> Locator:
     return page.locator("#door")
-
-
-async def order(page: Page, prompt: str) -> None:
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
 
 
 async def give(page: Page, key: str) -> None:

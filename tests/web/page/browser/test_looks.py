@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.support.waiting import eventually
-from tests.support.web.page import check_access
+from tests.support.web.page import check_access, order
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -29,9 +29,7 @@ HOSTILE = (
 
 
 async def served(page: Page, prompt: str, model: str = "poet") -> None:
-    await page.locator(f"[name=model][value={model}]").check()
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
+    await order(page, prompt, model)
     await expect(page.locator("#stage")).to_have_attribute("data-state", "done")
     if model == "poet":
         await expect(page.locator("#answer > *")).not_to_have_count(0)

@@ -15,6 +15,7 @@ from playwright.async_api import Page, expect
 from contract import FieldError, ProblemError, invalid_field, problems
 from contract.problems import field_problem
 from tests.support.waiting import eventually
+from tests.support.web.page import order, order_wrong_size
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -39,15 +40,9 @@ POEM = [
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
-async def submit(page: Page, prompt: str, model: str = "poet") -> None:
-    await page.locator(f"[name=model][value={model}]").check()
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
-
-
 async def test_thoughts_are_folded_away_before_the_text(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
-    await submit(page, "春雨")
+    await order(page, "春雨")
     poet.send({"reasoning_content": "雨，"}, {"reasoning_content": "<b>柳</b>"})
     await expect(page.locator("#reasoning")).to_be_visible()
     await expect(page.locator("#thoughts")).to_be_hidden()
@@ -60,7 +55,7 @@ async def test_thoughts_are_folded_away_before_the_text(url: str, poet: FakeMode
     await expect(page.locator("#thoughts")).to_have_text("雨，<b>柳</b>")
     await shoot(page, "thoughts")
 
-    await submit(page, "again")
+    await order(page, "again")
     await expect(page.locator("#reasoning")).to_be_hidden()
     poet.send("moon", None)
     await expect(page.locator("#text")).to_have_text("moon")
@@ -142,7 +137,7 @@ async def test_silence_of_a_model_is_no_queue(
 ) -> None:
     page = await visit(url, locale="zh-CN" if language == "zh" else "en-US")
     poet.silent = asyncio.Event()
-    await submit(page, "a")
+    await order(page, "a")
     await expect(page.locator("#status")).to_have_text(sentence)
     await expect(page.locator(".courses .now")).to_have_count(0)
     await shoot(page, f"pending-{language}")
@@ -154,7 +149,7 @@ async def test_silence_of_a_model_is_no_queue(
 async def test_who_is_before_is_told(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     first, second, third = [await visit(url) for _ in range(3)]
     for page in (first, second, third):
-        await submit(page, "a")
+        await order(page, "a")
         await expect(page.locator("[data-course=queued].now, [data-course=running].now")).to_be_visible()
     await expect(second.locator("#status")).to_have_text("Orders before yours: 1.")
     await expect(third.locator("#status")).to_have_text("Orders before yours: 2.")
@@ -167,7 +162,7 @@ async def test_who_is_before_is_told(url: str, poet: FakeModel, visit: Open, sho
 async def test_a_picture_in_steps_and_previews(url: str, painter: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
     painter.paint()
-    await submit(page, "a red fox", "painter")
+    await order(page, "a red fox", "painter")
     await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "100")
     await expect(page.locator("#pictures img.rough:not(.old)")).to_have_js_property("naturalWidth", 256)
     await expect(page.locator("#status")).to_have_text("Painting…")
@@ -185,7 +180,7 @@ async def test_a_picture_in_steps_and_previews(url: str, painter: FakeModel, vis
 async def test_stop_frees_the_slot(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url)
     poet.send("Once ", "upon ")
-    await submit(page, "a tale")
+    await order(page, "a tale")
     await expect(page.locator("#text")).to_have_text("Once upon ")
     assert poet.running == 1
     await page.locator("#stop").click()
@@ -195,14 +190,14 @@ async def test_stop_frees_the_slot(url: str, poet: FakeModel, visit: Open, shoot
     await expect(page.locator("#shelf li")).to_have_count(0)
     await shoot(page, "stopped")
     poet.send("new", None)
-    await submit(page, "another tale")
+    await order(page, "another tale")
     await expect(page.locator("#text")).to_have_text("new")
 
 
 async def test_a_reload_finds_the_running_job_again(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
     poet.send("one ", "two ")
-    await submit(page, "count")
+    await order(page, "count")
     await expect(page.locator("#text")).to_have_text("one two ")
     await page.reload()
     await expect(page.locator("#text")).to_have_text("one two ")
@@ -220,7 +215,7 @@ async def test_a_reload_finds_the_running_job_again(url: str, poet: FakeModel, v
 async def test_a_lost_connection_is_told_and_found_again(url: str, poet: FakeModel, visit: Open, shoot: Shoot) -> None:
     page = await visit(url, "ERR_")
     poet.send("one ", "two ")
-    await submit(page, "count")
+    await order(page, "count")
     await expect(page.locator("#text")).to_have_text("one two ")
     told: list[str | None] = []
     page.on("request", lambda request: told.append(request.headers.get("last-event-id")))
@@ -252,7 +247,7 @@ async def test_a_problem_is_a_sentence_and_its_field_is_marked(
 ) -> None:
     page = await visit(url, locale="zh-CN" if language == "zh" else "en-US")
     painter.problem = invalid_field("size", "must be square")
-    await submit(page, "狐狸", "painter")
+    await order(page, "狐狸", "painter")
     await expect(page.locator("#problem")).to_have_text(sentence)
     await expect(page.locator(".courses .broken")).to_have_count(1)
     await expect(page.locator("[name=size]")).to_be_focused()
@@ -268,7 +263,7 @@ async def test_every_field_reaches_the_model(url: str, poet: FakeModel, painter:
     await page.locator("[name=temperature]").fill("0.5")
     await page.locator("[name=max_tokens]").fill("9")
     poet.send("x", None)
-    await submit(page, "words")
+    await order(page, "words")
     await expect(page.locator("#status")).to_have_text("Served.")
     sent = poet.requests[0]
     assert (sent["seed"], sent["temperature"], sent["max_tokens"]) == (42, 0.5, 9)
@@ -278,7 +273,7 @@ async def test_every_field_reaches_the_model(url: str, poet: FakeModel, painter:
     await page.locator("[name=size]").fill("64x64")
     painter.paint()
     painter.finish_picture()
-    await submit(page, "a fox", "painter")
+    await order(page, "a fox", "painter")
     await expect(page.locator("#pictures img:not(.old)")).to_have_js_property("naturalWidth", 256)
     sent = painter.requests[0]
     assert (sent["seed"], sent["steps"], sent["size"]) == (42, 3, "64x64")
@@ -299,22 +294,16 @@ async def test_what_is_folded_away_is_opened_where_it_is_wrong(url: str, poet: F
     page = await visit(url)
     await page.locator("#serve").click()
     await expect(page.locator("#prompt")).to_be_focused()
-    await page.locator("[name=model][value=painter]").check()
-    await page.locator(".options summary").click()
-    await page.locator("[name=size]").fill("large")
-    await page.locator(".options summary").click()
-    await page.locator("#prompt").fill("a fox")
-    await page.locator("#serve").click()
-    await expect(page.locator("[name=size]")).to_be_focused()
+    await order_wrong_size(page)
     poet.send("x", None)
-    await submit(page, "what is another kind's is in nobody's way")
+    await order(page, "what is another kind's is in nobody's way")
     await expect(page.locator("#text")).to_have_text("x")
 
 
 async def test_a_job_that_the_server_has_forgotten(url: str, application: Any, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, "404")
     poet.send("one ")
-    await submit(page, "count")
+    await order(page, "count")
     await expect(page.locator("#text")).to_have_text("one ")
     await page.evaluate(
         """() => { const job = JSON.parse(sessionStorage.getItem("job"));
@@ -330,7 +319,7 @@ async def test_a_job_that_the_server_has_forgotten(url: str, application: Any, p
 async def test_stopping_is_told_while_the_connection_is_lost(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url, "ERR_")
     poet.send("one ")
-    await submit(page, "count")
+    await order(page, "count")
     await expect(page.locator("#text")).to_have_text("one ")
     cdp = await page.context.new_cdp_session(page)
     await page.context.set_offline(True)
@@ -345,7 +334,7 @@ async def test_stopping_is_told_while_the_connection_is_lost(url: str, poet: Fak
 async def test_how_long_it_took_is_told_without_the_waking(url: str, painter: FakeModel, visit: Open) -> None:
     page = await visit(url)
     painter.phase, painter.seconds = "warming up", 7.0
-    await submit(page, "a fox", "painter")
+    await order(page, "a fox", "painter")
     await expect(page.locator("[data-course=waking]")).to_have_class("now")
     painter.phase = None
     painter.paint()
@@ -361,7 +350,7 @@ async def test_how_long_it_took_is_told_without_the_waking(url: str, painter: Fa
 async def test_pure_noise_is_no_preview(url: str, painter: FakeModel, visit: Open) -> None:
     page = await visit(url)
     painter.paint(steps=8, previews=8)
-    await submit(page, "a fox", "painter")
+    await order(page, "a fox", "painter")
     await expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "100")
     await expect(page.locator("#pictures img.rough:not(.old)")).to_have_count(1)
     assert await page.evaluate("performance.getEntriesByType('resource').length") > 0
@@ -373,14 +362,14 @@ async def test_what_is_longer_than_the_model_reads_is_explained(url: str, poet: 
     page = await visit(url)
     error = FieldError(field="messages", detail="has 300 tokens", code="context_length_exceeded")
     poet.problem = field_problem([error])
-    await submit(page, "much")
+    await order(page, "much")
     await expect(page.locator("#problem")).to_have_text("The order is longer than this model can read. Shorten it.")
 
 
 async def test_a_failure_counts_down_to_the_next_try(url: str, poet: FakeModel, visit: Open) -> None:
     page = await visit(url)
     poet.problem = ProblemError(problems.CONTENT_FILTERED, "No.")
-    await submit(page, "rain")
+    await order(page, "rain")
     await expect(page.locator("#problem")).to_have_text("The model keeps back what it made of this.")
     await expect(page.locator("#retry")).to_have_text("Try again")
     poet.problem = None

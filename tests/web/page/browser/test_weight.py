@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.support.waiting import eventually
-from tests.support.web.page import fill
+from tests.support.web.page import fill, order
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.asyncio(loop_scope="module")]
 
@@ -98,12 +98,6 @@ async def test_the_first_paint(url: str, visit: Open) -> None:
     assert min(times) < 300  # whatever else the machine does meanwhile
 
 
-async def submitted(page: Page, prompt: str, model: str) -> None:
-    await page.locator(f"[value={model}]").check()
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
-
-
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
 async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visit: Open, size: dict[str, Any]) -> None:
     """Layout shifts that nobody has caused, from an empty table to a poem and a picture: both wait for another's order,
@@ -118,9 +112,9 @@ async def test_nothing_jumps(url: str, poet: FakeModel, painter: FakeModel, visi
 
     async def wait_in_line(fake: FakeModel, model: str) -> None:
         fake.phase, fake.seconds = "loading the weights", 2.0
-        await submitted(other, "theirs", model)
+        await order(other, "theirs", model)
         await expect(other.locator("[data-course=waking]")).to_have_class("now")
-        await submitted(page, "ours", model)
+        await order(page, "ours", model)
         await expect(page.locator("#status")).to_contain_text("fetching the ingredients · Orders before yours: 1.")
         fake.phase = None
         await expect(page.locator("#status")).to_have_text("Orders before yours: 1.")

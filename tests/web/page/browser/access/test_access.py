@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from contract import ProblemError, problems
-from tests.support.web.page import check_access, fill
+from tests.support.web.page import check_access, fill, order
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,11 +24,6 @@ FakeModel = Any  # of conftest.py
 @pytest.fixture
 def descriptions() -> dict[str, Any]:
     return {"poet": {"conversations": True}, "painter": {"vocabulary": {"en": ["fox", "boat", "moon"]}}}
-
-
-async def order(page: Page, prompt: str) -> None:
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
 
 
 async def test_waking(url: str, poet: FakeModel, visit: Open, axe: str, theme: str) -> None:

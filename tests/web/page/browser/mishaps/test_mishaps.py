@@ -11,6 +11,7 @@ from playwright.async_api import Page, expect
 
 from contract import ProblemError, problems
 from tests.support.waiting import eventually
+from tests.support.web.page import order, order_wrong_size
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -24,12 +25,6 @@ EIGHT = "".join(f"{line}，\n" for line in ["山色空蒙雨亦奇"] * 8)
 @pytest.fixture
 def descriptions() -> dict[str, Any]:
     return {"poet": {"conversations": True}}
-
-
-async def order(page: Page, prompt: str, model: str = "poet") -> None:
-    await page.locator(f"[name=model][value={model}]").check()
-    await page.locator("#prompt").fill(prompt)
-    await page.locator("#serve").click()
 
 
 async def served(page: Page, prompt: str, model: str = "poet") -> None:
@@ -150,13 +145,7 @@ async def test_the_settings_are_reached_in_a_low_window(url: str, visit: Open) -
 @pytest.mark.parametrize("size", [{"width": 1280, "height": 720}, PHONE], ids=["1280", "390"])
 async def test_a_field_that_is_refused_is_not_below_the_button(url: str, visit: Open, size: dict[str, int]) -> None:
     page = await visit(url, viewport=size, has_touch=size == PHONE, is_mobile=size == PHONE)
-    await page.locator("[name=model][value=painter]").check()
-    await page.locator(".options summary").click()
-    await page.locator("[name=size]").fill("large")
-    await page.locator(".options summary").click()
-    await page.locator("#prompt").fill("a fox")
-    await page.locator("#serve").click()
-    await expect(page.locator("[name=size]")).to_be_focused()
+    await order_wrong_size(page)
 
     async def seen() -> bool:  # the page scrolls smoothly
         field, serve = [await page.locator(name).bounding_box() for name in ("[name=size]", "#serve")]
