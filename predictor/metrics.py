@@ -17,6 +17,7 @@ PHASE = Gauge(
 RUNNING = Gauge("shangcai_num_requests_running", "Requests in the running batch.")
 WAITING = Gauge("shangcai_num_requests_waiting", "Accepted requests that wait for a slot.")
 CAPACITY = Gauge("shangcai_slots", "Slots: most requests that run at once.")
+ALIVE = Gauge("shangcai_engine_alive", "1 while the engine makes progress or loads, 0 where only a restart helps.")
 BATCH = Histogram("shangcai_batch_size", "Rows in one forward.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 FIRST_TOKEN = Histogram(
     "shangcai_time_to_first_token_seconds", "From acceptance to the first token or denoising step.", buckets=_SECONDS
@@ -60,3 +61,8 @@ def show_sleep(level: Callable[[], int | None]) -> None:
     """Connect the sleep state to a function that gives the sleep level, None while awake. Names are vLLM's."""
     for state, of_state in (("awake", None), ("weights_offloaded", 1), ("discard_all", 2)):
         SLEEP_STATE.labels(state).set_function(lambda of_state=of_state: level() == of_state)  # type: ignore[misc]
+
+
+def show_alive(alive: Callable[[], bool]) -> None:
+    """Connect the gauge to a function that says whether the engine makes progress."""
+    ALIVE.set_function(alive)

@@ -16,6 +16,7 @@ from contract.models.description import NOT_DESCRIBED, ModelDescription
 from contract.problems import ProblemError, invalid_field
 from contract.request import GenerationRequest, Kind
 from contract.result import PictureResult, TextResult
+from predictor import metrics
 from predictor.engine.base import Engine, SleepLevel
 from predictor.engine.events import EventListener
 from predictor.engine.generation import Generation
@@ -74,6 +75,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
                 self.ready = True
                 self.startup.succeed()
 
+        metrics.show_alive(lambda: self.alive)
         threading.Thread(target=load, name="load", daemon=True).start()
 
     def load(self) -> bool:

@@ -1,0 +1,1 @@
+"""What both servers tell of their requests: logs, phases and traces."""

@@ -1,0 +1,48 @@
+"""What is known of the request, or of the run of a job, that is being worked on: for its log line and its spans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Facts:
+    """Gathered on the way by whoever knows them. Tasks that the request starts share it."""
+
+    request_id: str
+    job_id: str | None = None
+    trace_id: str | None = None
+    """32 hexadecimal digits; None without a trace."""
+    caller: str | None = None
+    route: str | None = None
+    model: str | None = None
+    problem: str | None = None
+    """The slug of the problem it ended with."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds in each phase, in the order in which they came; of several generations, those of the last to end."""
+    first_token_seconds: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    generation_ended: float | None = None
+    """On the clock of `time.perf_counter`: when the last phase that was measured ended."""
+
+
+_FACTS: ContextVar[Facts | None] = ContextVar("facts", default=None)
+
+
+def current_facts() -> Facts | None:
+    """Those of the request or job in whose context this is called."""
+    return _FACTS.get()
+
+
+@contextmanager
+def gathered(facts: Facts) -> Iterator[Facts]:
+    """`facts` are the current ones within."""
+    token = _FACTS.set(facts)
+    try:
+        yield facts
+    finally:
+        _FACTS.reset(token)
