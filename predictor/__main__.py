@@ -27,6 +27,7 @@ from predictor.measurements.cache import measurement_cache
 from predictor.measurements.start_times import StartTimes
 from predictor.settings import Settings
 from wire.settings import read_settings
+from wire.telemetry.tracing import start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from predictor.engine.base import Engine
@@ -102,9 +103,11 @@ def _serve() -> int:
     access = Access(settings.token, events_open=settings.events_open)
     subscriber = _subscriber(settings, model, access)
     assert ports is not None
+    start_tracing("shangcai-predictor")
     PredictorServer(
         model, ports.listener, lifetime, subscriber, settings.grpc_port, settings.body_bytes, access, ports.admin
     ).run()
+    stop_tracing()
     if model.startup.error:
         print(f"predictor: {model.startup.error}", file=sys.stderr)
         return 1

@@ -23,6 +23,7 @@ from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS, Drain
 from wire.listener import listen
 from wire.settings import read_settings
+from wire.telemetry.tracing import start_tracing, stop_tracing
 
 log = logging.getLogger("web")
 
@@ -37,6 +38,7 @@ def main() -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at info, as we do
     if settings.store_url is not None:
         _check_schema(settings.store_url.get_secret_value())
+    start_tracing("shangcai-web")
     try:
         server = _Server(settings)
         listener = listen(settings.host, settings.port)
@@ -55,6 +57,7 @@ def main() -> None:
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
     server.run(sockets=[listener])
+    stop_tracing()
     if server.failed:
         sys.exit(1)
 

@@ -65,6 +65,7 @@ from wire.drain import LAST_SECONDS, Drain
 from wire.problems import ProblemHandlers
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
+from wire.telemetry.instrumentation import TracedRequests
 
 if TYPE_CHECKING:
     import httpx2
@@ -209,7 +210,8 @@ def create_app(
         drain=drain,
     )
     # Outside of the guard, so that its own answers have these headers, too.
-    return RequestContextMiddleware(with_cross_origin(guarded, settings), PATHS, settings.trusted_hops)
+    named = RequestContextMiddleware(with_cross_origin(guarded, settings), PATHS, settings.trusted_hops)
+    return TracedRequests(named, PATHS)
 
 
 def _store(settings: Settings, background: BackgroundLoops) -> JobStore:

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wire.telemetry.tracing import HEADERS, passed_on
+
 log = logging.getLogger(__name__)
 
 Hops = Sequence[IPv4Network | IPv6Network]
@@ -119,13 +121,14 @@ def request_id(headers: Mapping[str, str]) -> str:
 
 
 def _trace(headers: Headers) -> dict[str, str]:
-    """The trace headers as they came: web starts no span of its own."""
+    """The trace headers of what is done for this request: those that came, as far as they are fit for it, or those of
+    the span that this server has begun."""
     trace = {}
-    for name in ("traceparent", "tracestate"):
+    for name in HEADERS:
         value = ",".join(headers.getlist(name))
         if 1 <= len(value) <= TRACE_CHARS and all(" " <= char <= "~" for char in value):
             trace[name] = value
-    return trace
+    return passed_on(trace)
 
 
 def from_trusted_hop(scope: Scope, hops: Hops) -> bool:

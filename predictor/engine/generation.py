@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from contract.problems import ProblemError
@@ -39,6 +40,16 @@ class Completion:
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+
+
+class GenerationObserver(Protocol):
+    """Is told what becomes of a generation: for logs and traces."""
+
+    def note(self, event: EngineEvent | ProblemError) -> None:
+        """The event is taken."""
+
+    def end(self) -> None:
+        """It is closed. May be called more than once."""
 
 
 PIECE_SECONDS = 0.01
@@ -103,12 +114,13 @@ class Generation:
     """
 
     def __init__(self, parts: int = 1) -> None:
-        self._parts = parts
+        self.parts = parts
         self._loop = asyncio.get_running_loop()
         self._relay = _relays.setdefault(self._loop, _EventRelay())
         self._events: asyncio.Queue[EngineEvent | ProblemError] = asyncio.Queue()  # bounded by the task's max_tokens
         self._closed = threading.Event()
         self._has_pieces = False
+        self.observer: GenerationObserver | None = None
 
     @property
     def closed(self) -> bool:
@@ -122,6 +134,8 @@ class Generation:
     def close(self) -> None:
         """The rest is not wanted. May be called more than once, and after the end."""
         self._closed.set()
+        if self.observer is not None:
+            self.observer.end()
 
     def publish(self, event: EngineEvent | ProblemError) -> None:
         """At once, or shortly after where it is a further piece of a text."""
@@ -136,9 +150,11 @@ class Generation:
     async def __aiter__(self) -> AsyncIterator[EngineEvent]:
         """A text: Started, any number of Reasonings, then of Tokens, then of ToolCallPieces, TextFinished. Pictures:
         Started, Progress, Preview and PictureFinished of each. Raises the ProblemError that a part ends with."""
-        left = self._parts
+        left = self.parts
         while left:
             event = await self._events.get()
+            if self.observer is not None:
+                self.observer.note(event)
             if isinstance(event, ProblemError):
                 raise event
             yield event

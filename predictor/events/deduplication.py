@@ -9,6 +9,7 @@ from predictor import metrics
 from predictor.events.bounded_cache import BoundedCache
 from predictor.events.reply_store import PendingReply, ReplyStore
 from predictor.limits import REPLIES, REPLY_BYTES, REPLY_SECONDS
+from wire.telemetry.tracing import is_sampled, link_to, passed_on
 
 
 class Deduplicator:
@@ -29,6 +30,8 @@ class Deduplicator:
         self._store = store
         self._replies: BoundedCache[tuple[str, ...], CloudEvent] = BoundedCache(replies, reply_bytes, reply_seconds)
         self._cancelled: BoundedCache[tuple[str, str], bool] = BoundedCache(replies, reply_bytes, reply_seconds)
+        self._traces: BoundedCache[tuple[str, ...], dict[str, str]] = BoundedCache(replies, reply_bytes, reply_seconds)
+        """Of the first delivery of each, to which the span of a redelivery links."""
         self._running: dict[tuple[str, ...], tuple[PendingReply, asyncio.Task[CloudEvent]]] = {}
 
     @property
@@ -44,10 +47,14 @@ class Deduplicator:
         reply = self._replies.get(pending.key)
         if reply is not None:
             metrics.REDELIVERIES.labels("done").inc()
+            link_to(self._traces.get(pending.key) or {})
             return reply
         if pending.key in self._running:
             metrics.REDELIVERIES.labels("running").inc()
+            link_to(self._traces.get(pending.key) or {})
         else:
+            if is_sampled():
+                self._traces.put(pending.key, passed_on({}), 0)
             task = asyncio.create_task(self._generate(pending))
             self._running[pending.key] = pending, task
             task.add_done_callback(lambda _: self._forget(pending))

@@ -26,6 +26,7 @@ from predictor.protocols.generation_model import GenerationModel
 from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event
 from wire.concurrency.all_of import all_of
+from wire.telemetry.tracing import work
 
 
 class EventSubscriber:
@@ -102,7 +103,8 @@ class EventSubscriber:
     async def _reply(self, request: CloudEvent, caller: str) -> CloudEvent:
         generation = EventGeneration(request, caller, self._model, self._replies, self._publisher)
         try:
-            reply = await self._deduplicator.reply(generation)
+            with work(f"event {self._model.name}", request.extensions, {"shangcai.job_id": generation.subject}):
+                reply = await self._deduplicator.reply(generation)
         except ProblemError:
             metrics.EVENTS.labels("retried").inc()
             raise

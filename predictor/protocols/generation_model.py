@@ -26,6 +26,7 @@ from predictor.errors import ModelError
 from predictor.loading.startup import Startup
 from predictor.protocols.access import cache_salt_of, caller_of
 from predictor.protocols.grpc_status import grpc_error
+from predictor.telemetry.generation_phases import GenerationPhases
 from wire.deadline import REQUEST_SECONDS, request_seconds
 
 
@@ -147,7 +148,16 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         task = replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
         if isinstance(task, TextTask) and task.cache_salt is None:
             task = replace(task, cache_salt=cache_salt_of(headers))
-        return await self.sleeper.submit(task)
+        phases = GenerationPhases(self.name)
+        try:
+            phases.enter("wake" if self.sleeper.holds else "queue")
+            generation = await self.sleeper.submit(task)
+        except ProblemError as error:
+            phases.end(error.kind.slug)
+            raise
+        phases.enter("queue")
+        generation.observer, phases.parts = phases, generation.parts
+        return generation
 
     @abstractmethod
     def task(self, request: GenerationRequest) -> Task:

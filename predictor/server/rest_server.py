@@ -27,6 +27,7 @@ from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS
 from wire.request_context import RequestContextMiddleware
 from wire.request_guard import RequestGuard
+from wire.telemetry.instrumentation import TracedRequests
 
 KEEP_ALIVE_SECONDS = 100
 """How long a connection is kept for its next request: longer than Knative's queue-proxy keeps it (90 s), which would
@@ -100,6 +101,7 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
             docs_url=None,
             redoc_url=None,
             openapi_url=None,
+            telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is wire.telemetry
             redirect_slashes=False,  # it would redirect to whatever host the Host header names
         )
         app.include_router(models_router(self._model))
@@ -121,5 +123,6 @@ class PredictorRestServer(RESTServer):  # type: ignore[misc]  # kserve is not ty
         )
         app.add_middleware(self.requests.middleware)
         app.add_middleware(RequestContextMiddleware, quiet_paths=PROBED_PATHS)
+        app.add_middleware(TracedRequests, quiet_paths=PROBED_PATHS)
         self.config.app = app
         return app

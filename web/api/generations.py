@@ -17,6 +17,8 @@ from web.api.generation_call import GenerationCall
 from web.api.jobs import JobEndpoints
 from web.readiness.waiting_statuses import with_waiting_statuses
 from web.rest.rest_request import RestRequest
+from web.rest.telemetry.observation import observed
+from wire.telemetry.generation import GenerationTelemetry
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
@@ -99,6 +101,7 @@ class Generations:
     @asynccontextmanager
     async def _events(self, rest: RestBackend, call: GenerationCall) -> AsyncGenerator[AsyncGenerator[LiveEvent]]:
         """The events of a generation, within the limit of its model. Leaving the context cancels it."""
+        telemetry = GenerationTelemetry(call.model, call.context.arrived, "accept")
         rest_request = RestRequest(
             request=call.request,
             model=call.model,
@@ -108,10 +111,13 @@ class Generations:
             headers=call.context.headers,
             caller=call.caller,
             live=call.live,
+            telemetry=telemetry,
             own_limit=call.own_limit,
         )
         limit = self._limits[call.model]
-        with limit.acquire(call.caller, call.cost) as place:
+        kind = self._settings.models[call.model].kind
+        with observed(telemetry, call.request, kind), limit.acquire(call.caller, call.cost) as place:
+            telemetry.enter("limit")
             async with aclosing(_let_through(limit, place, rest, rest_request)) as events:
                 yield events
 

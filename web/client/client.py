@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from wire.telemetry.instrumentation import traced_transport
+
 if TYPE_CHECKING:  # pydantic-settings takes longer to import than all the rest of web
     from web.settings import Settings
 
@@ -53,7 +55,7 @@ class ModelConnections:
         # HTTP_PROXY must not apply to model servers: they are neighbours (trust_env).
         self._network = transport or httpx2.AsyncHTTPTransport(verify=settings.trust, limits=limits, trust_env=False)
         self.client = httpx2.AsyncClient(
-            transport=_Transport(self._network),
+            transport=traced_transport(_Transport(self._network)),
             timeout=httpx2.Timeout(
                 connect=settings.connect_seconds,
                 read=None,  # each request bounds its own silence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -21,9 +22,10 @@ class ScopedTask(Generic[Result]):
     Wait for `task` with `asyncio.wait`, which does not cancel it.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, Result]) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Result], *, apart: bool = False) -> None:
+        """With `apart` it is no part of the request that it is begun in: neither in its trace nor in its log."""
         self._scope = anyio.CancelScope()
-        self.task = asyncio.create_task(self._run(work))
+        self.task = asyncio.create_task(self._run(work), context=Context() if apart else None)
         self.task.add_done_callback(_retrieve)
 
     async def close(self) -> None:

@@ -17,7 +17,6 @@ from contract.cloudevents import (
     JSON,
     MODEL,
     REQUESTED,
-    TRACE,
     Cancellation,
     CloudEvent,
     now,
@@ -28,6 +27,7 @@ from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_fa
 from web.client.scoped_task import ScopedTask
 from web.jobs.backend import sink_missing
 from wire.cloudevents import is_event, overrides, read_events, signed, write_event
+from wire.telemetry.tracing import passed_on
 
 if TYPE_CHECKING:
     from web.events.replies import ReplyReceiver
@@ -85,7 +85,7 @@ class EventBackend:
             log.info("the cancellation of %s was not sent: %s", record.id, error.kind.slug)
 
     def _event(self, kind: str, record: JobRecord, extensions: Mapping[str, str], event_id: str) -> CloudEvent:
-        trace = {name: record.headers[name] for name in TRACE if name in record.headers}
+        trace = passed_on(record.headers)
         return CloudEvent(
             id=event_id,
             source=self._source,

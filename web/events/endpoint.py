@@ -12,6 +12,7 @@ from starlette.responses import Response
 from contract import ProblemError, problems
 from web.events.replies import ReplyReceiver, check_type
 from wire.cloudevents import is_event, is_signed, read_each
+from wire.telemetry.tracing import work
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -75,7 +76,8 @@ class EventEndpoint:
             raise ProblemError(problems.FORBIDDEN, f"{where}source: events from {event.source!r} are not taken here.")
         if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
             raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
-        await self._replies.receive(event, self._journal)
+        with work(f"receive {event.type}", event.extensions, {"shangcai.job_id": event.subject or ""}):
+            await self._replies.receive(event, self._journal)
 
 
 def _of_batch(failures: list[ProblemError], events: int) -> ProblemError:

@@ -14,6 +14,7 @@ from contract import ProblemError, StatusEvent, problems
 from web.jobs.background_loops import IDLE_SECONDS, RETRY_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import ClaimLost
 from wire.concurrency.first_of_two import finishes_first
+from wire.telemetry.tracing import work
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend
@@ -231,8 +232,10 @@ class JobWorker:
             return None
         if record.started is not None:  # by a replica that died
             await journal.reset(job)
+        again = record.started is not None or record.attempts > 0
         try:
-            await self._unless_ended(job, self._backend.run(record, journal))
+            with work(f"job {record.model}", record.headers, _described(record), linked=again):
+                await self._unless_ended(job, self._backend.run(record, journal))
         except ProblemError as error:
             if error.kind.transient:
                 return _without_frames(error)
@@ -273,6 +276,12 @@ class JobWorker:
             attempts=counted - begun,
         )
         return wait * random.uniform(0.5, 1.5)  # or all jobs of a model that was away would come back at once
+
+
+def _described(record: JobRecord) -> dict[str, str]:
+    """The job in the span of an attempt."""
+    request = record.headers.get("X-Request-Id", "")
+    return {"shangcai.job_id": record.id, "shangcai.request_id": request, "shangcai.caller": record.caller}
 
 
 def _without_frames(error: ProblemError) -> ProblemError:

@@ -66,7 +66,7 @@ class ReadinessProbe:
     def start(self, pause: float = 0.0) -> None:
         """Begin to ask after `pause` seconds, unless the model is being asked already."""
         if self._asking is None or self._asking.task.done():
-            self._asking = ScopedTask(self._ask(pause))
+            self._asking = ScopedTask(self._ask(pause), apart=True)
 
     def note_silence(self, begun: float) -> None:
         """A request that began then (of `time.monotonic`) has no answer yet: see web.readiness."""

@@ -16,6 +16,7 @@ from contract import PictureResultEvent, PreviewEvent, ProblemError, ResultEvent
 from contract.events import LiveEvent
 from contract.problems import renamed
 from contract.stored import request_of
+from web import metrics
 from web.client.call import Call, Event
 from web.client.failures import ServerGoneError
 from web.jobs.picture_memory import DEFAULT_PIXELS, LARGER_PIXELS, picture_bytes, sent_bytes
@@ -26,8 +27,10 @@ from web.rest.picture_result import PictureResultBuilder
 from web.rest.rest_request import RestRequest
 from web.rest.result_builder import ResultBuilder
 from web.rest.resumption import Attempts, Delivered
+from web.rest.telemetry.observation import observed, watched
 from web.rest.text_call import text_call
 from web.rest.text_result import TextResultBuilder
+from wire.telemetry.generation import GenerationTelemetry
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from collections.abc import Mapping
@@ -89,6 +92,8 @@ class RestBackend:
             except ServerGoneError as error:
                 delivered.again(error, builder.fingerprint)
                 pause = attempts.pause(error)
+                rest_request.telemetry.enter("retry")
+                metrics.RETRIES.labels(rest_request.model).inc()
                 log.info("%s is asked again in %.1f s, request %s", rest_request.model, pause, rest_request.id)
                 builder.again()
                 answer = self._answer(rest_request, call, builder, attempts, delivered, pause)
@@ -99,18 +104,27 @@ class RestBackend:
     async def run(self, record: JobRecord, journal: JobJournal) -> None:
         """Generate a job to its end; a ProblemError when there is no result."""
         now = await journal.now()
+        request = request_of(record.request)
+        arrived = time.perf_counter() - (now - record.created)
+        telemetry = GenerationTelemetry(record.model, arrived, "earlier_attempts" if record.attempts else "job_queue")
         rest_request = RestRequest(
-            request=request_of(record.request),
+            request=request,
             model=record.model,
             id=record.id,
-            arrived=time.perf_counter() - (now - record.created),
+            arrived=arrived,
             seconds=max(record.deadline - now, 0),
             headers=record.headers,
             caller=record.caller,
             live=True,
+            telemetry=telemetry,
             own_limit=record.own_limit,
             of_job=True,
         )
+        with observed(telemetry, request, record.kind):
+            await self._write(rest_request, record, journal)
+
+    async def _write(self, rest_request: RestRequest, record: JobRecord, journal: JobJournal) -> None:
+        """Generate, and write what comes into the journal."""
         events = self.events(rest_request)
         running = False
         async with aclosing(events), aclosing(_JobLogWriter(record, journal)) as writer:
@@ -147,16 +161,21 @@ class RestBackend:
         """The events of one attempt, after a pause."""
         if pause:
             await asyncio.sleep(pause)
+        telemetry = rest_request.telemetry
+        telemetry.enter("connect")
         yield PASSED_ON
         async with self._upstream.open(replace(rest_request, seconds=attempts.seconds), call) as exchange:
+            telemetry.enter("queue")
             yield StatusEvent(state="queued")
             running = False
             async for event in exchange.events():
                 if not running:
                     running = True
+                    telemetry.enter("prefill")
                     attempts.runs()
                     yield StatusEvent(state="running", resumed=attempts.resumed)
                 for live_event in builder.add(event):
+                    watched(telemetry, live_event)
                     new = delivered.new(live_event, builder.fingerprint)
                     if new is not None:
                         yield new
@@ -166,6 +185,7 @@ class RestBackend:
             if exchange.done:  # it was not cut off: its server has nothing more to say
                 raise ProblemError(error.kind, str(error)) from None
             raise
+        watched(telemetry, result)
         if delivered.new(result, builder.fingerprint):
             yield result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contract import GenerationRequest
+from wire.telemetry.generation import GenerationTelemetry
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class RestRequest:
     """Who asks."""
     live: bool
     """Whether the client sees events before the end."""
+    telemetry: GenerationTelemetry
     own_limit: bool = False
     """Whether `seconds` come from a limit of the client that is shorter than web's."""
     of_job: bool = False

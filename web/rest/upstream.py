@@ -112,6 +112,7 @@ class _Attempts:
             **salt,
             **({} if rest_request.live else {WHOLE_HEADER: "1"}),
         }
+        self._telemetry = rest_request.telemetry
         self._waits_for_waking = rest_request.of_job
         self._read_seconds = settings.read_seconds
         self._own_limit = rest_request.own_limit
@@ -132,6 +133,7 @@ class _Attempts:
         """The exchange, accepted; None when the model is waking; any other problem is raised."""
         readiness = self._probe.readiness
         begun = time.monotonic()
+        self._telemetry.enter("connect")
         try:
             return await self._accepted(call, begun)
         except ProblemError as error:
@@ -142,6 +144,7 @@ class _Attempts:
 
     async def wait(self) -> None:
         """Until the model has woken up or failed; LOADING or TOO_LATE when the deadline comes first."""
+        self._telemetry.turns_out("wake")
         self._probe.start(pause=FIRST_POLL_SECONDS)
         self.check_wait()
         await self._probe.settled(self._left)
@@ -176,5 +179,7 @@ class _Attempts:
                         return await exchange.accepted()
                 except TimeoutError:
                     self._probe.note_silence(begun)
+                    if self._probe.readiness.waking is not None:
+                        self._telemetry.turns_out("wake")
                     self.check_wait()
                     seconds = SILENCE_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,9 +11,13 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Facts:
-    """Gathered on the way by whoever knows them. Tasks that the request starts share it."""
+    """Gathered on the way by whoever knows them. Tasks that the request starts share it.
+
+    Times are on the clock of `time.perf_counter`.
+    """
 
     request_id: str
+    arrived: float = field(default_factory=time.perf_counter)
     job_id: str | None = None
     trace_id: str | None = None
     """32 hexadecimal digits; None without a trace."""
@@ -24,10 +29,11 @@ class Facts:
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds in each phase, in the order in which they came; of several generations, those of the last to end."""
     first_token_seconds: float | None = None
+    """From its arrival."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     generation_ended: float | None = None
-    """On the clock of `time.perf_counter`: when the last phase that was measured ended."""
+    """When the last of the phases ended."""
 
 
 _FACTS: ContextVar[Facts | None] = ContextVar("facts", default=None)

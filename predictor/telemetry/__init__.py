@@ -1,0 +1,1 @@
+"""The phases of a generation, as the engine's events tell of them."""

@@ -1,0 +1,1 @@
+"""What is told of a generation over REST: its metrics and its span."""

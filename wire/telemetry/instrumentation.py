@@ -1,0 +1,98 @@
+"""OpenTelemetry's own instrumentations of what both servers are made of: ASGI, httpx2 and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wire.telemetry.tracing import Tracing, tracing
+
+if TYPE_CHECKING:
+    import httpx2
+
+_QUERY = "shangcai.query"
+"""Where the query is kept from the instrumentation, which would write it into the span: it may hold a secret."""
+
+
+class TracedRequests:
+    """ASGI middleware: a span for each request that is sampled, but for those to `quiet_paths`, which are probed."""
+
+    def __init__(self, app: ASGIApp, quiet_paths: Container[str] = ()) -> None:
+        self._app = app
+        self._quiet_paths = quiet_paths
+        self._of: Tracing | None = None
+        self._traced: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        used = tracing()
+        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        if used is None or scope["type"] != "http" or path in self._quiet_paths:
+            await self._app(scope, receive, send)
+            return
+        with used.sampling.decided(Headers(scope=scope)) as sampled:
+            if not sampled:
+                await self._app(scope, receive, send)
+                return
+            if used is not self._of:
+                self._of, self._traced = used, self._instrumented(used)
+            await self._traced({**scope, "query_string": b"", _QUERY: scope["query_string"]}, receive, send)
+
+    def _instrumented(self, used: Tracing) -> Any:
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.metrics import NoOpMeterProvider
+
+        return OpenTelemetryMiddleware(
+            self._whole,
+            default_span_details=lambda scope: (scope["method"], {}),
+            tracer_provider=used.provider,
+            meter_provider=NoOpMeterProvider(),
+            exclude_spans=["receive", "send"],
+        )
+
+    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from opentelemetry.trace import get_current_span
+
+        scope["query_string"] = scope.pop(_QUERY)
+        await self._app(scope, receive, send)
+        facts = scope.get("state", {}).get("facts")
+        span = get_current_span()
+        if facts is None:
+            return
+        span.set_attribute("shangcai.request_id", facts.request_id)
+        for name, value in (
+            ("shangcai.job_id", facts.job_id),
+            ("shangcai.caller", facts.caller),
+            ("http.route", facts.route),
+        ):
+            if value is not None:
+                span.set_attribute(name, value)
+        if facts.route is not None:
+            span.update_name(f"{scope['method']} {facts.route}")
+
+
+def traced_transport(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
+    """With a span for each call that belongs to a sampled request."""
+    used = tracing()
+    if used is None:
+        return transport
+    from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransportHttpx2
+
+    make: Any = AsyncOpenTelemetryTransportHttpx2  # its annotations are httpx's
+    traced: httpx2.AsyncBaseTransport = make(transport, tracer_provider=used.provider)
+    return traced
+
+
+def trace_redis(used: Tracing | None) -> None:
+    """A span for each command to Redis that belongs to a sampled request; its arguments are left out."""
+    try:
+        from opentelemetry.instrumentation.redis import RedisInstrumentor
+    except ImportError:  # only where nothing is traced
+        return
+    instrumentor = RedisInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+    if used is not None:
+        instrumentor.instrument(tracer_provider=used.provider)

@@ -1,0 +1,187 @@
+"""Traces: spans for an OpenTelemetry collector, where OTEL_EXPORTER_OTLP_ENDPOINT names one.
+
+The variables of OpenTelemetry's SDK say the rest: docs/traces.md. Without a collector nothing of OpenTelemetry is
+imported, and what is here does nothing. Whether a request is traced is asked once, before any instrumentation does
+anything: OpenTelemetry itself makes all of a span but its record for each request that is not sampled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from wire.telemetry.sampling import Sampling
+
+log = logging.getLogger(__name__)
+
+HEADERS = ("traceparent", "tracestate")
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+MakeSpan = Callable[[str, float, float], None]
+"""Makes a span of a name, a beginning and an end, both in seconds since 1970."""
+
+
+class Tracing:
+    """What this process traces with."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from wire.telemetry.sampling import Sampling
+
+        self.provider = provider
+        self.sampling: Sampling = Sampling.of(provider)
+        self.tracer = provider.get_tracer("shangcai", version("shangcai"))
+
+    def close(self) -> None:
+        """Send what has not been sent."""
+        self.provider.shutdown()
+
+
+_tracing: Tracing | None = None
+
+
+def tracing() -> Tracing | None:
+    """None where nothing is traced."""
+    return _tracing
+
+
+def wanted() -> bool:
+    """Whether the environment names a collector, and does not switch traces off."""
+    named = any(os.environ.get(name) for name in ENDPOINTS)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return named and not off
+
+
+def start_tracing(service: str) -> None:
+    """Trace from now on where the environment asks for it; `service` is the service's name where that says none."""
+    if not wanted():
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        log.warning("nothing is traced: %s is not installed; pip install 'shangcai[otel]'", error.name)
+        return
+    os.environ.setdefault("OTEL_SERVICE_NAME", service)  # or its Resource would be `unknown_service`
+    provider = TracerProvider(resource=Resource.create({"service.version": version("shangcai")}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    use(Tracing(provider))
+    log.info("traces go to %s", next(os.environ[name] for name in ENDPOINTS if os.environ.get(name)))
+
+
+def use(new: Tracing | None) -> None:
+    """Trace with this from now on."""
+    from wire.telemetry.instrumentation import trace_redis
+
+    global _tracing
+    _tracing = new
+    trace_redis(new)
+
+
+def stop_tracing() -> None:
+    """Send what has not been sent, and trace no more."""
+    if _tracing is not None:
+        _tracing.close()
+        use(None)
+
+
+def passed_on(given: Mapping[str, str]) -> dict[str, str]:
+    """The trace headers for whoever goes on with a request that came with those `given`: of the span that is open, and
+    without one the same. Where others shall not sample what is not sampled here, they say that."""
+    if _tracing is None:
+        return {name: given[name] for name in HEADERS if name in given}
+    from opentelemetry.trace import get_current_span
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    if get_current_span().get_span_context().is_valid:
+        TraceContextTextMapPropagator().inject(carrier)
+    elif "traceparent" in given:
+        carrier = {name: given[name] for name in HEADERS if name in given}
+    else:
+        carrier["traceparent"] = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    return carrier
+
+
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """Of a traceparent, which may be anything that a client has sent."""
+    parts = headers.get("traceparent", "").split("-")
+    if len(parts) < 4 or len(parts[1]) != 32 or not set(parts[1]) <= set("0123456789abcdef"):
+        return None
+    return parts[1]
+
+
+@contextmanager
+def work(
+    name: str, headers: Mapping[str, str], attributes: Mapping[str, Any] | None = None, *, linked: bool = False
+) -> Iterator[None]:
+    """Around work that goes on with the trace of these headers, in another process or later. With `linked` its span
+    links to theirs besides: something of this was done before."""
+    if _tracing is None:
+        yield
+        return
+    with _tracing.sampling.decided(headers) as sampled:
+        if not sampled:
+            yield
+            return
+        from opentelemetry.trace import Link, SpanKind, get_current_span
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        context = TraceContextTextMapPropagator().extract(dict(headers))
+        first = get_current_span(context).get_span_context()
+        links = [Link(first)] if linked and first.is_valid else []
+        with _tracing.tracer.start_as_current_span(
+            name, context, SpanKind.CONSUMER, attributes=dict(attributes or {}), links=links, record_exception=False
+        ):
+            yield
+
+
+def link_to(headers: Mapping[str, str]) -> None:
+    """Link the span that is open to the one of these headers."""
+    if _tracing is None:
+        return
+    from opentelemetry.trace import get_current_span
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    other = get_current_span(TraceContextTextMapPropagator().extract(dict(headers))).get_span_context()
+    if other.is_valid:
+        get_current_span().add_link(other)
+
+
+def is_sampled() -> bool:
+    """Whether what is done now is traced."""
+    return _tracing is not None and _tracing.sampling.sampled
+
+
+@contextmanager
+def open_span(name: str, begun: float, attributes: Mapping[str, Any], *, failed: bool = False) -> Iterator[MakeSpan]:
+    """A span that began then, in seconds since 1970, under the one that is open, and ends now; yields what makes spans
+    under it. Only where `is_sampled`."""
+    from opentelemetry.trace import Status, StatusCode, set_span_in_context
+
+    assert _tracing is not None
+    tracer = _tracing.tracer
+    span = tracer.start_span(name, start_time=_nanoseconds(begun), attributes=dict(attributes))
+    under = set_span_in_context(span)
+
+    def make(child: str, child_begun: float, child_ended: float) -> None:
+        tracer.start_span(child, under, start_time=_nanoseconds(child_begun)).end(_nanoseconds(child_ended))
+
+    yield make
+    if failed:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
