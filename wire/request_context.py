@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wire.telemetry.tracing import HEADERS, passed_on
+from wire.telemetry.facts import Facts, gathered
+from wire.telemetry.tracing import HEADERS, passed_on, trace_id
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class RequestContextMiddleware:
             return
         headers = Headers(scope=scope)
         context = RequestContext(time.perf_counter(), request_id(headers), _trace(headers))
-        scope.setdefault("state", {})["context"] = context
+        facts = Facts(context.request_id, context.arrived, trace_id=trace_id(context.trace))
+        scope.setdefault("state", {}).update(context=context, facts=facts)
         status = 0
 
         async def named_send(message: Message) -> None:
@@ -89,7 +91,8 @@ class RequestContextMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, named_send)
+            with gathered(facts):
+                await self.app(scope, receive, named_send)
         finally:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             self._log(scope, path in self.quiet_paths, status, context)

@@ -22,6 +22,8 @@ MAY_IMPORT = {
         "contract",
         "fsspec",
         "h11",
+        "httpx2",
+        "opentelemetry",
         "pydantic",
         "pydantic_settings",
         "python_multipart",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -11,10 +10,8 @@ import pytest
 from contract.texts.sampling import Sampling
 from predictor.engine.events import ToolCallPiece
 from predictor.engine.tasks import TextTask
-from predictor.events.subscriber import EventSubscriber
 from tests.support.scripted_engine import ScriptedEngine
-from tests.support.serving import serving
-from tests.support.waiting import SECONDS, eventually
+from tests.support.waiting import SECONDS
 from tests.support.web.served_web import listening
 from web.app import create_app
 from web.settings import Settings
@@ -40,23 +37,6 @@ TOOLS = {
 }
 FORMAT = {"response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}}
 EFFORT = {"reasoning_effort": "low", "chat_template_kwargs": {"tone": "mild"}}
-
-
-@pytest.fixture
-def engine() -> ScriptedEngine:
-    engine = ScriptedEngine()
-    engine.load_gate.set()
-    return engine
-
-
-@pytest.fixture
-async def predictor(engine: ScriptedEngine) -> AsyncIterator[str]:
-    from predictor.protocols.kserve_text import TextModel
-
-    model = TextModel("poet", engine)
-    async with serving(model, EventSubscriber) as (_, url):
-        await eventually(lambda: model.startup.ready)
-        yield url
 
 
 async def generated(predictor: str, request: dict[str, Any], **settings: Any) -> dict[str, Any]:

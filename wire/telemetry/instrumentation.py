@@ -6,12 +6,14 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wire.telemetry.facts import Facts
 from wire.telemetry.tracing import Tracing, tracing
 
 if TYPE_CHECKING:
     import httpx2
+    from opentelemetry.trace import Span
 
 _QUERY = "shangcai.query"
 """Where the query is kept from the instrumentation, which would write it into the span: it may hold a secret."""
@@ -56,21 +58,28 @@ class TracedRequests:
         from opentelemetry.trace import get_current_span
 
         scope["query_string"] = scope.pop(_QUERY)
-        await self._app(scope, receive, send)
-        facts = scope.get("state", {}).get("facts")
         span = get_current_span()
-        if facts is None:
-            return
-        span.set_attribute("shangcai.request_id", facts.request_id)
-        for name, value in (
-            ("shangcai.job_id", facts.job_id),
-            ("shangcai.caller", facts.caller),
-            ("http.route", facts.route),
-        ):
-            if value is not None:
-                span.set_attribute(name, value)
-        if facts.route is not None:
-            span.update_name(f"{scope['method']} {facts.route}")
+
+        async def described_send(message: Message) -> None:
+            if message["type"] == "http.response.start":  # with the last of the body the span ends
+                _describe(span, scope)
+            await send(message)
+
+        await self._app(scope, receive, described_send)
+
+
+def _describe(span: Span, scope: Scope) -> None:
+    """Whose request it is, as far as that is known when its answer begins."""
+    facts: Facts = scope["state"]["facts"]
+    attributes = {
+        "shangcai.request_id": facts.request_id,
+        "shangcai.job_id": facts.job_id,
+        "shangcai.caller": facts.caller,
+        "http.route": facts.route,
+    }
+    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+    if facts.route is not None:
+        span.update_name(f"{scope['method']} {facts.route}")
 
 
 def traced_transport(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:

@@ -72,8 +72,10 @@ def start_tracing(service: str) -> None:
     except ImportError as error:
         log.warning("nothing is traced: %s is not installed; pip install 'shangcai[otel]'", error.name)
         return
-    os.environ.setdefault("OTEL_SERVICE_NAME", service)  # or its Resource would be `unknown_service`
-    provider = TracerProvider(resource=Resource.create({"service.version": version("shangcai")}))
+    resource = Resource.create({"service.version": version("shangcai")})
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):  # the environment names none
+        resource = resource.merge(Resource({"service.name": service}))
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     use(Tracing(provider))
     log.info("traces go to %s", next(os.environ[name] for name in ENDPOINTS if os.environ.get(name)))
