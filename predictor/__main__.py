@@ -27,6 +27,7 @@ from predictor.measurements.cache import measurement_cache
 from predictor.measurements.start_times import StartTimes
 from predictor.settings import Settings
 from wire.settings import read_settings
+from wire.telemetry.logs import set_up_logging
 from wire.telemetry.tracing import start_tracing, stop_tracing
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def _serve() -> int:
     gc.disable()  # until Startup ends: imports make half a million objects, which each collection would search
     startup = Startup(process_age())
     settings = read_settings(Settings)
-    _set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
+    logging.getLogger("kserve").addHandler(logging.NullHandler())  # without a handler KServe configures its own
     try:
         kind = check_source(settings.model, settings.kind, settings.revision)
         ports = None
@@ -130,12 +132,6 @@ def _remember(startup: Startup, settings: Settings, kind: Kind) -> None:
     modules_file = os.environ.pop(imported_modules.VARIABLE, "")
     if modules_file:
         startup.on_ready.append(lambda _: imported_modules.write_modules(Path(modules_file)))
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("kserve").addHandler(logging.NullHandler())  # without a handler KServe configures its own
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request; huggingface_hub's client, too
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

@@ -46,7 +46,7 @@ def wait_for_restore(
         raise
     gate.answer()
     startup.record("port open", startup.seconds)
-    logging.getLogger().setLevel(settings.log_level.upper())
+    set_up_logging(settings.log_level, settings.log_format, again=True)
     return settings, ports, startup
 
 

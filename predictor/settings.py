@@ -173,6 +173,10 @@ class Settings(PlanSettings):
         "listens: `python -m predictor dump` gives it",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
+    log_format: LogFormat | None = Field(
+        default=None,
+        description="form of the log: text, or json with an object a line (default: json in a pod, text elsewhere)",
+    )
 
     event_source: str = Field(
         default="",

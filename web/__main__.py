@@ -23,6 +23,7 @@ from wire.connections.http_protocol import HttpProtocol
 from wire.drain import LAST_SECONDS, Drain
 from wire.listener import listen
 from wire.settings import read_settings
+from wire.telemetry.logs import set_up_logging
 from wire.telemetry.tracing import start_tracing, stop_tracing
 
 log = logging.getLogger("web")
@@ -34,8 +35,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     settings = read_settings(Settings)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request at info, as we do
+    set_up_logging(settings.log_level, settings.log_format)
     if settings.store_url is not None:
         _check_schema(settings.store_url.get_secret_value())
     start_tracing("shangcai-web")

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wire.telemetry.facts import Facts, gathered
+from wire.telemetry.lines import log_request
 from wire.telemetry.tracing import HEADERS, passed_on, trace_id
 
 log = logging.getLogger(__name__)
@@ -94,25 +95,11 @@ class RequestContextMiddleware:
             with gathered(facts):
                 await self.app(scope, receive, named_send)
         finally:
+            facts.caller = scope["state"].get("caller")
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            self._log(scope, path in self.quiet_paths, status, context)
-
-    def _log(self, scope: Scope, quiet: bool, status: int, context: RequestContext) -> None:
-        level = logging.DEBUG if quiet else logging.INFO
-        if not log.isEnabledFor(level):
-            return
-        caller = scope["state"].get("caller")
-        log.log(
-            level,
-            "%s %r -> %s in %.3f s, client %s%s, request %s",
-            scope["method"],
-            scope["path"],  # %r: it may hold any character, a line feed that would fake a log line too
-            status or "no answer",
-            time.perf_counter() - context.arrived,
-            client_address(scope, self.trusted_hops),
-            f", caller {caller}" if caller else "",
-            context.request_id,
-        )
+            level = logging.DEBUG if path in self.quiet_paths else logging.INFO
+            client = client_address(scope, self.trusted_hops)
+            log_request(log, level, facts, {"method": scope["method"], "path": scope["path"], "client": client}, status)
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from wire.concurrency.first_of_two import finishes_first
 from wire.drain import Drain
 from wire.problems import problem_response
 from wire.sse import RESUMABLE, frame
+from wire.telemetry.facts import current_facts
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class RequestGuard:
             await self._refuse(error, scope, receive, send, room)
             return
         if body is None:
-            log.info("499 %s %r: the client left within its body", scope["method"], scope["path"])
+            _note_that_client_left()
             return
         request = _GuardedRequest(scope, body, receive, send, room, self.respond)
         with self.drain.request(request.cut_off):
@@ -192,6 +193,12 @@ class _Room:
         self.size = size
 
 
+def _note_that_client_left() -> None:
+    """For the line of the request in the log."""
+    if (facts := current_facts()) is not None:
+        facts.client_left = True
+
+
 def _too_large(most: int) -> ProblemError:
     return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {most} bytes.")
 
@@ -257,7 +264,7 @@ class _GuardedRequest:
 
     async def _interrupted(self, interruption: _Interruption) -> ProblemError | None:
         if interruption is not _Interruption.DRAIN_ENDED:
-            log.info("499 %s %r: the client left", self._scope["method"], self._scope["path"])
+            _note_that_client_left()
             return None
         problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         if self.answer is not _Answer.EVENTS:

@@ -32,6 +32,8 @@ class Facts:
     """From its arrival."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    client_left: bool = False
+    """Before its answer was whole."""
     generation_ended: float | None = None
     """When the last of the phases ended."""
 
