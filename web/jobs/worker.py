@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contract import ProblemError, StatusEvent, problems
 from web.jobs.background_loops import IDLE_SECONDS, RETRY_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import ClaimLost
+from web.metrics import ATTEMPTS, JOB_RUNS, TAKEOVERS
 from wire.concurrency.first_of_two import finishes_first
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -144,7 +145,10 @@ class JobWorker:
         if self._draining:
             await self._store.release(claim)
             return
+        if claim.taken_over:
+            TAKEOVERS.labels(claim.model).inc()
         self._runs[claim] = asyncio.create_task(self._run(claim, places))
+        JOB_RUNS.labels(claim.model).inc()
         await asyncio.sleep(0)  # now it has asked for its place
 
     async def _renew_claims(self) -> None:
@@ -185,6 +189,7 @@ class JobWorker:
                 await self._store.acknowledge(claim)
         finally:
             self._runs.pop(claim, None)
+            JOB_RUNS.labels(claim.model).dec()
             self._journal.leave(claim)
 
     async def _release(self, claim: Claim, journal: JobJournal) -> None:
@@ -231,20 +236,28 @@ class JobWorker:
             return None
         if record.started is not None:  # by a replica that died
             await journal.reset(job)
+        outcome = "left"  # its run was broken off
         try:
-            await self._unless_ended(job, self._backend.run(record, journal))
+            done = await self._unless_ended(job, self._backend.run(record, journal))
+            # It may have ended by what the run has written, before the run itself is over.
+            outcome = "failed" if journal.ending == "failed" else "done" if done or journal.ending else "left"
         except ProblemError as error:
+            outcome = "retried" if error.kind.transient else "failed"
             if error.kind.transient:
                 return _without_frames(error)
             await journal.end(job, error)
+        finally:
+            ATTEMPTS.labels(record.model, outcome).inc()
         return None
 
-    async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> None:
-        """Do the work, but give it up when the job ends elsewhere, as after a DELETE."""
+    async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> bool:
+        """Do the work, but give it up when the job ends elsewhere, as after a DELETE; whether it was done."""
         ended = asyncio.ensure_future(self._store.wait_for_end(job))
         try:
-            if not await finishes_first(work, ended):
+            done = await finishes_first(work, ended)
+            if not done:
                 ended.result()  # or the store's problem
+            return done
         finally:
             ended.cancel()
             await asyncio.wait({ended})
