@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from predictor.loading.startup import Startup
 from predictor.settings import Settings
 from predictor.snapshot.gate import Gate
 from wire.settings import read_settings
+from wire.telemetry.logs import set_up_logging
 
 
 def wait_for_restore(

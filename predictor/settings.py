@@ -28,6 +28,7 @@ from predictor.plan_settings import PlanSettings
 from wire.cloudevents import overrides
 from wire.deadline import REQUEST_SECONDS
 from wire.shared_store.address import parse_address
+from wire.telemetry.logs import LogFormat
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]*$"
 """Names that need no quoting in an address."""

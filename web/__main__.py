@@ -17,6 +17,7 @@ from web.callers.key_file import KeyFileError
 from web.jobs.background_loops import STALLED_SECONDS, BackgroundLoops
 from web.openai.problems import problem_responses
 from web.settings import Settings
+from web.telemetry.metrics_server import serve_metrics
 from wire.connections.answer_sender import AnswerBudget
 from wire.connections.connection_limit import ConnectionLimit
 from wire.connections.http_protocol import HttpProtocol
@@ -42,6 +43,8 @@ def main() -> None:
     try:
         server = _Server(settings)
         listener = listen(settings.host, settings.port)
+        if settings.open_metrics_port is not None:
+            serve_metrics(settings.host, settings.open_metrics_port)
     except (KeyFileError, OSError) as error:
         print(f"web: {error}", file=sys.stderr)
         sys.exit(1)
@@ -50,6 +53,8 @@ def main() -> None:
         f"{name} at {model.url or settings.k_sink or 'no address'}" for name, model in settings.models.items()
     )
     log.info("listening on %s port %d, serving %s", host, port, models)
+    if settings.open_metrics_port is not None:
+        log.info("metrics are on port %d", settings.open_metrics_port)
     if settings.sink_missing:
         log.warning("not ready: requests go as events, and K_SINK, their address, is not set")
     if settings.events_unproven:

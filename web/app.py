@@ -56,9 +56,12 @@ from web.readiness.endpoint_watch import endpoint_watch
 from web.readiness.model_readiness import Readiness
 from web.readiness.probe import ReadinessProbe
 from web.readiness.states_file import StatesFile
+from web.readiness.wake_up_metrics import WakeUpMetrics
 from web.responses.routes import response_routes
 from web.rest.backend import RestBackend
 from web.rest.upstream import Upstream
+from web.telemetry.refreshed_metrics import RefreshedMetrics
+from web.telemetry.request_counts import RequestCounts
 from web.webhooks.deliveries import WebhookDeliveries
 from web.webhooks.policy import WebhookPolicy
 from wire.drain import LAST_SECONDS, Drain
@@ -96,6 +99,7 @@ def create_app(
     }
     if watch:
         watch.states.notify = lambda name: readiness[name].note_change()
+    wake_ups = [WakeUpMetrics(each) for each in readiness.values()]
     probes = {
         name: ReadinessProbe(client, model.url, readiness[name], settings) for name, model in settings.models.items()
     }
@@ -120,6 +124,7 @@ def create_app(
     descriptions = Descriptions(settings.models, settings.limits)
     models = ModelList(settings.models, descriptions)
     learning = DescriptionLearning(settings, client, store, readiness, descriptions, background)
+    metrics = RefreshedMetrics(settings.models, store.usage, store.now, *(each.show for each in wake_ups))
     generations = Generations(settings, job_endpoints, rest, readiness, shares, descriptions)
     generate = GenerateEndpoint(settings, job_endpoints, generations)
     callers_known = settings.callers not in (None, "off")
@@ -149,7 +154,10 @@ def create_app(
             broadcast.open()
             deliveries.open()
             learning.open()
-            others = [background.start("the closing of idle connections", connections.reap)]
+            others = [
+                background.start("the closing of idle connections", connections.reap),
+                background.start("the refresh of the metrics", metrics.turn),
+            ]
             if watch:
                 others.append(background.start("the watch of the models' endpoints", watch.turn))
             try:
@@ -187,8 +195,9 @@ def create_app(
         Route("/openapi.json", StaticDocument(description).serve, methods=["GET"]),
     ]
     is_inbox = settings.routes == "inbox"
+    served = [*shared, *(inbox if is_inbox else public)]
     routes = Starlette(
-        routes=[*shared, *(inbox if is_inbox else public)],
+        routes=served,
         exception_handlers={
             ProblemError: handlers.problem,
             HTTPException: handlers.http_exception,
@@ -209,9 +218,9 @@ def create_app(
         respond=handlers.respond,
         drain=drain,
     )
-    # Outside of the guard, so that its own answers have these headers, too.
-    named = RequestContextMiddleware(with_cross_origin(guarded, settings), PATHS, settings.trusted_hops)
-    return TracedRequests(named, PATHS)
+    # Outside of the guard, so that its own answers have these headers and are counted, too.
+    counted = RequestCounts(with_cross_origin(guarded, settings), served, PATHS)
+    return TracedRequests(RequestContextMiddleware(counted, PATHS, settings.trusted_hops), PATHS)
 
 
 def _store(settings: Settings, background: BackgroundLoops) -> JobStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ def _served_model(value: object) -> object:
             '"upstream_model" where its server needs them, "match" and "description"'
         )
     return value
+
+
+def in_pod() -> bool:
+    """Kubernetes sets the variable there."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def lower(value: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,17 +32,19 @@ from web.setting_values import (
     Overrides,
     RootPath,
     StoreUrl,
+    in_pod,
     lower,
     none_if_empty,
     trust,
 )
+from web.telemetry_settings import TelemetrySettings
 from web.upstream_settings import UpstreamSettings
 from web.webhook_settings import WebhookSettings
 from wire.shared_store.address import FORMS
 from wire.sse import HEARTBEAT_SECONDS
 
 
-class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
+class Settings(UpstreamSettings, WebhookSettings, TelemetrySettings, BaseSettings):
     """Light web container of Shangcai: POST /generate in front of one or more OpenAI-style model servers. Each flag is
     an environment variable, too: --read-seconds is READ_SECONDS."""
 
@@ -282,10 +283,9 @@ class Settings(UpstreamSettings, WebhookSettings, BaseSettings):
 
     @property
     def on_cluster(self) -> bool:
-        """Whether this runs in a pod: Kubernetes sets the variable there."""
-        return "KUBERNETES_SERVICE_HOST" in os.environ
+        """Whether this runs in a pod."""
+        return in_pod()
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")
     grace_seconds: PositiveInt = Field(
         default=30, description="After SIGTERM: longest wait for accepted requests to be finished."
     )

@@ -18,6 +18,7 @@ from web.jobs.cost import cost
 from web.jobs.service import NewJob
 from wire.deadline import request_seconds
 from wire.request_context import RequestContext
+from wire.telemetry.facts import current_facts
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings
@@ -70,7 +71,7 @@ class GenerationCall:
 def read_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
     """As the headers ask for it; a problem that names the header or the field which cannot be served."""
     headers = http_request.headers
-    model = chosen_model(settings.models, sent, headers)
+    model = _model(settings, sent, headers)
     form = _form(settings, model, sent, headers)
     base = address_base(settings, http_request)
     base = base if settings.models[model].kind == "image" else None
@@ -98,7 +99,7 @@ def read_call(settings: Settings, sent: GenerationRequest, http_request: Request
 
 def plain_call(settings: Settings, sent: GenerationRequest, http_request: Request) -> GenerationCall:
     """For a caller that gets its answer in one form, whatever the headers say of forms and preferences."""
-    model = chosen_model(settings.models, sent, Headers())
+    model = _model(settings, sent, Headers())
     seconds = request_seconds(http_request.headers, settings.generate_seconds)
     return GenerationCall(
         sent=sent,
@@ -113,6 +114,14 @@ def plain_call(settings: Settings, sent: GenerationRequest, http_request: Reques
         caller=caller_of(http_request.scope),
         cost=cost(sent, settings.models[model].kind),
     )
+
+
+def _model(settings: Settings, sent: GenerationRequest, headers: Headers) -> str:
+    model = chosen_model(settings.models, sent, headers)
+    facts = current_facts()
+    if facts is not None:
+        facts.model = model
+    return model
 
 
 def _form(settings: Settings, model: str, request: GenerationRequest, headers: Headers) -> str:

@@ -50,7 +50,7 @@ class Generations:
         self._shares = shares
         self._descriptions = descriptions
         self._limits = {
-            model: ConcurrencyLimit(settings.max_in_flight, settings.max_waiting) for model in settings.models
+            model: ConcurrencyLimit(model, settings.max_in_flight, settings.max_waiting) for model in settings.models
         }
 
     @asynccontextmanager

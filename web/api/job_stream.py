@@ -15,6 +15,7 @@ from contract.events import ON_THE_WAY, LiveEvent
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, last_event
 from web.jobs.service import JobService
 from web.jobs.store import PLACE_SECONDS
+from web.metrics import WATCHERS
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS
 from web.readiness.state import SILENCE_SECONDS
 from web.readiness.waiting_statuses import WakeUpStatuses
@@ -97,23 +98,24 @@ async def _entries(
 ) -> AsyncGenerator[LogEntry | StatusEvent]:
     """The entries of the log, and while the job is queued the statuses of its model and of its place, of which the
     client was `told`."""
-    entries = jobs.watch(record.id, after)
-    queued, requeued = record.state == "queued", False
-    while True:
-        if queued:
-            upcoming = asyncio.ensure_future(anext(entries, None))
-            async with aclosing(_waiting(jobs, readiness, record, upcoming, told, requeued)) as statuses:
-                async for status in statuses:
-                    yield status
-            entry = upcoming.result()
-        else:
-            entry = await anext(entries, None)
-        if entry is None:
-            return
-        queued = entry.event == StatusEvent.event and json.loads(entry.data).get("state") == "queued"
-        if queued:
-            told, requeued = None, True
-        yield entry
+    with WATCHERS.track_inprogress():
+        entries = jobs.watch(record.id, after)
+        queued, requeued = record.state == "queued", False
+        while True:
+            if queued:
+                upcoming = asyncio.ensure_future(anext(entries, None))
+                async with aclosing(_waiting(jobs, readiness, record, upcoming, told, requeued)) as statuses:
+                    async for status in statuses:
+                        yield status
+                entry = upcoming.result()
+            else:
+                entry = await anext(entries, None)
+            if entry is None:
+                return
+            queued = entry.event == StatusEvent.event and json.loads(entry.data).get("state") == "queued"
+            if queued:
+                told, requeued = None, True
+            yield entry
 
 
 async def _waiting(

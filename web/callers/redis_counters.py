@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 
 from web.callers.counters import LEASE_SECONDS, MemoryCounters, amounts, available
 from web.callers.share import Share, Usage
+from web.telemetry.store_commands import note_command
 from wire.shared_store.circuit_breaker import CircuitBreaker
 from wire.shared_store.client import connect
 
@@ -86,6 +87,7 @@ class RedisCounters:
             socket_connect_timeout=COMMAND_SECONDS,
             socket_timeout=COMMAND_SECONDS,
             decode_responses=True,
+            observe=note_command,
         )
         self._take = self._client.register_script(_TAKE)
         self._renew = self._client.register_script(_RENEW)

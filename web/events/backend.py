@@ -25,7 +25,9 @@ from contract.cloudevents import (
 from contract.stored import event_data
 from web.client.failures import RETRY_SECONDS, bad_answer, refusal, transport_failures
 from web.client.scoped_task import ScopedTask
+from web.events.counted_events import counted
 from web.jobs.backend import sink_missing
+from web.metrics import EVENTS, EVENTS_SENT
 from wire.cloudevents import is_event, overrides, read_events, signed, write_event
 from wire.telemetry.tracing import passed_on
 
@@ -68,7 +70,8 @@ class EventBackend:
             if len(content) > REPLY_BYTES:
                 raise bad_answer(self._sink, "it is too long")
             for reply in read_events(headers, content).events:
-                await self._replies.receive(reply, journal)
+                with counted(EVENTS, reply.type):
+                    await self._replies.receive(reply, journal)
         except ProblemError as error:
             if error.kind in (problems.UNAVAILABLE, problems.OVERLOADED):  # of the store or the artifacts
                 raise
@@ -98,7 +101,8 @@ class EventBackend:
     async def _send(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
         """The answer's headers in lower case, and little more than REPLY_BYTES of its body. Raises a ProblemError when
         the sink does not take the event within so many seconds."""
-        return await ScopedTask(self._exchange(event, seconds)).result()
+        with counted(EVENTS_SENT, event.type):
+            return await ScopedTask(self._exchange(event, seconds)).result()
 
     async def _exchange(self, event: CloudEvent, seconds: float) -> tuple[dict[str, str], bytes]:
         if not self._sink:

@@ -10,7 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract import ProblemError, problems
+from web.events.counted_events import counted
 from web.events.replies import ReplyReceiver, check_type
+from web.metrics import EVENTS
+from web.telemetry.name_limit import OTHER
 from wire.cloudevents import is_event, is_signed, read_each
 from wire.telemetry.tracing import work
 
@@ -69,15 +72,17 @@ class EventEndpoint:
 
     async def _take(self, event: CloudEvent | ProblemError, where: str, proven: bool) -> None:
         """`where` stands before the names of attributes in problems; `proven`: the delivery proves who sent it."""
-        if isinstance(event, ProblemError):
-            raise event
-        check_type(event, where)
-        if self._sources and event.source not in self._sources:
-            raise ProblemError(problems.FORBIDDEN, f"{where}source: events from {event.source!r} are not taken here.")
-        if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
-            raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
-        with work(f"receive {event.type}", event.extensions, {"shangcai.job_id": event.subject or ""}):
-            await self._replies.receive(event, self._journal)
+        with counted(EVENTS, OTHER if isinstance(event, ProblemError) else event.type):
+            if isinstance(event, ProblemError):
+                raise event
+            check_type(event, where)
+            if self._sources and event.source not in self._sources:
+                detail = f"{where}source: events from {event.source!r} are not taken here."
+                raise ProblemError(problems.FORBIDDEN, detail)
+            if self._token and not proven and not is_signed(event, self._token.get_secret_value()):
+                raise ProblemError(problems.UNAUTHORIZED, "Events need a signature with the predictors' token.")
+            with work(f"receive {event.type}", event.extensions, {"shangcai.job_id": event.subject or ""}):
+                await self._replies.receive(event, self._journal)
 
 
 def _of_batch(failures: list[ProblemError], events: int) -> ProblemError:

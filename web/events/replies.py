@@ -45,6 +45,7 @@ from contract.stored import request_of
 from contract.texts.tools import ToolCall
 from web.jobs.picture_memory import PictureMemory, result_bytes
 from web.jobs.results import PICTURES_BYTES
+from web.metrics import DEAD_LETTERS
 from wire.cloudevents import is_json
 
 if TYPE_CHECKING:  # only few deployments need it
@@ -96,7 +97,7 @@ class ReplyReceiver:
             self._note_answer(record)
             await _write_progress(event, record, journal)
         elif ERROR_CODE in event.extensions or ERROR_DESTINATION in event.extensions:
-            await journal.end(record.id, _undelivered(event))
+            DEAD_LETTERS.inc(await journal.end(record.id, _undelivered(event)))
         # Any other request is one of ours on its way to the predictor: a Trigger without a filter delivers it, too.
 
     def _note_answer(self, record: JobRecord) -> None:

@@ -34,6 +34,8 @@ QUEUED = StatusEvent(state="queued")
 class JobJournal:
     """All methods raise an UNAVAILABLE problem when the store cannot be reached."""
 
+    ending: JobState | None = None
+    """What the run of a claim has ended its job with, or is just about to."""
     _claim: Claim | None = None
     _generation: int | None = None
 
@@ -113,6 +115,7 @@ class JobJournal:
         if isinstance(outcome, ProblemError):
             end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
             document = outcome.problem.model_dump_json(exclude_none=True)
+            self.ending = end
             return await self._store.finish(job, end, document, await self.now(), self._generation)
         document = outcome.model_dump_json()
         return await self._end_with_result(job, document, artifact or await self.results.put(job, document))
@@ -161,6 +164,7 @@ class JobJournal:
         now = await self.now()
         if artifact:
             document = for_older_replicas().problem.model_dump_json(exclude_none=True)
+        self.ending = "completed"
         ended = await self._store.finish(job, "completed", document, now, self._generation, artifact)
         if ended:
             record = await self._store.get(job)

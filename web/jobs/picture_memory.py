@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from contract import PICTURE_SIDE, GenerationRequest, Kind, ProblemError, problems
+from web.metrics import PICTURE_BYTES, PICTURE_MOST_BYTES
 
 WAIT_SECONDS = 10.0
 """Longest that a request waits for room."""
@@ -42,6 +43,8 @@ class PictureMemory:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._held = 0
+        PICTURE_BYTES.set_function(lambda: self._held)
+        PICTURE_MOST_BYTES.set(most_bytes)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from contract import ENDS, JobState, Kind, Problem, Webhook
+from contract import ENDS, Job, JobState, Kind, Problem, Webhook
+from contract.cloudevents import written
 from contract.stored import ENVELOPE
 from web.callers.caller import DEFAULT_CALLER
 
@@ -75,6 +76,20 @@ class JobRecord:
         return self.caller != DEFAULT_CALLER and not self.hidden
 
     @property
+    def summary(self) -> Job:
+        """What clients see of it, without its request and outcome."""
+        return Job(
+            id=self.id,
+            state=self.state,
+            model=self.model,
+            kind=self.kind,
+            created_at=written(self.created),
+            started_at=None if self.started is None else written(self.started),
+            ended_at=None if self.ended is None else written(self.ended),
+            deadline_at=written(self.deadline),
+        )
+
+    @property
     def cursor(self) -> str:
         """Its place among its caller's jobs. Texts sort as the jobs were made."""
         return f"{round(1e6 * self.created):017d}-{self.id}"
@@ -123,6 +138,8 @@ class Claim:
     """How often the job was claimed, this time included. What is written by an earlier claim is refused."""
     caller: str = field(default=DEFAULT_CALLER, compare=False)
     """Whose job it is."""
+    taken_over: bool = field(default=False, compare=False)
+    """Whether another replica, or an earlier process, has had it before."""
 
 
 @dataclass(frozen=True, slots=True)

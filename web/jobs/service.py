@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from contract import GenerationRequest, Job, JobList, ProblemError, StatusEvent, Webhook, invalid_field, problems
-from contract.cloudevents import EVENT_BYTES, written
+from contract.cloudevents import EVENT_BYTES
 from contract.stored import stored_request
 from web.callers.caller import DEFAULT_CALLER
 from web.jobs.backend import sink_missing
@@ -25,6 +25,7 @@ from web.jobs.journal import JobJournal
 from web.jobs.record import BEGINNING, JobRecord, LogEntry, QueuePlace
 from web.jobs.results import Results
 from web.jobs.worker import JobWorker
+from web.metrics import JOBS_ADDED
 from wire.concurrency.first_of_two import finishes_first
 from wire.drain import LAST_SECONDS
 
@@ -149,6 +150,8 @@ class JobService:
                 retry_after=self.journal.service_time(model).seconds,
             )
         stored = await self._store.add(record)
+        if stored.created == record.created:  # or it is one that was there before
+            JOBS_ADDED.labels(model).inc()
         if stored.digest != record.digest:
             raise ProblemError(
                 problems.KEY_REUSED, "The first request with this Idempotency-Key asked for something else."
@@ -198,7 +201,7 @@ class JobService:
     async def document(self, record: JobRecord) -> Job:
         """The job as clients see it."""
         place = await self._store.place(record)
-        return _summary(record).model_copy(
+        return record.summary.model_copy(
             update={
                 "position": None if place is None else place.position,
                 "expected_seconds": None if place is None else self._expected_seconds(record.model, place),
@@ -213,7 +216,7 @@ class JobService:
         records = await self._store.jobs_of(caller, limit + 1, before)
         page = records[:limit]
         return JobList(
-            generations=[_summary(record) for record in page],
+            generations=[record.summary for record in page],
             next=page[-1].cursor if len(records) > limit else None,
         )
 
@@ -284,17 +287,3 @@ class JobService:
         if await self.journal.end(job, problem):
             await self._backend.cancel(await self.find(job))
         return await self.find(job)
-
-
-def _summary(record: JobRecord) -> Job:
-    """What is known of a job without its request and outcome."""
-    return Job(
-        id=record.id,
-        state=record.state,
-        model=record.model,
-        kind=record.kind,
-        created_at=written(record.created),
-        started_at=None if record.started is None else written(record.started),
-        ended_at=None if record.ended is None else written(record.ended),
-        deadline_at=written(record.deadline),
-    )

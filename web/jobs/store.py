@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from contract import JobState, ProblemError, Webhook, problems
 from web.jobs.due_list import DueList
 from web.jobs.record import BEGINNING, Claim, JobRecord, LogEntry, QueuePlace
+from web.telemetry.store_usage import StoreUsage
 
 PLACE_SECONDS = 2.0
 """How old what is said of a job's place in its queue may be: any number may ask for it all the time."""
@@ -136,6 +137,10 @@ class JobStore(ABC):
         """How many jobs have not ended."""
 
     @abstractmethod
+    async def usage(self) -> StoreUsage:
+        """How many jobs are open, of each model and state, and what all take."""
+
+    @abstractmethod
     async def overdue(self, now: float) -> list[str]:
         """Jobs that have not ended although their deadline has passed."""
 
@@ -176,7 +181,8 @@ class JobStore(ABC):
         generation: int | None = None,
         artifact: str | None = None,
     ) -> bool:
-        """The job has ended so; False when it had ended before or is unknown. Only the first end counts.
+        """The job has ended so; False when it had ended before or is unknown. Only the first end counts, in the metrics
+        too: whoever writes it may be cancelled because it has ended.
 
         Where a completed one has its result in an `artifact`, `outcome` is the problem that replicas see which know
         no artifacts.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from contract import ProblemError, StatusEvent, problems
 from web.jobs.background_loops import IDLE_SECONDS, RETRY_SECONDS, BackgroundLoop, BackgroundLoops
 from web.jobs.store import ClaimLost
+from web.jobs.telemetry.attempt import told
+from web.metrics import JOB_RUNS, TAKEOVERS
 from wire.concurrency.first_of_two import finishes_first
-from wire.telemetry.tracing import work
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend
@@ -145,7 +146,10 @@ class JobWorker:
         if self._draining:
             await self._store.release(claim)
             return
+        if claim.taken_over:
+            TAKEOVERS.labels(claim.model).inc()
         self._runs[claim] = asyncio.create_task(self._run(claim, places))
+        JOB_RUNS.labels(claim.model).inc()
         await asyncio.sleep(0)  # now it has asked for its place
 
     async def _renew_claims(self) -> None:
@@ -186,6 +190,7 @@ class JobWorker:
                 await self._store.acknowledge(claim)
         finally:
             self._runs.pop(claim, None)
+            JOB_RUNS.labels(claim.model).dec()
             self._journal.leave(claim)
 
     async def _release(self, claim: Claim, journal: JobJournal) -> None:
@@ -227,27 +232,33 @@ class JobWorker:
         if record.attempts >= MOST_ATTEMPTS:
             await journal.end(job, _too_many(record.attempts, "the last was broken off."))
             return None
-        if record.deadline <= await journal.now():
+        now = await journal.now()
+        if record.deadline <= now:
             await journal.expire(job)
             return None
         if record.started is not None:  # by a replica that died
             await journal.reset(job)
-        again = record.started is not None or record.attempts > 0
-        try:
-            with work(f"job {record.model}", record.headers, _described(record), linked=again):
-                await self._unless_ended(job, self._backend.run(record, journal))
-        except ProblemError as error:
-            if error.kind.transient:
-                return _without_frames(error)
-            await journal.end(job, error)
+        with told(record, journal, now) as attempt:
+            try:
+                done = await self._unless_ended(job, self._backend.run(record, journal))
+                # It may have ended by what the run has written, before the run itself is over.
+                if done or journal.ending:
+                    attempt.outcome = "failed" if journal.ending == "failed" else "done"
+            except ProblemError as error:
+                attempt.outcome = "retried" if error.kind.transient else "failed"
+                if error.kind.transient:
+                    return _without_frames(error)
+                await journal.end(job, error)
         return None
 
-    async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> None:
-        """Do the work, but give it up when the job ends elsewhere, as after a DELETE."""
+    async def _unless_ended(self, job: str, work: Coroutine[Any, Any, object]) -> bool:
+        """Do the work, but give it up when the job ends elsewhere, as after a DELETE; whether it was done."""
         ended = asyncio.ensure_future(self._store.wait_for_end(job))
         try:
-            if not await finishes_first(work, ended):
+            done = await finishes_first(work, ended)
+            if not done:
                 ended.result()  # or the store's problem
+            return done
         finally:
             ended.cancel()
             await asyncio.wait({ended})
@@ -276,12 +287,6 @@ class JobWorker:
             attempts=counted - begun,
         )
         return wait * random.uniform(0.5, 1.5)  # or all jobs of a model that was away would come back at once
-
-
-def _described(record: JobRecord) -> dict[str, str]:
-    """The job in the span of an attempt."""
-    request = record.headers.get("X-Request-Id", "")
-    return {"shangcai.job_id": record.id, "shangcai.request_id": request, "shangcai.caller": record.caller}
 
 
 def _without_frames(error: ProblemError) -> ProblemError:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from contract import Kind, ModelState, ModelStatus, ProblemError, StatusEvent, Waking, problems
 from contract.cloudevents import written
 from web.client.failures import RETRY_SECONDS
-from web.readiness.state import ReadinessState
+from web.readiness.state import ReadinessState, WakeUp
 from web.readiness.states_file import Reports
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,15 @@ class Readiness:
             seconds=0.0 if since is None else round(max(time.time() - since, 0), 1),
             expected_seconds=self.expected_seconds,
         )
+
+    @property
+    def wake_up(self) -> WakeUp | None:
+        """The one that is going on, or was when the model was last heard of."""
+        return self._state.wake_up
+
+    @property
+    def past_wake_ups(self) -> tuple[float, ...]:
+        return self._state.past_wake_ups
 
     @property
     def expected_seconds(self) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from contract import ProblemError, Webhook, WebhookDelivery
 from contract.cloudevents import written
 from web.jobs.background_loops import BackgroundLoop, BackgroundLoops
+from web.metrics import WEBHOOK, WEBHOOKS
 from web.webhooks.end_event import end_event, signature_headers, webhook_id
 from web.webhooks.sender import NotAnswered, WebhookSender
 
@@ -158,11 +159,14 @@ class WebhookDeliveries:
                 await self._again(delivery, MOST_RETRY_SECONDS)
                 return
             headers |= signature_headers(key, webhook_id(record), int(time.time()), body)
-            status, error = await self._post(webhook.url, headers, body)
+            with WEBHOOK.time():
+                status, error = await self._post(webhook.url, headers, body)
             now = await self._store.now()
             attempt = WebhookDelivery(at=written(now), status=status, error=error)
             delivered = status is not None and 200 <= status < 300
             noted = webhook.model_copy(update={"deliveries": [*webhook.deliveries, attempt], "delivered": delivered})
+            outcome = "delivered" if delivered else "given_up" if self._is_over(noted) else "failed"
+            WEBHOOKS.labels(outcome).inc()
             await self._store.note_webhook(record, noted)
             if self._is_over(noted):
                 if not delivered:

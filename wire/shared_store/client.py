@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +17,8 @@ from redis.asyncio import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.client import Pipeline
+from redis.asyncio.cluster import ClusterNode, ClusterPipeline
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import (
     Sentinel,
@@ -24,13 +27,22 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, WatchError
 
 from wire.shared_store.address import StoreAddress, parse_address
 
 OUTAGES = (RedisError, RedisClusterException, OSError, RuntimeError)
 """What an operation raises that Redis cannot do just now. A cluster of which no node answers is no RedisError; see
 `_closed_transports` for the last one."""
+
+
+Observe = Callable[[str, float | None], None]
+"""Told of each command, or pipeline of commands, that has ended, and its seconds; None where it has failed."""
+
+PIPELINE = "PIPELINE"
+"""What pipelines and transactions are called."""
+
+_BLOCKING = b"BLOCK"
 
 
 def reason(error: Exception) -> str:
@@ -51,25 +63,43 @@ def kept_cancellations() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-def connect(url: str, *, most_connections: int, wait_seconds: float, retry: Any, **options: Any) -> Any:
+def connect(
+    url: str,
+    *,
+    most_connections: int,
+    wait_seconds: float,
+    retry: Any,
+    observe: Observe | None = None,
+    **options: Any,
+) -> Any:
     """A client; `options` are those of redis-py's connections. Commands that find none of `most_connections` free wait
     for one, `wait_seconds` at most; to a cluster there are so many for each node, and they are not waited for.
+    `observe` is not told what commands take that wait in Redis for something to happen.
 
     Raises ValueError for a wrong `url`. The answer is Any: redis-py's annotations name the answers of every protocol
     version.
     """
     address = parse_address(url)
+    observed = {"observe": observe, "answer_seconds": options.get("socket_timeout", math.inf)}
     options |= {"protocol": 2}  # version 3 has other forms of some answers
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         options |= {"username": address.username, "password": address.password, "ssl": address.tls}
-        return RedisCluster(startup_nodes=nodes, max_connections=most_connections, retry=retry, **options)
+        cluster = _Cluster(startup_nodes=nodes, max_connections=most_connections, retry=retry, **options)
+        vars(cluster).update(observed)
+        return cluster
     options |= {"max_connections": most_connections, "timeout": wait_seconds, "retry": retry}
     if address.kind == "sentinel":
-        return Redis.from_pool(_sentinel_pool(address, options))
+        return _client(_sentinel_pool(address, options), observed)
     options |= dict(parse_url(address.plain))
     kind = _CONNECTIONS[options.pop("connection_class", Connection)]
-    return Redis.from_pool(BlockingConnectionPool(connection_class=kind, **options))
+    return _client(BlockingConnectionPool(connection_class=kind, **options), observed)
+
+
+def _client(pool: Any, observed: dict[str, Any]) -> Any:
+    client = _Client.from_pool(pool)
+    vars(client).update(observed)
+    return client
 
 
 def _sentinel_pool(address: StoreAddress, options: dict[str, Any]) -> Any:
@@ -118,6 +148,65 @@ class _Transport:
     async def can_read_destructive(self, *arguments: Any, **options: Any) -> Any:
         with _closed_transports():
             return await super().can_read_destructive(*arguments, **options)  # type: ignore[misc]
+
+
+class _Observed:
+    """Goes before a class of clients."""
+
+    observe: Observe | None = None
+    answer_seconds = math.inf
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        command = super().execute_command(*arguments, **options)  # type: ignore[misc]
+        return await self.observed(arguments[0], command, waits=_BLOCKING in arguments)
+
+    async def observed(self, name: str, command: Awaitable[Any], *, waits: bool = False) -> Any:
+        if self.observe is None:
+            return await command
+        begun = time.perf_counter()
+        try:
+            answer = await command
+        except (NoScriptError, WatchError):  # which tell redis-py to load a script, and to try a transaction again
+            raise
+        except OUTAGES:
+            self.observe(name, None)
+            raise
+        except asyncio.CancelledError:
+            if not waits and time.perf_counter() - begun > self.answer_seconds:  # or nobody wants the answer any more
+                self.observe(name, None)
+            raise
+        if not waits:
+            self.observe(name, time.perf_counter() - begun)
+        return answer
+
+
+class _Client(_Observed, Redis):  # type: ignore[misc]  # redis-py's own bases disagree
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        pipe = _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.owner = self
+        return pipe
+
+
+class _Cluster(_Observed, RedisCluster):  # type: ignore[misc]
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> Any:
+        pipe = _ClusterPipeline(self, transaction)  # type: ignore[abstract]
+        pipe.owner = self
+        return pipe
+
+
+class _ObservedPipeline:
+    """Goes before a class of pipelines."""
+
+    owner: _Observed
+
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
+        return await self.owner.observed(PIPELINE, super().execute(*arguments, **options))  # type: ignore[misc]
+
+
+class _Pipeline(_ObservedPipeline, Pipeline): ...  # type: ignore[misc]
+
+
+class _ClusterPipeline(_ObservedPipeline, ClusterPipeline): ...  # type: ignore[misc]
 
 
 class _Tcp(_Transport, Connection): ...

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own instrumentations of what both servers are made of: ASGI, httpx2 and Redis."""
+"""OpenTelemetry's own instrumentations of ASGI and httpx2, asked for what is sampled only."""
 
 from __future__ import annotations
 
@@ -92,16 +92,3 @@ def traced_transport(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTr
     make: Any = AsyncOpenTelemetryTransportHttpx2  # its annotations are httpx's
     traced: httpx2.AsyncBaseTransport = make(transport, tracer_provider=used.provider)
     return traced
-
-
-def trace_redis(used: Tracing | None) -> None:
-    """A span for each command to Redis that belongs to a sampled request; its arguments are left out."""
-    try:
-        from opentelemetry.instrumentation.redis import RedisInstrumentor
-    except ImportError:  # only where nothing is traced
-        return
-    instrumentor = RedisInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
-    if used is not None:
-        instrumentor.instrument(tracer_provider=used.provider)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from wire.telemetry.facts import Facts
@@ -13,7 +12,7 @@ LEAST_SECONDS = 0.001
 """Shorter phases are left out of the text."""
 
 
-def log_request(log: logging.Logger, level: int, facts: Facts, told: Mapping[str, Any], status: int) -> None:
+def log_request(log: logging.Logger, level: int, facts: Facts, told: dict[str, Any], status: int) -> None:
     """`told`: the method, the path and the client. A status of 0: the client left before there was one."""
     if not log.isEnabledFor(level):
         return

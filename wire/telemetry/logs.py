@@ -30,7 +30,7 @@ def set_up_logging(level: str, log_format: LogFormat | None = None, *, again: bo
 class _TextLines(logging.Formatter):
     """Says of a line that is written for a request or a job which one that is."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
         facts = current_facts()
         if facts is None or hasattr(record, "request_id"):  # it says so itself

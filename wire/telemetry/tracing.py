@@ -83,11 +83,9 @@ def start_tracing(service: str) -> None:
 
 def use(new: Tracing | None) -> None:
     """Trace with this from now on."""
-    from wire.telemetry.instrumentation import trace_redis
-
     global _tracing
     _tracing = new
-    trace_redis(new)
+    _trace_redis(new)
 
 
 def stop_tracing() -> None:
@@ -95,6 +93,19 @@ def stop_tracing() -> None:
     if _tracing is not None:
         _tracing.close()
         use(None)
+
+
+def _trace_redis(used: Tracing | None) -> None:
+    """A span for each command to Redis that belongs to a sampled request; its arguments are left out."""
+    try:
+        from opentelemetry.instrumentation.redis import RedisInstrumentor
+    except ImportError:  # only where nothing is traced
+        return
+    instrumentor = RedisInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+    if used is not None:
+        instrumentor.instrument(tracer_provider=used.provider)
 
 
 def passed_on(given: Mapping[str, str]) -> dict[str, str]:

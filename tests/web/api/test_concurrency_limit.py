@@ -58,7 +58,7 @@ async def settled() -> None:
 
 
 async def test_so_many_are_let_through_at_a_time() -> None:
-    requests = Requests(ConcurrencyLimit(2, 10))
+    requests = Requests(ConcurrencyLimit("poet", 2, 10))
     await requests.come("a1", "a2", "a3", "a4")
     assert (requests.let_through, requests.limit.in_flight) == (["a1", "a2"], 2)
     await requests.end("a2")
@@ -68,7 +68,7 @@ async def test_so_many_are_let_through_at_a_time() -> None:
 
 
 async def test_places_go_to_the_callers_in_turn_and_by_cost() -> None:
-    requests = Requests(ConcurrencyLimit(1, 100))
+    requests = Requests(ConcurrencyLimit("poet", 1, 100))
     await requests.come(*(f"a{number}" for number in range(20)))
     await requests.come(*(f"b{number}" for number in range(5)), cost=2)
     for _ in range(9):
@@ -81,7 +81,7 @@ async def test_places_go_to_the_callers_in_turn_and_by_cost() -> None:
 
 
 async def test_where_too_many_wait_the_one_with_most_is_refused() -> None:
-    requests = Requests(ConcurrencyLimit(1, 4))
+    requests = Requests(ConcurrencyLimit("poet", 1, 4))
     await requests.come("a0", "a1", "a2", "a3", "a4")
     await requests.come("b0")  # in the place of a's last one
     refused = await requests.problem("a4")
@@ -98,13 +98,13 @@ async def test_where_too_many_wait_the_one_with_most_is_refused() -> None:
 
 
 async def test_where_none_may_wait_all_beyond_the_limit_are_refused() -> None:
-    requests = Requests(ConcurrencyLimit(1, 0))
+    requests = Requests(ConcurrencyLimit("poet", 1, 0))
     await requests.come("a0", "b0")
     assert (await requests.problem("b0")).headers == {"Retry-After": "1"}
 
 
 async def test_one_whose_time_is_over_is_refused_and_gives_up_its_place() -> None:
-    requests = Requests(ConcurrencyLimit(1, 1))
+    requests = Requests(ConcurrencyLimit("poet", 1, 1))
     await requests.come("a0")
     await requests.come("a1", seconds=0.01)
     assert "0.01 s" in str(await requests.problem("a1"))
@@ -114,7 +114,7 @@ async def test_one_whose_time_is_over_is_refused_and_gives_up_its_place() -> Non
 
 
 async def test_a_caller_with_nothing_in_flight_does_not_wait_for_others_to_end() -> None:
-    requests = Requests(ConcurrencyLimit(40, 100))
+    requests = Requests(ConcurrencyLimit("poet", 40, 100))
     await requests.come(*(f"a{number}" for number in range(45)))
     assert requests.limit.in_flight == 40
     await requests.come("b0", "b1", "c0", "d0")  # there are two such places
@@ -130,7 +130,7 @@ async def test_a_caller_with_nothing_in_flight_does_not_wait_for_others_to_end()
 async def test_no_place_is_lost_whenever_a_request_is_cancelled(steps: int) -> None:
     """At each await: before it has come, while it waits, as it is let through or refused, and under way."""
     for end in (("a0",), ("a0", "c0"), ()):
-        requests = Requests(ConcurrencyLimit(2, 2))
+        requests = Requests(ConcurrencyLimit("poet", 2, 2))
         await requests.come("a0", "c0")
         coming = asyncio.create_task(requests.come("b0", "b1"))
         ending = [asyncio.create_task(requests.end(name)) for name in end]
@@ -149,7 +149,7 @@ async def test_no_place_is_lost_whenever_a_request_is_cancelled(steps: int) -> N
 
 
 async def test_of_many_that_are_cancelled_at_once_none_keeps_a_place() -> None:
-    requests = Requests(ConcurrencyLimit(3, 100))
+    requests = Requests(ConcurrencyLimit("poet", 3, 100))
     names = [f"{'abc'[number % 3]}{number}" for number in range(60)]
     await requests.come(*names)
     for number, name in enumerate(names):
@@ -165,7 +165,7 @@ async def test_of_many_that_are_cancelled_at_once_none_keeps_a_place() -> None:
 
 
 async def test_a_request_frees_its_place_however_it_ends() -> None:
-    limit = ConcurrencyLimit(1, 0)
+    limit = ConcurrencyLimit("poet", 1, 0)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), limit.acquire("a", 1):
             raise ZeroDivisionError
@@ -175,7 +175,7 @@ async def test_a_request_frees_its_place_however_it_ends() -> None:
 
 
 async def test_a_retry_after_grows_with_those_that_wait() -> None:
-    requests = Requests(ConcurrencyLimit(2, 3))
+    requests = Requests(ConcurrencyLimit("poet", 2, 3))
     for number in range(20):
         with requests.limit.acquire("a", 1) as place:
             assert place.begun is not None

@@ -17,6 +17,8 @@ from web.jobs.stores.due_lists.memory_due_list import MemoryDueList
 from web.jobs.stores.memory_queue import MemoryQueue
 from web.jobs.stores.memory_use.freed_memory import FreedMemory
 from web.jobs.stores.memory_use.sizes import ENTRY_BYTES, JOB_BYTES, record_size, request_size, text_size
+from web.metrics import JOBS_ENDED
+from web.telemetry.store_usage import StoreUsage
 
 
 @dataclass(slots=True)
@@ -113,8 +115,7 @@ class MemoryStore(JobStore):
         cursors = self._listed.get(caller, [])
         end = len(cursors) if before is None else bisect_left(cursors, before)
         ids = [cursor.partition("-")[2] for cursor in reversed(cursors[max(end - limit, 0) : end])]
-        records = [self._jobs[job].record for job in ids]
-        return [replace(record, request="", headers={}, outcome=None, response=None) for record in records]
+        return [replace(self._jobs[job].record, request="", headers={}, outcome=None, response=None) for job in ids]
 
     async def delete(self, record: JobRecord) -> None:
         if self._ended.pop(record.id, None) is not None:
@@ -125,6 +126,12 @@ class MemoryStore(JobStore):
 
     async def open_jobs(self) -> int:
         return len(self._jobs) - len(self._ended)
+
+    async def usage(self) -> StoreUsage:
+        usage = StoreUsage(self._bytes, self._most_bytes)
+        for record in (self._jobs[job].record for job in self._jobs.keys() - self._ended.keys()):
+            usage.add(record.model, record.state, record.created)
+        return usage
 
     async def overdue(self, now: float) -> list[str]:
         self._forget(now)
@@ -199,6 +206,7 @@ class MemoryStore(JobStore):
         stored.record = replace(
             stored.record, request=left, end=end, ended=now, outcome=None if artifact else outcome, artifact=artifact
         )
+        JOBS_ENDED.labels(stored.record.model, end).inc()
         keep = self._keep_seconds if stored.record.keep_seconds is None else stored.record.keep_seconds
         self._ended[job] = now + keep
         heappush(self._forgotten, (now + keep, job))

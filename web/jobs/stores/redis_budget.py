@@ -13,6 +13,7 @@ from web.jobs.record import JobRecord
 from web.jobs.store import REQUESTS_SHARE, StoreFullError, requests_full
 from web.jobs.stores.redis_connection import outages
 from web.jobs.stores.redis_keys import RedisKeys
+from web.telemetry.store_usage import StoreUsage
 
 FREED_BYTES = 1_048_576
 """At least so much is freed at a time where Redis is full."""
@@ -128,6 +129,25 @@ class RedisBudget:
     async def open_jobs(self) -> int:
         async with outages(self._redis):
             return int(await self._redis.zcard(self._keys.open[0]))
+
+    async def usage(self) -> StoreUsage:
+        """As JobStore.usage. A few fields of each open job are read; one that ends meanwhile may be missed."""
+        async with outages(self._redis):
+            sizes = [
+                int(await self._redis.hget(key, "total") or 0) for key in (self._keys.open[1], self._keys.ended[1])
+            ]
+        usage = StoreUsage(sum(sizes), self._most_bytes)
+        start, jobs = 0, [""]
+        while jobs:
+            async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
+                jobs = await self._redis.zrange(self._keys.open[0], start, start + PAGE - 1)
+                for job in jobs:
+                    pipe.hmget(self._keys.job(job), "model", "created", "started", "ended")
+                for model, created, started, ended in await pipe.execute():
+                    if created is not None and ended is None:
+                        usage.add(model, "queued" if started is None else "running", float(created))
+            start += PAGE
+        return usage
 
     async def overdue(self, now: float) -> list[str]:
         """Some of the open jobs whose deadline has passed."""

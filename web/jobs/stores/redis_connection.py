@@ -17,6 +17,7 @@ from redis.exceptions import OutOfMemoryError
 from contract import ProblemError, problems
 from web.jobs.store import RETRY_AFTER_SECONDS, StoreFullError
 from web.jobs.stores.redis_keys import SCHEMA, SCHEMA_KEY, SECRET_KEY
+from web.telemetry.store_commands import note_command
 from wire.shared_store import client as shared_store
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def connect(url: str, patience_seconds: float) -> Any:
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         health_check_interval=30,
+        observe=note_command,
     )
     client.patience_seconds = patience_seconds
     return client

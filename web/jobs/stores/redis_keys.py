@@ -22,10 +22,11 @@ both directions.
 | `shangcai:due` | sorted set | jobs with a webhook, by when their end is to be delivered: see `web.jobs.due_list` |
 
 A job's hash has besides: `entry`, its id in the queue; `told`, how far its progress is; `holder`, the replica that has
-claimed it; `writes`, the numbers of the last writes, see `redis_scripts`; `artifact`, where the result is that is too
-large for Redis; `webhook`, as JSON, where its end goes to and what has become of that, which replicas up to commit
-bcaa36b ignore. Replicas up to commit 31fe71b know no artifacts: for them `end`, `outcome` and the log's last event are
-those of a job that has failed with a problem which says so. Where there is an `artifact`, the job is completed.
+claimed it, empty once that has given it back; `writes`, the numbers of the last writes, see `redis_scripts`;
+`artifact`, where the result is that is too large for Redis; `webhook`, as JSON, where its end goes to and what has
+become of that, which replicas up to commit bcaa36b ignore. Replicas up to commit 31fe71b know no artifacts: for them
+`end`, `outcome` and the log's last event are those of a job that has failed with a problem which says so. Where there
+is an `artifact`, the job is completed.
 `keep`, how many seconds it is kept after its end, and `response`, what a response was asked with, are there where they
 are not None; `own_limit` and `hidden` where they are true. Replicas up to commit bcaa36b keep all jobs equally long.
 

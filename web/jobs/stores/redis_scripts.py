@@ -122,22 +122,26 @@ SHORT_END, and its artifact. Of the request stays what answers are made by, as i
 bytes that the job takes, its model, its entry in the queue and the seconds that it is kept."""
 
 CLAIM = """
-local created, ended, holder = unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder'))
+local created, ended, holder, started =
+    unpack(redis.call('HMGET', KEYS[1], 'created', 'ended', 'holder', 'started'))
+local taken_over = 0
 if created and not ended then
     redis.call('HSET', KEYS[1], 'entry', ARGV[2])
     if holder ~= ARGV[1] then
+        if holder or started then taken_over = 1 end
         redis.call('HSET', KEYS[1], 'holder', ARGV[1])
         redis.call('HINCRBY', KEYS[1], 'generation', 1)
     end
 end
-return tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
+return {tonumber(redis.call('HGET', KEYS[1], 'generation') or 0), taken_over}
 """
 """Of the hash alone: the name of the replica that has claimed the job, and the entry. The answer is the generation of
-the claim: the same as before where the replica holds the job still, as when its lease ran out in an outage."""
+the claim, the same as before where the replica holds the job still, as when its lease ran out in an outage; and 1 where
+another one has had it."""
 
 RELEASE = """
 if tonumber(redis.call('HGET', KEYS[1], 'generation') or 0) > tonumber(ARGV[1]) then return -1 end
-if redis.call('HEXISTS', KEYS[1], 'holder') == 1 then redis.call('HDEL', KEYS[1], 'holder') end
+if redis.call('HEXISTS', KEYS[1], 'holder') == 1 then redis.call('HSET', KEYS[1], 'holder', '') end
 return 1
 """
 """Of the hash alone: the generation of the claim that is given up."""

@@ -24,6 +24,8 @@ from web.jobs.stores.redis_logs import RedisLogs
 from web.jobs.stores.redis_queue import RedisQueue
 from web.jobs.stores.redis_scripts import BEHIND, LOST, SHORT_END, WRITTEN, RedisScripts
 from web.jobs.stores.redis_signals import RedisSignals, signalled
+from web.metrics import JOBS_ENDED
+from web.telemetry.store_usage import StoreUsage
 from wire.shared_store.address import parse_address
 
 POLL_SECONDS = 4.0
@@ -51,7 +53,7 @@ class RedisStore(JobStore):
     ) -> None:
         super().__init__()
         self._keep_seconds = keep_seconds
-        self._log_entries = log_entries
+        self._bounds = log_entries, keep_seconds  # of a log
         self._redis = connect(url, patience_seconds)
         self._keys = RedisKeys(cluster=parse_address(url).kind == "cluster")
         self._scripts = RedisScripts(self._redis)
@@ -158,6 +160,9 @@ class RedisStore(JobStore):
     async def open_jobs(self) -> int:
         return await self._budget.open_jobs()
 
+    async def usage(self) -> StoreUsage:
+        return await self._budget.usage()
+
     async def overdue(self, now: float) -> list[str]:
         return await self._budget.overdue(now)
 
@@ -185,8 +190,7 @@ class RedisStore(JobStore):
     # From state to state
 
     async def start(self, job: str, now: float, generation: int | None = None) -> bool:
-        code, *_ = await self._write(self._scripts.start, job, generation, now)
-        return bool(code == WRITTEN)
+        return bool((await self._write(self._scripts.start, job, generation, now))[0] == WRITTEN)
 
     async def reset(self, job: str, generation: int | None = None, attempts: int = 0) -> None:
         await self._write(self._scripts.reset, job, generation, attempts)
@@ -215,9 +219,10 @@ class RedisStore(JobStore):
     async def _finish(
         self, job: str, end: JobState, outcome: str, now: float, generation: int | None, artifact: str | None
     ) -> bool:
-        keep = round(self._keep_seconds) + 1
-        arguments = keep, end, now, outcome, last_event(end), SHORT_END, artifact or ""
+        arguments = round(self._keep_seconds) + 1, end, now, outcome, last_event(end), SHORT_END, artifact or ""
         code, *rest = await self._write(self._scripts.finish, job, generation, *arguments)
+        if code == WRITTEN:
+            JOBS_ENDED.labels(rest[1], "completed" if artifact else end).inc()
         # A full Redis takes no MULTI.
         async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
             self._budget.close(pipe, job)  # not finished, it may have expired while no replica was there to end it
@@ -251,8 +256,8 @@ class RedisStore(JobStore):
         if claim is None:
             return None
         async with outages(self._redis):
-            generation = await self._scripts.claim([self._keys.job(claim.job)], [self._replica, claim.entry])
-        return replace(claim, generation=generation)
+            answer = await self._scripts.claim([self._keys.job(claim.job)], [self._replica, claim.entry])
+        return replace(claim, generation=answer[0], taken_over=answer[1] == 1)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         async with outages(self._redis), self._redis.pipeline(transaction=False) as pipe:
@@ -286,11 +291,6 @@ class RedisStore(JobStore):
         if answer[0] == LOST:
             raise ClaimLost(job)
         return answer
-
-    @property
-    def _bounds(self) -> tuple[int, float]:
-        """Of a log."""
-        return self._log_entries, self._keep_seconds
 
     def _kept(self, record: JobRecord) -> float:
         """How long it is kept after its end, or an open one after its deadline."""

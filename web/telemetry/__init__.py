@@ -1,0 +1,1 @@
+"""What web tells of itself: its metrics, and the port where they are read."""
