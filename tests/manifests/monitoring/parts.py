@@ -47,6 +47,11 @@ class Query:
     def metrics(self) -> set[str]:
         return set(re.findall(r"\bshangcai_\w+", self.expression))
 
+    @property
+    def selectors(self) -> list[str]:
+        """Its metrics with the values of labels that it wants."""
+        return re.findall(r"\bshangcai_\w+(?:\{[^}]*\})?", self.expression)
+
 
 def _series() -> dict[str, set[str]]:
     """The names that the two servers expose, each with its labels."""
@@ -54,7 +59,7 @@ def _series() -> dict[str, set[str]]:
     for module, added in ((web.metrics, TARGET_LABELS), (predictor.metrics, TARGET_LABELS | {"model"})):
         for metric in vars(module).values():
             if isinstance(metric, MetricWrapperBase):
-                for suffix in SUFFIXES[metric._type]:
+                for suffix in SUFFIXES[str(metric._type)]:
                     labels = {*metric._labelnames, *added, *(["le"] if suffix == "_bucket" else [])}
                     found[f"{metric._name}{suffix}"] = labels
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Case:
     series: dict[str, str]
     at: str
     fires: bool
-    labels: dict[str, str] = field(default_factory=lambda: {"namespace": "shangcai"})
+    labels: dict[str, str]
 
     def __str__(self) -> str:
         return f"{self.alert}: {self.name}"
@@ -98,50 +98,51 @@ def deliveries(delivered: str, failed: str, given_up: str = "0x90") -> dict[str,
     return {f'{name}{{{OF_WEB}, outcome="{outcome}"}}': values for outcome, values in outcomes.items()}
 
 
-def case(alert: str, name: str, series: dict[str, str], at: str, fires: bool = True, **labels: str) -> Case:
-    return Case(name, f"Shangcai{alert}", series, at, fires, {"namespace": "shangcai"} | labels)
+def case(alert: str, name: str, series: dict[str, str], at: str, *labels: tuple[str, str], fires: bool = True) -> Case:
+    return Case(name, f"Shangcai{alert}", series, at, fires, {"namespace": "shangcai"} | dict(labels))
 
 
-POET = {"model": "poet"}
-TEXT = {"model": "text", "pod": "text-predictor-1"}
+POET = ("model", "poet")
+TEXT = ("model", "text")
+ITS_POD = ("pod", "text-predictor-1")
 
 CASES = [
     case("RequestsFail", "one of ten", requests("0+90x60", "0+10x60"), "30m"),
     case("RequestsFail", "one of 25", requests("0+96x60", "0+4x60"), "30m", fires=False),
     case("RequestsFail", "one of ten for a moment", requests("0+90x60", "0x28 0+10x30"), "31m", fires=False),
     case("RequestsFail", "the only ones of a quiet hour", requests("0x60", "0x20 5x40"), "26m", fires=False),
-    case("QueueFull", "one of ten", rejected("0+10x60"), "30m", **POET),
+    case("QueueFull", "one of ten", rejected("0+10x60"), "30m", POET),
     case("QueueFull", "one of 25", rejected("0+4x60"), "30m", fires=False),
-    case("QueueWaitLong", "one of ten for a slot", waits("queue", "0+9x60", "0+10x60"), "30m", **POET),
-    case("QueueWaitLong", "one of ten in web", waits("limit", "0+9x60", "0+10x60"), "30m", **POET),
+    case("QueueWaitLong", "one of ten for a slot", waits("queue", "0+9x60", "0+10x60"), "30m", POET),
+    case("QueueWaitLong", "one of ten in web", waits("limit", "0+9x60", "0+10x60"), "30m", POET),
     case(
         "QueueWaitLong",
         "however many passed the limit at once",
         waits("queue", "0+9x60", "0+10x60") | waits("limit", "0+900x60", "0+900x60"),
         "30m",
-        **POET,
+        POET,
     ),
     case("QueueWaitLong", "one of 25", waits("queue", "0+96x60", "0+100x60"), "30m", fires=False),
     case("QueueWaitLong", "another phase", waits("generation", "0+1x60", "0+10x60"), "30m", fires=False),
     case("QueueWaitLong", "one of ten an hour ago", waits("queue", "900x60", "1000x60"), "30m", fires=False),
-    case("QueueWaitLong", "the oldest", oldest("request_waiting", "130x60"), "30m", **POET),
+    case("QueueWaitLong", "the oldest", oldest("request_waiting", "130x60"), "30m", POET),
     case("QueueWaitLong", "not yet the oldest", oldest("request_waiting", "110x60"), "30m", fires=False),
-    case("JobsWaitLong", "the oldest", oldest("job_queued", "1000x60"), "30m", **POET),
+    case("JobsWaitLong", "the oldest", oldest("job_queued", "1000x60"), "30m", POET),
     case("JobsWaitLong", "not yet the oldest", oldest("job_queued", "890x60"), "30m", fires=False),
     case("JobsWaitLong", "a moment ago", oldest("job_queued", "1000x27 0x30"), "30m", fires=False),
-    case("EngineNotAlive", "dead", alive("1x20 0x40"), "24m", **TEXT),
+    case("EngineNotAlive", "dead", alive("1x20 0x40"), "24m", TEXT, ITS_POD),
     case("EngineNotAlive", "dead for a moment", alive("1x23 0 1x20"), "24m", fires=False),
     case("EngineNotAlive", "restarted", alive("1x10 0x5 1x40"), "24m", fires=False),
     case("EngineNotAlive", "dead, and its pod gone", alive("1x10 0x5 stale"), "24m", fires=False),
-    case("OutOfMemory", "once", out_of_memory("0x20 1x40"), "25m", **TEXT),
+    case("OutOfMemory", "once", out_of_memory("0x20 1x40"), "25m", TEXT, ITS_POD),
     case("OutOfMemory", "an hour ago", out_of_memory("0x5 1x60"), "60m", fires=False),
-    case("WakeUpSlow", "a second more", woke_up("41x90", "20x90"), "20m", **POET),
+    case("WakeUpSlow", "a second more", woke_up("41x90", "20x90"), "20m", POET),
     case("WakeUpSlow", "just so", woke_up("40x90", "20x90"), "20m", fires=False),
     case("WakeUpSlow", "quick ones that vary", woke_up("4x90", "1x90"), "20m", fires=False),
     case("WakeUpSlow", "nothing was expected", woke_up("400x90", "0x90"), "20m", fires=False),
     case("WakeUpSlow", "more than an hour ago", woke_up("41x90", "20x90"), "70m", fires=False),
-    case("WakeUpSlow", "again after an hour", woke_up("41x64 42x30", "20x95"), "70m", **POET),
-    case("WakeUpsFail", "two", failed_wake_ups("0x20 1x4 2x40"), "30m", **POET),
+    case("WakeUpSlow", "again after an hour", woke_up("41x64 42x30", "20x95"), "70m", POET),
+    case("WakeUpsFail", "two", failed_wake_ups("0x20 1x4 2x40"), "30m", POET),
     case("WakeUpsFail", "one", failed_wake_ups("0x20 1x40"), "30m", fires=False),
     case("WakeUpsFail", "two in two hours", failed_wake_ups("1x40 2x50"), "60m", fires=False),
     case(
@@ -149,7 +150,7 @@ CASES = [
         "two of an engine",
         {f"shangcai_failed_wake_ups_total{{{OF_POD}}}": "0x20 2x40"},
         "30m",
-        model="text",
+        TEXT,
     ),
     case("DeadLetters", "one", dead_letters("0x20 1x40"), "25m"),
     case("DeadLetters", "an hour ago", dead_letters("0x5 1x60"), "60m", fires=False),

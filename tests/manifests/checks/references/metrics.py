@@ -38,6 +38,8 @@ def check(objects: ObjectSet, thing: Object) -> Iterator[str]:
             found = [*_scraped(pod, address, endpoint)]
             if not found or any(labels["__address__"] != f"{address}:{PORTS[thing.name]}" for labels in found):
                 yield f"{pod.title} has no metrics at {[labels['__address__'] for labels in found]}"
+            if len({labels["__meta_kubernetes_pod_container_name"] for labels in found}) > 1:
+                yield f"{pod.title} is scraped twice: its containers are labels"
             if pod.name in objects.predictors and any(labels.get("model") != pod.name for labels in found):
                 yield f"{pod.title} is not called by its name"
         for container in pod.containers:
