@@ -46,7 +46,7 @@ def test_the_dashboard_is_where_grafana_looks_for_it(objects: ObjectSet) -> None
 
 
 def test_the_rules_are_as_they_are_written(objects: ObjectSet) -> None:
-    assert objects.named[f"PrometheusRule{OPERATOR}", "shangcai"].spec == RULES
+    assert objects.named[f"PrometheusRule{OPERATOR}", "shangcai-alerts"].spec == RULES
 
 
 def test_every_pod_of_ours_is_scraped(objects: ObjectSet) -> None:
