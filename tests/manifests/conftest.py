@@ -45,7 +45,7 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
     "gpu": (
         ["deploy/gpu"],
         [
-            "deploy/components/pod-monitor",
+            "deploy/components/monitoring",
             "deploy/components/prefetch-images",
             "deploy/components/placeholder",
             "deploy/components/endpoint-slices",
@@ -58,7 +58,7 @@ COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
     "restored": (["kserve/overlays/restore", "knative/base"], ["deploy/components/callers"]),
     "standard": (
         ["deploy/standard"],
-        ["deploy/components/pod-monitor", "deploy/components/http-route", "deploy/components/ingress"],
+        ["deploy/components/monitoring", "deploy/components/http-route", "deploy/components/ingress"],
     ),
 }
 """What a user may combine: resources, a whole deployment among them, and components."""

@@ -76,7 +76,7 @@ def test_every_source_is_used(root: Path) -> None:
         if "kind: Component" in file.read_text()
     }
     used = {file.resolve() for folder in [*all_of(root), *components] for file in sources(folder)}
-    assert {file for folder in FOLDERS for file in (root / folder).rglob("*.yaml")} == used
+    assert {file for folder in FOLDERS for file in (root / folder).rglob("*") if file.is_file()} == used
 
 
 def test_the_two_predictors_differ_in_name_only(root: Path) -> None:

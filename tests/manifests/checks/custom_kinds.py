@@ -36,13 +36,40 @@ def _kind(spec: Schema) -> Draft202012Validator:
     return Draft202012Validator(_form({"apiVersion": {}, "kind": {}, "metadata": METADATA, "spec": spec}))
 
 
+LABEL_NAME: Schema = {"type": "string", "pattern": "^[a-z_]+$"}
+RELABELING = _form(
+    {"sourceLabels": _list(LABEL_NAME)},
+    {
+        "action": {"const": "keep"},
+        "regex": {"type": "string"},
+        "replacement": {"type": "string"},
+        "targetLabel": LABEL_NAME,
+    },
+)
 POD_MONITOR = _form(
     {
         "selector": _form({"matchLabels": {"type": "object", "additionalProperties": {"type": "string"}}}),
-        "podMetricsEndpoints": _list(_form({"portNumber": PORT, "path": {"type": "string", "pattern": "^/"}})),
+        "podMetricsEndpoints": _list(
+            _form(
+                {"path": {"type": "string", "pattern": "^/"}},
+                {"portNumber": PORT, "relabelings": _list(RELABELING)},
+            )
+        ),
     },
     {"podTargetLabels": _list({"type": "string"})},
 )
+
+TEXT: Schema = {"type": "string", "minLength": 1}
+ALERT = _form(
+    {
+        "alert": {"type": "string", "pattern": "^Shangcai[A-Za-z]+$"},
+        "expr": TEXT,
+        "for": {"type": "string", "pattern": "^[0-9]{1,2}[mh]$"},
+        "labels": _form({"severity": {"enum": ["critical", "warning"]}}),
+        "annotations": _form({"summary": TEXT, "description": TEXT, "runbook_url": TEXT}),
+    }
+)
+PROMETHEUS_RULE = _form({"groups": _list(_form({"name": NAME, "rules": _list(ALERT)}))})
 
 HTTP_ROUTE = _form(
     {
@@ -61,5 +88,6 @@ HTTP_ROUTE = _form(
 
 CUSTOM_KINDS = {
     ("monitoring.coreos.com/v1", "PodMonitor"): _kind(POD_MONITOR),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): _kind(PROMETHEUS_RULE),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): _kind(HTTP_ROUTE),
 }

@@ -66,6 +66,8 @@ def sources(folder: Path) -> Iterator[Path]:
             yield from sources(path)
         else:
             yield path
+    for generator in document.get("configMapGenerator", []):
+        yield from (folder / file for file in generator["files"])
     yield from (folder / patch["path"] for patch in document.get("patches", []) if "path" in patch)
 
 

@@ -61,6 +61,7 @@ LABELS: dict[str, Rule] = {
         "web|predictor|redis|broker|trigger|artifacts|(download-)?(text|image)-model|prefetch-images|placeholder"
     ),
     "app.kubernetes.io/component": _matches("web|inbox|text|image"),
+    "grafana_dashboard": _matches("1"),  # grafana-community/helm-charts grafana: sidecar.dashboards.label
     "networking.knative.dev/visibility": _matches("cluster-local"),
     "networking.kserve.io/visibility": _matches("cluster-local"),
     "pod-security.kubernetes.io/enforce": _matches("restricted|baseline|privileged"),
@@ -83,6 +84,8 @@ def check(thing: Object) -> Iterator[str]:
         if part not in ("labels", "annotations") or not isinstance(value, dict) or ".data" in path:
             continue
         if thing.kind == "EventPolicy.eventing.knative.dev" or (path.endswith(f"spec.{part}") and part == "labels"):
+            continue
+        if thing.kind == "PrometheusRule.monitoring.coreos.com" and ".rules[" in path:
             continue
         known = LABELS if part == "labels" else ANNOTATIONS
         for key, text in value.items():

@@ -25,11 +25,13 @@ PORTS = (80, 6379, 8012, 8080, 9090)
 
 NOBODY_REFERS_TO = {
     "EventPolicy", "HTTPRoute", "Ingress", "LimitRange", "LocalModelCache", "NetworkPolicy", "PingSource",
-    "PodDisruptionBudget", "PodMonitor", "ResourceQuota", "RoleBinding", "ServingRuntime", "SinkBinding",
+    "PodDisruptionBudget", "PodMonitor", "PrometheusRule", "ResourceQuota", "RoleBinding", "ServingRuntime",
+    "SinkBinding",
     "Namespace",  # kustomize replaces it
 }  # fmt: skip
 FREE = re.compile(
     r"^description$|spec\.(description|timezone|schedule)$|"  # for people, or anything is allowed
+    r"groups\.\d+\.(name|rules\.\d+\.)|configMapGenerator\.\d+\.name|"  # tests/manifests/monitoring reads these
     r"parentRefs|hostnames|\.host$|data\.bootstrap|storageClassName|local\.path|newName|"  # the user's own values
     r"^(metadata\.)?namespace$"  # any is right, and all else follows it
 )

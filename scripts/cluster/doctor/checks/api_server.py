@@ -26,7 +26,7 @@ INSTALL = {
     "messaging.knative.dev": "install Knative Eventing with its in-memory channel",
     "sources.knative.dev": "install Knative Eventing",
     "serving.kserve.io": "install KServe",
-    "monitoring.coreos.com": "install the Prometheus operator, or leave the component pod-monitor out",
+    "monitoring.coreos.com": "install the Prometheus operator, or leave the component monitoring out",
     "gateway.networking.k8s.io": "install the Gateway API with a controller, or leave the component http-route out",
 }
 

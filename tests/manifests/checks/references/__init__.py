@@ -36,7 +36,7 @@ def check(objects: list[Object], complete: bool) -> Iterator[str]:
         store.check,
     ]
     if complete:
-        checks += [network.check_policies, events.check_routes, web.check]
+        checks += [network.check_policies, metrics.check_policies, events.check_routes, web.check]
     for thing in objects:
         yield from (f"{thing.title}: {problem}" for one in checks for problem in one(found, thing))
     titles = [(thing.kind, thing.namespace, thing.name) for thing in objects]

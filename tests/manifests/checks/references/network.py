@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.manifests.checks.metadata import seconds
-from tests.manifests.checks.objects import Object
+from tests.manifests.checks.objects import Object, our_image
 from tests.manifests.checks.references.object_set import ObjectSet, pod_labels
-from tests.manifests.checks.references.workloads import PORT
+from tests.manifests.checks.references.workloads import METRICS_PORT, PORT
 
 INGRESSES = {
     "knative-serving", "kourier-system", "istio-system", "istio-ingress", "contour-internal", "contour-external",
@@ -101,12 +101,13 @@ def check_policies(objects: ObjectSet, thing: Object) -> Iterator[str]:
         yield "must be about ingress only"
     if thing.name == "knative":
         opened = {port["port"] for rule in thing.spec["ingress"] for port in rule["ports"]}
-        if opened != KNATIVE_PORTS | {PORT}:
+        if opened != KNATIVE_PORTS | {PORT, METRICS_PORT}:
             yield f"opens {sorted(opened)}"
     yield from _each_value(objects, selector)
     listening = [port for pod in pods for one in pod.containers for port in one.get("ports") or []]
     ports = {port["containerPort"] for port in listening} | {port.get("name") for port in listening}
     ports |= KNATIVE_PORTS if any(pod.is_knative for pod in pods) else set()
+    ports |= {METRICS_PORT} if any(our_image(one) == "web" for pod in pods for one in pod.containers) else set()
     for rule in thing.spec.get("ingress") or []:
         for port in rule["ports"]:
             if port["port"] not in ports:
@@ -116,6 +117,8 @@ def check_policies(objects: ObjectSet, thing: Object) -> Iterator[str]:
                 yield from _each_value(objects, peer["podSelector"])
                 if not objects.pods(peer["podSelector"]):
                     yield "lets in pods that there are not"
+        if METRICS_PORT in [port["port"] for port in rule["ports"]] and not lets_prometheus_in(rule):
+            yield "lets others than Prometheus ask for metrics"
         if not _selects_namespaces(rule):
             yield f"lets in other namespaces than there may be: {rule['from']}"
 
@@ -127,10 +130,18 @@ def _each_value(objects: ObjectSet, selector: dict[str, Any]) -> Iterator[str]:
             yield f"no pods are {value}"
 
 
+def lets_prometheus_in(rule: dict[str, Any]) -> bool:
+    """Whether a rule lets in the namespaces in which a Prometheus runs."""
+    return _namespaces(rule) == PEERS[1]
+
+
 def _selects_namespaces(rule: dict[str, Any]) -> bool:
     """Whether a rule lets in no other namespaces than ingresses' or Prometheus's, and all of them."""
-    selectors = [_sorted(peer["namespaceSelector"]) for peer in rule.get("from") or [] if "namespaceSelector" in peer]
-    return not selectors or selectors in PEERS
+    return not _namespaces(rule) or _namespaces(rule) in PEERS
+
+
+def _namespaces(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_sorted(peer["namespaceSelector"]) for peer in rule.get("from") or [] if "namespaceSelector" in peer]
 
 
 def _sorted(selector: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ PROBES = {
 """Which route answers which probe: only the first tells whether a request would be answered."""
 PORT = 8080
 """Where both of our servers listen."""
+METRICS_PORT = 9464
+"""Where web's metrics are, which no pod declares: with Knative it may declare one port only."""
 
 
 def check(objects: ObjectSet, thing: Object) -> Iterator[str]:

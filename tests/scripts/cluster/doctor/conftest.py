@@ -33,7 +33,7 @@ KINDS = {
     "autoscaling/v2": ["horizontalpodautoscalers/HorizontalPodAutoscaler"],
     "rbac.authorization.k8s.io/v1": ["roles/Role", "rolebindings/RoleBinding"],
     "metrics.k8s.io/v1beta1": ["pods/PodMetrics"],
-    "monitoring.coreos.com/v1": ["podmonitors/PodMonitor"],
+    "monitoring.coreos.com/v1": ["podmonitors/PodMonitor", "prometheusrules/PrometheusRule"],
     "gateway.networking.k8s.io/v1": ["httproutes/HTTPRoute", "gateways/Gateway"],
     "batch/v1": ["jobs/Job"],
     "policy/v1": ["poddisruptionbudgets/PodDisruptionBudget"],

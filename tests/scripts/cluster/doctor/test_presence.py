@@ -57,6 +57,7 @@ def test_a_knative_that_is_not_used_does_not_count(cluster: Any, state: ClusterS
     ("version", "kind", "fix"),
     [
         ("monitoring.coreos.com/v1", "PodMonitor", "install the Prometheus operator, or leave the component"),
+        ("monitoring.coreos.com/v1", "PrometheusRule", "install the Prometheus operator, or leave the component"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "install the Gateway API with a controller, or leave"),
     ],
 )
