@@ -27,8 +27,8 @@ def test_a_model_that_is_asleep_is_started_by_a_connection_and_becomes_ready() -
 
 
 def test_how_many_slots_it_has_is_remembered_while_it_sleeps() -> None:
+    assert ModelProcess(100).slots is None
     process = ModelProcess(100)
-    assert process.slots is None
     process.started(100)
     process.notified({"X_SLOTS": "4"}, 101)
     assert process.state == "waking"
