@@ -17,7 +17,7 @@ from scripts.local.top.look import look
 from scripts.local.top.readings import History
 from scripts.local.top.screen import screen
 
-PLAIN_COLUMNS = 120
+PLAIN_COLUMNS = 100
 """Of what is not written to a terminal."""
 
 HINT = "q: quit"

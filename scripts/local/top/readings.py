@@ -20,6 +20,9 @@ WAITING = "shangcai_web_num_requests_waiting"
 GENERATION_TOKENS = "shangcai_web_generation_tokens_total"
 FIRST_TOKEN = "shangcai_web_time_to_first_token_seconds"  # noqa: S105 (no secret)
 REQUESTS = "shangcai_web_requests_total"
+OUR_ROUTE = "/status"
+"""Of the looks themselves, which are not counted."""
+
 JOBS = "shangcai_web_jobs"
 JOBS_ENDED = "shangcai_web_jobs_ended_total"
 
@@ -98,7 +101,10 @@ class History:
                 wake_up=self._wake_ups.latest.get(name),
             )
 
-        answered = lately.by("status_class", REQUESTS)
+        looks = lately.by("status_class", REQUESTS, route=OUR_ROUTE)
+        answered = {
+            status: count - looks.get(status, 0.0) for status, count in lately.by("status_class", REQUESTS).items()
+        }
         errors = sum(count for status, count in answered.items() if status.startswith("5"))
         return Readings(
             where=look.where,
