@@ -38,6 +38,11 @@ def notify_phase(phase: str) -> None:
     _notify(f"STATUS={phase}")
 
 
+def notify_slots(slots: int) -> None:
+    """As many requests run at once; a variable of our own."""
+    _notify(f"X_SLOTS={slots}")
+
+
 def notify_ready() -> None:
     """A request sent now is answered."""
     _notify("READY=1")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.models.description import ModelDescription
 from contract.problems import ProblemError
+from predictor import systemd
 from predictor.engine.admission_queue import Admission
 from predictor.engine.base import put_to_sleep, shutting_down
 from predictor.engine.generation import Generation
@@ -33,6 +34,7 @@ class EngineCore(ABC):
         self.batch = batch
         self.admission = Admission(batch.slots, max_waiting)
         self.scheduler = Scheduler(batch, self.admission, self.make_row, self.works)
+        systemd.notify_slots(batch.slots)
 
     @abstractmethod
     async def submit(self, task: Any) -> Generation:

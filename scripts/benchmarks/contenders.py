@@ -15,6 +15,7 @@ from typing import Any
 from scripts.benchmarks.request_shapes import RequestShape, prompt
 from scripts.benchmarks.servers import Server
 from scripts.loopback_http import async_client
+from scripts.progress import tracked
 
 
 @dataclass
@@ -38,7 +39,7 @@ async def write_together(write: WriteText, lengths: list[int]) -> list[WrittenTe
 def tokens_per_second(write: Callable[[list[int]], object], number: int, tokens: int, rounds: int) -> float:
     """Speed of so many texts of so many tokens at once; the median of the rounds. `write` takes their lengths."""
     speeds = []
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), f"rounds of {number}"):
         begun = time.perf_counter()
         write([tokens] * number)
         speeds.append(number * tokens / (time.perf_counter() - begun))

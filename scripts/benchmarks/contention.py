@@ -21,6 +21,7 @@ import httpx2
 from scripts.benchmarks.request_shapes import CHAT
 from scripts.benchmarks.servers import start_predictor
 from scripts.loopback_http import async_client
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 TOGETHER = 4
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> None:
     ):
         urls = {"poet": poet.url, "painter": painter.url}
         measure(urls, seconds=1.0)  # first requests are slower
-        rounds = [measure_round(urls, arguments.seconds) for _ in range(arguments.rounds)]
+        rounds = [measure_round(urls, arguments.seconds) for _ in tracked(range(arguments.rounds), "rounds")]
     print(f"{len(os.sched_getaffinity(0))} cores, medians of {arguments.rounds}; texts in tokens/s, pictures/s")
     print_table(rounds)
 

@@ -20,6 +20,7 @@ from scripts.benchmarks.models import gemma, without_end
 from scripts.benchmarks.request_shapes import CHAT
 from scripts.benchmarks.servers import start_predictor
 from scripts.loopback_http import client
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 ANSWER = 16
@@ -45,7 +46,7 @@ def _measure_turns(model: Path, arguments: argparse.Namespace) -> None:
     """Conversations of two turns, by turns with and without a salt."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with start_predictor(model, arguments.dtype, 4) as predictor, client() as http:
-        for number in range(2 * arguments.rounds):
+        for number in tracked(range(2 * arguments.rounds), "conversations"):
             salted = bool(number % 2)
             salt = {"cache_salt": f"user-{number}"} if salted else {}
             turns = [{"role": "user", "content": _sentences(number, arguments.tokens)}]
@@ -104,7 +105,7 @@ def _measure_drafts(model: Path, arguments: argparse.Namespace) -> None:
     }
     for what, (prompt, temperature) in texts.items():
         speeds: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(2 * arguments.rounds):
+        for number in tracked(range(2 * arguments.rounds), what):
             drafts = bool(number % 2)
             engine.core.batch.drafts = drafts
             task = TextTask(prompt, Sampling(max_tokens=arguments.written, temperature=temperature, seed=1))

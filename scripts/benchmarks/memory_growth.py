@@ -10,6 +10,7 @@ from scripts.benchmarks.contenders import over_http, write_together
 from scripts.benchmarks.overhead import SHORT, SLOTS
 from scripts.benchmarks.request_shapes import GENERATE
 from scripts.benchmarks.servers import start_predictor, start_web
+from scripts.progress import tracked
 
 
 def measure(model: Path, dtype: str, requests: int) -> None:
@@ -18,7 +19,7 @@ def measure(model: Path, dtype: str, requests: int) -> None:
         write = over_http(web, GENERATE)
         sizes = []
         for share in (requests // 10, requests - requests // 10):
-            for begin in range(0, share, 2 * SLOTS):
+            for begin in tracked(range(0, share, 2 * SLOTS), "texts"):
                 uvloop.run(write_together(write, [SHORT] * min(2 * SLOTS, share - begin)))
             sizes.append((predictor.resident_bytes / 2**20, web.resident_bytes / 2**20))
     (predictor_before, web_before), (predictor_after, web_after) = sizes

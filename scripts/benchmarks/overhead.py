@@ -18,6 +18,7 @@ from scripts.benchmarks.peers.load import measure as send
 from scripts.benchmarks.request_shapes import CHAT, GENERATE, WEB_CHAT, RequestShape, prompt
 from scripts.benchmarks.servers import Server, start_predictor, start_server, start_web
 from scripts.loopback_http import client
+from scripts.progress import tracked
 from wire.cloudevents import write_event
 
 SHORT = 8
@@ -55,7 +56,7 @@ def measure_one_token(model: Path, dtype: str) -> None:
         servers = {"predictor": (predictor, CHAT), "web": (web, GENERATE), "web /v1": (web, WEB_CHAT)}
         alone: dict[str, list[float]] = {name: [] for name in servers}
         rates: dict[str, list[float]] = {name: [] for name in servers}
-        for _ in range(1 + ROUNDS):
+        for _ in tracked(range(1 + ROUNDS), "rounds"):
             for name, (server, shape) in servers.items():
                 bodies = [shape.body(number, 1, False) for number in range(TEXTS)]
                 port = httpx2.URL(server.url).port or 0

@@ -18,6 +18,7 @@ from scripts.benchmarks.contenders import on_own_thread
 from scripts.benchmarks.request_shapes import RequestShape
 from scripts.benchmarks.servers import Server, start_predictor, start_web
 from scripts.loopback_http import async_client, get
+from scripts.progress import tracked
 
 TOGETHER = 4
 ROUNDS = 15
@@ -43,7 +44,10 @@ def measure(model: Path) -> None:
             "with previews": lambda: _speed(predictor, _draw_streamed(PREVIEWS), TOGETHER),
         }
         # They take turns, because the machine's speed varies from minute to minute.
-        rounds = [{contender: speed() for contender, speed in contenders.items()} for _ in range(1 + ROUNDS)][1:]
+        rounds = [
+            {contender: speed() for contender, speed in contenders.items()}
+            for _ in tracked(range(1 + ROUNDS), "rounds")
+        ][1:]
         slots = _slots(predictor)
 
     def ratio(contender: str, to: str) -> float:

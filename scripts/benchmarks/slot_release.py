@@ -15,6 +15,7 @@ from scripts.benchmarks.contenders import over_http
 from scripts.benchmarks.request_shapes import CHAT, GENERATE, RequestShape
 from scripts.benchmarks.servers import Server, start_predictor, start_web
 from scripts.loopback_http import async_client
+from scripts.progress import tracked
 
 REPEATS = 20
 LONG = 400
@@ -34,7 +35,9 @@ def report(servers: dict[str, tuple[Server, RequestShape]], length: int, unit: s
 
 def _measure(server: Server, shape: RequestShape, length: int) -> str:
     whole = uvloop.run(over_http(server, shape)(0, length))
-    seconds = [uvloop.run(_release_seconds(server, shape, length)) for _ in range(REPEATS)]
+    seconds = [
+        uvloop.run(_release_seconds(server, shape, length)) for _ in tracked(range(REPEATS), "clients that leave")
+    ]
     per_step = (whole.total_s - whole.first_s) / (length - 1)
     return f"{1e3 * statistics.median(seconds):.1f} and {1e3 * max(seconds):.1f} ms, at {1e3 * per_step:.1f} ms"
 

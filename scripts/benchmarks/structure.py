@@ -15,6 +15,7 @@ from typing import Any
 from predictor.engine.tasks import Choice, JsonSchema, Message, Regex, Structure, TextTask
 from scripts.benchmarks.contenders import on_own_thread, tokens_per_second
 from scripts.benchmarks.models import endless
+from scripts.progress import tracked
 
 WALKED = 300
 """Tokens of a random text that fits, of which each is masked."""
@@ -83,7 +84,7 @@ def measure(model: Path, name: str, arguments: argparse.Namespace) -> None:
     print(f"{'':<16}{'compile':>10}{'mask p50 / p99':>20}" + "".join(f"{f'x{number}':>16}" for number in batches))
     floor = {number: _speed(engine, None, number, arguments) for number in batches}
     print(f"{'no structure':<16}{'':>30}" + "".join(f"{f'{floor[n]:.0f}     ':>16}" for n in batches), flush=True)
-    for label, structure in STRUCTURES.items():
+    for label, structure in tracked(STRUCTURES.items(), "structures"):
         compile_s = statistics.median(_compile_s(engine, structure) for _ in range(arguments.rounds))
         masks = sorted(_mask_seconds(engine, structure))
         p50, p99 = statistics.median(masks), masks[int(0.99 * len(masks))]

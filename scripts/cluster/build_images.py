@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from scripts.cluster.commands import Failure
 from scripts.cluster.snapshot_image import add_arguments, clash, snapshot
+from scripts.progress import announced
 from scripts.project import ROOT, version
 from scripts.torch_index import reachable_index
 
@@ -42,17 +43,17 @@ def main() -> int:
         if arguments.torch == "cpu" and "predictor" in images and arguments.torch_index is None:
             arguments.torch_index = reachable_index()
         if len(arguments.platforms) > 1 or arguments.digests:
-            digests = [build_and_push(tool, image, arguments, passed_on) for image in images]
+            digests = [build_and_push(tool, image, arguments, passed_on) for image in announced(images, "image")]
             if arguments.digests:
                 arguments.digests.write_text("".join(f"{line}\n" for line in digests))
             return 0
-        names = [build(tool, image, arguments, passed_on) for image in images]
+        names = [build(tool, image, arguments, passed_on) for image in announced(images, "image")]
         predictor = f"{arguments.prefix}/predictor:{arguments.tag}"
         names += [snapshot(run, output, tool, predictor, each, arguments) for each in arguments.checkpoint]
         for name in names:
             print(describe(name, list(layers(tool, name))))
         if arguments.push:
-            for name in names:
+            for name in announced(names, "push"):
                 run([tool, "push", name])
     except Failure as failure:
         print(f"scripts/build-images: {failure}", file=sys.stderr)

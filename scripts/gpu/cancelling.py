@@ -12,6 +12,7 @@ from predictor.text.transformers_engine import TransformersEngine
 from scripts.gpu.figure import Figure, Machine
 from scripts.gpu.random_models import text_model
 from scripts.gpu.texts import Request, engine
+from scripts.progress import tracked
 
 ROWS = 8
 POLL_SECONDS = 0.0005
@@ -31,7 +32,7 @@ async def _measure(writer: TransformersEngine, repeats: int) -> tuple[list[float
     admission = writer.core.admission
     others = [await writer.submit(Request("moon", 900).task) for _ in range(ROWS - 1)]
     seconds, steps = [], []
-    for _ in range(repeats):
+    for _ in tracked(range(repeats), "clients that leave"):
         leaving = await writer.submit(Request("moon", 900).task)
         events = aiter(leaving)
         while not isinstance(await anext(events), Token):

@@ -10,6 +10,7 @@ from statistics import median
 from scripts.benchmarks.cold.cold_start import ColdStart, start_floor, start_predictor
 from scripts.gpu.figure import Figure, Machine
 from scripts.gpu.random_models import text_model
+from scripts.progress import tracked
 
 ROUNDS = 3
 
@@ -22,7 +23,10 @@ def measure(machine: Machine) -> Iterator[Figure]:
     benchmark = ColdStart(lambda: model, "text", {"max_tokens": 1}, 1.0, plain=False)
     os.environ["PREDICTOR_DEVICE"] = machine.device
     rounds = 1 if machine.small else ROUNDS
-    starts = [(start_floor(benchmark, model, machine.device), start_predictor(benchmark, model)) for _ in range(rounds)]
+    starts = [
+        (start_floor(benchmark, model, machine.device), start_predictor(benchmark, model))
+        for _ in tracked(range(rounds), "rounds")
+    ]
     for phase in starts[0][1].at:
         yield Figure(f"predictor: {phase}", round(median(ours.at[phase] for _, ours in starts), 2), "s after exec")
     for phase in starts[0][1].phases:

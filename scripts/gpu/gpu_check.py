@@ -20,6 +20,7 @@ from typing import Any
 
 from scripts.gpu.figure import Figure, Machine, Part
 from scripts.gpu.wheels import unpack
+from scripts.progress import announced
 from scripts.project import ROOT
 
 PARTS = ("parity", "text_memory", "cancelling", "throughput", "transfers", "pictures", "cold_start")
@@ -50,7 +51,7 @@ def main() -> int:
         if chosen.wheels:
             unpack(chosen.wheels, Path(packages))
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), packages)))
-        failed = [name for name in names if not _run(name, chosen.device, chosen.out, environment)]
+        failed = [name for name in announced(names, "part") if not _run(name, chosen.device, chosen.out, environment)]
     if failed:
         print(f"\nnot as promised: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

@@ -4,6 +4,7 @@
 
     {
       "pid": 4711, "port": 8080,
+      "metrics_url": "http://127.0.0.1:40003/metrics",    of web; null where METRICS_PORT is 0
       "idle_seconds": 300,               models fall asleep after so many seconds without a request; 0: never
       "models": {
         "poet": {
@@ -14,6 +15,7 @@
           "phase": "importing torch",    of waking, or null
           "why": null,                   why the latest start failed or the latest predictor ended badly, or null
           "retry_at": null,              when a connection may start the next one, or null if it may now
+          "slots": 4,                    how many requests run at once, or null before it was known
           "wake_seconds": [4.81, 4.77]   how long the latest wake-ups took, the newest last
         }
       },
@@ -40,13 +42,21 @@ import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _SHARED = Path("/tmp")  # noqa: S108 (the folder in it is made for us alone, and checked)
 
 
 class RunFolder:
     """The folder of the scripts/run on one port. The supervisor holds it; anybody may read it."""
+
+    @classmethod
+    def all(cls) -> list[Self]:
+        """Those of this user, of runs that have ended, too; by port."""
+        with suppress(OSError):
+            names = os.listdir(_SHARED / f"shangcai-{os.getuid()}")
+            return [cls(port) for port in sorted(int(name) for name in names if name.isdecimal())]
+        return []
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -96,5 +96,6 @@ class ServedModel:
             "phase": process.phase,
             "why": process.failure,
             "retry_at": round(process.retry_at + epoch, 3) if waits else None,
+            "slots": process.slots,
             "wake_seconds": list(process.wake_seconds),
         }

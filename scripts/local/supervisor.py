@@ -244,7 +244,7 @@ class Supervisor:
         """Write the state file if anything in it has changed; a failed write is tried again at the next turn."""
         state = {
             "pid": os.getpid(),
-            "port": self._folder.port,
+            **self._web.document(),
             "idle_seconds": self._idle_seconds,
             "models": {model.name: model.document(self._epoch) for model in self._models},
             "template": None if self._template is None else self._template.document(),

@@ -21,6 +21,7 @@ from contract.cloudevents import COMPLETED, FAILED, REQUESTED
 from scripts.benchmarks.servers import start_server
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import async_client, client, get
+from scripts.progress import gathered
 from scripts.project import ROOT
 from scripts.reliability.deployment import redis_server, running, wait_until_it_answers
 
@@ -122,9 +123,9 @@ async def _run_jobs(webs: list[str], count: int, seconds: float) -> list[dict[st
                     return document
                 await asyncio.sleep(5)
 
-        ids = await asyncio.gather(*(create(number) for number in range(count)))
+        ids = await gathered((create(number) for number in range(count)), "jobs made")
         assert len(set(ids)) == count
-        return await asyncio.gather(*(wait_for(number, job) for number, job in enumerate(ids)))
+        return await gathered((wait_for(number, job) for number, job in enumerate(ids)), "jobs ended")
 
 
 def _generations(predictor: str) -> int:

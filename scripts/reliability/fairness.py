@@ -21,6 +21,7 @@ import httpx2
 
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import NO_TLS, TIMEOUT_SECONDS
+from scripts.progress import tracked
 from scripts.reliability.deployment import redis_server, stub_models
 
 MOST_RATIO = 2.0
@@ -77,7 +78,7 @@ async def _small(webs: list[str], headers: dict[str, str], count: int, greedy: i
             others = [group.create_task(ask_all_the_time()) for _ in range(greedy)]
             if others:
                 await ask("greedy")  # all are there by then
-            times = [await ask("small") for _ in range(count)]
+            times = [await ask("small") for _ in tracked(range(count), "requests")]
             for other in others:
                 other.cancel()
     return statistics.quantiles(times, n=20, method="inclusive")[-1]

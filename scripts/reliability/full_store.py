@@ -16,6 +16,7 @@ import httpx2
 
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import async_client, get
+from scripts.progress import gathered
 from scripts.reliability.deployment import redis_server, stub_models
 
 CLIENTS = 8
@@ -68,7 +69,7 @@ async def _order(web: str, count: int, size: int) -> Counter[str]:
                     return "forgotten"
                 return _problem(answer.json())
 
-        return Counter(await asyncio.gather(*map(order, range(count))))
+        return Counter(await gathered(map(order, range(count)), "pictures"))
 
 
 def _outcome(document: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ import psutil
 from scripts.local.run_folder import RunFolder
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import async_client, get
+from scripts.progress import progress
 from scripts.project import ROOT
 from scripts.reliability import resource_usage
 from scripts.reliability.resource_usage import ResourceUsage
@@ -200,9 +201,12 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     async def run_clients() -> None:
         over = asyncio.Event()
         running = [asyncio.create_task(clients.run(model, over)) for model in urls]
-        while (cycles := await asyncio.to_thread(cycles_now)) < arguments.cycles and not any(t.done() for t in running):
-            print(f"\r{cycles} of {arguments.cycles} cycles", end="", file=sys.stderr, flush=True)
-            await asyncio.sleep(1)
+        with progress("cycles", arguments.cycles) as bar:
+            while (cycles := await asyncio.to_thread(cycles_now)) < arguments.cycles and not any(
+                one.done() for one in running
+            ):
+                bar.reach(cycles)
+                await asyncio.sleep(1)
         over.set()
         await asyncio.gather(*running)
 
@@ -215,7 +219,7 @@ def _hammer(arguments: argparse.Namespace, run: subprocess.Popen[bytes], port: i
     run.send_signal(signal.SIGTERM)
     status = run.wait(60)
     left = [child.pid for child in children if child.is_running()]
-    print(f"\r{cycles} cycles in {seconds:.0f} s; the longest answer took {clients.longest_seconds:.1f} s")
+    print(f"{cycles} cycles in {seconds:.0f} s; the longest answer took {clients.longest_seconds:.1f} s")
     for outcome, count in clients.outcomes.most_common():
         print(f"  {count:6d}  {outcome}")
     if arguments.restore:

@@ -20,6 +20,7 @@ import httpx2
 
 from scripts.benchmarks.servers import Server, start_server
 from scripts.loopback_http import async_client, get
+from scripts.progress import gathered
 from scripts.reliability.deployment import redis_server, stub_models
 from scripts.reliability.stub_models import words
 from web.jobs.stores.redis_queue import LEASE_SECONDS
@@ -93,7 +94,7 @@ async def _run(webs: list[Server], count: int) -> tuple[list[dict[str, Any]], li
                 answer = await http.get(f"{webs[0].url}/generations/{job}", headers=headers)
             return _last_attempt(answer)
 
-        jobs = await asyncio.gather(*map(ended, ids))
+        jobs = await gathered(map(ended, ids), "jobs ended")
         over.set()
         stalls = await stalling
         return jobs, await asyncio.gather(*map(log, ids)), stalls

@@ -17,6 +17,7 @@ import redis
 
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import async_client
+from scripts.progress import gathered
 from scripts.reliability.deployment import redis_server, stub_models
 from scripts.reliability.stub_models import words
 
@@ -74,7 +75,7 @@ async def _watch(webs: list[str], jobs: int, watchers: int) -> list[tuple[int, l
                         events.append((name, json.loads(value)))
             return job, events
 
-        return await asyncio.gather(*map(watch, range(watchers)))
+        return await gathered(map(watch, range(watchers)), "watchers")
 
 
 async def _order(http: httpx2.AsyncClient, web: str, seed: int) -> str:

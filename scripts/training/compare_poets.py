@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from scripts.progress import tracked
 from scripts.training.evaluate_poet import Poet
 from scripts.training.poet.evaluation_prompts import PROMPTS
 
@@ -29,7 +30,7 @@ def pairs(prompts: list[str], poets: dict[str, Write], seed: int) -> tuple[list[
     """For each prompt a poem by each of two poets, in random order, and the name of the poet who wrote `a`."""
     rng = random.Random(seed)
     found, key = [], []
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(tracked(prompts, "prompts")):
         names = list(poets)
         rng.shuffle(names)
         poems = []

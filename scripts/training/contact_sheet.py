@@ -18,6 +18,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 PROMPTS = """画一只猫|a red apple|draw a panda please|一条龙|sunflower|热气腾腾的拉面
@@ -51,7 +52,7 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     prompts = PROMPTS.replace("\n", "|").split("|")
     pictures = []
-    for seed, prompt in enumerate(prompts):
+    for seed, prompt in enumerate(tracked(prompts, "pictures")):
         generator = torch.Generator("cpu").manual_seed(seed)
         output = pipeline(prompt, num_inference_steps=args.steps, guidance_scale=args.guidance, generator=generator)
         pictures.append(output.images[0])

@@ -27,6 +27,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -165,7 +166,7 @@ def main() -> None:
     wrong: Counter[tuple[str, str]] = Counter()
     distances = []
     start = time.perf_counter()
-    for first in range(0, len(requests), BATCH):
+    for first in tracked(range(0, len(requests), BATCH), "batches"):
         some = requests[first : first + BATCH]
         for request, picture in zip(some, draw(some), strict=True):
             errors = np.square(references - as_vector(picture)).mean(axis=1)

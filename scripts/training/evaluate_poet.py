@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from scripts.progress import tracked
 from scripts.project import ROOT
 from scripts.training.poet.evaluation_prompts import ENGLISH_TOPICS, PROMPTS, TOPICS
 
@@ -59,7 +60,7 @@ class Poet:
 def measure_poems(poet: Poet, rounds: int, couplets: set[tuple[str, str]] | None) -> None:
     """Default sampling on the prompts: whole poems, repeated lines, lines copied from the corpus."""
     texts = []
-    for seed in range(rounds):
+    for seed in tracked(range(rounds), "seeds"):
         torch.manual_seed(1000 + seed)
         texts += [poet.generate(prompt)[0] for prompt in PROMPTS]
     whole = [text for text in texts if is_poem(text)]
@@ -81,7 +82,7 @@ def measure_poems(poet: Poet, rounds: int, couplets: set[tuple[str, str]] | None
 def measure_topics(poet: Poet, topics: dict[str, str], seeds: int, request: str) -> None:
     """How often the topic's character occurs in the poem."""
     shown: dict[str, int] = {}
-    for topic, chars in topics.items():
+    for topic, chars in tracked(topics.items(), "topics"):
         for seed in range(seeds):
             torch.manual_seed(2000 + 100 * len(request) + seed)
             text = poet.generate(request.format(topic))[0]
@@ -134,7 +135,7 @@ def measure_speed(poet: Poet, poems: int = 20) -> None:
     torch.manual_seed(0)
     poet.generate("月")
     tokens, start = 0, time.perf_counter()
-    for _ in range(poems):
+    for _ in tracked(range(poems), "poems"):
         tokens += poet.generate("写一首七律，月")[1]
     elapsed = time.perf_counter() - start
     torch.set_num_threads(threads)

@@ -64,12 +64,13 @@ def test_the_phases_of_the_start_are_reported(monkeypatch: pytest.MonkeyPatch, t
 
         startup = Startup()
         startup.enter("importing torch")
+        systemd.notify_slots(4)
         startup.succeed()
         systemd.notify_stopping()
         Startup().fail("no\nweights")
 
-        notices = [receiver.recv(1000).decode() for _ in range(4)]
-    assert notices == ["STATUS=importing torch", "READY=1", "STOPPING=1", "STATUS=no weights\nERRNO=1"]
+        notices = [receiver.recv(1000).decode() for _ in range(5)]
+    assert notices == ["STATUS=importing torch", "X_SLOTS=4", "READY=1", "STOPPING=1", "STATUS=no weights\nERRNO=1"]
 
 
 def test_a_supervisor_that_has_gone_does_no_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ version = "0.1.0"
 [project.optional-dependencies]
 predictor = ["torch>=2"]
 web = []
+terminal = []
 """
 BACKEND = """
 import shutil
@@ -47,7 +48,12 @@ def build_editable(folder, *_):
     shutil.copy("shangcai-0.1.0-py3-none-any.whl", folder)
     return "shangcai-0.1.0-py3-none-any.whl"
 """
-METADATA = ["Provides-Extra: predictor", "Provides-Extra: web", "Requires-Dist: torch>=2; extra == 'predictor'"]
+METADATA = [
+    "Provides-Extra: predictor",
+    "Provides-Extra: web",
+    "Provides-Extra: terminal",
+    "Requires-Dist: torch>=2; extra == 'predictor'",
+]
 RUN = """
 import os, sys
 from importlib.metadata import version
@@ -267,6 +273,6 @@ def test_an_environment_whose_python_cannot_be_run_is_told_so(foreign: Path) -> 
     (foreign / ".venv" / "bin" / "python").touch(mode=0o644)
     files = [(foreign / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "scripts/environment.sh")]
     sum_of_all = subprocess.run(["cksum"], input=b"".join(files), capture_output=True, check=True).stdout
-    (foreign / ".venv" / "installed-predictor,web").write_bytes(sum_of_all)
+    (foreign / ".venv" / "installed-predictor,web,terminal").write_bytes(sum_of_all)
     said = f"{foreign}/.venv has no python that can be run here; remove .venv, or take a checkout of your own\n"
     assert as_another(foreign) == said

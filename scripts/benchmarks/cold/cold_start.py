@@ -29,6 +29,7 @@ from scripts.benchmarks.cold.wake_up import NappingModel, RestoredModel, Sleepin
 from scripts.benchmarks.models import gemma
 from scripts.loopback import HOST, free_port
 from scripts.loopback_http import client, get
+from scripts.progress import tracked
 from scripts.project import ROOT
 from scripts.snapshot import criu
 
@@ -108,7 +109,7 @@ def _measure(name: str, benchmark: ColdStart, model: Path, rounds: int) -> None:
             wakers["restored, with plain weights"] = lambda: restored.wake(ask)
         starts: dict[str, list[Start]] = {contender: [] for contender in contenders}
         wakes: dict[str, list[float]] = {how: [] for how in wakers}
-        for number in range(rounds + 1):
+        for number in tracked(range(rounds + 1), f"rounds of {name}"):
             started = {contender: start() for contender, start in contenders.items()}
             woken = {how: wake() for how, wake in wakers.items()}
             if number:  # the first round warms the page cache, and is remembered

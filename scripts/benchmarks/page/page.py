@@ -13,6 +13,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from scripts.benchmarks.servers import start_predictor, start_server
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 SECONDS = 60
@@ -54,7 +55,7 @@ def _measure_paint(browser: Browser, url: str, rounds: int) -> None:
         "a page of one word": lambda: _floor(browser, url),
     }
     times: dict[str, list[float]] = {name: [] for name in visits}
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), "rounds"):
         for name, visit in visits.items():
             times[name].append(visit())
     floor = statistics.median(times["a page of one word"])

@@ -20,6 +20,7 @@ from scripts.benchmarks.peers.load import LoadError
 from scripts.benchmarks.peers.measurements import PROMPTS, REQUEST_RATES, TOKENS, Measurement, waves
 from scripts.benchmarks.peers.reference import reference_texts
 from scripts.benchmarks.peers.table import medians, ratios, render
+from scripts.progress import tracked
 
 MODELS = ("gemma-270m", "random-5m")
 
@@ -60,7 +61,7 @@ def compare(
     """Print the table of one model."""
     expected = reference_texts(model, dtype, PROMPTS, TOKENS)
     figures: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), f"rounds of {name}"):
         for contender in contenders:
             try:
                 with ExitStack() as servers:

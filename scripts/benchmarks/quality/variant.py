@@ -25,6 +25,7 @@ from predictor.text.transformers_engine import TransformersEngine
 from scripts.benchmarks.contenders import engine_writer, on_own_thread, tokens_per_second, write_together
 from scripts.benchmarks.models import without_end
 from scripts.benchmarks.quality.figures import SLOTS, Figures
+from scripts.progress import tracked
 from scripts.project import ROOT
 
 TOKENS = 64
@@ -74,7 +75,7 @@ def english_perplexity(tokenizer: Any, model: Any) -> float:
     losses = []
     for text in (docs, reference):
         ids = tokenizer(text, add_special_tokens=False).input_ids
-        for start in range(0, WINDOWS * WINDOW, WINDOW):
+        for start in tracked(range(0, WINDOWS * WINDOW, WINDOW), "windows"):
             window = torch.tensor([[tokenizer.bos_token_id, *ids[start : start + WINDOW]]])
             with torch.inference_mode():
                 logits = model(window).logits[0, :-1].float()

@@ -26,6 +26,7 @@ from scripts.benchmarks.wake.timeline import PHASES
 from scripts.cluster.doctor.cluster_state import ClusterState, NotFound, Unreachable
 from scripts.local.run_folder import RunFolder
 from scripts.loopback import HOST
+from scripts.progress import tracked
 
 POLL_SECONDS = 0.25
 
@@ -147,7 +148,7 @@ def main(argv: list[str]) -> None:
     waker = Waker(service, deployment, arguments.asleep_seconds, arguments.kills, arguments.leavers)
     wakes: list[Wake] = []
     try:
-        for number in range(1, arguments.rounds + 1):
+        for number in tracked(range(1, arguments.rounds + 1), "wake-ups"):
             wakes.append(waker.wake())
             print(f"{number} of {arguments.rounds}: {_line(wakes[-1])}", file=sys.stderr, flush=True)
     except (Unreachable, NotFound) as error:

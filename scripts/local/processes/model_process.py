@@ -29,6 +29,8 @@ class ModelProcess:
         self.failure: str | None = None
         """Why the latest start failed or the latest process ended badly."""
         self.running = False
+        self.slots: int | None = None
+        """Of the latest process that has said how many it has."""
         self.wake_seconds: deque[float] = deque(maxlen=WAKES)
         self._backoff = StartBackoff(now)
         self._reported_failure: str | None = None
@@ -49,7 +51,9 @@ class ModelProcess:
 
     def notified(self, notice: Mapping[str, str], now: float) -> None:
         """The process reports on itself, in the variables of sd_notify(3)."""
-        if "STOPPING" in notice:
+        if "X_SLOTS" in notice:
+            self.slots = int(notice["X_SLOTS"])
+        elif "STOPPING" in notice:
             self._gone_by = now + LEAVING_SECONDS
         elif "ERRNO" in notice:
             self._reported_failure = notice.get("STATUS")

@@ -1,15 +1,20 @@
-"""web as a process: it is asked whether it answers, because it reports nothing by itself, and is started again."""
+"""web as a process: it is asked whether it answers, because it reports nothing by itself, and is started again.
+
+Its metrics are on a port of their own: METRICS_PORT, or else one that is free when it is started.
+"""
 
 from __future__ import annotations
 
 import http.client
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scripts.local.processes.child_process import spawn
 from scripts.local.processes.start_backoff import StartBackoff
-from scripts.loopback import HOST
+from scripts.loopback import HOST, free_port
 
 ANSWER_SECONDS = 1.0
 """Longest wait for its answer."""
@@ -22,6 +27,7 @@ class WebProcess:
         self._command = command
         self._variables = variables
         self._port = port
+        self._metrics_port = ""
         self._backoff = StartBackoff(time.monotonic())
         self.child: subprocess.Popen[bytes] | None = None
         self.answers = False
@@ -33,7 +39,16 @@ class WebProcess:
         return self._backoff.retry_at
 
     def start(self) -> None:
-        self.child = spawn(self._command, self._variables)
+        self._metrics_port = os.environ.get("METRICS_PORT") or str(free_port())
+        self.child = spawn(self._command, {**self._variables, "METRICS_PORT": self._metrics_port})
+
+    def document(self) -> dict[str, Any]:
+        """Its part of the state file (see run_folder)."""
+        served = self._metrics_port not in ("", "0")
+        return {
+            "port": self._port,
+            "metrics_url": f"http://{HOST}:{self._metrics_port}/metrics" if served else None,
+        }
 
     def exit_status(self, now: float) -> int | None:
         """Of a process that has ended since the last call, else None. After it, a start is to wait until `retry_at`."""

@@ -64,7 +64,7 @@ def train_vae(pictures: Tensor, work: Path, steps: int) -> AutoencoderKL:
         [{"params": list(vae.parameters()), "peak": 2e-3}], betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     loop = Loop("vae", parts, optimizer, work / "vae.pt", steps)
-    while loop.running:
+    for _ in loop.left():
         chosen = pictures[torch.randint(len(pictures), (8,))]
         noise, slack = torch.randn(len(chosen), CHANNELS, CELLS, CELLS), 0.3 * torch.rand(len(chosen), 1, 1, 1)
         loop.learn(vae_loss(vae, chosen, noise, slack))

@@ -49,7 +49,7 @@ def train_decoder(pipeline: StableDiffusionPipeline, encoded: Encoded, work: Pat
     learning = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW([{"params": learning, "peak": 7e-4}], betas=(0.9, 0.99), weight_decay=0, fused=True)
     loop = Loop("decoder", nn.ModuleDict({"vae": vae}), optimizer, work / "decoder.pt", steps)
-    while loop.running:
+    for _ in loop.left():
         chosen = torch.randint(len(examples), (8,))
         slack = 0.15 * torch.rand(len(chosen), 1, 1, 1)
         noisy = examples[chosen] + slack * torch.randn(len(chosen), CHANNELS, CELLS, CELLS)

@@ -114,7 +114,7 @@ def train_unet(
     loop = Loop("unet", parts, optimizer, work / "unet.pt", steps)
     alphas = build_scheduler().alphas_cumprod
     order = torch.randperm(len(latents))
-    while loop.running:
+    for _ in loop.left():
         # Every picture comes up equally often, and every batch covers the whole range of noise levels.
         if len(order) < BATCH:
             order = torch.cat([order, torch.randperm(len(latents))])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from scripts.progress import progress
 
 
 def rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -44,6 +47,13 @@ class Loop:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = rate_at(self.step, self.steps, peak, 100)
         return self.step < self.steps
+
+    def left(self) -> Iterator[None]:
+        """Once for each step that is left."""
+        with progress(f"{self.name}, steps", self.steps) as bar:
+            while self.running:
+                bar.reach(self.step)
+                yield
 
     def learn(self, loss: Tensor) -> None:
         """One optimiser step, and a log line after every 50."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from scripts.progress import tracked
 from scripts.training.poet.optimizers import build_optimizers
 
 WARMUP_STEPS = 40
@@ -68,7 +69,7 @@ class Run:
         loss_of = torch.compile(step_loss, dynamic=False) if compiled else step_loss
         start = saved = time.monotonic()
         window, learnt = 0.0, 0
-        while self.step < self.steps:
+        for _ in tracked(range(self.step, self.steps), "steps"):
             set_learning_rate(self.optimizers, learning_rate(self.step, self.steps, self.peak))
             batches = list(poems.batches())
             tokens = learnt_tokens(batches)

@@ -31,6 +31,7 @@ from wire.connections.http_protocol import HttpProtocol
 from wire.listener import listen
 
 POLL_SECONDS = 0.01
+SLOTS = 3
 
 
 async def main() -> int:
@@ -66,6 +67,7 @@ async def main() -> int:
     )
     server = HttpServer(config, listener, leaving.set)
     serving = asyncio.create_task(server.serve())
+    systemd.notify_slots(SLOTS)
     systemd.notify_ready()
     while not leaving.is_set() and not (requests.quiet_s >= idle_seconds and server.stop_accepting_if_unconnected()):
         await asyncio.sleep(POLL_SECONDS)

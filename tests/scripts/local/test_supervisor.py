@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -44,6 +45,27 @@ def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(start: St
     assert run.state()["state"] == "ready"
     assert len(run.state()["wake_seconds"]) == 2
     run.wait_for("asleep")
+
+
+def test_one_screen_of_a_run_shows_its_models_and_wakes_none(start: Start) -> None:
+    run = start(wait=False)
+    run.wait_until_up()
+    run.wait_for("asleep")
+    command = [sys.executable, "-m", "scripts.local.top", "--once", "--every", "1", "--url", run.url]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^stub-0 +asleep, \d s +\S+/3 ", shown.stdout, re.MULTILINE), shown.stdout
+    assert run.state()["state"] == "asleep"
+    assert run.starts() == 1
+
+
+def test_the_state_says_where_webs_metrics_are(start: Start) -> None:
+    run = start()
+    state = RunFolder(run.port).read()
+    assert state
+    said = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/metrics", state["metrics_url"])
+    assert said
+    assert f"METRICS_PORT={said[1]}".encode() in Path(f"/proc/{run.web()}/environ").read_bytes().split(b"\0")
 
 
 def test_a_model_never_falls_asleep_with_idle_0(start: Start) -> None:

@@ -26,6 +26,17 @@ def test_a_model_that_is_asleep_is_started_by_a_connection_and_becomes_ready() -
     assert not process.takes_connections(200)
 
 
+def test_how_many_slots_it_has_is_remembered_while_it_sleeps() -> None:
+    assert ModelProcess(100).slots is None
+    process = ModelProcess(100)
+    process.started(100)
+    process.notified({"X_SLOTS": "4"}, 101)
+    assert process.state == "waking"
+    process.notified({"READY": "1"}, 102)
+    process.ended(0, 200)
+    assert (process.state, process.slots) == ("asleep", 4)
+
+
 def test_what_only_a_first_start_does_is_not_how_long_the_next_one_takes() -> None:
     process = ModelProcess(100)
     process.started(100)

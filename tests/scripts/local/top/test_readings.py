@@ -1,0 +1,125 @@
+"""What is read from web's metrics: rates between looks, medians of a minute, and nothing where nothing is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from scripts.local.top import readings, wake_ups
+from scripts.local.top.exposition import Quantile, parse_exposition
+from scripts.local.top.readings import History, Readings
+from tests.scripts.local.top.expositions import AFTER, BEFORE, MODELS, a_look
+from tests.support.processes import ROOT
+
+
+def test_what_grew_between_two_looks_is_a_rate() -> None:
+    history = History()
+    first = history.add(a_look(100, BEFORE))
+    assert first.models[0].tokens_per_second is None
+    assert first.requests_per_second is None
+
+    second = history.add(a_look(110, AFTER))
+    poet, painter = second.models
+    assert poet.tokens_per_second == pytest.approx(123.5)
+    assert (poet.running, poet.waiting, poet.used, poet.slots) == (6, 0, 4, 4)
+    assert (painter.running, painter.slots, painter.tokens_per_second) == (0, None, 0)
+    assert second.requests_per_second == pytest.approx(2.5)
+    assert second.errors_per_second == pytest.approx(0.5)
+    assert second.jobs == {"queued": 3, "running": 1}
+    assert second.jobs_ended == {"completed": 12}
+
+
+def first_token(found: Readings) -> float:
+    quantile = found.models[0].first_token
+    assert quantile is not None
+    assert not quantile.beyond
+    return quantile.seconds
+
+
+def test_the_first_token_is_the_median_of_the_last_minute_only() -> None:
+    """The 90 quick ones came before it."""
+    history = History()
+    assert history.add(a_look(100, BEFORE)).models[0].first_token is None
+    assert first_token(history.add(a_look(110, AFTER))) == pytest.approx(0.15)
+    assert first_token(history.add(a_look(165, AFTER))) == pytest.approx(0.15)
+    assert history.add(a_look(240, AFTER)).models[0].first_token is None
+
+
+def test_a_median_beyond_all_bounds_is_said_to_be() -> None:
+    history = History()
+    history.add(a_look(100, BEFORE))
+    slow = BEFORE.replace('le="+Inf",model="poet"} 100.0', 'le="+Inf",model="poet"} 107.0')
+    assert history.add(a_look(110, slow)).models[0].first_token == Quantile(0.2, beyond=True)
+
+
+def test_counters_of_a_web_that_was_started_again_begin_at_nothing() -> None:
+    history = History()
+    history.add(a_look(100, AFTER))
+    again = 'shangcai_web_generation_tokens_total{model="poet"} 50.0\n'
+    again += 'shangcai_web_requests_total{model="poet",route="/generate",status_class="2xx"} 5.0\n'
+    now = history.add(a_look(110, again))
+    assert now.models[0].tokens_per_second == pytest.approx(5)
+    assert now.requests_per_second == pytest.approx(0.5)
+    assert now.errors_per_second == 0
+
+
+def test_a_series_that_was_not_there_before_counts_from_nothing() -> None:
+    history = History()
+    history.add(a_look(100, ""))
+    assert history.add(a_look(110, 'shangcai_web_generation_tokens_total{model="poet"} 50.0')).models[
+        0
+    ].tokens_per_second == pytest.approx(5)
+
+
+def test_without_metrics_nothing_is_made_up() -> None:
+    history = History()
+    history.add(a_look(100, BEFORE))
+    now = history.add(a_look(110, None))
+    poet = now.models[0]
+    assert (poet.running, poet.waiting, poet.used, poet.tokens_per_second, poet.first_token) == (None,) * 5
+    assert (now.requests_per_second, now.jobs) == (None, {})
+    back = history.add(a_look(120, AFTER))
+    assert back.models[0].tokens_per_second is None  # there is no look just before it
+    assert back.requests_per_second == pytest.approx(1.25)  # of the 20 s in which it was away, too
+
+
+def test_a_wake_up_that_is_seen_has_its_own_phases_and_earlier_ones_a_mean() -> None:
+    history = History()
+    earlier = history.add(a_look(100, BEFORE)).models[0].wake_up
+    assert earlier is not None
+    assert (earlier.seconds, earlier.expected_seconds, earlier.of) == (4.3, 4.1, 2)
+    assert earlier.phases == pytest.approx({"scheduling": 0.2, "loading the weights": 4.0})
+
+    woken = BEFORE.replace('_count{model="poet"} 2.0', '_count{model="poet"} 3.0').replace("} 8.0", "} 13.0")
+    woken = woken.replace('last_seconds{model="poet"} 4.3', 'last_seconds{model="poet"} 5.0')
+    seen = history.add(a_look(110, woken)).models[0].wake_up
+    assert seen is not None
+    assert (seen.seconds, seen.of) == (5.0, 1)
+    assert seen.phases == pytest.approx({"loading the weights": 5.0})
+    assert history.add(a_look(120, woken)).models[0].wake_up == seen
+
+
+def test_a_state_that_is_not_known_here_is_passed_on() -> None:
+    [model] = History().add(a_look(100, "", [{**MODELS[1], "state": "dreaming", "since": "long ago"}])).models
+    assert (model.state, model.for_seconds) == ("dreaming", None)
+
+
+def test_what_is_no_exposition_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="invalid metric name"):
+        parse_exposition("<html> is none </html>")
+
+
+def test_web_has_all_metrics_that_are_read() -> None:
+    command = "import prometheus_client, web.metrics; print(prometheus_client.generate_latest().decode())"
+    text = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    read = {
+        value
+        for module in (readings, wake_ups)
+        for value in vars(module).values()
+        if isinstance(value, str) and value.startswith("shangcai_web_")
+    }
+    assert len(read) == 11
+    assert {name.removesuffix("_count") for name in read} <= named
