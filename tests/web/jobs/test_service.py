@@ -165,6 +165,7 @@ async def test_more_than_max_jobs_are_refused(replica: Replica, new_store: NewSt
     backend = ScriptedBackend(hang)
     jobs = await replica(backend, new_store(), max_jobs=2, max_job_runs=1)
     first = await submitted(jobs, key="k")
+    await backend.begun(1)
     await submitted(jobs)
     with pytest.raises(ProblemError) as refused:
         await submitted(jobs)
@@ -173,6 +174,7 @@ async def test_more_than_max_jobs_are_refused(replica: Replica, new_store: NewSt
     assert (await submitted(jobs, key="k")).id == first.id  # which is no other job
     await jobs.cancel(first.id)
     await submitted(jobs)
+    await backend.begun(2)  # no run begins while the replica is closed, which would wait for it
 
 
 async def test_a_retry_after_grows_with_the_queue_and_with_the_time_that_jobs_take(replica: Replica) -> None:

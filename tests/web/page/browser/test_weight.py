@@ -26,7 +26,7 @@ LINES = """() => { const begun = performance.now(); const lines = document.creat
   for (let index = 0; index < 1000; index++) {
     lines.append(Object.assign(document.createElement("p"), {textContent: `line ${index}`})); }
   document.body.append(lines); lines.getBoundingClientRect(); lines.remove(); return performance.now() - begun; }"""
-MOST_LINES = 10  # thousand, which even a slow machine lays out in the longest task
+MOST_LINES = 10  # thousand: what even a slow machine may lay out in one task
 WATCH = """() => { window.gaps = []; let last = performance.now(); const tick = (now) => {
   gaps.push(now - last); last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick);
   window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((task) => task.duration)))
@@ -47,7 +47,7 @@ async def frozen(page: Page) -> float:
     """FROZEN, or what this machine needs for some lines of text if that is more."""
     floor = statistics.median([await page.evaluate(LINES) for _ in range(5)])
     print(f"a thousand lines: {floor:.0f} ms")
-    return max(FROZEN, MOST_LINES * floor)
+    return float(max(FROZEN, MOST_LINES * floor))
 
 
 async def is_smooth(page: Page, what: str, most: float) -> None:
