@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from tests.images.debian import debian, pip_settings
 from tests.images.locked_versions import Distribution
 from tests.images.processes import LIMIT, Served, answers, running, server, start
 from tests.images.stores import build_lock, opened_store
+from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -93,8 +93,7 @@ def serve(images: Images, store: dict[str, str], tmp_path_factory: pytest.TempPa
     def run(image: str, ready: str, **environment: str) -> Iterator[Served]:
         container = images.buildah("from", f"shangcai/{image}:{version()}")
         config = configuration(images, image)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         prefix = "PREDICTOR_" if image == "predictor" else ""
         environment |= {f"{prefix}HOST": "127.0.0.1", f"{prefix}PORT": str(port)}
         settings = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]

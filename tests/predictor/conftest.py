@@ -38,6 +38,7 @@ from tests.support.picture_fixtures import (  # noqa: F401  fixtures
     tiny_sd3,
     tiny_sdxl,
 )
+from tests.support.processes import free_port
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import serving
 from tests.support.waiting import SECONDS, eventually, wait_until
@@ -160,9 +161,7 @@ class RedisServer:
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = RedisServer(tmp_path, port)
+    server = RedisServer(tmp_path, free_port())
     server.start()
     yield server
     server.kill()

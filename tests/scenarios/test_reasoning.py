@@ -62,11 +62,14 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersEn
     ]
     lessons = [torch.tensor([backend.encode(text).ids]) for text in texts]
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them wait for each other, minutes where others have the cores
     for _ in range(120):
         loss = sum(model(input_ids=lesson, labels=lesson).loss for lesson in lessons)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    torch.set_num_threads(threads)
     model.generation_config = GenerationConfig(eos_token_id=256)
     model.save_pretrained(folder)
     engine = TransformersEngine(EngineSettings(model=str(folder), max_waiting=3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import socket
 import subprocess
@@ -14,11 +16,20 @@ ROOT = Path(__file__).parents[2]
 """The checkout."""
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_PORTS = range(12_000 + 2_500 * _WORKER, 12_000 + 2_500 * (_WORKER + 1))
+_LEFT: list[int] = []
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nothing listens on, nor will before it is taken: it lies below those that the kernel
+    gives away, no other worker of the tests has it, and this one has it again after all others only."""
+    while True:
+        if not _LEFT:
+            _LEFT.extend(random.sample(_PORTS, len(_PORTS)))  # another run of the tests may go on beside this one
+        port = _LEFT.pop()
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def is_running(pid: int) -> bool:

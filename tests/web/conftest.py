@@ -24,6 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from contract import Problem, problems
+from tests.support.processes import free_port
 from tests.support.waiting import SECONDS, eventually
 from tests.support.web.replicas import StartReplica, replicas
 from web.app import create_app
@@ -347,9 +348,7 @@ async def raw_server() -> AsyncGenerator[Callable[[Connection], Awaitable[str]]]
 @pytest.fixture
 def closed_port() -> int:
     """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture(scope="session")
@@ -384,8 +383,7 @@ def start_redis() -> Iterator[StartRedis]:
 @pytest.fixture(scope="session")
 def redis_server(start_redis: StartRedis, tmp_path_factory: pytest.TempPathFactory) -> int:
     """The port of a Redis for all tests."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    port = free_port()
     start_redis(port, tmp_path_factory.mktemp("redis"))
     return port
 

@@ -6,18 +6,16 @@ import asyncio
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
 
 import httpx2
 import pytest
 
 from contract.limits import IMAGE_BYTES
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, free_port
 from tests.support.waiting import wait_until
 from web.settings import Settings
 
@@ -83,9 +81,7 @@ def start_web() -> Iterator[StartWeb]:
     started = []
 
     def start(**model: str) -> Web:
-        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-            port = listener.getsockname()[1]
-        web = Web(port, **model)
+        web = Web(free_port(), **model)
         started.append(web)
 
         def answers() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ import httpx2
 import pytest
 
 from contract.cloudevents import COMPLETED, FAILED, REQUESTED, CloudEvent
+from tests.support.processes import free_port
 from wire.cloudevents import Mode, write_batch, write_event
 
 pytestmark = pytest.mark.slow
@@ -441,8 +441,7 @@ def test_wrong_settings_are_named(broker: Broker, settings: Any, field: str) -> 
 
 
 def test_settings_may_be_a_file(launch: Any, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     settings = tmp_path / "broker.json"
     settings.write_text(json.dumps({"port": port, "triggers": [{"name": "a", "subscriber": "http://x"}]}))
 

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest
 
 from scripts.local.run_folder import RunFolder
 from tests.support.processes import ROOT, wait_until_gone
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -40,10 +41,8 @@ def test_a_predictor_that_is_idle_leaves_and_a_request_starts_the_next(start: St
 
     assert run.ask().text.endswith("data: [DONE]\n\n")
 
-    assert run.predictor() != first
     assert run.starts() == 2
-    assert run.state()["state"] == "ready"
-    assert len(run.state()["wake_seconds"]) == 2
+    run.wait(lambda: len(run.state()["wake_seconds"]) == 2)
     run.wait_for("asleep")
 
 
@@ -116,7 +115,7 @@ def test_a_model_that_cannot_be_loaded_answers_503_everywhere_and_recovers(start
     through_web = httpx2.post(f"{run.url}/generate", json={"prompt": "0 moon"}, timeout=60)
     assert through_web.status_code == 503
     assert through_web.headers["retry-after"]
-    assert run.starts() == starts
+    assert run.starts() == starts or time.time() > state["retry_at"]
 
     run.behave_normally()
     run.wait(lambda: run.state()["retry_at"] is None)
@@ -242,15 +241,31 @@ def test_jobs_in_a_store_are_not_told_to_be_lost(start: Start, monkeypatch: pyte
 
 def test_web_that_cannot_start_again_is_tried_with_backoff_until_it_can(start: Start) -> None:
     run = start()
-    web = run.web()
-    os.kill(web, signal.SIGKILL)
-    wait_until_gone(web)
-    with socket.create_server(("127.0.0.1", run.port)):
+    with taken_from_web(run):
         run.wait(lambda: run.printed.count("is started again") >= 2)
         assert f"port {run.port} on 127.0.0.1 is in use" in run.printed
         assert run.state()["state"] in ("ready", "asleep")  # the models are as they were
     run.wait(lambda: "web: answers again" in run.printed)
     assert run.printed.count("is started again") < 10
+
+
+@contextmanager
+def taken_from_web(run: Any) -> Iterator[None]:
+    """Its port. The supervisor is stopped meanwhile, so that it does not start web again before the port is taken."""
+
+    def take() -> socket.socket | None:
+        with suppress(OSError):  # another thread of web may still have it when its first has ended
+            return socket.create_server(("127.0.0.1", run.port))
+        return None
+
+    run.process.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(run.web(), signal.SIGKILL)
+        listener = wait_until(take, "the port is free")
+    finally:
+        run.process.send_signal(signal.SIGCONT)
+    with listener:
+        yield
 
 
 def test_a_second_ctrl_c_does_not_wait_for_what_was_accepted(start: Start) -> None:
@@ -269,7 +284,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_was_accepted(start: Start) -> No
 
 
 def test_a_terminal_that_closes_ends_it_once_what_was_accepted_is_finished(start: Start) -> None:
-    run = start(idle=30)
+    run = start(idle=30, launcher=["env", "--default-signal=HUP"])  # the tests may run with nohup
     children = run.children()
     with ThreadPoolExecutor(1) as clients:
         asking = clients.submit(httpx2.post, f"{run.url}/generate", json={"prompt": "5 moon"}, timeout=60)

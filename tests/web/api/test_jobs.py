@@ -215,7 +215,7 @@ async def test_deleting_a_job_stops_it_upstream(serve: Serve, raw_server: RawSer
         location = await submit(client)
         await asyncio.wait_for(asked.wait(), LIMIT)
         assert (await client.delete(location)).json()["state"] == "cancelled"
-        await asyncio.wait_for(left.wait(), 2)
+        await asyncio.wait_for(left.wait(), LIMIT)
 
 
 async def test_deleting_an_ended_job_forgets_it(front: Front, poet: Poet, slug: Slug) -> None:

@@ -12,7 +12,7 @@ from tests.support.jobs import KEEP_SECONDS, LIMIT, MakeStore, NewStore, Replica
 from web.jobs import background_loops, worker
 from web.jobs.service import JobService
 from web.jobs.store import JobStore
-from web.jobs.stores import memory_queue, redis_queue
+from web.jobs.stores import memory_queue, redis_logs, redis_queue, redis_store
 from web.jobs.stores.memory_store import MemoryStore
 from web.jobs.stores.redis_store import RedisStore
 from web.settings import Settings
@@ -25,6 +25,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "REAP_SECONDS", 0.05)
     for queue in (memory_queue, redis_queue):
         monkeypatch.setattr(queue, "PLACE_SECONDS", 0)
+
+
+@pytest.fixture
+def only_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not told by a message is not found in time."""
+    for module in (redis_logs, redis_store):
+        monkeypatch.setattr(module, "POLL_SECONDS", 100 * LIMIT)
 
 
 @pytest.fixture

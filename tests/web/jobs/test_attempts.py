@@ -72,7 +72,7 @@ async def test_a_retry_after_is_heeded(replica: Replica) -> None:
     jobs = await replica(backend)
     begun = time.monotonic()
     assert (await ended(jobs, await submitted(jobs))).state == "completed"
-    assert 0.5 <= time.monotonic() - begun < 3
+    assert time.monotonic() - begun >= 0.5
 
 
 async def test_a_job_that_breaks_off_at_every_attempt_fails(replica: Replica) -> None:

@@ -179,6 +179,7 @@ async def test_an_outage_of_the_store_ends_nothing(monkeypatch: pytest.MonkeyPat
 async def test_a_loop_goes_round_also_where_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("web.jobs.worker", "web.readiness.broadcast"):
         monkeypatch.setattr(f"{module}.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("web.readiness.broadcast.REPEAT_SECONDS", 0.01)
     monkeypatch.setattr("web.jobs.stores.memory_store.CLAIM_SECONDS", 0.01)
     async with Process(ClosedTransports()) as process:
         begun = asyncio.get_running_loop().time()

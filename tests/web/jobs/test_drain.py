@@ -75,8 +75,8 @@ async def test_a_job_that_hangs_does_not_hold_up_close(replica: Replica) -> None
     record = await submitted(jobs)
     await backend.begun(1)
     begun = time.monotonic()
-    await jobs.close(1)
-    assert 0.9 <= time.monotonic() - begun < 3
+    await asyncio.wait_for(jobs.close(1), LIMIT)
+    assert time.monotonic() - begun >= 0.9
     assert backend.given_up == [record.id]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import uvloop
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 from wire.shared_store.client import OUTAGES, connect, reason
 
@@ -24,12 +24,6 @@ from wire.shared_store.client import OUTAGES, connect, reason
 def client(url: str, retries: int = 0) -> Any:
     options = {"socket_timeout": 10, "socket_connect_timeout": 10}
     return connect(url, most_connections=4, wait_seconds=10, retry=Retry(NoBackoff(), retries), **options)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

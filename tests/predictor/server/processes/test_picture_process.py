@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from predictor.plan_command import print_plan
+from tests.support.processes import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,7 @@ class Process:
     """`python -m predictor` on a free port, whose every forward takes a little while."""
 
     def __init__(self, folder: Path, output: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         code = (
             "import runpy, sys, time; import predictor.pictures.batch as b; compute = b.PictureBatch.compute; "
             "b.PictureBatch.compute = lambda self, *a, **k: (time.sleep(0.02), compute(self, *a, **k))[1]; "

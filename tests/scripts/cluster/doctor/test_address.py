@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import free_port
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
@@ -163,8 +165,7 @@ def test_the_host_header_can_be_given(serve: Serve) -> None:
 
 
 def test_a_closed_port_is_one_line_after_the_timeout() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     ended = doctor(f"http://127.0.0.1:{port}", "--timeout", "1")
     assert (ended.returncode, ended.stderr) == (1, "")
     [line] = ended.stdout.splitlines()
@@ -189,8 +190,7 @@ def test_a_cold_start_is_waited_for(serve: Serve) -> None:
 
 
 def test_the_embedded_models_pass() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     run = subprocess.Popen(
         [ROOT / "scripts" / "run", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

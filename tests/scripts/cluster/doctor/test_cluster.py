@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import free_port
+
 pytestmark = pytest.mark.slow
 
 Break = Callable[[Any], object]
@@ -201,8 +203,7 @@ def test_an_overlay_that_does_not_render_is_one_line(cluster: Any, tmp_path: Pat
 
 
 def test_an_unreachable_api_server_is_one_line(write_kubeconfig: Callable[[str], Path], cluster: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     cluster.kubeconfig = write_kubeconfig(f"http://127.0.0.1:{port}")
     ended = cluster.doctor()
     assert (ended.returncode, ended.stdout) == (1, "")

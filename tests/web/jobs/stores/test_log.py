@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
+import pytest
+
 from tests.support.jobs import (
     LIMIT,
     MakeStore,
@@ -28,6 +30,7 @@ async def test_a_log_can_be_read_again_after_any_entry(store: JobStore) -> None:
         assert await entries_of(store, "a", entry.id) == entries[index + 1 :]
 
 
+@pytest.mark.usefixtures("only_messages")
 async def test_all_who_watch_see_an_entry_at_once(store: JobStore) -> None:
     await added(store, "a")
     queues: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in range(10)]
@@ -39,10 +42,10 @@ async def test_all_who_watch_see_an_entry_at_once(store: JobStore) -> None:
     watching = [asyncio.create_task(watch(ear)) for ear in queues]
     for data in "春天的雨":
         await store.append("a", [("token", data)])
-        async with asyncio.timeout(1):  # by a message: polling takes longer
+        async with asyncio.timeout(LIMIT):
             assert [await seen.get() for seen in queues] == [data] * 10
     await store.finish("a", "completed", "end", 7)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(LIMIT):
         await asyncio.gather(*watching)
     assert [seen.get_nowait() for seen in queues] == ["end"] * 10
 

@@ -46,15 +46,15 @@ async def test_a_lost_message_only_delays(
     while not finishing.done():  # so that the message is lost
         redis_client.client_kill_filter(_type="pubsub")
         await asyncio.sleep(0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(LIMIT):
         assert pairs(await watching) == [("result", "end")]
         await waiting
-    monkeypatch.setattr(redis_store, "POLL_SECONDS", 60)
+    monkeypatch.setattr(redis_store, "POLL_SECONDS", 100 * LIMIT)
     await eventually(lambda: _listens(redis_client))  # again
     waiting = asyncio.create_task(store.wait_for_end("b"))
     await asyncio.sleep(0.05)
     await store.finish("b", "completed", "end", 7)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(LIMIT):
         await waiting
 
 

@@ -37,7 +37,7 @@ async def test_replicas_see_the_same_jobs(shared: SharedStore) -> None:
     await other.append("a", [("token", "x")])
     await other.append_progress("a", 3, lambda _: ("token", "y"))
     assert await other.finish("a", "completed", "end", 7)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(LIMIT):
         assert pairs(await watching) == [("token", "x"), ("token", "y"), ("result", "end")]
         await waiting
     assert await one.finish("a", "failed", "late", 8) is False

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.jobs import (
+    LIMIT,
     MakeStore,
     added,
     claimed,
@@ -169,6 +170,7 @@ async def test_of_many_ends_at_once_one_counts(store: JobStore) -> None:
     assert pairs(await entries_of(store, "a")) == [("result", winner)]
 
 
+@pytest.mark.usefixtures("only_messages")
 async def test_those_who_wait_for_an_end_are_woken(store: JobStore) -> None:
     await added(store, "a")
     waiting = [asyncio.create_task(store.wait_for_end("a")) for _ in range(20)]
@@ -177,14 +179,14 @@ async def test_those_who_wait_for_an_end_are_woken(store: JobStore) -> None:
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in waiting)
     await store.finish("a", "cancelled", "{}", 7)
-    async with asyncio.timeout(1):  # by a message: polling takes longer
+    async with asyncio.timeout(LIMIT):
         await asyncio.gather(*waiting)
 
 
 async def test_waiting_for_the_end_of_an_ended_or_unknown_job_returns_at_once(store: JobStore) -> None:
     await added(store, "a")
     await store.finish("a", "cancelled", "{}", 7)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(LIMIT):
         await store.wait_for_end("a")
         await store.wait_for_end("unknown")
 

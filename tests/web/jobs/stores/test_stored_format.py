@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.jobs import SharedStore, claimed, entries_of, new_record, pairs
+from tests.support.jobs import LIMIT, SharedStore, claimed, entries_of, new_record, pairs
 from tests.support.waiting import eventually
 from web.jobs.record import JobRecord
 from web.jobs.stores import redis_queue
@@ -164,6 +164,7 @@ async def test_the_old_version_hears_of_ends_and_looks_for_all_else(shared: Shar
     assert found == [("shangcai:changed", "a"), ("shangcai:ended", "a"), ("shangcai:news", "春")]
 
 
+@pytest.mark.usefixtures("only_messages")
 async def test_messages_of_the_old_version_are_received(shared: SharedStore, raw: Any) -> None:
     store = await shared()
     await store.add(new_record())
@@ -181,7 +182,7 @@ async def test_messages_of_the_old_version_are_received(shared: SharedStore, raw
     raw.hset("shangcai:job:a", mapping={"end": "completed", "ended": "2.0", "outcome": json.dumps("春")})
     for channel in ("shangcai:changed", "shangcai:ended"):
         raw.publish(channel, "a")
-    async with asyncio.timeout(1.5):  # by the messages: polling takes longer
+    async with asyncio.timeout(LIMIT):
         assert pairs(await watching) == [("result", json.dumps("春"))]
         await waiting
 

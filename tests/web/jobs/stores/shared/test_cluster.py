@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import redis
 
 from contract import Webhook
 from tests.support.jobs import KEEP_SECONDS, added, claimed, entries_of, new_record, pairs
+from tests.support.processes import free_port
 from tests.support.waiting import eventually, wait_until
 from web.jobs.record import QueuePlace
 from web.jobs.store import ClaimLost
@@ -20,24 +20,9 @@ from web.jobs.stores import redis_queue
 from web.jobs.stores.redis_store import RedisStore
 
 
-def free_port() -> int:
-    """One whose cluster bus, 10,000 above, is a port, too."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port: int = listener.getsockname()[1]
-        if port < 55_000:
-            return port
-        port -= 25_000
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-
-
 @pytest.fixture(scope="module")
 def cluster_port(start_redis: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Of the one node of a cluster."""
+    """Of the one node of a cluster, whose bus has the port 10,000 above."""
     port = free_port()
     start_redis(port, tmp_path_factory.mktemp("cluster"), **{"cluster-enabled": "yes"})
     with redis.Redis(port=port, decode_responses=True) as node:
