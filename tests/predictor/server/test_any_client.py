@@ -151,7 +151,7 @@ async def test_every_answer_names_its_request(
     for path, body in (CHAT, ("/openai/v1/chat/completions", {}), ("/nowhere", {})):
         answer = await client.post(path, json=body, headers=given)
         assert answer.headers["x-request-id"] == "mine-1"
-        line = re.compile(f"POST '{path}' -> {answer.status_code} in .* s, client 127.0.0.1, request mine-1")
+        line = re.compile(f"POST '{path}' -> {answer.status_code} in .* s, client 127.0.0.1.*, request mine-1")
         await eventually(lambda: any(map(line.fullmatch, caplog.messages)))  # noqa: B023  awaited in its turn
     made = set()
     for bad in ("two words", "x" * 200):
