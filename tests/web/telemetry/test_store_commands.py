@@ -67,7 +67,7 @@ async def test_a_script_that_is_not_there_yet_is_no_error(client: Any) -> None:
 
 
 async def test_a_refused_command_has_failed(client: Any) -> None:
-    commands, errors, pipelines = taken("INCR"), failed("INCR"), failed(PIPELINE)
+    commands, errors, pipelines = taken("INCRBY"), failed("INCRBY"), failed(PIPELINE)
     await client.set("a", "x")
     with pytest.raises(ResponseError):
         await client.incr("a")
