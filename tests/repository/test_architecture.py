@@ -23,6 +23,7 @@ SHARED = {
     "predictor.errors",
     "web.settings",
     "web.setting_values",
+    "web.metrics",
 }
 """What every folder may import."""
 

@@ -155,6 +155,7 @@ class _Observed:
 
     observe: Observe | None = None
     answer_seconds = math.inf
+    """A command has failed that is cancelled after so long."""
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:
         command = super().execute_command(*arguments, **options)  # type: ignore[misc]

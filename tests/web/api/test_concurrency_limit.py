@@ -11,6 +11,7 @@ import pytest
 
 from contract import ProblemError
 from tests.support.waiting import eventually
+from tests.support.web.samples import Sample
 from web.api.concurrency_limit import ConcurrencyLimit
 
 SECONDS = 60.0
@@ -207,3 +208,43 @@ async def test_a_stream_that_waits_for_its_place_is_open_and_leaves_when_its_cli
     held.set()
     assert {(await first).status_code, (await third).status_code} == {502}
     assert asked >= 2
+
+
+async def test_the_metrics_say_who_waits_and_who_is_refused() -> None:
+    rejected = Sample("requests_rejected_total", model="poet")
+
+    def shown() -> tuple[float, float]:
+        running, waiting = (Sample(f"num_requests_{state}", model="poet") for state in ("running", "waiting"))
+        return running.value, waiting.value
+
+    oldest = Sample("oldest_request_waiting_seconds", model="poet")
+    requests = Requests(ConcurrencyLimit("poet", 1, 2))
+    await requests.come("a0")
+    assert (shown(), oldest.value) == ((1, 0), 0)
+    await requests.come("a1", "b0")
+    first = oldest.value
+    assert (shown(), first > 0) == ((1, 2), True)
+    await requests.come("a2")
+    await requests.problem("a2")
+    assert (shown(), rejected.grown) == ((1, 2), 1)
+    await requests.end("a0")
+    assert (shown(), oldest.value > 0) == ((1, 1), True)
+    requests.tasks["b0" if "a1" in requests.let_through else "a1"].cancel()
+    await settled()
+    assert (shown(), oldest.value) == ((1, 0), 0)
+    await requests.end(requests.let_through[-1])
+    assert (shown(), rejected.grown) == ((0, 0), 1)
+
+
+async def test_the_oldest_is_who_came_first_and_still_waits() -> None:
+    limit = ConcurrencyLimit("poet", 1, 10)
+    requests, oldest = Requests(limit), Sample("oldest_request_waiting_seconds", model="poet")
+    await requests.come("a0", "a1", "a2")
+    for place, age in zip(limit._came, (90.0, 50.0), strict=True):
+        limit._came[place] -= age
+    await requests.come("b0")
+    requests.tasks["b0"].cancel()  # which has it looked up again
+    await settled()
+    assert 90 <= oldest.value < 140
+    await requests.end("a0")
+    assert 50 <= oldest.value < 90

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from contract import ProblemError, problems
+from tests.support.waiting import eventually
 from tests.support.web.job_requests import (
     ASYNC,
     CAT,
@@ -24,6 +25,7 @@ from tests.support.web.job_requests import (
     submit,
     watched,
 )
+from tests.support.web.samples import Sample
 from web import app as web_app
 from web.api import job_stream
 from web.jobs.record import BEGINNING, LogEntry
@@ -204,3 +206,16 @@ async def test_a_stream_tells_how_the_place_of_a_job_changes(
                     break
     assert found == [{"state": "queued", "position": 2}, {"state": "queued", "position": 1}]
     poet.finish.set()
+
+
+async def test_those_who_watch_are_counted_until_they_leave(front: Front, poet: Poet) -> None:
+    watchers, before = Sample("watchers"), Sample("watchers").value
+    client = await front(sockets=True)
+    location = await submit(client)
+    staying = asyncio.create_task(watched(client, location))
+    async with asyncio.timeout(LIMIT), client.stream("GET", location, headers=LIVE):
+        await eventually(lambda: watchers.value == before + 2, "both watch")
+    await eventually(lambda: watchers.value == before + 1, "one has left")
+    poet.finish.set()
+    await staying
+    await eventually(lambda: watchers.value == before, "the other has seen the end")

@@ -15,6 +15,7 @@ from contract import GenerationRequest, ProblemError, problems
 from tests.support.jobs import Replica, ScriptedBackend, hang, submitted
 from tests.support.waiting import SECONDS, eventually
 from tests.support.web.job_requests import CAT, LIVE, PNG, ended, submit
+from tests.support.web.samples import Sample
 from web.app import create_app
 from web.jobs import picture_memory, results
 from web.jobs.journal import JobJournal
@@ -181,3 +182,13 @@ async def test_a_job_that_waits_for_its_next_attempt_keeps_nothing_of_the_last_a
     await submitted(jobs)
     await eventually(lambda: bool(answers) and answers[0]() is None)
     assert len(backend.runs) == 1
+
+
+async def test_the_metrics_say_what_is_held() -> None:
+    memory, inside, leave = PictureMemory(10), list[int](), asyncio.Event()
+    tasks = [asyncio.create_task(hold(memory, size, inside, leave)) for size in (7, 5)]
+    await eventually(lambda: inside == [7])
+    assert (Sample("picture_bytes").value, Sample("picture_most_bytes").value) == (7, 10)
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert Sample("picture_bytes").value == 0

@@ -13,7 +13,8 @@ import pytest
 from contract import ProblemError, Webhook, problems
 from tests.support.jobs import KEEP_SECONDS, new_record, result
 from tests.support.waiting import SECONDS, eventually
-from tests.support.web.webhook_receiver import OTHER_SECRET, SECRET, Receiver, answer, hang_up, silence
+from tests.support.web.samples import Sample
+from tests.support.web.webhook_receiver import OTHER_SECRET, SECRET, Answer, Receiver, answer, hang_up, silence
 from web.callers.key_file import KeyFile
 from web.jobs.background_loops import BackgroundLoops
 from web.jobs.record import JobRecord
@@ -348,3 +349,32 @@ async def test_without_hosts_nothing_runs(store: JobStore, deliver: Deliver) -> 
     await asyncio.sleep(0)
     await deliveries.close()
     await nothing_is_due(store)
+
+
+@pytest.mark.parametrize(
+    ("answers", "attempts", "outcomes"),
+    [
+        ([answer(204)], 1, {"delivered": 1}),
+        ([answer(500), hang_up, answer(200)], 3, {"failed": 2, "delivered": 1}),
+        ([answer(500)], 3, {"failed": 2, "given_up": 1}),
+        ([answer(410)], 1, {"given_up": 1}),
+    ],
+)
+async def test_attempts_are_counted_by_what_has_become_of_them(
+    store: JobStore,
+    deliver: Deliver,
+    receiver: Receive,
+    answers: list[Answer],
+    attempts: int,
+    outcomes: dict[str, int],
+) -> None:
+    names = ("delivered", "failed", "given_up")
+    counted = {name: Sample("webhook_deliveries_total", outcome=name) for name in names}
+    timed = Sample("webhook_seconds_count")
+    there = await receiver(*answers)
+    await deliver(there, webhook_attempts=3)
+    await ended(store, there)
+    await tried(store, attempts)
+    await nothing_is_due(store)
+    assert {name: sample.grown for name, sample in counted.items() if sample.grown} == outcomes
+    assert timed.grown == attempts

@@ -61,6 +61,7 @@ def connect(url: str, patience_seconds: float) -> Any:
         observe=note_command,
     )
     client.patience_seconds = patience_seconds
+    client.answer_seconds = min(patience_seconds, ANSWER_SECONDS) / 2  # the patience may have begun earlier
     return client
 
 
