@@ -73,8 +73,12 @@ def woke_up(seconds: str, expected: str) -> dict[str, str]:
     }
 
 
-def failed_wake_ups(values: str) -> dict[str, str]:
-    return {f'shangcai_web_wake_ups_total{{{OF_MODEL}, outcome="failed"}}': values}
+def failed_wake_ups(*values: str) -> dict[str, str]:
+    """Of one replica after the other."""
+    return {
+        f'shangcai_web_wake_ups_total{{namespace="shangcai", pod="web-{number}", model="poet", outcome="failed"}}': each
+        for number, each in enumerate(values)
+    }
 
 
 def dead_letters(values: str) -> dict[str, str]:
@@ -144,6 +148,7 @@ CASES = [
     case("WakeUpSlow", "again after an hour", woke_up("41x64 42x30", "20x95"), "70m", POET),
     case("WakeUpsFail", "two", failed_wake_ups("0x20 1x4 2x40"), "30m", POET),
     case("WakeUpsFail", "one", failed_wake_ups("0x20 1x40"), "30m", fires=False),
+    case("WakeUpsFail", "one, which both replicas saw", failed_wake_ups("0x20 1x40", "0x20 1x40"), "30m", fires=False),
     case("WakeUpsFail", "two in two hours", failed_wake_ups("1x40 2x50"), "60m", fires=False),
     case(
         "WakeUpsFail",
