@@ -16,6 +16,7 @@ WINDOW_SECONDS = 60.0
 """Of the median of times to the first token, and of the rates of requests."""
 
 RUNNING = "shangcai_web_num_requests_running"
+JOB_RUNS = "shangcai_web_job_runs"
 WAITING = "shangcai_web_num_requests_waiting"
 GENERATION_TOKENS = "shangcai_web_generation_tokens_total"
 FIRST_TOKEN = "shangcai_web_time_to_first_token_seconds"  # noqa: S105 (no secret)
@@ -38,6 +39,7 @@ class ModelReading:
     expected_seconds: float | None
     slots: int | None
     running: int | None
+    """Requests and jobs."""
     waiting: int | None
     tokens_per_second: float | None
     first_token: Quantile | None
@@ -45,7 +47,9 @@ class ModelReading:
 
     @property
     def used(self) -> int | None:
-        """Slots; requests beyond them wait at the model."""
+        """Slots; requests beyond them wait at the model, and all of them while it is not awake."""
+        if self.running and self.state in ("asleep", "waking"):
+            return 0
         return self.running if self.running is None or self.slots is None else min(self.running, self.slots)
 
 
@@ -94,7 +98,7 @@ class History:
                 phase=document.get("phase"),
                 expected_seconds=document.get("expected_seconds"),
                 slots=look.slots.get(name),
-                running=int(now.total(RUNNING, model=name) or 0) if counted else None,
+                running=int(sum(now.total(one, model=name) or 0 for one in (RUNNING, JOB_RUNS))) if counted else None,
                 waiting=int(now.total(WAITING, model=name) or 0) if counted else None,
                 tokens_per_second=speed / passed if passed else None,
                 first_token=median(lately, FIRST_TOKEN, model=name),

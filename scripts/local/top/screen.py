@@ -17,6 +17,9 @@ STYLES = {"ready": "green", "waking": "yellow", "pending": "yellow", "asleep": "
 
 UNKNOWN = "-"
 
+SHORT_SECONDS = 0.05
+"""Of a phase that is not worth a word."""
+
 
 def screen(readings: Readings, hint: str = "") -> RenderableType:
     """`hint` says how it is left."""
@@ -78,7 +81,7 @@ def _wake_ups(woken: Sequence[tuple[str, WakeUp]]) -> Table:
         seconds = UNKNOWN if wake_up.seconds is None else f"{wake_up.seconds:.1f} s"
         if wake_up.seconds is not None and wake_up.expected_seconds:
             seconds = f"{wake_up.seconds:.1f} of {wake_up.expected_seconds:.1f} s"
-        phases = ", ".join(f"{phase} {spent:.1f}" for phase, spent in wake_up.phases.items()) or UNKNOWN
+        phases = ", ".join(f"{phase} {spent:.1f}" for phase, spent in wake_up.phases.items() if spent >= SHORT_SECONDS)
         table.add_row(Text(name), Text(seconds), Text(phases + (f" (mean of {wake_up.of})" if wake_up.of > 1 else "")))
     return table
 

@@ -13,6 +13,8 @@ shangcai_web_requests_total{model="poet",route="/generate",status_class="5xx"} 3
 shangcai_web_requests_total{model="",route="/status",status_class="2xx"} 50.0
 # TYPE shangcai_web_num_requests_running gauge
 shangcai_web_num_requests_running{model="poet"} 2.0
+# TYPE shangcai_web_job_runs gauge
+shangcai_web_job_runs{model="poet"} 1.0
 # TYPE shangcai_web_num_requests_waiting gauge
 shangcai_web_num_requests_waiting{model="poet"} 0.0
 # HELP shangcai_web_generation_tokens_total Tokens written, as model servers count them.
@@ -44,7 +46,7 @@ shangcai_web_jobs_ended_total{model="poet",state="completed"} 12.0
 AFTER = (
     BEFORE.replace('status_class="2xx"} 100.0', 'status_class="2xx"} 120.0')
     .replace('status_class="5xx"} 3.0', 'status_class="5xx"} 8.0')
-    .replace('running{model="poet"} 2.0', 'running{model="poet"} 6.0')
+    .replace('running{model="poet"} 2.0', 'running{model="poet"} 5.0')
     .replace('route="/status",status_class="2xx"} 50.0', 'route="/status",status_class="2xx"} 55.0')
     .replace("} 4000.0", "} 5235.0")
     .replace('le="0.2",model="poet"} 100.0', 'le="0.2",model="poet"} 110.0')

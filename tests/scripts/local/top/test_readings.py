@@ -101,6 +101,12 @@ def test_a_wake_up_that_is_seen_has_its_own_phases_and_earlier_ones_a_mean() -> 
     assert history.add(a_look(120, woken)).models[0].wake_up == seen
 
 
+@pytest.mark.parametrize(("state", "used"), [("ready", 4), ("pending", 4), ("waking", 0), ("asleep", 0)])
+def test_slots_are_used_where_there_are_any(state: str, used: int) -> None:
+    [model] = History().add(a_look(100, AFTER, [{**MODELS[0], "state": state}])).models
+    assert (model.running, model.used) == (6, used)
+
+
 def test_a_state_that_is_not_known_here_is_passed_on() -> None:
     [model] = History().add(a_look(100, "", [{**MODELS[1], "state": "dreaming", "since": "long ago"}])).models
     assert (model.state, model.for_seconds) == ("dreaming", None)
@@ -121,5 +127,5 @@ def test_web_has_all_metrics_that_are_read() -> None:
         for value in vars(module).values()
         if isinstance(value, str) and value.startswith("shangcai_web_")
     }
-    assert len(read) == 11
+    assert len(read) == 12
     assert {name.removesuffix("_count") for name in read} <= named
