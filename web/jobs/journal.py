@@ -112,7 +112,7 @@ class JobJournal:
         where the result is already."""
         if isinstance(outcome, ProblemError):
             end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
-            document = outcome.problem.model_dump_json(exclude_none=True)
+            document = outcome.problem.model_dump_json(exclude={"instance"}, exclude_none=True)  # of many requests
             return await self._store.finish(job, end, document, await self.now(), self._generation)
         document = outcome.model_dump_json()
         return await self._end_with_result(job, document, artifact or await self.results.put(job, document))
