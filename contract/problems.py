@@ -138,6 +138,7 @@ class Problem(StrictModel):
     title: str
     status: int
     detail: str
+    instance: str | None = None  # the request that was answered with it; what is stored, or is an event, has none
     errors: list[FieldError] | None = None
     retry_after: int | None = None
 

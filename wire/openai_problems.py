@@ -7,6 +7,7 @@ from typing import Any
 from contract import problems
 from contract.openai.error_codes import field_code
 from contract.problems import ProblemError
+from wire.problems import told_document
 
 _CODES = {
     problems.UNKNOWN_MODEL: "model_not_found",
@@ -18,9 +19,9 @@ _PARAMS = {problems.UNKNOWN_MODEL: "model"}
 
 
 def error_document(error: ProblemError) -> dict[str, Any]:
-    """The problem, and in `error` what OpenAI's clients raise."""
+    """The problem as it is told, and in `error` what OpenAI's clients raise."""
     errors = error.problem.errors
-    return error.document | {
+    return told_document(error) | {
         "error": {
             "message": error.problem.detail,
             "type": "invalid_request_error" if error.kind.status < 500 else "server_error",

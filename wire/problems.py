@@ -5,19 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contract import problems
-from contract.problems import ProblemError, ProblemType
+from contract.problems import Problem, ProblemError, ProblemType
+from wire.telemetry.facts import current_facts
+
+_PREFIX = "urn:shangcai:request:"
+_IN_A_URN = "!$&'()*+,;=:@/"  # as they are, beside letters, digits and "-._~" (RFC 8141)
+
+
+def told_problem(error: ProblemError) -> Problem:
+    """The problem as the client of the current request is told it, with the request as its instance. The facts of the
+    request get its name. The error itself stays as it is: it may be stored, where it is everybody's."""
+    facts = current_facts()
+    if facts is None:
+        return error.problem
+    facts.problem = error.kind.slug
+    return error.problem.model_copy(update={"instance": _PREFIX + quote(facts.request_id, safe=_IN_A_URN)})
+
+
+def told_document(error: ProblemError) -> dict[str, Any]:
+    """The same as a document."""
+    return told_problem(error).model_dump(exclude_none=True)
 
 
 def problem_response(error: ProblemError, document: dict[str, Any] | None = None) -> Response:
-    """The response to a problem; `document` has further members."""
+    """The response to a problem; `document` is made of what is told of it, and has further members."""
     return JSONResponse(
-        error.document if document is None else document,
+        told_document(error) if document is None else document,
         status_code=error.kind.status,
         headers={"Cache-Control": "no-store", **error.headers},
         media_type=problems.MEDIA_TYPE,

@@ -18,16 +18,15 @@ from starlette.responses import Response
 from contract import problems
 from contract.problems import FieldError, ProblemError, field_problem
 from wire.openai_problems import error_document
-from wire.problems import from_http_exception, problem_response
+from wire.problems import from_http_exception, problem_response, told_document
 
 OPENAI_PREFIX = "/openai/v1"
 
 
 def document(path: str, error: ProblemError) -> dict[str, Any]:
     """The JSON document of an error of the route `path`."""
-    problem = error.document
     if not path.startswith(OPENAI_PREFIX):
-        return problem | {"error": error.problem.detail}
+        return told_document(error) | {"error": error.problem.detail}
     return error_document(error)
 
 

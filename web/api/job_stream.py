@@ -19,6 +19,7 @@ from web.metrics import WATCHERS
 from web.readiness.model_readiness import FIRST_STATUS_SECONDS
 from web.readiness.state import SILENCE_SECONDS
 from web.readiness.waiting_statuses import WakeUpStatuses
+from wire.problems import told_problem
 from wire.sse import frame
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -72,7 +73,7 @@ async def job_frames(
     except ProblemError as error:
         log.info("a stream of job %s ends early: %s", record.id, error)
         if not resumable:
-            yield frame(error.problem.model_dump_json(exclude_none=True), "error")
+            yield frame(told_problem(error).model_dump_json(exclude_none=True), "error")
 
 
 async def job_events(jobs: JobService, readiness: Readiness | None, record: JobRecord) -> AsyncGenerator[LiveEvent]:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from contract import ENDS, PictureResult, ProblemError, TextResult, problems
 from contract.events import LiveEvent
+from contract.problems import raised
 from contract.stored import request_of
 from web.api.generation_call import GenerationCall
 from web.api.job_stream import job_events, job_frames
@@ -27,6 +28,7 @@ from web.http.responses import whole
 from web.jobs.record import JobRecord
 from web.jobs.service import JobService
 from web.jobs.store import answers_within
+from wire.problems import problem_response
 from wire.sse import EventStream
 
 if TYPE_CHECKING:  # see web.rest.upstream
@@ -173,6 +175,8 @@ class JobEndpoints:
         return HeldResponse(self._jobs.results.held(record), partial(self._file, http_request, record, form))
 
     async def _file(self, http_request: Request, record: JobRecord, form: str) -> Response:
+        if (problem := record.problem) is not None:  # as all others get it, without an instance
+            return problem_response(raised(problem), problem.model_dump(exclude_none=True))
         response = whole(await self._jobs.results.result(record), form)
         return unless_known(http_request.headers, response) if "ETag" in response.headers else response
 

@@ -19,6 +19,7 @@ from contract.events import LiveEvent
 from web.http.accept import JSON, MULTIPART
 from web.http.entity_tag import entity_tag, unless_known
 from web.http.parted_response import PartedResponse, json_parts, without_files
+from wire.problems import told_problem
 from wire.sse import EventStream, frame
 
 log = logging.getLogger(__name__)
@@ -158,4 +159,4 @@ def _frame(event: LiveEvent) -> bytes:
 
 
 def _error_frame(error: ProblemError) -> bytes:
-    return frame(error.problem.model_dump_json(exclude_none=True), ErrorEvent.event)
+    return frame(told_problem(error).model_dump_json(exclude_none=True), ErrorEvent.event)

@@ -114,7 +114,7 @@ class JobJournal:
         where the result is already."""
         if isinstance(outcome, ProblemError):
             end: JobState = "cancelled" if outcome.kind is problems.CANCELLED else "failed"
-            document = outcome.problem.model_dump_json(exclude_none=True)
+            document = outcome.problem.model_dump_json(exclude={"instance"}, exclude_none=True)  # of many requests
             self.ending = end
             return await self._store.finish(job, end, document, await self.now(), self._generation)
         document = outcome.model_dump_json()

@@ -13,6 +13,9 @@ from web.openapi.schemas import ref
 RATE_LIMIT = ("RateLimit", "RateLimit-Policy")
 """Fields of what takes from a caller's share."""
 
+_INSTANCE = "urn:shangcai:request:4bf92f3577b34da6a3ce929d0e0e4736"
+_OF_NO_REQUEST = {problems.MALFORMED_REQUEST, problems.HEADER_TIMEOUT, problems.HEADER_TOO_LARGE}
+
 # In the order of the statuses.
 _DETAILS: dict[ProblemType, str] = {
     problems.MALFORMED_REQUEST: "The request cannot be read: Missing mandatory Host: header.",
@@ -85,6 +88,8 @@ def _refusal(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
 def _example(kind: ProblemType) -> dict[str, Any]:
     detail = _DETAILS[kind]
     example: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
+    if kind not in _OF_NO_REQUEST:
+        example["instance"] = _INSTANCE
     if kind in (problems.INVALID_FIELD, problems.MALFORMED_EVENT):
         field, _, reason = detail.partition(": ")
         example["errors"] = [{"field": field, "detail": reason}]

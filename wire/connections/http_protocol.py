@@ -20,6 +20,7 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from http import HTTPStatus
 from typing import Any
 
@@ -227,7 +228,8 @@ class HttpProtocol(H11Protocol):
     def _closing_response(self, problem: ProblemError) -> Response:
         path = self.conn.path
         headers = Headers() if self.conn.request is None else Headers(raw=list(self.conn.request.headers))
-        response = self._respond(self.root_path + self.conn.announced_path, problem)
+        # In a context of its own: this one may be that of an earlier request, whose problem it is not.
+        response = Context().run(self._respond, self.root_path + self.conn.announced_path, problem)
         response.headers["Connection"] = "close"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Request-Id"] = request_id(headers)
