@@ -271,7 +271,8 @@ def test_without_a_sink_it_runs_and_says_once_what_it_waits_for(run: Run) -> Non
 @pytest.mark.parametrize(("proof", "warnings"), [({}, 1), ({"PREDICTOR_TOKEN": "a-token-of-the-predictors"}, 0)])
 def test_an_inbox_that_believes_everybody_says_so_once(run: Run, proof: dict[str, str], warnings: int) -> None:
     """As in deploy/laptop-events, and not as in deploy/events."""
-    inbox = {"ROUTES": "inbox", "EVENTS_OPEN": "true", "KUBERNETES_SERVICE_HOST": "10.0.0.1", **proof}
+    in_pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "METRICS_PORT": "0"}
+    inbox = {"ROUTES": "inbox", "EVENTS_OPEN": "true", **in_pod, **proof}
     process = run("-m", "web", "--host", "127.0.0.1", "--port", "0", MODELS=MODELS, **inbox)
     started = start_log(process)
     process.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,3 +90,24 @@ async def test_a_store_that_is_away_is_told_and_anything_else_is_logged(caplog: 
     await metrics.turn()
     assert [record.message for record in caplog.records] == ["the metrics of the store are not refreshed"]
     assert noted == ["note", "note"]
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.25, 10.0), (2.0, 40.0)])
+async def test_a_round_that_takes_long_is_followed_by_a_long_pause(
+    monkeypatch: pytest.MonkeyPatch, took: float, pause: float
+) -> None:
+    monkeypatch.undo()
+    clock, pauses = 0.0, []
+
+    async def ask() -> StoreUsage:
+        nonlocal clock
+        clock += took
+        return usage()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(refreshed_metrics, "time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr(refreshed_metrics, "asyncio", SimpleNamespace(sleep=sleep))
+    await RefreshedMetrics(["poet"], ask, now).turn()
+    assert pauses == [pause]

@@ -22,7 +22,7 @@ from wire.shared_store.client import OUTAGES, connect, reason
 
 
 def client(url: str, retries: int = 0) -> Any:
-    options = {"socket_timeout": 10, "socket_connect_timeout": 10}
+    options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 10}
     return connect(url, most_connections=4, wait_seconds=10, retry=Retry(NoBackoff(), retries), **options)
 
 

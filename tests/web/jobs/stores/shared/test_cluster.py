@@ -14,6 +14,7 @@ from contract import Webhook
 from tests.support.jobs import KEEP_SECONDS, added, claimed, entries_of, new_record, pairs
 from tests.support.processes import free_port
 from tests.support.waiting import eventually, wait_until
+from tests.support.web.samples import Sample
 from web.jobs.record import QueuePlace
 from web.jobs.store import ClaimLost
 from web.jobs.stores import redis_queue
@@ -124,3 +125,14 @@ async def test_the_end_of_a_job_is_due_to_its_webhook(stores: list[RedisStore], 
     await one.due.settle(claim)
     assert await other.due.claim(3e9, 10, 9) == []
     assert node.zcard("shangcai:{jobs}:due") == 0
+
+
+async def test_its_jobs_are_counted_and_its_commands(stores: list[RedisStore]) -> None:
+    one, other = stores
+    pipelines, commands = (Sample("store_command_seconds_count", command=name) for name in ("PIPELINE", "HGETALL"))
+    await added(one, "a", "b")
+    await other.start("b", await other.now())
+    assert (await other.usage()).jobs == {("poet", "queued"): 1, ("poet", "running"): 1}
+    before = commands.grown
+    await other.get("a")
+    assert (commands.grown, pipelines.grown > 0) == (before + 1, True)
