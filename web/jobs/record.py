@@ -101,6 +101,11 @@ class JobRecord:
             return None
         return Problem.of_any_version(self.outcome or "")
 
+    @property
+    def tried_before(self) -> bool:
+        """Whether this attempt is not the first, here or elsewhere."""
+        return self.started is not None or self.attempts > 0 or self.generation > 1
+
     def replaces(self, older: JobRecord) -> bool:
         """Whether this new job takes the place of an older one with the same id: the same request, which may be
         retried."""

@@ -106,7 +106,9 @@ class RestBackend:
         now = await journal.now()
         request = request_of(record.request)
         arrived = time.perf_counter() - (now - record.created)
-        telemetry = GenerationTelemetry(record.model, arrived, "earlier_attempts" if record.attempts else "job_queue")
+        telemetry = GenerationTelemetry(
+            record.model, arrived, "earlier_attempts" if record.tried_before else "job_queue"
+        )
         rest_request = RestRequest(
             request=request,
             model=record.model,

@@ -43,11 +43,10 @@ def told(record: JobRecord, journal: JobJournal, now: float) -> Iterator[Attempt
         "shangcai.request_id": facts.request_id,
         "shangcai.caller": facts.caller,
     }
-    again = record.started is not None or record.attempts > 0
     attempt = Attempt()
     with gathered(facts):
         try:
-            with work(f"job {record.model}", record.headers, attributes, linked=again):
+            with work(f"job {record.model}", record.headers, attributes, linked=record.tried_before):
                 yield attempt
         finally:
             ATTEMPTS.labels(record.model, attempt.outcome).inc()
