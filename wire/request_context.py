@@ -95,7 +95,7 @@ class RequestContextMiddleware:
             with gathered(facts):
                 await self.app(scope, receive, named_send)
         finally:
-            facts.caller = scope["state"].get("caller")
+            facts.caller = scope["state"].get("caller") or facts.caller
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             level = logging.DEBUG if path in self.quiet_paths else logging.INFO
             client = client_address(scope, self.trusted_hops)

@@ -148,7 +148,7 @@ class GenerationModel(Model):  # type: ignore[misc]  # kserve is not typed
         task = replace(task, seconds=request_seconds(headers, limit), caller=caller_of(headers))
         if isinstance(task, TextTask) and task.cache_salt is None:
             task = replace(task, cache_salt=cache_salt_of(headers))
-        phases = GenerationPhases(self.name)
+        phases = GenerationPhases(self.name, task.caller)
         try:
             phases.enter("wake" if self.sleeper.holds else "queue")
             generation = await self.sleeper.submit(task)

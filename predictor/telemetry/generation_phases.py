@@ -13,9 +13,11 @@ from wire.telemetry.generation import GenerationTelemetry
 class GenerationPhases(GenerationTelemetry):
     """A GenerationObserver, from before it is accepted. So many `parts` of it end."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, caller: str) -> None:
         facts = current_facts()
         super().__init__(model, time.perf_counter() if facts is None else facts.arrived, "accept")
+        if facts is not None:
+            facts.caller = caller
         self.parts = 1
 
     def note(self, event: EngineEvent | ProblemError) -> None:

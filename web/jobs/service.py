@@ -28,6 +28,7 @@ from web.jobs.worker import JobWorker
 from web.metrics import JOBS_ADDED
 from wire.concurrency.first_of_two import finishes_first
 from wire.drain import LAST_SECONDS
+from wire.telemetry.facts import current_facts
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.jobs.backend import Backend
@@ -156,6 +157,8 @@ class JobService:
             raise ProblemError(
                 problems.KEY_REUSED, "The first request with this Idempotency-Key asked for something else."
             )
+        if (facts := current_facts()) is not None:
+            facts.job_id = stored.id
         return stored
 
     async def _is_new(self, record: JobRecord) -> bool:

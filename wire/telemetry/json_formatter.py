@@ -26,7 +26,8 @@ class JsonLines(JsonFormatter):
         written = datetime.fromtimestamp(record.created, UTC)
         log_data["time"] = written.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         super().add_fields(log_data, record, message_dict)
-        log_data.pop("taskName", None)
+        for name in ("taskName", "color_message"):  # asyncio's, and uvicorn's for terminals
+            log_data.pop(name, None)
         for name, value in ids().items():
             log_data.setdefault(name, value)
 

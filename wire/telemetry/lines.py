@@ -38,8 +38,8 @@ def log_request(log: logging.Logger, level: int, facts: Facts, told: dict[str, A
 def log_run(log: logging.Logger, facts: Facts, state: str, attempts: int) -> None:
     """Of a job, how this replica's work on it has ended: with its end, or `queued` where others go on."""
     seconds = time.perf_counter() - facts.arrived
-    text = "job %s %s after %.3f s and %d attempts%s, request %s"
-    arguments = (facts.job_id, state, seconds, attempts, _caller_and_phases(facts), facts.request_id)
+    text = "job %s %s in attempt %d, %.3f s after it was made%s, request %s"
+    arguments = (facts.job_id, state, attempts, seconds, _caller_and_phases(facts), facts.request_id)
     log.info(text, *arguments, extra=_members(facts, state, seconds) | {"attempts": attempts})
 
 

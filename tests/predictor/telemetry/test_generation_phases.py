@@ -29,20 +29,21 @@ async def model() -> TextModel:
 
 def test_a_text_is_queued_then_read_then_written() -> None:
     with gathered(Facts("r1")) as facts:
-        phases = GenerationPhases("poet")
+        phases = GenerationPhases("poet", "kitchen")
         phases.enter("queue")
         for event in (Started(0.0), Reasoning("hm"), Token("春"), TextFinished("stop", 3, 2)):
             phases.note(event)
         phases.end()
     assert list(phases.phases) == ["accept", "queue", "prefill", "decode", "deliver"]
     assert (facts.prompt_tokens, facts.completion_tokens, facts.problem) == (3, 2, None)
+    assert facts.caller == "kitchen"
     assert facts.first_token_seconds is not None
     assert sum(facts.phases.values()) == pytest.approx(phases.seconds)
 
 
 def test_of_several_pictures_the_last_one_is_the_end() -> None:
     picture = PictureFinished.__new__(PictureFinished)
-    phases = GenerationPhases("painter")
+    phases = GenerationPhases("painter", "kitchen")
     phases.parts = 2
     phases.enter("queue")
     for event in (Started(0.0), Started(0.1), Progress(0, 1, 2), picture):
@@ -54,7 +55,7 @@ def test_of_several_pictures_the_last_one_is_the_end() -> None:
 
 def test_a_problem_is_its_end() -> None:
     with gathered(Facts("r1")) as facts:
-        phases = GenerationPhases("poet")
+        phases = GenerationPhases("poet", "kitchen")
         phases.note(ProblemError(problems.TOO_LATE, "late"))
     assert facts.problem == "too-late"
 

@@ -147,7 +147,7 @@ def test_a_run_of_a_job_has_a_line(written: Any) -> None:
     with gathered(facts):
         log_run(logging.getLogger("jobs"), facts, "completed", 2)
     [line] = map(json.loads, errors.getvalue().splitlines())
-    assert line["message"].startswith("job j1 completed after ")
+    assert line["message"].startswith("job j1 completed in attempt 2, ")
     assert (line["status"], line["attempts"], line["request_id"], line["job_id"]) == ("completed", 2, "r1", "j1")
 
 
