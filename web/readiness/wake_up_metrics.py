@@ -64,8 +64,9 @@ class WakeUpMetrics:
         if current is not None:
             if self._wake_up is None:
                 self._past = self._readiness.past_wake_ups
-                expected = self._readiness.expected_seconds
-                self._wake_up = _WakeUp(current.since, expected, SCHEDULING, current.since)
+                self._wake_up = _WakeUp(current.since, None, SCHEDULING, current.since)
+            if self._wake_up.expected is None:  # where it is the first, the model server may know
+                self._wake_up.expected = self._readiness.expected_seconds
             waking = self._readiness.waking
             self._wake_up.since = current.since
             self._wake_up.enter(None if waking is None else waking.phase, now)

@@ -93,9 +93,10 @@ def test_what_the_server_says_of_the_time_before_counts_as_scheduling(wake_ups: 
     model = wake_ups()
     model.readiness.wakes(model.clock.now)
     model.wait(1)
-    model.loads("warm-up", seconds=9)
+    model.loads("warm-up", seconds=9, expected=10)
     model.wait(2)
     model.readiness.answered()
+    assert model.value("wake_up_expected_seconds") == 10
     assert (model.phase("scheduling"), model.phase("warm-up")) == (9, 2)
     assert model.value("wake_up_seconds_sum") == 11
 
