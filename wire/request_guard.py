@@ -25,7 +25,7 @@ from wire.concurrency.first_of_two import finishes_first
 from wire.drain import Drain
 from wire.problems import problem_response
 from wire.sse import RESUMABLE, frame
-from wire.telemetry.facts import current_facts
+from wire.telemetry.facts import note_client_left
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class RequestGuard:
             await self._refuse(error, scope, receive, send, room)
             return
         if body is None:
-            _note_that_client_left()
+            note_client_left()
             return
         request = _GuardedRequest(scope, body, receive, send, room, self.respond)
         with self.drain.request(request.cut_off):
@@ -193,12 +193,6 @@ class _Room:
         self.size = size
 
 
-def _note_that_client_left() -> None:
-    """For the line of the request in the log."""
-    if (facts := current_facts()) is not None:
-        facts.client_left = True
-
-
 def _too_large(most: int) -> ProblemError:
     return ProblemError(problems.BODY_TOO_LARGE, f"A body may have at most {most} bytes.")
 
@@ -264,7 +258,7 @@ class _GuardedRequest:
 
     async def _interrupted(self, interruption: _Interruption) -> ProblemError | None:
         if interruption is not _Interruption.DRAIN_ENDED:
-            _note_that_client_left()
+            note_client_left()
             return None
         problem = ProblemError(problems.UNAVAILABLE, "The server is shutting down.", retry_after=1)
         if self.answer is not _Answer.EVENTS:

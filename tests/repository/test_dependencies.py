@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "pydantic",
         "pydantic_settings",
         "python_multipart",
+        "pythonjsonlogger",
         "redis",
         "starlette",
         "uvicorn",

@@ -12,6 +12,7 @@ import pytest
 
 from contract import ProblemError, problems
 from contract.problems import MEDIA_TYPE, PROBLEM_TYPES
+from wire.telemetry.json_formatter import JsonLines
 
 Front = Any
 Web = Callable[..., httpx2.AsyncClient]
@@ -25,7 +26,8 @@ EVENT_STREAM = {"Content-Type": "text/event-stream"}
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines that show what was asked or answered, with their tracebacks."""
-    lines = [logging.Formatter().format(record) for record in caplog.records if record.levelno >= logging.INFO]
+    records = [record for record in caplog.records if record.levelno >= logging.INFO]
+    lines = [form.format(record) for record in records for form in (logging.Formatter(), JsonLines())]
     assert lines
     return [line for line in lines if MARK in line]
 
@@ -123,6 +125,9 @@ async def test_a_job_that_fails(opened: Any, web: Web, caplog: pytest.LogCapture
         (MARK, {"Content-Type": "text/plain"}),
         (f'{{"prompt": "{MARK}"}}', {"X-Request-Timeout": MARK}),
         (f'{{"prompt": "{MARK}"}}', {"Accept": f"text/{MARK}"}),
+        ('{"prompt": "x"}', {"Authorization": f"Bearer {MARK}", "X-Request-Timeout": "0"}),
+        (f'{{"prompt": "x", "webhook": "https://hooks.test/?key={MARK}"}}', {"Prefer": "respond-async"}),
+        (f'{{"prompt": "x", "model": "painter", "negative_prompt": "{MARK}", "steps": 0}}', {}),
     ],
 )
 async def test_a_request_that_is_refused(

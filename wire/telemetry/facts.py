@@ -46,6 +46,12 @@ def current_facts() -> Facts | None:
     return _FACTS.get()
 
 
+def note_client_left() -> None:
+    """Of the current request."""
+    if (facts := _FACTS.get()) is not None:
+        facts.client_left = True
+
+
 @contextmanager
 def gathered(facts: Facts) -> Iterator[Facts]:
     """`facts` are the current ones within."""

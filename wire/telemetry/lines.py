@@ -13,9 +13,10 @@ LEAST_SECONDS = 0.001
 
 
 def log_request(log: logging.Logger, level: int, facts: Facts, told: dict[str, Any], status: int) -> None:
-    """`told`: the method, the path and the client. A status of 0: the client left before there was one."""
+    """`told`: the method, the path and the client. `status` is 0 where there was no answer."""
     if not log.isEnabledFor(level):
         return
+    status = status or (499 if facts.client_left else 500)
     seconds = time.perf_counter() - facts.arrived
     if facts.generation_ended is not None:
         # The rest of the answer, so that the phases are the whole of it.
@@ -25,14 +26,14 @@ def log_request(log: logging.Logger, level: int, facts: Facts, told: dict[str, A
     arguments = (
         told["method"],
         told["path"],  # %r: it may hold any character, a line feed that would fake a log line too
-        status or 499,
+        status,
         seconds,
         ", the client left" if facts.client_left else "",
         told["client"],
         _caller_and_phases(facts),
         facts.request_id,
     )
-    log.log(level, text, *arguments, extra=_members(facts, status or 499, seconds) | told)
+    log.log(level, text, *arguments, extra=_members(facts, status, seconds) | told)
 
 
 def log_run(log: logging.Logger, facts: Facts, state: str, attempts: int) -> None:
