@@ -11,7 +11,7 @@ from typing import Any
 SERVER = "http://127.0.0.1:8080"
 """Where the server of all transcripts is."""
 
-_VARYING = {"created_at", "data", "deadline_at", "id", "system_fingerprint", "text", "timing", "usage"}
+_VARYING = {"created_at", "data", "deadline_at", "id", "instance", "system_fingerprint", "text", "timing", "usage"}
 """Members of answers of which only the type is the same in another run."""
 
 

@@ -27,6 +27,7 @@ from contract import Problem, problems
 from tests.support.processes import free_port
 from tests.support.waiting import SECONDS, eventually
 from tests.support.web.replicas import StartReplica, replicas
+from tests.support.wire.instances import names_its_request
 from web.app import create_app
 from web.settings import Settings
 from wire.connections.http_protocol import HttpProtocol
@@ -252,7 +253,7 @@ def slug() -> Callable[[httpx2.Response], str]:
 
     def read(response: httpx2.Response) -> str:
         assert response.headers["content-type"] == problems.MEDIA_TYPE, response.text
-        assert response.headers["x-request-id"]
+        assert names_its_request(response)
         document = Problem.model_validate(response.json())
         assert document.status == response.status_code
         assert "Traceback" not in response.text

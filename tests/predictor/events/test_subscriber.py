@@ -36,6 +36,7 @@ from predictor.events.deduplication import Deduplicator
 from predictor.events.reply_builder import ReplyBuilder
 from predictor.events.subscriber import EventSubscriber
 from tests.support.waiting import eventually
+from tests.support.wire.instances import names_its_request
 from wire.artifacts import Artifacts
 from wire.cloudevents import BATCHED, STRUCTURED, Mode, read_events, write_batch, write_event
 
@@ -95,6 +96,7 @@ def check_problem(answer: httpx2.Response, status: int, name: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert not [header for header in answer.headers if header.startswith("ce-")]
     assert slug(Problem.model_validate(answer.json())) == name
+    assert names_its_request(answer)
     assert answer.headers.get("retry-after") == (None if status < 500 else str(answer.json()["retry_after"]))
     assert "Traceback" not in answer.text
 

@@ -13,6 +13,7 @@ from predictor.protocols.kserve_text import TextModel
 from predictor.server.drain import Lifetime
 from predictor.server.model_server import PredictorServer
 from tests.support.scripted_engine import ScriptedEngine
+from tests.support.wire.instances import names_its_request
 from wire.listener import listen
 
 CHAT = "/openai/v1/chat/completions"
@@ -29,6 +30,7 @@ def check(answer: httpx2.Response, status: int, slug: str) -> None:
     assert answer.headers["cache-control"] == "no-store"
     problem = answer.json()
     assert (problem["type"], problem["status"]) == (f"urn:shangcai:problem:{slug}", status)
+    assert names_its_request(answer)
     assert "Traceback" not in answer.text
     if answer.request.url.path.startswith("/openai/"):
         assert problem["error"]["message"] == problem["detail"]

@@ -38,6 +38,7 @@ def problem(answer: bytes) -> tuple[int, str]:
     assert int(headers["content-length"]) == len(body)
     document = json.loads(body)
     assert document["status"] == int(status.split()[1])
+    assert "instance" not in document  # there may be no request
     return document["status"], document["type"].removeprefix("urn:shangcai:problem:")
 
 

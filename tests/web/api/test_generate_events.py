@@ -141,7 +141,7 @@ async def test_a_failure_within_the_stream_is_its_last_event(
     web: Web, events: Events, stream: Stream, sse_answer: Answer
 ) -> None:
     broken = stream("x", finish_reason=None, usage=None, done=False)
-    response = await web(lambda _: sse_answer(broken)).post("/generate", json=LIVE)
+    response = await web(lambda _: sse_answer(broken)).post("/generate", json=LIVE, headers={"X-Request-Id": "mine"})
     assert response.status_code == 200
     assert [name for name, _ in events(response.text)] == ["status", "status", "token", "error"]
     assert events(response.text)[-1][1] == {
@@ -149,6 +149,7 @@ async def test_a_failure_within_the_stream_is_its_last_event(
         "title": "The model server gave no usable answer",
         "status": 502,
         "detail": "The model server's answer cannot be used.",
+        "instance": "urn:shangcai:request:mine",
     }
 
 
