@@ -23,7 +23,7 @@ class TracedRequests:
     """ASGI middleware: a span for each request that is sampled, but for those to `quiet_paths`, which are probed."""
 
     def __init__(self, app: ASGIApp, quiet_paths: Container[str] = ()) -> None:
-        self._app = app
+        self.app = app
         self._quiet_paths = quiet_paths
         self._of: Tracing | None = None
         self._traced: Any = None
@@ -32,11 +32,11 @@ class TracedRequests:
         used = tracing()
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if used is None or scope["type"] != "http" or path in self._quiet_paths:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         with used.sampling.decided(Headers(scope=scope)) as sampled:
             if not sampled:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
                 return
             if used is not self._of:
                 self._of, self._traced = used, self._instrumented(used)
@@ -65,7 +65,7 @@ class TracedRequests:
                 _describe(span, scope)
             await send(message)
 
-        await self._app(scope, receive, described_send)
+        await self.app(scope, receive, described_send)
 
 
 def _describe(span: Span, scope: Scope) -> None:

@@ -61,6 +61,7 @@ def _members(facts: Facts, status: int | str, seconds: float) -> dict[str, Any]:
         "route": facts.route,
         "model": facts.model,
         "status": status,
+        "client_left": facts.client_left or None,
         "problem": facts.problem,
         "seconds": round(seconds, 4),
         "phases": {name: round(taken, 4) for name, taken in facts.phases.items()},

@@ -205,7 +205,7 @@ async def test_a_client_that_leaves_cancels_upstream(
     writer.close()
     await writer.wait_closed()
     await asyncio.wait_for(left.wait(), LIMIT)
-    await eventually(lambda: "499" in caplog.text)
+    await eventually(lambda: "the client left" in caplog.text)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 

@@ -169,5 +169,5 @@ async def test_a_client_that_leaves_has_one_line(written: Any) -> None:
     scope = {"type": "http", "method": "POST", "path": "/poems", "headers": [], "client": ("127.0.0.1", 1)}
     await RequestContextMiddleware(RequestGuard(app))(scope, receive, send)
     [line] = map(json.loads, errors.getvalue().splitlines())
-    assert line["status"] == 499
+    assert (line["status"], line["client_left"]) == (499, True)
     assert ", the client left, " in line["message"]
