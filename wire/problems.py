@@ -13,19 +13,26 @@ from starlette.responses import JSONResponse, Response
 
 from contract import problems
 from contract.problems import Problem, ProblemError, ProblemType
-from wire.telemetry.facts import current_facts
+from wire.telemetry.facts import Facts, current_facts
 
 _PREFIX = "urn:shangcai:request:"
 _IN_A_URN = "!$&'()*+,;=:@/"  # as they are, beside letters, digits and "-._~" (RFC 8141)
 
 
-def told_problem(error: ProblemError) -> Problem:
-    """The problem as the client of the current request is told it, with the request as its instance. The facts of the
-    request get its name. The error itself stays as it is: it may be stored, where it is everybody's."""
+def note_problem(error: ProblemError) -> Facts | None:
+    """Name it in the facts of the current request, which are returned."""
     facts = current_facts()
+    if facts is not None:
+        facts.problem = error.kind.slug
+    return facts
+
+
+def told_problem(error: ProblemError) -> Problem:
+    """The problem as the client of the current request is told it, with the request as its instance; it is noted, too.
+    The error itself stays as it is: it may be stored, where it is everybody's."""
+    facts = note_problem(error)
     if facts is None:
         return error.problem
-    facts.problem = error.kind.slug
     return error.problem.model_copy(update={"instance": _PREFIX + quote(facts.request_id, safe=_IN_A_URN)})
 
 
@@ -35,7 +42,8 @@ def told_document(error: ProblemError) -> dict[str, Any]:
 
 
 def problem_response(error: ProblemError, document: dict[str, Any] | None = None) -> Response:
-    """The response to a problem; `document` is made of what is told of it, and has further members."""
+    """The response to a problem; `document` is what is told of it, where that has other members."""
+    note_problem(error)
     return JSONResponse(
         told_document(error) if document is None else document,
         status_code=error.kind.status,

@@ -131,3 +131,16 @@ async def test_a_failure_event_that_names_a_request_is_stored_without(opened: Op
     assert delivered.status_code < 300, delivered.text
     assert (await job_of(client, job))["error"] == STORED
     assert events(await log_of(client, job))[-1] == ("error", STORED)
+
+
+async def test_the_log_line_names_a_problem_that_comes_without_an_instance(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await opened(create_app(Settings(models=PAINTER), httpx2.MockTransport(refuse)))
+    job = await submit(client)
+    await ended(client, job)
+    with caplog.at_level("INFO", "wire.request_context"):
+        await client.get(f"/generations/{job}", headers={"Accept": "image/png"})
+        await client.post("/", data={"prompt": "", "size": ""}, headers={"Accept": "text/html"})
+    told = [getattr(record, "problem", None) for record in caplog.records if hasattr(record, "status")]
+    assert told[-2:] == ["invalid-field"] * 2

@@ -41,6 +41,13 @@ def test_the_instance_is_the_current_request() -> None:
     assert "instance" not in error.document  # which may be stored
 
 
+def test_a_problem_that_is_told_without_a_request_is_noted_all_the_same() -> None:
+    with gathered(Facts("order-7")) as facts:
+        response = problem_response(full(), full().document)
+    assert "instance" not in json.loads(bytes(response.body))
+    assert facts.problem == "overloaded"
+
+
 def test_of_no_request_there_is_none() -> None:
     assert told_problem(full()) == full().problem
     assert "instance" not in told_document(full())

@@ -18,6 +18,7 @@ from web.page.appearance import Appearance
 from web.page.assets import Assets, packed, takes_gzip
 from web.page.form import form_request, read_form, shared_form
 from web.page.template import ModelCards, PageTemplate
+from wire.problems import note_problem
 
 if TYPE_CHECKING:  # see web.rest.upstream
     from web.settings import Settings
@@ -103,6 +104,7 @@ class Page:
                 await self._generate(form_request(form, self._limits), http_request), language
             )
         except ProblemError as error:
+            note_problem(error)
             status = error.kind.status
             headers.update(error.headers)
             answer = self._template.problem(error, language)
