@@ -25,10 +25,11 @@ STOP_SECONDS = 60.0
 
 @dataclass
 class Server:
-    """A process that answers at `url`."""
+    """A process that answers at `url`, and with its metrics at `metrics_url`/metrics."""
 
     url: str
     pid: int
+    metrics_url: str
 
     @property
     def resident_bytes(self) -> int:
@@ -40,9 +41,10 @@ def start_server(module: str, flags: list[str], ready_path: str) -> Iterator[Ser
     """Run a module on a free port; an error if it ends, or `ready_path` does not answer 200 in time."""
     port = free_port()
     command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port), "--log-level", "error", *flags]
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ)
+    metrics_port = free_port() if module == "web" else port
+    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"METRICS_PORT": str(metrics_port)})
     try:
-        server = Server(f"http://{HOST}:{port}", child.pid)
+        server = Server(f"http://{HOST}:{port}", child.pid, f"http://{HOST}:{metrics_port}")
         _wait(child, server.url + ready_path)
         yield server
     finally:

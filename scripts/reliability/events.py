@@ -23,6 +23,7 @@ from scripts.loopback import HOST, free_port
 from scripts.loopback_http import async_client, client, get
 from scripts.progress import gathered
 from scripts.project import ROOT
+from scripts.reliability.alerts.watch import add_prometheus_flag, watching
 from scripts.reliability.deployment import redis_server, running, wait_until_it_answers
 
 SECRET = "nobody else knows this"  # noqa: S105
@@ -30,6 +31,9 @@ ENDS = {"completed", "failed", "cancelled"}
 CLIENTS = 32
 SEEDS = 50
 """Jobs of one seed must have equal texts."""
+
+MAY_FIRE = {"ShangcaiQueueWaitLong"}
+"""Alerts: thousands of jobs wait for one poet."""
 
 
 def main() -> int:
@@ -39,6 +43,7 @@ def main() -> int:
     parser.add_argument("--errors", type=float, default=0.1, help="share of attempts that fail")
     parser.add_argument("--max-delay", type=float, default=0.5, help="longest wait before an attempt, in seconds")
     parser.add_argument("--seconds", type=float, default=900, help="deadline of each job")
+    add_prometheus_flag(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         store = stack.enter_context(redis_server())
@@ -47,7 +52,9 @@ def main() -> int:
         predictor = stack.enter_context(start_server("predictor", flags, "/v2/health/ready"))
         events = ["--dispatch", "events", "--k-sink", broker, "--events-secret", SECRET, "--store-url", store]
         events += ["--models", json.dumps({"poet": {"kind": "text"}})]
-        webs = [stack.enter_context(start_server("web", events, "/healthz")).url for _ in range(2)]
+        servers = [stack.enter_context(start_server("web", events, "/healthz")) for _ in range(2)]
+        watch = stack.enter_context(watching(arguments.prometheus, servers, [predictor], MAY_FIRE))
+        webs = [server.url for server in servers]
         _configure(broker, predictor.url, webs, arguments)
         before = _generations(predictor.url)
         begun = time.monotonic()
@@ -63,7 +70,7 @@ def main() -> int:
     print(f"{len(jobs)} jobs in {seconds:.0f} s: {dict(states)}")
     print(f"texts that differ although their seeds do not: {wrong}; generated: {generated}")
     print(f"the broker: { ({name: tally[name] for name in tally if name != 'triggers'}) }")
-    good = states == {"completed": arguments.jobs} and not wrong and generated == arguments.jobs
+    good = states == {"completed": arguments.jobs} and not wrong and generated == arguments.jobs and watch.good
     print("none is wrong, none is lost" if good else "NOT as it should be")
     return 0 if good else 1
 

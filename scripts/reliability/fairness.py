@@ -22,6 +22,7 @@ import httpx2
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import NO_TLS, TIMEOUT_SECONDS
 from scripts.progress import tracked
+from scripts.reliability.alerts.watch import AlertWatch, add_prometheus_flag, watching
 from scripts.reliability.deployment import redis_server, stub_models
 
 MOST_RATIO = 2.0
@@ -34,8 +35,11 @@ def main() -> int:
     parser.add_argument("--greedy", type=int, default=200, help="requests that the greedy caller always has open")
     parser.add_argument("--requests", type=int, default=40, help="requests of the small caller, one after the other")
     parser.add_argument("--slots", type=int, default=4, help="texts that the model writes at a time")
+    add_prometheus_flag(parser)
     arguments = parser.parse_args()
-    ratios, secret = [], secrets.token_hex()
+    ratios: list[float] = []
+    watches: list[AlertWatch] = []
+    secret = secrets.token_hex()
     for name, replicas, headers in (
         ("plain requests", 1, {}),
         ("jobs in memory", 1, {"Prefer": "wait=300"}),
@@ -47,12 +51,15 @@ def main() -> int:
             flags += ["--callers", "header", "--trusted-hops", '["127.0.0.1/32"]', "--callers-secret", secret]
             if replicas > 1:
                 flags += ["--store-url", stack.enter_context(redis_server())]
-            webs = [stack.enter_context(start_server("web", flags, "/healthz")).url for _ in range(replicas)]
+            servers = [stack.enter_context(start_server("web", flags, "/healthz")) for _ in range(replicas)]
+            folder = arguments.prometheus / name.replace(" ", "-") if arguments.prometheus else None
+            watches.append(stack.enter_context(watching(folder, servers)))
+            webs = [server.url for server in servers]
             alone = asyncio.run(_small(webs, headers, arguments.requests, 0))
             beside = asyncio.run(_small(webs, headers, arguments.requests, arguments.greedy))
         ratios.append(beside / alone)
         print(f"{name}: {alone:.3f} s alone, {beside:.3f} s beside {arguments.greedy}: {ratios[-1]:.2f} times")
-    return 0 if max(ratios) <= MOST_RATIO else 1
+    return 0 if max(ratios) <= MOST_RATIO and all(watch.good for watch in watches) else 1
 
 
 async def _small(webs: list[str], headers: dict[str, str], count: int, greedy: int) -> float:

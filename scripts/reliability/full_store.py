@@ -17,12 +17,16 @@ import httpx2
 from scripts.benchmarks.servers import start_server
 from scripts.loopback_http import async_client, get
 from scripts.progress import gathered
+from scripts.reliability.alerts.watch import add_prometheus_flag, watching
 from scripts.reliability.deployment import redis_server, stub_models
 
 CLIENTS = 8
 ENDS = {"completed", "failed", "cancelled"}
 CLEAR = {"overloaded", "unavailable", "store-full", "insufficient-storage"}
 """Problems that say what is the matter."""
+
+MAY_FIRE = {"ShangcaiStoreNearlyFull", "ShangcaiStoreFails", "ShangcaiRequestsFail"}
+"""Alerts: the Redis is full, and then jobs are refused."""
 
 
 def main() -> int:
@@ -31,6 +35,7 @@ def main() -> int:
     parser.add_argument("--picture-bytes", type=int, default=2_500_000)
     parser.add_argument("--redis", default="64mb", help="maxmemory of the Redis")
     parser.add_argument("--budget", type=int, help="STORE_BYTES of web; its default when left out")
+    add_prometheus_flag(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         store = stack.enter_context(redis_server(maxmemory=arguments.redis))
@@ -38,6 +43,7 @@ def main() -> int:
         flags = ["--models", json.dumps({"painter": {"url": model, "kind": "image"}}), "--store-url", store]
         flags += ["--store-bytes", str(arguments.budget)] if arguments.budget else []
         web = stack.enter_context(start_server("web", [*flags, "--idle-seconds", "0"], "/healthz"))
+        watch = stack.enter_context(watching(arguments.prometheus, [web], expected=MAY_FIRE))
         outcomes = asyncio.run(_order(web.url, arguments.jobs, arguments.picture_bytes))
         generated: dict[str, int] = get(model + "/counts").json()
     again = {seed: count for seed, count in generated.items() if count > 1}
@@ -45,7 +51,7 @@ def main() -> int:
     for outcome, count in sorted(outcomes.items()):
         print(f"  {count:4} {outcome}")
     print(f"generated: {sum(generated.values())}; more than once: {len(again)}")
-    good = not again and all(outcome in {"completed", "forgotten"} | CLEAR for outcome in outcomes)
+    good = not again and all(outcome in {"completed", "forgotten"} | CLEAR for outcome in outcomes) and watch.good
     print("all is said, nothing is made twice" if good else "NOT as it should be")
     return 0 if good else 1
 

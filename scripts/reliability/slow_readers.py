@@ -18,6 +18,7 @@ import httpx2
 
 from scripts.benchmarks.servers import Server, start_server
 from scripts.loopback_http import async_client
+from scripts.reliability.alerts.watch import add_prometheus_flag, watching
 from scripts.reliability.deployment import stub_models
 
 PICTURE_BYTES = 1_500_000
@@ -47,13 +48,16 @@ def main() -> int:
     parser.add_argument("--silent", type=int, default=200, help="clients that read nothing")
     parser.add_argument("--dripping", type=int, default=20, help="clients that read a byte a second")
     parser.add_argument("--seconds", type=float, default=60, help="with slow clients, and half of it before and after")
+    add_prometheus_flag(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         model = stack.enter_context(stub_models())
         models = {"poet": model, "painter": {"url": model, "kind": "image"}}
         flags = ["--models", json.dumps(models), "--idle-seconds", "0"]
         web = stack.enter_context(start_server("web", flags, "/healthz"))
-        return asyncio.run(_measure(web, arguments.silent, arguments.dripping, arguments.seconds))
+        watch = stack.enter_context(watching(arguments.prometheus, [web]))
+        status = asyncio.run(_measure(web, arguments.silent, arguments.dripping, arguments.seconds))
+    return status if watch.good else 1
 
 
 async def _measure(web: Server, silent: int, dripping: int, seconds: float) -> int:

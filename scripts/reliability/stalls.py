@@ -21,6 +21,7 @@ import httpx2
 from scripts.benchmarks.servers import Server, start_server
 from scripts.loopback_http import async_client, get
 from scripts.progress import gathered
+from scripts.reliability.alerts.watch import add_prometheus_flag, watching
 from scripts.reliability.deployment import redis_server, stub_models
 from scripts.reliability.stub_models import words
 from web.jobs.stores.redis_queue import LEASE_SECONDS
@@ -40,12 +41,14 @@ ENDS = {"completed", "failed", "cancelled"}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos stalls", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2_000)
+    add_prometheus_flag(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         store = stack.enter_context(redis_server())
         model = stack.enter_context(stub_models())
         flags = ["--models", json.dumps({"poet": model}), "--store-url", store, "--idle-seconds", "0"]
         webs = [stack.enter_context(start_server("web", flags, "/healthz")) for _ in range(REPLICAS)]
+        watch = stack.enter_context(watching(arguments.prometheus, webs))
         begun = time.monotonic()
         jobs, logs, stalls = asyncio.run(_run(webs, arguments.jobs))
         seconds = time.monotonic() - begun
@@ -57,7 +60,7 @@ def main() -> int:
     again = sum(generated.values()) - arguments.jobs
     print(f"{arguments.jobs} jobs in {seconds:.0f} s, {stalls} stalls of {AWAY_SECONDS:g} s: {dict(states)}")
     print(f"wrong texts: {wrong}; logs with tokens of two runs: {mixed}; runs that were taken over: {again}")
-    good = states == {"completed": arguments.jobs} and not wrong and not mixed
+    good = states == {"completed": arguments.jobs} and not wrong and not mixed and watch.good
     print("none is mixed, none is doubled" if good else "NOT as it should be")
     return 0 if good else 1
 

@@ -1,0 +1,1 @@
+"""A Prometheus beside a run: which of our alerts fire."""
