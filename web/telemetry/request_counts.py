@@ -69,6 +69,7 @@ class RequestCounts:
         counter = self._counters.get(labels)
         if counter is None:
             counter = self._counters[labels] = REQUESTS.labels(*labels)
+            REQUESTS.labels(route, model, "5xx")  # from 0: a rate does not see a counter that begins with its first
         counter.inc()
 
     def _count_caller(self, caller: str, *, refused: bool) -> None:

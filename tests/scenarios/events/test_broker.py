@@ -267,7 +267,7 @@ def test_an_attempt_has_its_time(broker: Broker, subscriber: Any) -> None:
     taker, over = subscriber(), threading.Event()
     slow = iter([True])
     taker.answer = lambda _letter: DONE if not next(slow, False) else over.wait(60) and DONE
-    broker.configure(triggers=[{"name": "a", "subscriber": taker.url, "retry": 1, "timeout": 0.1}])
+    broker.configure(triggers=[{"name": "a", "subscriber": taker.url, "retry": 1, "timeout": 2}])
     broker.send(event())
     tally = broker.settle()
     over.set()

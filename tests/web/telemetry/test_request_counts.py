@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from prometheus_client import REGISTRY
 from starlette.types import Message
 
 from tests.support.waiting import eventually
@@ -148,3 +149,11 @@ async def test_callers_beyond_the_first_are_one(web: Web) -> None:
 def test_the_first_names_stay() -> None:
     names = NameLimit(2)
     assert [names.label(name) for name in ("a", "b", "c", "a", "b", "d")] == ["a", "b", OTHER, "a", "b", OTHER]
+
+
+async def test_failures_are_counted_from_zero(web: Web) -> None:
+    """A rate does not see a counter whose first value is not 0."""
+    async with web() as client:
+        await client.get("/models")
+    labels = {"route": "/models", "model": "", "status_class": "5xx"}
+    assert REGISTRY.get_sample_value("shangcai_web_requests_total", labels) == 0
