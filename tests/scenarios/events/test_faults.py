@@ -277,5 +277,9 @@ def test_a_sync_client_sees_no_difference(by_events: Callable[..., Any], start_w
     assert [answer.status_code for answer in answers] == [200, 200]
     assert by_event["text"] == by_rest["text"]
     assert by_rest.keys() - by_event.keys() == {"system_fingerprint"}  # older replicas cannot read it in a stored job
-    refused = [httpx2.post(url + "/generate", json={"prompt": " "}, timeout=LIMIT) for url in (web.url, direct.url)]
+    named = {"X-Request-Id": "the-same"}
+    refused = [
+        httpx2.post(url + "/generate", json={"prompt": " "}, headers=named, timeout=LIMIT)
+        for url in (web.url, direct.url)
+    ]
     assert [answer.json() for answer in refused] == [refused[0].json()] * 2

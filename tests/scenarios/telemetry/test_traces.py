@@ -19,7 +19,7 @@ from tests.support.wire.spans import Spans, id_of, seconds_of, trace_of
 from web.app import create_app
 from web.settings import Settings
 
-SLOW_SECONDS = 0.3
+SLOW_SECONDS = 1.0
 
 
 @asynccontextmanager

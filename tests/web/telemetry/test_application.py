@@ -65,7 +65,7 @@ async def test_web_goes_on_without_its_store(
     settings = Settings(
         models={"poet": {"url": "http://poet.test"}},
         store_url=f"redis://127.0.0.1:{closed_port}/0",
-        store_patience_seconds=0.2,
+        store_patience_seconds=1,
         grace_seconds=1,
     )
     client = await opened(create_app(settings, httpx2.MockTransport(poet)))
