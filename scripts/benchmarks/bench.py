@@ -22,6 +22,7 @@ from scripts.benchmarks.models import endless
 from scripts.benchmarks.page import page
 from scripts.benchmarks.peers import peers
 from scripts.benchmarks.quality import quality
+from scripts.benchmarks.telemetry import telemetry
 from scripts.benchmarks.text_throughput import TextThroughput
 from scripts.benchmarks.wake import wake
 from scripts.project import ROOT
@@ -36,6 +37,7 @@ def main() -> None:
         "peers": peers.main,
         "quality": quality.main,
         "structure": structure.main,
+        "telemetry": telemetry.main,
         "wake": wake.main,
     }
     if sys.argv[1:] and sys.argv[1] in commands:
