@@ -20,7 +20,7 @@ from contract import Kind, ProblemError
 from contract.cloudevents import BATCH_BYTES
 from web.api.generate import GenerateEndpoint
 from web.api.generations import Generations
-from web.api.health import PATHS, HealthEndpoints
+from web.api.health import PATHS, QUIET_PATHS, HealthEndpoints
 from web.api.job_list import JobListEndpoint
 from web.api.jobs import JobEndpoints
 from web.api.models import ModelList
@@ -220,7 +220,7 @@ def create_app(
     )
     # Outside of the guard, so that its own answers have these headers and are counted, too.
     counted = RequestCounts(with_cross_origin(guarded, settings), served, PATHS)
-    return TracedRequests(RequestContextMiddleware(counted, PATHS, settings.trusted_hops), PATHS)
+    return TracedRequests(RequestContextMiddleware(counted, QUIET_PATHS, settings.trusted_hops), QUIET_PATHS)
 
 
 def _store(settings: Settings, background: BackgroundLoops) -> JobStore:

@@ -26,6 +26,7 @@ from predictor.protocols.generation_model import GenerationModel
 from predictor.settings import default_source
 from wire.cloudevents import is_event, read_events, write_batch, write_event
 from wire.concurrency.all_of import all_of
+from wire.telemetry.facts import current_facts
 from wire.telemetry.tracing import work
 
 
@@ -102,6 +103,8 @@ class EventSubscriber:
 
     async def _reply(self, request: CloudEvent, caller: str) -> CloudEvent:
         generation = EventGeneration(request, caller, self._model, self._replies, self._publisher)
+        if (facts := current_facts()) is not None:
+            facts.job_id = generation.subject
         try:
             with work(f"event {self._model.name}", request.extensions, {"shangcai.job_id": generation.subject}):
                 reply = await self._deduplicator.reply(generation)

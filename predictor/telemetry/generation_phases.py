@@ -36,8 +36,7 @@ class GenerationPhases(GenerationTelemetry):
             case ProblemError():
                 self.end(event.kind.slug)
             case _:
-                if self.first_token_at is None:
-                    self.first_token("decode")
+                self.first_token("decode")
 
     def _part_ended(self) -> None:
         self.parts -= 1

@@ -273,6 +273,6 @@ def test_an_environment_whose_python_cannot_be_run_is_told_so(foreign: Path) -> 
     (foreign / ".venv" / "bin" / "python").touch(mode=0o644)
     files = [(foreign / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "scripts/environment.sh")]
     sum_of_all = subprocess.run(["cksum"], input=b"".join(files), capture_output=True, check=True).stdout
-    (foreign / ".venv" / "installed-predictor,web,terminal").write_bytes(sum_of_all)
+    (foreign / ".venv" / "installed-predictor,web,otel,terminal").write_bytes(sum_of_all)
     said = f"{foreign}/.venv has no python that can be run here; remove .venv, or take a checkout of your own\n"
     assert as_another(foreign) == said

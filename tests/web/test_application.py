@@ -184,7 +184,7 @@ async def test_the_log_names_the_client(
     transport = client._transport
     assert isinstance(transport, httpx2.ASGITransport)
     transport.client = (peer, 1)
-    await client.get("/status", headers={} if forwarded is None else {"X-Forwarded-For": forwarded})
+    await client.get("/models", headers={} if forwarded is None else {"X-Forwarded-For": forwarded})
     assert f", client {logged}, caller default, request " in caplog.text
 
 
@@ -195,6 +195,7 @@ async def test_one_request_is_one_log_line(web: Web, caplog: pytest.LogCaptureFi
     await client.get("/no%0Awhere")
     await client.get("/healthz")
     await client.get("/readyz")
+    await client.get("/status")
     first, second = (record.getMessage() for record in caplog.records if record.name == "wire.request_context")
     assert first.startswith("POST '/generate' -> 200 in ")
     said = r"client 127\.0\.0\.1, caller default, model poet( \((\w+ [\d.]+ s(, )?)+\))?, request order-66"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # see web.rest.upstream
 PATHS = ("/healthz", "/readyz")
 """Probed every few seconds: without a key, beyond all limits, and silently."""
 
+QUIET_PATHS = (*PATHS, "/status")
+"""What is asked every second or so, and not worth a line in the log or a trace each time."""
+
 
 class HealthEndpoints:
     """They ask nobody: an outage of the store or of a model is no reason to start this process anew, nor to send its

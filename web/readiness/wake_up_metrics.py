@@ -34,7 +34,9 @@ class _WakeUp:
 
     def enter(self, phase: str | None, now: float) -> None:
         self.seconds[self.phase] += now - self.phase_since
-        self.phase, self.phase_since = self.phase if phase is None else _PHASES.label(phase), now
+        if phase is not None:
+            self.phase = _PHASES.label(phase.partition(",")[0])  # what follows is how far it has come
+        self.phase_since = now
 
 
 class WakeUpMetrics:

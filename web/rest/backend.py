@@ -93,8 +93,10 @@ class RestBackend:
                 delivered.again(error, builder.fingerprint)
                 pause = attempts.pause(error)
                 rest_request.telemetry.enter("retry")
+                if not rest_request.live:  # its client has none of what came
+                    rest_request.telemetry.first_token_at = None
                 metrics.RETRIES.labels(rest_request.model).inc()
-                log.info("%s is asked again in %.1f s, request %s", rest_request.model, pause, rest_request.id)
+                log.info("%s is asked again in %.1f s, generation %s", rest_request.model, pause, rest_request.id)
                 builder.again()
                 answer = self._answer(rest_request, call, builder, attempts, delivered, pause)
                 events = with_waiting_statuses(readiness, answer, ran=True)

@@ -60,9 +60,10 @@ class GenerationTelemetry:
                 return
 
     def first_token(self, phase: str) -> None:
-        """The first token, or denoising step, is there; what follows is this phase. Later ones count no more."""
+        """A token, or denoising step, is there, and this phase if it is the first. Of several attempts each has that
+        phase; `first_token_at` is that of the first."""
+        self.enter(phase)
         if self.first_token_at is None:
-            self.enter(phase)
             self.first_token_at = self._begun[-1][1]
 
     @property
@@ -95,7 +96,9 @@ class GenerationTelemetry:
             facts.problem = problem or facts.problem
             if self.first_token_at is not None:
                 facts.first_token_seconds = self.first_token_at - self.began
-            facts.prompt_tokens, facts.completion_tokens = self.prompt_tokens, self.completion_tokens
+            for name in ("prompt_tokens", "completion_tokens"):  # of all generations of the request
+                if (tokens := getattr(self, name)) is not None:
+                    setattr(facts, name, (getattr(facts, name) or 0) + tokens)
         if is_sampled():
             self._trace(problem)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import httpx2
     from opentelemetry.trace import Span
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+
 _QUERY = "shangcai.query"
 """Where the query is kept from the instrumentation, which would write it into the span: it may hold a secret."""
 
@@ -48,7 +50,7 @@ class TracedRequests:
 
         return OpenTelemetryMiddleware(
             self._whole,
-            default_span_details=lambda scope: (scope["method"], {}),
+            default_span_details=lambda scope: (_method(scope), {}),
             tracer_provider=used.provider,
             meter_provider=NoOpMeterProvider(),
             exclude_spans=["receive", "send"],
@@ -68,18 +70,23 @@ class TracedRequests:
         await self.app(scope, receive, described_send)
 
 
+def _method(scope: Scope) -> str:
+    """As the conventions have it: a client may make up any."""
+    return scope["method"] if scope["method"] in _METHODS else "_OTHER"
+
+
 def _describe(span: Span, scope: Scope) -> None:
     """Whose request it is, as far as that is known when its answer begins."""
     facts: Facts = scope["state"]["facts"]
     attributes = {
         "shangcai.request_id": facts.request_id,
         "shangcai.job_id": facts.job_id,
-        "shangcai.caller": facts.caller,
+        "shangcai.caller": scope["state"].get("caller") or facts.caller,
         "http.route": facts.route,
     }
     span.set_attributes({name: value for name, value in attributes.items() if value is not None})
     if facts.route is not None:
-        span.update_name(f"{scope['method']} {facts.route}")
+        span.update_name(f"{_method(scope)} {facts.route}")
 
 
 def traced_transport(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -26,6 +27,9 @@ HEADERS = ("traceparent", "tracestate")
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
+CLOSE_SECONDS = 0.5
+"""Whoever waits for this process to end may wait to start the next one in its place."""
+
 MakeSpan = Callable[[str, float, float], None]
 """Makes a span of a name, a beginning and an end, both in seconds since 1970."""
 
@@ -41,8 +45,10 @@ class Tracing:
         self.tracer = provider.get_tracer("shangcai", version("shangcai"))
 
     def close(self) -> None:
-        """Send what has not been sent."""
-        self.provider.shutdown()
+        """Send what has not been sent, for CLOSE_SECONDS at most: a collector that is down holds nobody up."""
+        sending = threading.Thread(target=self.provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
 
 
 _tracing: Tracing | None = None
@@ -64,6 +70,8 @@ def start_tracing(service: str) -> None:
     """Trace from now on where the environment asks for it; `service` is the service's name where that says none."""
     if not wanted():
         return
+    # It warns of each header that clients make up.
+    logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -75,7 +83,7 @@ def start_tracing(service: str) -> None:
     resource = Resource.create({"service.version": version("shangcai")})
     if str(resource.attributes["service.name"]).startswith("unknown_service"):  # the environment names none
         resource = resource.merge(Resource({"service.name": service}))
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     use(Tracing(provider))
     log.info("traces go to %s", next(os.environ[name] for name in ENDPOINTS if os.environ.get(name)))

@@ -24,10 +24,9 @@ import psutil
 from scripts.benchmarks.peers.load import Load, measure
 from scripts.benchmarks.request_shapes import GENERATE
 from scripts.loopback import HOST, free_port
-from scripts.loopback_http import wait_until_answered
-from scripts.project import ROOT
 from scripts.progress import tracked
-from scripts.reliability.deployment import stub_models
+from scripts.project import ROOT
+from scripts.reliability.deployment import stub_models, wait_until_it_answers
 
 STOP_SECONDS = 30.0
 COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -114,10 +113,11 @@ def _collector() -> Iterator[str]:
 def _running(
     command: list[str], folder: Path, environment: dict[str, str], url: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Until the end of the context; with a `url`, once it answers there."""
     child = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     try:
         if url is not None:
-            wait_until_answered(child, url)
+            wait_until_it_answers(url)
         yield child
     finally:
         child.terminate()

@@ -63,6 +63,8 @@ async def test_a_slow_request_is_found_by_its_id(predictor: str, engine: Scripte
         await eventually(lambda: len(generations(spans)) == 2)
     assert answer.status_code == 200
     request = request_of(spans, "slow")
+    assert (request.attributes or {})["shangcai.caller"] == "default"
+    assert request.name == "POST /generate"
     assert seconds_of(request) == pytest.approx(took, rel=0.2)
     assert {span.name for span in in_trace(spans, request)} >= {"generate poet", "POST", "decode"}
     for generation in generations(spans):

@@ -90,6 +90,27 @@ def test_only_the_first_token_counts_and_only_the_first_end(clock: Clock) -> Non
     assert telemetry.phases == {"queue": 1.0, "decode": 1.0}
 
 
+def test_each_attempt_has_its_own_first_token_and_the_request_that_of_the_first(clock: Clock) -> None:
+    telemetry = GenerationTelemetry("poet", 100.0, "queue")
+    for phase, now in (("decode", 101.0), ("retry", 102.0), ("prefill", 103.0), ("decode", 104.0)):
+        clock.now = now
+        (telemetry.first_token if phase == "decode" else telemetry.enter)(phase)
+    clock.now = 106.0
+    telemetry.end()
+    assert telemetry.phases == {"queue": 1.0, "decode": 3.0, "retry": 1.0, "prefill": 1.0}
+    assert telemetry.first_token_at == 101.0
+
+
+def test_the_tokens_of_several_generations_are_those_of_the_request() -> None:
+    with gathered(Facts("r1")) as facts:
+        for tokens in (3, 4):
+            telemetry = GenerationTelemetry("poet", 0.0, "accept")
+            telemetry.prompt_tokens, telemetry.completion_tokens = 7, tokens
+            telemetry.end()
+        GenerationTelemetry("painter", 0.0, "accept").end()
+    assert (facts.prompt_tokens, facts.completion_tokens) == (14, 7)
+
+
 def test_the_facts_of_the_request_hold_what_came(clock: Clock) -> None:
     facts = Facts("r1")
     with gathered(facts):

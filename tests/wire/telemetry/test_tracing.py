@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import httpx2
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tests.support.waiting import SECONDS
 from tests.support.wire.spans import Spans, id_of, recorded, trace_of
 from wire.request_context import RequestContext, RequestContextMiddleware
 from wire.telemetry.instrumentation import TracedRequests, traced_transport
-from wire.telemetry.tracing import is_sampled, link_to, passed_on, start_tracing, stop_tracing, trace_id, tracing, work
+from wire.telemetry.tracing import (
+    Tracing,
+    is_sampled,
+    link_to,
+    passed_on,
+    start_tracing,
+    stop_tracing,
+    trace_id,
+    tracing,
+    work,
+)
 
 TRACE, PARENT = "a" * 32, "b" * 16
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -179,3 +192,25 @@ def test_a_collector_is_traced_to(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         stop_tracing()
     assert tracing() is None
+
+
+def test_a_collector_that_is_down_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exporter tries again and again, with pauses."""
+    closing, closed = threading.Event(), threading.Event()
+
+    class Provider(TracerProvider):
+        def shutdown(self) -> None:
+            closing.set()
+            closed.wait(SECONDS)
+
+    monkeypatch.setattr("wire.telemetry.tracing.CLOSE_SECONDS", 0.01)
+    Tracing(Provider(shutdown_on_exit=False)).close()
+    assert closing.is_set()
+    closed.set()
+
+
+async def test_a_method_that_a_client_made_up_names_no_span(spans: Spans) -> None:
+    app = TracedRequests(RequestContextMiddleware(Starlette()))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://web.test") as asking:
+        await asking.request("MAKEBELIEVE", "/poems")
+    assert spans.names == ["_OTHER"]
