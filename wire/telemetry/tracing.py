@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -119,18 +119,14 @@ def _trace_redis(used: Tracing | None) -> None:
 def passed_on(given: Mapping[str, str]) -> dict[str, str]:
     """The trace headers for whoever goes on with a request that came with those `given`: of the span that is open, and
     without one the same. Where others shall not sample what is not sampled here, they say that."""
-    if _tracing is None:
+    if _tracing is None or (not _tracing.sampling.sampled and "traceparent" in given):
         return {name: given[name] for name in HEADERS if name in given}
-    from opentelemetry.trace import get_current_span
+    if not _tracing.sampling.sampled:
+        return {"traceparent": f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-00"}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, str] = {}
-    if get_current_span().get_span_context().is_valid:
-        TraceContextTextMapPropagator().inject(carrier)
-    elif "traceparent" in given:
-        carrier = {name: given[name] for name in HEADERS if name in given}
-    else:
-        carrier["traceparent"] = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    TraceContextTextMapPropagator().inject(carrier)
     return carrier
 
 
