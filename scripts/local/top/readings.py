@@ -95,9 +95,8 @@ class History:
             name = str(document["name"])
             running = int(sum(now.total(one, model=name) or 0 for one in (RUNNING, JOB_RUNS)))
             tokens = grown.total(GENERATION_TOKENS, model=name) or 0.0
-            unknown = running > 0 and not grown.total(
-                ENDED, model=name
-            )  # it may write, and 0 would say that it does not
+            # It may be writing, and 0 would say that it does not.
+            unknown = running > 0 and not tokens and not grown.total(ENDED, model=name)
             return ModelReading(
                 name=name,
                 state=str(document["state"]),
