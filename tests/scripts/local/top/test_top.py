@@ -168,20 +168,25 @@ def test_what_is_not_webs_metrics_is_said_in_one_line(
     assert found.troubles == [f"no metrics at {other_web.url}/metrics: what answers is not web's metrics"]
 
 
-def test_both_are_asked_at_once_and_have_one_deadline(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Of a web that takes connections and is silent: the second question is there before the first has an answer."""
+def test_both_are_asked_at_once(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Neither question has an answer before the other one is asked."""
+    both = threading.Barrier(2)
+    monkeypatch.setattr(look_module, "_answer", lambda *_: f"asked with {both.wait(SECONDS)} to come")
+    assert look("http://x", "http://x/metrics").troubles == [
+        "web does not say how its models are: what answers is not web",
+        "no metrics at http://x/metrics: what answers is not web's metrics",
+    ]
+
+
+def test_a_web_that_is_silent_is_said_to_be_once(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(SECONDS)
         monkeypatch.setattr(look_module, "ANSWER_SECONDS", 0.3)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         found = look(url, f"{url}/metrics")
-        begun = [server.accept()[0] for _ in range(2)]
-        for connection in begun:
-            connection.close()
     assert found.troubles == [f"neither web nor its metrics at {url}/metrics can be read: timed out"]
 
 
-def test_an_answer_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_drips_is_not_waited_for() -> None:
     gone = threading.Event()
     asked = Question(lambda: gone.wait(SECONDS))
     assert asked.answer(0) == (None, "timed out")
