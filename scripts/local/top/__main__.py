@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import sys
 import time
@@ -21,6 +20,9 @@ PLAIN_COLUMNS = 100
 """Of what is not written to a terminal."""
 
 HINT = "q: quit"
+
+EVERY_SECONDS = (0.1, 3600)
+"""Shortest and longest time between two looks."""
 
 
 def main() -> int:
@@ -42,14 +44,15 @@ def main() -> int:
 
 
 def show_once(arguments: argparse.Namespace) -> int:
-    """Two looks are needed for a speed; 1 if web has not answered."""
+    """Two looks are needed for a speed; 1 if web or its metrics could not be read, and then one look is enough."""
     history = History()
-    history.add(look(arguments.url, arguments.metrics_url))
-    time.sleep(arguments.every)
     readings = history.add(look(arguments.url, arguments.metrics_url))
+    if not readings.troubles:
+        time.sleep(arguments.every)
+        readings = history.add(look(arguments.url, arguments.metrics_url))
     width = None if sys.stdout.isatty() else PLAIN_COLUMNS
     Console(width=width, highlight=False).print(screen(readings))
-    return 0 if readings.models else 1
+    return 1 if readings.troubles else 0
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -76,10 +79,15 @@ def parse() -> argparse.Namespace:
         help=f"of web's metrics (default: what scripts/run says, or /metrics on port {METRICS_PORT} of the same host)",
     )
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")
-    parser.add_argument("--once", action="store_true", help="print one screen, and end; so it is without a terminal")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="print one screen, and end; with 1 if web or its metrics could not be read. So it is without a terminal",
+    )
     arguments = parser.parse_args()
-    if not 0.1 <= arguments.every < math.inf:
-        parser.error(f"--every: {arguments.every:g} is too short or too long; 0.1 s and more will do")
+    shortest, longest = EVERY_SECONDS
+    if not shortest <= arguments.every <= longest:
+        parser.error(f"--every: {arguments.every:g} is not from {shortest} to {longest} seconds")
     for flag in ("url", "metrics_url"):
         try:
             if (given := getattr(arguments, flag)) is not None:

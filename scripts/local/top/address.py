@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,11 +56,23 @@ def find_address(url: str | None, metrics_url: str | None) -> Address:
 
 def complete(url: str) -> str:
     """With its scheme; raises a ValueError where it can be no address of a server."""
-    url = url if "//" in url else f"http://{url}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(f"{url} is no address; http://127.0.0.1:8080 would be one")
-    return url
+    if any(mark in url for mark in "?#@"):  # it may be a secret, and is not repeated
+        raise ValueError("no ?query, #fragment or user:password@ is taken; SHANGCAI_KEY may hold a caller's key")
+    whole = url if "//" in url else f"http://{url}"
+    try:
+        parts = urlsplit(whole)
+        good = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not whole.isprintable() or " " in whole:
+        raise ValueError(f"{url!r} is no address; http://{HOST}:8080 would be one")
+    return whole
+
+
+def _is_host(name: str) -> bool:
+    if ":" in name:
+        return bool(IPv6Address(name))
+    return re.fullmatch(r"[\w.-]+", name) is not None
 
 
 def _only_run() -> dict[str, Any]:

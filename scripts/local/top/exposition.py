@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -55,26 +54,7 @@ def parse_exposition(text: str) -> Exposition:
     return Exposition(samples)
 
 
-@dataclass(frozen=True)
-class Quantile:
-    """Of a histogram. `beyond`: it is more than this, the highest bound that the histogram has."""
-
-    seconds: float
-    beyond: bool = False
-
-
-def median(exposition: Exposition, name: str, **labels: str) -> Quantile | None:
-    """Of a histogram, by a straight line between the bounds of the bucket, as Prometheus has it; None of nothing."""
-    found = exposition.by("le", f"{name}_bucket", **labels)
-    buckets = sorted((float(bound), count) for bound, count in found.items())
-    if not buckets or not buckets[-1][1] > 0:
-        return None
-    rank = buckets[-1][1] / 2
-    lower, below = 0.0, 0.0
-    for bound, count in buckets:
-        if math.isinf(bound):
-            break
-        if count >= rank:
-            return Quantile(lower + (bound - lower) * (rank - below) / (count - below))
-        lower, below = bound, count
-    return Quantile(lower, beyond=True)
+def mean(exposition: Exposition, name: str, **labels: str) -> float | None:
+    """Of what a histogram has observed; None of nothing."""
+    count = exposition.total(f"{name}_count", **labels)
+    return (exposition.total(f"{name}_sum", **labels) or 0.0) / count if count else None

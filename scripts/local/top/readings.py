@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.local.top.exposition import Exposition, Quantile, median
+from scripts.local.top.exposition import Exposition, mean
 from scripts.local.top.look import Look
 from scripts.local.top.wake_ups import WakeUp, WakeUps
 
 WINDOW_SECONDS = 60.0
-"""Of the median of times to the first token, and of the rates of requests."""
+"""Of the mean of times to the first token, and of the rates of requests."""
 
 RUNNING = "shangcai_web_num_requests_running"
 JOB_RUNS = "shangcai_web_job_runs"
 WAITING = "shangcai_web_num_requests_waiting"
 GENERATION_TOKENS = "shangcai_web_generation_tokens_total"
+ENDED = "shangcai_web_e2e_request_latency_seconds_count"
 FIRST_TOKEN = "shangcai_web_time_to_first_token_seconds"  # noqa: S105 (no secret)
 REQUESTS = "shangcai_web_requests_total"
 OUR_ROUTE = "/status"
@@ -42,7 +43,9 @@ class ModelReading:
     """Requests and jobs."""
     waiting: int | None
     tokens_per_second: float | None
-    first_token: Quantile | None
+    """Of generations that ended since the last look: web counts their tokens then."""
+    first_token: float | None
+    """Seconds, the mean of generations that ended in the window."""
     wake_up: WakeUp | None
 
     @property
@@ -58,8 +61,8 @@ class Readings:
     where: str
     troubles: Sequence[str]
     models: Sequence[ModelReading]
-    jobs: Mapping[str, int]
-    """Open ones, by state."""
+    jobs: Mapping[str, int] | None
+    """Open ones, by state; None without metrics."""
     jobs_ended: Mapping[str, int]
     """By state, since web was started."""
     seconds: float
@@ -90,7 +93,10 @@ class History:
 
         def model(document: Mapping[str, Any]) -> ModelReading:
             name = str(document["name"])
-            speed = grown.total(GENERATION_TOKENS, model=name) or 0.0
+            running = int(sum(now.total(one, model=name) or 0 for one in (RUNNING, JOB_RUNS)))
+            tokens = grown.total(GENERATION_TOKENS, model=name) or 0.0
+            # It may be writing, and 0 would say that it does not.
+            unknown = running > 0 and not tokens and not grown.total(ENDED, model=name)
             return ModelReading(
                 name=name,
                 state=str(document["state"]),
@@ -98,10 +104,10 @@ class History:
                 phase=document.get("phase"),
                 expected_seconds=document.get("expected_seconds"),
                 slots=look.slots.get(name),
-                running=int(sum(now.total(one, model=name) or 0 for one in (RUNNING, JOB_RUNS))) if counted else None,
+                running=running if counted else None,
                 waiting=int(now.total(WAITING, model=name) or 0) if counted else None,
-                tokens_per_second=speed / passed if passed else None,
-                first_token=median(lately, FIRST_TOKEN, model=name),
+                tokens_per_second=tokens / passed if passed and not unknown else None,
+                first_token=mean(lately, FIRST_TOKEN, model=name),
                 wake_up=self._wake_ups.latest.get(name),
             )
 
@@ -114,7 +120,7 @@ class History:
             where=look.where,
             troubles=look.troubles,
             models=[model(document) for document in look.models],
-            jobs={state: int(count) for state, count in now.by("state", JOBS).items()},
+            jobs={state: int(count) for state, count in now.by("state", JOBS).items()} if counted else None,
             jobs_ended={state: int(count) for state, count in now.by("state", JOBS_ENDED).items()},
             seconds=seconds,
             requests_per_second=sum(answered.values()) / seconds if seconds else None,

@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scripts.local.top.exposition import Quantile
 from scripts.local.top.readings import ModelReading, Readings
 from scripts.local.top.wake_ups import WakeUp
 
@@ -43,7 +42,7 @@ def _head(readings: Readings, hint: str) -> RenderableType:
 
 def _models(models: Sequence[ModelReading]) -> Table:
     table = _table("model", "state")
-    for title in ("slots", "running", "waiting", "tokens/s", "first token"):
+    for title in ("slots", "running", "waiting", "tokens/s\n(ended)", "first token\n(mean)"):
         table.add_column(title, justify="right", no_wrap=True)
     for model in models:
         cells = [
@@ -69,10 +68,8 @@ def _state(model: ModelReading) -> str:
     return f"{named}, {_duration(model.for_seconds)}"
 
 
-def _first_token(quantile: Quantile | None) -> str:
-    if quantile is None:
-        return UNKNOWN
-    return f"{'> ' if quantile.beyond else ''}{quantile.seconds:.{3 if quantile.seconds < 1 else 1}f} s"
+def _first_token(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{seconds:.{3 if seconds < 1 else 1}f} s"
 
 
 def _wake_ups(woken: Sequence[tuple[str, WakeUp]]) -> Table:
@@ -90,10 +87,11 @@ def _totals(readings: Readings) -> Table:
     lines = Table.grid(padding=(0, 2))
     lines.add_column(no_wrap=True)
     lines.add_column()
-    lines.add_row(
-        Text("jobs"), Text(f"{_counts(readings.jobs) or 'none open'}; ended: {_counts(readings.jobs_ended) or 'none'}")
-    )
-    over = f", over {_duration(readings.seconds)}" if readings.seconds else ""
+    jobs = UNKNOWN
+    if readings.jobs is not None:
+        jobs = f"{_counts(readings.jobs) or 'none open'}; ended: {_counts(readings.jobs_ended) or 'none'}"
+    lines.add_row(Text("jobs"), Text(jobs))
+    over = f", of the last {_duration(readings.seconds)}" if readings.seconds else ""
     errors = readings.errors_per_second
     rates = Text(f"{_number(readings.requests_per_second, 2)}/s, errors ")
     lines.add_row(

@@ -26,6 +26,10 @@ shangcai_web_generation_tokens_created{model="poet"} 1.7960319e+09
 shangcai_web_time_to_first_token_seconds_bucket{le="0.1",model="poet"} 90.0
 shangcai_web_time_to_first_token_seconds_bucket{le="0.2",model="poet"} 100.0
 shangcai_web_time_to_first_token_seconds_bucket{le="+Inf",model="poet"} 100.0
+shangcai_web_time_to_first_token_seconds_count{model="poet"} 100.0
+shangcai_web_time_to_first_token_seconds_sum{model="poet"} 9.0
+# TYPE shangcai_web_e2e_request_latency_seconds histogram
+shangcai_web_e2e_request_latency_seconds_count{model="poet"} 100.0
 # TYPE shangcai_web_wake_up_seconds histogram
 shangcai_web_wake_up_seconds_count{model="poet"} 2.0
 # TYPE shangcai_web_wake_up_phase_seconds_total counter
@@ -51,6 +55,8 @@ AFTER = (
     .replace("} 4000.0", "} 5235.0")
     .replace('le="0.2",model="poet"} 100.0', 'le="0.2",model="poet"} 110.0')
     .replace('le="+Inf",model="poet"} 100.0', 'le="+Inf",model="poet"} 110.0')
+    .replace('seconds_count{model="poet"} 100.0', 'seconds_count{model="poet"} 110.0')
+    .replace('seconds_sum{model="poet"} 9.0', 'seconds_sum{model="poet"} 10.9')
 )
 
 MODELS: list[dict[str, object]] = [

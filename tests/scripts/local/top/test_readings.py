@@ -1,4 +1,4 @@
-"""What is read from web's metrics: rates between looks, medians of a minute, and nothing where nothing is known."""
+"""What is read from web's metrics: rates between looks, means of a minute, and nothing where nothing is known."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from scripts.local.top import readings, wake_ups
-from scripts.local.top.exposition import Quantile, parse_exposition
-from scripts.local.top.readings import History, Readings
+from scripts.local.top.exposition import parse_exposition
+from scripts.local.top.readings import History
 from tests.scripts.local.top.expositions import AFTER, BEFORE, MODELS, a_look
 from tests.support.processes import ROOT
 
@@ -31,27 +31,28 @@ def test_what_grew_between_two_looks_is_a_rate() -> None:
     assert second.jobs_ended == {"completed": 12}
 
 
-def first_token(found: Readings) -> float:
-    quantile = found.models[0].first_token
-    assert quantile is not None
-    assert not quantile.beyond
-    return quantile.seconds
-
-
-def test_the_first_token_is_the_median_of_the_last_minute_only() -> None:
-    """The 90 quick ones came before it."""
+def test_the_first_token_is_the_mean_of_the_last_minute_only() -> None:
+    """The 100 quick ones came before it; that the buckets end at 0.2 s does not matter."""
     history = History()
     assert history.add(a_look(100, BEFORE)).models[0].first_token is None
-    assert first_token(history.add(a_look(110, AFTER))) == pytest.approx(0.15)
-    assert first_token(history.add(a_look(165, AFTER))) == pytest.approx(0.15)
+    assert history.add(a_look(110, AFTER)).models[0].first_token == pytest.approx(0.19)
+    assert history.add(a_look(165, AFTER)).models[0].first_token == pytest.approx(0.19)
     assert history.add(a_look(240, AFTER)).models[0].first_token is None
+    slow = AFTER.replace('seconds_sum{model="poet"} 10.9', 'seconds_sum{model="poet"} 277.9')
+    slow = slow.replace('seconds_count{model="poet"} 110.0', 'seconds_count{model="poet"} 120.0')
+    assert history.add(a_look(242, slow)).models[0].first_token == pytest.approx(26.7)
 
 
-def test_a_median_beyond_all_bounds_is_said_to_be() -> None:
+def test_a_model_that_works_while_nothing_has_ended_has_no_known_speed() -> None:
     history = History()
-    history.add(a_look(100, BEFORE))
-    slow = BEFORE.replace('le="+Inf",model="poet"} 100.0', 'le="+Inf",model="poet"} 107.0')
-    assert history.add(a_look(110, slow)).models[0].first_token == Quantile(0.2, beyond=True)
+    history.add(a_look(100, AFTER))
+    poet, painter = history.add(a_look(102, AFTER)).models
+    assert (poet.running, poet.tokens_per_second) == (6, None)
+    assert (painter.running, painter.tokens_per_second) == (0, 0)
+    tokens = AFTER.replace("} 5235.0", "} 5239.0")  # they are counted just before the end
+    assert history.add(a_look(104, tokens)).models[0].tokens_per_second == 2
+    ended = tokens.replace('latency_seconds_count{model="poet"} 110.0', 'latency_seconds_count{model="poet"} 111.0')
+    assert history.add(a_look(106, ended)).models[0].tokens_per_second == 0  # of one that wrote nothing
 
 
 def test_counters_of_a_web_that_was_started_again_begin_at_nothing() -> None:
@@ -79,7 +80,7 @@ def test_without_metrics_nothing_is_made_up() -> None:
     now = history.add(a_look(110, None))
     poet = now.models[0]
     assert (poet.running, poet.waiting, poet.used, poet.tokens_per_second, poet.first_token) == (None,) * 5
-    assert (now.requests_per_second, now.jobs) == (None, {})
+    assert (now.requests_per_second, now.jobs) == (None, None)
     back = history.add(a_look(120, AFTER))
     assert back.models[0].tokens_per_second is None  # there is no look just before it
     assert back.requests_per_second == pytest.approx(1.25)  # of the 20 s in which it was away, too
@@ -127,5 +128,5 @@ def test_web_has_all_metrics_that_are_read() -> None:
         for value in vars(module).values()
         if isinstance(value, str) and value.startswith("shangcai_web_")
     }
-    assert len(read) == 12
+    assert len(read) == 13
     assert {name.removesuffix("_count") for name in read} <= named

@@ -31,11 +31,12 @@ def after(*models: dict[str, object]) -> Readings:
 def test_a_model_that_works_and_one_that_sleeps(columns: int) -> None:
     text = "\n".join(rendered(after(), columns))
     assert re.match(r"http://127\.0\.0\.1:8080 +q: quit  \d\d:\d\d:\d\d\n", text)
-    assert re.search(r"^ *poet +ready, \d+ h +4/4 +6 +0 +123\.5 +0\.150 s$", text, re.MULTILINE)
+    assert re.search(r"^ +tokens/s +first token\nmodel +state .* \(ended\) +\(mean\)$", text, re.MULTILINE)
+    assert re.search(r"^ *poet +ready, \d+ h +4/4 +6 +0 +123\.5 +0\.190 s$", text, re.MULTILINE)
     assert re.search(r"^ *painter +asleep +0/- +0 +0 +0\.0 +-$", text, re.MULTILINE)
     assert "poet 4.3 of 4.1 s scheduling 0.2, loading the weights 4.0 (mean of 2)" in " ".join(text.split())
     assert re.search(r"^jobs +queued 3, running 1; ended: completed 12$", text, re.MULTILINE)
-    assert re.search(r"^requests +2\.50/s, errors 0\.50/s, over 10 s$", text, re.MULTILINE)
+    assert re.search(r"^requests +2\.50/s, errors 0\.50/s, of the last 10 s$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -51,6 +52,7 @@ def test_a_web_that_is_away_is_said_to_be(columns: int) -> None:
     text = "\n".join(rendered(History().add(away), columns))
     assert "web does not say how its models are: Connection refused" in text
     assert "first token" not in text
+    assert re.search(r"^jobs +-$", text, re.MULTILINE)
     assert re.search(r"^requests +-/s, errors -/s$", text, re.MULTILINE)
 
 

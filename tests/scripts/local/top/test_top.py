@@ -8,10 +8,12 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +24,10 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 
 from scripts.local import run_folder
 from scripts.local.run_folder import RunFolder
+from scripts.local.top import look as look_module
+from scripts.local.top.__main__ import parse, show_once
 from scripts.local.top.address import NotFound, find_address
-from scripts.local.top.look import ANSWER_BYTES, look
+from scripts.local.top.look import ANSWER_BYTES, Question, look
 from tests.scripts.local.top.expositions import MODELS
 from tests.support.processes import ROOT, free_port
 from tests.support.waiting import SECONDS, wait_until
@@ -70,6 +74,13 @@ def web() -> Iterator[StubWeb]:
     stub.close()
 
 
+@pytest.fixture
+def other_web() -> Iterator[StubWeb]:
+    stub = StubWeb()
+    yield stub
+    stub.close()
+
+
 @pytest.fixture(scope="module")
 def metrics_url() -> Iterator[str]:
     registry = CollectorRegistry()
@@ -111,20 +122,21 @@ def test_without_a_run_one_line_says_so() -> None:
     assert ended.stderr == "scripts/top: no scripts/run is running; --url says where web is\n"
 
 
-@pytest.mark.parametrize("flags", [["--url", "ftp://x"], ["--metrics-url", "http://"], ["--every", "0"]])
-def test_a_wrong_flag_is_refused(flags: list[str]) -> None:
-    ended = subprocess.run(top(*flags), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
-    assert ended.returncode == 2
-    assert f"error: {flags[0]}: " in ended.stderr
-
-
 def test_the_key_is_sent_to_web_and_not_to_its_metrics(
     web: StubWeb, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     monkeypatch.setenv("SHANGCAI_KEY", "shangcai_x")
     look(web.url, f"{web.url}/metrics")
-    assert web.asked == ["/status", "/metrics"]
-    assert web.keys == ["Bearer shangcai_x", None]
+    assert dict(zip(web.asked, web.keys, strict=True)) == {"/status": "Bearer shangcai_x", "/metrics": None}
+
+
+def test_a_key_that_no_header_can_hold_is_not_repeated(
+    web: StubWeb, metrics_url: str, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setenv("SHANGCAI_KEY", "shangcai_x\r\n")
+    assert look(web.url, metrics_url).troubles == [
+        "web does not say how its models are: SHANGCAI_KEY holds what no header can"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +156,53 @@ def test_what_web_answers_wrongly_is_said(
     assert (list(found.models), list(found.troubles)) == ([], [said])
     assert found.exposition is not None
     assert found.exposition.total("shangcai_web_generation_tokens_total", model="poet") == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>\nis none\n</html>", b"# TYPE", b"up 1\n", b"\xff"])
+def test_what_is_not_webs_metrics_is_said_in_one_line(
+    web: StubWeb, other_web: StubWeb, home: Path, body: bytes
+) -> None:
+    other_web.body = body
+    found = look(web.url, f"{other_web.url}/metrics")
+    assert found.exposition is None
+    assert found.troubles == [f"no metrics at {other_web.url}/metrics: what answers is not web's metrics"]
+
+
+def test_both_are_asked_at_once(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Neither question has an answer before the other one is asked."""
+    both = threading.Barrier(2)
+    monkeypatch.setattr(look_module, "_answer", lambda *_: f"asked with {both.wait(SECONDS)} to come")
+    assert look("http://x", "http://x/metrics").troubles == [
+        "web does not say how its models are: what answers is not web",
+        "no metrics at http://x/metrics: what answers is not web's metrics",
+    ]
+
+
+def test_a_web_that_is_silent_is_said_to_be_once(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(look_module, "ANSWER_SECONDS", 0.3)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        found = look(url, f"{url}/metrics")
+    assert found.troubles == [f"neither web nor its metrics at {url}/metrics can be read: timed out"]
+
+
+def test_an_answer_that_drips_is_not_waited_for() -> None:
+    gone = threading.Event()
+    asked = Question(lambda: gone.wait(SECONDS))
+    assert asked.answer(0) == (None, "timed out")
+    gone.set()
+    assert asked.answer(time.monotonic() + SECONDS) == (True, None)
+
+
+@pytest.mark.parametrize("wrong", ["web", "metrics"])
+def test_once_ends_with_1_where_either_could_not_be_read(
+    web: StubWeb, metrics_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    urls = ["--url", gone if wrong == "web" else web.url, "--metrics-url", gone if wrong == "metrics" else metrics_url]
+    monkeypatch.setattr(sys, "argv", ["scripts/top", "--once", "--every", "3600", *urls])  # one look is enough
+    assert show_once(parse()) == 1
+    assert capsys.readouterr().out.count("Connection refused") == 1
 
 
 def test_where_web_is_comes_from_the_run_of_this_user(home: Path) -> None:
