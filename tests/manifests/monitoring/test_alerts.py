@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 import yaml
 
+from contract import RequestLimits
 from tests.manifests.monitoring.parts import ALERTS, RULES, needed
+from web.openapi.document import describe
 
 OF_MODEL = 'namespace="shangcai", pod="web-1", model="poet"'
 OF_WEB = 'namespace="shangcai", pod="web-1"'
 OF_POD = 'namespace="shangcai", pod="text-predictor-1", model="text"'
+GENERATING = (
+    "/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/responses",
+)
+"""The routes at which generations are asked for."""
 LONG_AFTER = "150m"
 """When the pods of all series below have gone."""
 
@@ -34,10 +45,10 @@ class Case:
         return f"{self.alert}: {self.name}"
 
 
-def requests(good: str, bad: str) -> dict[str, str]:
+def requests(good: str, bad: str, route: str = "/generate") -> dict[str, str]:
     return {
-        f'shangcai_web_requests_total{{{OF_MODEL}, status_class="2xx"}}': good,
-        f'shangcai_web_requests_total{{{OF_MODEL}, status_class="5xx"}}': bad,
+        f'shangcai_web_requests_total{{{OF_MODEL}, route="{route}", status_class="{status_class}"}}': values
+        for status_class, values in (("2xx", good), ("5xx", bad))
     }
 
 
@@ -113,6 +124,17 @@ ITS_POD = ("pod", "text-predictor-1")
 CASES = [
     case("RequestsFail", "one of ten", requests("0+90x60", "0+10x60"), "30m"),
     case("RequestsFail", "one of 25", requests("0+96x60", "0+4x60"), "30m", fires=False),
+    *(
+        case("RequestsFail", f"one of ten at {route}", requests("0+90x60", "0+10x60", route), "30m")
+        for route in GENERATING
+    ),
+    case(
+        "RequestsFail",
+        "one of ten, among many polls",
+        requests("0+90x60", "0+10x60") | requests("0+9000x60", "0x60", "/status"),
+        "30m",
+    ),
+    case("RequestsFail", "polls only", requests("0+90x60", "0+10x60", "/generations/{id}"), "30m", fires=False),
     case("RequestsFail", "one of ten for a moment", requests("0+90x60", "0x28 0+10x30"), "31m", fires=False),
     case("RequestsFail", "the only ones of a quiet hour", requests("0x60", "0x20 5x40"), "26m", fires=False),
     case("QueueFull", "one of ten", rejected("0+10x60"), "30m", POET),
@@ -202,6 +224,17 @@ def test_prometheus_can_read_the_rules(promtool: str, rules: Path) -> None:
     answer = subprocess.run([promtool, "check", "rules", str(rules)], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert f"SUCCESS: {len(ALERTS)} rules found" in answer.stdout
+
+
+def test_requests_that_generate_are_counted_at_each_of_their_routes() -> None:
+    posts = {
+        path: item["post"]["tags"]
+        for path, item in describe("1", {}, RequestLimits())["paths"].items()
+        if "post" in item
+    }
+    assert set(GENERATING) == {
+        path for path, tags in posts.items() if {"generation", "openai"} & {*tags} and "{" not in path
+    }
 
 
 @pytest.mark.parametrize("alert", ALERTS)
