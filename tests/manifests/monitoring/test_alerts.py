@@ -52,8 +52,13 @@ def requests(good: str, bad: str, route: str = "/generate") -> dict[str, str]:
     }
 
 
-def rejected(values: str) -> dict[str, str]:
-    return requests("0+100x60", "0x60") | {f"shangcai_web_requests_rejected_total{{{OF_MODEL}}}": values}
+def rejected(values: str, bad: str | None = None) -> dict[str, str]:
+    """Each of them a 5xx, and perhaps not the only ones."""
+    return requests("0+100x60", bad or values) | {f"shangcai_web_requests_rejected_total{{{OF_MODEL}}}": values}
+
+
+def of_model(model: str, series: dict[str, str]) -> dict[str, str]:
+    return {name.replace('model="poet"', f'model="{model}"'): values for name, values in series.items()}
 
 
 def waits(phase: str, half_a_minute: str, a_minute: str) -> dict[str, str]:
@@ -137,7 +142,16 @@ CASES = [
     case("RequestsFail", "polls only", requests("0+90x60", "0+10x60", "/generations/{id}"), "30m", fires=False),
     case("RequestsFail", "one of ten for a moment", requests("0+90x60", "0x28 0+10x30"), "31m", fires=False),
     case("RequestsFail", "the only ones of a quiet hour", requests("0x60", "0x20 5x40"), "26m", fires=False),
-    case("QueueFull", "one of ten", rejected("0+10x60"), "30m", POET),
+    case("RequestsFail", "few that are not refused", rejected("0+4x60", "0+8x60"), "30m", fires=False),
+    case("RequestsFail", "one of ten, and one of 30 is refused", rejected("0+4x60", "0+14x60"), "30m"),
+    case("RequestsFail", "one of ten, of no model", of_model("", requests("0+90x60", "0+10x60")), "30m"),
+    case(
+        "RequestsFail",
+        "one of eleven, and streams of another model that are refused after their status",
+        requests("0+90x60", "0+20x60") | of_model("painter", rejected("0+50x60", "0x60")),
+        "30m",
+    ),
+    case("QueueFull", "one of ten, and no other alert", rejected("0+12x60"), "30m", POET),
     case("QueueFull", "one of 25", rejected("0+4x60"), "30m", fires=False),
     case("QueueWaitLong", "one of ten for a slot", waits("queue", "0+9x60", "0+10x60"), "30m", POET),
     case("QueueWaitLong", "one of ten in web", waits("limit", "0+9x60", "0+10x60"), "30m", POET),
