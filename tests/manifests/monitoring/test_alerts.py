@@ -147,8 +147,8 @@ CASES = [
     case("RequestsFail", "one of ten, of no model", of_model("", requests("0+90x60", "0+10x60")), "30m"),
     case(
         "RequestsFail",
-        "one of eleven, and streams of another model that are refused after their status",
-        requests("0+90x60", "0+20x60") | of_model("painter", rejected("0+50x60", "0x60")),
+        "one of 17, and streams of another model that are refused after their status",
+        requests("0+88x60", "0+12x60") | of_model("painter", rejected("0+4x60", "0x60")),
         "30m",
     ),
     case("QueueFull", "one of ten, and no other alert", rejected("0+12x60"), "30m", POET),
