@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 import yaml
 
+from contract import RequestLimits
 from tests.manifests.monitoring.parts import ALERTS, RULES, needed
+from web.openapi.document import describe
 
 OF_MODEL = 'namespace="shangcai", pod="web-1", model="poet"'
 OF_WEB = 'namespace="shangcai", pod="web-1"'
 OF_POD = 'namespace="shangcai", pod="text-predictor-1", model="text"'
+GENERATING = (
+    "/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/responses",
+)
+"""The routes at which generations are asked for."""
 LONG_AFTER = "150m"
 """When the pods of all series below have gone."""
 
@@ -34,15 +45,20 @@ class Case:
         return f"{self.alert}: {self.name}"
 
 
-def requests(good: str, bad: str) -> dict[str, str]:
+def requests(good: str, bad: str, route: str = "/generate") -> dict[str, str]:
     return {
-        f'shangcai_web_requests_total{{{OF_MODEL}, status_class="2xx"}}': good,
-        f'shangcai_web_requests_total{{{OF_MODEL}, status_class="5xx"}}': bad,
+        f'shangcai_web_requests_total{{{OF_MODEL}, route="{route}", status_class="{status_class}"}}': values
+        for status_class, values in (("2xx", good), ("5xx", bad))
     }
 
 
-def rejected(values: str) -> dict[str, str]:
-    return requests("0+100x60", "0x60") | {f"shangcai_web_requests_rejected_total{{{OF_MODEL}}}": values}
+def rejected(values: str, bad: str | None = None) -> dict[str, str]:
+    """Each of them a 5xx, and perhaps not the only ones."""
+    return requests("0+100x60", bad or values) | {f"shangcai_web_requests_rejected_total{{{OF_MODEL}}}": values}
+
+
+def of_model(model: str, series: dict[str, str]) -> dict[str, str]:
+    return {name.replace('model="poet"', f'model="{model}"'): values for name, values in series.items()}
 
 
 def waits(phase: str, half_a_minute: str, a_minute: str) -> dict[str, str]:
@@ -113,9 +129,29 @@ ITS_POD = ("pod", "text-predictor-1")
 CASES = [
     case("RequestsFail", "one of ten", requests("0+90x60", "0+10x60"), "30m"),
     case("RequestsFail", "one of 25", requests("0+96x60", "0+4x60"), "30m", fires=False),
+    *(
+        case("RequestsFail", f"one of ten at {route}", requests("0+90x60", "0+10x60", route), "30m")
+        for route in GENERATING
+    ),
+    case(
+        "RequestsFail",
+        "one of ten, among many polls",
+        requests("0+90x60", "0+10x60") | requests("0+9000x60", "0x60", "/status"),
+        "30m",
+    ),
+    case("RequestsFail", "polls only", requests("0+90x60", "0+10x60", "/generations/{id}"), "30m", fires=False),
     case("RequestsFail", "one of ten for a moment", requests("0+90x60", "0x28 0+10x30"), "31m", fires=False),
     case("RequestsFail", "the only ones of a quiet hour", requests("0x60", "0x20 5x40"), "26m", fires=False),
-    case("QueueFull", "one of ten", rejected("0+10x60"), "30m", POET),
+    case("RequestsFail", "few that are not refused", rejected("0+4x60", "0+8x60"), "30m", fires=False),
+    case("RequestsFail", "one of ten, and one of 30 is refused", rejected("0+4x60", "0+14x60"), "30m"),
+    case("RequestsFail", "one of ten, of no model", of_model("", requests("0+90x60", "0+10x60")), "30m"),
+    case(
+        "RequestsFail",
+        "one of 17, and streams of another model that are refused after their status",
+        requests("0+88x60", "0+12x60") | of_model("painter", rejected("0+4x60", "0x60")),
+        "30m",
+    ),
+    case("QueueFull", "one of ten, and no other alert", rejected("0+12x60"), "30m", POET),
     case("QueueFull", "one of 25", rejected("0+4x60"), "30m", fires=False),
     case("QueueWaitLong", "one of ten for a slot", waits("queue", "0+9x60", "0+10x60"), "30m", POET),
     case("QueueWaitLong", "one of ten in web", waits("limit", "0+9x60", "0+10x60"), "30m", POET),
@@ -202,6 +238,17 @@ def test_prometheus_can_read_the_rules(promtool: str, rules: Path) -> None:
     answer = subprocess.run([promtool, "check", "rules", str(rules)], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert f"SUCCESS: {len(ALERTS)} rules found" in answer.stdout
+
+
+def test_requests_that_generate_are_counted_at_each_of_their_routes() -> None:
+    posts = {
+        path: item["post"]["tags"]
+        for path, item in describe("1", {}, RequestLimits())["paths"].items()
+        if "post" in item
+    }
+    assert set(GENERATING) == {
+        path for path, tags in posts.items() if {"generation", "openai"} & {*tags} and "{" not in path
+    }
 
 
 @pytest.mark.parametrize("alert", ALERTS)

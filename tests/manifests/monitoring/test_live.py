@@ -43,7 +43,6 @@ NO_DATA = {
     "Events, by outcome, A": "there are no events over REST",
     "Events, by outcome, B": "there are no events over REST",
     "Webhooks, by outcome, A": "nobody asks for one",
-    "Failed requests, by route, A": "none fails",
     "Refused and asked again, B": "nothing is asked again",
 }
 """Panels that the servers leave empty, and why."""
