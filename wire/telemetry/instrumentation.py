@@ -32,8 +32,7 @@ class TracedRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         used = tracing()
-        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
-        if used is None or scope["type"] != "http" or path in self._quiet_paths:
+        if used is None or scope["type"] != "http" or self._is_quiet(scope):
             await self.app(scope, receive, send)
             return
         with used.sampling.decided(Headers(scope=scope)) as sampled:
@@ -43,6 +42,9 @@ class TracedRequests:
             if used is not self._of:
                 self._of, self._traced = used, self._instrumented(used)
             await self._traced({**scope, "query_string": b"", _QUERY: scope["query_string"]}, receive, send)
+
+    def _is_quiet(self, scope: Scope) -> bool:
+        return scope["path"].removeprefix(scope.get("root_path", "")) in self._quiet_paths
 
     def _instrumented(self, used: Tracing) -> Any:
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware

@@ -12,7 +12,7 @@ from typing import Any
 
 from contract import GenerationRequest, Kind, ResultEvent
 from wire.telemetry.generation import GenerationTelemetry
-from wire.telemetry.tracing import tracing
+from wire.telemetry.tracing import is_sampled
 
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -29,8 +29,10 @@ _NAMES = {
 
 
 def opted_in() -> bool:
+    if not is_sampled():
+        return False
     chosen = os.environ.get(OPT_IN, "").split(",")
-    return tracing() is not None and "gen_ai_latest_experimental" in (one.strip() for one in chosen)
+    return "gen_ai_latest_experimental" in (one.strip() for one in chosen)
 
 
 def captures_content() -> bool:

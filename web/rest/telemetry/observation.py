@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from contract import (
     GenerationRequest,
@@ -21,6 +22,14 @@ from contract.events import LiveEvent
 from web import metrics
 from web.rest.telemetry import gen_ai
 from wire.telemetry.generation import GenerationTelemetry
+
+# To look a series up takes `labels` longer than to count. As there, they are as many as models and phases.
+_PHASE = cache(metrics.PHASE.labels)
+_FIRST_TOKEN = cache(metrics.FIRST_TOKEN.labels)
+_WHOLE = cache(metrics.WHOLE.labels)
+_PER_TOKEN = cache(metrics.PER_TOKEN.labels)
+_PROMPT_TOKENS = cache(metrics.PROMPT_TOKENS.labels)
+_GENERATION_TOKENS = cache(metrics.GENERATION_TOKENS.labels)
 
 
 @contextmanager
@@ -51,8 +60,8 @@ def watched(telemetry: GenerationTelemetry, event: LiveEvent) -> None:
                 telemetry.divide("queue", queue_s, "prefill")
             telemetry.prompt_tokens = event.usage.prompt_tokens
             telemetry.completion_tokens = event.usage.completion_tokens
-            metrics.PROMPT_TOKENS.labels(telemetry.model).inc(event.usage.prompt_tokens)
-            metrics.GENERATION_TOKENS.labels(telemetry.model).inc(event.usage.completion_tokens)
+            _PROMPT_TOKENS(telemetry.model).inc(event.usage.prompt_tokens)
+            _GENERATION_TOKENS(telemetry.model).inc(event.usage.completion_tokens)
             gen_ai.describe_result(telemetry, event)
             telemetry.enter("deliver")
         case PictureResultEvent():
@@ -62,12 +71,13 @@ def watched(telemetry: GenerationTelemetry, event: LiveEvent) -> None:
 
 def _count(telemetry: GenerationTelemetry) -> None:
     model = telemetry.model
-    for phase, seconds in telemetry.phases.items():
-        metrics.PHASE.labels(model, phase).observe(seconds)
+    phases = telemetry.phases
+    for phase, seconds in phases.items():
+        _PHASE(model, phase).observe(seconds)
     if telemetry.first_token_at is not None:
-        metrics.FIRST_TOKEN.labels(model).observe(telemetry.first_token_at - telemetry.began)
+        _FIRST_TOKEN(model).observe(telemetry.first_token_at - telemetry.began)
     if telemetry.phase == "deliver":
-        metrics.WHOLE.labels(model).observe(telemetry.seconds)
-        tokens, decoding = telemetry.completion_tokens, telemetry.phases.get("decode")
+        _WHOLE(model).observe(telemetry.seconds)
+        tokens, decoding = telemetry.completion_tokens, phases.get("decode")
         if tokens is not None and tokens > 1 and decoding is not None:
-            metrics.PER_TOKEN.labels(model).observe(decoding / (tokens - 1))
+            _PER_TOKEN(model).observe(decoding / (tokens - 1))
