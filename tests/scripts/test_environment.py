@@ -39,6 +39,7 @@ version = "0.1.0"
 [project.optional-dependencies]
 predictor = ["torch>=2"]
 web = []
+otel = []
 terminal = []
 """
 BACKEND = """
@@ -51,6 +52,7 @@ def build_editable(folder, *_):
 METADATA = [
     "Provides-Extra: predictor",
     "Provides-Extra: web",
+    "Provides-Extra: otel",
     "Provides-Extra: terminal",
     "Requires-Dist: torch>=2; extra == 'predictor'",
 ]

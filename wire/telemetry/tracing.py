@@ -27,7 +27,7 @@ HEADERS = ("traceparent", "tracestate")
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-CLOSE_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
 """Whoever waits for this process to end may wait to start the next one in its place."""
 
 MakeSpan = Callable[[str, float, float], None]
