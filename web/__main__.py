@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -61,6 +62,7 @@ def main() -> None:
         log.warning("events are open: whoever reaches POST /events can end a job; set PREDICTOR_TOKEN, or an audience")
     if settings.store_url is None:
         log.info("jobs are kept in memory: run one replica only, or set store_url")
+    gc.freeze()  # modules live as long as the process: no collection need search them
     server.run(sockets=[listener])
     stop_tracing()
     if server.failed:
