@@ -98,8 +98,10 @@ class RequestContextMiddleware:
             facts.caller = scope["state"].get("caller") or facts.caller
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             level = logging.DEBUG if path in self.quiet_paths else logging.INFO
-            client = client_address(scope, self.trusted_hops)
-            log_request(log, level, facts, {"method": scope["method"], "path": scope["path"], "client": client}, status)
+            if log.isEnabledFor(level):  # who asked is not looked for in vain
+                client = client_address(scope, self.trusted_hops)
+                told = {"method": scope["method"], "path": scope["path"], "client": client}
+                log_request(log, level, facts, told, status)
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -14,8 +14,6 @@ LEAST_SECONDS = 0.001
 
 def log_request(log: logging.Logger, level: int, facts: Facts, told: dict[str, Any], status: int) -> None:
     """`told`: the method, the path and the client. `status` is 0 where there was no answer."""
-    if not log.isEnabledFor(level):
-        return
     status = status or (499 if facts.client_left else 500)
     seconds = time.perf_counter() - facts.arrived
     if facts.generation_ended is not None:
